@@ -1,0 +1,26 @@
+"""The errors that a user can cause, each said in one line: what was got, what is wanted, how to fix it."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; printed as one line, without a traceback, exit code 2."""
+
+
+class ConfigError(UserError):
+    """A configuration key holds something that cannot work.
+
+    Args:
+        key: the dotted key, as it is written on the command line.
+        got: the value that was found, or None when the key itself is wrong.
+        want: what would be valid and how to get there.
+    """
+
+    def __init__(self, key: str, got: object, want: str) -> None:
+        self.key, self.got, self.want = key, got, want
+        super().__init__(f"{key}: {want}" if got is None else f"{key}={got}: {want}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
+        return ConfigError, (self.key, self.got, self.want)
+
+
+class DataError(UserError):
+    """A data set is absent or is not what the configuration says; the message says where it was looked for."""
