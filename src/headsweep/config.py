@@ -89,7 +89,9 @@ class Duration:
         except ValueError:
             value = -1.0
         if match is None or value < 0:
-            raise ConfigError(key, text, "want a number and a unit: epochs, steps or images, e.g. '10 epochs'")
+            raise ConfigError(
+                key, text, "want a number and a unit: epochs, steps or images, e.g. '10 epochs'"
+            )
         return Duration(value, DurationUnit(match[2] + "s"))
 
     def steps(self, steps_per_epoch: int, batch_size: int) -> int:
@@ -204,7 +206,9 @@ class DatasetConfig:
     mean: list[float]  # per channel, of images scaled to [0, 1]
     std: list[float]
     crop_ratio: float  # side of the centre crop over the resized side in evaluation
-    validation: float  # share of the training images held out, drawn from the seed, where the set has no such split
+    validation: (
+        float  # share of the training images held out, drawn from the seed, where the set has no such split
+    )
     digest: str | None  # filled in when a run is planned: names and sizes of an image folder's files
 
     def __post_init__(self) -> None:
@@ -248,7 +252,9 @@ class AugmentationConfig:
         _at_least("augmentation.erasing_count", self.erasing_count, 1)
         for key in ("mixup", "cutmix"):
             if getattr(self, key) < 0:
-                raise ConfigError(f"augmentation.{key}", getattr(self, key), "want an alpha of at least 0 (0 is off)")
+                raise ConfigError(
+                    f"augmentation.{key}", getattr(self, key), "want an alpha of at least 0 (0 is off)"
+                )
         for key in ("crop_scale", "crop_ratio"):
             got = getattr(self, key)
             if got is not None and not (len(got) == 2 and 0 < got[0] <= got[1]):
@@ -383,18 +389,28 @@ class RunConfig:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ConfigError("device", self.device, "want auto, cpu, mps, cuda or cuda:N")
         if self.heads == 1 and self.decorrelation != 0:
-            raise ConfigError("decorrelation", self.decorrelation, "one head has nothing to differ from; want 0 with heads=1")
+            raise ConfigError(
+                "decorrelation",
+                self.decorrelation,
+                "one head has nothing to differ from; want 0 with heads=1",
+            )
         if isinstance(self.head, ClassAttentionConfig):
             self.head.check_width(self.model.width)
         if isinstance(self.head, GaConfig) and self.batch_size // self.accumulation < 2:
-            raise ConfigError("batch_size", self.batch_size, "head=ga normalises over the batch: want at least 2 images a micro-batch")
+            raise ConfigError(
+                "batch_size",
+                self.batch_size,
+                "head=ga normalises over the batch: want at least 2 images a micro-batch",
+            )
         grid = self.dataset.image_size
         for _ in range(self.model.tokenizer_layers):
             stride = max(1, self.model.tokenizer_kernel // 2 - 1)
             padding = max(1, self.model.tokenizer_kernel // 2)
             grid = ((grid + 2 * padding - self.model.tokenizer_kernel) // stride + 1 - 1) // 2 + 1
         if grid < 1:
-            raise ConfigError("dataset.image_size", self.dataset.image_size, "is too small for this tokenizer")
+            raise ConfigError(
+                "dataset.image_size", self.dataset.image_size, "is too small for this tokenizer"
+            )
 
 
 def parse(config: DictConfig) -> RunConfig:
@@ -414,7 +430,9 @@ def parse(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise explain(error, config) from error
     assert isinstance(run, RunConfig)
-    run.paths.data, run.paths.output = (str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output))
+    run.paths.data, run.paths.output = (
+        str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output)
+    )
     if run.dataset.root is not None:
         run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
     return run

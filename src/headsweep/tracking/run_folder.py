@@ -1,0 +1,129 @@
+"""A run's folder: everything that is known of one run, and the one place that knows how it is laid out.
+
+run.json       who the run is (RunRecord), written once when it is planned
+config.yaml    its full frozen configuration
+metrics.jsonl  the spool
+checkpoint.pt  the last whole epoch
+result.json    how it ended (RunResult); its presence means that the run is over
+failure.txt    the traceback of the last try, until a try succeeds
+log.txt        what it printed
+lock           held by the process that trains it; the system frees it when that process dies
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from headsweep.tracking import durable
+from headsweep.tracking.spool import Spool
+
+
+class RunState(Enum):
+    """What is to be done about a run."""
+
+    new = "new"
+    partial = "partial"  # interrupted: its checkpoint can be continued
+    running = "running"
+    finished = "finished"
+    diverged = "diverged"  # the loss became NaN or infinite: a result, not a failure of the program
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Who a run is."""
+
+    fingerprint: str  # of the full resolved configuration, minus what only says where it runs
+    group: str  # the same without the seed
+    name: str  # for people, e.g. seqattn4-cct_2_3x2-digits-seed0
+    sweep: str  # name of the sweep that planned it first
+    seed: int
+    config: dict[str, Any]  # nested, resolved
+    parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
+    code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
+    cost: dict[str, int]  # parameters, head_parameters, flops, head_flops (of one image's forward pass)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    state: str  # finished or diverged
+    metrics: dict[str, float]  # the last value of every metric
+    epochs: int
+    steps: int
+    clock: dict[str, float] = field(default_factory=dict)  # train_seconds, images_per_second, ...
+    environment: dict[str, Any] = field(default_factory=dict)  # device, threads, versions
+    note: str = ""  # e.g. at which step the loss became NaN
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = Spool(path / "metrics.jsonl")
+        self.checkpoint = path / "checkpoint.pt"
+        self.log = path / "log.txt"
+        self.config = path / "config.yaml"
+        self._record = path / "run.json"
+        self._result = path / "result.json"
+        self._failure = path / "failure.txt"
+
+    def lock(self) -> FileLock:
+        """The lock that the training process holds; acquire it before writing anything here."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / "lock")
+
+    def create(self, record: RunRecord, config_yaml: str) -> None:
+        """Write who the run is, once; a run that is known keeps its first record."""
+        if not self._record.exists():
+            durable.write_text(self.config, config_yaml)
+            durable.write_json(self._record, asdict(record))
+
+    def record(self) -> RunRecord:
+        """Who the run is."""
+        return RunRecord(**json.loads(self._record.read_text()))
+
+    def finish(self, result: RunResult) -> None:
+        """State how the run ended."""
+        durable.write_json(self._result, asdict(result))
+        self._failure.unlink(missing_ok=True)
+
+    def result(self) -> RunResult | None:
+        """How the run ended; None while it has not."""
+        return RunResult(**json.loads(self._result.read_text())) if self._result.exists() else None
+
+    def fail(self, reason: str) -> None:
+        """Keep the traceback, or the one line, of a try that failed."""
+        durable.write_text(self._failure, reason.rstrip() + "\n")
+
+    def failure(self) -> str | None:
+        """Why the last try failed; None if it did not."""
+        return self._failure.read_text() if self._failure.exists() else None
+
+    def state(self) -> RunState:
+        """What is to be done about the run, from its files alone."""
+        result = self.result()
+        if result is not None:
+            return RunState(result.state)
+        if not self._record.exists():
+            return RunState.new
+        if self._is_locked():
+            return RunState.running
+        if self._failure.exists():
+            return RunState.failed
+        return RunState.partial if self.checkpoint.exists() else RunState.new
+
+    def _is_locked(self) -> bool:
+        try:
+            with FileLock(self.path / "lock", timeout=0):
+                return False
+        except Timeout:
+            return True
