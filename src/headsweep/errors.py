@@ -24,3 +24,12 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A data set is absent or is not what the configuration says; the message says where it was looked for."""
+
+
+class FailedRunsError(Exception):
+    """Some runs of a study failed; exit code 1. The same command tries them again."""
+
+    def __init__(self, runs: int, reasons: list[str]) -> None:
+        self.reasons = reasons
+        lines = "".join(f"\n  {reason}" for reason in reasons)
+        super().__init__(f"{len(reasons)} of {runs} runs failed; the same command tries them again{lines}")

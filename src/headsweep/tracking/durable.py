@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 
 def write_with(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
     write_with(path, lambda file: _write_all(file, text.encode()))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Replace the JSON of `path` in one step."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 

@@ -1,4 +1,4 @@
-"""The spool: an append-only file of metrics, one JSON line an epoch, synced before anything else hears of them."""
+"""The spool: an append-only file, one JSON line an epoch, synced before anything else hears of it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 class Entry:
     """The metrics of one moment of a run.
 
-    `metrics` are a function of the configuration alone: a resumed run writes the same bytes. What depends on the
-    machine (unix time, seconds, images per second) is in `clock`.
+    `metrics` are a function of the configuration alone: a resumed run writes the same bytes. What depends on
+    the machine (unix time, seconds, images per second) is in `clock`.
     """
 
     epoch: int
@@ -41,7 +41,7 @@ class Spool:
         return [Entry(**json.loads(line)) for line in self._whole_lines()]
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after `step`, and a torn last line, before a run goes on from a checkpoint."""
+        """Forget what came after `step`, and a torn last line, before a run goes on from its checkpoint."""
         if not self.path.exists():
             return
         kept = [line for line in self._whole_lines() if json.loads(line)["step"] <= step]

@@ -1,0 +1,1 @@
+"""The one trainer: loop, objective, optimizer, evaluation, checkpoint."""

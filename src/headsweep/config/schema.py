@@ -1,28 +1,19 @@
 """The schema: every configuration key, its type and the rules between keys (DESIGN law 1).
 
-The YAML files in `conf/` hold all values; the dataclasses below hold types and meaning and have no defaults, so a
-value has one home. `parse` turns a composed DictConfig into a `RunConfig` once, at the door; below it nothing knows
-of OmegaConf. Nothing here imports torch.
-
-To add a head: a dataclass and an entry in HEADS here, one class in `headsweep/heads/`, one YAML in `conf/head/`.
+The YAML files in `conf/` hold all values; the dataclasses here hold types and meaning and have no defaults, so a value
+has one home.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from headsweep.config.checks import at_least, fraction
+from headsweep.config.duration import Duration, DurationUnit
+from headsweep.config.head import ClassAttentionConfig, GaConfig, HeadConfig
 from headsweep.errors import ConfigError
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
-OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 
 
 class Positions(Enum):
@@ -65,45 +56,6 @@ class DatasetName(Enum):
     imagenet = "imagenet"
 
 
-class DurationUnit(Enum):
-    """What a duration counts."""
-
-    epochs = "epochs"
-    steps = "steps"
-    images = "images"
-
-
-@dataclass(frozen=True)
-class Duration:
-    """A number and a unit, as in "300 epochs", "0 epochs", "5000 steps" or "1e6 images"."""
-
-    value: float
-    unit: DurationUnit
-
-    @staticmethod
-    def parse(key: str, text: str) -> Duration:
-        """Read `text`; raises ConfigError naming `key`."""
-        match = re.fullmatch(r"\s*([0-9.eE+]+)\s*(epoch|step|image)s?\s*", text)
-        try:
-            value = float(match[1]) if match else -1.0
-        except ValueError:
-            value = -1.0
-        if match is None or value < 0:
-            raise ConfigError(
-                key, text, "want a number and a unit: epochs, steps or images, e.g. '10 epochs'"
-            )
-        return Duration(value, DurationUnit(match[2] + "s"))
-
-    def steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """The duration in optimizer steps."""
-        per_unit = {
-            DurationUnit.epochs: float(steps_per_epoch),
-            DurationUnit.steps: 1.0,
-            DurationUnit.images: 1.0 / batch_size,
-        }
-        return round(self.value * per_unit[self.unit])
-
-
 @dataclass
 class ModelConfig:
     """A Compact Convolutional Transformer backbone (arXiv 2104.05704, section 3)."""
@@ -122,75 +74,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for key in ("width", "depth", "attention_heads", "tokenizer_kernel", "tokenizer_layers"):
-            _at_least(f"model.{key}", getattr(self, key), 1)
+            at_least(f"model.{key}", getattr(self, key), 1)
         for key in ("dropout", "attention_dropout", "drop_path"):
-            _fraction(f"model.{key}", getattr(self, key))
+            fraction(f"model.{key}", getattr(self, key))
         if self.mlp_ratio <= 0:
             raise ConfigError("model.mlp_ratio", self.mlp_ratio, "want a number above 0")
         if self.width % self.attention_heads:
-            raise ConfigError(
-                "model.attention_heads", self.attention_heads, f"must divide model.width={self.width}"
-            )
-
-
-@dataclass
-class HeadConfig:
-    """What every head has; a head's own options are added by its subclass."""
-
-    name: str
-
-
-@dataclass
-class GapConfig(HeadConfig):
-    """Mean over the tokens (the GAP-FC baseline of the Gramian attention paper, Table 2)."""
-
-
-@dataclass
-class SeqPoolConfig(HeadConfig):
-    """Sequence pooling (CCT paper, section 3.3)."""
-
-
-@dataclass
-class ClassAttentionConfig(HeadConfig):
-    """A head that ends in the class-attention block, whose widths are D/4 and D/32."""
-
-    def check_width(self, width: int) -> None:
-        """Raise ConfigError unless `width` (D) can be split into 8 attention heads of D/32."""
-        if width % 32:
-            raise ConfigError(
-                "model.width",
-                width,
-                f"head={self.name} needs a multiple of 32 (8 attention heads of width D/32); "
-                f"nearest: {max(32, width // 32 * 32)} or {width // 32 * 32 + 32}",
-            )
-
-
-@dataclass
-class GaConfig(ClassAttentionConfig):
-    """Gramian attention (ICCV 2023)."""
-
-    gram_dim: int  # G, channels of the Gram matrix; a multiple of 8
-
-    def __post_init__(self) -> None:
-        if self.gram_dim < 8 or self.gram_dim % 8 or self.gram_dim * (self.gram_dim + 1) // 2 % 8:
-            raise ConfigError(
-                "head.gram_dim",
-                self.gram_dim,
-                "want a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
-            )
-
-
-@dataclass
-class SeqAttnConfig(ClassAttentionConfig):
-    """SeqAttention: sequence pooling as the query of class attention."""
-
-
-HEADS: dict[str, type[HeadConfig]] = {
-    "gap": GapConfig,
-    "seqpool": SeqPoolConfig,
-    "ga": GaConfig,
-    "seqattn": SeqAttnConfig,
-}
+            raise ConfigError("model.attention_heads", self.attention_heads, f"must divide model.width={self.width}")
 
 
 @dataclass
@@ -206,16 +96,14 @@ class DatasetConfig:
     mean: list[float]  # per channel, of images scaled to [0, 1]
     std: list[float]
     crop_ratio: float  # side of the centre crop over the resized side in evaluation
-    validation: (
-        float  # share of the training images held out, drawn from the seed, where the set has no such split
-    )
+    validation: float  # share of the training images held out, drawn from the seed, where the set has no such split
     digest: str | None  # filled in when a run is planned: names and sizes of an image folder's files
 
     def __post_init__(self) -> None:
-        _at_least("dataset.image_size", self.image_size, 8)
-        _at_least("dataset.channels", self.channels, 1)
+        at_least("dataset.image_size", self.image_size, 8)
+        at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:
-            _at_least("dataset.num_classes", self.num_classes, 2)
+            at_least("dataset.num_classes", self.num_classes, 2)
         if not 0 <= self.validation < 1:
             raise ConfigError("dataset.validation", self.validation, "want a share in [0, 1)")
         if not 0 < self.crop_ratio <= 1:
@@ -247,23 +135,19 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         for key in ("flip", "erasing", "mix_probability"):
-            _fraction(f"augmentation.{key}", getattr(self, key), closed=True)
-        _fraction("augmentation.label_smoothing", self.label_smoothing)
-        _at_least("augmentation.erasing_count", self.erasing_count, 1)
+            fraction(f"augmentation.{key}", getattr(self, key), closed=True)
+        fraction("augmentation.label_smoothing", self.label_smoothing)
+        at_least("augmentation.erasing_count", self.erasing_count, 1)
         for key in ("mixup", "cutmix"):
             if getattr(self, key) < 0:
-                raise ConfigError(
-                    f"augmentation.{key}", getattr(self, key), "want an alpha of at least 0 (0 is off)"
-                )
+                raise ConfigError(f"augmentation.{key}", getattr(self, key), "want an alpha of at least 0 (0 is off)")
         for key in ("crop_scale", "crop_ratio"):
             got = getattr(self, key)
             if got is not None and not (len(got) == 2 and 0 < got[0] <= got[1]):
                 raise ConfigError(f"augmentation.{key}", got, "want [least, most] with 0 < least <= most")
         if self.crop_scale is not None and self.crop_scale[1] > 1:
             raise ConfigError("augmentation.crop_scale", self.crop_scale, "want shares of at most 1")
-        if self.randaugment is not None and not re.fullmatch(
-            r"rand(-(m|n|p|mstd)[0-9.]+|-inc[01])*", self.randaugment
-        ):
+        if self.randaugment is not None and not re.fullmatch(r"rand(-(m|n|p|mstd)[0-9.]+|-inc[01])*", self.randaugment):
             raise ConfigError(
                 "augmentation.randaugment",
                 self.randaugment,
@@ -295,7 +179,7 @@ class ScheduleConfig:
     """Learning rate by step: a linear warm-up, then the named shape."""
 
     name: ScheduleName
-    warmup: str  # a duration
+    warmup: str  # a duration, e.g. "10 epochs" or "5 percent" (of the run)
     warmup_lr: float  # where the warm-up starts
     min_lr: float  # where the cosine ends
 
@@ -331,7 +215,7 @@ class LoaderConfig:
     resident_gib: float  # a set of at most this size, as uint8, lives on the device
 
     def __post_init__(self) -> None:
-        _at_least("loader.workers", self.workers, 0)
+        at_least("loader.workers", self.workers, 0)
 
 
 @dataclass
@@ -345,7 +229,7 @@ class DebugConfig:
     def __post_init__(self) -> None:
         for key in ("train_images", "eval_images"):
             if getattr(self, key) is not None:
-                _at_least(f"debug.{key}", getattr(self, key), 1)
+                at_least(f"debug.{key}", getattr(self, key), 1)
 
 
 @dataclass
@@ -374,14 +258,13 @@ class RunConfig:
     device: str  # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self) -> None:
-        _at_least("heads", self.heads, 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("accumulation", self.accumulation, 1)
+        at_least("heads", self.heads, 1)
+        at_least("seed", self.seed, 0)
+        at_least("batch_size", self.batch_size, 1)
+        at_least("accumulation", self.accumulation, 1)
         if self.batch_size % self.accumulation:
             raise ConfigError("accumulation", self.accumulation, f"must divide batch_size={self.batch_size}")
-        if Duration.parse("duration", self.duration).value == 0:
-            raise ConfigError("duration", self.duration, "want more than 0")
+        self._check_durations()
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError("clip_norm", self.clip_norm, "want a number above 0, or null for no clipping")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -394,6 +277,23 @@ class RunConfig:
                 self.decorrelation,
                 "one head has nothing to differ from; want 0 with heads=1",
             )
+        self._check_head()
+        self._check_grid()
+
+    def _check_durations(self) -> None:
+        whole = Duration.parse("duration", self.duration)
+        if whole.value == 0 or whole.unit is DurationUnit.percent:
+            raise ConfigError("duration", self.duration, "want more than 0 epochs, steps or images")
+        warmup = Duration.parse("schedule.warmup", self.schedule.warmup)
+        longest = 100.0 if warmup.unit is DurationUnit.percent else whole.value
+        if warmup.unit in (whole.unit, DurationUnit.percent) and warmup.value >= longest:
+            raise ConfigError(
+                "schedule.warmup",
+                self.schedule.warmup,
+                f"want less than the whole run, duration={self.duration}",
+            )
+
+    def _check_head(self) -> None:
         if isinstance(self.head, ClassAttentionConfig):
             self.head.check_width(self.model.width)
         if isinstance(self.head, GaConfig) and self.batch_size // self.accumulation < 2:
@@ -402,96 +302,12 @@ class RunConfig:
                 self.batch_size,
                 "head=ga normalises over the batch: want at least 2 images a micro-batch",
             )
+
+    def _check_grid(self) -> None:
         grid = self.dataset.image_size
         for _ in range(self.model.tokenizer_layers):
             stride = max(1, self.model.tokenizer_kernel // 2 - 1)
             padding = max(1, self.model.tokenizer_kernel // 2)
             grid = ((grid + 2 * padding - self.model.tokenizer_kernel) // stride + 1 - 1) // 2 + 1
         if grid < 1:
-            raise ConfigError(
-                "dataset.image_size", self.dataset.image_size, "is too small for this tokenizer"
-            )
-
-
-def parse(config: DictConfig) -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`.
-
-    Raises:
-        ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
-    """
-    plain = {key: config[key] for key in config if key != "hydra"}
-    head_name = OmegaConf.select(config, "head.name")
-    if head_name not in HEADS:
-        raise ConfigError("head", head_name, f"unknown head; known: {', '.join(sorted(HEADS))}")
-    schema = OmegaConf.structured(RunConfig)
-    schema.head = OmegaConf.structured(HEADS[head_name])
-    try:
-        run = OmegaConf.to_object(OmegaConf.merge(schema, plain))
-    except OmegaConfBaseException as error:
-        raise explain(error, config) from error
-    assert isinstance(run, RunConfig)
-    run.paths.data, run.paths.output = (
-        str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output)
-    )
-    if run.dataset.root is not None:
-        run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
-    return run
-
-
-def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
-    """Say an OmegaConf error in one line that names the key."""
-    import difflib
-
-    first_line = str(error).split("\n", 1)[0]
-    key = error.full_key or str(error.key or "")
-    got = OmegaConf.select(config, key) if config is not None and key else None
-    if "not in" in first_line or "not a subclass" in first_line:
-        known = _known_keys()
-        close = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or difflib.get_close_matches(
-            key.rpartition(".")[2], known, n=3, cutoff=0.5
-        )
-        section = key.rpartition(".")[0]
-        siblings = [k for k in known if k.rpartition(".")[0] == section and section]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(siblings or known)}"
-        return ConfigError(key, None, f"unknown key; {hint}")
-    if "Missing mandatory value" in first_line or "missing" in first_line.lower():
-        return ConfigError(key, None, "is missing; give it a value")
-    return ConfigError(key, got, first_line[0].lower() + first_line[1:])
-
-
-def _known_keys() -> list[str]:
-    """Every dotted key of the schema."""
-
-    def walk(kind: type, prefix: str) -> list[str]:
-        keys = []
-        for item in dataclasses.fields(kind):
-            nested = _SECTIONS.get(item.name) if kind is RunConfig else None
-            keys += walk(nested, f"{item.name}.") if nested else [prefix + item.name]
-        return keys
-
-    head_keys = {f"head.{item.name}" for schema in HEADS.values() for item in dataclasses.fields(schema)}
-    return sorted({*walk(RunConfig, ""), *head_keys})
-
-
-_SECTIONS: dict[str, Any] = {
-    "model": ModelConfig,
-    "head": HeadConfig,
-    "dataset": DatasetConfig,
-    "augmentation": AugmentationConfig,
-    "optimizer": OptimizerConfig,
-    "schedule": ScheduleConfig,
-    "tracking": TrackingConfig,
-    "paths": PathsConfig,
-    "loader": LoaderConfig,
-    "debug": DebugConfig,
-}
-
-
-def _at_least(key: str, got: int, least: int) -> None:
-    if got < least:
-        raise ConfigError(key, got, f"want a whole number of at least {least}")
-
-
-def _fraction(key: str, got: float, closed: bool = False) -> None:
-    if not (0 <= got < 1 or (closed and got == 1)):
-        raise ConfigError(key, got, f"want a number in [0, 1{']' if closed else ')'}")
+            raise ConfigError("dataset.image_size", self.dataset.image_size, "is too small for this tokenizer")

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need nothing but Python >= 3.10 and make; see `make help`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Modules would be compiled anew at every start (20 s instead of 7 s) if Python may not write bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make the virtual environment; the other targets do it by themselves
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "headsweep: no '$(PYTHON)' found; install Python >= 3.10, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; want Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "headsweep: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@echo "setting up $(VENV): a few minutes and 6 GB the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## train nine models on real images and print the comparison table (about 5 minutes)
+	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## what CI runs: format, lint, types, import layers, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: $(READY) ## format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## measure heads, training step and data pipeline on this machine's CPU
+	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/data.py
+
+clean: ## remove the virtual environment and caches; outputs/ and data/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache src/*.egg-info

@@ -1,0 +1,52 @@
+"""OmegaConf's errors in one line: the key, what was got, what would be valid."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from headsweep.config.head import HEADS
+from headsweep.config.schema import RunConfig
+from headsweep.errors import ConfigError
+
+
+def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
+    """Say an OmegaConf error in one line that names the key; `config` is where its value is looked up."""
+    reason = str(error).split("\n", 1)[0]
+    key = error.full_key or str(error.key or "")
+    if "not in" in reason:
+        return unknown_key(key)
+    if "missing" in reason.lower():
+        return ConfigError(key, None, "is missing; give it a value")
+    got = OmegaConf.select(config, key) if config is not None and key else None
+    return ConfigError(key, got, reason[0].lower() + reason[1:])
+
+
+def unknown_key(key: str) -> ConfigError:
+    """Say that `key` is none, and which was perhaps meant."""
+    owners = [name for name, schema in HEADS.items() if key in _keys(schema, "head.")]
+    if owners:
+        return ConfigError(key, None, f"is an option of head={' and head='.join(owners)} alone")
+    known = sorted({*_keys(RunConfig), *(name for schema in HEADS.values() for name in _keys(schema, "head."))})
+    section, _, leaf = key.rpartition(".")
+    close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    return ConfigError(
+        key,
+        None,
+        f"unknown key; did you mean {' or '.join(close)}?"
+        if close
+        else f"unknown key; known: {', '.join(siblings or known)}",
+    )
+
+
+def _keys(schema: Any, prefix: str = "") -> list[str]:
+    """The dotted keys of a dataclass and of those in it."""
+    keys = []
+    for name, hint in get_type_hints(schema).items():
+        keys += _keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
+    return keys

@@ -1,0 +1,96 @@
+"""What a person sees while runs train: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+
+class Step(Protocol):
+    """Progress of one run, as training tells it."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+class Display:
+    """The live screen of a sweep, or of a single run.
+
+    Bars go to stderr, so that stdout holds results alone.
+    """
+
+    def __init__(self, runs: int, epoch_lines: bool) -> None:
+        """Watch `runs` runs; `epoch_lines` prints a line an epoch where there is no terminal."""
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._runs, self._ended, self._epoch_lines = runs, 0, epoch_lines
+        self._tasks: dict[RunFolder, TaskID] = {}
+        self._started: dict[RunFolder, float] = {}
+
+    def __enter__(self) -> Display:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def started(self, folder: RunFolder) -> None:
+        """A run has a process now."""
+        self._started[folder] = time.monotonic()
+        self._tasks[folder] = self._bars.add_task(folder.record().name, total=None, note="")
+
+    def progress(self, folder: RunFolder, step: Step) -> None:
+        """A run has taken steps, or ended an epoch."""
+        note = {"note": _said(step.metrics)} if step.metrics else {}
+        self._bars.update(self._tasks[folder], completed=step.step, total=step.steps, **note)
+        if step.metrics and self._epoch_lines and not self._console.is_terminal:
+            self.say(f"epoch {step.epoch}/{step.epochs}  {_said(step.metrics)}")
+
+    def ended(self, folder: RunFolder) -> None:
+        """A run has no process any more; say how it went."""
+        self._ended += 1
+        self._bars.remove_task(self._tasks.pop(folder))
+        seconds = time.monotonic() - self._started.pop(folder)
+        self.say(f"[{self._ended}/{self._runs}] {folder.record().name}  {_outcome(folder)}  ({seconds:.0f} s)")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _outcome(folder: RunFolder) -> str:
+    state, result = folder.state(), folder.result()
+    if result is None:
+        return f"{state.value}: {(folder.failure() or 'it did not end').strip().splitlines()[-1]}"
+    if state is RunState.diverged:
+        return f"diverged: {result.note}"
+    return _said({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
+
+
+def _said(metrics: Mapping[str, float]) -> str:
+    """Metrics in words, without those of single heads."""
+    shown = {key: value for key, value in metrics.items() if key.count("/") == 1}
+    return "  ".join(
+        f"{key} {value:.1%}" if key.rpartition("/")[2].startswith("top") else f"{key} {value:.4f}"
+        for key, value in shown.items()
+    )

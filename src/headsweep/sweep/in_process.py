@@ -1,0 +1,39 @@
+"""A single run, trained in the process that was asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headsweep.config import RunConfig
+from headsweep.errors import UserError
+from headsweep.sweep.display import Display, Step
+from headsweep.sweep.plan import Cost
+from headsweep.tracking.run_folder import RunFolder
+
+
+class InProcess:
+    """This process; torch is imported when the first run is checked or trained."""
+
+    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+        """The cost of each run. Raises UserError for the first that cannot be built."""
+        from headsweep.sweep.one_run import preflight
+
+        return [preflight(run) for run in runs]
+
+    def train(self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None]) -> None:
+        """Train the runs one after the other. Raises what a run raises; its folder keeps the reason."""
+        from headsweep.sweep.one_run import train_folder
+
+        for folder in folders:
+
+            def watch(step: Step, folder: RunFolder = folder) -> None:
+                display.progress(folder, step)
+                if step.metrics:
+                    changed(folder)
+
+            display.started(folder)
+            try:
+                train_folder(folder, watch)
+            finally:
+                changed(folder)
+            display.ended(folder)

@@ -1,0 +1,81 @@
+"""From a run's folder to its result: data, model and training are put together here and nowhere else."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+
+from headsweep.config import RunConfig
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import EvalLoader, TrainLoader
+from headsweep.errors import UserError
+from headsweep.models.build import build_model, count_cost
+from headsweep.sweep.plan import Cost, frozen
+from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.training.device import choose_device
+from headsweep.training.loop import Training, Watcher
+from headsweep.training.optimization import build_optimizer
+
+
+def train_folder(folder: RunFolder, watch: Watcher) -> None:
+    """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
+
+    Another process that trains the same run is waited for. A failure is written to the folder and raised.
+    """
+    with folder.lock():
+        if folder.result() is not None:
+            return
+        try:
+            folder.finish(_train(frozen(folder), folder, watch))
+        except UserError as error:
+            folder.fail(str(error))
+            raise
+        except Exception:
+            folder.fail(traceback.format_exc())
+            raise
+
+
+def preflight(run: RunConfig) -> Cost:
+    """Build the run's model and optimizer on the meta device, which costs no memory, and count parameters and FLOPs.
+
+    Raises:
+        UserError: the run could not be built.
+    """
+    with torch.device("meta"):
+        model = _model(run)
+    build_optimizer(model, run.optimizer)
+    cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
+    return {
+        "parameters": cost.parameters,
+        "head_parameters": cost.head_parameters,
+        "flops": cost.flops,
+        "head_flops": cost.head_flops,
+    }
+
+
+def _train(run: RunConfig, folder: RunFolder, watch: Watcher) -> RunResult:
+    device = choose_device(run.device)
+    splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
+    batches = TrainLoader(
+        splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers
+    )
+    evaluations = {
+        name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers)
+        for name, source in (("val", splits.validation), ("test", splits.test))
+        if source is not None
+    }
+    return Training(run, _model(run), batches, evaluations, folder, watch)()
+
+
+def _model(run: RunConfig) -> torch.nn.Module:
+    assert run.dataset.num_classes is not None, "filled in when the run was planned"
+    return build_model(
+        run.model,
+        run.head,
+        heads=run.heads,
+        num_classes=run.dataset.num_classes,
+        image_size=run.dataset.image_size,
+        channels=run.dataset.channels,
+        seed=run.seed,
+    )

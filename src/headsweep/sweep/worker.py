@@ -1,0 +1,72 @@
+"""What the processes of the local launcher execute. The forkserver preloads this module, so they start warm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from headsweep.config import RunConfig
+from headsweep.errors import UserError
+from headsweep.sweep.one_run import preflight, train_folder
+from headsweep.sweep.plan import Cost
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.loop import Progress
+
+
+def train(path: Path, threads: int, gpu: str | None, connection: Connection) -> None:
+    """Train the run in `path`, telling its progress through `connection`; exit code 1 if it fails."""
+    _follow_parent()
+    torch.set_num_threads(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    folder = RunFolder(path)
+    _print_to(folder.log)
+
+    def tell(progress: Progress) -> None:
+        connection.send(progress)
+
+    try:
+        train_folder(folder, tell)
+    except UserError as error:
+        sys.exit(f"headsweep: {error}")
+
+
+def check(runs: Sequence[RunConfig], connection: Connection) -> None:
+    """Send the cost of each run, or, as a UserError with the run's position, why it cannot be built."""
+    _follow_parent()
+    answers: list[Cost | UserError] = []
+    for run in runs:
+        try:
+            answers.append(preflight(run))
+        except UserError as error:
+            answers.append(error)
+    connection.send(answers)
+
+
+def _follow_parent() -> None:
+    """Leave Ctrl-C to the launcher, and die with it, even if it is killed: a run without one would be unwatched."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _print_to(log: Path) -> None:
+    """Send what this process and its libraries print to the run's log."""
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)

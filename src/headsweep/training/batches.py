@@ -1,0 +1,43 @@
+"""What training asks of data, so that neither knows the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+
+class TrainingBatch(Protocol):
+    """One optimizer step's images and target probabilities, on the device."""
+
+    @property
+    def images(self) -> Tensor:
+        """(b, channels, height, width), normalised."""
+
+    @property
+    def targets(self) -> Tensor:
+        """(b, classes), rows that sum to 1."""
+
+
+class EvaluationBatch(Protocol):
+    """Images and their labels, on the device."""
+
+    @property
+    def images(self) -> Tensor:
+        """(b, channels, height, width), normalised."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(b), int64."""
+
+
+class TrainingBatches(Protocol):
+    """The training images."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
+        """The batches of an epoch: a function of its number alone."""

@@ -1,0 +1,76 @@
+"""Checkpoints: all that a run needs to go on with the same bits (DESIGN law 5).
+
+No random state is in them: every draw is a function of seed and position (`headsweep.streams`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from headsweep.errors import UserError
+from headsweep.tracking import durable
+
+
+@dataclass
+class TrainingState:
+    """What training changes."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: ModelEmaV3 | None  # moving average of the weights
+    step: int = 0  # optimizer steps done
+    train_seconds: float = 0.0  # over all tries, without evaluation
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are evaluated: the average if there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at `path` in one step. Raises OSError on a full disk; the old one stays."""
+        content = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "step": self.step,
+            "train_seconds": self.train_seconds,
+            "threads": torch.get_num_threads(),
+        }
+        durable.write_with(path, lambda file: torch.save(content, file))
+
+    def restore(self, path: Path, device: torch.device) -> None:
+        """Go back to the checkpoint at `path`, with the number of CPU threads that it was made with.
+
+        Raises:
+            UserError: the file is damaged or not of this run.
+        """
+        content = _read(path, device)
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            if self.average is not None:
+                self.average.module.load_state_dict(content["average"])
+            self.step, self.train_seconds = content["step"], content["train_seconds"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path} is not a checkpoint of this run ({_first_line(error)}); remove it") from error
+        # Sums are split over threads: another number of them would give other last bits.
+        torch.set_num_threads(content["threads"])
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged ({_first_line(error)}); remove it to start the run again from the beginning"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0]

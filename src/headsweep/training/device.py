@@ -1,0 +1,57 @@
+"""Where and in which precision a run computes."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from headsweep.config import Precision
+from headsweep.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: the machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ConfigError("device", name, f"this machine shows {found} CUDA device(s); want device=auto or device=cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device", name, "this machine has no MPS device; want device=auto or device=cpu")
+    return device
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Ask for the same bits twice (DESIGN law 5); what has no deterministic kernel on a GPU warns."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """The context of a forward pass. bfloat16 has float32's range, so no gradient is scaled."""
+    wanted = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a reader must know to get the same bits: device, threads, versions."""
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device)
+        if cuda
+        else f"{device.type} ({platform.processor() or platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if cuda else None,
+    }

@@ -1,0 +1,157 @@
+"""The one loop. It knows no head by name, no data set by name and no MLflow."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from headsweep import streams
+from headsweep.config import RunConfig
+from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.spool import Entry
+from headsweep.training.batches import EvaluationBatch, TrainingBatch, TrainingBatches
+from headsweep.training.checkpoint import TrainingState
+from headsweep.training.device import autocast, choose_device, environment, make_deterministic
+from headsweep.training.evaluation import evaluate
+from headsweep.training.objective import objective
+from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
+
+PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher of a run hears."""
+
+    step: int
+    steps: int
+    epoch: int  # epochs done
+    epochs: int
+    metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that has just ended; empty within one
+
+
+Watcher = Callable[[Progress], None]
+
+
+class Training:
+    """One run, from its configuration to its result."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        model: nn.Module,
+        batches: TrainingBatches,
+        evaluations: Mapping[str, Iterable[EvaluationBatch]],
+        folder: RunFolder,
+        watch: Watcher,
+    ) -> None:
+        """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch."""
+        self.run, self.batches, self.evaluations, self.folder, self.watch = run, batches, evaluations, folder, watch
+        self.device = choose_device(run.device)
+        make_deterministic(self.device)
+        torch.autograd.set_detect_anomaly(run.debug.detect_anomaly)
+        self.steps, warmup = run_steps(run, batches.steps_per_epoch)
+        self.epochs = math.ceil(self.steps / batches.steps_per_epoch)
+        model = model.to(self.device)
+        optimizer = build_optimizer(model, run.optimizer)
+        average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
+        self.state = TrainingState(model, optimizer, average)
+        self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
+        self.each_epoch = "val" if "val" in evaluations else "test"
+
+    def __call__(self) -> RunResult:
+        """Train to the end, from the last checkpoint if there is one."""
+        self._continue()
+        while self.state.step < self.steps:
+            started = time.perf_counter()
+            losses = self._train_epoch(self.state.step // self.batches.steps_per_epoch)
+            seconds = time.perf_counter() - started
+            bad = (~losses.isfinite()).nonzero()
+            if len(bad):
+                return self._diverged(losses, int(bad[0]))
+            self.state.train_seconds += seconds
+            metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
+            self._log(metrics, images_per_second=len(losses) * self.run.batch_size / seconds)
+            self.state.save(self.folder.checkpoint)
+            self._tell(metrics)
+        return self._finished()
+
+    def _continue(self) -> None:
+        if self.folder.checkpoint.exists():
+            self.state.restore(self.folder.checkpoint, self.device)
+        self.folder.spool.rewind(self.state.step)
+        self._tell({})
+
+    def _train_epoch(self, epoch: int) -> Tensor:
+        """Train one epoch, or what the duration leaves of it; the loss of each step, in float64 on the CPU."""
+        self.state.model.train()
+        losses, told = [], time.monotonic()
+        for batch in self.batches.epoch(epoch):
+            losses.append(self._train_step(batch))
+            self.state.step += 1
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._tell({})
+            if self.state.step == self.steps:
+                break
+        return torch.stack(losses).double().cpu()  # the only transfer of an epoch
+
+    def _train_step(self, batch: TrainingBatch) -> Tensor:
+        """One optimizer step over the micro-batches of `batch`; its mean loss."""
+        run, state = self.run, self.state
+        self.schedule.step_update(state.step)
+        micro_batches = zip(batch.images.chunk(run.accumulation), batch.targets.chunk(run.accumulation), strict=True)
+        total = torch.zeros((), device=self.device)
+        for number, (images, targets) in enumerate(micro_batches):
+            streams.enter_step(run.seed, state.step, number)
+            with autocast(run.precision, self.device):
+                logits = state.model(images, per_head=True)
+            loss = objective(logits, targets, run.decorrelation) / run.accumulation
+            loss.backward()
+            total += loss.detach()
+        if run.clip_norm is not None:
+            nn.utils.clip_grad_norm_(state.model.parameters(), run.clip_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.average is not None:
+            state.average.update(state.model, step=state.step)
+        return total
+
+    def _evaluate(self, split: str) -> dict[str, float]:
+        context = autocast(self.run.precision, self.device)
+        values = evaluate(self.state.evaluated, self.evaluations[split], context)
+        return {f"{split}/{name}": value for name, value in values}
+
+    def _log(self, metrics: dict[str, float], **clock: float) -> None:
+        epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
+        self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
+
+    def _tell(self, metrics: dict[str, float]) -> None:
+        epoch = self.state.step // self.batches.steps_per_epoch
+        self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics))
+
+    def _finished(self) -> RunResult:
+        known = any("test/top1" in entry.metrics for entry in self.folder.spool.entries())
+        if not known:  # else it is evaluated each epoch, or a crash came between this line of the spool and the result
+            self._log(self._evaluate("test"))
+        return self._result("finished")
+
+    def _diverged(self, losses: Tensor, index: int) -> RunResult:
+        step = self.state.step - len(losses) + index
+        return self._result("diverged", f"the loss is {losses[index].item()} at step {step} of {self.steps}")
+
+    def _result(self, state: str, note: str = "") -> RunResult:
+        entries = self.folder.spool.entries()
+        speeds = sorted(e.clock["images_per_second"] for e in entries if "images_per_second" in e.clock)
+        clock = {"train_seconds": self.state.train_seconds}
+        if speeds:
+            clock["images_per_second"] = speeds[len(speeds) // 2]  # the median epoch: a stall does not count
+        metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
+        epochs = entries[-1].epoch if entries else 0
+        return RunResult(state, metrics, epochs, self.state.step, clock, environment(self.device), note)

@@ -1,0 +1,87 @@
+import pytest
+from composing import compose_run
+from omegaconf import OmegaConf
+
+from headsweep.config import PROJECT_ROOT, Duration
+from headsweep.errors import ConfigError
+
+GROUPS = ["model", "head", "dataset", "augmentation", "optimizer", "schedule", "tracking", "paths", "debug"]
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT_ROOT / "conf" / group).glob("*.yaml"))]
+
+
+def test_every_group_has_choices():
+    assert {group for group, _ in CHOICES} == set(GROUPS)
+    on_disk = {path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.is_dir()}
+    assert on_disk == {*GROUPS, "hydra"}
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_yaml_composes(group, choice):
+    run = compose_run(f"{group}={choice}", *(["dataset.image_size=224"] if "7x2" in choice else []))
+    chosen = getattr(run, group)
+    assert not hasattr(chosen, "name") or getattr(chosen.name, "value", chosen.name) == choice
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_yaml_says_what_it_is(group, choice):
+    first = (PROJECT_ROOT / "conf" / group / f"{choice}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ") and len(first) > 10
+
+
+BAD = [
+    (["heads=0"], "heads=0: want a whole number of at least 1"),
+    (["heads=2.5"], "heads=2.5: value '2.5' of type 'float' could not be converted to Integer"),
+    (["optimizer.lr=abc"], "optimizer.lr=abc: value 'abc' of type 'str' could not be converted to Float"),
+    (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean optimizer.lr"),
+    (["+head.gram_dim=64"], "head.gram_dim: is an option of head=ga alone"),
+    (["head.name=foo"], "head=foo: unknown head; known: ga, gap, seqattn, seqpool"),
+    (["~optimizer.lr"], "optimizer.lr: is missing; give it a value"),
+    (["head=seqattn", "model.width=100"], "model.width=100: head=seqattn needs a multiple of 32"),
+    (["head=ga", "head.gram_dim=60"], "head.gram_dim=60: want a multiple of 16"),
+    (["model.attention_heads=3"], "model.attention_heads=3: must divide model.width=128"),
+    (["model.positions=circle"], "model.positions=circle: invalid value 'circle', expected one of [learnable"),
+    (["model.drop_path=1"], "model.drop_path=1.0: want a number in [0, 1)"),
+    (["dataset.mean=[0.1,0.2]"], "dataset.mean=[0.1, 0.2]: want one number per channel"),
+    (["dataset.validation=1"], "dataset.validation=1.0: want a share in [0, 1)"),
+    (["augmentation.randaugment=strong"], "augmentation.randaugment=strong: want timm's spelling"),
+    (["augmentation.crop_scale=[0.9,0.1]"], "augmentation.crop_scale=[0.9, 0.1]: want [least, most]"),
+    (["duration=5"], "duration=5: want a number and a unit"),
+    (["duration='0 epochs'"], "duration=0 epochs: want more than 0"),
+    (["duration='50 percent'"], "duration=50 percent: want more than 0 epochs, steps or images"),
+    (["schedule.warmup='30 epochs'"], "schedule.warmup=30 epochs: want less than the whole run"),
+    (["accumulation=3"], "accumulation=3: must divide batch_size=64"),
+    (["decorrelation=-0.8"], "decorrelation=-0.8: one head has nothing to differ from"),
+    (["head=ga", "batch_size=1"], "batch_size=1: head=ga normalises over the batch"),
+    (["device=tpu"], "device=tpu: want auto, cpu"),
+    (["ema_decay=1"], "ema_decay=1.0: want a number in (0, 1)"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=[row[1].split(":")[0] for row in BAD])
+def test_bad_input_is_one_line_that_names_the_key(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        compose_run(*overrides)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_composed_is_what_was_asked_for():
+    run = compose_run("head=ga", "heads=4", "head.gram_dim=32", "optimizer.lr=1e-3", "decorrelation=-0.8")
+    assert (run.head.name, run.head.gram_dim, run.heads) == ("ga", 32, 4)
+    assert (run.optimizer.lr, run.decorrelation) == (1e-3, -0.8)
+
+
+def test_a_frozen_configuration_reads_back_equal():
+    from headsweep.config import parse
+
+    run = compose_run("head=ga", "dataset=cifar100", "augmentation=paper")
+    text = OmegaConf.to_yaml(OmegaConf.structured(run))
+    assert parse(OmegaConf.create(text)) == run
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("3 epochs", 30), ("1 epoch", 10), ("7 steps", 7), ("640 images", 10), ("1e3images", 16), ("50 percent", 50)],
+)
+def test_durations_resolve_to_steps(text, steps):
+    assert Duration.parse("duration", text).steps(steps_per_epoch=10, batch_size=64, whole=100) == steps
