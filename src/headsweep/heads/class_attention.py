@@ -1,0 +1,93 @@
+"""Class attention with one query per branch (CaiT's, with LayerScale, as in the Gramian attention paper).
+
+With a single query no key or value of a token need ever be formed (FACTS 3): for branch k and attention head h
+
+    score_n = q . (W_k u_n) = (W_k^T q) . u_n        sum_n a_n (W_v u_n) = W_v (sum_n a_n u_n)
+
+so all K x H queries meet the tokens in one product and one weighted sum, and the layer-normalised tokens are shared by
+all branches: the norm's gain folds into W; its bias is the same for every token, so it leaves the softmax of the keys
+alone and adds W_v bias to the values, whose weights sum to one.
+
+Legend: b images, n tokens, d width, k branches, h attention heads of a branch, j = k h, e = d / 4, f = e / h.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from headsweep.heads.stacked import StackedGroupedLinear, StackedLayerNorm, StackedLinear, stacked_linear
+
+ATTENTION_HEADS = 8
+EXPANSION = 4  # the width over that of queries, keys and values, and the hidden width of the MLP over the width
+MLP_GROUPS = 2
+LAYER_SCALE = 1e-4
+
+
+class ShuffleMlp(nn.Module):
+    """Grouped 1x1 convolution D -> 4D, GELU, channel shuffle, grouped 1x1 convolution 4D -> D, per branch."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.fc1 = StackedGroupedLinear(heads, MLP_GROUPS, width, EXPANSION * width)
+        self.fc2 = StackedGroupedLinear(heads, MLP_GROUPS, EXPANSION * width, width)
+
+    def forward(self, x: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
+        """The MLP of each branch on its own vector."""
+        hidden = F.gelu(self.fc1(x.unflatten(-1, (MLP_GROUPS, -1))))
+        # Views the 4D channels as (2D, 2), transposes and flattens: every second channel goes to the other group.
+        shuffled = hidden.unflatten(-1, (-1, MLP_GROUPS)).permute(0, 1, 4, 2, 3).flatten(-2)
+        return self.fc2(shuffled).flatten(-2)
+
+
+class ClassAttention(nn.Module):
+    """The class-attention block: a query per branch attends to itself and to the tokens, then passes an MLP.
+
+    Args:
+        heads: K, the number of branches.
+        width: D, a multiple of 32.
+    """
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        if width % (EXPANSION * ATTENTION_HEADS):
+            raise ValueError(f"width={width}: want a multiple of {EXPANSION * ATTENTION_HEADS}")
+        inner = width // EXPANSION
+        self.scale = (inner // ATTENTION_HEADS) ** -0.5
+        self.norm1 = StackedLayerNorm(heads, width)
+        self.qkv = nn.Parameter(torch.empty(heads, 3 * inner, width))
+        self.proj = StackedLinear(heads, inner, width)
+        self.norm2 = StackedLayerNorm(heads, width)
+        self.mlp = ShuffleMlp(heads, width)
+        self.gamma_1 = nn.Parameter(torch.full((heads, width), LAYER_SCALE))
+        self.gamma_2 = nn.Parameter(torch.full((heads, width), LAYER_SCALE))
+        trunc_normal_(self.qkv, std=0.02)
+
+    def forward(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """The refined query of each branch."""
+        query = query + self.gamma_1 * self._attend(query, tokens)
+        return query + self.gamma_2 * self.mlp(self.norm2(query))
+
+    def _attend(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """Attention of each query over itself and all tokens, with keys and values of tokens never formed."""
+        tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
+        weight = self.qkv * self.norm1.weight.unsqueeze(1)
+        _, weight_k, weight_v = (w.unflatten(1, (ATTENTION_HEADS, -1)).flatten(0, 1) for w in weight.chunk(3, 1))
+        bias_q, _, bias_v = torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1).chunk(3, 1)
+        q, own_key, own_value = stacked_linear(query, weight).chunk(3, -1)
+        q, own_key, own_value = (_by_attention_head(y) for y in ((q + bias_q) * self.scale, own_key, own_value))
+        scores = torch.bmm(stacked_linear(q, weight_k.transpose(1, 2)), tokens.transpose(1, 2))
+        own_score = (q * own_key).sum(-1, keepdim=True)
+        attention = torch.cat([scores, own_score], -1).softmax(-1)
+        shares, own_share = attention.split([tokens.shape[1], 1], -1)
+        values = stacked_linear(torch.bmm(shares, tokens), weight_v) + own_share * own_value
+        return self.proj(_by_branch(values, query.shape[1]) + bias_v)
+
+
+def _by_attention_head(x: Float[Tensor, "b k e"]) -> Float[Tensor, "b j f"]:
+    return x.unflatten(-1, (ATTENTION_HEADS, -1)).flatten(1, 2)
+
+
+def _by_branch(x: Float[Tensor, "b j f"], heads: int) -> Float[Tensor, "b k e"]:
+    return x.unflatten(1, (heads, ATTENTION_HEADS)).flatten(-2)

@@ -1,0 +1,33 @@
+"""The `seqattn` head: sequence pooling makes the query of class attention (the SeqAttention paper).
+
+Legend: b images, n tokens, d width, k branches.
+"""
+
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headsweep.heads.base import Head
+from headsweep.heads.class_attention import ClassAttention
+from headsweep.heads.seqpool import SequencePool
+
+
+@final
+class SeqAttnHead(Head):
+    """Sequence pooling, then class attention.
+
+    Args:
+        width: D, a multiple of 32.
+        num_classes: C.
+        heads: K.
+    """
+
+    def __init__(self, width: int, num_classes: int, heads: int) -> None:
+        super().__init__(width, num_classes, heads)
+        self.query = SequencePool(heads, width)
+        self.attention = ClassAttention(heads, width)
+
+    def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """The refined sequence-pooled vectors."""
+        return self.attention(self.query(tokens), tokens)

@@ -1,0 +1,41 @@
+"""The `seqpool` head: sequence pooling (arXiv 2104.05704, section 3.3). CCT's own head is K=1.
+
+Legend: b images, n tokens, d width, k branches.
+"""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headsweep.heads.base import Head
+from headsweep.heads.stacked import StackedLinear
+
+
+@final
+class SequencePool(nn.Module):
+    """w = softmax_N(x a + b), z = sum_n w_n x_n, with a and b per branch."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.score = StackedLinear(heads, width, 1)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """One weighted mean of the tokens per branch."""
+        scores = F.linear(tokens, self.score.weight.squeeze(1), self.score.bias.squeeze(1))
+        return torch.bmm(scores.softmax(1).transpose(1, 2), tokens)
+
+
+@final
+class SeqPoolHead(Head):
+    """Classifies one sequence-pooled vector per branch."""
+
+    def __init__(self, width: int, num_classes: int, heads: int) -> None:
+        super().__init__(width, num_classes, heads)
+        self.pooling = SequencePool(heads, width)
+
+    def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """The sequence-pooled vectors."""
+        return self.pooling(tokens)

@@ -1,0 +1,240 @@
+"""The laws of heads: they equal the loop over branches, and their number of operations does not depend on K."""
+
+import dataclasses
+import inspect
+
+import oracle
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from headsweep import config
+from headsweep.heads import HEADS, Head, build_head
+from headsweep.heads.ga import GramTriangle, _triangle_indices
+
+CLASSES = 10
+# Parameters of one branch at D=256, C=100 (FACTS 6, item 3, less the backbone).
+PER_BRANCH = {"gap": 25_700, "seqpool": 25_957, "ga": 426_020, "seqattn": 356_709}
+
+
+def make(name: str, heads: int, width: int = 64, dtype: torch.dtype = torch.float64, **options: int) -> Head:
+    """A head away from its initial point, where gammas of 1e-4 would hide half of the block."""
+    torch.manual_seed(heads)
+    head = build_head(name, width=width, num_classes=CLASSES, heads=heads, **options).to(dtype)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return head
+
+
+def images(count: int = 6, tokens: int = 16, width: int = 64, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(count, tokens, width, dtype=dtype).requires_grad_()
+
+
+def check_against_oracle(name: str, head: Head, x: Tensor) -> None:
+    loop = oracle.reference(name, head).train(head.training)
+    y = x.detach().clone().requires_grad_()
+    got, want = head(x), loop(y)
+    direction = torch.randn_like(got)
+    (got * direction).sum().backward()
+    (want * direction).sum().backward()
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(got, want, **close)
+    torch.testing.assert_close(x.grad, y.grad, **close)
+    for a, b in oracle.pairs(name, oracle.gradients(head), oracle.gradients(loop)):
+        torch.testing.assert_close(a, b, **close)
+
+
+@pytest.mark.parametrize("tokens", [16, 49])
+@pytest.mark.parametrize("heads", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", HEADS)
+def test_equals_the_loop_over_branches_in_training(name: str, heads: int, tokens: int) -> None:
+    check_against_oracle(name, make(name, heads), images(tokens=tokens))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_equals_the_loop_over_branches_at_full_width(name: str) -> None:
+    check_against_oracle(name, make(name, 2, width=256), images(width=256))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
+    head = make(name, 4)
+    head(images())  # moves running statistics away from 0 and 1
+    check_against_oracle(name, head.eval(), images())
+
+
+def test_gram_dim_is_free() -> None:
+    check_against_oracle("ga", make("ga", 2, gram_dim=32), images())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_parameter_has_a_place_in_the_oracle(name: str) -> None:
+    assert set(oracle.NAMES[name]) == set(make(name, 1).state_dict())
+
+
+class Operators(TorchDispatchMode):
+    """Counts what reaches the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_operators(name: str, heads: int) -> int:
+    head, x = make(name, heads), images()
+    with Operators() as operators:
+        head(x).sum().backward()
+    return operators.count
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_number_of_operators_does_not_depend_on_the_number_of_heads(name: str) -> None:
+    two, four, eight = (count_operators(name, heads) for heads in (2, 4, 8))
+    assert two == four == eight
+    assert count_operators(name, 1) <= two  # an axis of length 1 saves copies
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_branch_depends_on_its_own_parameters_only(name: str) -> None:
+    head, x = make(name, 3), images()
+    head(x)[:, 1].square().sum().backward()
+    for parameter in head.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad[[0, 2]].count_nonzero() == 0
+    assert head.classifier.weight.grad[1].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_branches_start_different(name: str) -> None:
+    torch.manual_seed(0)
+    logits = build_head(name, width=64, num_classes=CLASSES, heads=2)(images(dtype=torch.float32))
+    assert not torch.allclose(logits[:, 0], logits[:, 1])
+
+
+def test_registry_schema_and_yaml_files_name_the_same_heads() -> None:
+    files = {path.stem for path in (config.PROJECT_ROOT / "conf" / "head").glob("*.yaml")}
+    assert set(HEADS) == set(config.HEADS) == files
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
+    fields = {field.name for field in dataclasses.fields(config.HEADS[name])} - {"name"}
+    keywords = set(inspect.signature(HEADS[name].__init__).parameters)
+    assert keywords == fields | {"self", "width", "num_classes", "heads"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_are_final_and_override_nothing_concrete(name: str) -> None:
+    assert HEADS[name].__mro__[1] is Head and not HEADS[name].__subclasses__()
+    assert not {"forward", "reset_classifier", "no_weight_decay"} & set(vars(HEADS[name]))
+
+
+def test_an_unknown_head_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="known: ga, gap, seqattn, seqpool"):
+        build_head("median", width=64, num_classes=CLASSES, heads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gap", {"heads": 0}, "heads=0: want at least 1"),
+        ("seqattn", {"width": 48}, "width=48: want a multiple of 32"),
+        ("ga", {"gram_dim": 24}, "300 features to 64: want multiples of groups=8"),
+    ],
+)
+def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_head(name, **{"width": 64, "num_classes": CLASSES, "heads": 1} | changes)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_bfloat16_autocast_trains(name: str) -> None:
+    head, x = make(name, 2, dtype=torch.float32), images(dtype=torch.float32)
+    exact = head(x).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(x)
+    logits.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert (logits - exact).norm() < 0.05 * exact.norm()
+
+
+def test_the_gram_matrix_is_float32_under_autocast() -> None:
+    class Dtypes(TorchDispatchMode):
+        gram = None
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.bmm.default and out.shape[1:] == (32, 32):
+                self.gram = out.dtype
+            return out
+
+    head, x = make("ga", 1, dtype=torch.float32, gram_dim=32), images(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), Dtypes() as dtypes:
+        head(x)
+    assert dtypes.gram is torch.float32
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_works_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        head = build_head(name, width=64, num_classes=CLASSES, heads=2)
+    assert head(torch.empty(3, 16, 64, device="meta")).shape == (3, 2, CLASSES)
+
+
+@pytest.mark.parametrize("name", PER_BRANCH)
+def test_parameters_of_a_branch(name: str) -> None:
+    for heads in (1, 8):
+        head = build_head(name, width=256, num_classes=100, heads=heads)
+        assert sum(p.numel() for p in head.parameters()) == heads * PER_BRANCH[name]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_stacked_vectors_do_not_decay(name: str) -> None:
+    head = make(name, 2)
+    loop = oracle.reference(name, head)
+    parameters = dict(head.named_parameters())
+    vectors = set()
+    for stacked, plain in oracle.NAMES[name].items():
+        target = dict(loop.named_parameters()).get(f"branches.0.{plain.split()[0]}")
+        if target is not None and target.ndim == 1:
+            vectors.add(stacked)
+    assert head.no_weight_decay() == vectors <= set(parameters)
+
+
+def test_reset_classifier() -> None:
+    head = make("seqpool", 2, dtype=torch.float32)
+    x = images(dtype=torch.float32)
+    head.reset_classifier(3)
+    assert head(x).shape == (6, 2, 3)
+    head.reset_classifier(0)
+    assert torch.equal(head(x), head.pool(x))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_draws_from_the_global_generator(name: str) -> None:
+    def state(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return build_head(name, width=64, num_classes=CLASSES, heads=2).state_dict()
+
+    first, again, other = state(0), state(0), state(1)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_convolutions_draw_with_the_fan_in_of_one_group_of_one_branch() -> None:
+    query = build_head("ga", width=256, num_classes=100, heads=4).query
+    for layer, fan_in in ((query.contraction, 32), (query.embedding, 260)):
+        bound = fan_in**-0.5
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert 0.9 * bound < layer.bias.abs().max() <= bound
+
+
+def test_second_derivatives_of_the_gram_triangle() -> None:
+    features = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
+    indices = _triangle_indices(4)
+    assert torch.autograd.gradcheck(lambda f: GramTriangle.apply(f, *indices), features)
+    assert torch.autograd.gradgradcheck(lambda f: GramTriangle.apply(f, *indices), features)
