@@ -1,0 +1,172 @@
+"""The data sets and their splits. Letters: n images, c channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+
+from headsweep import streams
+from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
+from headsweep.data import locate
+from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
+from headsweep.errors import ConfigError, DataError
+
+_DIGITS_TEST_SHARE = 0.2
+_GIB = 2**30
+
+
+class Splits(NamedTuple):
+    """The splits of a data set."""
+
+    train: Source
+    validation: Source | None  # None: nothing is held out, and the set has no such split
+    test: Source
+
+
+def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: DebugConfig) -> Splits:
+    """Load a data set and split it.
+
+    Args:
+        dataset: what `locate.resolve` returned.
+        seed: draws the validation split, where the set has none of its own; the test split never depends on it.
+        loader: says up to which size a set is held decoded.
+        debug: may keep only the first images of each split.
+
+    Raises:
+        DataError: files are absent or corrupted.
+        ConfigError: the validation share holds out no image.
+    """
+    train, validation, test = _load(dataset)
+    if validation is None and dataset.validation > 0:
+        held_out = stratified(train.labels, dataset.validation, streams.generator(seed, "validation split"))
+        if not held_out.any():
+            want = f"holds out none of {len(train)} training images; want a larger share, or 0"
+            raise ConfigError("dataset.validation", dataset.validation, want)
+        validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
+    splits = Splits(
+        _first(train, debug.train_images),
+        validation and _first(validation, debug.eval_images),
+        _first(test, debug.eval_images),
+    )
+    return _decode_small(splits, dataset, loader.resident_gib)
+
+
+def stratified(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Choose round(share * n) images, the same share of every class up to rounding.
+
+    Returns:
+        (n,) bool. A class always keeps one image that is not chosen.
+    """
+    sizes = labels.bincount()
+    ideal = sizes * share
+    quota = ideal.floor().long()
+    missing = round(len(labels) * share) - int(quota.sum())
+    quota[(ideal - quota).argsort(descending=True, stable=True)[:missing]] += 1
+    quota = quota.minimum((sizes - 1).clamp(min=0))
+    shuffled = torch.randperm(len(labels), generator=generator)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[shuffled] = _rank_in_class(labels[shuffled]) < quota[labels[shuffled]]
+    return chosen
+
+
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """How many images of the same class come before each image."""
+    order = labels.argsort(stable=True)
+    before = labels.bincount().cumsum(0) - labels.bincount()
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - before[labels[order]]
+    return ranks
+
+
+def _load(dataset: DatasetConfig) -> tuple[Source, Source | None, Source]:
+    """Train, own validation split or None, test."""
+    if dataset.name is DatasetName.digits:
+        return _digits(dataset)
+    if dataset.name in locate.CIFAR_FILES:
+        return _cifar(dataset, train=True), None, _cifar(dataset, train=False)
+    splits = {name: _folder(folder, dataset) for name, folder in locate.split_folders(dataset).items()}
+    return splits["train"], splits.get("validation"), splits["test"]
+
+
+def _digits(dataset: DatasetConfig) -> tuple[Source, None, Source]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    source = _resident(images, torch.from_numpy(digits.target), dataset)
+    test = stratified(source.labels, _DIGITS_TEST_SHARE, streams.generator(0, "digits test split"))
+    return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
+
+
+def _cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = CIFAR10 if dataset.name is DatasetName.cifar10 else CIFAR100
+    root = locate.root_of(dataset)
+    try:
+        loaded = _read_or_download(kind, root, train, dataset.download)
+    except Exception as error:  # the loader and its unpickling and downloading raise many kinds
+        raise DataError(
+            f"{dataset.name.value} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
+            "and give dataset.download=true, or put an intact copy there"
+        ) from error
+    return _resident(loaded.data, torch.tensor(loaded.targets), dataset)
+
+
+def _read_or_download(kind: type, root: Path, train: bool, download: bool) -> Any:
+    try:
+        return kind(root, train=train)
+    except RuntimeError:
+        if not download:
+            raise
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".download.lock"):  # the runs of a sweep may start together
+        return kind(root, train=train, download=True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())
+
+
+def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
+    """From (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
+    mode = "L" if dataset.channels == 1 else "RGB"
+    fitted = (fit(Image.fromarray(image).convert(mode), dataset) for image in images)
+    return ResidentSource(stack(fitted, len(images), dataset), labels.long())
+
+
+def _folder(folder: Path, dataset: DatasetConfig) -> StreamedSource:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        samples: Sequence[tuple[str, int]] = ImageFolder(str(folder)).samples
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {_one_line(error)}") from error
+    labels = torch.tensor([label for _, label in samples])
+    # One image of each class in turn, so that the first so many hold all classes.
+    order = _rank_in_class(labels).argsort(stable=True)
+    return StreamedSource([samples[row][0] for row in order.tolist()], labels[order], dataset)
+
+
+def _first(source: Source, count: int | None) -> Source:
+    return source if count is None else source.subset(torch.arange(min(count, len(source))))
+
+
+def _decode_small(splits: Splits, dataset: DatasetConfig, resident_gib: float) -> Splits:
+    """Decode streamed splits now, if together they fit into `resident_gib`."""
+    pixels = dataset.image_size**2 * dataset.channels
+    if sum(len(split) for split in splits if split is not None) * pixels > resident_gib * _GIB:
+        return splits
+    validation = splits.validation and _decoded(splits.validation)
+    return Splits(_decoded(splits.train), validation, _decoded(splits.test))
+
+
+def _decoded(source: Source) -> Source:
+    return source.resident() if isinstance(source, StreamedSource) else source

@@ -1,0 +1,136 @@
+"""Batches, as a function of (seed, epoch) alone. Letters: b batch, c channels, h w size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from headsweep import streams
+from headsweep.config import AugmentationConfig, DatasetConfig
+from headsweep.data.augment import Augmenter, Normaliser, crop_of
+from headsweep.data.mixing import Mixer, soft_targets
+from headsweep.data.sources import Source, to_device
+from headsweep.errors import ConfigError
+
+
+class TrainBatch(NamedTuple):
+    """A training batch on the device."""
+
+    images: Tensor  # (b c h w) float32, normalised
+    targets: Tensor  # (b num_classes) float32 probabilities, smoothed and mixed
+    indices: Tensor  # (b,) int64, places in the training split
+
+
+class EvalBatch(NamedTuple):
+    """An evaluation batch on the device."""
+
+    images: Tensor  # (b c h w) float32, normalised
+    labels: Tensor  # (b,) int64
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch's host operations in one thread.
+
+    A batch is some hundred small operations: a second thread gains little, and where other processes keep the
+    cores busy the threads wait for each other (2 busy cores: 12,000 images/s with one thread, 300 to 2,000 with two).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class TrainLoader:
+    """Training batches of any epoch, in any order of epochs.
+
+    Args:
+        source: the training split.
+        dataset: resolved, so that num_classes is known.
+        augmentation: what is done to the images.
+        seed: of the run.
+        batch_size: images per batch; the last, incomplete batch of an epoch is dropped.
+        device: where batches are made.
+        workers: decoding processes of a streamed source.
+
+    Raises:
+        ConfigError: a batch is larger than the split.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        if batch_size > len(source):
+            raise ConfigError(
+                "batch_size", batch_size, f"there are {len(source)} training images; want at most that many"
+            )
+        assert dataset.num_classes is not None, "locate.resolve fills num_classes in"
+        self.seed, self.batch_size, self.device = seed, batch_size, device
+        self.num_classes, self.smoothing = dataset.num_classes, augmentation.label_smoothing
+        self.reader = source.open(device, workers, crop_of(augmentation))
+        self.labels = source.labels.to(device)
+        self.augment = Augmenter(augmentation, Normaliser(dataset, device))
+        self.mix = Mixer(augmentation)
+        self.steps_per_epoch = len(source) // batch_size
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def epoch(self, epoch: int) -> Iterator[TrainBatch]:
+        """The batches of one epoch."""
+        order = torch.randperm(len(self.labels), generator=streams.generator(self.seed, "data order", epoch))
+        batches = order[: self.steps_per_epoch * self.batch_size].split(self.batch_size)
+        key = streams.derive(self.seed, "augmentation", epoch)
+        images = self.reader.read(key, batches)
+        for step, indices in enumerate(batches):
+            with _one_thread():
+                batch = self._finish(next(images), key, indices, epoch, step)
+            yield batch
+
+    def _finish(self, images: Tensor, key: int, indices: Tensor, epoch: int, step: int) -> TrainBatch:
+        there = to_device(indices, self.device)
+        images = self.augment(images, key, indices)
+        targets = soft_targets(self.labels.index_select(0, there), self.num_classes, self.smoothing)
+        images, targets = self.mix(images, targets, streams.python_random(self.seed, "mixing", epoch, step))
+        return TrainBatch(images, targets, there)
+
+
+class EvalLoader:
+    """All images of a split, in order; the last batch may be smaller.
+
+    Args:
+        source: the split.
+        dataset: for its mean and deviation.
+        batch_size: images per batch.
+        device: where batches are made.
+        workers: decoding processes of a streamed source.
+    """
+
+    def __init__(
+        self, source: Source, dataset: DatasetConfig, batch_size: int, device: torch.device, workers: int
+    ) -> None:
+        self.batches = torch.arange(len(source)).split(batch_size)
+        self.labels = source.labels.to(device).split(batch_size)
+        self.reader = source.open(device, workers, crop=None)
+        self.normalise = Normaliser(dataset, device)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        images = self.reader.read(0, self.batches)
+        for labels, batch in zip(self.labels, images, strict=True):
+            yield EvalBatch(self.normalise(batch), labels)

@@ -1,0 +1,221 @@
+"""Where images come from: resident on the device, or streamed from files. Letters: b batch, n images, c channels.
+
+A source is opened once for a device and then read epoch after epoch. Both kinds of reader hand over the same uint8
+images, byte for byte, where the files have the size that the model sees.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike, cpu_count
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from headsweep.config import DatasetConfig
+from headsweep.data.crop import Crop, CropTable, resample
+from headsweep.errors import DataError
+
+Request = tuple[int, list[int]]  # the key of the crop's random stream, and the images wanted
+
+
+class Reader(Protocol):
+    """An opened source."""
+
+    def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images of each batch, cropped at random from stream `key` if the reader was opened with a crop.
+
+        Args:
+            key: of the augmentation stream of the epoch; ignored without a crop.
+            batches: (b,) int64 indices each, on the host.
+
+        Yields:
+            (b, c, size, size) uint8 on the device.
+        """
+        ...
+
+
+class Source(ABC):
+    """A split of a data set.
+
+    Attributes:
+        labels: (n,) int64 on the host.
+    """
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def subset(self, rows: Tensor) -> Source:
+        """The images at `rows`, in that order."""
+
+    @abstractmethod
+    def open(self, device: torch.device, workers: int, crop: Crop | None) -> Reader:
+        """Bring the source to `device`; with `crop`, images are random resized crops."""
+
+
+class ResidentSource(Source):
+    """Decoded images, (n, c, size, size) uint8."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def subset(self, rows: Tensor) -> ResidentSource:
+        """Copies the images at `rows`."""
+        return ResidentSource(self.images[rows], self.labels[rows])
+
+    def open(self, device: torch.device, workers: int, crop: Crop | None) -> ResidentReader:
+        """Copies the images to `device`; needs no worker."""
+        return ResidentReader(self.images.to(device), crop)
+
+
+class ResidentReader:
+    """Reads by indexing; crops on the device."""
+
+    def __init__(self, images: Tensor, crop: Crop | None) -> None:
+        self.images, self.crop = images, crop
+        self.table = CropTable(images.shape[-1], images.device) if crop else None
+
+    def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """See `Reader.read`."""
+        side = self.images.shape[-1]
+        for indices in batches:
+            images = self.images.index_select(0, to_device(indices, self.images.device))
+            if self.crop and self.table:
+                sides = torch.full_like(indices, side)
+                boxes = self.crop.boxes(key, indices, sides, sides)
+                images = resample(images, to_device(boxes, images.device), self.table)
+            yield images
+
+
+class StreamedSource(Source):
+    """Image files, decoded when they are wanted."""
+
+    def __init__(self, paths: Sequence[str | PathLike[str]], labels: Tensor, dataset: DatasetConfig) -> None:
+        self.paths, self.labels, self.dataset = paths, labels, dataset
+
+    def subset(self, rows: Tensor) -> StreamedSource:
+        """Picks file names."""
+        return StreamedSource([self.paths[row] for row in rows.tolist()], self.labels[rows], self.dataset)
+
+    def open(self, device: torch.device, workers: int, crop: Crop | None) -> StreamedReader:
+        """Starts no worker yet; the first epoch does."""
+        return StreamedReader(self, device, workers, crop)
+
+    def resident(self) -> ResidentSource:
+        """Decode everything once. Threads suffice: Pillow decodes and resizes outside the interpreter's lock."""
+        dataset = self.dataset
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            fitted = pool.map(lambda path: fit(decode(path, dataset.channels), dataset), self.paths)
+            return ResidentSource(stack(fitted, len(self), dataset), self.labels)
+
+
+class StreamedReader:
+    """Reads through worker processes that live as long as the reader, so that they are started once."""
+
+    def __init__(self, source: StreamedSource, device: torch.device, workers: int, crop: Crop | None) -> None:
+        self.device = device
+        self.requests = _Requests()
+        # A worker runs with one torch thread, which DataLoader sees to; `generator` is given because DataLoader
+        # would otherwise draw a seed from torch's global generator, which belongs to training.
+        self.loader: DataLoader[Tensor] = DataLoader(
+            _Decoder(source, crop),
+            sampler=self.requests,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+
+    def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """See `Reader.read`; raises DataError naming a file that cannot be decoded."""
+        self.requests.pending = [(key, indices.tolist()) for indices in batches]
+        try:
+            for images in self.loader:
+                yield images.to(self.device, non_blocking=True)
+        except DataError as error:
+            # A worker's error arrives with its traceback in the message; the last line is what was said.
+            said = str(error).strip().splitlines()[-1]
+            raise DataError(said.rpartition("DataError: ")[2]) from error
+
+
+class _Requests(Sampler[Request]):
+    """The batches of the next epoch; read anew each time the loader is iterated."""
+
+    def __init__(self) -> None:
+        self.pending: list[Request] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.pending)
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+
+class _Decoder(Dataset[Tensor]):
+    """Runs in a worker: a whole batch from file names to uint8."""
+
+    def __init__(self, source: StreamedSource, crop: Crop | None) -> None:
+        self.source, self.crop = source, crop
+
+    def __getitem__(self, request: Request) -> Tensor:
+        key, indices = request
+        dataset = self.source.dataset
+        images = [decode(self.source.paths[index], dataset.channels) for index in indices]
+        if self.crop is None:
+            return stack((fit(image, dataset) for image in images), len(images), dataset)
+        widths, heights = torch.tensor([image.size for image in images]).unbind(1)
+        boxes = self.crop.boxes(key, torch.tensor(indices), heights, widths).tolist()
+        crops = (crop_image(image, box, dataset.image_size) for image, box in zip(images, boxes, strict=True))
+        return stack(crops, len(images), dataset)
+
+
+def decode(path: str | PathLike[str], channels: int) -> Image.Image:
+    """The image at `path` as grey (1 channel) or RGB (3); raises DataError naming the file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be decoded: {error}") from error
+
+
+def fit(image: Image.Image, dataset: DatasetConfig) -> Image.Image:
+    """Resize the shorter side to image_size / crop_ratio (bicubic), then cut the centre."""
+    size = dataset.image_size
+    shorter = int(size / dataset.crop_ratio)
+    width, height = image.size
+    scale = shorter / min(width, height)
+    target = (shorter, int(height * scale)) if width <= height else (int(width * scale), shorter)
+    if target != image.size:
+        image = image.resize(target, Image.Resampling.BICUBIC)
+    left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def crop_image(image: Image.Image, box: Sequence[int], size: int) -> Image.Image:
+    """The part (top, left, height, width) of an image, at `size`."""
+    top, left, height, width = box
+    part = image.crop((left, top, left + width, top + height))
+    return part.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def stack(images: Iterable[Image.Image], count: int, dataset: DatasetConfig) -> Tensor:
+    """`count` images of the model's size as one (n, c, size, size) uint8 tensor."""
+    pixels = np.empty((count, dataset.image_size, dataset.image_size, dataset.channels), np.uint8)
+    for row, image in enumerate(images):
+        pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy without waiting for the device: a copy from pageable memory would."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

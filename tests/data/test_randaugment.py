@@ -1,0 +1,152 @@
+"""RandAugment is timm's: each operation, how often it is drawn, and how strong it is."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import auto_augment
+
+from headsweep.data.operations import GEOMETRIC, NAMES, apply
+from headsweep.data.randaugment import Policy, RandAugment, arguments_of
+from headsweep.errors import ConfigError
+
+PAPER = "rand-m9-mstd0.5-inc1"
+N = 20_000
+ROUNDED = {"AutoContrast"}  # Pillow's float error makes it fall one level short of a whole number now and then
+
+
+def timm_name(name, increasing):
+    if name.startswith("Translate"):
+        return name + "Rel"
+    has_two = name in ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
+    return name + "Increasing" if increasing and has_two else name
+
+
+def by_timm(name, magnitude, negative, bicubic, images, monkeypatch):
+    """Timm's own PIL operation on (n, h, w[, c]) uint8."""
+    monkeypatch.setattr(auto_augment, "_randomly_negate", lambda value: -value if negative else value)
+    resample = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+    fill = (128,) * 3 if images.ndim == 4 else 128
+    operation = auto_augment.AugmentOp(name, 1.0, magnitude, {"img_mean": fill, "interpolation": resample})
+    return np.stack([np.asarray(operation(Image.fromarray(image))) for image in images]).astype(int)
+
+
+def by_us(operation, magnitude, negative, increasing, bicubic, images):
+    count = len(images)
+    level = torch.full((count,), magnitude, dtype=torch.float64)
+    arguments = arguments_of(level, torch.full((count,), negative), increasing)[:, operation]
+    return apply(operation, images.clone(), arguments.float(), bicubic).int()
+
+
+def close(name, got, want):
+    """LUT and blending operations are equal; geometry is cut off, so float32 may fall one level short, rarely."""
+    difference = abs(got.numpy() - want)
+    if name in ROUNDED or NAMES.index(name) >= GEOMETRIC:
+        return difference.max() <= 1 and (difference > 0).mean() < 0.05
+    return difference.max() == 0
+
+
+@pytest.mark.parametrize("increasing", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("magnitude", [2.6, 5.0, 9.0, 9.9])
+def test_operation_is_timms(name, magnitude, increasing, tiles, pictures, monkeypatch):
+    operation, theirs = NAMES.index(name), timm_name(name, increasing)
+    for negative in (False, True):
+        for bicubic in (False, True) if operation >= GEOMETRIC else (False,):
+            want = by_timm(theirs, magnitude, negative, bicubic, pictures[:30], monkeypatch)
+            got = by_us(operation, magnitude, negative, increasing, bicubic, tiles[:30])
+            assert close(name, got.permute(0, 2, 3, 1), want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operation_on_grey(name, tiles, pictures, monkeypatch):
+    grey = np.stack([np.asarray(Image.fromarray(picture).convert("L")) for picture in pictures[:30]])
+    want = by_timm(timm_name(name, True), 7.0, True, True, grey, monkeypatch)
+    got = by_us(NAMES.index(name), 7.0, True, True, True, torch.from_numpy(grey)[:, None])
+    assert close(name, got[:, 0], want)
+
+
+@pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
+def test_flat_images_stay_as_they_are(name):
+    flat = torch.full((2, 3, 8, 8), 77, dtype=torch.uint8)
+    assert torch.equal(apply(NAMES.index(name), flat, torch.zeros(2), False), flat)
+
+
+def test_small_images_are_equalized_as_by_pillow(pictures, monkeypatch):
+    small = np.ascontiguousarray(pictures[:, :17, :17])
+    got = apply(
+        NAMES.index("Equalize"), torch.from_numpy(small).permute(0, 3, 1, 2).contiguous(), torch.zeros(60), False
+    )
+    assert close("Equalize", got.int().permute(0, 2, 3, 1), by_timm("Equalize", 1, False, False, small, monkeypatch))
+
+
+@pytest.mark.parametrize(("increasing", "magnitude"), [(True, 10.0), (False, 0.0)])
+def test_posterize_keeps_a_bit(increasing, magnitude, tiles):
+    """For 0 bits timm 1.0.31 asks here, which Pillow 13 refuses."""
+    got = by_us(NAMES.index("Posterize"), magnitude, False, increasing, False, tiles)
+    assert set(got.unique().tolist()) == {0, 128}
+
+
+def test_parse():
+    assert Policy.parse(PAPER) == Policy(9, 0.5, 2, 0.5, True)
+    assert Policy.parse("rand") == Policy(10, 0, 2, 0.5, False)
+    assert Policy.parse("rand-n3-p0.7-m4-inc0-mstd101") == Policy(4, 101, 3, 0.7, False)
+
+
+@pytest.mark.parametrize("text", ["rand-m9.1.2", "rand-m11", "rand-n1.5", "rand-p2"])
+def test_parse_refuses(text):
+    with pytest.raises(ConfigError, match=f"augmentation.randaugment={text}"):
+        Policy.parse(text)
+
+
+def layers(text, key=1):
+    return list(RandAugment(Policy.parse(text)).plan(key, torch.arange(N)))
+
+
+def test_operations_are_drawn_as_often_as_by_timm():
+    """Each with probability p / 15, bilinear and bicubic equally often; five standard errors."""
+    for layer in layers(PAPER):
+        counts = torch.tensor(layer.counts).view(len(NAMES), 2)
+        expected = N * 0.5 / len(NAMES)
+        assert ((counts.sum(1) - expected).abs() < 5 * expected**0.5).all()
+        assert (counts[:GEOMETRIC, 1] == 0).all()
+        assert ((counts[GEOMETRIC:] - expected / 2).abs() < 5 * (expected / 2) ** 0.5).all()
+        assert len(layer.rows) == sum(layer.counts) == len(layer.rows.unique())
+
+
+def test_layers_are_independent():
+    first, second = layers(PAPER)
+    both = torch.isin(first.rows, second.rows).sum()
+    assert abs(both - N / 4) < 5 * (N * 3 / 16) ** 0.5
+
+
+@pytest.mark.parametrize("text", [PAPER, "rand-m5-mstd2-inc1", "rand-m6-mstd101-inc1", "rand-m3-inc1"])
+def test_magnitudes_are_distributed_as_timms(text):
+    """Seen through shears, whose size is 0.03 times the magnitude; quantiles within 0.3 of a magnitude."""
+    random.seed(0)
+    shear = auto_augment.rand_augment_transform(text, {"img_mean": (128,) * 3}, ["ShearX"]).ops[0]
+    factors = []
+    shear.aug_fn = lambda image, factor, **_: factors.append(factor)
+    shear.prob = 1.0
+    for _ in range(4000):
+        shear(None)
+    group = 2 * NAMES.index("ShearX")
+    got = torch.cat([torch.cat(layer.arguments.split(layer.counts)[group : group + 2]) for layer in layers(text)])
+    levels = np.array([0.02, 0.1, 0.25, 0.75, 0.9, 0.98])
+    assert abs(np.quantile(got.numpy(), levels) - np.quantile(factors, levels)).max() < 0.3 * 0.03
+    assert abs((got > 0).float().mean() - 0.5) < 5 * 0.5 / len(got) ** 0.5
+
+
+def test_all_layers_are_applied_in_order(tiles):
+    """Against a plain loop over images."""
+    augment, indices = RandAugment(Policy.parse(PAPER)), torch.arange(len(tiles))
+    want = tiles.clone()
+    for layer in augment.plan(3, indices):
+        groups = zip(layer.rows.split(layer.counts), layer.arguments.split(layer.counts), strict=True)
+        for group, (members, values) in enumerate(groups):
+            for row, value in zip(members.tolist(), values, strict=True):
+                want[row] = apply(group // 2, want[row][None], value[None], group % 2 == 1)[0]
+    assert torch.equal(augment(tiles.clone(), 3, indices), want)
+    assert not torch.equal(want, tiles)
