@@ -1,0 +1,188 @@
+"""The projector loses nothing, and never stands in the way of the training."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from headsweep.tracking import mlflow_projection
+from headsweep.tracking.mlflow_projection import NullProjector, Projector
+from headsweep.tracking.mlflow_store import client, prepare
+
+
+def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
+    folders = [make_run(f"{i:x}") for i in range(16)]
+    with Projector(None, "study", output) as projector:
+
+        def train(folder):
+            for epoch in range(1, 6):
+                folder.spool.append(make_entry(epoch))
+                projector.notify(folder)
+            folder.finish(result)
+            projector.notify(folder)
+
+        threads = [threading.Thread(target=train, args=(folder,)) for folder in folders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    runs = client(uri).search_runs([prepare(uri, "study", output)])
+    assert sorted(run.info.run_name for run in runs) == [f"ga4-{i:x}" for i in range(16)]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        assert [row[0] for row in history(uri, run.info.run_id)["val/top1"]] == [1, 2, 3, 4, 5]
+
+
+def test_news_are_projected_while_the_runs_go_on(uri, output, make_run, wait_for):
+    folder = make_run(epochs=1)
+    with Projector(uri, "study", output) as projector:
+        projector.notify(folder)
+        wait_for((folder.path / "mlflow.json").exists)
+
+
+def test_a_run_deleted_meanwhile_is_rebuilt_without_a_word(uri, output, make_run, make_entry, wait_for, capfd):
+    folder = make_run(epochs=1)
+    experiment_id = prepare(uri, "study", output)
+    names = lambda: [run.info.run_id for run in client(uri).search_runs([experiment_id])]  # noqa: E731
+    with Projector(uri, "study", output) as projector:
+        projector.notify(folder)
+        wait_for(lambda: bool(names()) and client(uri).get_run(names()[0]).info.status == "KILLED")
+        client(uri).delete_run(names()[0])
+        folder.spool.append(make_entry(2))
+        projector.notify(folder)
+    assert len(names()) == 1
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A store that cannot be: its folder is a file."""
+    (tmp_path / "file").write_text("")
+    return f"sqlite:///{tmp_path}/file/mlflow.db"
+
+
+def test_a_broken_store_is_said_once_and_raises_nothing(broken, tmp_path, make_run, capfd, monkeypatch):
+    monkeypatch.setattr(mlflow_projection, "_RETRY_SECONDS", 0.01)
+    with Projector(broken, "study", tmp_path) as projector:
+        for name in "abc":
+            projector.notify(make_run(name, epochs=1))
+            time.sleep(0.05)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "safe in the runs' metrics.jsonl" in said.err
+
+
+def test_a_store_that_failed_is_left_alone_for_a_while(broken, tmp_path, make_run, monkeypatch, wait_for):
+    calls = []
+
+    def prepare_in_vain(*args):
+        calls.append(args)
+        raise OSError("down")
+
+    monkeypatch.setattr(mlflow_projection, "prepare", prepare_in_vain)
+    with Projector(broken, "study", tmp_path) as projector:
+        folder = make_run(epochs=1)
+        projector.notify(folder)
+        wait_for(lambda: bool(calls))
+        for _ in range(20):
+            projector.notify(folder)
+            time.sleep(0.005)
+        assert len(calls) == 1
+    assert len(calls) == 2  # and once more at the end
+
+
+def test_one_broken_run_does_not_keep_the_others_from_the_store(uri, output, make_run, capfd):
+    bad, good = make_run("bad", epochs=1), make_run("c", epochs=1)
+    bad.spool.path.write_text("not json\n")
+    with Projector(uri, "study", output) as projector:
+        projector.notify(bad)
+        projector.notify(good)
+    assert (good.path / "mlflow.json").exists()
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_store_that_hangs_costs_no_more_than_the_time_to_wait(tmp_path, make_run, monkeypatch, capfd):
+    released = threading.Event()
+    monkeypatch.setattr(mlflow_projection, "prepare", lambda *args: released.wait(30))
+    projector = Projector(None, "study", tmp_path)
+    before = time.monotonic()
+    projector.notify(make_run(epochs=1))
+    assert time.monotonic() - before < 0.5
+    projector.close(timeout=0.2)
+    assert time.monotonic() - before < 2
+    assert "is not done after 0.2 s" in capfd.readouterr().err
+    monkeypatch.setattr(mlflow_projection, "project", lambda *args: None)
+    released.set()
+
+
+def test_tracking_none_does_nothing(tmp_path, make_run):
+    folder = make_run(epochs=1)
+    with NullProjector() as projector:
+        projector.notify(folder)
+    assert projector.description() == ""
+    assert not (folder.path / "mlflow.json").exists()
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def serve(port, folder):
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
+    log = (folder / "server.log").open("w")
+    return subprocess.Popen(
+        [*command, *stores], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ}
+    )
+
+
+def answers(port):
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.slow
+def test_a_server_that_was_down_gets_the_identical_history_by_replay(
+    uri, output, port, make_run, result, history, capfd, wait_for, tmp_path
+):
+    folder = make_run(epochs=3)
+    folder.checkpoint.write_bytes(b"weights")
+    folder.finish(result)
+    with Projector(uri, "study", output) as projector:
+        projector.notify(folder)
+    wanted = history(uri, client(uri).search_runs([prepare(uri, "study", output)])[0].info.run_id)
+    address = f"http://127.0.0.1:{port}"
+    before = time.monotonic()
+    with Projector(address, "study", output) as projector:
+        projector.notify(folder)
+    assert time.monotonic() - before < 30
+    assert capfd.readouterr().err.count("\n") == 1
+
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "mlflow.db").write_bytes((output / "mlflow.db").read_bytes())
+    server = serve(port, tmp_path / "server")
+    try:
+        wait_for(lambda: answers(port))
+        for _ in range(2):  # replayed twice: the second time adds nothing
+            with Projector(address, "replay", output) as projector:
+                projector.notify(folder)
+        runs = client(address).search_runs([prepare(address, "replay", output)])
+        assert [run.info.status for run in runs] == ["FINISHED"]
+        assert history(address, runs[0].info.run_id) == wanted
+        files = [file.path for file in client(address).list_artifacts(runs[0].info.run_id)]
+        assert sorted(files) == ["checkpoint.json", "config.yaml", "environment.json"]
+        said = capfd.readouterr()
+        assert (said.out, said.err) == ("", "")
+    finally:
+        os.killpg(server.pid, 9)
+        server.wait()

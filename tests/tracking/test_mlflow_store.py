@@ -1,0 +1,76 @@
+"""The store is made once, by however many processes, and without a word."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from headsweep.tracking.mlflow_store import client, default_uri, opening, prepare, shown
+
+PREPARE = """
+import sys
+from pathlib import Path
+from headsweep.tracking.mlflow_store import default_uri, prepare
+output = Path(sys.argv[1])
+print(prepare(default_uri(output), "study", output))
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_that_touch_a_fresh_store_together_all_succeed(tmp_path):
+    output = tmp_path / "out put"  # not there yet, and a space in its name
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PREPARE, str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    answers = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, answers
+    assert len({out for out, _ in answers}) == 1
+    assert [err for _, err in answers] == [""] * 4
+    assert client(default_uri(output)).get_experiment_by_name("study") is not None
+
+
+def test_an_experiment_is_made_once(uri, output):
+    assert prepare(uri, "study", output) == prepare(uri, "study", output)
+    assert prepare(uri, "other", output) != prepare(uri, "study", output)
+
+
+def test_an_experiment_that_another_process_makes_first_is_used(uri, output, monkeypatch):
+    kind = type(client(uri))
+    wanted = prepare(uri, "study", output)
+    answers = [None]
+    real = kind.get_experiment_by_name
+    monkeypatch.setattr(
+        kind, "get_experiment_by_name", lambda self, name: answers.pop() if answers else real(self, name)
+    )
+    assert prepare(uri, "study", output) == wanted
+
+
+def test_a_deleted_experiment_comes_back(uri, output):
+    wanted = prepare(uri, "study", output)
+    client(uri).delete_experiment(wanted)
+    assert prepare(uri, "study", output) == wanted
+    assert client(uri).get_experiment(wanted).lifecycle_stage == "active"
+
+
+def test_importing_the_projection_does_not_import_mlflow():
+    program = "import sys, headsweep.tracking.mlflow_projection; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_password_is_never_shown():
+    secret = "postgresql://anna:geheim@host/db"
+    assert shown(secret) == "postgresql://anna:***@host/db"
+    assert "geheim" not in opening(secret)
+
+
+def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
+    said = opening(default_uri(tmp_path / "out put"))
+    assert said.splitlines()[0] == f"MLflow: {tmp_path}/out put/mlflow.db"
+    command = said.split("open it with: ")[1]
+    assert command.endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/out put/mlflow.db'")
+    assert opening("http://127.0.0.1:5000") == "MLflow: http://127.0.0.1:5000"
