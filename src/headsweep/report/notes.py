@@ -1,0 +1,103 @@
+"""What is said below a table: how its numbers are made, and everything that weakens them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from headsweep.report.results import Cell, Run
+from headsweep.report.statistics import smallest_sign_flip_p
+
+if TYPE_CHECKING:
+    from headsweep.report.table import Row
+
+
+def footnotes(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence or two each, the general before the particular."""
+    runs = [run for cell in cells for run in cell.runs]
+    finished = [run for run in runs if run.finished]
+    yield from _means(rows)
+    yield from _differences(cells, rows)
+    yield from _missing(cells, runs, finished)
+    yield from _code(runs)
+    yield from _durations(cells)
+    yield from _devices(finished)
+
+
+def _means(rows: Sequence[Row]) -> Iterator[str]:
+    yield "Top-1 and top-5 are percent of the test images; n is the number of seeds; images/s is their median."
+    if any(row.flops is not None for row in rows):
+        yield "FLOPs are those of one image's forward pass, a multiply-add being two."
+    estimates = [row.top1 for row in rows if row.top1]
+    if any(e.half_width is not None for e in estimates):
+        yield "± is the half-width of a 95 % t-interval of the mean over seeds."
+    if any(e.n == 1 for e in estimates):
+        yield "One seed (n = 1) shows no spread: no interval, and no claim that a head is better."
+    if any(e.n > 1 and e.half_width is None for e in estimates):
+        yield "Where all seeds gave the same number, their spread cannot be estimated: no interval."
+
+
+def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
+    differences = [row.difference for row in rows if row.difference]
+    if not differences:
+        return
+    yield (
+        f"Δ is top-1 minus that of head {cells[0].head} at the same number of heads and otherwise the same "
+        "configuration, paired by seed, in points; its interval stands alone, uncorrected."
+    )
+    tests = sum(d.p is not None for d in differences)
+    if tests:
+        yield (
+            f"p is two-sided, from a paired t-test, corrected for {tests} difference{'s' if tests > 1 else ''} "
+            "(Holm). Bold: better than the reference, p < 0.05."
+        )
+    sizes = sorted({d.n for d in differences})
+    reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sizes)
+    yield (
+        f"A test that does not trust the normal distribution (sign-flip) could reach at best p = {reach}"
+        ", before correction."
+    )
+    if any(d.n > 1 and d.p is None for d in differences):
+        yield "Where the difference is the same for all seeds, its spread cannot be estimated: no interval and no p."
+    if any(row.difference and row.top1 and row.difference.n != row.top1.n for row in rows):
+        yield "A difference with its own n counts only the seeds that both heads have."
+
+
+def _missing(cells: Sequence[Cell], runs: Sequence[Run], finished: Sequence[Run]) -> Iterator[str]:
+    if len(finished) == len(runs):
+        return
+    counts = Counter(run.state.value for run in runs if not run.finished)
+    yield (
+        f"{len(runs) - len(finished)} of {len(runs)} runs have no result "
+        f"({', '.join(f'{count} {state}' for state, count in counts.items())}): a mean is over the seeds that finished"
+        " and may flatter a head that lost some."
+    )
+
+
+def _code(runs: Sequence[Run]) -> Iterator[str]:
+    versions = Counter(_version(run) for run in runs)
+    if len(versions) > 1:
+        counted = ", ".join(f"{version} ({count} run{'s' if count > 1 else ''})" for version, count in versions.items())
+        yield f"MIXED CODE VERSIONS: {counted}. Differences between rows may come from the code."
+    elif any(run.record.code.get("dirty") for run in runs):
+        yield f"The code had uncommitted changes: {next(iter(versions))}."
+
+
+def _version(run: Run) -> str:
+    commit = run.record.code.get("commit")
+    return (commit[:10] if commit else "unknown version") + (" + changes" if run.record.code.get("dirty") else "")
+
+
+def _durations(cells: Sequence[Cell]) -> Iterator[str]:
+    durations = Counter(str(cell.value("duration")) for cell in cells)
+    if len(durations) > 1:
+        yield f"DIFFERENT DURATIONS: {', '.join(durations)}. Rows of different duration compare training, not heads."
+
+
+def _devices(finished: Sequence[Run]) -> Iterator[str]:
+    devices = dict.fromkeys(
+        str(run.result.environment["device"]) for run in finished if run.result and "device" in run.result.environment
+    )
+    if len(devices) > 1:
+        yield f"DIFFERENT DEVICES: {', '.join(devices)}. Images/s are not comparable between them."

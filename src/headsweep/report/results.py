@@ -1,0 +1,147 @@
+"""Runs as they lie in their folders, gathered into cells: the runs that differ in seed alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headsweep.errors import UserError
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+
+MISSING = "—"  # what a cell says of an axis that it does not have
+_PLACES = frozenset(  # parts of a configuration that are no axis: they change no number
+    {"seed", "paths", "tracking", "loader", "device", "dataset.root", "dataset.download"}
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as its folder says."""
+
+    record: RunRecord
+    state: RunState
+    result: RunResult | None
+
+    @property
+    def finished(self) -> bool:
+        """Does the run have numbers to compare?"""
+        return self.state is RunState.finished and self.result is not None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one group, in the order of the plan."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of its first run: what a cell's runs share is read from it."""
+        return self.runs[0].record
+
+    @property
+    def head(self) -> str:
+        """Name of the head."""
+        return str(self.record.config["head"]["name"])
+
+    @property
+    def heads(self) -> int:
+        """Number of heads in parallel, K."""
+        return int(self.record.config["heads"])
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs whose numbers count."""
+        return tuple(run for run in self.runs if run.finished)
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Seed -> value of `metric`, over the finished runs that have it."""
+        return {
+            run.record.seed: run.result.metrics[metric]
+            for run in self.finished
+            if run.result is not None and metric in run.result.metrics
+        }
+
+    def images_per_second(self) -> float | None:
+        """Median over the finished runs; None where none was measured."""
+        clocks = [run.result.clock for run in self.finished if run.result is not None]
+        speeds = [clock["images_per_second"] for clock in clocks if "images_per_second" in clock]
+        return statistics.median(speeds) if speeds else None
+
+    def value(self, axis: str) -> Any:
+        """The value of a dotted key; a section is its name; None where the cell does not have it."""
+        found: Any = self.record.parameters.get(axis)
+        if found is None:
+            found = self.record.config
+            for key in axis.split("."):
+                found = found.get(key) if isinstance(found, Mapping) else None
+        return found.get("name") if isinstance(found, Mapping) else found
+
+
+def read_cells(folders: Sequence[RunFolder]) -> list[Cell]:
+    """Read every run, once, and gather the cells in the order of `folders`.
+
+    Raises:
+        UserError: there is no folder, or one holds no run.
+    """
+    if not folders:
+        raise UserError("no runs to compare: the list of run folders is empty; train some first, or name another sweep")
+    groups: dict[str, list[Run]] = {}
+    for folder in {folder.path.resolve(): folder for folder in folders}.values():
+        run = _read(folder)
+        groups.setdefault(run.record.group, []).append(run)
+    return [Cell(tuple(runs)) for runs in groups.values()]
+
+
+def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
+    """The keys, beside head and heads, whose values tell the cells apart: `given` first, then those that differ.
+
+    Where the recorded parameters leave two cells looking the same, the keys of the whole configuration decide.
+    """
+    axes = [axis for axis in dict.fromkeys(given) if axis not in ("head", "head.name", "heads", "seed")]
+    parameters = [key for cell in cells for key in cell.record.parameters]
+    axes += [key for key in dict.fromkeys(parameters) if key not in axes and _tells_apart(key, cells)]
+    for twins in _alike(cells, axes):
+        keys = [key for cell in twins for key in _flat(cell.record.config)]
+        axes += [key for key in dict.fromkeys(keys) if key not in axes and _tells_apart(key, twins)]
+    return axes
+
+
+def _read(folder: RunFolder) -> Run:
+    # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
+    state = folder.state()
+    try:
+        return Run(folder.record(), state, folder.result())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.path} holds no run (no run.json)") from error
+
+
+def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:
+    """Does `key` differ between cells, other than as a consequence of another head or another section?"""
+    if key in ("head", "head.name", "heads", "seed"):
+        return False
+    section = key.rpartition(".")[0]
+    alike: dict[object, set[str]] = {}
+    for cell in cells:
+        name = cell.value(section) if section and not key.endswith(".name") else None
+        alike.setdefault(str(name), set()).add(str(cell.value(key)))
+    return any(len(values) > 1 for values in alike.values())
+
+
+def _alike(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[list[Cell]]:
+    looks: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        look = (cell.head, str(cell.heads), *(str(cell.value(axis)) for axis in axes))
+        looks.setdefault(look, []).append(cell)
+    return (twins for twins in looks.values() if len(twins) > 1)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what a run's numbers depend on."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.") if key not in _PLACES else ()
+        elif prefix + key not in _PLACES:
+            yield prefix + key
