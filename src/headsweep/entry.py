@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -16,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import explain, parse
 from headsweep.errors import ConfigError, FailedRunsError, UserError
+
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
 
 
 def run_single(config: DictConfig) -> float:
@@ -29,10 +32,9 @@ def run_single(config: DictConfig) -> float:
 def _run_single(config: DictConfig) -> float:
     run = parse(config)
     from headsweep.sweep.in_process import InProcess
-    from headsweep.sweep.study import objective, run_study
+    from headsweep.sweep.study import objectives, run_study
 
-    (folder,) = run_study([run], InProcess()).folders
-    return objective(folder)
+    return objectives(run_study([run], InProcess()))[0]
 
 
 def run_grid(configs: Sequence[DictConfig], slots: int | None, threads: int | None) -> list[float]:
@@ -40,11 +42,10 @@ def run_grid(configs: Sequence[DictConfig], slots: int | None, threads: int | No
     runs = [parse(config) for config in configs]
     from headsweep.sweep.gpus import visible_gpus
     from headsweep.sweep.local import LocalPool, Slots
-    from headsweep.sweep.study import objective, run_study
+    from headsweep.sweep.study import objectives, run_study
 
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    plan = run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus)))
-    return [objective(folder) for folder in plan.folders]
+    return objectives(run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus))))
 
 
 @contextmanager
@@ -53,9 +54,6 @@ def one_line_errors() -> Iterator[None]:
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
-    if os.environ.get("HYDRA_FULL_ERROR", "0") != "0":
-        yield
-        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
     try:
         with _exit_on_errors():
@@ -69,14 +67,18 @@ def _exit_on_errors() -> Iterator[None]:
     try:
         yield
     except FailedRunsError as error:
-        _exit(1, str(error))
+        _exit(1, error, str(error))
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        _exit(2, _one_line(error))
-    except KeyboardInterrupt:
-        _exit(130, "interrupted; the same command goes on from the last whole epochs")
+        _exit(2, error, _one_line(error))
+    except OSError as error:  # a full disk, a folder that may not be written
+        _exit(2, error, f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except KeyboardInterrupt as error:
+        _exit(130, error, "interrupted; the same command goes on from the last whole epochs")
 
 
-def _exit(code: int, message: str) -> None:
+def _exit(code: int, error: BaseException, message: str) -> NoReturn:
+    if FULL_ERRORS:
+        raise error
     sys.stdout.flush()
     print(f"headsweep: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,7 @@
 import pytest
-from composing import compose_run
 from omegaconf import OmegaConf
 
+from composing import compose_run
 from headsweep.config import PROJECT_ROOT, Duration
 from headsweep.errors import ConfigError
 

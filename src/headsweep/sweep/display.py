@@ -5,22 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from headsweep.tracking.run_folder import RunFolder, RunState
-
-
-class Step(Protocol):
-    """Progress of one run, as training tells it."""
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    metrics: dict[str, float]
+from headsweep.training.progress import Progress
 
 
 class Display:
@@ -32,17 +22,17 @@ class Display:
     def __init__(self, runs: int, epoch_lines: bool) -> None:
         """Watch `runs` runs; `epoch_lines` prints a line an epoch where there is no terminal."""
         self._console = Console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[note]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._runs, self._ended, self._epoch_lines = runs, 0, epoch_lines
-        self._tasks: dict[RunFolder, TaskID] = {}
+        self._tasks: dict[RunFolder, bars.TaskID] = {}
         self._started: dict[RunFolder, float] = {}
 
     def __enter__(self) -> Display:
@@ -59,12 +49,15 @@ class Display:
         self._started[folder] = time.monotonic()
         self._tasks[folder] = self._bars.add_task(folder.record().name, total=None, note="")
 
-    def progress(self, folder: RunFolder, step: Step) -> None:
+    def progress(self, folder: RunFolder, progress: Progress) -> None:
         """A run has taken steps, or ended an epoch."""
-        note = {"note": _said(step.metrics)} if step.metrics else {}
-        self._bars.update(self._tasks[folder], completed=step.step, total=step.steps, **note)
-        if step.metrics and self._epoch_lines and not self._console.is_terminal:
-            self.say(f"epoch {step.epoch}/{step.epochs}  {_said(step.metrics)}")
+        task = self._tasks[folder]
+        self._bars.update(task, completed=progress.step, total=progress.steps)
+        if not progress.metrics:
+            return
+        self._bars.update(task, note=_said(progress.metrics))
+        if self._epoch_lines and not self._console.is_terminal:
+            self.say(f"epoch {progress.epoch}/{progress.epochs}  {_said(progress.metrics)}")
 
     def ended(self, folder: RunFolder) -> None:
         """A run has no process any more; say how it went."""

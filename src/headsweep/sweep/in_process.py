@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
-from headsweep.sweep.display import Display, Step
+from headsweep.sweep.display import Display
 from headsweep.sweep.plan import Cost
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.progress import Progress
 
 
 class InProcess:
@@ -26,9 +27,9 @@ class InProcess:
 
         for folder in folders:
 
-            def watch(step: Step, folder: RunFolder = folder) -> None:
-                display.progress(folder, step)
-                if step.metrics:
+            def watch(progress: Progress, folder: RunFolder = folder) -> None:
+                display.progress(folder, progress)
+                if progress.metrics:
                     changed(folder)
 
             display.started(folder)

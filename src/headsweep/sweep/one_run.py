@@ -11,11 +11,13 @@ from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.errors import UserError
 from headsweep.models.build import build_model, count_cost
+from headsweep.models.classifier import Classifier
 from headsweep.sweep.plan import Cost, frozen
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.device import choose_device
-from headsweep.training.loop import Training, Watcher
+from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
+from headsweep.training.progress import Watcher
 
 
 def train_folder(folder: RunFolder, watch: Watcher) -> None:
@@ -68,7 +70,7 @@ def _train(run: RunConfig, folder: RunFolder, watch: Watcher) -> RunResult:
     return Training(run, _model(run), batches, evaluations, folder, watch)()
 
 
-def _model(run: RunConfig) -> torch.nn.Module:
+def _model(run: RunConfig) -> Classifier:
     assert run.dataset.num_classes is not None, "filled in when the run was planned"
     return build_model(
         run.model,

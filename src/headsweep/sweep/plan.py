@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Plan:
 
     name: str
     runs: tuple[PlannedRun, ...]
+    cells: tuple[str, ...]  # the fingerprint of each configuration of the command, repetitions included
     axes: tuple[str, ...]  # dotted keys in which the runs differ
     output: Path
 
@@ -75,26 +76,29 @@ def make_plan(configs: Sequence[RunConfig]) -> Plan:
     output = Path(configs[0].paths.output)
     located: list[tuple[DatasetConfig, DatasetConfig]] = []
     planned: dict[str, PlannedRun] = {}
+    cells = []
     for config in configs:
         run = replace(config, dataset=_locate(config.dataset, located))
-        name = fingerprint(run)
-        planned.setdefault(name, PlannedRun(run, name, RunFolder(output / "runs" / name)))
+        cells.append(fingerprint(run))
+        planned.setdefault(cells[-1], PlannedRun(run, cells[-1], RunFolder(output / "runs" / cells[-1])))
     runs = tuple(planned.values())
-    return Plan(_sweep_name(runs), runs, _axes(runs), output)
+    return Plan(_sweep_name(runs), runs, tuple(cells), _axes(runs), output)
 
 
-def freeze(plan: Plan, cost_of: Callable[[PlannedRun], Cost]) -> None:
-    """Give every run that has none a folder with its frozen configuration; from here on only that is read."""
+def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
+    """Give every new run, whose cost is in `costs`, a folder with its frozen configuration; only that is read later."""
     code = code_version()
     for planned in plan.runs:
-        record = _record(plan, planned, code, cost_of(planned))
-        planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
+        if planned.fingerprint in costs:
+            record = _record(plan, planned, code, costs[planned.fingerprint])
+            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
     durable.write_json(plan.folder / "plan.json", _summary(plan, code))
 
 
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
     values = identity(planned.run)
-    shown = {key: values[key] for key in dict.fromkeys((*IDENTITY_KEYS, *plan.axes)) if key in values}
+    options = [key for key in values if key.startswith("head.")]
+    shown = {key: values[key] for key in dict.fromkeys((*IDENTITY_KEYS, *options, *plan.axes)) if key in values}
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),
@@ -124,7 +128,8 @@ def _locate(dataset: DatasetConfig, known: list[tuple[DatasetConfig, DatasetConf
 def _axes(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
     values = [identity(planned.run) for planned in runs]
     keys = dict.fromkeys(key for value in values for key in value)
-    return tuple(key for key in keys if len({str(value.get(key)) for value in values}) > 1)
+    # An option that only some heads have is no axis by that alone.
+    return tuple(key for key in keys if len({str(value[key]) for value in values if key in value}) > 1)
 
 
 def _sweep_name(runs: Sequence[PlannedRun]) -> str:

@@ -13,7 +13,7 @@ from headsweep.sweep.display import Display
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.plan import Cost, Plan, freeze, make_plan
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 
 Ended = Callable[[RunFolder], None]
 
@@ -48,12 +48,15 @@ def run_study(configs: Sequence[RunConfig], trainer: Trainer) -> Plan:
     return plan
 
 
-def objective(folder: RunFolder) -> float:
-    """What a hyper-parameter search should maximise: top-1 on held-out images, or of the test where none are."""
-    result = folder.result()
-    if result is None or "val/top1" not in result.metrics:
-        return result.metrics.get("test/top1", 0.0) if result else 0.0
-    return result.metrics["val/top1"]
+def objectives(plan: Plan) -> list[float]:
+    """What a hyper-parameter search should maximise, for each configuration: top-1 on the images evaluated by epoch."""
+    values = {planned.fingerprint: _objective(planned.folder.result()) for planned in plan.runs}
+    return [values[cell] for cell in plan.cells]
+
+
+def _objective(result: RunResult | None) -> float:
+    metrics = result.metrics if result else {}
+    return metrics.get("val/top1", metrics.get("test/top1", 0.0))
 
 
 def _check(plan: Plan, trainer: Trainer) -> dict[str, Cost]:

@@ -18,7 +18,7 @@ from headsweep.errors import UserError
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import Cost
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.training.loop import Progress
+from headsweep.training.progress import Progress
 
 
 def train(path: Path, threads: int, gpu: str | None, connection: Connection) -> None:

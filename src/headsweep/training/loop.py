@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 import torch
 from timm.utils import ModelEmaV3
@@ -21,22 +20,9 @@ from headsweep.training.device import autocast, choose_device, environment, make
 from headsweep.training.evaluation import evaluate
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
+from headsweep.training.progress import Progress, Watcher
 
 PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a watcher of a run hears."""
-
-    step: int
-    steps: int
-    epoch: int  # epochs done
-    epochs: int
-    metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that has just ended; empty within one
-
-
-Watcher = Callable[[Progress], None]
 
 
 class Training:

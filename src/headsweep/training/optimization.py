@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -16,18 +18,28 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """The named optimizer; parameters that are one-dimensional per head, and biases, are not decayed.
 
     Raises:
-        ConfigError: timm does not know the optimizer, or it does not take one of the options given.
+        ConfigError: timm does not know the optimizer, or it does not take an option that is given.
     """
-    given = {"betas": config.betas, "eps": config.eps}
-    options = {key: value for key, value in given.items() if value is not None}
-    if config.momentum is not None:
-        options["momentum"] = config.momentum
+    return create_optimizer_v2(
+        model, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **_options(config)
+    )
+
+
+def _options(config: OptimizerConfig) -> dict[str, Any]:
+    """The options that are given. timm would drop one that does not apply, and fill in a momentum of its own."""
     try:
-        return create_optimizer_v2(model, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **options)
-    except TypeError as error:
-        raise ConfigError("optimizer", config.name, f"does not take one of {sorted(options)}: {error}") from error
-    except (AssertionError, ValueError) as error:
-        raise ConfigError("optimizer.name", config.name, _known_optimizers(error)) from error
+        known = get_optimizer_info(config.name)
+    except ValueError:
+        names = ", ".join(list_optimizers(exclude_filters=["bnb*"]))
+        raise ConfigError("optimizer.name", config.name, f"unknown optimizer; known: {names}") from None
+    takes = {"betas": known.has_betas, "eps": known.has_eps, "momentum": known.has_momentum}
+    given = {key: getattr(config, key) for key in takes if getattr(config, key) is not None}
+    for key, value in given.items():
+        if not takes[key]:
+            raise ConfigError(f"optimizer.{key}", value, f"optimizer.name={config.name} has no {key}; want null")
+    if known.has_momentum and "momentum" not in given:
+        raise ConfigError("optimizer.momentum", "null", f"optimizer.name={config.name} needs one, e.g. 0.9")
+    return given
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int, warmup: int) -> Scheduler:
@@ -58,9 +70,3 @@ def run_steps(run: RunConfig, steps_per_epoch: int) -> tuple[int, int]:
     if warmup >= steps:
         raise ConfigError("schedule.warmup", run.schedule.warmup, f"want less than the run's {steps} steps")
     return steps, warmup
-
-
-def _known_optimizers(error: Exception) -> str:
-    from timm.optim import list_optimizers
-
-    return f"{error}; known: {', '.join(list_optimizers(exclude_filters=['bnb*']))}"

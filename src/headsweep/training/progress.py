@@ -1,0 +1,20 @@
+"""What a watcher of a run hears. Nothing here imports torch: the watcher may be a process without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int
+    steps: int
+    epoch: int  # epochs done
+    epochs: int
+    metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that has just ended; empty within one
+
+
+Watcher = Callable[[Progress], None]

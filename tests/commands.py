@@ -1,0 +1,37 @@
+"""Giving the true command, as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from headsweep.config import PROJECT_ROOT
+
+TINY = [  # a true run on true images, as short as can be
+    "model.width=32",
+    "model.depth=1",
+    "model.attention_heads=1",
+    "debug.train_images=128",
+    "debug.eval_images=128",
+    "batch_size=32",
+    "hydra.launcher.slots=2",
+]
+
+
+def train(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python src/train.py ARGUMENTS` to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start `python src/train.py ARGUMENTS` in a process group of its own."""
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    """The words of the command."""
+    return [sys.executable, str(PROJECT_ROOT / "src" / "train.py"), *arguments]

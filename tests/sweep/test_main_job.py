@@ -1,0 +1,202 @@
+"""The main job by its true command, on tiny models and few images, but in full: processes, files, MLflow, table."""
+
+import csv
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import TINY, start, train
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+pytestmark = pytest.mark.slow
+
+GRID = ["-m", "head=seqpool,seqattn", "heads=1,2", "duration='2 epochs'", *TINY]
+
+
+def folders(output: Path) -> dict[str, RunFolder]:
+    found = [RunFolder(path) for path in sorted((output / "runs").iterdir())]
+    return {folder.record().name: folder for folder in found}
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    (table,) = (output / "sweeps").glob("*/table.csv")
+    return list(csv.DictReader(table.open()))
+
+
+def mlflow_runs(output: Path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    return client, client.search_runs(experiments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The grid, trained once."""
+    output = tmp_path_factory.mktemp("grid") / "outputs"
+    answer = train(*GRID, f"paths.output={output}")
+    assert answer.returncode == 0, answer.stderr
+    return output, answer
+
+
+def test_every_cell_is_trained_and_is_a_row_of_the_table(finished):
+    output, answer = finished
+    assert {folder.state() for folder in folders(output).values()} == {RunState.finished}
+    assert [(row["head"], row["heads"]) for row in rows(output)] == [
+        ("seqpool", "1"),
+        ("seqpool", "2"),
+        ("seqattn", "1"),
+        ("seqattn", "2"),
+    ]
+    assert "seqattn" in answer.stdout and "mlflow ui --backend-store-uri" in answer.stdout
+    assert (next((output / "sweeps").iterdir()) / "table.md").read_text().startswith("|")
+
+
+def test_every_run_is_in_mlflow_as_in_its_spool(finished):
+    output, _ = finished
+    client, runs = mlflow_runs(output)
+    known = {folder.record().fingerprint: folder for folder in folders(output).values()}
+    assert {run.data.tags["headsweep.fingerprint"] for run in runs} == set(known)
+    for run in runs:
+        entries = known[run.data.tags["headsweep.fingerprint"]].spool.entries()
+        assert run.info.status == "FINISHED"
+        for metric in ("train/loss", "val/loss", "val/top1", "val/top5", "test/top1", "test/top5"):
+            logged = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
+            assert logged == [(e.epoch, e.metrics[metric]) for e in entries if metric in e.metrics]
+
+
+def test_the_same_command_again_trains_nothing(finished):
+    output, first = finished
+    stamps = {
+        path: path.stat().st_mtime_ns
+        for path in output.glob("runs/*/*")
+        if path.suffix not in (".lock", "") and path.stem != "mlflow"
+    }
+    again = train(*GRID, f"paths.output={output}")
+    assert again.returncode == 0
+    assert "4 done already" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(mlflow_runs(output)[1]) == 4
+    assert again.stdout == first.stdout
+
+
+def test_more_seeds_add_only_the_new(finished):
+    output, _ = finished
+    answer = train(*GRID, "seed=0,1", f"paths.output={output}")
+    assert answer.returncode == 0, answer.stderr
+    assert "8 runs" in answer.stderr and "4 done already" in answer.stderr
+    assert len(folders(output)) == 8
+
+
+def test_heads_of_one_seed_start_from_one_backbone_and_the_slots_do_not_matter(finished, tmp_path):
+    """The first epoch's numbers of a cell are the same alone in a process as in a grid."""
+    output, _ = finished
+    alone = train(
+        "heads=2", "head=seqattn", "duration='2 epochs'", *TINY, f"paths.output={tmp_path}", OMP_NUM_THREADS="1"
+    )
+    assert alone.returncode == 0, alone.stderr
+    (ours,) = folders(tmp_path).values()
+    assert metrics(ours) == metrics(folders(output)["seqattn2-cct_2_3x2-digits-seed0"])
+    assert same_weights(ours, folders(output)["seqattn2-cct_2_3x2-digits-seed0"])
+
+
+def test_runs_that_fail_or_diverge_do_so_alone(tmp_path):
+    """One trains, one asks for a batch larger than the set, one has a learning rate that no loss survives."""
+    job = ["-m", "duration='1 epochs'", "schedule.warmup='0 epochs'", *TINY, f"paths.output={tmp_path}"]
+    answer = train(*job, "batch_size=32,256", "optimizer.lr=1e-3,1e30")
+    assert answer.returncode == 1
+    assert "2 of 4 runs failed; the same command tries them again" in answer.stderr
+    assert "batch_size=256: " in answer.stderr and "Traceback" not in answer.stderr
+    states = {name: folder.state().value for name, folder in folders(tmp_path).items()}
+    assert sorted(states.values()) == ["diverged", "failed", "failed", "finished"]
+    assert {row["state"] for row in rows(tmp_path)} == {"diverged", "failed", "finished"}
+    again = train(*job, "batch_size=32,256", "optimizer.lr=1e-3,1e30")
+    assert again.returncode == 1
+    assert "2 done already, 2 to be tried again" in again.stderr
+    _, logged = mlflow_runs(tmp_path)
+    assert sorted(run.info.status for run in logged) == ["FAILED", "FAILED", "FAILED", "FINISHED"]
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(tmp_path):
+    """SIGKILL to launcher and runs at several moments; then weights and metric history as if never stopped."""
+    job = ["-m", "head=seqattn", "heads=1,2", "duration='12 epochs'", "ema_decay=0.9", "accumulation=2"]
+    job += ["augmentation=paper", "augmentation.flip=0", *TINY]
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    assert train(*job, f"paths.output={undisturbed}").returncode == 0
+    for epochs in (1, 4, 7):
+        process = start(*job, f"paths.output={disturbed}", "tracking=none")
+        wait_for_epochs(disturbed, epochs)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        wait_until_free(disturbed)
+        torn = next(disturbed.glob("runs/*/metrics.jsonl"))
+        torn.write_bytes(torn.read_bytes() + b'{"epoch": 99, "met')  # as a crash within a write leaves it
+    answer = train(*job, f"paths.output={disturbed}")
+    assert answer.returncode == 0, answer.stderr
+    assert "2 to be continued" in answer.stderr
+    for name, folder in folders(disturbed).items():
+        other = folders(undisturbed)[name]
+        assert metrics(folder) == metrics(other)
+        assert same_weights(folder, other)
+    assert {run.info.status for run in mlflow_runs(disturbed)[1]} == {"FINISHED"}
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path):
+    job = ["-m", "heads=1,2", "duration='30 epochs'", *TINY, f"paths.output={tmp_path}"]
+    process = start(*job)
+    wait_for_epochs(tmp_path, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip().endswith("headsweep: interrupted; the same command goes on from the last whole epochs")
+    assert "Traceback" not in stderr
+    assert {folder.state() for folder in folders(tmp_path).values()} == {RunState.partial}
+    assert {run.info.status for run in mlflow_runs(tmp_path)[1]} == {"KILLED"}
+
+
+def test_two_identical_sweeps_at_once_train_nothing_twice(tmp_path):
+    job = ["-m", "heads=1,2", "duration='3 epochs'", *TINY, f"paths.output={tmp_path}"]
+    both = [start(*job), start(*job)]
+    outputs = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for folder in folders(tmp_path).values():
+        assert [entry.step for entry in folder.spool.entries()] == [4, 8, 12, 12]
+    assert len(mlflow_runs(tmp_path)[1]) == 2
+
+
+def metrics(folder: RunFolder) -> list[tuple[int, dict[str, float]]]:
+    return [(entry.step, entry.metrics) for entry in folder.spool.entries()]
+
+
+def same_weights(one: RunFolder, other: RunFolder) -> bool:
+    ours, theirs = (torch.load(folder.checkpoint, weights_only=True) for folder in (one, other))
+    return all(
+        torch.equal(ours[part][name], theirs[part][name])
+        for part in ("model", "average")
+        if ours[part] is not None
+        for name in ours[part]
+    )
+
+
+def wait_for_epochs(output: Path, epochs: int) -> None:
+    """Until some run has so many whole epochs."""
+    for _ in range(1200):
+        lines = [path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl")]
+        if max(lines, default=0) >= epochs:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"no run of {output} reached {epochs} epochs")
+
+
+def wait_until_free(output: Path) -> None:
+    """Until the processes of the runs have seen that their launcher is gone."""
+    for _ in range(200):
+        if all(RunFolder(path).state() is not RunState.running for path in output.glob("runs/*")):
+            return
+        time.sleep(0.05)
+    raise TimeoutError("a run outlived its launcher")

@@ -1,0 +1,65 @@
+import pytest
+
+from composing import compose_run
+from headsweep.errors import DataError
+from headsweep.sweep.plan import freeze, frozen, make_plan
+
+COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
+
+
+def grid(output, heads=("seqpool", "ga"), counts=(1, 4), seeds=(0,)):
+    return [
+        compose_run(f"head={head}", f"heads={count}", f"seed={seed}", f"paths.output={output}")
+        for head in heads
+        for count in counts
+        for seed in seeds
+    ]
+
+
+def test_a_plan_keeps_the_order_of_the_grid_and_drops_repetitions(tmp_path):
+    configs = grid(tmp_path)
+    plan = make_plan([*configs, configs[0]])
+    assert [(run.run.head.name, run.run.heads) for run in plan.runs] == [
+        ("seqpool", 1),
+        ("seqpool", 4),
+        ("ga", 1),
+        ("ga", 4),
+    ]
+    assert plan.axes == ("head.name", "heads")
+
+
+def test_planning_writes_nothing(tmp_path):
+    make_plan(grid(tmp_path / "outputs"))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_more_seeds_stay_in_the_same_sweep_and_keep_their_runs(tmp_path):
+    few, more = make_plan(grid(tmp_path)), make_plan(grid(tmp_path, seeds=(0, 1)))
+    assert more.name == few.name
+    assert {run.fingerprint for run in few.runs} < {run.fingerprint for run in more.runs}
+
+
+def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):
+    plan = make_plan(grid(tmp_path))
+    freeze(plan, {run.fingerprint: COST for run in plan.runs})
+    assert [frozen(folder) for folder in plan.folders] == [run.run for run in plan.runs]
+    before = [folder.record() for folder in plan.folders]
+    freeze(plan, {run.fingerprint: {**COST, "flops": 2} for run in plan.runs})
+    assert [folder.record() for folder in plan.folders] == before
+
+
+def test_a_record_names_the_run_and_its_swept_keys(tmp_path):
+    plan = make_plan([*grid(tmp_path), compose_run("optimizer.lr=1e-3", f"paths.output={tmp_path}")])
+    freeze(plan, {run.fingerprint: COST for run in plan.runs})
+    records = [folder.record() for folder in plan.folders]
+    assert records[2].name == "ga1-cct_2_3x2-digits-lr=0.0005-seed0"
+    assert records[2].parameters["head.gram_dim"] == 64
+    assert records[4].parameters["optimizer.lr"] == 1e-3
+    assert len({record.name for record in records}) == 5
+
+
+def test_absent_data_stops_the_plan(tmp_path):
+    run = compose_run("dataset=cifar100", f"paths.data={tmp_path}", f"paths.output={tmp_path / 'outputs'}")
+    with pytest.raises(DataError, match=f"{tmp_path}.*dataset.download=true"):
+        make_plan([run])
+    assert not (tmp_path / "outputs").exists()

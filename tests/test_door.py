@@ -1,0 +1,66 @@
+"""What a user meets first: help, the composed job, completion and mistakes, without torch (DESIGN law 10)."""
+
+import subprocess
+import sys
+
+import pytest
+
+from commands import command, train
+from headsweep.config import PROJECT_ROOT
+
+
+@pytest.mark.parametrize("question", ["--help", "--cfg=job", "--info=defaults", "head=none_such", "heads=0"])
+def test_the_door_opens_without_torch_or_mlflow(question, tmp_path):
+    """A module that ends the process stands in for torch and mlflow."""
+    for heavy in ("torch", "mlflow", "timm", "pandas"):
+        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
+    words = {"--cfg=job": ["--cfg", "job"], "--info=defaults": ["--info", "defaults"]}.get(question, [question])
+    answer = train(*words, PYTHONPATH=str(tmp_path))
+    assert "imported at the door" not in answer.stdout + answer.stderr
+    assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
+
+
+def test_completion_offers_the_heads():
+    script = f"{sys.executable} {PROJECT_ROOT / 'src' / 'train.py'}"
+    answer = subprocess.run(
+        [*command("-sc", "query=bash")],
+        env={"COMP_LINE": f"{script} head=", "COMP_POINT": "999", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert {"head=ga", "head=gap", "head=seqattn", "head=seqpool"} <= set(answer.stdout.split())
+
+
+MISTAKES = [
+    (["head=attention"], "headsweep: head=attention: unknown head; known: ga, gap, seqattn, seqpool"),
+    (["model=resnet"], "headsweep: model=resnet: unknown model; known: cct_14_7x2"),
+    (["heads=0"], "headsweep: heads=0: want a whole number of at least 1"),
+    (["-m", "heads=1,0"], "headsweep: heads=0: want a whole number of at least 1"),
+    (["optimizer.lrr=1"], "headsweep: optimizer.lrr: unknown key; did you mean optimizer.lr"),
+    (["batch=3"], "headsweep: batch: unknown key; did you mean batch_size"),
+    (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: value 'fast' of type 'str' could not be converted to Float"),
+    (["-m", "head=seqpool,ga", "head.gram_dim=32"], "headsweep: head.gram_dim: is an option of head=ga alone"),
+    (["head=seqattn", "model.width=48"], "headsweep: model.width=48: head=seqattn needs a multiple of 32"),
+    (["seqattn"], "headsweep: 'seqattn' is not an override"),
+    (["dataset.num_classes=7"], "headsweep: dataset.num_classes=7: "),
+    (["dataset=imagefolder"], "headsweep: "),
+    (["dataset=cifar100"], "headsweep: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
+def test_a_mistake_is_one_line_and_starts_nothing(arguments, message, tmp_path):
+    places = [f"paths.output={tmp_path / 'outputs'}", f"paths.data={tmp_path}"]
+    answer = train(*arguments, *places)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith(message)
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "outputs" / "runs").exists()
+
+
+def test_full_errors_are_there_for_those_who_ask():
+    answer = train("heads=0", HYDRA_FULL_ERROR="1")
+    assert answer.returncode != 0
+    assert "Traceback" in answer.stderr
