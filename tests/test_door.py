@@ -1,4 +1,4 @@
-"""What a user meets first: help, the composed job, completion and mistakes, without torch (DESIGN law 10)."""
+"""What a user meets first: help, the composed job, completion and mistakes, without torch (law 10)."""
 
 import subprocess
 import sys

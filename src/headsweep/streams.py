@@ -1,7 +1,7 @@
 """The random streams: everything random is a pure function of (seed, stream name, position).
 
 A stream is named by what it feeds ("backbone init", "data order", ...), so that streams are independent: adding a draw
-to one moves no other (DESIGN law 4). A position is an epoch, a step or a sample index, so that nothing about the past
+to one moves no other (law 4). A position is an epoch, a step or a sample index, so that nothing about the past
 must be stored to continue exactly (law 5).
 """
 

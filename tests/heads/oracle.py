@@ -1,4 +1,4 @@
-"""The heads as the papers write them: a plain loop over branches, each made of ordinary torch modules (FACTS 2).
+"""The heads as the papers write them: a plain loop over branches, each made of ordinary torch modules (docs/heads.md).
 
 `reference(name, head)` copies the parameters of a stacked head into the loop; `NAMES[name]` says which stacked
 parameter becomes which parameter of a branch.

@@ -14,7 +14,7 @@ from headsweep.heads import HEADS, Head, build_head
 from headsweep.heads.ga import GramTriangle, _triangle_indices
 
 CLASSES = 10
-# Parameters of one branch at D=256, C=100 (FACTS 6, item 3, less the backbone).
+# Parameters of one branch at D=256, C=100 (docs/heads.md, less the backbone).
 PER_BRANCH = {"gap": 25_700, "seqpool": 25_957, "ga": 426_020, "seqattn": 356_709}
 
 

@@ -62,7 +62,7 @@ def on_meta(name: str, **keywords) -> Classifier:
         return timm.create_model(name, **keywords)
 
 
-# FACTS 6, item 3: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
+# docs/heads.md: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
 PUBLISHED = {
     ("cct_2_3x2_32", 10, 0): 283_723,
     ("cct_4_3x2_32", 10, 0): 482_123,
@@ -293,14 +293,14 @@ def cost_of(name: str) -> dict[str, int]:
 def test_cost_of_the_backbone_and_its_own_head() -> None:
     cost = cost_of("cct_7_3x1_32")
     assert cost["parameters"] == 3_783_269 and cost["head_parameters"] == 25_957
-    # FACTS 9: 7.076 G forward and backward. The backward pass has two products for each of the forward pass, except
-    # that the gradient of the images is not needed: 32 x 32 x 256 x 27 multiply-adds.
+    # docs/heads.md: 7.076 G forward and backward. The backward pass has two products for each of the forward
+    # pass, except that the gradient of the images is not needed: 32 x 32 x 256 x 27 multiply-adds.
     assert 3 * cost["flops"] - 2 * 32 * 32 * 256 * 27 == pytest.approx(7.076e9, rel=1e-4)
     assert cost["head_flops"] == 2 * (2 * 256 * 256 + 256 * 100)
 
 
 def test_cost_of_eight_heads_by_the_one_query_algebra() -> None:
-    # FACTS 9: forward and backward 74 and 146 MFLOP with the classifier left out of neither.
+    # docs/heads.md: forward and backward 74 and 146 MFLOP with the classifier left out of neither.
     assert 3 * cost_of("seqattn8_cct_7_3x1_32")["head_flops"] == pytest.approx(74e6, rel=0.06)
     assert 3 * cost_of("ga8_cct_7_3x1_32")["head_flops"] == pytest.approx(146e6, rel=0.06)
 

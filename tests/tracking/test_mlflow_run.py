@@ -276,8 +276,7 @@ def test_a_diverged_run_has_failed_and_says_how(uri, experiment_id, make_run, re
     folder.finish(replace(result, state="diverged", note="loss is NaN at step 12"))
     run = client(uri).get_run(project(folder, uri, experiment_id).run_id)
     assert run.info.status == "FAILED"
-    assert run.data.tags["headsweep.state"] == "diverged"
-    assert run.data.tags["headsweep.note"] == "loss is NaN at step 12"
+    assert run.data.tags["headsweep.state"] == "diverged: loss is NaN at step 12"
 
 
 def test_a_failed_run_says_why_until_it_succeeds(uri, experiment_id, make_run, result):
@@ -285,12 +284,11 @@ def test_a_failed_run_says_why_until_it_succeeds(uri, experiment_id, make_run, r
     folder.fail("Traceback\n  line\nValueError: no")
     attached = project(folder, uri, experiment_id)
     run = client(uri).get_run(attached.run_id)
-    assert (run.info.status, run.data.tags["headsweep.note"]) == ("FAILED", "ValueError: no")
-    assert run.data.tags["headsweep.state"] == "failed"
+    assert (run.info.status, run.data.tags["headsweep.state"]) == ("FAILED", "failed: ValueError: no")
     folder.finish(result)
     project(folder, uri, experiment_id)
     run = client(uri).get_run(attached.run_id)
-    assert (run.info.status, run.data.tags["headsweep.note"]) == ("FINISHED", "")
+    assert (run.info.status, run.data.tags["headsweep.state"]) == ("FINISHED", "finished")
 
 
 def test_what_is_not_finite_is_a_tag_and_no_point(uri, experiment_id, make_run, held):

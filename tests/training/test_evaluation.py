@@ -35,7 +35,7 @@ def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     }
     if heads > 1:
         for k in range(heads):
-            expected[f"head{k + 1}/top1"] = (logits[:, k].argmax(-1) == labels).float().mean().item()
+            expected[f"per_head/top1_{k + 1}"] = (logits[:, k].argmax(-1) == labels).float().mean().item()
     assert ours == pytest.approx(expected, rel=1e-6)
 
 

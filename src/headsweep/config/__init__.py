@@ -13,6 +13,7 @@ from headsweep.config.head import (
 )
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
+    NOT_IDENTITY,
     AugmentationConfig,
     DatasetConfig,
     DatasetName,
@@ -32,6 +33,7 @@ from headsweep.config.schema import (
 
 __all__ = [
     "HEADS",
+    "NOT_IDENTITY",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "ClassAttentionConfig",

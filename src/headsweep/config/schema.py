@@ -1,4 +1,4 @@
-"""The schema: every configuration key, its type and the rules between keys (DESIGN law 1).
+"""The schema: every configuration key, its type and the rules between keys (law 1).
 
 The YAML files in `conf/` hold all values; the dataclasses here hold types and meaning and have no defaults, so a value
 has one home.
@@ -230,6 +230,10 @@ class DebugConfig:
         for key in ("train_images", "eval_images"):
             if getattr(self, key) is not None:
                 at_least(f"debug.{key}", getattr(self, key), 1)
+
+
+# Sections and keys that only say where a run computes, or where files are: they change no number.
+NOT_IDENTITY = frozenset({"device", "paths", "tracking", "loader", "dataset.root", "dataset.download"})
 
 
 @dataclass

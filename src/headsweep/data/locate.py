@@ -1,6 +1,6 @@
 """Is the data there, and which data is it? Answered from folder listings alone, so that a plan is checked fast.
 
-Nothing here imports torch, torchvision or numpy (DESIGN law 10).
+Nothing here imports torch, torchvision or numpy (law 10).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Class attention with one query per branch (CaiT's, with LayerScale, as in the Gramian attention paper).
 
-With a single query no key or value of a token need ever be formed (FACTS 3): for branch k and attention head h
+With a single query no key or value of a token need ever be formed (docs/heads.md): for branch k and attention head h
 
     score_n = q . (W_k u_n) = (W_k^T q) . u_n        sum_n a_n (W_v u_n) = W_v (sum_n a_n u_n)
 

@@ -42,9 +42,10 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
     differences = [row.difference for row in rows if row.difference]
     if not differences:
         return
+    repeated = [d for d in differences if d.n > 1]
     yield (
         f"Δ is top-1 minus that of head {cells[0].head} at the same number of heads and otherwise the same "
-        "configuration, paired by seed, in points; its interval stands alone, uncorrected."
+        f"configuration, in points{', paired by seed; its interval stands alone, uncorrected' if repeated else ''}."
     )
     tests = sum(d.p is not None for d in differences)
     if tests:
@@ -52,13 +53,13 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
             f"p is two-sided, from a paired t-test, corrected for {tests} difference{'s' if tests > 1 else ''} "
             "(Holm). Bold: better than the reference, p < 0.05."
         )
-    sizes = sorted({d.n for d in differences})
-    reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sizes)
-    yield (
-        f"A test that does not trust the normal distribution (sign-flip) could reach at best p = {reach}"
-        ", before correction."
-    )
-    if any(d.n > 1 and d.p is None for d in differences):
+    if repeated:
+        reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sorted({d.n for d in repeated}))
+        yield (
+            f"A test that does not trust the normal distribution (sign-flip) could reach at best p = {reach}"
+            ", before correction."
+        )
+    if any(d.p is None for d in repeated):
         yield "Where the difference is the same for all seeds, its spread cannot be estimated: no interval and no p."
     if any(row.difference and row.top1 and row.difference.n != row.top1.n for row in rows):
         yield "A difference with its own n counts only the seeds that both heads have."

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headsweep.config import NOT_IDENTITY
 from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 
 MISSING = "—"  # what a cell says of an axis that it does not have
-_PLACES = frozenset(  # parts of a configuration that are no axis: they change no number
-    {"seed", "paths", "tracking", "loader", "device", "dataset.root", "dataset.download"}
-)
 
 
 @dataclass(frozen=True)
@@ -142,6 +140,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys of what a run's numbers depend on."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.") if key not in _PLACES else ()
-        elif prefix + key not in _PLACES:
+            yield from _flat(value, f"{prefix}{key}.") if key not in NOT_IDENTITY else ()
+        elif prefix + key not in {"seed", *NOT_IDENTITY}:
             yield prefix + key

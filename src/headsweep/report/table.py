@@ -1,4 +1,4 @@
-"""The comparison of heads, as far as the runs support it (DESIGN law 7)."""
+"""The comparison of heads, as far as the runs support it (law 7)."""
 
 from __future__ import annotations
 

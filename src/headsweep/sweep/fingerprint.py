@@ -1,4 +1,4 @@
-"""The name of a run, from all that its numbers depend on (DESIGN law 2)."""
+"""The name of a run, from all that its numbers depend on (law 2)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from headsweep.config import RunConfig
-
-# What only says where a run computes, or where files are: it changes no number.
-EXCLUDED = frozenset({"device", "paths", "tracking", "loader", "dataset.root", "dataset.download"})
+from headsweep.config import NOT_IDENTITY, RunConfig
 
 
 def identity(run: RunConfig) -> dict[str, Any]:
@@ -34,7 +31,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _excluded(key: str) -> bool:
-    return key in EXCLUDED or key.split(".", 1)[0] in EXCLUDED
+    return key in NOT_IDENTITY or key.split(".", 1)[0] in NOT_IDENTITY
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The plan: the expanded, checked list of runs, each frozen in its folder before anything starts (DESIGN law 3)."""
+"""The plan: the expanded, checked list of runs, each frozen in its folder before anything starts (law 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any instant leaves the old content or the new, never a part (DESIGN law 5)."""
+"""Writing files so that a crash at any instant leaves the old content or the new, never a part (law 5)."""
 
 from __future__ import annotations
 

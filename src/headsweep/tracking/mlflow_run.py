@@ -1,4 +1,4 @@
-"""Bring one MLflow run into agreement with one run folder (DESIGN law 6: the spool is the truth).
+"""Bring one MLflow run into agreement with one run folder (law 6: the spool is the truth).
 
 Every call compares what the folder says with what MLflow is known to hold and sends the difference, so it does not
 matter where the last call, the last process or the server stopped.
@@ -93,6 +93,8 @@ class _Truth:
 
     def tags(self, folder: RunFolder) -> dict[str, str]:
         failure = (self.failure or "").strip().rpartition("\n")[2] if self.state is RunState.failed else ""
+        reason = failure or (self.result.note if self.result else "")
+        non_finite = "; ".join(self._non_finite())
         commit = self.record.code.get("commit") or "unknown"
         tags = {
             "headsweep.fingerprint": self.record.fingerprint,
@@ -102,9 +104,8 @@ class _Truth:
             "headsweep.seed": str(self.record.seed),
             "headsweep.commit": commit,
             "headsweep.dirty": str(bool(self.record.code.get("dirty"))).lower(),
-            "headsweep.state": self.state.value,
-            "headsweep.note": failure or (self.result.note if self.result else ""),
-            "headsweep.nonfinite": "; ".join(self._non_finite()),
+            "headsweep.state": f"{self.state.value}: {reason}" if reason else self.state.value,
+            **({"headsweep.nonfinite": non_finite} if non_finite else {}),
             "mlflow.source.name": "headsweep",
             "mlflow.source.git.commit": commit,
         }

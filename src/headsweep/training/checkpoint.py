@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on with the same bits (DESIGN law 5).
+"""Checkpoints: all that a run needs to go on with the same bits (law 5).
 
 No random state is in them: every draw is a function of seed and position (`headsweep.streams`).
 """

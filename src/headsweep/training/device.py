@@ -30,7 +30,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Ask for the same bits twice (DESIGN law 5); what has no deterministic kernel on a GPU warns."""
+    """Ask for the same bits twice (law 5); what has no deterministic kernel on a GPU warns."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)

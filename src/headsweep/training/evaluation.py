@@ -17,7 +17,7 @@ from headsweep.training.batches import EvaluationBatch
 def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None]
 ) -> Iterator[tuple[str, float]]:
-    """Yield (name, value): "loss", "top1", "top5" of the mean logits; with several heads "head1/top1", ...
+    """Yield (name, value): "loss", "top1", "top5" of the mean logits; with several heads "per_head/top1_1", ...
 
     Accuracies are shares in [0, 1] of all images. With fewer than five classes, top-5 is over all of them.
     """
@@ -33,7 +33,7 @@ def evaluate(
     assert sums is not None, "a split is never empty"
     values = (sums / images).tolist()
     heads = len(values) - 3
-    names = ["loss", "top1", "top5", *(f"head{k + 1}/top1" for k in range(heads))]
+    names = ["loss", "top1", "top5", *(f"per_head/top1_{k + 1}" for k in range(heads))]
     yield from zip(names[: 3 if heads == 1 else None], values, strict=False)
 
 
