@@ -1,8 +1,8 @@
 import pytest
-from commands import train
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from commands import train
 from headsweep.config import PROJECT_ROOT, parse
 
 STUDIES = sorted((PROJECT_ROOT / "sweeps").glob("*.yaml"))

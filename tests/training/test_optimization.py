@@ -80,3 +80,8 @@ def test_an_option_that_the_optimizer_does_not_take_is_named():
     run = compose_run("optimizer=sgd", "optimizer.betas=[0.9,0.99]")
     with pytest.raises(ConfigError, match=r"optimizer.betas=\[0.9, 0.99\]: optimizer.name=sgd has no betas; want null"):
         build_optimizer(nn.Linear(2, 2), run.optimizer)
+
+
+def test_a_value_that_the_optimizer_refuses_is_one_line():
+    with pytest.raises(ConfigError, match=r"^optimizer=adamw: does not take .*Invalid beta"):
+        build_optimizer(nn.Linear(2, 2), compose_run("optimizer.betas=[2.0,0.9]").optimizer)

@@ -18,11 +18,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """The named optimizer; parameters that are one-dimensional per head, and biases, are not decayed.
 
     Raises:
-        ConfigError: timm does not know the optimizer, or it does not take an option that is given.
+        ConfigError: timm does not know the optimizer, or it does not take an option or a value that is given.
     """
-    return create_optimizer_v2(
-        model, opt=config.name, lr=config.lr, weight_decay=config.weight_decay, **_options(config)
-    )
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
+    try:
+        return create_optimizer_v2(model, opt=config.name, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError("optimizer", config.name, f"does not take {options} ({error})") from error
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""One run in this process, from its folder to its result."""
+
+import pytest
+import torch
+
+from commands import TINY
+from composing import compose_run
+from headsweep.errors import UserError
+from headsweep.sweep.one_run import preflight, train_folder
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+SHORT = [word for word in TINY if not word.startswith("hydra")]
+
+
+def planned(tmp_path, *overrides: str) -> RunFolder:
+    run = compose_run(*SHORT, "duration='2 epochs'", f"paths.output={tmp_path}", *overrides)
+    plan = make_plan([run])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
+    return plan.folders[0]
+
+
+def trained(tmp_path, *overrides: str) -> RunFolder:
+    folder = planned(tmp_path, *overrides)
+    train_folder(folder, lambda progress: None)
+    return folder
+
+
+def weights(folder: RunFolder, part: str = "model") -> dict[str, torch.Tensor]:
+    return torch.load(folder.checkpoint, weights_only=True)[part]
+
+
+def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
+    folder = trained(tmp_path, "heads=2")
+    entries = folder.spool.entries()
+    per_head = ["per_head/top1_1", "per_head/top1_2"]
+    assert [entry.epoch for entry in entries] == [1, 2, 2]
+    assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
+    assert set(entries[2].metrics) == {f"test/{m}" for m in ("loss", "top1", "top5", *per_head)}
+    result = folder.result()
+    assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
+    assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
+
+
+def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(tmp_path):
+    entries = trained(tmp_path, "dataset.validation=0").spool.entries()
+    assert [entry.epoch for entry in entries] == [1, 2]
+    assert all("test/top1" in entry.metrics and "val/top1" not in entry.metrics for entry in entries)
+
+
+def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
+    folder = trained(tmp_path, "duration='6 steps'")
+    assert [(entry.epoch, entry.step) for entry in folder.spool.entries()] == [(1, 4), (2, 6), (2, 6)]
+
+
+def test_a_crash_before_the_result_is_written_repeats_nothing(tmp_path):
+    folder = trained(tmp_path)
+    before = folder.spool.path.read_bytes()
+    (folder.path / "result.json").unlink()
+    assert folder.state() is RunState.partial
+    train_folder(folder, lambda progress: None)
+    assert folder.spool.path.read_bytes() == before
+    assert folder.state() is RunState.finished
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    folder = trained(tmp_path)
+    stamp = folder.checkpoint.stat().st_mtime_ns
+    train_folder(folder, lambda progress: None)
+    assert folder.checkpoint.stat().st_mtime_ns == stamp
+
+
+def test_accumulation_takes_the_same_steps(tmp_path):
+    plain = ["model.attention_dropout=0", "model.drop_path=0", "head=seqattn", "heads=2", "optimizer=sgd"]
+    plain += ["optimizer.lr=0.01"]
+    whole = weights(trained(tmp_path, *plain))
+    split = weights(trained(tmp_path, *plain, "accumulation=4"))
+    for name, value in whole.items():
+        torch.testing.assert_close(split[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_differs_between_micro_batches_and_steps(tmp_path):
+    """A step's masks come from the seed and the step alone; with one seed for all of them nothing would be random."""
+    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5"]
+    one, other = trained(tmp_path, *drops), trained(tmp_path, *drops, "accumulation=2")
+    assert not torch.allclose(weights(one)["head.classifier.weight"], weights(other)["head.classifier.weight"])
+
+
+def test_the_average_is_what_is_evaluated(tmp_path):
+    moving = trained(tmp_path, "ema_decay=0.999")
+    plain = trained(tmp_path)
+    assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
+    assert moving.spool.entries()[-1].metrics != plain.spool.entries()[-1].metrics
+    assert not torch.equal(
+        weights(moving, "average")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
+    )
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    options = ["optimizer=sgd", "optimizer.name=momentum", "optimizer.weight_decay=0", "duration='1 steps'"]
+    options += ["schedule=constant", "optimizer.lr=1.0", "clip_norm=1e-3"]
+    folder = planned(tmp_path, *options)
+    start = weights(trained(tmp_path, *options[:-2], "optimizer.lr=1e-30"))
+    train_folder(folder, lambda progress: None)
+    moved = torch.stack([(weights(folder)[name] - value).double().norm() for name, value in start.items()]).norm()
+    assert moved.item() == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage):
+    folder = trained(tmp_path)
+    (folder.path / "result.json").unlink()
+    folder.checkpoint.write_bytes(damage)
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged .*remove it to start the run again"):
+        train_folder(folder, lambda progress: None)
+    assert folder.state() is RunState.failed
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    folder, other = trained(tmp_path), trained(tmp_path, "heads=2")
+    (folder.path / "result.json").unlink()
+    folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
+    with pytest.raises(UserError, match=r"is not a checkpoint of this run"):
+        train_folder(folder, lambda progress: None)
+
+
+def test_the_frozen_configuration_refers_to_nothing_outside_itself(tmp_path):
+    """Editing the YAML files later changes nothing that is planned (law 3)."""
+    folder = planned(tmp_path)
+    text = folder.config.read_text()
+    assert "duration: 2 epochs" in text and "root: null" in text and "${" not in text
+
+
+def test_the_shape_of_the_model_is_counted_before_it_is_trained(tmp_path):
+    cost = planned(tmp_path, "head=seqattn", "heads=4").record().cost
+    assert 0 < cost["head_parameters"] < cost["parameters"] and 0 < cost["head_flops"] < cost["flops"]
