@@ -70,7 +70,7 @@ def test_a_password_is_never_shown():
 
 def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
     said = opening(default_uri(tmp_path / "out put"))
-    assert said.splitlines()[0] == f"MLflow: {tmp_path}/out put/mlflow.db"
-    command = said.split("open it with: ")[1]
+    assert said.splitlines()[0] == f"MLflow   {tmp_path}/out put/mlflow.db; open it with:"
+    command = said.splitlines()[1].strip()
     assert command.endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/out put/mlflow.db'")
-    assert opening("http://127.0.0.1:5000") == "MLflow: http://127.0.0.1:5000"
+    assert opening("http://127.0.0.1:5000") == "MLflow   http://127.0.0.1:5000"

@@ -47,9 +47,9 @@ def shown(uri: str) -> str:
 def opening(uri: str) -> str:
     """Say where the store is and how to look at it."""
     if uri.startswith(("http://", "https://")):
-        return f"MLflow: {shown(uri)}"
+        return f"MLflow   {shown(uri)}"
     command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", shown(uri)]
-    return f"MLflow: {shown(uri).removeprefix(_SQLITE)}\n  open it with: {shlex.join(command)}"
+    return f"MLflow   {shown(uri).removeprefix(_SQLITE)}; open it with:\n         {shlex.join(command)}"
 
 
 def client(uri: str) -> MlflowClient:
