@@ -1,12 +1,10 @@
 """What a user meets first: help, the composed job, completion and mistakes, without torch (law 10)."""
 
 import subprocess
-import sys
 
 import pytest
 
 from commands import command, train
-from headsweep.config import PROJECT_ROOT
 
 
 @pytest.mark.parametrize("question", ["--help", "--cfg=job", "--info=defaults", "head=none_such", "heads=0"])
@@ -21,10 +19,9 @@ def test_the_door_opens_without_torch_or_mlflow(question, tmp_path):
 
 
 def test_completion_offers_the_heads():
-    script = f"{sys.executable} {PROJECT_ROOT / 'src' / 'train.py'}"
     answer = subprocess.run(
         [*command("-sc", "query=bash")],
-        env={"COMP_LINE": f"{script} head=", "COMP_POINT": "999", "PATH": "/usr/bin:/bin"},
+        env={"COMP_LINE": "python src/train.py head=", "COMP_POINT": "999", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -149,7 +149,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(tmp_p
 def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path):
     job = ["-m", "heads=1,2", "duration='30 epochs'", *TINY, f"paths.output={tmp_path}"]
     process = start(*job)
-    wait_for_epochs(tmp_path, 2)
+    wait_for_epochs(tmp_path, 2, runs=2)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -183,11 +183,11 @@ def same_weights(one: RunFolder, other: RunFolder) -> bool:
     )
 
 
-def wait_for_epochs(output: Path, epochs: int) -> None:
-    """Until some run has so many whole epochs."""
+def wait_for_epochs(output: Path, epochs: int, runs: int = 1) -> None:
+    """Until so many runs have so many epochs in their spools, and a checkpoint of all but the last."""
     for _ in range(1200):
         lines = [path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl")]
-        if max(lines, default=0) >= epochs:
+        if sum(line >= epochs for line in lines) >= runs:
             return
         time.sleep(0.05)
     raise TimeoutError(f"no run of {output} reached {epochs} epochs")

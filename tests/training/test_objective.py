@@ -26,7 +26,7 @@ def test_sum_over_heads_plus_the_divergence_from_the_detached_ensemble(decorrela
     ensemble = F.log_softmax(logits.mean(1).detach(), -1)
     expected = sum(
         F.cross_entropy(logits[:, k], targets)
-        + decorrelation * F.kl_div(F.log_softmax(logits[:, k], -1), ensemble, log_target=True, reduction="mean")
+        + decorrelation * F.kl_div(F.log_softmax(logits[:, k], -1), ensemble, log_target=True, reduction="none").mean()
         for k in range(3)
     )
     ours = objective(logits, targets, decorrelation)
