@@ -24,16 +24,18 @@ class Display:
         self._console = Console(stderr=True)
         self._bars = bars.Progress(
             bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
-            bars.MofNCompleteColumn(),
-            bars.TimeRemainingColumn(),
+            bars.BarColumn(bar_width=12),  # with the longest names and notes this fits 80 columns
+            bars.TaskProgressColumn(),
+            bars.TimeRemainingColumn(compact=True),
             bars.TextColumn("{task.fields[note]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._runs, self._ended, self._epoch_lines = runs, 0, epoch_lines
+        self._all = self._bars.add_task("all runs", total=runs, note="", visible=runs > 1)
         self._tasks: dict[RunFolder, bars.TaskID] = {}
         self._started: dict[RunFolder, float] = {}
+        self._fractions: dict[RunFolder, float] = {}  # how much of each running run is done
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -53,9 +55,11 @@ class Display:
         """A run has taken steps, or ended an epoch."""
         task = self._tasks[folder]
         self._bars.update(task, completed=progress.step, total=progress.steps)
+        self._fractions[folder] = progress.step / progress.steps
+        self._bars.update(self._all, completed=self._ended + sum(self._fractions.values()))
         if not progress.metrics:
             return
-        self._bars.update(task, note=_said(progress.metrics))
+        self._bars.update(task, note=_accuracy(progress.metrics))
         if self._epoch_lines and not self._console.is_terminal:
             self.say(f"epoch {progress.epoch}/{progress.epochs}  {_said(progress.metrics)}")
 
@@ -63,6 +67,8 @@ class Display:
         """A run has no process any more; say how it went."""
         self._ended += 1
         self._bars.remove_task(self._tasks.pop(folder))
+        self._fractions.pop(folder, None)
+        self._bars.update(self._all, completed=self._ended + sum(self._fractions.values()))
         seconds = time.monotonic() - self._started.pop(folder)
         self.say(f"[{self._ended}/{self._runs}] {folder.record().name}  {_outcome(folder)}  ({seconds:.0f} s)")
 
@@ -78,6 +84,10 @@ def _outcome(folder: RunFolder) -> str:
     if state is RunState.diverged:
         return f"diverged: {result.note}"
     return _said({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
+
+
+def _accuracy(metrics: Mapping[str, float]) -> str:
+    return _said({key: value for key, value in metrics.items() if key in ("val/top1", "test/top1")})
 
 
 def _said(metrics: Mapping[str, float]) -> str:
