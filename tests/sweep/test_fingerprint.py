@@ -39,6 +39,7 @@ def test_where_a_run_happens_is_not_who_it_is(override):
         "clip_norm=1.0",
         "ema_decay=0.99",
         "precision=bfloat16",
+        "loader.resident_gib=0",
         "debug.train_images=100",
     ],
 )

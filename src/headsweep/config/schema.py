@@ -209,10 +209,12 @@ class PathsConfig:
 
 @dataclass
 class LoaderConfig:
-    """How images reach the device; changes no number."""
+    """How images reach the device."""
 
     workers: int  # decoding processes of a streamed set
-    resident_gib: float  # a set of at most this size, as uint8, lives on the device
+    # A set of at most this size, as uint8, lives on the device. It is decoded once to the model's size, whereas a
+    # streamed one is cropped at full resolution, so for larger files this is part of a run's identity.
+    resident_gib: float
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
@@ -233,7 +235,7 @@ class DebugConfig:
 
 
 # Sections and keys that only say where a run computes, or where files are: they change no number.
-NOT_IDENTITY = frozenset({"device", "paths", "tracking", "loader", "dataset.root", "dataset.download"})
+NOT_IDENTITY = frozenset({"device", "paths", "tracking", "loader.workers", "dataset.root", "dataset.download"})
 
 
 @dataclass
