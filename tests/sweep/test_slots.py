@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from headsweep.errors import ConfigError
 from headsweep.sweep.gpus import visible_gpus
 from headsweep.sweep.local import Slots
 
@@ -37,3 +38,9 @@ def test_the_number_of_planned_runs_decides_the_threads():
 def test_what_cuda_visible_devices_lists_is_what_may_be_used(monkeypatch, listed, found):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert visible_gpus() == found
+
+
+@pytest.mark.parametrize("given", [0, -1, "many", 1.5])
+def test_a_number_of_slots_that_is_none_is_refused(given):
+    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: want a whole number of at least 1, or null"):
+        Slots.of_this_machine(given, None, runs=9, gpus=())

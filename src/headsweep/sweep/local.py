@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 
 from headsweep.config import RunConfig
-from headsweep.errors import UserError
+from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.display import Display
 from headsweep.sweep.plan import Cost
 from headsweep.tracking.run_folder import RunFolder
@@ -35,7 +35,13 @@ class Slots:
         """The slots asked for, or one per GPU, or one per core; more than there are `runs` are of no use.
 
         `runs` is the number planned, finished ones included, so that the same command uses the same threads.
+
+        Raises:
+            ConfigError: a number asked for is not a whole number of at least 1.
         """
+        for key, given in (("slots", count), ("threads", threads)):
+            if given is not None and (not isinstance(given, int) or given < 1):
+                raise ConfigError(f"hydra.launcher.{key}", given, "want a whole number of at least 1, or null")
         cores = len(os.sched_getaffinity(0))
         count = min(count or len(gpus) or cores, runs)
         return Slots(count, threads or max(1, cores // count), gpus)
