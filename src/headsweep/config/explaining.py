@@ -31,17 +31,16 @@ def unknown_key(key: str) -> ConfigError:
     owners = [name for name, schema in HEADS.items() if key in _keys(schema, "head.")]
     if owners:
         return ConfigError(key, None, f"is an option of head={' and head='.join(owners)} alone")
+    if key.startswith("hydra."):
+        return ConfigError(key, None, "unknown key; the launcher's keys are in conf/hydra/launcher/local.yaml")
     known = sorted({*_keys(RunConfig), *(name for schema in HEADS.values() for name in _keys(schema, "head."))})
     section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
+    if close:
+        return ConfigError(key, None, f"unknown key; did you mean {' or '.join(close)}?")
     siblings = [name for name in known if name.rpartition(".")[0] == section]
-    return ConfigError(
-        key,
-        None,
-        f"unknown key; did you mean {' or '.join(close)}?"
-        if close
-        else f"unknown key; known: {', '.join(siblings or known)}",
-    )
+    sections = sorted({name.split(".")[0] for name in known})
+    return ConfigError(key, None, f"unknown key; known: {', '.join(siblings if section and siblings else sections)}")
 
 
 def _keys(schema: Any, prefix: str = "") -> list[str]:
