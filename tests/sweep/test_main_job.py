@@ -96,9 +96,7 @@ def test_more_seeds_add_only_the_new(finished):
 def test_heads_of_one_seed_start_from_one_backbone_and_the_slots_do_not_matter(finished, tmp_path):
     """The first epoch's numbers of a cell are the same alone in a process as in a grid."""
     output, _ = finished
-    alone = train(
-        "heads=2", "head=seqattn", "duration='2 epochs'", *TINY, f"paths.output={tmp_path}", OMP_NUM_THREADS="1"
-    )
+    alone = train("heads=2", "head=seqattn", "duration='2 epochs'", *TINY, f"paths.output={tmp_path}")
     assert alone.returncode == 0, alone.stderr
     (ours,) = folders(tmp_path).values()
     assert metrics(ours) == metrics(folders(output)["seqattn2-cct_2_3x2-digits-seed0"])
