@@ -298,3 +298,14 @@ def test_what_is_not_finite_is_a_tag_and_no_point(uri, experiment_id, make_run, 
     assert held(run_id) == expected(1)
     said = client(uri).get_run(run_id).data.tags["headsweep.nonfinite"]
     assert said == "train/loss is inf at epoch 2; val/top1 is nan at epoch 2"
+
+
+def test_two_launchers_of_one_run_log_each_point_once(make_run, make_entry, uri, experiment_id, history):
+    """Each has attached before the other sends; the test metrics share the last epoch with the validation's."""
+    folder = make_run(epochs=1)
+    one, other = (project(folder, uri, experiment_id) for _ in range(2))
+    folder.spool.append(make_entry(2))
+    project(folder, uri, experiment_id, one)
+    folder.spool.append(Entry(2, 20, {"test/top1": 0.5}, {"time": 1700000009.0}))
+    project(folder, uri, experiment_id, other)
+    assert all(len({step for step, *_ in rows}) == len(rows) for rows in history(uri, one.run_id).values())

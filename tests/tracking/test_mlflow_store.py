@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,16 @@ def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
     command = said.splitlines()[1].strip()
     assert command.endswith(f"ui --backend-store-uri 'sqlite:///{tmp_path}/out put/mlflow.db'")
     assert opening("http://127.0.0.1:5000") == "MLflow   http://127.0.0.1:5000"
+
+
+def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch):
+    """As after SIGKILL or a full disk within the migration: nothing half built takes the store's place."""
+    uri = default_uri(tmp_path)
+    with monkeypatch.context() as cut:
+        cut.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            prepare(uri, "headsweep", tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+    (tmp_path / "mlflow.db.0.part").write_bytes(b"half a database")
+    assert prepare(uri, "headsweep", tmp_path) == prepare(uri, "headsweep", tmp_path)
+    assert not list(tmp_path.glob("*.part*"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def write_with(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, sync it, and rename it to `path`.
 
     Raises:
@@ -30,7 +30,7 @@ def write_with(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace the text of `path` in one step."""
-    write_with(path, lambda file: _write_all(file, text.encode()))
+    write_with(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: object) -> None:
@@ -45,7 +45,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    file.write(data)

@@ -81,9 +81,10 @@ class _Truth:
             if math.isfinite(value)
         }
 
-    def milliseconds(self) -> dict[int, int]:
-        """Epoch -> when it was spooled."""
-        return {e.epoch: int(e.clock["time"] * 1000) for e in self.entries if "time" in e.clock}
+    def milliseconds(self) -> dict[Point, int]:
+        """Point -> when it was spooled."""
+        timed = [(entry, int(entry.clock["time"] * 1000)) for entry in self.entries if "time" in entry.clock]
+        return {(name, entry.epoch): time for entry, time in timed for name in entry.metrics}
 
     def span(self) -> tuple[int, int]:
         """When the first and the last entry were spooled, milliseconds; now where that is not known."""
@@ -215,7 +216,7 @@ def _send(store: MlflowClient, folder: RunFolder, truth: _Truth, held: Attachmen
     tags = {name: v for name, v in truth.tags(folder).items() if held.tags.get(name) != v}
     # The time of the spool, not of now: a point that two processes send is then the same row, and is kept once.
     start, times = truth.span()[0], truth.milliseconds()
-    metrics = [Metric(name, v, times.get(epoch, start), epoch) for (name, epoch), v in points.items()]
+    metrics = [Metric(point[0], v, times.get(point, start), point[1]) for point, v in points.items()]
     parameters = [Param(name, str(v)) for name, v in params.items()]
     labels = [RunTag(name, v) for name, v in tags.items()]
     while metrics or parameters or labels:

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -73,17 +74,36 @@ def prepare(uri: str, experiment: str, output: Path) -> str:
         Exception: whatever MLflow raises when the store is down or broken.
     """
     with _alone(uri):
+        _build_aside(uri)
         store = client(uri)
         return _experiment_id(store, experiment, _artifacts(uri, output))
 
 
 def _alone(uri: str) -> AbstractContextManager[Any]:
     """Hold the store's lock: processes that migrate a fresh sqlite file together all fail."""
-    if not uri.startswith(_SQLITE):
+    database = _database(uri)
+    if database is None:
         return contextlib.nullcontext()  # a server has migrated its store before it answers
-    database = Path(uri.removeprefix(_SQLITE).partition("?")[0])
     database.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{database}.lock", timeout=_FIRST_TOUCH_SECONDS)
+
+
+def _build_aside(uri: str) -> None:
+    """Migrate a new sqlite file beside its place and rename it: MLflow refuses for ever one that is half built."""
+    database = _database(uri)
+    if database is None or database.exists():
+        return
+    for left in database.parent.glob(f"{database.name}.*.part*"):
+        left.unlink()
+    # A name of its own: MLflow keeps a connection to each address, which would outlive a file that is removed.
+    aside = database.with_name(f"{database.name}.{uuid4().hex[:8]}.part")
+    client(f"{_SQLITE}{aside}").search_experiments(max_results=1)
+    aside.replace(database)
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a sqlite store."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 
 
 def _artifacts(uri: str, output: Path) -> str | None:
