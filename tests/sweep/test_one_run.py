@@ -1,5 +1,8 @@
 """One run in this process, from its folder to its result."""
 
+import errno
+import os
+
 import pytest
 import torch
 
@@ -40,6 +43,29 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     result = folder.result()
     assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
     assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
+
+
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):
+    """The losses of the steps before are finite; only the evaluation sees it."""
+    options = ["optimizer.lr=1e30", "schedule=constant", "schedule.min_lr=0"]
+    result = trained(tmp_path, *options, "duration='1 steps'").result()
+    assert result is not None and result.state == "diverged"
+    assert result.note == "the loss is nan at step 1 of 1"
+    assert "test/top1" not in result.metrics
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    folder = planned(tmp_path)
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        train_folder(folder, lambda progress: None)
+    monkeypatch.undo()
+    train_folder(folder, lambda progress: None)
+    assert [entry.epoch for entry in folder.spool.entries()] == [1, 2, 2]
+
+
+def full_disk(handle: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(tmp_path):

@@ -33,6 +33,10 @@ def train_folder(folder: RunFolder, watch: Watcher) -> None:
         except UserError as error:
             folder.fail(str(error))
             raise
+        except OSError as error:
+            mended = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
+            folder.fail(str(mended))
+            raise mended from error
         except Exception:
             folder.fail(traceback.format_exc())
             raise
@@ -42,8 +46,9 @@ def preflight(run: RunConfig) -> Cost:
     """Build the run's model and optimizer on the meta device, which costs no memory, and count parameters and FLOPs.
 
     Raises:
-        UserError: the run could not be built.
+        UserError: the run could not be built, or this machine lacks its device.
     """
+    choose_device(run.device)
     with torch.device("meta"):
         model = _model(run)
     build_optimizer(model, run.optimizer)

@@ -5,6 +5,7 @@ No random state is in them: every draw is a function of seed and position (`head
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ class TrainingState:
             "train_seconds": self.train_seconds,
             "threads": torch.get_num_threads(),
         }
-        durable.write_with(path, lambda file: torch.save(content, file))
+        memory = io.BytesIO()  # straight into the file, torch says of a full disk no more than "unexpected pos"
+        torch.save(content, memory)
+        durable.write_with(path, lambda file: file.write(memory.getbuffer()))
 
     def restore(self, path: Path, device: torch.device) -> None:
         """Go back to the checkpoint at `path`, with the number of CPU threads that it was made with.

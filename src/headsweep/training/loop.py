@@ -60,9 +60,12 @@ class Training:
             seconds = time.perf_counter() - started
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
-                return self._diverged(losses, int(bad[0]))
+                first = int(bad[0])
+                return self._diverged(losses[first].item(), self.state.step - len(losses) + first)
             self.state.train_seconds += seconds
             metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
+            if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch broke the weights
+                return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
             self._log(metrics, images_per_second=len(losses) * self.run.batch_size / seconds)
             self.state.save(self.folder.checkpoint)
             self._tell(metrics)
@@ -128,9 +131,8 @@ class Training:
             self._log(self._evaluate("test"))
         return self._result("finished")
 
-    def _diverged(self, losses: Tensor, index: int) -> RunResult:
-        step = self.state.step - len(losses) + index
-        return self._result("diverged", f"the loss is {losses[index].item()} at step {step} of {self.steps}")
+    def _diverged(self, loss: float, step: int) -> RunResult:
+        return self._result("diverged", f"the loss is {loss} at step {step} of {self.steps}")
 
     def _result(self, state: str, note: str = "") -> RunResult:
         entries = self.folder.spool.entries()

@@ -23,7 +23,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
     try:
         return create_optimizer_v2(model, opt=config.name, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise ConfigError("optimizer", config.name, f"does not take {options} ({error})") from error
 
 
@@ -46,7 +46,7 @@ def _options(config: OptimizerConfig) -> dict[str, Any]:
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int, warmup: int) -> Scheduler:
     """Learning rate as a function of the step alone: linear from warmup_lr over `warmup` of `steps`, then the shape."""
-    cosine_steps = max(1, steps - warmup)
+    cosine_steps = max(2, steps - warmup)  # timm warns of a cosine of one step
     constant = config.name is ScheduleName.constant
     return CosineLRScheduler(
         optimizer,
