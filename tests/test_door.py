@@ -36,7 +36,7 @@ MISTAKES = [
     (["-m", "heads=1,0"], "headsweep: heads=0: want a whole number of at least 1"),
     (["optimizer.lrr=1"], "headsweep: optimizer.lrr: unknown key; did you mean optimizer.lr"),
     (["batch=3"], "headsweep: batch: unknown key; did you mean batch_size"),
-    (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: value 'fast' of type 'str' could not be converted to Float"),
+    (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: want a number"),
     (["-m", "head=seqpool,ga", "head.gram_dim=32"], "headsweep: head.gram_dim: is an option of head=ga alone"),
     (["head=seqattn", "model.width=48"], "headsweep: model.width=48: head=seqattn needs a multiple of 32"),
     (["seqattn"], "headsweep: 'seqattn' is not an override"),

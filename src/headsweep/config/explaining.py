@@ -13,6 +13,16 @@ from headsweep.config.head import HEADS
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
+# What OmegaConf says of a wrong type -> what a user needs to hear.
+_WANTED = {
+    "to Integer": "want a whole number",
+    "to Float": "want a number",
+    "to Boolean": "want true or false",
+    "not a ListConfig": "want a list, e.g. [0.8,1.0]",
+    "Incompatible value 'None'": "want a value, not null",
+    "is not Optional": "want a value, not null",
+}
+
 
 def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
     """Say an OmegaConf error in one line that names the key; `config` is where its value is looked up."""
@@ -23,7 +33,8 @@ def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> 
     if "missing" in reason.lower():
         return ConfigError(key, None, "is missing; give it a value")
     got = OmegaConf.select(config, key) if config is not None and key else None
-    return ConfigError(key, got, reason[0].lower() + reason[1:])
+    wanted = next((want for sign, want in _WANTED.items() if sign in reason), reason[0].lower() + reason[1:])
+    return ConfigError(key, got, wanted)
 
 
 def unknown_key(key: str) -> ConfigError:

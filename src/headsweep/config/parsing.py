@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.explaining import explain
@@ -28,6 +31,7 @@ def parse(config: DictConfig) -> RunConfig:
         raise ConfigError("head", head_name, f"unknown head; known: {', '.join(sorted(HEADS))}")
     schema = OmegaConf.structured(RunConfig)
     schema.head = OmegaConf.structured(HEADS[head_name])
+    _check_finite(plain)
     try:
         run = OmegaConf.to_object(OmegaConf.merge(schema, plain))
     except OmegaConfBaseException as error:
@@ -37,3 +41,13 @@ def parse(config: DictConfig) -> RunConfig:
     if run.dataset.root is not None:
         run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
     return run
+
+
+def _check_finite(section: Mapping[Any, Any], prefix: str = "") -> None:
+    """No number of a configuration may be NaN or infinite; said before a rule compares it with anything."""
+    for key, value in section.items():
+        if isinstance(value, DictConfig):
+            _check_finite(value, f"{prefix}{key}.")
+        for number in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(prefix + str(key), value, "want a finite number")

@@ -77,8 +77,8 @@ class ModelConfig:
             at_least(f"model.{key}", getattr(self, key), 1)
         for key in ("dropout", "attention_dropout", "drop_path"):
             fraction(f"model.{key}", getattr(self, key))
-        if self.mlp_ratio <= 0:
-            raise ConfigError("model.mlp_ratio", self.mlp_ratio, "want a number above 0")
+        if int(self.width * self.mlp_ratio) < 1:
+            raise ConfigError("model.mlp_ratio", self.mlp_ratio, "leaves the MLP no hidden width; want more")
         if self.width % self.attention_heads:
             raise ConfigError("model.attention_heads", self.attention_heads, f"must divide model.width={self.width}")
 
@@ -198,6 +198,15 @@ class TrackingConfig:
     uri: str | None  # None: sqlite in paths.output
     experiment: str
 
+    def __post_init__(self) -> None:
+        if self.uri is not None and not re.match(r"(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
+            raise ConfigError(
+                "tracking.uri",
+                self.uri,
+                "want http://host:port, sqlite:////absolute/path.db or postgresql://..., or null for sqlite in "
+                "paths.output",
+            )
+
 
 @dataclass
 class PathsConfig:
@@ -205,6 +214,11 @@ class PathsConfig:
 
     data: str
     output: str
+
+    def __post_init__(self) -> None:
+        for key in ("data", "output"):
+            if not getattr(self, key).strip():
+                raise ConfigError(f"paths.{key}", "''", "want a folder")
 
 
 @dataclass
@@ -218,6 +232,8 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
+        if self.resident_gib < 0:
+            raise ConfigError("loader.resident_gib", self.resident_gib, "want a number of at least 0")
 
 
 @dataclass
@@ -236,6 +252,9 @@ class DebugConfig:
 
 # Sections and keys that only say where a run computes, or where files are: they change no number.
 NOT_IDENTITY = frozenset({"device", "paths", "tracking", "loader.workers", "dataset.root", "dataset.download"})
+
+
+MOST_HEADS = 1024  # a slip of the finger, not a study
 
 
 @dataclass
@@ -265,12 +284,16 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least("heads", self.heads, 1)
+        if self.heads > MOST_HEADS:
+            raise ConfigError("heads", self.heads, f"want at most {MOST_HEADS}")
         at_least("seed", self.seed, 0)
         at_least("batch_size", self.batch_size, 1)
         at_least("accumulation", self.accumulation, 1)
         if self.batch_size % self.accumulation:
             raise ConfigError("accumulation", self.accumulation, f"must divide batch_size={self.batch_size}")
         self._check_durations()
+        if self.schedule.min_lr > self.optimizer.lr:
+            raise ConfigError("schedule.min_lr", self.schedule.min_lr, f"want at most optimizer.lr={self.optimizer.lr}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ConfigError("clip_norm", self.clip_norm, "want a number above 0, or null for no clipping")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
