@@ -71,7 +71,8 @@ def _exit_on_errors() -> Iterator[None]:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _exit(2, error, _one_line(error))
     except OSError as error:  # a full disk, a folder that may not be written
-        _exit(2, error, f"{error.filename or 'input or output'}: {error.strerror or error}")
+        where = error.filename or "input or output"
+        _exit(2, error, f"{where}: {error.strerror or error}; paths.output is the folder that runs are written to")
     except KeyboardInterrupt as error:
         _exit(130, error, "interrupted; the same command goes on from the last whole epochs")
 

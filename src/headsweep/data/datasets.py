@@ -113,6 +113,11 @@ def _cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     try:
         loaded = _read_or_download(kind, root, train, dataset.download)
     except Exception as error:  # the loader and its unpickling and downloading raise many kinds
+        if not (root / kind.base_folder).is_dir():
+            raise DataError(
+                f"{dataset.name.value} cannot be downloaded to {root}: {_one_line(error)}; is there a network? "
+                f"Else put the folder {kind.base_folder} there"
+            ) from error
         raise DataError(
             f"{dataset.name.value} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
             "and give dataset.download=true, or put an intact copy there"

@@ -26,7 +26,10 @@ def footnotes(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _means(rows: Sequence[Row]) -> Iterator[str]:
-    yield "Top-1 and top-5 are percent of the test images; n is the number of seeds; images/s is their median."
+    yield (
+        "Top-1 and top-5 are percent of the test images; n is the number of seeds; images/s is the speed of training "
+        "as it was, beside whatever else the machine did."
+    )
     if any(row.flops is not None for row in rows):
         yield "FLOPs are those of one image's forward pass, a multiply-add being two."
     estimates = [row.top1 for row in rows if row.top1]
@@ -43,9 +46,10 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
     if not differences:
         return
     repeated = [d for d in differences if d.n > 1]
+    alone = "; its interval stands alone, uncorrected" if any(d.half_width is not None for d in differences) else ""
     yield (
         f"Δ is top-1 minus that of head {cells[0].head} at the same number of heads and otherwise the same "
-        f"configuration, in points{', paired by seed; its interval stands alone, uncorrected' if repeated else ''}."
+        f"configuration, in points{', paired by seed' if repeated else ''}{alone}."
     )
     tests = sum(d.p is not None for d in differences)
     if tests:

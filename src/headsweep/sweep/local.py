@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,10 @@ class LocalPool:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         # Hydra too: a new process runs the entry script, which imports it.
         self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra"])
+        # A process inherits that SIGINT is ignored: Ctrl-C is the launcher's alone, while modules are imported too.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         ensure_running()
+        signal.signal(signal.SIGINT, before)
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
         """Build every run on the meta device; its cost, or what is wrong with it."""
@@ -130,7 +134,7 @@ class _Training:
         code = self.process.exitcode
         if code and self.folder.result() is None and self.folder.failure() is None:
             cause = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self.folder.fail(f"the process {cause}; its output is in {self.folder.log}")
+            self.folder.fail(f"the process {cause}")
         return self.folder
 
 

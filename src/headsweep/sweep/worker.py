@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -52,8 +51,7 @@ def check(runs: Sequence[RunConfig], connection: Connection) -> None:
 
 
 def _follow_parent() -> None:
-    """Leave Ctrl-C to the launcher, and die with it, even if it is killed: a run without one would be unwatched."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Die with the launcher, even if it is killed: a run without one would be unwatched."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
