@@ -74,6 +74,8 @@ class LocalPool:
         except EOFError:
             process.join()
             raise UserError(f"checking the models ended with exit code {process.exitcode}, see above") from None
+        finally:
+            process.kill()  # an interrupted check has nobody to answer to
 
     def train(self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None]) -> None:
         """Train the runs in `folders`. One that fails, or dies, fails alone; all are stopped by an exception."""
