@@ -101,7 +101,7 @@ def test_download_reports_failure_in_one_line(make_dataset, tmp_path, monkeypatc
     import torchvision
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/none")
-    with pytest.raises(DataError, match=r"cannot be read: .*refused"):
+    with pytest.raises(DataError, match=r"cannot be downloaded to .*refused.*is there a network"):
         load(make_dataset("cifar10", root=str(tmp_path / "new"), download=True))
 
 
