@@ -15,7 +15,7 @@ from headsweep.sweep.plan import Cost, Plan, freeze, make_plan
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
 from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 
-Ended = Callable[[RunFolder], None]
+Changed = Callable[[RunFolder], None]
 
 
 class Trainer(Protocol):
@@ -24,7 +24,7 @@ class Trainer(Protocol):
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
         """The cost of each run, or why it cannot be built."""
 
-    def train(self, folders: Sequence[RunFolder], display: Display, changed: Ended) -> None:
+    def train(self, folders: Sequence[RunFolder], display: Display, changed: Changed) -> None:
         """Train the runs in `folders`; a run that fails leaves that in its folder. `changed` hears of new metrics."""
 
 
