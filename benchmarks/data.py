@@ -25,7 +25,7 @@ from timm.data import Mixup, RandomResizedCropAndInterpolation, rand_augment_tra
 from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 
-from headsweep.config import PROJECT_ROOT, AugmentationConfig, DatasetConfig, DatasetName
+from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
 
@@ -44,7 +44,8 @@ def tiles() -> np.ndarray:
 
 
 def paper() -> AugmentationConfig:
-    return AugmentationConfig(**OmegaConf.load(PROJECT_ROOT / "conf/augmentation/paper.yaml"))
+    plain = OmegaConf.load(PROJECT_ROOT / "conf/augmentation/paper.yaml")
+    return AugmentationConfig(**{**plain, "order": AugmentationOrder[plain.order]})
 
 
 def cifar100() -> DatasetConfig:
@@ -81,9 +82,9 @@ def timm_pil(images: np.ndarray, labels: torch.Tensor) -> Pipeline:
     recipe, dataset = paper(), cifar100()
     transform = transforms.Compose(
         [
-            RandomResizedCropAndInterpolation(32, recipe.crop_scale, recipe.crop_ratio, "bicubic"),
             transforms.RandomHorizontalFlip(recipe.flip),
             guarded(rand_augment_transform(recipe.randaugment, {"img_mean": (128, 128, 128)})),
+            RandomResizedCropAndInterpolation(32, recipe.crop_scale, recipe.crop_ratio, "bicubic"),
             transforms.ToTensor(),
             transforms.Normalize(dataset.mean, dataset.std),
             RandomErasing(recipe.erasing, max_count=recipe.erasing_count, device="cpu"),

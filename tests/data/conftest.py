@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from headsweep.config import PROJECT_ROOT, AugmentationConfig, DatasetConfig, DatasetName
+from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
 
 
 def _values(path):
@@ -41,7 +41,8 @@ def make_dataset():
 @pytest.fixture(scope="session")
 def make_augmentation():
     def make(name="none", **changes):
-        return replace(AugmentationConfig(**_values(f"augmentation/{name}.yaml")), **changes)
+        values = _values(f"augmentation/{name}.yaml")
+        return replace(AugmentationConfig(**values | {"order": AugmentationOrder(values["order"])}), **changes)
 
     return make
 

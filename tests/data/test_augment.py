@@ -1,14 +1,17 @@
 """Flip, erasing, normalisation and mixing."""
 
+import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from timm.data import Mixup
+from scipy.stats import beta, binomtest, chi2_contingency, ks_2samp, kstest
 from timm.data.random_erasing import RandomErasing
 
-from headsweep.data.augment import Augmenter, Normaliser, crop_of, erase, erased_boxes, flip
+from headsweep.config import AugmentationOrder
+from headsweep.data.augment import Augmenter, Normaliser, crop_at, erase, erased_boxes, flip
 from headsweep.data.mixing import Mixer, cut_box, mixed, soft_targets
 
 CPU = torch.device("cpu")
@@ -22,19 +25,19 @@ def test_normaliser(tiles, make_dataset):
 
 
 def test_all_off_leaves_images_untouched(tiles, make_dataset, make_augmentation):
-    normalise = Normaliser(make_dataset("cifar100"), CPU)
-    got = Augmenter(make_augmentation("none"), normalise)(tiles.clone(), 1, torch.arange(len(tiles)))
-    assert torch.equal(got, normalise(tiles))
-    assert crop_of(make_augmentation("none")) is None
+    dataset, none = make_dataset("cifar100"), make_augmentation("none")
+    got = Augmenter(none, dataset, CPU)(tiles.clone(), 1, torch.arange(len(tiles)))
+    assert torch.equal(got, Normaliser(dataset, CPU)(tiles))
+    assert all(crop_at(none, order) is None for order in AugmentationOrder)
 
 
 @pytest.mark.parametrize(
     "switch", [{"flip": 0.5}, {"randaugment": "rand-m9-mstd0.5-inc1"}, {"erasing": 0.25, "erasing_count": 3}]
 )
-def test_each_switch_changes_some_images_and_no_other_draw(switch, tiles, make_dataset, make_augmentation):
-    normalise, indices = Normaliser(make_dataset("cifar100"), CPU), torch.arange(len(tiles))
-    got = Augmenter(make_augmentation("none", **switch), normalise)(tiles.clone(), 1, indices)
-    touched = (got != normalise(tiles)).flatten(1).any(1)
+def test_each_switch_changes_some_images(switch, tiles, make_dataset, make_augmentation):
+    dataset = make_dataset("cifar100")
+    got = Augmenter(make_augmentation("none", **switch), dataset, CPU)(tiles.clone(), 1, torch.arange(len(tiles)))
+    touched = (got != Normaliser(dataset, CPU)(tiles)).flatten(1).any(1)
     assert 0 < touched.sum() < len(tiles)
 
 
@@ -44,21 +47,47 @@ def test_flip(tiles):
     assert abs(flipped.sum() - 0.3 * N) < 5 * (N * 0.21) ** 0.5
 
 
+class Recorder:
+    """In the place of an image: remembers the boxes that timm fills."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def __setitem__(self, place, _):
+        _, rows, columns = place
+        self.boxes.append((rows.start, columns.start, rows.stop, columns.stop))
+
+
 @pytest.mark.parametrize("most", [1, 3])
-def test_erased_area_is_distributed_as_timms(most):
-    """Share of images, mean and quantiles of the erased area, and mean of the erased position."""
+def test_erased_boxes_are_distributed_as_timms(most):
+    """How many images and boxes (chi-square); area, ratio and place of a box (Kolmogorov and Smirnov)."""
     random.seed(0)
-    ours = erase(torch.ones(N, 1, 32, 32), erased_boxes(3, torch.arange(N), 0.25, most, 32, 32))
-    theirs = RandomErasing(0.25, max_count=most, device="cpu")(torch.ones(N, 1, 32, 32))
-    areas = [(images == 0).float().mean((1, 2, 3)).numpy() for images in (ours, theirs)]
-    hit = [(area > 0).mean() for area in areas]
-    assert abs(hit[0] - 0.25) < 5 * (0.25 * 0.75 / N) ** 0.5 and abs(hit[0] - hit[1]) < 0.05
-    erased = [area[area > 0] for area in areas]
-    assert abs(erased[0].mean() - erased[1].mean()) < 5 * erased[1].std() * (2 / len(erased[1])) ** 0.5
-    levels = [0.1, 0.5, 0.9]
-    assert abs(np.quantile(erased[0], levels) - np.quantile(erased[1], levels)).max() < 0.03
-    heat = (ours == 0).float().mean((0, 1))
-    assert abs(heat.sum(0) @ torch.arange(32.0) / heat.sum() - 15.5) < 0.7
+    erasing, records = RandomErasing(0.25, max_count=most, device=None), [Recorder() for _ in range(N)]
+    for record in records:
+        erasing._erase(record, 3, 32, 32, torch.float32)
+    drawn = erased_boxes(3, torch.arange(N), 0.25, most, 32, 32)
+    present = (drawn[..., 2] > 0) & (drawn[..., 3] > 0)
+    counts = [present.sum(1), torch.tensor([len(record.boxes) for record in records])]
+    assert binomtest(int((counts[0] > 0).sum()), N, 0.25).pvalue > 0.001
+    assert chi2_contingency([count.bincount(minlength=most + 1) for count in counts]).pvalue > 0.001
+    boxes = drawn[present], torch.tensor([box for record in records for box in record.boxes])
+    for measure in (
+        lambda top, left, bottom, right: (bottom - top) * (right - left),
+        lambda top, left, bottom, right: (right - left) / (bottom - top),
+        lambda top, left, bottom, right: top / (32 - bottom + top),
+        lambda top, left, bottom, right: left / (32 - right + left),
+    ):
+        assert ks_2samp(*(measure(*sample.unbind(1)) for sample in boxes)).pvalue > 0.001
+
+
+def test_erased_pixels_become_the_mean_and_no_other_changes(tiles):
+    boxes = torch.zeros(60, 2, 4, dtype=torch.int64)
+    boxes[1] = torch.tensor([[3, 4, 10, 20], [8, 10, 12, 32]])
+    images = tiles.float() + 1
+    want = images.clone()
+    want[1, :, 3:10, 4:20] = 0
+    want[1, :, 8:12, 10:32] = 0
+    assert torch.equal(erase(images, boxes), want)
 
 
 def test_erased_boxes_lie_inside_and_share_the_area():
@@ -103,14 +132,35 @@ def test_both_kinds_are_drawn_equally_often(make_augmentation):
     assert abs(np.mean(blended) - 0.5) < 5 * 0.5 / 600**0.5 + 0.03
 
 
-def test_shares_are_distributed_as_timms(make_augmentation):
-    np.random.seed(0)
-    for kind, alpha in (("mixup", 0.8), ("cutmix", 1.0)):
-        theirs = Mixup(*(alpha if name == kind else 0.0 for name in ("mixup", "cutmix")), num_classes=4)
-        want = [theirs._mix_batch(torch.zeros(2, 1, 16, 16)) for _ in range(600)]
-        mixer = Mixer(make_augmentation(mix_probability=1.0, **{kind: alpha}))
-        got = [float(targets[0, 0]) for _, targets, _ in mix_many(mixer)]
-        assert abs(np.quantile(got, [0.2, 0.5, 0.8]) - np.quantile(want, [0.2, 0.5, 0.8])).max() < 0.15
+def test_mixup_shares_follow_the_beta_distribution(make_augmentation):
+    """Upstream draws from a Dirichlet distribution of two equal alphas, whose parts are Beta(alpha, alpha)."""
+    mixer = Mixer(make_augmentation(mixup=0.8, mix_probability=1.0))
+    shares = [float(targets[0, 0]) for _, targets, _ in mix_many(mixer, 4000)]
+    assert kstest(shares, beta(0.8, 0.8).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize("h", [16, 9])
+def test_cut_boxes_are_upstreams(h):
+    """Both halves of a side are cut off alone, so a side is even; timm's boxes may have odd sides."""
+    for cut, y, x in itertools.product([0.0, 0.02, 0.1, 0.35, 0.5, 0.99, 1.0], range(h), range(12)):
+        centre = iter((y, x))
+        box, share = cut_box(1 - cut, h, 12, SimpleNamespace(randrange=lambda _, centre=centre: next(centre)))
+        hole = torch.zeros(h, 12)
+        tall, wide = int(0.5 * cut**0.5 * h), int(0.5 * cut**0.5 * 12)
+        hole[max(y - tall, 0) : y + tall, max(x - wide, 0) : x + wide] = 1
+        got = torch.zeros(h, 12)
+        got[box.top : box.bottom, box.left : box.right] = 1
+        assert torch.equal(got, hole) and share == pytest.approx(1 - float(hole.mean()))
+
+
+def test_cut_areas_follow_the_beta_distribution_around_a_uniform_centre(make_augmentation):
+    """Beta(1, 1) is uniform; the law is simulated with numpy."""
+    generator = np.random.default_rng(0)
+    half, centres = (8 * generator.random(600) ** 0.5).astype(int), generator.integers(16, size=(2, 600))
+    sides = np.minimum(centres + half, 16) - np.maximum(centres - half, 0)
+    mixer = Mixer(make_augmentation(cutmix=1.0, mix_probability=1.0))
+    got = [float(targets[0, 0]) for _, targets, _ in mix_many(mixer)]
+    assert ks_2samp(np.round(got, 5), 1 - np.prod(sides, 0) / 256).pvalue > 0.001
 
 
 def test_off_mixes_nothing(make_augmentation):

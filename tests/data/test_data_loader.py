@@ -100,7 +100,7 @@ def test_global_generators_are_neither_read_nor_moved(resident, streamed, make_d
         assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["none", "paper"])
+@pytest.mark.parametrize("name", ["none", "paper", "paper_imagenet"])
 def test_streamed_is_the_same_with_workers(name, streamed, make_augmentation):
     dataset, splits = streamed()
     assert isinstance(splits.train, StreamedSource)
@@ -121,14 +121,13 @@ def test_workers_live_on_after_an_abandoned_epoch(streamed, make_augmentation):
     assert workers == [worker.pid for worker in loader.reader.loader._iterator._workers]
 
 
-def test_streamed_equals_resident_where_files_have_the_models_size(streamed, make_augmentation):
-    dataset, splits = streamed(side=32)
-    paper = make_augmentation("paper")
-    resident = splits.train.resident()
-    for one, other in zip(
-        make_loader(splits.train, dataset, paper).epoch(0), make_loader(resident, dataset, paper).epoch(0), strict=True
-    ):
-        assert same(one, other)
+@pytest.mark.parametrize(("name", "side"), [("paper_imagenet", 32), ("paper", 32), ("paper", None)])
+def test_streamed_equals_resident(name, side, streamed, make_augmentation):
+    """Where the files have the model's size; where the crop comes last, of whatever size they are."""
+    dataset, splits = streamed(side)
+    recipe = make_augmentation(name)
+    one, other = (make_loader(source, dataset, recipe).epoch(0) for source in (splits.train, splits.train.resident()))
+    assert all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_evaluation_is_all_images_in_order(resident, make_dataset):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from headsweep.data.mixing import mixed, soft_targets
 from headsweep.training.objective import objective
 
 
@@ -16,6 +17,16 @@ def test_smoothed_targets_are_torch_label_smoothing():
     logits, labels = torch.randn(8, 1, 5), torch.randint(5, (8,))
     targets = F.one_hot(labels, 5) * 0.9 + 0.1 / 5
     expected = F.cross_entropy(logits[:, 0], labels, label_smoothing=0.1)
+    assert torch.allclose(objective(logits, targets, decorrelation=0.0), expected)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.83, 0.5, 0.0])
+def test_mixed_targets_are_torch_label_smoothing_of_the_mixture(share):
+    """Upstream mixes one-hot targets and smooths in the loss; here targets are smoothed, then mixed."""
+    logits, labels = torch.randn(8, 1, 5), torch.randint(5, (8,))
+    one_hot = F.one_hot(labels, 5).float()
+    expected = F.cross_entropy(logits[:, 0], one_hot * share + one_hot.roll(1, 0) * (1 - share), label_smoothing=0.1)
+    targets = mixed(soft_targets(labels, 5, 0.1), share)
     assert torch.allclose(objective(logits, targets, decorrelation=0.0), expected)
 
 

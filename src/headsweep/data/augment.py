@@ -1,4 +1,4 @@
-"""What is done to a batch of training images after the crop: flip, RandAugment, normalisation, erasing.
+"""What is done to a batch of training images of one size: flip, RandAugment, perhaps crop, normalisation, erasing.
 
 Every random choice of a sample is a function of (key, sample index) and is drawn on the host, so that a sample looks
 the same in every batch, on every device. Letters: b batch, c channels, h w size.
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from headsweep import streams
-from headsweep.config import AugmentationConfig, DatasetConfig
-from headsweep.data.crop import TRIES, Crop, between, first_fit, offset
+from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
+from headsweep.data.crop import TRIES, Crop, CropTable, between, first_fit, offset, resample
 from headsweep.data.randaugment import Policy, RandAugment
 from headsweep.data.sources import to_device
 
@@ -22,9 +22,9 @@ _ERASED_AREA = 0.02, 1 / 3
 _ERASED_LOG_RATIO = math.log(0.3), math.log(1 / 0.3)
 
 
-def crop_of(augmentation: AugmentationConfig) -> Crop | None:
-    """The random resized crop that the configuration asks for."""
-    if augmentation.crop_scale is None:
+def crop_at(augmentation: AugmentationConfig, order: AugmentationOrder) -> Crop | None:
+    """The random resized crop, where the configuration asks for one at this place."""
+    if augmentation.crop_scale is None or augmentation.order is not order:
         return None
     scale, ratio = augmentation.crop_scale, augmentation.crop_ratio
     return Crop((scale[0], scale[1]), (ratio[0], ratio[1]))
@@ -46,35 +46,44 @@ class Normaliser:
 
 
 class Augmenter:
-    """Flip, RandAugment, normalisation and erasing, each where it is switched on."""
+    """Flip, RandAugment, a crop that comes last, normalisation and erasing, each where it is switched on."""
 
-    def __init__(self, augmentation: AugmentationConfig, normalise: Normaliser) -> None:
+    def __init__(self, augmentation: AugmentationConfig, dataset: DatasetConfig, device: torch.device) -> None:
         self.flip_probability = augmentation.flip
         self.erasing, self.boxes = augmentation.erasing, augmentation.erasing_count
         policy = augmentation.randaugment
         self.randaugment = RandAugment(Policy.parse(policy)) if policy else None
-        self.normalise = normalise
+        self.crop = crop_at(augmentation, AugmentationOrder.crop_last)
+        self.table = CropTable(dataset.image_size, device)
+        self.normalise = Normaliser(dataset, device)
 
     def __call__(self, images: Tensor, key: int, indices: Tensor) -> Tensor:
         """Augment a batch.
 
         Args:
-            images: (b c h w) uint8; may be changed in place.
+            images: (b c s s) uint8 of the model's size; may be changed in place.
             key: of the augmentation stream of an epoch.
             indices: (b,) int64 sample indices, on the host.
 
         Returns:
-            (b c h w) float32, normalised.
+            (b c s s) float32, normalised.
         """
         if self.flip_probability:
             images = flip(images, key, indices, self.flip_probability)
         if self.randaugment:
             images = self.randaugment(images, key, indices)
+        if self.crop:
+            images = self._cropped(images, self.crop, key, indices)
         normal = self.normalise(images)
         if self.erasing:
             boxes = erased_boxes(key, indices, self.erasing, self.boxes, *images.shape[2:])
             normal = erase(normal, to_device(boxes, images.device))
         return normal
+
+    def _cropped(self, images: Tensor, crop: Crop, key: int, indices: Tensor) -> Tensor:
+        sides = torch.full_like(indices, self.table.size)
+        boxes = crop.boxes(key, indices, sides, sides)
+        return resample(images, to_device(boxes, images.device), self.table)
 
 
 def flip(images: Tensor, key: int, indices: Tensor, probability: float) -> Tensor:

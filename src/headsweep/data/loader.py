@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from headsweep import streams
-from headsweep.config import AugmentationConfig, DatasetConfig
-from headsweep.data.augment import Augmenter, Normaliser, crop_of
+from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
+from headsweep.data.augment import Augmenter, Normaliser, crop_at
 from headsweep.data.mixing import Mixer, soft_targets
 from headsweep.data.sources import Source, to_device
 from headsweep.errors import ConfigError
@@ -80,9 +80,9 @@ class TrainLoader:
         assert dataset.num_classes is not None, "locate.resolve fills num_classes in"
         self.seed, self.batch_size, self.device = seed, batch_size, device
         self.num_classes, self.smoothing = dataset.num_classes, augmentation.label_smoothing
-        self.reader = source.open(device, workers, crop_of(augmentation))
+        self.reader = source.open(device, workers, crop_at(augmentation, AugmentationOrder.crop_first))
         self.labels = source.labels.to(device)
-        self.augment = Augmenter(augmentation, Normaliser(dataset, device))
+        self.augment = Augmenter(augmentation, dataset, device)
         self.mix = Mixer(augmentation)
         self.steps_per_epoch = len(source) // batch_size
 

@@ -59,15 +59,10 @@ def mixed(values: Tensor, share: float) -> Tensor:
 
 def cut_box(share: float, h: int, w: int, source: random.Random) -> tuple[Box, float]:
     """A box of 1 - share of the area around a uniform centre, clipped at the border, and the share that is left."""
-    side = math.sqrt(1 - share)
-    height, width = int(h * side), int(w * side)
+    half = 0.5 * math.sqrt(1 - share)
+    tall, wide = int(half * h), int(half * w)
     y, x = source.randrange(h), source.randrange(w)
-    box = Box(
-        max(y - height // 2, 0),
-        max(x - width // 2, 0),
-        min(y + (height + 1) // 2, h),
-        min(x + (width + 1) // 2, w),
-    )
+    box = Box(max(y - tall, 0), max(x - wide, 0), min(y + tall, h), min(x + wide, w))
     return box, 1 - (box.bottom - box.top) * (box.right - box.left) / (h * w)
 
 

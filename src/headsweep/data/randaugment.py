@@ -131,7 +131,7 @@ def arguments_of(magnitude: Tensor, negative: Tensor, increasing: bool) -> Tenso
     else:
         factor = level * 1.8 + 0.1
     arguments = {
-        "Posterize": bits.clamp(min=1),  # timm can ask for 0 bits, which recent versions of Pillow refuse
+        "Posterize": bits,
         "Solarize": threshold,
         "SolarizeAdd": (level * 110).trunc().clamp(max=128),
         **dict.fromkeys(("Color", "Contrast", "Brightness", "Sharpness"), factor),

@@ -193,8 +193,9 @@ def fit(image: Image.Image, dataset: DatasetConfig) -> Image.Image:
     size = dataset.image_size
     shorter = int(size / dataset.crop_ratio)
     width, height = image.size
-    scale = shorter / min(width, height)
-    target = (shorter, int(height * scale)) if width <= height else (int(width * scale), shorter)
+    # The longer side is rounded down as torchvision's Resize does it.
+    tall = width <= height
+    target = (shorter, shorter * height // width) if tall else (shorter * width // height, shorter)
     if target != image.size:
         image = image.resize(target, Image.Resampling.BICUBIC)
     left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
