@@ -21,7 +21,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
 
-from headsweep.heads import HEADS, build_head
+from headsweep.heads import HEADS, Head, build_head
 
 BATCH, TOKENS, WIDTH, CLASSES = 64, 256, 256, 100
 Step = Callable[[], None]
@@ -32,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     tokens = torch.randn(BATCH, TOKENS, WIDTH, requires_grad=True)
-    loop = oracle.reference("seqattn", build_head("seqattn", width=WIDTH, num_classes=CLASSES, heads=2))
+    loop = oracle.reference("seqattn", build("seqattn", 2))
     rows = [row("A/A", 2, step(loop, tokens), step(loop, tokens), args.rounds)]
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {args.rounds} rounds")
     print(f"{'head':8} {'K':>2} {'loop ms':>9} {'stacked ms':>11} {'ratio':>6}")
@@ -56,8 +56,12 @@ def arguments() -> argparse.Namespace:
 
 def compare(name: str, heads: int, tokens: Tensor, rounds: int) -> dict[str, object]:
     """The loop against the stacked head that has the same parameters."""
-    stacked = build_head(name, width=WIDTH, num_classes=CLASSES, heads=heads)
+    stacked = build(name, heads)
     return row(name, heads, step(oracle.reference(name, stacked), tokens), step(stacked, tokens), rounds)
+
+
+def build(name: str, heads: int) -> Head:
+    return build_head(name, width=WIDTH, num_classes=CLASSES, heads=heads, tokens=TOKENS)
 
 
 def step(head: nn.Module, tokens: Tensor) -> Step:

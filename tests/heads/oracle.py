@@ -1,15 +1,18 @@
 """The heads as the papers write them: a plain loop over branches, each made of ordinary torch modules (docs/heads.md).
 
-`reference(name, head)` copies the parameters of a stacked head into the loop; `NAMES[name]` says which stacked
-parameter becomes which parameter of a branch.
+`reference(name, head)` copies the parameters of a stacked head into the loop. A branch says in `NAMES` which parameter
+of the stacked head becomes which of its own, and in `SHARED` which of its modules all branches are.
 """
 
 import copy
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from headsweep.heads import Head
 
 
 class Attention(nn.Module):
@@ -47,50 +50,6 @@ class Block(nn.Module):
         return query + self.gamma_2 * self.fc2(hidden).flatten(1)
 
 
-class Gap(nn.Module):
-    def __init__(self, d: int, c: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(d, c)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x.mean(1))
-
-
-class SeqPool(nn.Module):
-    def __init__(self, d: int, c: int) -> None:
-        super().__init__()
-        self.score, self.fc = nn.Linear(d, 1), nn.Linear(d, c)
-
-    def pool(self, x: Tensor) -> Tensor:
-        return (self.score(x).softmax(1).transpose(1, 2) @ x).squeeze(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.pool(x))
-
-
-class SeqAttn(SeqPool):
-    def __init__(self, d: int, c: int) -> None:
-        super().__init__(d, c)
-        self.block = Block(d)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.block(x, self.pool(x)))
-
-
-class Ga(nn.Module):
-    def __init__(self, d: int, c: int, gram_dim: int = 64) -> None:
-        super().__init__()
-        self.contraction = nn.Sequential(nn.Conv2d(d, gram_dim, 1, groups=8), nn.BatchNorm2d(gram_dim))
-        self.embedding = nn.Sequential(nn.Conv2d(gram_dim * (gram_dim + 1) // 2, d, 1, groups=8), nn.BatchNorm2d(d))
-        self.block, self.fc = Block(d), nn.Linear(d, c)
-
-    def forward(self, x: Tensor) -> Tensor:
-        f = self.contraction(x.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
-        rows, columns = torch.triu_indices(f.shape[1], f.shape[1])
-        gram = F.normalize((f @ f.transpose(1, 2))[:, rows, columns])
-        return self.fc(self.block(x, self.embedding(gram[:, :, None, None]).flatten(1)))
-
-
 _FC = {"classifier.weight": "fc.weight", "classifier.bias": "fc.bias"}
 _BLOCK = {
     f"attention.{stacked}": f"block.{plain}"
@@ -109,49 +68,154 @@ _BLOCK = {
         "gamma_2": "gamma_2",
     }.items()
 } | {"attention.qkv": "block.attn.q.weight block.attn.k.weight block.attn.v.weight"}
-_SCORE = {"score.weight": "score.weight", "score.bias": "score.bias"}
-NAMES: dict[str, dict[str, str]] = {
-    "gap": _FC,
-    "seqpool": _FC | {f"pooling.{a}": b for a, b in _SCORE.items()},
-    "seqattn": _FC | _BLOCK | {f"query.{a}": b for a, b in _SCORE.items()},
-    "ga": _FC
-    | _BLOCK
-    | {
-        "query.contraction.weight": "contraction.0.weight",
-        "query.contraction.bias": "contraction.0.bias",
-        "query.contraction_norm.weight": "contraction.1.weight",
-        "query.contraction_norm.bias": "contraction.1.bias",
-        "query.contraction_norm.running_mean": "contraction.1.running_mean",
-        "query.contraction_norm.running_var": "contraction.1.running_var",
-        "query.embedding.weight": "embedding.0.weight",
-        "query.embedding.bias": "embedding.0.bias",
-        "query.embedding_norm.weight": "embedding.1.weight",
-        "query.embedding_norm.bias": "embedding.1.bias",
-        "query.embedding_norm.running_mean": "embedding.1.running_mean",
-        "query.embedding_norm.running_var": "embedding.1.running_var",
-    },
+_GRAM = {
+    f"query.{stacked}.{tensor}": f"{plain}.{tensor}"
+    for layer in ("contraction", "embedding")
+    for stacked, plain, tensors in (
+        (layer, f"{layer}.0", ("weight", "bias")),
+        (f"{layer}_norm", f"{layer}.1", ("weight", "bias", "running_mean", "running_var")),
+    )
+    for tensor in tensors
 }
-BRANCHES: dict[str, type[nn.Module]] = {"gap": Gap, "seqpool": SeqPool, "seqattn": SeqAttn, "ga": Ga}
+
+
+class Branch(nn.Module):
+    """One branch of a head; made for the sizes of the stacked one."""
+
+    NAMES: ClassVar[dict[str, str]]
+    SHARED: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.fc = nn.Linear(head.width, head.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(x))
+
+
+class Gap(Branch):
+    NAMES = _FC
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
+class Cls(Branch):
+    NAMES = _FC
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+class SeqPool(Branch):
+    NAMES = _FC | {"pooling.score.weight": "score.weight", "pooling.score.bias": "score.bias"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.score = nn.Linear(head.width, 1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (self.score(x).softmax(1).transpose(1, 2) @ x).squeeze(1)
+
+
+class Se(Branch):
+    NAMES = _FC | {
+        f"pooling.fc{i + 1}.{tensor}": f"se.{2 * i}.{tensor}" for i in (0, 1) for tensor in ("weight", "bias")
+    }
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        n = head.tokens
+        hidden = max(1, n // 16)
+        self.se = nn.Sequential(nn.Linear(n, hidden), nn.ReLU(), nn.Linear(hidden, n), nn.Sigmoid())
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (self.se(x.mean(2)).unsqueeze(2) * x).mean(1)
+
+
+class Cait(Branch):
+    NAMES = _FC | _BLOCK | {"token": "token"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.token, self.block = nn.Parameter(torch.empty(head.width)), Block(head.width)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.block(x, self.token.expand(len(x), -1))
+
+
+class At(Branch):
+    NAMES = _FC | _BLOCK | {"query.weight": "query.weight", "query.bias": "query.bias"}
+    SHARED = ("query",)
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.query, self.average, self.block = nn.Linear(head.tokens, 128), nn.AdaptiveAvgPool1d(1), Block(head.width)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.block(x, self.average(self.query(x.transpose(1, 2))).squeeze(2))
+
+
+class Sg(Branch):
+    NAMES = _FC | _GRAM
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d, g = head.width, head.query.contraction.bias.shape[1]
+        self.contraction = nn.Sequential(nn.Conv2d(d, g, 1, groups=8), nn.BatchNorm2d(g))
+        self.embedding = nn.Sequential(nn.Conv2d(g * (g + 1) // 2, d, 1, groups=8), nn.BatchNorm2d(d))
+
+    def pool(self, x: Tensor) -> Tensor:
+        f = self.contraction(x.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
+        rows, columns = torch.triu_indices(f.shape[1], f.shape[1])
+        gram = F.normalize((f @ f.transpose(1, 2))[:, rows, columns])
+        return self.embedding(gram[:, :, None, None]).flatten(1)
+
+
+class Ga(Sg):
+    NAMES = Sg.NAMES | _BLOCK
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.block = Block(head.width)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.block(x, super().pool(x))
+
+
+class SeqAttn(SeqPool):
+    NAMES = _FC | _BLOCK | {"query.score.weight": "score.weight", "query.score.bias": "score.bias"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.block = Block(head.width)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.block(x, super().pool(x))
+
+
+BRANCHES: dict[str, type[Branch]] = {
+    branch.__name__.lower(): branch for branch in (Gap, Cls, SeqPool, Se, Cait, At, Sg, Ga, SeqAttn)
+}
 
 
 class Loop(nn.Module):
     """K branches, one after the other."""
 
-    def __init__(self, branches: list[nn.Module]) -> None:
+    def __init__(self, branches: list[Branch]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
+        for branch in branches[1:]:
+            for shared in branch.SHARED:
+                setattr(branch, shared, getattr(branches[0], shared))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([branch(x) for branch in self.branches], 1)
 
 
-def reference(name: str, head: nn.Module) -> Loop:
+def reference(name: str, head: Head) -> Loop:
     """A loop whose branch k holds the parameters and statistics of the stacked head's branch k."""
-    sizes = (head.width, head.num_classes)
-    options = {"gram_dim": head.query.contraction.bias.shape[1]} if name == "ga" else {}
-    loop = Loop([BRANCHES[name](*sizes, **options) for _ in range(head.heads)])
-    dtype = head.classifier.weight.dtype
-    loop.to(dtype)
+    loop = Loop([BRANCHES[name](head) for _ in range(head.heads)]).to(head.classifier.weight.dtype)
     with torch.no_grad():
         for stacked, plain in pairs(name, head.state_dict(), loop.state_dict()):
             plain.copy_(stacked)
@@ -165,8 +229,11 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 
 
 def pairs(name: str, stacked: dict[str, Tensor], loop: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each stacked tensor's branches (or thirds of one) beside the same tensor of the loop, in the loop's shape."""
-    for stacked_name, plain_names in NAMES[name].items():
+    """Each stacked tensor's branches (or thirds of one) beside the same tensor of the loop, in the loop's shape.
+
+    What branches share has one of them: the loop's first branch holds it.
+    """
+    for stacked_name, plain_names in BRANCHES[name].NAMES.items():
         for k, branch in enumerate(stacked[stacked_name]):
             plain = plain_names.split()
             for part, plain_name in zip(branch.chunk(len(plain)), plain, strict=True):

@@ -11,17 +11,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsweep import config
 from headsweep.heads import HEADS, Head, build_head
-from headsweep.heads.ga import GramTriangle, _triangle_indices
+from headsweep.heads.gram import GramTriangle, _triangle_indices
 
 CLASSES = 10
-# Parameters of one branch at D=256, C=100 (docs/heads.md, less the backbone).
-PER_BRANCH = {"gap": 25_700, "seqpool": 25_957, "ga": 426_020, "seqattn": 356_709}
+# Parameters that branches share and those of one branch, at N=D=256, C=100.
+PARAMETERS = {
+    "gap": (0, 25_700),
+    "cls": (0, 25_700),
+    "seqpool": (0, 25_957),
+    "se": (0, 34_164),
+    "cait": (0, 356_708),
+    "at": (32_896, 356_452),
+    "sg": (0, 95_268),
+    "ga": (0, 426_020),
+    "seqattn": (0, 356_709),
+}
 
 
-def make(name: str, heads: int, width: int = 64, dtype: torch.dtype = torch.float64, **options: int) -> Head:
+def make(
+    name: str, heads: int, width: int = 64, tokens: int = 16, dtype: torch.dtype = torch.float64, **options: int
+) -> Head:
     """A head away from its initial point, where gammas of 1e-4 would hide half of the block."""
     torch.manual_seed(heads)
-    head = build_head(name, width=width, num_classes=CLASSES, heads=heads, **options).to(dtype)
+    head = build_head(name, width=width, num_classes=CLASSES, heads=heads, tokens=tokens, **options).to(dtype)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -46,11 +58,11 @@ def check_against_oracle(name: str, head: Head, x: Tensor) -> None:
         torch.testing.assert_close(a, b, **close)
 
 
-@pytest.mark.parametrize("tokens", [16, 49])
+@pytest.mark.parametrize("tokens", [9, 49])
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", HEADS)
 def test_equals_the_loop_over_branches_in_training(name: str, heads: int, tokens: int) -> None:
-    check_against_oracle(name, make(name, heads), images(tokens=tokens))
+    check_against_oracle(name, make(name, heads, tokens=tokens), images(tokens=tokens))
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -65,13 +77,24 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
     check_against_oracle(name, head.eval(), images())
 
 
-def test_gram_dim_is_free() -> None:
-    check_against_oracle("ga", make("ga", 2, gram_dim=32), images())
+@pytest.mark.parametrize("name", ["sg", "ga"])
+def test_gram_dim_is_free(name: str) -> None:
+    check_against_oracle(name, make(name, 2, gram_dim=32), images())
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_only_heads_of_fixed_tokens_are_tied_to_their_number(name: str) -> None:
+    head, x = make(name, 2, tokens=9), images(tokens=16)
+    if head.fixed_tokens:
+        with pytest.raises(ValueError, match=f"^head={name}: built for N=9 tokens, got 16; .*$"):
+            head.pool(x)
+    else:
+        check_against_oracle(name, head, x)
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_parameter_has_a_place_in_the_oracle(name: str) -> None:
-    assert set(oracle.NAMES[name]) == set(make(name, 1).state_dict())
+    assert set(oracle.BRANCHES[name].NAMES) == set(make(name, 1).state_dict())
 
 
 class Operators(TorchDispatchMode):
@@ -102,16 +125,18 @@ def test_number_of_operators_does_not_depend_on_the_number_of_heads(name: str) -
 def test_a_branch_depends_on_its_own_parameters_only(name: str) -> None:
     head, x = make(name, 3), images()
     head(x)[:, 1].square().sum().backward()
-    for parameter in head.parameters():
-        assert parameter.grad is not None
-        assert parameter.grad[[0, 2]].count_nonzero() == 0
+    own = [parameter for parameter in head.parameters() if len(parameter) == 3]
+    shared = [parameter for parameter in head.parameters() if len(parameter) == 1]
+    assert len(own) + len(shared) == len(list(head.parameters()))
+    assert bool(shared) == bool(PARAMETERS[name][0])
+    assert all(parameter.grad[[0, 2]].count_nonzero() == 0 for parameter in own)
     assert head.classifier.weight.grad[1].count_nonzero() > 0
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_branches_start_different(name: str) -> None:
     torch.manual_seed(0)
-    logits = build_head(name, width=64, num_classes=CLASSES, heads=2)(images(dtype=torch.float32))
+    logits = build_head(name, width=64, num_classes=CLASSES, heads=2, tokens=16)(images(dtype=torch.float32))
     assert not torch.allclose(logits[:, 0], logits[:, 1])
 
 
@@ -124,18 +149,18 @@ def test_registry_schema_and_yaml_files_name_the_same_heads() -> None:
 def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
     fields = {field.name for field in dataclasses.fields(config.HEADS[name])} - {"name"}
     keywords = set(inspect.signature(HEADS[name].__init__).parameters)
-    assert keywords == fields | {"self", "width", "num_classes", "heads"}
+    assert keywords == fields | {"self", "width", "num_classes", "heads", "tokens"}
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_are_final_and_override_nothing_concrete(name: str) -> None:
     assert HEADS[name].__mro__[1] is Head and not HEADS[name].__subclasses__()
-    assert not {"forward", "reset_classifier", "no_weight_decay"} & set(vars(HEADS[name]))
+    assert not {"forward", "reset_classifier", "no_weight_decay", "check_tokens"} & set(vars(HEADS[name]))
 
 
 def test_an_unknown_head_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="known: ga, gap, seqattn, seqpool"):
-        build_head("median", width=64, num_classes=CLASSES, heads=1)
+    with pytest.raises(ValueError, match=f"known: {', '.join(sorted(HEADS))}"):
+        build_head("median", width=64, num_classes=CLASSES, heads=1, tokens=16)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +169,12 @@ def test_an_unknown_head_names_the_known_ones() -> None:
         ("gap", {"heads": 0}, "heads=0: want at least 1"),
         ("seqattn", {"width": 48}, "width=48: want a multiple of 32"),
         ("ga", {"gram_dim": 24}, "300 features to 64: want multiples of groups=8"),
+        ("sg", {"width": 20}, "20 features to 64: want multiples of groups=8"),
     ],
 )
 def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_head(name, **{"width": 64, "num_classes": CLASSES, "heads": 1} | changes)
+        build_head(name, **{"width": 64, "num_classes": CLASSES, "heads": 1, "tokens": 16} | changes)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -181,15 +207,16 @@ def test_the_gram_matrix_is_float32_under_autocast() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_works_on_the_meta_device(name: str) -> None:
     with torch.device("meta"):
-        head = build_head(name, width=64, num_classes=CLASSES, heads=2)
+        head = build_head(name, width=64, num_classes=CLASSES, heads=2, tokens=16)
     assert head(torch.empty(3, 16, 64, device="meta")).shape == (3, 2, CLASSES)
 
 
-@pytest.mark.parametrize("name", PER_BRANCH)
-def test_parameters_of_a_branch(name: str) -> None:
+@pytest.mark.parametrize("name", HEADS)
+def test_parameters_that_are_shared_and_those_of_a_branch(name: str) -> None:
+    shared, own = PARAMETERS[name]
     for heads in (1, 8):
-        head = build_head(name, width=256, num_classes=100, heads=heads)
-        assert sum(p.numel() for p in head.parameters()) == heads * PER_BRANCH[name]
+        head = build_head(name, width=256, num_classes=100, heads=heads, tokens=256)
+        assert sum(parameter.numel() for parameter in head.parameters()) == shared + heads * own
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -198,7 +225,7 @@ def test_stacked_vectors_do_not_decay(name: str) -> None:
     loop = oracle.reference(name, head)
     parameters = dict(head.named_parameters())
     vectors = set()
-    for stacked, plain in oracle.NAMES[name].items():
+    for stacked, plain in oracle.BRANCHES[name].NAMES.items():
         target = dict(loop.named_parameters()).get(f"branches.0.{plain.split()[0]}")
         if target is not None and target.ndim == 1:
             vectors.add(stacked)
@@ -218,7 +245,7 @@ def test_reset_classifier() -> None:
 def test_draws_from_the_global_generator(name: str) -> None:
     def state(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        return build_head(name, width=64, num_classes=CLASSES, heads=2).state_dict()
+        return build_head(name, width=64, num_classes=CLASSES, heads=2, tokens=16).state_dict()
 
     first, again, other = state(0), state(0), state(1)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -226,7 +253,7 @@ def test_draws_from_the_global_generator(name: str) -> None:
 
 
 def test_convolutions_draw_with_the_fan_in_of_one_group_of_one_branch() -> None:
-    query = build_head("ga", width=256, num_classes=100, heads=4).query
+    query = build_head("ga", width=256, num_classes=100, heads=4, tokens=256).query
     for layer, fan_in in ((query.contraction, 32), (query.embedding, 260)):
         bound = fan_in**-0.5
         assert 0.95 * bound < layer.weight.abs().max() <= bound

@@ -1,7 +1,7 @@
 """The heads' options.
 
-To add a head: a dataclass and an entry in HEADS here, one class in `headsweep/heads/`, one YAML in `conf/head/`, one
-row in `tests/heads/`.
+To add a head: a dataclass and an entry in HEADS here, one class in `headsweep/heads/`, one YAML in `conf/head/`, its
+formula and a row in `tests/heads/`.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,18 @@ class GapConfig(HeadConfig):
 
 
 @dataclass
+class ClsConfig(HeadConfig):
+    """The backbone's class token (ViT)."""
+
+
+@dataclass
 class SeqPoolConfig(HeadConfig):
     """Sequence pooling (CCT paper, section 3.3)."""
+
+
+@dataclass
+class SeConfig(HeadConfig):
+    """Squeeze-and-excitation over the tokens (the SeqAttention paper's code)."""
 
 
 @dataclass
@@ -42,18 +52,38 @@ class ClassAttentionConfig(HeadConfig):
 
 
 @dataclass
-class GaConfig(ClassAttentionConfig):
-    """Gramian attention (ICCV 2023)."""
+class GramConfig(HeadConfig):
+    """A head that makes a query of the tokens' Gram matrix; its batch norms need at least 2 images a micro-batch."""
 
-    gram_dim: int  # G, channels of the Gram matrix; a multiple of 8
+    gram_dim: int  # G, channels of the Gram matrix; a multiple of 16
 
     def __post_init__(self) -> None:
-        if self.gram_dim < 8 or self.gram_dim % 8 or self.gram_dim * (self.gram_dim + 1) // 2 % 8:
+        if self.gram_dim < 16 or self.gram_dim % 16:
             raise ConfigError(
                 "head.gram_dim",
                 self.gram_dim,
                 "want a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
             )
+
+
+@dataclass
+class CaitConfig(ClassAttentionConfig):
+    """A learned class token as the query of class attention (CaiT)."""
+
+
+@dataclass
+class AtConfig(ClassAttentionConfig):
+    """A mean of linear maps over the token axis as the query of class attention (the SeqAttention paper's code)."""
+
+
+@dataclass
+class SgConfig(GramConfig):
+    """The gram query without attention (the SeqAttention paper's code)."""
+
+
+@dataclass
+class GaConfig(GramConfig, ClassAttentionConfig):
+    """Gramian attention (ICCV 2023): the gram query, then class attention."""
 
 
 @dataclass
@@ -63,7 +93,12 @@ class SeqAttnConfig(ClassAttentionConfig):
 
 HEADS: dict[str, type[HeadConfig]] = {
     "gap": GapConfig,
+    "cls": ClsConfig,
     "seqpool": SeqPoolConfig,
+    "se": SeConfig,
+    "cait": CaitConfig,
+    "at": AtConfig,
+    "sg": SgConfig,
     "ga": GaConfig,
     "seqattn": SeqAttnConfig,
 }

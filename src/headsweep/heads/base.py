@@ -4,7 +4,9 @@ Legend: b images, n tokens, d width, k branches (heads in parallel), c classes.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,24 +17,35 @@ class Head(nn.Module, ABC):
     """Pools N tokens into one vector per branch and classifies each.
 
     A subclass is final: it implements `pool` and takes its own options as keywords. All K branches are stacked: every
-    parameter and buffer of a head, its running statistics included, has the branch as its first axis.
+    parameter and buffer of a head, its running statistics included, has the branch as its first axis, or an axis of 1
+    where branches share it.
 
     Args:
         width: D, the width of a token.
         num_classes: C; 0 leaves the pooled vectors as they are.
         heads: K, the number of branches.
+        tokens: N, the number of patch tokens of an image of the size that the model is built for.
     """
 
-    def __init__(self, width: int, num_classes: int, heads: int) -> None:
+    class_token: ClassVar[bool] = (
+        False  # given (b 1+n d), the backbone's class token first; otherwise patch tokens only
+    )
+    fixed_tokens: ClassVar[bool] = False  # parameters depend on N; another number of tokens is refused
+
+    def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
         super().__init__()
         if heads < 1:
             raise ValueError(f"heads={heads}: want at least 1")
-        self.width, self.heads = width, heads
+        self.width, self.heads, self.tokens = width, heads, tokens
         self.reset_classifier(num_classes)
 
     @abstractmethod
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """Reduce the tokens to one vector per branch."""
+        """Reduce the tokens to one vector per branch.
+
+        Raises:
+            ValueError: the head has `fixed_tokens` and was built for another number of tokens.
+        """
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k c"]:
         """Logits of each branch."""
@@ -44,5 +57,17 @@ class Head(nn.Module, ABC):
         self.classifier = StackedLinear(self.heads, self.width, num_classes) if num_classes else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are one-dimensional per branch: gains, biases, LayerScale."""
+        """Names of parameters that are one-dimensional per branch: gains, biases, LayerScale, class tokens."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim == 2}
+
+    def check_tokens(self, name: str, tokens: Float[Tensor, "b n d"]) -> None:
+        """Raise ValueError unless the head of that name was built for as many tokens."""
+        _check_count(name, tokens, self.tokens)
+
+
+@torch.fx.wrap  # a shape that FX traces is not yet a number to compare
+def _check_count(name: str, tokens: Float[Tensor, "b n d"], wanted: int) -> None:
+    if tokens.shape[1] != wanted:
+        raise ValueError(
+            f"head={name}: built for N={wanted} tokens, got {tokens.shape[1]}; build the model for images of this size"
+        )

@@ -73,15 +73,15 @@ class ClassAttention(nn.Module):
         """Attention of each query over itself and all tokens, with keys and values of tokens never formed."""
         tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
         weight = self.qkv * self.norm1.weight.unsqueeze(1)
-        _, weight_k, weight_v = (w.unflatten(1, (ATTENTION_HEADS, -1)).flatten(0, 1) for w in weight.chunk(3, 1))
+        _, weight_k, weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1)).unbind(1)
         bias_q, _, bias_v = torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1).chunk(3, 1)
         q, own_key, own_value = stacked_linear(query, weight).chunk(3, -1)
         q, own_key, own_value = (_by_attention_head(y) for y in ((q + bias_q) * self.scale, own_key, own_value))
-        scores = torch.bmm(stacked_linear(q, weight_k.transpose(1, 2)), tokens.transpose(1, 2))
+        scores = torch.bmm(stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2)), tokens.transpose(1, 2))
         own_score = (q * own_key).sum(-1, keepdim=True)
         attention = torch.cat([scores, own_score], -1).softmax(-1)
         shares, own_share = attention.split([tokens.shape[1], 1], -1)
-        values = stacked_linear(torch.bmm(shares, tokens), weight_v) + own_share * own_value
+        values = stacked_linear(torch.bmm(shares, tokens), weight_v.flatten(0, 1)) + own_share * own_value
         return self.proj(_by_branch(values, query.shape[1]) + bias_v)
 
 

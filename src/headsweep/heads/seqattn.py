@@ -21,10 +21,11 @@ class SeqAttnHead(Head):
         width: D, a multiple of 32.
         num_classes: C.
         heads: K.
+        tokens: N; any other number works too.
     """
 
-    def __init__(self, width: int, num_classes: int, heads: int) -> None:
-        super().__init__(width, num_classes, heads)
+    def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
+        super().__init__(width, num_classes, heads, tokens)
         self.query = SequencePool(heads, width)
         self.attention = ClassAttention(heads, width)
 

@@ -32,8 +32,8 @@ class SequencePool(nn.Module):
 class SeqPoolHead(Head):
     """Classifies one sequence-pooled vector per branch."""
 
-    def __init__(self, width: int, num_classes: int, heads: int) -> None:
-        super().__init__(width, num_classes, heads)
+    def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
+        super().__init__(width, num_classes, heads, tokens)
         self.pooling = SequencePool(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:

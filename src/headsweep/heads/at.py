@@ -1,0 +1,45 @@
+"""The `at` head: a mean of linear maps over the token axis makes the one query of class attention.
+
+An ablation of the SeqAttention paper's code (models/at_cct.py).
+
+Legend: b images, n tokens, d width, k branches, i = n tokens in, o = 128 outputs over the token axis.
+"""
+
+from typing import ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headsweep.heads.base import Head
+from headsweep.heads.class_attention import ClassAttention
+from headsweep.heads.stacked import StackedLinear
+
+OUTPUTS = 128  # linear maps over the token axis, of which the query is the mean
+
+
+@final
+class AtHead(Head):
+    """One query that all branches share, then class attention.
+
+    Args:
+        width: D, a multiple of 32.
+        num_classes: C.
+        heads: K.
+        tokens: N.
+    """
+
+    fixed_tokens: ClassVar[bool] = True
+
+    def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
+        super().__init__(width, num_classes, heads, tokens)
+        self.query = StackedLinear(1, tokens, OUTPUTS)
+        self.attention = ClassAttention(heads, width)
+
+    def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """The shared query as each branch refines it."""
+        self.check_tokens("at", tokens)
+        return self.attention(self._query(tokens).expand(-1, self.heads, -1), tokens)
+
+    def _query(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b 1 d"]:
+        """The mean of the outputs; both being linear, it is one output of the mean weight and the mean bias."""
+        return self.query.weight.mean(1) @ tokens + self.query.bias.mean(1)
