@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import explain, parse
+from headsweep.config.exclusions import left_out
 from headsweep.errors import ConfigError, FailedRunsError, UserError
 
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
@@ -37,15 +38,25 @@ def _run_single(config: DictConfig) -> float:
     return objectives(run_study([run], InProcess()))[0]
 
 
-def run_grid(configs: Sequence[DictConfig], slots: int | None, threads: int | None) -> list[float]:
-    """Train the cells of a grid on this machine; for each, in order, the accuracy that a search would maximise."""
-    runs = [parse(config) for config in configs]
+def run_grid(
+    configs: Sequence[DictConfig], exclusions: Sequence[str], slots: int | None, threads: int | None
+) -> list[float | None]:
+    """Train the cells of a grid on this machine, but for those that `exclusions` leave out.
+
+    Returns:
+        For each cell, in order, the accuracy that a search would maximise; None where it was left out.
+    """
+    absent = left_out(configs, exclusions)
+    runs = [parse(config) for config, out in zip(configs, absent, strict=True) if not out]
+    if any(absent):
+        print(f"{sum(absent)} of {len(configs)} cells left out (hydra.launcher.exclude)")
     from headsweep.sweep.gpus import visible_gpus
     from headsweep.sweep.local import LocalPool, Slots
     from headsweep.sweep.study import objectives, run_study
 
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    return objectives(run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus))))
+    values = iter(objectives(run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus)))))
+    return [None if out else next(values) for out in absent]
 
 
 @contextmanager

@@ -1,32 +1,150 @@
+"""Every study is a document, and every cell of it can be planned and built."""
+
+import re
+import shlex
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from commands import train
-from headsweep.config import PROJECT_ROOT, parse
+from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig, parse
+from headsweep.config.exclusions import left_out
+from headsweep.data.locate import CIFAR_FILES
+from headsweep.report.published import load, matching
+from headsweep.report.results import Cell, Run
+from headsweep.sweep.plan import make_plan
+from headsweep.tracking.run_folder import RunRecord, RunState
 
-STUDIES = sorted((PROJECT_ROOT / "sweeps").glob("*.yaml"))
+SWEEPS = PROJECT_ROOT / "sweeps"
+STUDIES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+PUBLISHED = sorted(path.name for path in (SWEEPS / "published").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_every_cell_of_every_study_composes(study):
-    axes = OmegaConf.load(study).hydra.sweeper.params
+@cache
+def cells(*overrides: str) -> tuple[RunConfig, ...]:
+    """The runs of `python src/train.py OVERRIDES`, those that a study leaves out left out."""
+    given = [override for override in overrides if override != "-m"]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
-        for axis, values in axes.items():
-            for value in str(values).split(","):
-                run = parse(compose("train", overrides=[f"+sweeps={study.stem}", f"{axis}={value}"]))
-                assert run.model.name in ("cct_2_3x2", "cct_7_3x1")
+        hydra = compose("train", overrides=given, return_hydra_config=True).hydra
+        axes = {axis: str(values).split(",") for axis, values in (hydra.sweeper.params or {}).items()}
+        points = [
+            [f"{axis}={value}" for axis, value in zip(axes, point, strict=True)] for point in product(*axes.values())
+        ]
+        configs = [compose("train", overrides=[*given, *point]) for point in points]
+    kept = zip(configs, left_out(configs, hydra.launcher.exclude), strict=True)
+    return tuple(parse(config) for config, out in kept if not out)
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders that look like the data sets, as far as a plan looks."""
+    root = tmp_path_factory.mktemp("data")
+    for folder, names in CIFAR_FILES.values():
+        (root / folder).mkdir()
+        for name in names:
+            (root / folder / name).touch()
+    for split, number in product(("train", "val"), range(1000)):
+        folder = root / "imageNet" / split / f"n{number:08}"
+        folder.mkdir(parents=True)
+        (folder / "image.JPEG").touch()
+    return root
+
+
+def located(study: str, data: Path) -> list[RunConfig]:
+    """The runs of a study, with `data` as paths.data."""
+    runs = cells("-m", f"+sweeps={study}")
+    roots = [data / "imageNet" if run.dataset.name is DatasetName.imagenet else data for run in runs]
+    return [replace(run, dataset=replace(run.dataset, root=str(root))) for run, root in zip(runs, roots, strict=True)]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_cell_of_every_study_is_a_run_of_its_own(study, data):
+    runs = located(study, data)
+    plan = make_plan(runs)
+    assert len(plan.runs) == len(runs) > 1
+
+
+@pytest.mark.slow
+def test_every_model_of_every_study_can_be_built(data):
+    from headsweep.sweep.one_run import preflight
+
+    runs = [run for study in STUDIES for run in located(study, data)]
+    planned = [planned.run for planned in make_plan(runs).runs]
+    models = {str((run.model, run.head, run.heads, run.dataset.num_classes)): run for run in planned}
+    costs = [preflight(run) for run in models.values()]
+    assert all(0 < cost["head_parameters"] < cost["parameters"] for cost in costs)
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_every_study_is_a_document(study):
-    text = study.read_text()
+    text = (SWEEPS / f"{study}.yaml").read_text()
     for word in ("Question", "Command", "Cost", "Expected"):
-        assert f"\n# {word}" in text
-    assert f"+sweeps={study.stem}" in text
+        assert f"\n# {word} " in text
+    assert f"python src/train.py -m +sweeps={study}" in text
+    count = re.search(r"\n# Cost +(\d+) (?:cells|runs)", text)
+    assert int(count[1]) == len(cells("-m", f"+sweeps={study}"))
+
+
+def test_what_upstream_trained_has_eight_heads_under_every_name():
+    heads = {run.head.name: run.heads for run in cells("-m", "+sweeps=as_published")}
+    assert heads == {"seqpool": 1, "sg": 8, "at": 8, "ga": 8, "seqattn": 8}
+
+
+def test_the_gramian_study_has_the_rows_of_table_2():
+    rows = {(run.model.name, run.head.name, run.heads, run.decorrelation) for run in cells("-m", "+sweeps=ga_table2")}
+    gram = [(1, 0), (5, 0), (5, -0.4), (5, -0.8)]
+    expected = {("resnet50", "gap", heads, 0) for heads in (1, 10)}
+    expected |= {("vit_small_patch16_224", head, heads, 0) for head in ("gap", "cls") for heads in (1, 20)}
+    for model in ("resnet50", "vit_small_patch16_224"):
+        expected |= {(model, "cait", heads, 0) for heads in (1, 5)}
+        expected |= {(model, "ga", heads, weight) for heads, weight in gram}
+    assert rows == expected
 
 
 def test_a_study_is_found_from_any_folder_and_its_axes_can_be_overridden(tmp_path):
     answer = train("-m", "+sweeps=main", "heads=0", f"paths.output={tmp_path}", cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr == "headsweep: heads=0: want a whole number of at least 1\n"
+
+
+def test_what_a_study_leaves_out_can_be_overridden(tmp_path):
+    """An excluded cell need not be valid, so the command comes as far as the data, which is absent."""
+    command = ["-m", "+sweeps=table1", "heads=0,8", "hydra.launcher.exclude=['heads=0']"]
+    answer = train(*command, f"paths.output={tmp_path}", f"paths.data={tmp_path}")
+    assert "3 of 6 cells left out" in answer.stdout
+    assert answer.stderr.startswith("headsweep: cifar100: no ")
+
+
+def recorded(run: RunConfig) -> Cell:
+    """The cell of a run, as its folder would say."""
+    config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
+    return Cell((Run(RunRecord("", "", "", "", run.seed, config, {}, {}, {}), RunState.finished, None),))
+
+
+def commanded(name: str) -> list[tuple[str, ...]]:
+    """The overrides of the commands in the head of a file of published numbers."""
+    comment = (SWEEPS / "published" / name).read_text().replace("\\\n#", "")
+    command = re.search(r"^# Command +python src/train.py (.*)", comment, re.MULTILINE)[1]
+    variants = re.findall(r"^# with +(.*)", comment, re.MULTILINE) or [""]
+    return [tuple(shlex.split(f"{command} {variant}")) for variant in variants]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_command_of_published_numbers_reaches_them(name):
+    source = load(SWEEPS / "published")[PUBLISHED.index(name)]
+    runs = [run for overrides in commanded(name) for run in cells(*overrides)]
+    reached = [row for run in runs for row in matching(recorded(run), [source])]
+    assert [row.printed_as for row in source.rows if row not in reached] == []
+
+
+@pytest.mark.parametrize(
+    "overrides", [("-m", "+sweeps=main"), ("+sweeps=table1", "debug=quick"), ("+sweeps=table1", "duration='30 epochs'")]
+)
+def test_a_demo_is_held_to_nothing(overrides):
+    sources = load(SWEEPS / "published")
+    assert not [row for run in cells(*overrides) for row in matching(recorded(run), sources)]

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
+from headsweep.report.published import within_tolerance
 from headsweep.report.results import MISSING
 from headsweep.report.statistics import Estimate
 
@@ -95,6 +96,10 @@ def _record(table: Table, row: Row) -> dict[str, object]:
         **_fields("difference", row.difference),
         "difference_p": row.difference.p if row.difference else None,
         "difference_p_holm": row.p,
+        "published_top1": " ".join(f"{number / 100:.6g}" for number in _printed(row, "top1")),
+        "published_top5": " ".join(f"{number / 100:.6g}" for number in _printed(row, "top5")),
+        "published_source": "; ".join(f"{entry.source}, {entry.printed_as}" for entry in row.published),
+        "within_tolerance": within_tolerance(row),
         "fingerprints": " ".join(row.fingerprints),
     }
 
@@ -123,11 +128,21 @@ def _columns(table: Table) -> list[_Column]:
         _Column("images/s", lambda row: _speed(row.images_per_second)),
         _Column("n", _n),
         _Column("top-1 %", _top1, may_be_bold=True),
+        _Column("published", lambda row: " / ".join(f"{top1:.2f}" for top1 in _printed(row, "top1")) or MISSING),
         _Column("top-5 %", lambda row: _percent(row.top5)),
         _Column("Δ top-1", _difference, may_be_bold=True),
         _Column("p", lambda row: MISSING if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"),
     ]
-    return [column for column in columns if column.title != "p" or any(row.p is not None for row in table.rows)]
+    absent = {
+        "p": all(row.p is None for row in table.rows),
+        "published": not any(_printed(row, "top1") for row in table.rows),
+    }
+    return [column for column in columns if not absent.get(column.title)]
+
+
+def _printed(row: Row, metric: str) -> list[float]:
+    """The published values of a metric, in the unit of the paper; several papers may have printed one."""
+    return [number.value for entry in row.published if (number := getattr(entry, metric)) is not None]
 
 
 def _count(number: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headsweep.report import notes, render
+from headsweep.report import notes, published, render
 from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes
 from headsweep.report.statistics import Difference, Estimate, estimate, holm, paired_difference
 from headsweep.tracking import durable
@@ -44,6 +44,7 @@ class Row:
     difference: Difference | None = None  # of top-1 to the reference, uncorrected
     is_reference: bool = False
     p: float | None = None  # of the difference, corrected for the number of differences in the table
+    published: tuple[published.PublishedRow, ...] = ()  # printed rows with the configuration of this one
 
     @property
     def is_better(self) -> bool:
@@ -77,22 +78,24 @@ class Table:
         durable.write_text(folder / "table.csv", self.csv())
 
 
-def build(folders: Sequence[RunFolder], axes: Sequence[str] = ()) -> Table:
+def build(folders: Sequence[RunFolder], axes: Sequence[str] = (), sources: Sequence[published.Source] = ()) -> Table:
     """Compare the runs in `folders`; the head of the first row is the reference.
 
     Args:
         folders: the runs, in the order of the plan.
         axes: dotted keys that get a column even if they do not vary; those that vary get one anyway.
+        sources: published numbers to stand beside ours.
 
     Raises:
         UserError: there is no run.
     """
     cells = read_cells(folders)
     columns = varying_axes(cells, axes)
-    rows = [row for cell in cells for row in _rows(cell, columns, _reference(cell, cells, columns))]
+    rows = [row for cell in cells for row in _rows(cell, columns, _reference(cell, cells, columns), sources)]
     corrected = holm([row.difference.p if row.difference else None for row in rows])
     rows = [replace(row, p=p) for row, p in zip(rows, corrected, strict=True)]
-    return Table(tuple(columns), tuple(rows), tuple(notes.footnotes(cells, rows)))
+    footnotes = [*notes.footnotes(cells, rows), *published.footnotes(rows, columns, sources)]
+    return Table(tuple(columns), tuple(rows), tuple(footnotes))
 
 
 def _reference(cell: Cell, cells: Sequence[Cell], axes: Sequence[str]) -> Cell | None:
@@ -105,14 +108,14 @@ def _reference(cell: Cell, cells: Sequence[Cell], axes: Sequence[str]) -> Cell |
     return next((other for other in cells if other.head == cells[0].head and place(other) == place(cell)), None)
 
 
-def _rows(cell: Cell, axes: Sequence[str], reference: Cell | None) -> list[Row]:
+def _rows(cell: Cell, axes: Sequence[str], reference: Cell | None, sources: Sequence[published.Source]) -> list[Row]:
     """One row for the finished runs, and one for each other way in which runs of the cell stand."""
     by_state: dict[RunState, list[Run]] = {RunState.finished: []} if cell.finished else {}
     for run in cell.runs:
         by_state.setdefault(run.state, []).append(run)
     rows = [_row(cell, axes, state, runs) for state, runs in by_state.items()]
     if cell.finished:
-        rows[0] = _with_numbers(rows[0], cell, reference)
+        rows[0] = replace(_with_numbers(rows[0], cell, reference), published=published.matching(cell, sources))
     return rows
 
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from headsweep.config import RunConfig, TrackingName
+from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
 from headsweep.errors import FailedRunsError, UserError
-from headsweep.report import table
+from headsweep.report import published, table
 from headsweep.sweep.display import Display
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.plan import Cost, Plan, freeze, make_plan
@@ -35,6 +35,7 @@ def run_study(configs: Sequence[RunConfig], trainer: Trainer) -> Plan:
         UserError: a run is not valid (nothing has been started then), or the data is absent.
         FailedRunsError: some runs failed; the others have been trained and are in the table.
     """
+    sources = published.load(PROJECT_ROOT / "sweeps" / "published")
     plan = make_plan(configs)
     freeze(plan, _check(plan, trainer))
     missing = [folder for folder in plan.folders if folder.result() is None]
@@ -44,7 +45,7 @@ def run_study(configs: Sequence[RunConfig], trainer: Trainer) -> Plan:
             projector.notify(folder)
         if missing:
             trainer.train(missing, display, projector.notify)
-    _show(plan, projector)
+    _show(plan, projector, sources)
     return plan
 
 
@@ -92,8 +93,8 @@ def _opening(plan: Plan, missing: Sequence[RunFolder]) -> str:
     return ": ".join([parts[0], ", ".join(parts[1:])]) if parts[1:] else parts[0]
 
 
-def _show(plan: Plan, projector: Projector | NullProjector) -> None:
-    comparison = table.build(plan.folders)
+def _show(plan: Plan, projector: Projector | NullProjector, sources: Sequence[published.Source]) -> None:
+    comparison = table.build(plan.folders, sources=sources)
     comparison.write(plan.folder)
     comparison.print()
     print(f"table    {plan.folder / 'table.md'} and table.csv")

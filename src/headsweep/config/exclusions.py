@@ -1,0 +1,115 @@
+"""Cells that a grid leaves out: what Hydra's product of axes cannot say.
+
+An exclusion is a line such as `head=ga heads<2`: its parts are KEY OP VALUE with OP one of = != < <= > >=, and a cell
+is left out when all parts of one line hold. It looks at the composed configuration before any rule between keys does,
+so that it can drop cells that would be no valid run.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from headsweep.config.explaining import unknown_key
+from headsweep.errors import ConfigError
+
+_KEY = "hydra.launcher.exclude"
+_ORDERS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_ABSENT = object()
+
+
+def left_out(cells: Sequence[DictConfig], exclusions: Sequence[str]) -> list[bool]:
+    """Which of the composed `cells` are left out by one of the `exclusions`.
+
+    Raises:
+        ConfigError: an exclusion cannot be read, names a key that no cell has, or orders text; or no cell is left.
+    """
+    if isinstance(exclusions, str):
+        raise ConfigError(_KEY, exclusions, """want a list; quote it for the shell: 'exclude=["head=ga heads<2"]'""")
+    answers = [False] * len(cells)
+    for exclusion in exclusions:
+        answers = [old or new for old, new in zip(answers, _all_hold(str(exclusion), cells), strict=True)]
+    if all(answers):
+        raise ConfigError(_KEY, None, f"leaves out every cell of the grid ({len(cells)}); want at least one kept")
+    return answers
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One condition of an exclusion."""
+
+    key: str
+    operator: str
+    wanted: str
+
+    def holds(self, got: Any) -> bool:
+        """Does the value `got` of a cell fulfil the condition?"""
+        if self.operator not in _ORDERS:
+            return _equal(got, self.wanted) is (self.operator == "=")
+        if got is None:
+            return False
+        numbers = _number(got), _number(self.wanted)
+        if numbers[0] is None or numbers[1] is None:
+            text = got if numbers[0] is None else self.wanted
+            raise ConfigError(_KEY, self, f"{text!r} is text, which has no order; want = or !=")
+        return _ORDERS[self.operator](numbers[0], numbers[1])
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.operator}{self.wanted}"
+
+
+def _all_hold(exclusion: str, cells: Sequence[DictConfig]) -> list[bool]:
+    answers = [True] * len(cells)
+    for part in _parts(exclusion):
+        # Only where all parts before it hold: `head=ga head.gram_dim<32` may stand in a grid that has no ga.
+        got = {at: _value(cells[at], part.key) for at, still in enumerate(answers) if still}
+        if got and all(value is _ABSENT for value in got.values()):
+            raise ConfigError(_KEY, exclusion, str(unknown_key(part.key)))
+        answers = [at in got and got[at] is not _ABSENT and part.holds(got[at]) for at in range(len(cells))]
+    return answers
+
+
+def _parts(exclusion: str) -> Iterator[_Part]:
+    try:
+        words = shlex.split(exclusion)
+    except ValueError as error:
+        raise ConfigError(_KEY, exclusion, f"cannot be read ({error})") from error
+    for word in words or [exclusion]:
+        match = re.fullmatch(r"([\w.]+)(!=|<=|>=|=|<|>)([^=<>].*)", word)
+        if match is None:
+            raise ConfigError(_KEY, exclusion, f"cannot read {word!r}; want KEY OP VALUE, e.g. 'head=ga heads<2'")
+        yield _Part(*match.groups())
+
+
+def _value(cell: DictConfig, key: str) -> Any:
+    """The value of a dotted key in a cell; a group such as `head` is its name."""
+    if isinstance(OmegaConf.select(cell, key), DictConfig):
+        key += ".name"
+    return OmegaConf.select(cell, key, default=_ABSENT)
+
+
+def _equal(got: Any, wanted: str) -> bool:
+    numbers = _number(got), _number(wanted)
+    if numbers[0] is not None and numbers[1] is not None:
+        return numbers[0] == numbers[1]
+    return {"None": "null", "True": "true", "False": "false"}.get(str(got), str(got)) == wanted
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

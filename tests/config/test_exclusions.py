@@ -1,0 +1,104 @@
+"""A grid can leave out cells: what Hydra's product of axes cannot say."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.utils import JobStatus
+from omegaconf import OmegaConf
+
+from headsweep.config import PROJECT_ROOT
+from headsweep.config.exclusions import left_out
+from headsweep.errors import ConfigError
+
+CELLS = [
+    OmegaConf.create(
+        {"head": {"name": head} | ({"gram_dim": 64} if head == "ga" else {}), "heads": heads, "decorrelation": weight}
+        | {"duration": "20 epochs", "clip_norm": None, "dataset": {"name": "digits", "download": False}}
+    )
+    for head in ("seqpool", "ga")
+    for heads in (1, 2, 8)
+    for weight in (0.0, -0.8)
+]
+
+
+def dropped(*exclusions):
+    answers = left_out(CELLS, exclusions)
+    return {(c.head.name, c.heads, c.decorrelation) for c, out in zip(CELLS, answers, strict=True) if out}
+
+
+def cells(condition):
+    return {key for c in CELLS if condition(*(key := (c.head.name, c.heads, c.decorrelation)))}
+
+
+@pytest.mark.parametrize(
+    ("exclusion", "condition"),
+    [
+        ("head=ga", lambda head, heads, weight: head == "ga"),
+        ("head.name=ga", lambda head, heads, weight: head == "ga"),
+        ("head!=ga", lambda head, heads, weight: head != "ga"),
+        ("head=ga heads<2", lambda head, heads, weight: head == "ga" and heads < 2),
+        ("heads<=2", lambda head, heads, weight: heads <= 2),
+        ("heads>2", lambda head, heads, weight: heads > 2),
+        ("heads>=2 decorrelation!=0", lambda head, heads, weight: heads >= 2 and weight != 0),
+        ("decorrelation=-0.8 heads=1.0", lambda head, heads, weight: weight == -0.8 and heads == 1),
+        ("head.gram_dim=64", lambda head, heads, weight: head == "ga"),  # a cell without the key stays
+        ("head.gram_dim!=32", lambda head, heads, weight: head == "ga"),
+        ("clip_norm=null dataset.download=false heads=8", lambda head, heads, weight: heads == 8),
+        ("clip_norm>1", lambda head, heads, weight: False),
+        ("duration='20 epochs' head=ga", lambda head, heads, weight: head == "ga"),
+        ("head=cls head.no_such_option=1", lambda head, heads, weight: False),  # no cell comes as far as the key
+    ],
+)
+def test_a_cell_is_left_out_when_all_parts_of_an_exclusion_hold(exclusion, condition):
+    assert dropped(exclusion) == cells(condition)
+
+
+def test_one_exclusion_is_enough():
+    assert dropped("head=ga heads=1", "head=seqpool heads=8") == dropped("head=ga heads=1") | dropped(
+        "head=seqpool heads=8"
+    )
+    assert dropped() == set()
+
+
+@pytest.mark.parametrize(
+    ("exclusions", "message"),
+    [
+        (["head"], "exclude=head: cannot read 'head'; want KEY OP VALUE, e.g. 'head=ga heads<2'"),
+        (["head=ga heads==2"], "exclude=head=ga heads==2: cannot read 'heads==2'; want"),
+        (["heads ="], "exclude=heads =: cannot read 'heads'; want"),
+        (["duration='20"], "exclude=duration='20: cannot be read (No closing quotation)"),
+        ([""], "exclude=: cannot read ''; want"),
+        (["haeds=2"], "exclude=haeds=2: haeds: unknown key; did you mean heads?"),
+        (["head=ga haeds=2"], "exclude=head=ga haeds=2: haeds: unknown key; did you mean heads?"),
+        (["head<2"], "exclude=head<2: 'seqpool' is text, which has no order; want = or !="),
+        (["heads<many"], "exclude=heads<many: 'many' is text, which has no order"),
+        (["heads<2", "heads>=2"], "exclude: leaves out every cell of the grid (12); want at least one kept"),
+        ("head=ga", "exclude=head=ga: want a list"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_exclusion(exclusions, message):
+    with pytest.raises(ConfigError) as caught:
+        left_out(CELLS, exclusions)
+    assert str(caught.value).startswith(f"hydra.launcher.{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkeypatch, capsys):
+    """heads=0 is no valid run: it can be left out all the same."""
+    from headsweep.sweep import local, study
+    from hydra_plugins.headsweep_local_launcher import LocalLauncher
+
+    monkeypatch.setattr(local, "LocalPool", lambda slots: None)
+    monkeypatch.setattr(study, "run_study", lambda runs, trainer: runs)
+    monkeypatch.setattr(study, "objectives", lambda runs: [run.heads / 10 for run in runs])
+    launcher = LocalLauncher(slots=1, threads=1, exclude=["heads<1", "head=ga heads>2"])
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: compose("train", overrides=overrides))
+    launcher.setup(hydra_context=SimpleNamespace(config_loader=loader), task_function=None, config=None)
+    grid = [[f"head={head}", f"heads={heads}", "device=cpu"] for head in ("seqpool", "ga") for heads in (0, 2, 4)]
+    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        jobs = launcher.launch(grid, 0)
+    assert [job.overrides for job in jobs] == grid
+    assert [job.return_value for job in jobs] == [None, 0.2, 0.4, None, 0.2, None]
+    assert {job.status for job in jobs} == {JobStatus.COMPLETED}
+    assert capsys.readouterr().out == "3 of 6 cells left out (hydra.launcher.exclude)\n"
