@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.head import HEADS
+from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
@@ -18,6 +19,7 @@ _WANTED = {
     "to Integer": "want a whole number",
     "to Float": "want a number",
     "to Boolean": "want true or false",
+    "to Dict": "want keywords and their values, e.g. {drop_path_rate: 0.1}",
     "not a ListConfig": "want a list, e.g. [0.8,1.0]",
     "Incompatible value 'None'": "want a value, not null",
     "is not Optional": "want a value, not null",
@@ -39,12 +41,16 @@ def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> 
 
 def unknown_key(key: str) -> ConfigError:
     """Say that `key` is none, and which was perhaps meant."""
-    owners = [name for name, schema in HEADS.items() if key in _keys(schema, "head.")]
-    if owners:
-        return ConfigError(key, None, f"is an option of head={' and head='.join(owners)} alone")
+    for choice, schemas in (("head", HEADS), ("model.family", MODELS)):
+        section = choice.split(".")[0]
+        owners = [f"{choice}={name}" for name, schema in schemas.items() if key in _keys(schema, f"{section}.")]
+        if owners:
+            return ConfigError(key, None, f"is an option of {' and '.join(owners)} alone")
+    if key.startswith("model.options."):
+        return ConfigError(key, None, f'give all options at once: "model.options={{{key.split(".", 2)[2]}: ...}}"')
     if key.startswith("hydra."):
         return ConfigError(key, None, "unknown key; the launcher's keys are in conf/hydra/launcher/local.yaml")
-    known = sorted({*_keys(RunConfig), *(name for schema in HEADS.values() for name in _keys(schema, "head."))})
+    known = _all_keys()
     section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
     if close:
@@ -52,6 +58,12 @@ def unknown_key(key: str) -> ConfigError:
     siblings = [name for name in known if name.rpartition(".")[0] == section]
     sections = sorted({name.split(".")[0] for name in known})
     return ConfigError(key, None, f"unknown key; known: {', '.join(siblings if section and siblings else sections)}")
+
+
+def _all_keys() -> list[str]:
+    """The dotted keys of every head and every family of models included."""
+    variants = [("head.", schema) for schema in HEADS.values()] + [("model.", schema) for schema in MODELS.values()]
+    return sorted({*_keys(RunConfig), *(key for prefix, schema in variants for key in _keys(schema, prefix))})
 
 
 def _keys(schema: Any, prefix: str = "") -> list[str]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.explaining import explain
 from headsweep.config.head import HEADS
+from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
+T = TypeVar("T")
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 
@@ -26,11 +28,9 @@ def parse(config: DictConfig) -> RunConfig:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
-    head_name = OmegaConf.select(config, "head.name")
-    if head_name not in HEADS:
-        raise ConfigError("head", head_name, f"unknown head; known: {', '.join(sorted(HEADS))}")
     schema = OmegaConf.structured(RunConfig)
-    schema.head = OmegaConf.structured(HEADS[head_name])
+    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
+    schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
     _check_finite(plain)
     try:
         run = OmegaConf.to_object(OmegaConf.merge(schema, plain))
@@ -40,7 +40,17 @@ def parse(config: DictConfig) -> RunConfig:
     run.paths.data, run.paths.output = (str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output))
     if run.dataset.root is not None:
         run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
+    if run.model.checkpoint is not None:
+        run.model.checkpoint = str(Path(run.model.checkpoint).expanduser().resolve())
     return run
+
+
+def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
+    """The schema that the value of `key` names."""
+    name = OmegaConf.select(config, key)
+    if name not in known:
+        raise ConfigError(shown, name, f"unknown {shown.replace('.', ' ')}; known: {', '.join(sorted(known))}")
+    return known[name]
 
 
 def _check_finite(section: Mapping[Any, Any], prefix: str = "") -> None:

@@ -12,16 +12,9 @@ from enum import Enum
 
 from headsweep.config.checks import at_least, fraction
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import ClassAttentionConfig, GaConfig, HeadConfig
+from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
+from headsweep.config.model import CompactConfig, ModelConfig
 from headsweep.errors import ConfigError
-
-
-class Positions(Enum):
-    """Positional embedding of the tokens (CCT paper, section 3.2)."""
-
-    learnable = "learnable"
-    sine = "sine"
-    none = "none"
 
 
 class Precision(Enum):
@@ -54,33 +47,6 @@ class DatasetName(Enum):
     cifar100 = "cifar100"
     imagefolder = "imagefolder"
     imagenet = "imagenet"
-
-
-@dataclass
-class ModelConfig:
-    """A Compact Convolutional Transformer backbone (arXiv 2104.05704, section 3)."""
-
-    name: str  # published name without head and image size, e.g. cct_7_3x1
-    width: int  # D, the embedding dimension of a token
-    depth: int  # number of transformer blocks
-    attention_heads: int  # self-attention heads of a block; must divide width
-    mlp_ratio: float  # hidden width of a block's MLP over D
-    tokenizer_kernel: int  # side of the tokenizer's convolutions
-    tokenizer_layers: int  # number of convolution + pooling layers; each halves the grid
-    positions: Positions
-    dropout: float  # on tokens and projections
-    attention_dropout: float  # on attention weights
-    drop_path: float  # stochastic depth of the last block; linear from 0
-
-    def __post_init__(self) -> None:
-        for key in ("width", "depth", "attention_heads", "tokenizer_kernel", "tokenizer_layers"):
-            at_least(f"model.{key}", getattr(self, key), 1)
-        for key in ("dropout", "attention_dropout", "drop_path"):
-            fraction(f"model.{key}", getattr(self, key))
-        if int(self.width * self.mlp_ratio) < 1:
-            raise ConfigError("model.mlp_ratio", self.mlp_ratio, "leaves the MLP no hidden width; want more")
-        if self.width % self.attention_heads:
-            raise ConfigError("model.attention_heads", self.attention_heads, f"must divide model.width={self.width}")
 
 
 @dataclass
@@ -118,10 +84,19 @@ class DatasetConfig:
             raise ConfigError("dataset.std", self.std, "want numbers above 0")
 
 
+class AugmentationOrder(Enum):
+    """Where the random resized crop stands among what is done to a training image."""
+
+    crop_first = "crop_first"  # crop, flip, RandAugment, erasing: timm's order, which the official CCT uses
+    crop_last = "crop_last"  # flip, RandAugment, crop, erasing: the SeqAttention paper's code
+
+
 @dataclass
 class AugmentationConfig:
     """What is done to training images; every part is switched off by null or 0."""
 
+    # crop_last works on images of the model's size: larger files are resized to it before anything else.
+    order: AugmentationOrder
     flip: float  # probability of a horizontal flip
     crop_scale: list[float] | None  # [least, most] share of the area that a random resized crop keeps
     crop_ratio: list[float]  # [least, most] aspect ratio of that crop
@@ -251,7 +226,9 @@ class DebugConfig:
 
 
 # Sections and keys that only say where a run computes, or where files are: they change no number.
-NOT_IDENTITY = frozenset({"device", "paths", "tracking", "loader.workers", "dataset.root", "dataset.download"})
+NOT_IDENTITY = frozenset(
+    {"device", "paths", "tracking", "loader.workers", "dataset.root", "dataset.download", "model.checkpoint"}
+)
 
 
 MOST_HEADS = 1024  # a slip of the finger, not a study
@@ -307,7 +284,8 @@ class RunConfig:
                 "one head has nothing to differ from; want 0 with heads=1",
             )
         self._check_head()
-        self._check_grid()
+        if isinstance(self.model, CompactConfig):
+            self.model.check_image_size(self.dataset.image_size)
 
     def _check_durations(self) -> None:
         whole = Duration.parse("duration", self.duration)
@@ -323,20 +301,11 @@ class RunConfig:
             )
 
     def _check_head(self) -> None:
-        if isinstance(self.head, ClassAttentionConfig):
+        if isinstance(self.head, ClassAttentionConfig) and isinstance(self.model, CompactConfig):
             self.head.check_width(self.model.width)
-        if isinstance(self.head, GaConfig) and self.batch_size // self.accumulation < 2:
+        if isinstance(self.head, GramConfig) and self.batch_size // self.accumulation < 2:
             raise ConfigError(
                 "batch_size",
                 self.batch_size,
-                "head=ga normalises over the batch: want at least 2 images a micro-batch",
+                f"head={self.head.name} normalises over the batch: want at least 2 images a micro-batch",
             )
-
-    def _check_grid(self) -> None:
-        grid = self.dataset.image_size
-        for _ in range(self.model.tokenizer_layers):
-            stride = max(1, self.model.tokenizer_kernel // 2 - 1)
-            padding = max(1, self.model.tokenizer_kernel // 2)
-            grid = ((grid + 2 * padding - self.model.tokenizer_kernel) // stride + 1 - 1) // 2 + 1
-        if grid < 1:
-            raise ConfigError("dataset.image_size", self.dataset.image_size, "is too small for this tokenizer")

@@ -3,15 +3,21 @@
 import copy
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import HeadConfig, ModelConfig
-from headsweep.heads import build_head
-from headsweep.models.cct import CCT
+from headsweep.config import CompactConfig, HeadConfig, ModelConfig, TimmConfig
+from headsweep.errors import ConfigError, UserError
+from headsweep.heads import HEADS, Head, build_head
+from headsweep.models.backbone import Backbone
+from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
+from headsweep.models.compact import CompactTransformer
+from headsweep.models.published import fit
+from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.streams import global_stream
 
 
@@ -28,15 +34,53 @@ def build_model(
     """The model of a run, on the CPU, in float32.
 
     Backbone and head draw from streams of their own: with one seed, any two heads start from byte-identical backbones.
+
+    With `model.checkpoint` it starts from the weights of that file; on the meta device they are only looked at.
+
+    Raises:
+        ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
     """
     with global_stream(seed, "backbone init"):
-        backbone = CCT(model, image_size, channels)
+        backbone = _backbone(model, head, image_size, channels)
     options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
-    with global_stream(seed, "head init"):
-        return Classifier(
-            backbone,
-            build_head(head.name, width=model.width, num_classes=num_classes, heads=heads, **options),
+    sizes = {"width": backbone.width, "tokens": backbone.tokens, "num_classes": num_classes, "heads": heads}
+    try:
+        with global_stream(seed, "head init"):
+            built = Classifier(backbone, build_head(head.name, **sizes, **options))
+    except ValueError as error:
+        raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
+    if model.checkpoint is not None:
+        _start_from(Path(model.checkpoint), model, built)
+    return built
+
+
+def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None:
+    """Load the file's weights, as long as the configuration says what they were trained as."""
+    assert isinstance(built.head, Head)
+    try:
+        weights = read_weights(checkpoint, model.checkpoint_digest)
+        fitted = fit(built.backbone, built.head, weights)
+    except UserError as error:
+        raise ConfigError("model.checkpoint", checkpoint, str(error)) from error
+    if isinstance(model, CompactConfig) and fitted.block not in (None, model.block):
+        held = fitted.block.value
+        raise ConfigError(
+            "model.block", model.block.value, f"{checkpoint} holds {held} blocks: want model.block={held}"
         )
+    if not next(built.parameters()).is_meta:
+        built.load_state_dict(weights)
+
+
+def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int) -> Backbone:
+    """The backbone of that family, with a class token if the head reads one."""
+    class_token = HEADS[head.name].class_token
+    if isinstance(model, CompactConfig):
+        return CompactTransformer(model, image_size, channels, class_token)
+    assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
+    backbone = TimmBackbone(model, image_size, channels)
+    if class_token and not backbone.has_class_token:
+        raise ConfigError("head", head.name, f"reads a class token, and model.name={model.name} has none")
+    return backbone
 
 
 @dataclass(frozen=True)
@@ -51,7 +95,7 @@ class Cost:
 
 def count_cost(model: Classifier, image_size: int, channels: int) -> Cost:
     """Count on the meta device, where nothing is computed and no fused kernel hides its products."""
-    ghost = copy.deepcopy(model).to("meta").eval()
+    ghost = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     images = torch.empty(1, channels, image_size, image_size, device="meta")
     with torch.no_grad():
         with FlopCounterMode(display=False) as backbone:

@@ -1,57 +1,54 @@
-"""The Compact Convolutional Transformer without its head (arXiv 2104.05704, section 3): images become tokens.
+"""ViT-Lite, CVT and CCT without their heads (arXiv 2104.05704, section 3): images become tokens.
 
-The encoder block is the usual pre-norm one, x + attention(norm1 x) then x + mlp(norm2 x), as in the SeqAttention
-paper's code. The CCT authors' own code normalises the residual stream itself before the MLP; both have as many
-parameters.
+The three differ in the tokenizer (patches or convolutions) and in what reads the tokens: ViT-Lite has a class token,
+CVT and CCT a sequence pooling head. A class token is built where the head wants one.
 
-Legend: b images, c channels, y x rows and columns of pixels, n tokens, d width.
+Legend: b images, c channels, y x rows and columns of pixels, n patch tokens, t tokens with the class token if there is
+one, d width.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import DropPath, to_2tuple, trunc_normal_
+from timm.layers import DropPath, resample_abs_pos_embed, to_2tuple, trunc_normal_
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from headsweep.config import ModelConfig, Positions
+from headsweep.config import Block as BlockKind
+from headsweep.config import CompactConfig, Positions
+from headsweep.config import Tokenizer as TokenizerKind
+from headsweep.errors import ConfigError, UserError
+from headsweep.models.backbone import Backbone
 
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
 
 class Tokenizer(nn.Module):
-    """Layers of convolution, ReLU and max-pooling, whose pixels are the tokens (section 3.2).
+    """Convolutions whose pixels are the tokens (section 3.2).
 
-    Args:
-        kernel: side of the convolutions; stride and padding follow from it as in the published models.
-        layers: how many.
-        channels: of the image.
-        width: D.
+    `convolution` has layers of convolution, ReLU and max-pooling without bias, `patch` one strided convolution with
+    bias.
     """
 
-    def __init__(self, kernel: int, layers: int, channels: int, width: int) -> None:
+    def __init__(self, model: CompactConfig, channels: int) -> None:
         super().__init__()
-        self.kernel, self.stride, self.padding = kernel, max(1, kernel // 2 - 1), max(1, kernel // 2)
-        planes = [channels, *[TOKENIZER_PLANES] * (layers - 1), width]
-        self.layers = nn.Sequential(*(self._layer(inside, outside) for inside, outside in pairwise(planes)))
+        planes = [channels, *[TOKENIZER_PLANES] * (model.tokenizer_layers - 1), model.width]
+        self.layers = nn.Sequential(*(self._layer(model, inside, outside) for inside, outside in pairwise(planes)))
 
-    def _layer(self, planes_in: int, planes_out: int) -> nn.Sequential:
-        convolution = nn.Conv2d(planes_in, planes_out, self.kernel, self.stride, self.padding, bias=False)
+    def _layer(self, model: CompactConfig, planes_in: int, planes_out: int) -> nn.Sequential:
+        patch = model.tokenizer is TokenizerKind.patch
+        sizes = model.tokenizer_kernel, model.stride, model.padding
+        convolution = nn.Conv2d(planes_in, planes_out, *sizes, bias=patch)
         nn.init.kaiming_normal_(convolution.weight)
-        return nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
         return self.layers(images).flatten(2).transpose(1, 2)
-
-    def side(self, pixels: int) -> int:
-        """Tokens along a side of that many pixels."""
-        for _ in self.layers:
-            pixels = (pixels + 2 * self.padding - self.kernel) // self.stride + 1
-            pixels = (pixels + 2 - 3) // 2 + 1
-        return pixels
 
 
 class SelfAttention(nn.Module):
@@ -73,11 +70,12 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block with stochastic depth."""
+    """A transformer block with stochastic depth; see `headsweep.config.Block` for its two kinds."""
 
-    def __init__(self, model: ModelConfig, drop_path: float) -> None:
+    def __init__(self, model: CompactConfig, drop_path: float) -> None:
         super().__init__()
         hidden = int(model.width * model.mlp_ratio)
+        self.kind = model.block
         self.norm1 = nn.LayerNorm(model.width)
         self.attention = SelfAttention(model.width, model.attention_heads, model.dropout, model.attention_dropout)
         self.norm2 = nn.LayerNorm(model.width)
@@ -93,45 +91,177 @@ class Block(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Refined tokens."""
         tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        normalised = self.norm2(tokens)
+        stream = normalised if self.kind is BlockKind.stream_norm else tokens
+        return stream + self.drop_path(self.mlp(normalised))
 
 
-class CCT(nn.Module):
+class CompactTransformer(Backbone):
     """Tokenizer, positions, encoder blocks and the final LayerNorm.
 
     Args:
         model: the architecture.
         image_size: side of the images in pixels, or (rows, columns).
         channels: of the images.
+        class_token: put a learned class token before the patch tokens, as ViT-Lite does.
     """
 
-    def __init__(self, model: ModelConfig, image_size: int | tuple[int, int], channels: int) -> None:
-        super().__init__()
-        self.width, self.grad_checkpointing = model.width, False
-        self.tokenizer = Tokenizer(model.tokenizer_kernel, model.tokenizer_layers, channels, model.width)
-        rows, columns = (self.tokenizer.side(pixels) for pixels in to_2tuple(image_size))
-        self._add_positions(model.positions, rows * columns)
+    positions: Tensor
+
+    def __init__(
+        self, model: CompactConfig, image_size: int | tuple[int, int], channels: int, class_token: bool = False
+    ) -> None:
+        size: tuple[int, int] = to_2tuple(image_size)
+        rows, columns = _grid(model, size)
+        super().__init__(model.width, rows * columns, int(class_token), channels)
+        self.options, self.image_size, self.grid, self.grad_checkpointing = model, size, (rows, columns), False
+        self.tokenizer = Tokenizer(model, channels)
+        self._add_positions(model.positions)
         self.dropout = nn.Dropout(model.dropout)
         rates = torch.linspace(0, model.drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(model, rate) for rate in rates)
-        self.norm = nn.LayerNorm(model.width)
+        self.norm: nn.Module = nn.LayerNorm(model.width)
+        if class_token:
+            self._add_class_token(model.positions)
 
-    def _add_positions(self, kind: Positions, count: int) -> None:
+    def _add_positions(self, kind: Positions) -> None:
         """Learnable positions are trained; sine ones follow from the shape and are not even saved."""
+        count = self.prefix + self.tokens
         if kind is Positions.learnable:
-            self.positions = nn.Parameter(trunc_normal_(torch.empty(1, count, self.width), std=0.2))
+            self.positions = nn.Parameter(torch.empty(1, count, self.width))
+            trunc_normal_(self.positions.detach()[:, self.prefix :], std=0.2)
         elif kind is Positions.sine:
             self.register_buffer("positions", sine_positions(count, self.width), persistent=False)
         else:
             self.register_buffer("positions", torch.zeros(1, 1, self.width), persistent=False)
 
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
-        """Tokens after the final LayerNorm."""
-        tokens = self.dropout(self.tokenizer(images) + self.positions)
+    def _add_class_token(self, kind: Positions) -> None:
+        """Drawn last, so that all else starts byte-identical with and without a class token."""
+        self.class_token = nn.Parameter(torch.zeros(1, 1, self.width))
+        if kind is Positions.learnable:
+            trunc_normal_(self.positions.detach()[:, :1], std=0.2)
+
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Tokens after the final LayerNorm.
+
+        Raises:
+            ValueError: there are positions, and the images are not of the size that they were made for.
+        """
+        tokens = self._embed(images)
         for block in self.blocks:
-            recompute = self.grad_checkpointing and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+            tokens = self._refine(block, tokens)
         return self.norm(tokens)
+
+    def _embed(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Tokens with their positions, before the first block."""
+        if self.options.positions is not Positions.none:
+            _check_size(images, self.image_size)
+        tokens = self.tokenizer(images)
+        if self.prefix:
+            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
+        return self.dropout(tokens + self.positions)
+
+    def _refine(self, block: nn.Module, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        recompute = self.grad_checkpointing and self.training
+        return checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+
+    def forward_intermediates(
+        self,
+        images: Float[Tensor, "b c y x"],
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features are the tokens after each block, before the final norm."""
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt={output_fmt}: want NCHW or NLC")
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        tokens, taken = self._embed(images), []
+        for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
+            tokens = self._refine(block, tokens)
+            if index in wanted:
+                taken.append(self.norm(tokens) if norm else tokens)
+        grid = _grid(self.options, (images.shape[2], images.shape[3]))
+        features: list[Any] = [self._feature(each, grid, output_fmt) for each in taken]
+        if return_prefix_tokens and self.prefix:
+            features = [(feature, each[:, : self.prefix]) for feature, each in zip(features, taken, strict=True)]
+        return features if intermediates_only else (self.norm(tokens), features)
+
+    def _feature(self, tokens: Float[Tensor, "b t d"], grid: tuple[int, int], output_fmt: str) -> Tensor:
+        """The patch tokens, as (b d rows columns) or as they are."""
+        patches = tokens[:, self.prefix :]
+        return patches.transpose(1, 2).unflatten(2, grid).contiguous() if output_fmt == "NCHW" else patches
+
+    def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
+        """Drop the blocks after the last of these."""
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[: last + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
+        return wanted
+
+    def feature_info(self) -> list[dict[str, Any]]:
+        """One feature a block, all of one stride."""
+        model = self.options
+        reduction = (
+            model.stride if model.tokenizer is TokenizerKind.patch else (2 * model.stride) ** model.tokenizer_layers
+        )
+        return [
+            {"module": f"blocks.{index}", "num_chs": self.width, "reduction": reduction}
+            for index in range(len(self.blocks))
+        ]
+
+    def set_input_size(self, image_size: tuple[int, int]) -> None:
+        """Resample learnable positions, bicubically as timm's VisionTransformer does; compute sine ones anew."""
+        check_size(self.options, image_size)
+        before, self.grid = self.grid, _grid(self.options, image_size)
+        self.image_size, self.tokens = image_size, self.grid[0] * self.grid[1]
+        if self.options.positions is Positions.learnable:
+            resampled = resample_abs_pos_embed(self.positions.detach(), self.grid, before, self.prefix)
+            self.positions = nn.Parameter(resampled, requires_grad=self.positions.requires_grad)
+        elif self.options.positions is Positions.sine:
+            self.positions = sine_positions(self.prefix + self.tokens, self.width).to(self.positions)
+
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Recompute whole blocks."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool) -> dict[str, Any]:
+        """Stem, then the blocks, then the final norm with the last of them."""
+        blocks = [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^(?:tokenizer|positions|class_token)", "blocks": r"^blocks\.(\d+)" if coarse else blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """None: the published recipes decay positions and class token."""
+        return set()
+
+
+def check_size(model: CompactConfig, image_size: tuple[int, int]) -> None:
+    """Raise UserError unless images of so many rows and columns make whole tokens."""
+    try:
+        for pixels in image_size:
+            model.check_image_size(pixels)
+    except ConfigError as error:
+        raise UserError(f"img_size={error.got}: {error.want}") from error
+
+
+def _grid(model: CompactConfig, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of tokens."""
+    rows, columns = image_size
+    return model.side(rows), model.side(columns)
+
+
+@torch.fx.wrap  # a shape that FX traces is not yet a number to compare
+def _check_size(images: Float[Tensor, "b c y x"], wanted: tuple[int, int]) -> None:
+    rows, columns = images.shape[-2:]
+    if (rows, columns) != wanted:
+        raise ValueError(
+            f"images of {rows}x{columns}: the model was built for {wanted[0]}x{wanted[1]}; "
+            f"call set_input_size(({rows}, {columns})) or build it with img_size=({rows}, {columns})"
+        )
 
 
 def sine_positions(count: int, width: int) -> Float[Tensor, "1 n d"]:

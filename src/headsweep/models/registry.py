@@ -1,39 +1,53 @@
 """The published architectures under timm's `create_model`.
 
-`cct_7_3x1_32` and its kin have CCT's own head (seqpool, K=1); `_sine` swaps the learnable positions for fixed ones.
+`cct_7_3x1_32` and its kin have CCT's own head (seqpool, K=1), `vit_*` a class token, and `cvt_*` ViT-Lite's patches
+under CCT's head; `_sine` swaps the learnable positions for fixed ones.
 `ga8_cct_7_3x1_32` has eight `ga` heads and `ga1_cct_7_3x1_32` one: the number is the true head count, whereas in the
 SeqAttention authors' code every such name builds eight.
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import generate_default_cfgs, register_model, resolve_pretrained_cfg
+from timm.layers import to_2tuple
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from torch import nn
 
-from headsweep.config import ModelConfig, Positions
+from headsweep.config import Block, CompactConfig, Positions, Tokenizer
 from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
-from headsweep.models.cct import CCT
 from headsweep.models.classifier import Classifier
+from headsweep.models.compact import CompactTransformer, check_size
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 HEAD_COUNTS = (1, 2, 4, 8)
 
 
-def _cct(name: str, width: int, depth: int, attention_heads: int, mlp_ratio: float) -> ModelConfig:
-    """The architecture behind a name like cct_<depth>_<kernel>x<layers>."""
-    kernel, layers = map(int, name.rpartition("_")[2].split("x"))
-    return ModelConfig(
+def _compact(
+    name: str, tokenizer: Tokenizer, kernel: int, layers: int, block: Block = Block.stream_norm
+) -> CompactConfig:
+    """The architecture behind a name like cct_<depth>_... or vit_<depth>_<patch>."""
+    depth = int(name.split("_")[1])
+    width, attention_heads, mlp_ratio = SIZES[depth]
+    return CompactConfig(
+        family="compact",
         name=name,
+        checkpoint=None,
+        checkpoint_digest=None,
         width=width,
         depth=depth,
         attention_heads=attention_heads,
         mlp_ratio=mlp_ratio,
+        tokenizer=tokenizer,
         tokenizer_kernel=kernel,
         tokenizer_layers=layers,
+        block=block,
         positions=Positions.learnable,
         dropout=0.0,
         attention_dropout=0.1,
@@ -41,18 +55,21 @@ def _cct(name: str, width: int, depth: int, attention_heads: int, mlp_ratio: flo
     )
 
 
-# arXiv 2104.05704, Table 1 and the authors' code; the same numbers as conf/model/*.yaml (a test compares them).
-ARCHITECTURES: dict[str, ModelConfig] = {
+# arXiv 2104.05704, Table 1 and the authors' code: depth -> width, attention heads, MLP ratio.
+SIZES = {2: (128, 2, 1.0), 4: (128, 2, 1.0), 6: (256, 4, 2.0), 7: (256, 4, 2.0), 14: (384, 6, 3.0)}
+# The same numbers as conf/model/*.yaml (a test compares them).
+ARCHITECTURES: dict[str, CompactConfig] = {
     model.name: model
     for model in (
-        _cct("cct_2_3x2", 128, 2, 2, 1.0),
-        _cct("cct_4_3x2", 128, 4, 2, 1.0),
-        _cct("cct_6_3x1", 256, 6, 4, 2.0),
-        _cct("cct_6_3x2", 256, 6, 4, 2.0),
-        _cct("cct_7_3x1", 256, 7, 4, 2.0),
-        _cct("cct_7_3x2", 256, 7, 4, 2.0),
-        _cct("cct_7_7x2", 256, 7, 4, 2.0),
-        _cct("cct_14_7x2", 384, 14, 6, 3.0),
+        *(_compact(f"vit_{depth}_4", Tokenizer.patch, 4, 1) for depth in (2, 4, 6, 7)),
+        _compact("cct_2_3x2", Tokenizer.convolution, 3, 2),
+        _compact("cct_4_3x2", Tokenizer.convolution, 3, 2),
+        _compact("cct_6_3x1", Tokenizer.convolution, 3, 1),
+        _compact("cct_6_3x2", Tokenizer.convolution, 3, 2),
+        _compact("cct_7_3x1", Tokenizer.convolution, 3, 1, Block.pre_norm),  # the SeqAttention paper's backbone
+        _compact("cct_7_3x2", Tokenizer.convolution, 3, 2),
+        _compact("cct_7_7x2", Tokenizer.convolution, 7, 2),
+        _compact("cct_14_7x2", Tokenizer.convolution, 7, 2),
     )
 }
 
@@ -61,24 +78,27 @@ ARCHITECTURES: dict[str, ModelConfig] = {
 class Entry:
     """What a name stands for; `heads` is fixed by names that say a number."""
 
-    model: ModelConfig
+    model: CompactConfig
     image_size: int
     num_classes: int
-    head: str = "seqpool"
+    head: str
     heads: int | None = None
 
 
 def _entries() -> dict[str, Entry]:
-    published = {f"{name}_32": (name, 32, 10) for name in ARCHITECTURES if "_3x" in name}
-    published["cct_7_7x2_224"] = ("cct_7_7x2", 224, 102)
-    published["cct_14_7x2_224"] = ("cct_14_7x2", 224, 1000)
-    published["cct_14_7x2_384"] = ("cct_14_7x2", 384, 1000)
+    """Published name -> entry; CVT is ViT-Lite's backbone under sequence pooling."""
+    published = {f"{name}_32": (name, 32, 10, "seqpool") for name in ARCHITECTURES if "_3x" in name}
+    published |= {f"vit_{depth}_4_32": (f"vit_{depth}_4", 32, 10, "cls") for depth in (2, 4, 6, 7)}
+    published |= {f"cvt_{depth}_4_32": (f"vit_{depth}_4", 32, 10, "seqpool") for depth in (2, 4, 6, 7)}
+    published["cct_7_7x2_224"] = ("cct_7_7x2", 224, 102, "seqpool")
+    published["cct_14_7x2_224"] = ("cct_14_7x2", 224, 1000, "seqpool")
+    published["cct_14_7x2_384"] = ("cct_14_7x2", 384, 1000, "seqpool")
     entries = {}
-    for name, (architecture, image_size, num_classes) in published.items():
+    for name, (architecture, image_size, num_classes, head) in published.items():
         model = ARCHITECTURES[architecture]
-        entries[name] = Entry(model, image_size, num_classes)
+        entries[name] = Entry(model, image_size, num_classes, head)
         sine = dataclasses.replace(model, positions=Positions.sine)
-        entries[f"{name}_sine"] = Entry(sine, image_size, num_classes)
+        entries[f"{name}_sine"] = Entry(sine, image_size, num_classes, head)
     for head in HEADS:
         for heads in HEAD_COUNTS:
             entries[f"{head}{heads}_cct_7_3x1_32"] = Entry(ARCHITECTURES["cct_7_3x1"], 32, 10, head, heads)
@@ -108,71 +128,122 @@ def _input(entry: Entry) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs({name: _input(entry) for name, entry in ENTRIES.items()})
 
 
-def create(
+def create(name: str, *, pretrained: bool = False, out_indices: Any = None, **keywords: Any) -> nn.Module:
+    """The model of that name; parameters are drawn from torch's global generator, as timm's are.
+
+    Args:
+        name: a key of ENTRIES.
+        pretrained: load the weights that `pretrained_cfg_overlay={"file": FILE}` names; none are hosted.
+        out_indices: with `features_only`, which blocks' features: the last so many (3 by default), or their numbers.
+        **keywords: those of `build`, of its head (`gram_dim` of `ga`), and timm's own, e.g. `features_only`.
+
+    Raises:
+        UserError: a keyword or its value cannot be used, or there are no weights to load.
+    """
+    if pretrained and not _weights(name, keywords):
+        raise UserError(f"{name}: no pretrained weights are hosted; pass checkpoint_path=FILE to load your own")
+    last = min(3, ENTRIES[name].model.depth)
+    features = {"feature_cls": "getter", "out_indices": last if out_indices is None else out_indices}
+    return build_model_with_cfg(functools.partial(build, name), name, pretrained, feature_cfg=features, **keywords)
+
+
+def _weights(name: str, keywords: dict[str, Any]) -> Any:
+    described = resolve_pretrained_cfg(name, keywords.get("pretrained_cfg"), keywords.get("pretrained_cfg_overlay"))
+    return described.has_weights or described.state_dict
+
+
+def build(
     name: str,
     *,
-    pretrained: bool = False,
-    pretrained_cfg: Any = None,
-    pretrained_cfg_overlay: dict[str, Any] | None = None,
-    cache_dir: str | None = None,
     num_classes: int | None = None,
     img_size: int | tuple[int, int] | None = None,
     in_chans: int = 3,
     heads: int | None = None,
     positions: str | Positions | None = None,
+    block: str | Block | None = None,
     drop_rate: float | None = None,
     attn_drop_rate: float | None = None,
     drop_path_rate: float | None = None,
+    global_pool: str | None = None,
     **options: Any,
 ) -> Classifier:
-    """The model of that name; parameters are drawn from torch's global generator, as timm's are.
+    """The model of that name, without timm's description of it.
 
     Args:
         name: a key of ENTRIES.
-        pretrained: not available, since no weights are hosted; `cache_dir` is accepted and has nothing to hold.
-        pretrained_cfg: replaces timm's description of the input, `pretrained_cfg_overlay` parts of it.
-        num_classes: C; the published number by default.
+        num_classes: C; the published number by default, 0 for none.
         img_size: side of the images in pixels, or (rows, columns).
         in_chans: channels of the images.
         heads: K, where the name does not say it.
         positions: learnable, sine or none.
+        block: pre_norm or stream_norm; the code that published the name decides by default.
         drop_rate: dropout on tokens and projections; the published rate by default, as the next two.
         attn_drop_rate: dropout on attention weights.
         drop_path_rate: stochastic depth of the last block.
-        **options: the head's own, e.g. `gram_dim` of `ga`.
+        global_pool: "" with `num_classes=0` leaves the head out; nothing else, since the head pools.
+        **options: the head's own.
     """
-    if pretrained:
-        raise UserError(f"{name}: no pretrained weights are hosted; pass checkpoint_path=FILE to load your own")
     entry = ENTRIES[name]
+    _check_options(name, entry.head, options)
     if entry.heads is not None and heads not in (None, entry.heads):
         raise UserError(f"{name}: heads={heads} contradicts the name, which says {entry.heads}")
     changes: dict[str, Any] = {
-        "positions": None if positions is None else Positions(positions),
+        "positions": _one_of(Positions, name, "positions", positions),
+        "block": _one_of(Block, name, "block", block),
         "dropout": drop_rate,
         "attention_dropout": attn_drop_rate,
         "drop_path": drop_path_rate,
     }
     model = dataclasses.replace(entry.model, **{k: v for k, v in changes.items() if v is not None})
+    size = to_2tuple(entry.image_size if img_size is None else img_size)
+    check_size(model, size)
+    backbone = CompactTransformer(model, size, in_chans, HEADS[entry.head].class_token)
     head = build_head(
         entry.head,
         width=model.width,
+        tokens=backbone.tokens,
         num_classes=entry.num_classes if num_classes is None else num_classes,
         heads=next(count for count in (heads, entry.heads, 1) if count is not None),
         **options,
     )
-    described = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
-    image_size = entry.image_size if img_size is None else img_size
-    return Classifier(CCT(model, image_size, in_chans), head, described)
+    classifier = Classifier(backbone, head)
+    if global_pool is not None:
+        classifier.reset_classifier(head.num_classes, global_pool)
+    return classifier
 
 
-def _entrypoint(name: str) -> Callable[..., Classifier]:
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    """Names of its keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _check_options(name: str, head: str, options: dict[str, Any]) -> None:
+    """Raise UserError if the head does not know one of these."""
+    own = _keywords(HEADS[head].__init__)
+    unknown = sorted(options.keys() - own)
+    if unknown:
+        known = ", ".join(sorted(_keywords(build) | own))
+        raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone know {known}")
+
+
+def _one_of(kind: type[Enum], name: str, key: str, value: str | Enum | None) -> Enum | None:
+    """The member of that value."""
+    try:
+        return None if value is None else kind(value)
+    except ValueError as error:
+        known = " or ".join(str(member.value) for member in kind)
+        raise UserError(f"{name}: {key}={value}: want {known}") from error
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
     """A function of that name, as timm's registry wants it."""
 
-    def build(pretrained: bool = False, **keywords: Any) -> Classifier:
+    def entrypoint(pretrained: bool = False, **keywords: Any) -> nn.Module:
         return create(name, pretrained=pretrained, **keywords)
 
-    build.__name__ = build.__qualname__ = name
-    return build
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    return entrypoint
 
 
 for _name in ENTRIES:

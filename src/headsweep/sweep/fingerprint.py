@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -13,7 +13,7 @@ from headsweep.config import NOT_IDENTITY, RunConfig
 
 def identity(run: RunConfig) -> dict[str, Any]:
     """Dotted key -> plain value, of every key that a run's numbers depend on."""
-    return {key: value for key, value in _flatten(asdict(run)) if not _excluded(key)}
+    return {key: value for key, value in _flatten(run) if not _excluded(key)}
 
 
 def fingerprint(run: RunConfig) -> str:
@@ -34,11 +34,14 @@ def _excluded(key: str) -> bool:
     return key in NOT_IDENTITY or key.split(".", 1)[0] in NOT_IDENTITY
 
 
-def _flatten(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flatten(section: Any, prefix: str = "") -> list[tuple[str, Any]]:
     pairs = []
-    for key, value in content.items():
-        if isinstance(value, dict):
-            pairs += _flatten(value, f"{prefix}{key}.")
+    for field in fields(section):
+        value, key = getattr(section, field.name), prefix + field.name
+        if is_dataclass(value):
+            pairs += _flatten(value, f"{key}.")
+        elif isinstance(value, dict):  # one value, however many keywords it holds
+            pairs.append((key, json.dumps(value, sort_keys=True)))
         else:
-            pairs.append((prefix + key, value.value if isinstance(value, Enum) else value))
+            pairs.append((key, value.value if isinstance(value, Enum) else value))
     return pairs

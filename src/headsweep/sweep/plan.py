@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from headsweep.config import DatasetConfig, RunConfig, parse
+from headsweep.config import DatasetConfig, ModelConfig, RunConfig, parse
 from headsweep.data import locate
-from headsweep.errors import UserError
+from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
 from headsweep.tracking import durable
@@ -71,14 +71,14 @@ def make_plan(configs: Sequence[RunConfig]) -> Plan:
     """Look at the data of every run, name the runs and find in what they differ; nothing is written.
 
     Raises:
-        UserError: the data of a run is absent, or is not what the configuration says.
+        UserError: the data or the checkpoint of a run is absent, or the data is not what the configuration says.
     """
     output = Path(configs[0].paths.output)
     located: list[tuple[DatasetConfig, DatasetConfig]] = []
     planned: dict[str, PlannedRun] = {}
     cells = []
     for config in configs:
-        run = replace(config, dataset=_locate(config.dataset, located))
+        run = replace(config, dataset=_locate(config.dataset, located), model=_with_digest(config.model))
         cells.append(fingerprint(run))
         planned.setdefault(cells[-1], PlannedRun(run, cells[-1], RunFolder(output / "runs" / cells[-1])))
     runs = tuple(planned.values())
@@ -123,6 +123,17 @@ def _locate(dataset: DatasetConfig, known: list[tuple[DatasetConfig, DatasetConf
             return resolved
     known.append((dataset, locate.resolve(dataset)))
     return known[-1][1]
+
+
+def _with_digest(model: ModelConfig) -> ModelConfig:
+    """The model with its checkpoint's content as part of its identity; where the file lies is none."""
+    if model.checkpoint is None:
+        return model
+    try:
+        digest = hashlib.sha256(Path(model.checkpoint).read_bytes())
+    except OSError as error:
+        raise ConfigError("model.checkpoint", model.checkpoint, f"cannot be read: {error.strerror or error}") from error
+    return replace(model, checkpoint_digest=digest.hexdigest())
 
 
 def _axes(runs: Sequence[PlannedRun]) -> tuple[str, ...]:

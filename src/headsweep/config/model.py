@@ -1,0 +1,131 @@
+"""The backbones' options, one dataclass a family.
+
+To add a size: a YAML in `conf/model/`, a row in `headsweep/models/registry.py`. To add a family: a dataclass and an
+entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/models/build.py`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from headsweep.config.checks import at_least, fraction
+from headsweep.errors import ConfigError
+
+
+class Positions(Enum):
+    """Positional embedding of the tokens (CCT paper, section 3.2)."""
+
+    learnable = "learnable"
+    sine = "sine"
+    none = "none"
+
+
+class Tokenizer(Enum):
+    """How an image becomes tokens (CCT paper, section 3.2)."""
+
+    convolution = "convolution"  # CCT: convolution, ReLU and max-pooling, without bias
+    patch = "patch"  # ViT-Lite and CVT: one convolution whose stride is its kernel, with bias
+
+
+class Block(Enum):
+    """Where an encoder block normalises; both have as many parameters."""
+
+    pre_norm = "pre_norm"  # the SeqAttention paper's code: x + attention(norm x), then x + mlp(norm x)
+    stream_norm = "stream_norm"  # the CCT authors' code: x = norm(x + attention(norm x)), then x + mlp(x)
+
+
+@dataclass
+class ModelConfig:
+    """What every backbone has; the rest is added by its family's subclass."""
+
+    family: str
+    name: str
+    checkpoint: str | None  # file of weights to start from: ours, the published ones, or timm's
+    checkpoint_digest: str | None  # filled in when a run is planned: SHA-256 of that file
+
+
+@dataclass
+class CompactConfig(ModelConfig):
+    """ViT-Lite, CVT and CCT (arXiv 2104.05704, section 3); `cls` on ViT-Lite is ViT-Lite, `seqpool` on it CVT."""
+
+    width: int  # D, the embedding dimension of a token
+    depth: int  # number of transformer blocks
+    attention_heads: int  # self-attention heads of a block; must divide width
+    mlp_ratio: float  # hidden width of a block's MLP over D
+    tokenizer: Tokenizer
+    tokenizer_kernel: int  # side of the tokenizer's convolutions
+    tokenizer_layers: int  # number of layers; each one of `convolution` halves the grid
+    block: Block
+    positions: Positions
+    dropout: float  # on tokens and projections
+    attention_dropout: float  # on attention weights
+    drop_path: float  # stochastic depth of the last block; linear from 0
+
+    def __post_init__(self) -> None:
+        for key in ("width", "depth", "attention_heads", "tokenizer_kernel", "tokenizer_layers"):
+            at_least(f"model.{key}", getattr(self, key), 1)
+        for key in ("dropout", "attention_dropout", "drop_path"):
+            fraction(f"model.{key}", getattr(self, key))
+        if int(self.width * self.mlp_ratio) < 1:
+            raise ConfigError("model.mlp_ratio", self.mlp_ratio, "leaves the MLP no hidden width; want more")
+        if self.width % self.attention_heads:
+            raise ConfigError("model.attention_heads", self.attention_heads, f"must divide model.width={self.width}")
+        if self.tokenizer is Tokenizer.patch and self.tokenizer_layers != 1:
+            raise ConfigError("model.tokenizer_layers", self.tokenizer_layers, "want 1 with model.tokenizer=patch")
+
+    def side(self, pixels: int) -> int:
+        """Tokens along a side of that many pixels; 0 or less where the image is too small."""
+        if self.tokenizer is Tokenizer.patch:
+            return pixels // self.tokenizer_kernel
+        for _ in range(self.tokenizer_layers):
+            pixels = (pixels + 2 * self.padding - self.tokenizer_kernel) // self.stride + 1
+            pixels = (pixels + 2 - 3) // 2 + 1
+        return pixels
+
+    @property
+    def stride(self) -> int:
+        """Of the tokenizer's convolutions, as in the published models."""
+        return self.tokenizer_kernel if self.tokenizer is Tokenizer.patch else max(1, self.tokenizer_kernel // 2 - 1)
+
+    @property
+    def padding(self) -> int:
+        """Of the tokenizer's convolutions, as in the published models."""
+        return 0 if self.tokenizer is Tokenizer.patch else max(1, self.tokenizer_kernel // 2)
+
+    def check_image_size(self, pixels: int) -> None:
+        """Raise ConfigError unless images of that side make whole tokens."""
+        if self.side(pixels) < 1:
+            raise ConfigError("dataset.image_size", pixels, "is too small for this tokenizer")
+        if self.tokenizer is Tokenizer.patch and pixels % self.tokenizer_kernel:
+            raise ConfigError(
+                "dataset.image_size", pixels, f"want a multiple of model.tokenizer_kernel={self.tokenizer_kernel}"
+            )
+
+
+# Keywords of timm.create_model that other keys decide, and those keys.
+_DECIDED_ELSEWHERE = {
+    "num_classes": "dataset.num_classes",
+    "in_chans": "dataset.channels",
+    "img_size": "dataset.image_size",
+    "global_pool": "head",
+    "features_only": "head",
+    "pretrained": "model.checkpoint",
+    "checkpoint_path": "model.checkpoint",
+}
+
+
+@dataclass
+class TimmConfig(ModelConfig):
+    """Any backbone of timm, by its name there."""
+
+    small_stem: bool  # a ResNet's first layers as for 32x32 images: 3x3 convolution of stride 1, no pooling
+    options: dict[str, Any] | None  # passed to timm.create_model, e.g. {drop_path_rate: 0.1}
+
+    def __post_init__(self) -> None:
+        for option, got in (self.options or {}).items():
+            if option in _DECIDED_ELSEWHERE:
+                key = _DECIDED_ELSEWHERE[option]
+                raise ConfigError(f"model.options.{option}", got, f"is decided by {key}; leave it out")
+
+
+MODELS: dict[str, type[ModelConfig]] = {"compact": CompactConfig, "timm": TimmConfig}

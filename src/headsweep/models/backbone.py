@@ -1,0 +1,93 @@
+"""The one interface of every backbone: images become tokens.
+
+Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch tokens, d width.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Backbone(nn.Module, ABC):
+    """Images to normalised tokens, the class token first where there is one.
+
+    Args:
+        width: D, the width of a token.
+        tokens: N, patch tokens of an image of the size that the model is built for.
+        prefix: tokens before the patch tokens (class token, registers).
+        channels: of the images.
+    """
+
+    def __init__(self, width: int, tokens: int, prefix: int, channels: int) -> None:
+        super().__init__()
+        self.width, self.tokens, self.prefix, self.channels = width, tokens, prefix, channels
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Tokens after the final norm."""
+
+    @abstractmethod
+    def forward_intermediates(
+        self,
+        images: Float[Tensor, "b c y x"],
+        indices: int | list[int] | tuple[int, ...] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The tokens after the final norm and a list of features on the way, as timm's VisionTransformer gives them.
+
+        Args:
+            images: as for `forward`.
+            indices: the last so many, those numbers, or all.
+            return_prefix_tokens: pair each feature with its prefix tokens.
+            norm: apply the final norm to each feature.
+            stop_early: compute no further than the last feature.
+            output_fmt: NCHW, or NLC where tokens make the features.
+            intermediates_only: the list alone.
+        """
+
+    @abstractmethod
+    def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
+        """Drop what comes after the last of these features; their numbers, counted from the first."""
+
+    @abstractmethod
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Module, channels and stride of every feature, as timm describes them."""
+
+    @abstractmethod
+    def set_input_size(self, image_size: tuple[int, int]) -> None:
+        """Be ready for images of so many rows and columns; learnable positions are resampled.
+
+        Raises:
+            UserError: it cannot take such images.
+        """
+
+    @abstractmethod
+    def set_grad_checkpointing(self, enable: bool) -> None:
+        """Recompute blocks in the backward pass instead of keeping their activations."""
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool) -> dict[str, Any]:
+        """Parameter groups by depth, as regular expressions over the backbone's own names."""
+
+    @abstractmethod
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that never decay, beside the one-dimensional ones."""
+
+
+def one_level_down(patterns: Any, name: str) -> Any:
+    """Regular expressions of timm over a module's names, for the names of a module that holds it as `name`."""
+    if isinstance(patterns, str):
+        unanchored = re.sub(r"(?<!\[)\^", "", patterns)
+        return rf"^{name}\.(?:{unanchored})"
+    if isinstance(patterns, (dict, list, tuple)):
+        items = patterns.items() if isinstance(patterns, dict) else enumerate(patterns)
+        moved = {key: one_level_down(value, name) for key, value in items}
+        return moved if isinstance(patterns, dict) else type(patterns)(moved.values())
+    return patterns

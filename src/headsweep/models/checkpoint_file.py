@@ -1,0 +1,67 @@
+"""Reading files of weights from anywhere, without ever executing what is in them."""
+
+import argparse
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from timm.models import clean_state_dict
+from torch import Tensor
+
+from headsweep.errors import UserError
+
+# Where the weights lie in a training checkpoint, the averaged ones first: ours, timm's and SeqAttention's names.
+CONTAINERS = ("average", "state_dict_ema", "model_ema", "state_dict", "model")
+
+
+def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """The state dict in a file of ours, of timm, or of a published code, on the CPU.
+
+    The averaged weights are taken where a file keeps them. Prefixes of DDP and torch.compile are removed.
+
+    Args:
+        path: a file of torch.save or of safetensors.
+        digest: SHA-256 that the file must have.
+
+    Raises:
+        UserError: the file cannot be read, is another one, is damaged, holds more than data, or no state dict; the
+            message is to follow the path.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise UserError("is empty; want a file of weights")
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        raise UserError("has changed since the run was planned; give the command again to plan with the new file")
+    return _state_dict(_parse(content, path.suffix == ".safetensors"))
+
+
+def _parse(content: bytes, safe: bool) -> Any:
+    """Tensors and plain data only: whatever else a pickle asks for is refused before it is made."""
+    try:
+        if safe:
+            return safetensors.torch.load(content)
+        # timm's training script keeps its arguments in the file.
+        with torch.serialization.safe_globals([argparse.Namespace]), torch.device("cpu"):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "global" in str(error):
+            raise UserError("holds more than weights, which could run code; refused") from error
+        raise UserError("is no file of weights, or a damaged one") from error
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        raise UserError("is no file of weights, or a damaged one") from error
+
+
+def _state_dict(content: Any) -> dict[str, Tensor]:
+    """The state dict in what a file holds."""
+    if isinstance(content, dict):
+        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"holds no state dict; want names and tensors, bare or under {', '.join(CONTAINERS)}")
+    return clean_state_dict(content)

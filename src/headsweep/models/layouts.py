@@ -1,0 +1,186 @@
+"""How the authors' codes name what our models hold: one table, read in both directions.
+
+Two codes published CCT models: SeqAttention's (pre_norm blocks, several heads) and the CCT authors' (stream_norm
+blocks; CCT, CVT and ViT-Lite). Both have the same module tree, `tokenizer` and `classifier`, and name the parts of a
+block differently. What is stacked over branches here is a list of modules there.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from headsweep.config import Block
+from headsweep.heads import HEADS, Head
+from headsweep.models.compact import CompactTransformer
+
+POSITIONS = "classifier.positional_emb"
+UNUSED_CLASSIFIER = "classifier.fc"  # of the models with several heads: built there, never called
+
+# Our module or parameter -> theirs.
+_BACKBONE = {
+    "positions": POSITIONS,
+    "class_token": "classifier.class_emb",
+    "norm": "classifier.norm",
+}
+_BLOCKS = {
+    Block.pre_norm: {
+        "norm1": "norm1",
+        "attention.qkv": "attn.qkv",
+        "attention.proj": "attn.proj",
+        "norm2": "norm2",
+        "mlp.0": "mlp.linear1",
+        "mlp.3": "mlp.linear2",
+    },
+    Block.stream_norm: {
+        "norm1": "pre_norm",
+        "attention.qkv": "self_attn.qkv",
+        "attention.proj": "self_attn.proj",
+        "norm2": "norm1",
+        "mlp.0": "linear1",
+        "mlp.3": "linear2",
+    },
+}
+_CLASS_ATTENTION = {
+    "norm1": "norm1",
+    "qkv": "attn.q.weight attn.k.weight attn.v.weight",  # three of theirs, one after the other in ours
+    "proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "gamma_1": "gamma_1",
+    "gamma_2": "gamma_2",
+}
+_GRAM_QUERY = {
+    "query.contraction": "gram_contraction.*.1",
+    "query.contraction_norm": "gram_contraction.*.2",
+    "query.embedding": "gram_embedding.*.0",
+    "query.embedding_norm": "gram_embedding.*.1",
+}
+
+
+def _in_each_branch(modules: str) -> dict[str, str]:
+    """The class-attention blocks in a list of modules of that name."""
+    return {
+        f"attention.{ours}": " ".join(f"{modules}.*.{name}" for name in theirs.split())
+        for ours, theirs in _CLASS_ATTENTION.items()
+    }
+
+
+# Head -> where its modules lie and what they are called there; * is the number of the branch.
+_HEADS: dict[str, tuple[str, dict[str, str]]] = {
+    "cls": ("classifier", {"classifier": "fc"}),
+    "seqpool": ("classifier", {"pooling.score": "attention_pool", "classifier": "fc"}),
+    "se": ("classifier", {"pooling.fc1": "se_like_pool.se.0", "pooling.fc2": "se_like_pool.se.2", "classifier": "fc"}),
+    "at": (
+        "classifier.no_gram_attn_head",
+        {"query": "fc.0", **_in_each_branch("attention"), "classifier": "final_fc.*"},
+    ),
+    "sg": ("classifier.simgram", {**_GRAM_QUERY, "classifier": "fc.*"}),
+    "ga": (
+        "classifier.gramian_attn_head",
+        {**_GRAM_QUERY, **_in_each_branch("gram_attention"), "classifier": "fc.*"},
+    ),
+    "seqattn": (
+        "classifier.seq_attn_head",
+        {"query.score": "fc_in.*", **_in_each_branch("gram_attention"), "classifier": "final_fc.*"},
+    ),
+}
+# A name that starts so is in the files of that head alone.
+_MARKS = {
+    "cls": "classifier.class_emb",
+    "seqpool": "classifier.attention_pool.",
+    "se": "classifier.se_like_pool.",
+} | {name: f"{place}." for name, (place, _) in _HEADS.items() if place != "classifier"}
+_PUBLISHED_WITH = {
+    Block.pre_norm: ("seqpool", "se", "at", "sg", "ga", "seqattn"),
+    Block.stream_norm: ("seqpool", "cls"),
+}
+
+
+def head_name(head: Head) -> str:
+    """What the head is called in configurations."""
+    return next(name for name, kind in HEADS.items() if type(head) is kind)
+
+
+def was_published(head: str, heads: int, block: Block) -> bool:
+    """Whether one of the two codes can hold that head, so many times, on such blocks."""
+    return head in _PUBLISHED_WITH[block] and (heads == 1 or has_branches(head))
+
+
+def has_branches(head: str) -> bool:
+    """Whether the published head has a list of classifiers rather than one."""
+    return "*" in _HEADS[head][1]["classifier"]
+
+
+def block_in(names: Mapping[str, object]) -> Block | None:
+    """The kind of the blocks in a published file; None if it is none."""
+    for kind, parts in _BLOCKS.items():
+        if f"classifier.blocks.0.{parts['attention.qkv']}.weight" in names:
+            return kind
+    return None
+
+
+def head_in(names: Mapping[str, object]) -> tuple[str, int] | None:
+    """The head in a published file and how many of it; None if no head is known there."""
+    for head, mark in _MARKS.items():
+        if any(name.startswith(mark) for name in names):
+            return head, max(1, len(list(_matching(classifier_names(head), names))))
+    return None
+
+
+def classifier_names(head: str) -> str:
+    """The published classifier's module; * is the number of the branch."""
+    place, parts = _HEADS[head]
+    return f"{place}.{parts['classifier']}"
+
+
+def _matching(module: str, names: Mapping[str, object]) -> Iterator[str]:
+    pattern = re.compile(re.escape(f"{module}.weight").replace(r"\*", r"\d+"))
+    return (name for name in names if pattern.fullmatch(name))
+
+
+def published_views(
+    backbone: CompactTransformer, head: Head, block: Block, state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Each tensor of a published state dict: its name there, our name, and the part of our `state` that it is.
+
+    Args:
+        backbone: whose tensors are in `state`.
+        head: likewise; a head that was published.
+        block: whose names are wanted.
+        state: a state dict of the model; what is written into a view is written into it.
+    """
+    for ours, theirs in _modules(backbone, head, block).items():
+        for name, tensor in state.items():
+            if name == ours or name.startswith(f"{ours}."):
+                suffix = name.removeprefix(ours)
+                views = _of_branches(theirs, tensor) if name.startswith("head.") else [(theirs, tensor)]
+                yield from ((published + suffix, name, view) for published, view in views)
+
+
+def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str, str]:
+    """Our modules and parameters and theirs, with blocks and layers numbered."""
+    numbered = {f"backbone.{ours}": theirs for ours, theirs in _BACKBONE.items()}
+    for i in range(len(backbone.tokenizer.layers)):
+        numbered[f"backbone.tokenizer.layers.{i}.0"] = f"tokenizer.conv_layers.{i}.0"
+    for i in range(len(backbone.blocks)):
+        for ours, theirs in _BLOCKS[block].items():
+            numbered[f"backbone.blocks.{i}.{ours}"] = f"classifier.blocks.{i}.{theirs}"
+    place, parts = _HEADS[head_name(head)]
+    for ours, theirs in parts.items():
+        numbered[f"head.{ours}"] = " ".join(f"{place}.{name}" for name in theirs.split())
+    return numbered
+
+
+def _of_branches(theirs: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What is stacked, branch after branch and, of query, key and value, part after part."""
+    for k, branch in enumerate(tensor):
+        parts = theirs.replace("*", str(k)).split()
+        for name, part in zip(parts, branch.chunk(len(parts)), strict=True):
+            yield name, _as_convolution(part) if part.ndim == 3 else part
+
+
+def _as_convolution(grouped: Tensor) -> Tensor:
+    """A grouped linear layer (groups, out, in) in the shape of a 1x1 convolution."""
+    return grouped.flatten(0, 1)[:, :, None, None]

@@ -1,0 +1,324 @@
+"""State dicts of other layouts become ours, and ours become published ones.
+
+Read: our own, with other image sizes and class counts; SeqAttention's and the CCT authors' (see
+`headsweep.models.layouts`); timm's own for a backbone of timm. Written: the two published ones.
+
+Legend: s and t positions of the file and of the model, prefix ones included, d width.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from headsweep.config import Block, Positions
+from headsweep.errors import UserError
+from headsweep.heads import Head
+from headsweep.models.backbone import Backbone
+from headsweep.models.compact import Block as EncoderBlock
+from headsweep.models.compact import CompactTransformer, sine_positions
+from headsweep.models.layouts import (
+    POSITIONS,
+    UNUSED_CLASSIFIER,
+    block_in,
+    classifier_names,
+    has_branches,
+    head_in,
+    head_name,
+    published_views,
+    was_published,
+)
+from headsweep.models.timm_backbone import TimmBackbone
+
+SHOWN = 3  # names that an error lists
+SINE_TOLERANCE = 1e-4  # their sine table is computed in float32: up to 3e-5 from ours
+SG_WITHOUT_ATTENTION = (
+    "SeqAttention's code runs its sg models without self-attention (docs/fidelity.md): weights that it trained give "
+    "other logits here"
+)
+_IN_TIMM = "backbone.model."
+
+# Every tensor that a file should hold: its name there, our name, the part of our state that it is.
+Views = Iterator[tuple[str, str, Tensor]]
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A state dict that is not of this model; torch's `load_state_dict` raises RuntimeError, and so this is one."""
+
+
+@dataclass
+class Fitted:
+    """A state dict of our layout, made of another."""
+
+    state: dict[str, Tensor]
+    block: Block | None = None  # the kind of the blocks that the file was trained with; None if it does not say
+    notes: list[str] = field(default_factory=list)  # what was changed on the way, a line each
+
+
+def fit(backbone: Backbone, head: Head, given: Mapping[str, Tensor]) -> Fitted:
+    """The given state dict in our layout and in the model's shapes; the model itself is not touched.
+
+    Positions of another image size are resized bilinearly, as the CCT authors do; classifiers for another number of
+    classes, and the head where the file is timm's, keep the model's present values.
+
+    Raises:
+        CheckpointError: the state dict is of no known layout, of another head, or does not fit.
+    """
+    with torch.device("cpu"):  # a model on the meta device is asked only whether it would fit
+        fitted = Fitted({name: _copy(tensor) for name, tensor in _state(backbone, head).items()})
+        rest = dict(given)
+        views, classes_axis = _views(backbone, head, rest, fitted)
+        _fill(views, rest, _Fitting(backbone, classes_axis, fitted.notes))
+        return fitted
+
+
+def count_classes(given: Mapping[str, Tensor]) -> int:
+    """Classes that a file of ours or of a published code has classifiers for.
+
+    Raises:
+        CheckpointError: it holds no classifier that is known.
+    """
+    ours = given.get("head.classifier.weight")
+    if ours is not None and ours.ndim == 3:
+        return ours.shape[1]
+    held = head_in(given)
+    theirs = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
+    if theirs is None:
+        raise CheckpointError(f"not weights of a known layout: it holds {_some(list(given))}")
+    return theirs.shape[0]
+
+
+def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
+    """Let the blocks normalise where the code that trained the weights does; what is to be said of it."""
+    if kind is None or not isinstance(backbone, CompactTransformer):
+        return []
+    changed = [block for block in _blocks(backbone) if block.kind is not kind]
+    for block in changed:
+        block.kind = kind
+    return [f"the model's blocks are now {kind.value}, as those of the file"] if changed else []
+
+
+def _blocks(backbone: CompactTransformer) -> list[EncoderBlock]:
+    return [block for block in backbone.blocks if isinstance(block, EncoderBlock)]
+
+
+def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
+    """The model's state dict as the code that published its head names it.
+
+    Raises:
+        UserError: no published code can hold this model.
+    """
+    if not isinstance(backbone, CompactTransformer):
+        raise UserError("format=upstream: no published code has a head on a backbone of timm; use --format headsweep")
+    name, block = head_name(head), _blocks(backbone)[0].kind
+    if not was_published(name, head.heads, block):
+        raise UserError(
+            f"format=upstream: no published code has heads={head.heads} of {name} on {block.value} blocks; "
+            "use --format headsweep"
+        )
+    state = {name: _copy(tensor) for name, tensor in _state(backbone, head).items()}
+    views = {theirs: view.clone() for theirs, _, view in published_views(backbone, head, block, state)}
+    return views | dict(_of_no_use_to_us(backbone, head, views))
+
+
+def _of_no_use_to_us(
+    backbone: CompactTransformer, head: Head, views: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """What their modules hold beside ours: counters of batches, the sine table, the unused classifier (zeros)."""
+    for name in views:
+        if name.endswith(".running_mean"):
+            yield name.replace("running_mean", "num_batches_tracked"), torch.tensor(0)
+    if backbone.options.positions is Positions.sine:
+        yield POSITIONS, _copy(backbone.positions)
+    if has_branches(head_name(head)):
+        yield f"{UNUSED_CLASSIFIER}.weight", torch.zeros(head.num_classes, head.width)
+        yield f"{UNUSED_CLASSIFIER}.bias", torch.zeros(head.num_classes)
+
+
+def _state(backbone: Backbone, head: Head) -> dict[str, Tensor]:
+    """The state dict of a `Classifier` of the two."""
+    parts = {"backbone": backbone, "head": head}
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU; of a tensor without values, zeros."""
+    if tensor.is_meta:
+        return torch.zeros(tensor.shape, dtype=tensor.dtype)
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> tuple[Views, int]:
+    """What to look for in a file of that layout, and the axis of the classes there; takes from it what has no use."""
+    if not fitted.state.keys().isdisjoint(rest):
+        _check_heads(head, rest)
+        _take_positions(backbone, rest, "backbone.positions", fitted.notes)
+        return ((name, name, tensor) for name, tensor in fitted.state.items()), 1
+    fitted.block = block_in(rest)
+    if isinstance(backbone, CompactTransformer) and fitted.block is not None:
+        _take_published_extras(backbone, head, rest, fitted)
+        return published_views(backbone, head, fitted.block, fitted.state), 0
+    if isinstance(backbone, TimmBackbone) and not backbone.model.state_dict().keys().isdisjoint(rest):
+        _take_timm_classifier(backbone, rest, fitted.notes)
+        inside = {name: tensor for name, tensor in fitted.state.items() if name.startswith(_IN_TIMM)}
+        return ((name.removeprefix(_IN_TIMM), name, tensor) for name, tensor in inside.items()), 0
+    raise CheckpointError(f"not weights of this model or of a known layout of it: it holds {_some(list(rest))}")
+
+
+def _check_heads(head: Head, rest: Mapping[str, Tensor]) -> None:
+    """A file of our own says how many heads it holds."""
+    classifier = rest.get("head.classifier.weight")
+    if classifier is not None and classifier.ndim == 3 and len(classifier) != head.heads:
+        raise CheckpointError(f"this file holds heads={len(classifier)}, the model heads={head.heads}")
+
+
+def _take_published_extras(backbone: CompactTransformer, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> None:
+    _check_published_head(head, rest)
+    _take_positions(backbone, rest, POSITIONS, fitted.notes)
+    name = head_name(head)
+    if has_branches(name) and _take(rest, lambda key: key.rpartition(".")[0] == UNUSED_CLASSIFIER):
+        fitted.notes.append(f"{UNUSED_CLASSIFIER} of the file is dropped: the published model never calls it")
+    if name == "sg":
+        fitted.notes.append(SG_WITHOUT_ATTENTION)
+    if not head.num_classes:
+        _take(rest, lambda key: key.startswith(classifier_names(name).split("*")[0]))
+        fitted.notes.append("the file's classifiers are dropped: the model has none")
+    _take(rest, lambda key: key.endswith(".num_batches_tracked"))
+
+
+def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
+    held, name = head_in(rest), head_name(head)
+    if held == (name, head.heads):
+        return
+    if held is None:
+        raise CheckpointError(f"this file holds no known head beside the blocks: {_some(list(rest))}")
+    kind, count = held
+    if not has_branches(kind):
+        raise CheckpointError(
+            f"this file holds one {kind} head, the model {head.heads} {name}: want head={kind} heads=1"
+        )
+    always_eight = " (upstream builds eight whatever the name says)" if count == 8 else ""
+    what = f"{count} heads" if kind == name else f"{count} {kind} heads"
+    raise CheckpointError(
+        f"this file holds {what}{always_eight}: use {kind}{count}_cct_7_3x1_32, in a run head={kind} heads={count}"
+    )
+
+
+def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor], notes: list[str]) -> None:
+    """Drop what the backbone without its classifier no longer has."""
+    described: Any = backbone.model.default_cfg
+    names = described.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    held = backbone.model.state_dict()
+    if _take(rest, lambda key: key not in held and key.startswith(tuple(f"{name}." for name in names))):
+        notes.append(f"the file's classifier ({', '.join(names)}) is dropped")
+    notes.append("the head starts anew: the file holds the backbone alone")
+
+
+def _take(rest: dict[str, Tensor], unwanted: Callable[[str], bool]) -> list[str]:
+    """Remove the names that are unwanted from the file, and return them."""
+    taken = [name for name in rest if unwanted(name)]
+    for name in taken:
+        del rest[name]
+    return taken
+
+
+def _take_positions(backbone: Backbone, rest: dict[str, Tensor], name: str, notes: list[str]) -> None:
+    """Compare positions that the model does not learn with what it has instead."""
+    if not isinstance(backbone, CompactTransformer):
+        return
+    held = rest.get(name)
+    if backbone.options.positions is Positions.learnable:
+        if held is None:
+            raise CheckpointError("the file holds no positions: want positions=none, or sine if it was trained so")
+        return
+    if held is None:
+        return
+    if backbone.options.positions is Positions.none:
+        raise CheckpointError("the file holds positions and the model none: want positions=learnable")
+    if not torch.allclose(held.float(), sine_positions(held.shape[1], held.shape[2]), atol=SINE_TOLERANCE):
+        raise CheckpointError("the file's positions are no sine table but learned: want positions=learnable")
+    del rest[name]
+    notes.append("the file's positions are the model's own sine table")
+
+
+@dataclass
+class _Fitting:
+    """Putting tensors of other shapes where there is a way to."""
+
+    backbone: Backbone
+    classes_axis: int
+    notes: list[str]
+
+    def put(self, ours: str, given: Tensor, view: Tensor) -> bool:
+        """Fill the view; False if the given tensor does not fit."""
+        if given.shape == view.shape:
+            view.copy_(given)
+        elif ours == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
+            return self._resize(given, view)
+        elif ours.startswith("head.classifier.") and self._differs_in_classes(given, view):
+            counts = given.shape[self.classes_axis], view.shape[self.classes_axis]
+            self._note(f"the classifiers start anew: {counts[0]} classes in the file, {counts[1]} in the model")
+        else:
+            return False
+        return True
+
+    def _resize(self, given: Tensor, view: Tensor) -> bool:
+        assert isinstance(self.backbone, CompactTransformer), "only it has positions"
+        rows, columns = self.backbone.grid
+        side = math.isqrt(max(0, given.shape[1] - self.backbone.prefix))
+        if side**2 != given.shape[1] - self.backbone.prefix or not side:
+            return False
+        view.copy_(resize_positions(given.float(), self.backbone.prefix, (rows, columns)))
+        self._note(f"positions resized bilinearly from {side}x{side} tokens to {rows}x{columns}")
+        return True
+
+    def _differs_in_classes(self, given: Tensor, view: Tensor) -> bool:
+        def others(tensor: Tensor) -> list[int]:
+            return [size for axis, size in enumerate(tensor.shape) if axis != self.classes_axis]
+
+        return given.ndim == view.ndim and others(given) == others(view)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def resize_positions(
+    positions: Float[Tensor, "1 s d"], prefix: int, grid: tuple[int, int]
+) -> Float[Tensor, "1 t d"]:
+    """Positions of a square grid for another grid, bilinearly, as the CCT authors' code does it; prefix ones stay."""
+    kept, patches = positions[:, :prefix], positions[:, prefix:]
+    side = math.isqrt(patches.shape[1])
+    image = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return torch.cat([kept, F.interpolate(image, grid, mode="bilinear").flatten(2).transpose(1, 2)], 1)
+
+
+def _fill(views: Views, rest: dict[str, Tensor], fitting: _Fitting) -> None:
+    """Fill our state through its views.
+
+    Raises:
+        CheckpointError: a tensor is absent, does not fit, or has no place.
+    """
+    missing, misfits = [], []
+    for name, ours, view in views:
+        given = rest.pop(name, None)
+        if given is None:
+            missing.append(name)
+        elif not fitting.put(ours, given, view):
+            misfits.append(f"{name} is {tuple(given.shape)} and the model's {tuple(view.shape)}")
+    complaints = [("lacks", missing), ("has no place for", list(rest)), ("does not fit:", misfits)]
+    subjects = {"lacks": "the file", "has no place for": "the model", "does not fit:": "the file"}
+    said = [f"{subjects[verb]} {verb} {_some(names)}" for verb, names in complaints if names]
+    if said:
+        raise CheckpointError("; ".join(said))
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more if names else "nothing"

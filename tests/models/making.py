@@ -1,0 +1,86 @@
+"""Small models for the tests of this folder."""
+
+import dataclasses
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from headsweep.config import (
+    HEADS,
+    Block,
+    ClsConfig,
+    CompactConfig,
+    GaConfig,
+    GapConfig,
+    GramConfig,
+    HeadConfig,
+    ModelConfig,
+    Positions,
+    SeqAttnConfig,
+    SeqPoolConfig,
+    TimmConfig,
+    Tokenizer,
+)
+from headsweep.models import Classifier, build_model
+
+TINY = CompactConfig(
+    family="compact",
+    name="tiny",
+    checkpoint=None,
+    checkpoint_digest=None,
+    width=32,
+    depth=3,
+    attention_heads=2,
+    mlp_ratio=2.0,
+    tokenizer=Tokenizer.convolution,
+    tokenizer_kernel=3,
+    tokenizer_layers=1,
+    block=Block.pre_norm,
+    positions=Positions.learnable,
+    dropout=0.1,
+    attention_dropout=0.1,
+    drop_path=0.2,
+)
+TIMM = TimmConfig(
+    family="timm",
+    name="vit_tiny_patch16_224",
+    checkpoint=None,
+    checkpoint_digest=None,
+    small_stem=False,
+    options={"embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 4},
+)
+RESNET = dataclasses.replace(TIMM, name="resnet10t", options={})
+CLS, GAP, SEQPOOL, SEQATTN, GA = (
+    ClsConfig("cls"),
+    GapConfig("gap"),
+    SeqPoolConfig("seqpool"),
+    SeqAttnConfig("seqattn"),
+    GaConfig("ga", gram_dim=16),
+)
+HEAD_CONFIGS: list[HeadConfig] = [
+    kind(name, **({"gram_dim": 16} if issubclass(kind, GramConfig) else {})) for name, kind in HEADS.items()
+]
+every_head = pytest.mark.parametrize("head", HEAD_CONFIGS, ids=lambda head: head.name)
+
+
+def of(
+    model: ModelConfig, head: HeadConfig, heads: int = 2, seed: int = 0, image_size: int = 16, channels: int = 3
+) -> Classifier:
+    return build_model(model, head, heads=heads, num_classes=10, image_size=image_size, channels=channels, seed=seed)
+
+
+def tiny(
+    head: HeadConfig, heads: int = 2, seed: int = 0, image_size: int = 16, channels: int = 3, **changes
+) -> Classifier:
+    return of(dataclasses.replace(TINY, **changes), head, heads, seed, image_size, channels)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def on_meta(name: str, **keywords) -> Classifier:
+    with torch.device("meta"):
+        return timm.create_model(name, **keywords)

@@ -1,0 +1,269 @@
+"""The laws of published weights: their files give their logits here, ours give ours there, and nothing is silent."""
+
+import dataclasses
+
+import pytest
+import timm
+import torch
+from authors_models import authors_model, shake
+from torch import Tensor
+
+from headsweep.config import Block, Positions, SeqPoolConfig, TimmConfig
+from headsweep.errors import ConfigError, UserError
+from headsweep.heads import Head
+from headsweep.models import Classifier, build_model
+from headsweep.models.published import publish, resize_positions
+from headsweep.models.registry import ARCHITECTURES, ENTRIES
+
+SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
+SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
+OFFICIAL = [name for name in ENTRIES if name[:4] in ("cct_", "cvt_", "vit_")]
+TOLERANCE = 1e-5
+
+
+def theirs_and_ours(name: str, official: bool, **options) -> tuple[torch.nn.Module, Classifier]:
+    """The authors' model with parameters of no special value, and ours of that name, newly drawn."""
+    theirs = shake(authors_model(name, official=official, **options))
+    block = "stream_norm" if official else "pre_norm"
+    size = {"img_size": options["image_size"]} if "image_size" in options else {}
+    return theirs, timm.create_model(name, num_classes=10, block=block, **size).eval()
+
+
+def published(model: Classifier) -> dict[str, Tensor]:
+    assert isinstance(model.head, Head)
+    return publish(model.backbone, model.head)
+
+
+@pytest.mark.parametrize(
+    ("name", "official"),
+    [(name, False) for name in SEQATTENTION] + [(name, True) for name in OFFICIAL],
+    ids=lambda value: value if isinstance(value, str) else {True: "official", False: "upstream"}[value],
+)
+@torch.no_grad()
+def test_weights_go_both_ways_and_the_logits_of_every_head_stay(name, official):
+    theirs, ours = theirs_and_ours(name, official)
+    size = ENTRIES[name].image_size
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    expected = theirs(images)
+    assert expected.std() > 0.1
+    ours.load_state_dict(theirs.state_dict())
+    assert ours(images, per_head=True).shape == expected.shape
+    torch.testing.assert_close(ours(images, per_head=True), expected, atol=TOLERANCE, rtol=0)
+
+    written = published(ours)
+    again = timm.create_model(name, num_classes=10, block="stream_norm" if official else "pre_norm")
+    again.load_state_dict(written)
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in ours.state_dict().items())
+    for parameter in theirs.parameters():
+        parameter.zero_()
+    theirs.load_state_dict(written, strict=True)
+    torch.testing.assert_close(theirs(images), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("head", ["ga", "seqattn", "at", "sg"])
+def test_a_name_of_theirs_says_one_head_where_the_file_holds_eight(head):
+    theirs, ours = theirs_and_ours(f"{head}8_cct_7_3x1_32", False)[0], timm.create_model(f"{head}1_cct_7_3x1_32")
+    with pytest.raises(UserError) as caught:
+        ours.load_state_dict(theirs.state_dict())
+    assert str(caught.value) == (
+        "this file holds 8 heads (upstream builds eight whatever the name says): "
+        f"use {head}8_cct_7_3x1_32, in a run head={head} heads=8"
+    )
+
+
+def test_the_unused_classifier_is_dropped_aloud_and_written_as_zeros(caplog):
+    theirs, ours = theirs_and_ours("ga2_cct_7_3x1_32", False)
+    ours.load_state_dict(theirs.state_dict())
+    assert caplog.messages == ["classifier.fc of the file is dropped: the published model never calls it"]
+    assert not published(ours)["classifier.fc.weight"].any()
+    assert published(ours)["classifier.fc.weight"].shape == (10, 256)
+
+
+def test_blocks_become_those_of_the_file_aloud(caplog):
+    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
+    for block in ours.backbone.blocks:
+        block.kind = Block.pre_norm
+    ours.load_state_dict(theirs.state_dict())
+    assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
+    assert {block.kind for block in ours.backbone.blocks} == {Block.stream_norm}
+
+
+@torch.no_grad()
+def test_another_number_of_classes_keeps_the_model_s_classifiers_aloud(caplog):
+    theirs, _ = theirs_and_ours("cct_2_3x2_32", True, num_classes=7)
+    ours = timm.create_model("cct_2_3x2_32", num_classes=10)
+    drawn = ours.head.classifier.weight.clone()
+    ours.load_state_dict(theirs.state_dict())
+    assert caplog.messages == ["the classifiers start anew: 7 classes in the file, 10 in the model"]
+    assert torch.equal(ours.head.classifier.weight, drawn)
+    assert torch.equal(ours.backbone.norm.weight, theirs.classifier.norm.weight)
+
+
+def test_a_model_without_classifiers_takes_the_rest():
+    theirs, _ = theirs_and_ours("ga2_cct_7_3x1_32", False)
+    ours = timm.create_model("ga2_cct_7_3x1_32", num_classes=0)
+    ours.load_state_dict(theirs.state_dict())
+    assert torch.equal(ours.backbone.norm.weight, theirs.classifier.norm.weight)
+
+
+@pytest.mark.parametrize("name", ["vit_2_4_32", "cct_2_3x2_32"])
+def test_another_image_size_resizes_the_positions_aloud(name, caplog):
+    theirs, _ = theirs_and_ours(name, True)
+    ours = timm.create_model(name, num_classes=10, img_size=64)
+    ours.load_state_dict(theirs.state_dict())
+    prefix = ours.backbone.prefix
+    assert caplog.messages == ["positions resized bilinearly from 8x8 tokens to 16x16"]
+    assert torch.equal(ours.backbone.positions[:, :prefix], theirs.classifier.positional_emb[:, :prefix])
+    assert ours(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+
+
+def test_resized_positions_keep_their_place():
+    """One channel grows with the row, one with the column; the class token has its own."""
+    row, column = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
+    table = torch.cat([torch.full((1, 2), 9.0), torch.stack([row, column], -1).flatten(0, 1)]).unsqueeze(0)
+    resized = resize_positions(table, 1, (4, 8))
+    assert resized[0, 0].tolist() == [9, 9]
+    grid = resized[0, 1:].unflatten(0, (4, 8))
+    assert torch.equal(grid[..., 0], torch.arange(4.0).unsqueeze(1).expand(4, 8))
+    assert torch.allclose(grid[:, 1:-1, 1], torch.arange(0.25, 3, 0.5).expand(4, 6))
+
+
+@torch.no_grad()
+def test_a_sine_table_is_recognised_and_learned_positions_are_not_taken_for_one(caplog):
+    sine, ours = theirs_and_ours("cct_2_3x2_32_sine", True)
+    ours.load_state_dict(sine.state_dict())
+    assert caplog.messages == ["the file's positions are the model's own sine table"]
+    learned = authors_model("cct_2_3x2_32_sine", official=True, sine=False)
+    learned.classifier.positional_emb.normal_()
+    with pytest.raises(UserError, match="no sine table but learned: want positions=learnable"):
+        ours.load_state_dict(learned.state_dict())
+    absent = timm.create_model("cct_2_3x2_32", num_classes=10, positions="none")
+    with pytest.raises(UserError, match="the file holds positions and the model none: want positions=learnable"):
+        absent.load_state_dict(sine.state_dict())
+    with pytest.raises(UserError, match="the file holds no positions: want positions=none"):
+        timm.create_model("cct_2_3x2_32", num_classes=10).load_state_dict(absent.state_dict())
+
+
+def foreign(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"layer4.{name}": tensor for name, tensor in state.items()}
+
+
+def without(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name != "classifier.norm.weight"}
+
+
+def with_more(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {"classifier.blocks.9.norm1.weight": torch.ones(1)}
+
+
+def too_wide(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return state | {"classifier.norm.weight": torch.ones(64)}
+
+
+BROKEN = {
+    foreign: "not weights of this model or of a known layout of it: it holds layer4.tokenizer",
+    without: "the file lacks classifier.norm.weight",
+    with_more: "the model has no place for classifier.blocks.9.norm1.weight",
+    too_wide: r"the file does not fit: classifier.norm.weight is \(64,\) and the model's \(128,\)",
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN, ids=lambda damage: damage.__name__)
+def test_a_failed_load_is_one_line_and_leaves_the_model_as_it_was(damage):
+    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    kinds = [block.kind for block in ours.backbone.blocks]
+    with pytest.raises(UserError, match=BROKEN[damage]) as caught:
+        ours.load_state_dict(damage(theirs.state_dict()))
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
+    assert kinds == [block.kind for block in ours.backbone.blocks]
+
+
+def test_weights_of_ours_for_other_heads_or_another_head_are_refused_in_one_line():
+    four, two = (timm.create_model(f"seqattn{k}_cct_7_3x1_32") for k in (4, 2))
+    with pytest.raises(UserError, match=r"this file holds heads=4, the model heads=2"):
+        two.load_state_dict(four.state_dict())
+    with pytest.raises(UserError, match=r"the file lacks head\.query.contraction.weight"):
+        timm.create_model("ga2_cct_7_3x1_32").load_state_dict(two.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "message"),
+    [
+        ("gap1_cct_7_3x1_32", "pre_norm", "heads=1 of gap on pre_norm blocks"),
+        ("seqpool2_cct_7_3x1_32", "pre_norm", "heads=2 of seqpool on pre_norm blocks"),
+        ("ga1_cct_7_3x1_32", "stream_norm", "heads=1 of ga on stream_norm blocks"),
+    ],
+)
+def test_what_no_published_code_can_hold_is_not_written(name, block, message):
+    with pytest.raises(UserError, match=f"no published code has {message}; use --format headsweep"):
+        published(timm.create_model(name, block=block))
+
+
+@pytest.mark.parametrize("container", [{}, {"state_dict": None, "args": None}, {"state_dict_ema": None, "model": {}}])
+def test_timm_s_create_model_takes_their_files(container, tmp_path):
+    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
+    prefixed = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    content = {key: prefixed if value is None and key != "args" else value for key, value in container.items()}
+    torch.save(content or prefixed, tmp_path / "theirs.pth")
+    loaded = timm.create_model("cct_2_3x2_32", checkpoint_path=str(tmp_path / "theirs.pth"))
+    ours.load_state_dict(theirs.state_dict())
+    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
+def start_run(checkpoint, digest=None, model=ARCHITECTURES["cct_2_3x2"], image_size=32) -> Classifier:
+    """The model of a run that starts from that file."""
+    model = dataclasses.replace(model, checkpoint=str(checkpoint), checkpoint_digest=digest)
+    head = SeqPoolConfig("seqpool")
+    return build_model(model, head, heads=1, num_classes=10, image_size=image_size, channels=3, seed=0)
+
+
+@pytest.fixture
+def theirs_file(tmp_path):
+    torch.save(theirs_and_ours("cct_2_3x2_32", True)[0].state_dict(), tmp_path / "cct.pth")
+    return tmp_path / "cct.pth"
+
+
+def test_a_run_starts_from_their_weights(theirs_file):
+    started = start_run(theirs_file)
+    assert torch.equal(started.backbone.norm.weight, torch.load(theirs_file)["classifier.norm.weight"])
+    with torch.device("meta"):
+        assert next(start_run(theirs_file).parameters()).is_meta
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_run_must_be_configured_as_the_file_was_trained(theirs_file, device):
+    pre_norm = dataclasses.replace(ARCHITECTURES["cct_2_3x2"], block=Block.pre_norm)
+    sine = dataclasses.replace(ARCHITECTURES["cct_2_3x2"], positions=Positions.sine)
+    with torch.device(device):
+        with pytest.raises(ConfigError, match=r"model.block=pre_norm: .* stream_norm blocks: want model.block=stream_"):
+            start_run(theirs_file, model=pre_norm)
+        with pytest.raises(ConfigError, match=r"model.checkpoint=.*: the file's positions are no sine table"):
+            start_run(theirs_file, model=sine)
+        with pytest.raises(ConfigError, match=r"model.checkpoint=.*: has changed since the run was planned"):
+            start_run(theirs_file, digest="0" * 64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
+def test_a_backbone_of_timm_takes_timm_s_own_file(name, tmp_path, caplog):
+    size = {} if name == "resnet18" else {"img_size": 64}
+    timms = timm.create_model(name, **size).eval()
+    torch.save(timms.state_dict(), tmp_path / "timms.pth")
+    model = TimmConfig("timm", name, None, None, small_stem=False, options={})
+    started = start_run(tmp_path / "timms.pth", model=model, image_size=64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    features = timms.forward_features(images)
+    tokens = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+    assert torch.equal(started.forward_features(images), tokens)
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].endswith("is dropped")
+    assert caplog.messages[1] == "the head starts anew: the file holds the backbone alone"
+
+
+def test_weights_of_ours_pass_unchanged(caplog):
+    model, other = (timm.create_model("vit_2_4_32") for _ in range(2))
+    other.load_state_dict(model.state_dict())
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert not caplog.messages

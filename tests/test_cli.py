@@ -1,0 +1,140 @@
+"""The `headsweep` command: light at the door, one line for a mistake, and exports that others can load."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from composing import compose_run
+from headsweep import cli
+from headsweep.models import build_model
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.checkpoint import TrainingState
+
+TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=quick", "model.block=pre_norm"]
+
+
+def give(*arguments: object) -> int:
+    """Exit code of `headsweep ARGUMENTS`, in this process."""
+    sys.argv = ["headsweep", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def keep_argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A run with a checkpoint."""
+    plan = make_plan([compose_run(*TINY, "head=seqattn", "heads=3", f"paths.output={tmp_path / 'outputs'}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    config, folder = plan.runs[0].run, plan.folders[0]
+    model = build_model(
+        config.model,
+        config.head,
+        heads=3,
+        num_classes=config.dataset.num_classes,
+        image_size=config.dataset.image_size,
+        channels=config.dataset.channels,
+        seed=0,
+    )
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None).save(folder.checkpoint)
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], [], ["export", "x"], ["none_such"]])
+def test_the_door_opens_without_torch(arguments, tmp_path):
+    """A module that ends the process stands in for torch and mlflow."""
+    for heavy in ("torch", "mlflow", "timm", "pandas"):
+        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
+    command = [sys.executable, "-m", "headsweep.cli", *arguments]
+    answer = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
+    assert "imported at the door" not in answer.stdout + answer.stderr
+    assert answer.returncode == (0 if "--help" in arguments else 2)
+    assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)
+
+
+def test_a_run_is_exported_in_our_layout_by_folder_and_by_the_beginning_of_its_fingerprint(run, tmp_path):
+    kept = torch.load(run.checkpoint, weights_only=True)["model"]
+    by_name = ["--runs", run.path.parent]
+    for source, more in ((run.path, []), (run.path.name[:8], by_name)):
+        assert give("export", source, "--format", "headsweep", "--output", tmp_path / "ours.pth", "--force", *more) == 0
+        written = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
+        assert written.keys() == kept.keys()
+        assert all(torch.equal(written[name], kept[name]) for name in kept)
+
+
+def test_a_run_is_exported_under_the_published_names(run, tmp_path):
+    assert give("export", run.path, "--format", "upstream", "--output", tmp_path / "theirs.pth") == 0
+    written = torch.load(tmp_path / "theirs.pth", weights_only=True)["state_dict"]
+    assert written["classifier.seq_attn_head.gram_attention.2.attn.q.weight"].shape == (8, 32)
+    kept = torch.load(run.checkpoint, weights_only=True)["model"]
+    assert torch.equal(written["classifier.seq_attn_head.final_fc.1.weight"], kept["head.classifier.weight"][1])
+
+
+@pytest.mark.parametrize("layout", ["headsweep", "upstream"])
+def test_a_file_is_exported_with_the_classes_it_has(layout, tmp_path):
+    model = timm.create_model("seqattn2_cct_7_3x1_32", num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    output = tmp_path / "exported.pth"
+    more = ["--format", layout, "--output", output, "--model", "seqattn2_cct_7_3x1_32"]
+    assert give("export", tmp_path / "model.pth", *more) == 0
+    again = timm.create_model("seqattn2_cct_7_3x1_32", num_classes=7, checkpoint_path=str(output))
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
+    output: Path = tmp_path / "weights.pth"
+    output.write_text("precious")
+    order = ["export", run.path, "--format", "headsweep", "--output", output]
+    assert give(*order) == 2
+    assert output.read_text() == "precious"
+    assert capsys.readouterr().err == f"headsweep: {output} exists; give another --output, or --force to replace it\n"
+    assert give(*order, "--force") == 0
+    assert torch.load(output, weights_only=True)
+
+
+MISTAKES = [
+    (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
+    (["export", "RUNS"], "is no run's folder: it has no config.yaml"),
+    (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
+    (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
+    (["export", "TEXT", "--model", "cct_2_3x2_32"], "is no file of weights, or a damaged one"),
+    (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
+    (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),
+    (["export", "WEIGHTS", "--format", "onnx"], "'onnx' is not one of 'upstream', 'headsweep'"),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("places")
+    (folder / "text.pth").write_text("text")
+    (folder / "runs").mkdir()
+    for name in ("seqattn1", "gap1"):
+        torch.save(timm.create_model(f"{name}_cct_7_3x1_32").state_dict(), folder / f"{name}.pth")
+    names = {"RUNS": "runs", "WEIGHTS": "seqattn1.pth", "GAP": "gap1.pth", "TEXT": "text.pth"}
+    return {word: str(folder / name) for word, name in names.items()}
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
+def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, places, tmp_path, capsys):
+    given = [places.get(word, word) for word in arguments]
+    layout = [] if "--format" in given else ["--format", "headsweep"]
+    assert give(*given, *layout, "--output", tmp_path / "out" / "weights.pth") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("headsweep: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
