@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench fidelity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: $(READY) ## measure heads, training step and data pipeline on this machin
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/data.py
+
+fidelity: $(READY) ## compare every published model with an independent implementation: sizes and logits
+	$(BIN)/python benchmarks/fidelity.py
 
 clean: ## remove the virtual environment and caches; outputs/ and data/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache src/*.egg-info

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+import textwrap
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -19,7 +23,9 @@ def test_every_group_has_choices():
 def test_every_yaml_composes(group, choice):
     run = compose_run(f"{group}={choice}", *(["dataset.image_size=224"] if "7x2" in choice else []))
     chosen = getattr(run, group)
-    assert not hasattr(chosen, "name") or getattr(chosen.name, "value", chosen.name) == choice
+    # Every model of timm is chosen by one file, whose name is that of its family.
+    name = getattr(chosen, "family" if choice == "timm" else "name", choice)
+    assert getattr(name, "value", name) == choice
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -33,8 +39,8 @@ BAD = [
     (["heads=2.5"], "heads=2.5: want a whole number"),
     (["optimizer.lr=abc"], "optimizer.lr=abc: want a number"),
     (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean optimizer.lr"),
-    (["+head.gram_dim=64"], "head.gram_dim: is an option of head=ga alone"),
-    (["head.name=foo"], "head=foo: unknown head; known: ga, gap, seqattn, seqpool"),
+    (["+head.gram_dim=64"], "head.gram_dim: is an option of head=sg and head=ga alone"),
+    (["head.name=foo"], "head=foo: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg"),
     (["~optimizer.lr"], "optimizer.lr: is missing; give it a value"),
     (["head=seqattn", "model.width=100"], "model.width=100: head=seqattn needs a multiple of 32"),
     (["head=ga", "head.gram_dim=60"], "head.gram_dim=60: want a multiple of 16"),
@@ -65,6 +71,19 @@ BAD = [
     (["paths.output=''"], "paths.output='': want a folder"),
     (["tracking.uri=foo"], "tracking.uri=foo: want http://host:port, sqlite:////absolute/path.db"),
     (["ema_decay=1"], "ema_decay=1.0: want a number in (0, 1)"),
+    (["model.family=foo"], "model.family=foo: unknown model family; known: compact, timm"),
+    (["model=timm", "+model.depth=5"], "model.depth: is an option of model.family=compact alone"),
+    (["+model.small_stem=true"], "model.small_stem: is an option of model.family=timm alone"),
+    (["model=timm", "model.small_stem=perhaps"], "model.small_stem=perhaps: want true or false"),
+    (["model=timm", "model.options=3"], "model.options=3: want keywords and their values"),
+    (["model=timm", "model.options={num_classes:5}"], "model.options.num_classes=5: is decided by dataset.num_classes"),
+    (
+        ["model=timm", "model.options={pretrained:true}"],
+        "model.options.pretrained=True: is decided by model.checkpoint",
+    ),
+    (["model=timm", "model.options={drop_rate:nan}"], "model.options.drop_rate=nan: want a finite number"),
+    (["model=vit_2_4", "dataset.image_size=18"], "dataset.image_size=18: want a multiple of model.tokenizer_kernel=4"),
+    (["model=vit_2_4", "model.tokenizer_layers=2"], "model.tokenizer_layers=2: want 1 with model.tokenizer=patch"),
 ]
 
 
@@ -76,16 +95,27 @@ def test_bad_input_is_one_line_that_names_the_key(overrides, message):
     assert "\n" not in str(caught.value)
 
 
+def test_reading_a_configuration_imports_neither_torch_nor_timm():
+    code = """
+        import sys
+        from composing import compose_run
+        compose_run("model=timm", "model.name=resnet50", "model.options={drop_path_rate: 0.1}")
+        assert not {"torch", "timm", "mlflow"} & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=PROJECT_ROOT / "tests")
+
+
 def test_what_is_composed_is_what_was_asked_for():
     run = compose_run("head=ga", "heads=4", "head.gram_dim=32", "optimizer.lr=1e-3", "decorrelation=-0.8")
     assert (run.head.name, run.head.gram_dim, run.heads) == ("ga", 32, 4)
     assert (run.optimizer.lr, run.decorrelation) == (1e-3, -0.8)
 
 
-def test_a_frozen_configuration_reads_back_equal():
+@pytest.mark.parametrize("model", [["model=cct_7_3x1"], ["model=timm", "model.options={depth: 2, drop_rate: 0.1}"]])
+def test_a_frozen_configuration_reads_back_equal(model):
     from headsweep.config import parse
 
-    run = compose_run("head=ga", "dataset=cifar100", "augmentation=paper")
+    run = compose_run("head=ga", "dataset=cifar100", "augmentation=paper", *model)
     text = OmegaConf.to_yaml(OmegaConf.structured(run))
     assert parse(OmegaConf.create(text)) == run
 

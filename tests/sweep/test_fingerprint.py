@@ -1,7 +1,7 @@
 import pytest
 
 from composing import compose_run
-from headsweep.sweep.fingerprint import fingerprint, group
+from headsweep.sweep.fingerprint import fingerprint, group, identity
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,14 @@ def test_whatever_changes_a_number_is_a_new_run(override):
 
 def test_how_a_value_was_given_does_not_matter():
     assert fingerprint(compose_run("heads=1", "optimizer=adamw")) == fingerprint(compose_run())
+    one, other = ("model.options={depth: 2, drop_rate: 0.1}", "model.options={drop_rate: 0.1, depth: 2}")
+    assert fingerprint(compose_run("model=timm", one)) == fingerprint(compose_run("model=timm", other))
+
+
+def test_options_of_a_timm_model_are_one_key():
+    run = compose_run("model=timm", "model.options={depth: 2, drop_rate: 0.1}")
+    assert identity(run)["model.options"] == '{"depth": 2, "drop_rate": 0.1}'
+    assert identity(compose_run("model=timm"))["model.options"] is None
 
 
 def test_a_group_is_the_runs_that_differ_in_seed_alone():

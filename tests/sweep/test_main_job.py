@@ -175,7 +175,7 @@ def same_weights(one: RunFolder, other: RunFolder) -> bool:
     ours, theirs = (torch.load(folder.checkpoint, weights_only=True) for folder in (one, other))
     return all(
         torch.equal(ours[part][name], theirs[part][name])
-        for part in ("model", "average")
+        for part in ("model", "state_dict_ema")
         if ours[part] is not None
         for name in ours[part]
     )

@@ -118,7 +118,7 @@ def test_the_average_is_what_is_evaluated(tmp_path):
     assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
     assert moving.spool.entries()[-1].metrics != plain.spool.entries()[-1].metrics
     assert not torch.equal(
-        weights(moving, "average")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
+        weights(moving, "state_dict_ema")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
     )
 
 

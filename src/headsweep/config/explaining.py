@@ -19,6 +19,7 @@ _WANTED = {
     "to Integer": "want a whole number",
     "to Float": "want a number",
     "to Boolean": "want true or false",
+    "not a valid bool": "want true or false",
     "to Dict": "want keywords and their values, e.g. {drop_path_rate: 0.1}",
     "not a ListConfig": "want a list, e.g. [0.8,1.0]",
     "Incompatible value 'None'": "want a value, not null",

@@ -28,10 +28,11 @@ class Tokenizer(Enum):
 
 
 class Block(Enum):
-    """Where an encoder block normalises; both have as many parameters."""
+    """What an encoder block computes; all kinds have as many parameters."""
 
     pre_norm = "pre_norm"  # the SeqAttention paper's code: x + attention(norm x), then x + mlp(norm x)
     stream_norm = "stream_norm"  # the CCT authors' code: x = norm(x + attention(norm x)), then x + mlp(x)
+    no_attention = "no_attention"  # the SeqAttention code's `sg` models: x + norm x, then x + mlp(norm x)
 
 
 @dataclass

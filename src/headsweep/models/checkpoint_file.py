@@ -15,7 +15,7 @@ from torch import Tensor
 from headsweep.errors import UserError
 
 # Where the weights lie in a training checkpoint, the averaged ones first: ours, timm's and SeqAttention's names.
-CONTAINERS = ("average", "state_dict_ema", "model_ema", "state_dict", "model")
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:

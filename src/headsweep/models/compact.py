@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block with stochastic depth; see `headsweep.config.Block` for its two kinds."""
+    """A transformer block with stochastic depth; see `headsweep.config.Block` for its kinds."""
 
     def __init__(self, model: CompactConfig, drop_path: float) -> None:
         super().__init__()
@@ -90,7 +90,10 @@ class Block(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Refined tokens."""
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
+        mixed = self.norm1(tokens)
+        if self.kind is not BlockKind.no_attention:
+            mixed = self.attention(mixed)
+        tokens = tokens + self.drop_path(mixed)
         normalised = self.norm2(tokens)
         stream = normalised if self.kind is BlockKind.stream_norm else tokens
         return stream + self.drop_path(self.mlp(normalised))

@@ -1,8 +1,8 @@
 """How the authors' codes name what our models hold: one table, read in both directions.
 
-Two codes published CCT models: SeqAttention's (pre_norm blocks, several heads) and the CCT authors' (stream_norm
-blocks; CCT, CVT and ViT-Lite). Both have the same module tree, `tokenizer` and `classifier`, and name the parts of a
-block differently. What is stacked over branches here is a list of modules there.
+Two codes published CCT models: SeqAttention's (pre_norm or no_attention blocks, several heads) and the CCT authors'
+(stream_norm blocks; CCT, CVT and ViT-Lite). Both have the same module tree, `tokenizer` and `classifier`, and name the
+parts of a block differently. What is stacked over branches here is a list of modules there.
 """
 
 import re
@@ -23,15 +23,17 @@ _BACKBONE = {
     "class_token": "classifier.class_emb",
     "norm": "classifier.norm",
 }
+_SEQATTENTION_BLOCK = {
+    "norm1": "norm1",
+    "attention.qkv": "attn.qkv",
+    "attention.proj": "attn.proj",
+    "norm2": "norm2",
+    "mlp.0": "mlp.linear1",
+    "mlp.3": "mlp.linear2",
+}
 _BLOCKS = {
-    Block.pre_norm: {
-        "norm1": "norm1",
-        "attention.qkv": "attn.qkv",
-        "attention.proj": "attn.proj",
-        "norm2": "norm2",
-        "mlp.0": "mlp.linear1",
-        "mlp.3": "mlp.linear2",
-    },
+    Block.pre_norm: _SEQATTENTION_BLOCK,
+    Block.no_attention: _SEQATTENTION_BLOCK,
     Block.stream_norm: {
         "norm1": "pre_norm",
         "attention.qkv": "self_attn.qkv",
@@ -93,7 +95,8 @@ _MARKS = {
     "se": "classifier.se_like_pool.",
 } | {name: f"{place}." for name, (place, _) in _HEADS.items() if place != "classifier"}
 _PUBLISHED_WITH = {
-    Block.pre_norm: ("seqpool", "se", "at", "sg", "ga", "seqattn"),
+    Block.pre_norm: ("seqpool", "se", "at", "ga", "seqattn"),
+    Block.no_attention: ("sg",),  # its file has a self-attention that returns its input (docs/fidelity.md)
     Block.stream_norm: ("seqpool", "cls"),
 }
 
@@ -114,10 +117,11 @@ def has_branches(head: str) -> bool:
 
 
 def block_in(names: Mapping[str, object]) -> Block | None:
-    """The kind of the blocks in a published file; None if it is none."""
+    """The kind of the blocks in a published file, from their names and the head; None if it is none."""
+    held = head_in(names)
     for kind, parts in _BLOCKS.items():
         if f"classifier.blocks.0.{parts['attention.qkv']}.weight" in names:
-            return kind
+            return Block.no_attention if held is not None and held[0] == "sg" else kind
     return None
 
 

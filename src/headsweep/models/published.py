@@ -37,10 +37,6 @@ from headsweep.models.timm_backbone import TimmBackbone
 
 SHOWN = 3  # names that an error lists
 SINE_TOLERANCE = 1e-4  # their sine table is computed in float32: up to 3e-5 from ours
-SG_WITHOUT_ATTENTION = (
-    "SeqAttention's code runs its sg models without self-attention (docs/fidelity.md): weights that it trained give "
-    "other logits here"
-)
 _IN_TIMM = "backbone.model."
 
 # Every tensor that a file should hold: its name there, our name, the part of our state that it is.
@@ -183,8 +179,6 @@ def _take_published_extras(backbone: CompactTransformer, head: Head, rest: dict[
     name = head_name(head)
     if has_branches(name) and _take(rest, lambda key: key.rpartition(".")[0] == UNUSED_CLASSIFIER):
         fitted.notes.append(f"{UNUSED_CLASSIFIER} of the file is dropped: the published model never calls it")
-    if name == "sg":
-        fitted.notes.append(SG_WITHOUT_ATTENTION)
     if not head.num_classes:
         _take(rest, lambda key: key.startswith(classifier_names(name).split("*")[0]))
         fitted.notes.append("the file's classifiers are dropped: the model has none")
@@ -289,9 +283,7 @@ class _Fitting:
             self.notes.append(note)
 
 
-def resize_positions(
-    positions: Float[Tensor, "1 s d"], prefix: int, grid: tuple[int, int]
-) -> Float[Tensor, "1 t d"]:
+def resize_positions(positions: Float[Tensor, "1 s d"], prefix: int, grid: tuple[int, int]) -> Float[Tensor, "1 t d"]:
     """Positions of a square grid for another grid, bilinearly, as the CCT authors' code does it; prefix ones stay."""
     kept, patches = positions[:, :prefix], positions[:, prefix:]
     side = math.isqrt(patches.shape[1])

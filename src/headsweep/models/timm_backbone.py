@@ -132,16 +132,16 @@ def _replace_stem(name: str, built: nn.Module) -> None:
     built.maxpool = nn.Identity()
 
 
-def _refuses_unpooled(built: nn.Module) -> bool:
+def _refuses_unpooled(built: Any) -> bool:
     """Take classifier and pooling away; true if the model insists on the latter."""
     try:
         built.reset_classifier(0, "")
-    except (AssertionError, ValueError):
+    except (AttributeError, AssertionError, ValueError):
         return True
     return False
 
 
-def _features(model: nn.Module, pools: bool, images: Float[Tensor, "b c y x"]) -> Any:
+def _features(model: Any, pools: bool, images: Float[Tensor, "b c y x"]) -> Any:
     return model.forward_features(images) if pools else model(images)
 
 

@@ -38,7 +38,7 @@ class TrainingState:
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
+            "state_dict_ema": None if self.average is None else self.average.module.state_dict(),
             "step": self.step,
             "train_seconds": self.train_seconds,
             "threads": torch.get_num_threads(),
@@ -58,7 +58,7 @@ class TrainingState:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             if self.average is not None:
-                self.average.module.load_state_dict(content["average"])
+                self.average.module.load_state_dict(content["state_dict_ema"])
             self.step, self.train_seconds = content["step"], content["train_seconds"]
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of this run ({_first_line(error)}); remove it") from error

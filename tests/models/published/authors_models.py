@@ -41,7 +41,7 @@ def authors_model(
         tokens = tokenizer(torch.zeros(1, 3, size, size)).shape[1]
     sine = bool(parts["sine"]) if sine is None else sine
     pool = HEADS[head](width, tokens, num_classes, int(parts["heads"] or 1), gram_dim)
-    block = StreamNormBlock if official else PreNormBlock
+    block = StreamNormBlock if official else NoAttentionBlock if head == "sg" else PreNormBlock
     blocks = [block(width, attention_heads, ratio * width) for _ in range(int(parts["depth"]))]
     return Model(tokenizer, Classifier(pool, blocks, width, tokens, num_classes, head == "cls", sine))
 
@@ -113,6 +113,14 @@ class PreNormBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class NoAttentionBlock(PreNormBlock):
+    """SeqAttention's in its sg models: the self-attention is built, and returns its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.norm1(x)
         return x + self.mlp(self.norm2(x))
 
 

@@ -105,9 +105,9 @@ def test_a_hostile_file_is_refused_and_nothing_runs(save, suffix, tmp_path):
     assert marker.exists(), "the payload works where it is let"
 
 
-@pytest.mark.parametrize("kept", ["average", "state_dict_ema", "model_ema", "state_dict", "model"])
+@pytest.mark.parametrize("kept", ["state_dict_ema", "model_ema", "state_dict", "model"])
 def test_weights_are_found_and_averaged_ones_come_first(kept, tmp_path):
-    others = {"optimizer": {"state": {}}, "args": argparse.Namespace(lr=1.0), "epoch": 3, "average": None}
+    others = {"optimizer": {"state": {}}, "args": argparse.Namespace(lr=1.0), "epoch": 3, "state_dict_ema": None}
     if kept != "model":
         others["model"] = {"b.weight": torch.zeros(1)}
     prefixed = {f"module.{name}": tensor for name, tensor in WEIGHTS.items()}

@@ -24,9 +24,13 @@ TOLERANCE = 1e-5
 def theirs_and_ours(name: str, official: bool, **options) -> tuple[torch.nn.Module, Classifier]:
     """The authors' model with parameters of no special value, and ours of that name, newly drawn."""
     theirs = shake(authors_model(name, official=official, **options))
-    block = "stream_norm" if official else "pre_norm"
     size = {"img_size": options["image_size"]} if "image_size" in options else {}
-    return theirs, timm.create_model(name, num_classes=10, block=block, **size).eval()
+    return theirs, timm.create_model(name, num_classes=10, block=kind_of(name, official), **size).eval()
+
+
+def kind_of(name: str, official: bool) -> str:
+    """The blocks of the code that published the name."""
+    return "stream_norm" if official else "no_attention" if name.startswith("sg") else "pre_norm"
 
 
 def published(model: Classifier) -> dict[str, Tensor]:
@@ -51,7 +55,7 @@ def test_weights_go_both_ways_and_the_logits_of_every_head_stay(name, official):
     torch.testing.assert_close(ours(images, per_head=True), expected, atol=TOLERANCE, rtol=0)
 
     written = published(ours)
-    again = timm.create_model(name, num_classes=10, block="stream_norm" if official else "pre_norm")
+    again = timm.create_model(name, num_classes=10, block=kind_of(name, official))
     again.load_state_dict(written)
     assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in ours.state_dict().items())
     for parameter in theirs.parameters():
@@ -86,6 +90,16 @@ def test_blocks_become_those_of_the_file_aloud(caplog):
     ours.load_state_dict(theirs.state_dict())
     assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
     assert {block.kind for block in ours.backbone.blocks} == {Block.stream_norm}
+
+
+def test_the_published_sg_models_do_not_attend(caplog):
+    """SeqAttention's sg files were trained without self-attention: only so do their weights give their logits."""
+    theirs = theirs_and_ours("sg2_cct_7_3x1_32", False)[0]
+    ours = timm.create_model("sg2_cct_7_3x1_32")
+    ours.load_state_dict(theirs.state_dict())
+    assert caplog.messages[-1] == "the model's blocks are now no_attention, as those of the file"
+    with pytest.raises(UserError, match="no published code has heads=2 of sg on pre_norm blocks"):
+        published(timm.create_model("sg2_cct_7_3x1_32"))
 
 
 @torch.no_grad()
