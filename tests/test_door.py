@@ -30,14 +30,20 @@ def test_completion_offers_the_heads():
 
 
 MISTAKES = [
-    (["head=attention"], "headsweep: head=attention: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg"),
+    (
+        ["head=attention"],
+        "headsweep: head=attention: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg",
+    ),
     (["model=resnet"], "headsweep: model=resnet: unknown model; known: cct_14_7x2"),
     (["heads=0"], "headsweep: heads=0: want a whole number of at least 1"),
     (["-m", "heads=1,0"], "headsweep: heads=0: want a whole number of at least 1"),
     (["optimizer.lrr=1"], "headsweep: optimizer.lrr: unknown key; did you mean optimizer.lr"),
     (["batch=3"], "headsweep: batch: unknown key; did you mean batch_size"),
     (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: want a number"),
-    (["-m", "head=seqpool,ga", "head.gram_dim=32"], "headsweep: head.gram_dim: is an option of head=sg and head=ga alone"),
+    (
+        ["-m", "head=seqpool,ga", "head.gram_dim=32"],
+        "headsweep: head.gram_dim: is an option of head=sg and head=ga alone",
+    ),
     (["head=seqattn", "model.width=48"], "headsweep: model.width=48: head=seqattn needs a multiple of 32"),
     (["seqattn"], "headsweep: 'seqattn' is not an override"),
     (["dataset.num_classes=7"], "headsweep: dataset.num_classes=7: "),

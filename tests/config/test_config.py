@@ -41,6 +41,7 @@ BAD = [
     (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean optimizer.lr"),
     (["+head.gram_dim=64"], "head.gram_dim: is an option of head=sg and head=ga alone"),
     (["head.name=foo"], "head=foo: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg"),
+    (["model.name=resnet50"], "model.name=resnet50: want a name like cct_7_3x1 or vit_7_4 with model.family=compact"),
     (["~optimizer.lr"], "optimizer.lr: is missing; give it a value"),
     (["head=seqattn", "model.width=100"], "model.width=100: head=seqattn needs a multiple of 32"),
     (["head=ga", "head.gram_dim=60"], "head.gram_dim=60: want a multiple of 16"),

@@ -168,7 +168,7 @@ def test_an_unknown_head_names_the_known_ones() -> None:
     [
         ("gap", {"heads": 0}, "heads=0: want at least 1"),
         ("seqattn", {"width": 48}, "width=48: want a multiple of 32"),
-        ("ga", {"gram_dim": 24}, "300 features to 64: want multiples of groups=8"),
+        ("ga", {"gram_dim": 24}, "gram_dim=24: want a multiple of 16"),
         ("sg", {"width": 20}, "20 features to 64: want multiples of groups=8"),
     ],
 )

@@ -27,7 +27,7 @@ from headsweep.models import Classifier, build_model
 
 TINY = CompactConfig(
     family="compact",
-    name="tiny",
+    name="cct_3_tiny",
     checkpoint=None,
     checkpoint_digest=None,
     width=32,

@@ -4,6 +4,7 @@ To add a size: a YAML in `conf/model/`, a row in `headsweep/models/registry.py`.
 entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/models/build.py`.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -63,6 +64,13 @@ class CompactConfig(ModelConfig):
     drop_path: float  # stochastic depth of the last block; linear from 0
 
     def __post_init__(self) -> None:
+        if not re.match(r"(cct|cvt|vit)_\d", self.name):
+            raise ConfigError(
+                "model.name",
+                self.name,
+                f"want a name like cct_7_3x1 or vit_7_4 with model.family=compact; a model of timm is model=timm "
+                f"model.name={self.name}",
+            )
         for key in ("width", "depth", "attention_heads", "tokenizer_kernel", "tokenizer_layers"):
             at_least(f"model.{key}", getattr(self, key), 1)
         for key in ("dropout", "attention_dropout", "drop_path"):

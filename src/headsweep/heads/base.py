@@ -52,7 +52,9 @@ class Head(nn.Module, ABC):
         return self.classifier(self.pool(tokens))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifiers by newly drawn ones; 0 classes takes them away."""
+        """Replace the classifiers by newly drawn ones; 0 classes takes them away. Raises ValueError for less."""
+        if num_classes < 0:
+            raise ValueError(f"num_classes={num_classes}: want at least 0")
         self.num_classes = num_classes
         self.classifier = StackedLinear(self.heads, self.width, num_classes) if num_classes else nn.Identity()
 

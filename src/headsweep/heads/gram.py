@@ -30,6 +30,8 @@ class GramQuery(nn.Module):
     def __init__(self, heads: int, width: int, gram_dim: int) -> None:
         super().__init__()
         self.heads = heads
+        if gram_dim < 16 or gram_dim % 16:
+            raise ValueError(f"gram_dim={gram_dim}: want a multiple of 16 (both 1x1 convolutions have 8 groups)")
         entries = gram_dim * (gram_dim + 1) // 2
         self.contraction = StackedGroupedLinear(heads, GROUPS, width, gram_dim)
         self.contraction_norm = StackedBatchNorm(heads, gram_dim)

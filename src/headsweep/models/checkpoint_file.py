@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def _parse(content: bytes, safe: bool) -> Any:
         if safe:
             return safetensors.torch.load(content)
         # timm's training script keeps its arguments in the file.
-        with torch.serialization.safe_globals([argparse.Namespace]), torch.device("cpu"):
+        with torch.serialization.safe_globals([argparse.Namespace]), torch.device("cpu"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one line of ours says what is wrong
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "global" in str(error):
@@ -62,6 +64,7 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
     """The state dict in what a file holds."""
     if isinstance(content, dict):
         content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    names = isinstance(content, dict) and content and all(isinstance(key, str) for key in content)
+    if not names or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"holds no state dict; want names and tensors, bare or under {', '.join(CONTAINERS)}")
     return clean_state_dict(content)

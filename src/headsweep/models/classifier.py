@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone, one_level_down
-from headsweep.models.published import compute_as, fit
+from headsweep.models.published import compute_as, fit, told_by
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -134,7 +134,11 @@ class Classifier(nn.Module):
         own = {name: tensor.shape for name, tensor in self.state_dict().items()}
         given = {name: getattr(tensor, "shape", None) for name, tensor in state_dict.items()}
         headless = not isinstance(self.head, Head)
-        if given == own or headless or (not strict and not own.keys().isdisjoint(given)):
+        partly = headless or (not strict and not own.keys().isdisjoint(given))
+        told = told_by(state_dict)
+        if partly or (given == own and told == told_by(self.state_dict())):
+            for note in compute_as(told[0] if told else None, self.backbone):
+                LOGGER.warning(note)
             return super().load_state_dict(state_dict, strict, assign)
         assert isinstance(self.head, Head)
         fitted = fit(self.backbone, self.head, state_dict)

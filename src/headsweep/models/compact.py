@@ -7,12 +7,13 @@ Legend: b images, c channels, y x rows and columns of pixels, n patch tokens, t 
 one, d width.
 """
 
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from timm.layers import DropPath, resample_abs_pos_embed, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -110,6 +111,7 @@ class CompactTransformer(Backbone):
     """
 
     positions: Tensor
+    architecture: Tensor
 
     def __init__(
         self, model: CompactConfig, image_size: int | tuple[int, int], channels: int, class_token: bool = False
@@ -126,6 +128,15 @@ class CompactTransformer(Backbone):
         self.norm: nn.Module = nn.LayerNorm(model.width)
         if class_token:
             self._add_class_token(model.positions)
+        self.register_buffer("architecture", describe(model, self.grid))
+
+    def set_block(self, kind: BlockKind) -> None:
+        """Let all blocks compute as that kind does."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.kind = kind
+        self.options = dataclasses.replace(self.options, block=kind)
+        self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def _add_positions(self, kind: Positions) -> None:
         """Learnable positions are trained; sine ones follow from the shape and are not even saved."""
@@ -227,6 +238,7 @@ class CompactTransformer(Backbone):
             self.positions = nn.Parameter(resampled, requires_grad=self.positions.requires_grad)
         elif self.options.positions is Positions.sine:
             self.positions = sine_positions(self.prefix + self.tokens, self.width).to(self.positions)
+        self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         """Recompute whole blocks."""
@@ -265,6 +277,12 @@ def _check_size(images: Float[Tensor, "b c y x"], wanted: tuple[int, int]) -> No
             f"images of {rows}x{columns}: the model was built for {wanted[0]}x{wanted[1]}; "
             f"call set_input_size(({rows}, {columns})) or build it with img_size=({rows}, {columns})"
         )
+
+
+def describe(model: CompactConfig, grid: tuple[int, int]) -> Int[Tensor, " 4"]:
+    """What names and shapes of a state dict leave open: kinds of blocks and positions, rows and columns of tokens."""
+    kinds = [list(BlockKind).index(model.block), list(Positions).index(model.positions)]
+    return torch.tensor([*kinds, *grid], dtype=torch.int32, device="cpu")
 
 
 def sine_positions(count: int, width: int) -> Float[Tensor, "1 n d"]:

@@ -14,6 +14,7 @@ from headsweep.config import Block
 from headsweep.heads import HEADS, Head
 from headsweep.models.compact import CompactTransformer
 
+HEAD_COUNTS = (1, 2, 4, 8)  # that names exist for
 POSITIONS = "classifier.positional_emb"
 UNUSED_CLASSIFIER = "classifier.fc"  # of the models with several heads: built there, never called
 

@@ -6,6 +6,7 @@ Read: our own, with other image sizes and class counts; SeqAttention's and the C
 Legend: s and t positions of the file and of the model, prefix ones included, d width.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,9 @@ from headsweep.config import Block, Positions
 from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone
-from headsweep.models.compact import Block as EncoderBlock
-from headsweep.models.compact import CompactTransformer, sine_positions
+from headsweep.models.compact import CompactTransformer, describe, sine_positions
 from headsweep.models.layouts import (
+    HEAD_COUNTS,
     POSITIONS,
     UNUSED_CLASSIFIER,
     block_in,
@@ -38,6 +39,7 @@ from headsweep.models.timm_backbone import TimmBackbone
 SHOWN = 3  # names that an error lists
 SINE_TOLERANCE = 1e-4  # their sine table is computed in float32: up to 3e-5 from ours
 _IN_TIMM = "backbone.model."
+ARCHITECTURE = "backbone.architecture"
 
 # Every tensor that a file should hold: its name there, our name, the part of our state that it is.
 Views = Iterator[tuple[str, str, Tensor]]
@@ -53,6 +55,7 @@ class Fitted:
 
     state: dict[str, Tensor]
     block: Block | None = None  # the kind of the blocks that the file was trained with; None if it does not say
+    grid: tuple[int, int] | None = None  # rows and columns of the file's tokens; None if it does not say
     notes: list[str] = field(default_factory=list)  # what was changed on the way, a line each
 
 
@@ -68,9 +71,20 @@ def fit(backbone: Backbone, head: Head, given: Mapping[str, Tensor]) -> Fitted:
     with torch.device("cpu"):  # a model on the meta device is asked only whether it would fit
         fitted = Fitted({name: _copy(tensor) for name, tensor in _state(backbone, head).items()})
         rest = dict(given)
+        _check_tensors(rest)
         views, classes_axis = _views(backbone, head, rest, fitted)
-        _fill(views, rest, _Fitting(backbone, classes_axis, fitted.notes))
+        _fill(views, rest, _Fitting(backbone, classes_axis, fitted.grid, fitted.notes))
+        if isinstance(backbone, CompactTransformer):
+            options = dataclasses.replace(backbone.options, block=fitted.block or backbone.options.block)
+            fitted.state[ARCHITECTURE] = describe(options, backbone.grid)
         return fitted
+
+
+def _check_tensors(given: Mapping[str, Tensor]) -> None:
+    for name, tensor in given.items():
+        if tensor.is_complex() or tensor.layout is not torch.strided:
+            kind = tensor.dtype if tensor.is_complex() else tensor.layout
+            raise CheckpointError(f"{name} of the file is {str(kind).removeprefix('torch.')}; want dense real numbers")
 
 
 def count_classes(given: Mapping[str, Tensor]) -> int:
@@ -93,14 +107,21 @@ def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
     """Let the blocks normalise where the code that trained the weights does; what is to be said of it."""
     if kind is None or not isinstance(backbone, CompactTransformer):
         return []
-    changed = [block for block in _blocks(backbone) if block.kind is not kind]
-    for block in changed:
-        block.kind = kind
-    return [f"the model's blocks are now {kind.value}, as those of the file"] if changed else []
+    if backbone.options.block is kind:
+        return []
+    backbone.set_block(kind)
+    return [f"the model's blocks are now {kind.value}, as those of the file"]
 
 
-def _blocks(backbone: CompactTransformer) -> list[EncoderBlock]:
-    return [block for block in backbone.blocks if isinstance(block, EncoderBlock)]
+def told_by(given: Mapping[str, Tensor]) -> tuple[Block, Positions, tuple[int, int]] | None:
+    """Kinds of blocks and positions, and the grid of tokens, of a file of our layout; None if it does not say."""
+    told = given.get(ARCHITECTURE)
+    if told is None or told.shape != (4,) or told.is_floating_point() or told.is_meta:
+        return None
+    block, positions, rows, columns = told.tolist()
+    if not (0 <= block < len(Block) and 0 <= positions < len(Positions)):
+        return None
+    return list(Block)[block], list(Positions)[positions], (rows, columns)
 
 
 def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
@@ -111,7 +132,7 @@ def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
     """
     if not isinstance(backbone, CompactTransformer):
         raise UserError("format=upstream: no published code has a head on a backbone of timm; use --format headsweep")
-    name, block = head_name(head), _blocks(backbone)[0].kind
+    name, block = head_name(head), backbone.options.block
     if not was_published(name, head.heads, block):
         raise UserError(
             f"format=upstream: no published code has heads={head.heads} of {name} on {block.value} blocks; "
@@ -153,8 +174,9 @@ def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitt
     """What to look for in a file of that layout, and the axis of the classes there; takes from it what has no use."""
     if not fitted.state.keys().isdisjoint(rest):
         _check_heads(head, rest)
-        _take_positions(backbone, rest, "backbone.positions", fitted.notes)
-        return ((name, name, tensor) for name, tensor in fitted.state.items()), 1
+        _read_architecture(backbone, rest, fitted)
+        _drop_classifiers(head, rest, "head.classifier.", fitted.notes)
+        return ((name, name, tensor) for name, tensor in fitted.state.items() if name != ARCHITECTURE), 1
     fitted.block = block_in(rest)
     if isinstance(backbone, CompactTransformer) and fitted.block is not None:
         _take_published_extras(backbone, head, rest, fitted)
@@ -164,6 +186,25 @@ def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitt
         inside = {name: tensor for name, tensor in fitted.state.items() if name.startswith(_IN_TIMM)}
         return ((name.removeprefix(_IN_TIMM), name, tensor) for name, tensor in inside.items()), 0
     raise CheckpointError(f"not weights of this model or of a known layout of it: it holds {_some(list(rest))}")
+
+
+def _read_architecture(backbone: Backbone, rest: dict[str, Tensor], fitted: Fitted) -> None:
+    """What a file of our own says beside its names and shapes."""
+    if not isinstance(backbone, CompactTransformer):
+        return
+    told = told_by(rest)
+    if told is None:
+        raise CheckpointError(f"the file does not say its kind of blocks ({ARCHITECTURE})")
+    fitted.block, positions, fitted.grid = told
+    del rest[ARCHITECTURE]
+    if positions is not backbone.options.positions:
+        raise CheckpointError(f"the file's positions are {positions.value}: want positions={positions.value}")
+
+
+def _drop_classifiers(head: Head, rest: dict[str, Tensor], prefix: str, notes: list[str]) -> None:
+    """A model without classifiers has no use for those of the file."""
+    if not head.num_classes and _take(rest, lambda key: key.startswith(prefix)):
+        notes.append("the file's classifiers are dropped: the model has none")
 
 
 def _check_heads(head: Head, rest: Mapping[str, Tensor]) -> None:
@@ -179,9 +220,7 @@ def _take_published_extras(backbone: CompactTransformer, head: Head, rest: dict[
     name = head_name(head)
     if has_branches(name) and _take(rest, lambda key: key.rpartition(".")[0] == UNUSED_CLASSIFIER):
         fitted.notes.append(f"{UNUSED_CLASSIFIER} of the file is dropped: the published model never calls it")
-    if not head.num_classes:
-        _take(rest, lambda key: key.startswith(classifier_names(name).split("*")[0]))
-        fitted.notes.append("the file's classifiers are dropped: the model has none")
+    _drop_classifiers(head, rest, classifier_names(name).split("*")[0], fitted.notes)
     _take(rest, lambda key: key.endswith(".num_batches_tracked"))
 
 
@@ -198,9 +237,8 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
         )
     always_eight = " (upstream builds eight whatever the name says)" if count == 8 else ""
     what = f"{count} heads" if kind == name else f"{count} {kind} heads"
-    raise CheckpointError(
-        f"this file holds {what}{always_eight}: use {kind}{count}_cct_7_3x1_32, in a run head={kind} heads={count}"
-    )
+    named = f"{kind}{count}_cct_7_3x1_32" if count in HEAD_COUNTS else f"the model of {count} {kind} heads"
+    raise CheckpointError(f"this file holds {what}{always_eight}: use {named}, in a run head={kind} heads={count}")
 
 
 def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor], notes: list[str]) -> None:
@@ -247,11 +285,12 @@ class _Fitting:
 
     backbone: Backbone
     classes_axis: int
+    grid: tuple[int, int] | None  # of the file's tokens; square if it does not say
     notes: list[str]
 
     def put(self, ours: str, given: Tensor, view: Tensor) -> bool:
         """Fill the view; False if the given tensor does not fit."""
-        if given.shape == view.shape:
+        if given.shape == view.shape and not self._is_reshaped(ours):
             view.copy_(given)
         elif ours == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
             return self._resize(given, view)
@@ -262,14 +301,20 @@ class _Fitting:
             return False
         return True
 
+    def _is_reshaped(self, ours: str) -> bool:
+        """As many positions, in other rows and columns?"""
+        known = isinstance(self.backbone, CompactTransformer) and self.grid is not None
+        return ours == "backbone.positions" and known and self.grid != self.backbone.grid
+
     def _resize(self, given: Tensor, view: Tensor) -> bool:
         assert isinstance(self.backbone, CompactTransformer), "only it has positions"
         rows, columns = self.backbone.grid
-        side = math.isqrt(max(0, given.shape[1] - self.backbone.prefix))
-        if side**2 != given.shape[1] - self.backbone.prefix or not side:
+        count = max(0, given.shape[1] - self.backbone.prefix)
+        before = self.grid or (math.isqrt(count), math.isqrt(count))
+        if before[0] * before[1] != count or not count:
             return False
-        view.copy_(resize_positions(given.float(), self.backbone.prefix, (rows, columns)))
-        self._note(f"positions resized bilinearly from {side}x{side} tokens to {rows}x{columns}")
+        view.copy_(resize_positions(given.float(), self.backbone.prefix, before, (rows, columns)))
+        self._note(f"positions resized bilinearly from {before[0]}x{before[1]} tokens to {rows}x{columns}")
         return True
 
     def _differs_in_classes(self, given: Tensor, view: Tensor) -> bool:
@@ -283,11 +328,12 @@ class _Fitting:
             self.notes.append(note)
 
 
-def resize_positions(positions: Float[Tensor, "1 s d"], prefix: int, grid: tuple[int, int]) -> Float[Tensor, "1 t d"]:
-    """Positions of a square grid for another grid, bilinearly, as the CCT authors' code does it; prefix ones stay."""
+def resize_positions(
+    positions: Float[Tensor, "1 s d"], prefix: int, before: tuple[int, int], grid: tuple[int, int]
+) -> Float[Tensor, "1 t d"]:
+    """Positions of a grid for another grid, bilinearly, as the CCT authors' code does it; prefix ones stay."""
     kept, patches = positions[:, :prefix], positions[:, prefix:]
-    side = math.isqrt(patches.shape[1])
-    image = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    image = patches.unflatten(1, before).permute(0, 3, 1, 2)
     return torch.cat([kept, F.interpolate(image, grid, mode="bilinear").flatten(2).transpose(1, 2)], 1)
 
 

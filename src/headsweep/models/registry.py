@@ -24,9 +24,9 @@ from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer, check_size
+from headsweep.models.layouts import HEAD_COUNTS
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-HEAD_COUNTS = (1, 2, 4, 8)
 
 
 def _compact(

@@ -128,3 +128,9 @@ def test_another_network_s_weights_are_foreign_to_timm_s_create_model_too(tmp_pa
     with pytest.raises(UserError, match=r"not weights of this model .*: it holds conv1\.weight, bn1\.weight") as caught:
         timm.create_model("cct_2_3x2_32", checkpoint_path=str(tmp_path / "resnet.pth"))
     assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_text_are_no_state_dict(tmp_path):
+    torch.save({"state_dict": {1: torch.ones(1)}}, tmp_path / "numbers.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        read_weights(tmp_path / "numbers.pth")

@@ -85,8 +85,7 @@ def test_the_unused_classifier_is_dropped_aloud_and_written_as_zeros(caplog):
 
 def test_blocks_become_those_of_the_file_aloud(caplog):
     theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
-    for block in ours.backbone.blocks:
-        block.kind = Block.pre_norm
+    ours.backbone.set_block(Block.pre_norm)
     ours.load_state_dict(theirs.state_dict())
     assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
     assert {block.kind for block in ours.backbone.blocks} == {Block.stream_norm}
@@ -135,7 +134,7 @@ def test_resized_positions_keep_their_place():
     """One channel grows with the row, one with the column; the class token has its own."""
     row, column = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
     table = torch.cat([torch.full((1, 2), 9.0), torch.stack([row, column], -1).flatten(0, 1)]).unsqueeze(0)
-    resized = resize_positions(table, 1, (4, 8))
+    resized = resize_positions(table, 1, (4, 4), (4, 8))
     assert resized[0, 0].tolist() == [9, 9]
     grid = resized[0, 1:].unflatten(0, (4, 8))
     assert torch.equal(grid[..., 0], torch.arange(4.0).unsqueeze(1).expand(4, 8))
@@ -154,7 +153,7 @@ def test_a_sine_table_is_recognised_and_learned_positions_are_not_taken_for_one(
     absent = timm.create_model("cct_2_3x2_32", num_classes=10, positions="none")
     with pytest.raises(UserError, match="the file holds positions and the model none: want positions=learnable"):
         absent.load_state_dict(sine.state_dict())
-    with pytest.raises(UserError, match="the file holds no positions: want positions=none"):
+    with pytest.raises(UserError, match="the file's positions are none: want positions=none"):
         timm.create_model("cct_2_3x2_32", num_classes=10).load_state_dict(absent.state_dict())
 
 
@@ -281,3 +280,43 @@ def test_weights_of_ours_pass_unchanged(caplog):
     other.load_state_dict(model.state_dict())
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert not caplog.messages
+
+
+@torch.no_grad()
+def test_our_own_files_say_their_kind_of_blocks(caplog):
+    """Names and shapes are those of other blocks too: only so do the logits stay."""
+    trained = timm.create_model("cct_7_3x1_32", block="stream_norm").eval()
+    ours = timm.create_model("cct_7_3x1_32").eval()
+    assert ours.backbone.options.block is Block.pre_norm
+    ours.load_state_dict(trained.state_dict())
+    assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(ours(images), trained(images))
+    again = timm.create_model("cct_7_3x1_32").eval()
+    again.load_state_dict(ours.state_dict())
+    assert torch.equal(again(images), trained(images))
+
+
+def test_our_own_files_say_their_positions():
+    given = timm.create_model("cct_2_3x2_32", positions="none").state_dict()
+    with pytest.raises(UserError, match="the file's positions are none: want positions=none"):
+        timm.create_model("cct_2_3x2_32_sine").load_state_dict(given)
+
+
+def test_as_many_positions_in_other_rows_and_columns_are_resized(caplog):
+    given = timm.create_model("cct_2_3x2_32", img_size=(64, 16)).state_dict()
+    timm.create_model("cct_2_3x2_32").load_state_dict(given)
+    assert caplog.messages == ["positions resized bilinearly from 16x4 tokens to 8x8"]
+
+
+def test_our_own_files_load_into_a_model_without_classifiers(caplog):
+    given = timm.create_model("cct_2_3x2_32").state_dict()
+    timm.create_model("cct_2_3x2_32", num_classes=0).load_state_dict(given)
+    assert caplog.messages == ["the file's classifiers are dropped: the model has none"]
+
+
+@pytest.mark.parametrize("odd", [torch.ones(10, 10, dtype=torch.complex64), torch.eye(10).to_sparse()])
+def test_odd_tensors_are_refused(odd):
+    ours = timm.create_model("cct_2_3x2_32")
+    with pytest.raises(UserError, match=r"head\.classifier\.bias of the file is .*; want dense real numbers"):
+        ours.load_state_dict({**ours.state_dict(), "head.classifier.bias": odd})
