@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,10 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
+from headsweep.tracking import durable
 from headsweep.tracking.mlflow_store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
 from headsweep.tracking.spool import Entry
+from headsweep.tracking.sweep_folder import SweepFolder
 
 MakeRun = Callable[..., RunFolder]
 
@@ -24,7 +31,7 @@ def make_run(tmp_path: Path) -> MakeRun:
 
     def make(name: str = "a", epochs: int = 0, *, clock: bool = True) -> RunFolder:
         folder = RunFolder(tmp_path / "runs" / name)
-        config = {"head": {"name": "ga"}, "heads": 4}
+        config = {"head": {"name": "ga"}, "heads": 4, "tracking": {"uri": None, "experiment": "study"}}
         record = RunRecord(
             fingerprint=f"{name:0>12}",
             group="g",
@@ -42,6 +49,53 @@ def make_run(tmp_path: Path) -> MakeRun:
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_sweep(tmp_path: Path) -> Callable[..., SweepFolder]:
+    """A planned sweep of some runs."""
+
+    def make(runs: list[RunFolder], name: str = "pilot") -> SweepFolder:
+        sweep = SweepFolder(tmp_path / "sweeps" / name)
+        fingerprints = [folder.path.name for folder in runs]
+        durable.write_json(sweep.path / "plan.json", {"axes": ["optimizer.lr", "seed"], "runs": fingerprints})
+        return sweep
+
+    return make
+
+
+@pytest.fixture
+def contents() -> Callable[[str, str], dict[str, object]]:
+    """Everything that an experiment holds, by name of run; a parent is called by its name."""
+
+    def read(uri: str, experiment: str) -> dict[str, object]:
+        store = client(uri)
+        runs = store.search_runs([store.get_experiment_by_name(experiment).experiment_id])
+        names = {run.info.run_id: run.info.run_name for run in runs}
+        assert len(names) == len(set(names.values()))
+        return {run.info.run_name: _content(store, run, names) for run in runs}
+
+    return read
+
+
+def _content(store: MlflowClient, run: Run, names: dict[str, str]) -> dict[str, object]:
+    run_id = run.info.run_id
+    tags = dict(run.data.tags)
+    if "mlflow.parentRunId" in tags:
+        tags["mlflow.parentRunId"] = names[tags["mlflow.parentRunId"]]
+    return {
+        "info": (run.info.status, run.info.start_time, run.info.end_time),
+        "tags": tags,
+        "params": run.data.params,
+        "metrics": {
+            name: sorted((m.step, m.value, m.timestamp) for m in store.get_metric_history(run_id, name))
+            for name in run.data.metrics
+        },
+        "files": {
+            file.path: Path(store.download_artifacts(run_id, file.path)).read_text()
+            for file in store.list_artifacts(run_id)
+        },
+    }
 
 
 def entry(epoch: int, *, clock: bool = True, late: float = 0.0) -> Entry:
@@ -126,14 +180,48 @@ def holder() -> Iterator[Callable[[RunFolder], subprocess.Popen[str]]]:
         process.communicate()
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, _migrated: Path) -> Iterator[str]:
+    """The address of a true MLflow server with a store of its own."""
+    place, port = tmp_path_factory.mktemp("server"), _free_port()
+    shutil.copy(_migrated, place / "mlflow.db")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen([*command, *stores], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        _wait(lambda: _answers(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine on which nobody answers."""
+    return _free_port()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool]], None]:
     """Wait until a condition holds, at most 60 s."""
+    return _wait
 
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "waited 60 s in vain"
-            time.sleep(0.02)
 
-    return wait
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited 60 s in vain"
+        time.sleep(0.02)

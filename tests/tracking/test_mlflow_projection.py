@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +35,43 @@ def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, re
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         assert [row[0] for row in history(uri, run.info.run_id)["val/top1"]] == [1, 2, 3, 4, 5]
+
+
+RACE = """
+import sys
+from pathlib import Path
+from headsweep.tracking.mlflow_projection import Projector
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sweep_folder import SweepFolder
+output = Path(sys.argv[1])
+sweep = SweepFolder(output / "sweeps" / "pilot")
+with Projector(None, "study", output) as projector:
+    with sweep.launched(sweep.runs()):
+        for folder in (sweep, *sweep.runs()):
+            projector.notify(folder)
+    projector.notify(sweep)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_project_the_same_sweep_make_one_parent_and_lose_nothing(
+    uri, output, make_run, make_sweep, result, contents
+):
+    folders = [make_run(f"{i:x}", epochs=5) for i in range(16)]
+    for folder in folders:
+        folder.finish(result)
+    make_sweep(folders)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(output)], stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    assert [process.communicate(timeout=120)[1] for process in processes] == ["", ""]
+    held = contents(uri, "study")
+    assert len(held) == 17
+    assert {content["info"][0] for content in held.values()} == {"FINISHED"}
+    for i in range(16):
+        run = held[f"ga4-{i:x}"]
+        assert run["tags"]["mlflow.parentRunId"] == "pilot"
+        assert [row[0] for row in run["metrics"]["val/top1"]] == [1, 2, 3, 4, 5]
 
 
 def test_news_are_projected_while_the_runs_go_on(uri, output, make_run, wait_for):
@@ -130,59 +165,34 @@ def test_tracking_none_does_nothing(tmp_path, make_run):
     assert not (folder.path / "mlflow.json").exists()
 
 
-@pytest.fixture
-def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def serve(port, folder):
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    log = (folder / "server.log").open("w")
-    return subprocess.Popen(
-        [*command, *stores], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ}
-    )
-
-
-def answers(port):
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.mark.slow
 def test_a_server_that_was_down_gets_the_identical_history_by_replay(
-    uri, output, port, make_run, result, history, capfd, wait_for, tmp_path
+    uri, output, free_port, server, make_run, make_sweep, result, contents, capfd
 ):
-    folder = make_run(epochs=3)
-    folder.checkpoint.write_bytes(b"weights")
-    folder.finish(result)
-    with Projector(uri, "study", output) as projector:
-        projector.notify(folder)
-    wanted = history(uri, client(uri).search_runs([prepare(uri, "study", output)])[0].info.run_id)
-    address = f"http://127.0.0.1:{port}"
+    folders = [make_run(name, epochs=3) for name in "ab"]
+    sweep = make_sweep(folders)
+    down = f"http://127.0.0.1:{free_port}"
+
+    def give(uri, experiment):
+        with Projector(uri, experiment, output) as projector, sweep.launched(folders):
+            for folder in (sweep, *folders):
+                projector.notify(folder)
+
+    for folder in folders:
+        folder.checkpoint.write_bytes(b"weights")
+        folder.finish(result)
+    give(uri, "study")
     before = time.monotonic()
-    with Projector(address, "study", output) as projector:
-        projector.notify(folder)
+    give(down, "replay")
     assert time.monotonic() - before < 30
     assert capfd.readouterr().err.count("\n") == 1
 
-    (tmp_path / "server").mkdir()
-    (tmp_path / "server" / "mlflow.db").write_bytes((output / "mlflow.db").read_bytes())
-    server = serve(port, tmp_path / "server")
-    try:
-        wait_for(lambda: answers(port))
-        for _ in range(2):  # replayed twice: the second time adds nothing
-            with Projector(address, "replay", output) as projector:
-                projector.notify(folder)
-        runs = client(address).search_runs([prepare(address, "replay", output)])
-        assert [run.info.status for run in runs] == ["FINISHED"]
-        assert history(address, runs[0].info.run_id) == wanted
-        files = [file.path for file in client(address).list_artifacts(runs[0].info.run_id)]
-        assert sorted(files) == ["checkpoint.json", "config.yaml", "environment.json"]
-        said = capfd.readouterr()
-        assert (said.out, said.err) == ("", "")
-    finally:
-        os.killpg(server.pid, 9)
-        server.wait()
+    for _ in range(2):  # replayed twice: the second time adds nothing
+        give(server, "replay")
+        with Projector(server, "replay", output) as projector:
+            projector.notify(sweep)
+    with Projector(uri, "study", output) as projector:
+        projector.notify(sweep)
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert contents(server, "replay") == contents(uri, "study")

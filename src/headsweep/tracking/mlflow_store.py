@@ -53,6 +53,13 @@ def opening(uri: str) -> str:
     return f"MLflow   {shown(uri).removeprefix(_SQLITE)}; open it with:\n         {shlex.join(command)}"
 
 
+def reason(error: Exception, uri: str) -> str:
+    """What went wrong in the store at `uri`, in one short line without its password."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    password = urlsplit(uri).password
+    return (line.replace(f":{password}@", ":***@") if password else line)[:160]
+
+
 def client(uri: str) -> MlflowClient:
     """A quiet client of the store at `uri`; imports MLflow, sets no global address."""
     for name, value in _SETTINGS.items():

@@ -3,25 +3,27 @@
 run.json       who the run is (RunRecord), written once when it is planned
 config.yaml    its full frozen configuration
 metrics.jsonl  the spool
-checkpoint.pt  the last whole epoch
+checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
 result.json    how it ended (RunResult); its presence means that the run is over
-failure.txt    the traceback of the last try, until a try succeeds
+failure.txt    how many tries have failed and the traceback of the last, until a try succeeds
 log.txt        what it printed
 lock           held by the process that trains it; the system frees it when that process dies
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from headsweep.tracking import durable
 from headsweep.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 class RunState(Enum):
@@ -78,6 +80,8 @@ class RunFolder:
 
     def lock(self) -> FileLock:
         """The lock that the training process holds; acquire it before writing anything here."""
+        from filelock import FileLock  # takes longer than all else here: who only looks does without
+
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / "lock")
 
@@ -101,12 +105,22 @@ class RunFolder:
         return RunResult(**json.loads(self._result.read_text())) if self._result.exists() else None
 
     def fail(self, reason: str) -> None:
-        """Keep the traceback, or the one line, of a try that failed."""
-        durable.write_text(self._failure, reason.rstrip() + "\n")
+        """Count a try that failed and keep its traceback, or its one line."""
+        durable.write_text(self._failure, f"failed tries: {self.failed_tries() + 1}\n{reason.rstrip()}\n")
 
     def failure(self) -> str | None:
         """Why the last try failed; None if it did not."""
-        return self._failure.read_text() if self._failure.exists() else None
+        return self._failure.read_text().partition("\n")[2] if self._failure.exists() else None
+
+    def failed_tries(self) -> int:
+        """How many tries have failed since the last `forget_failure`."""
+        if not self._failure.exists():
+            return 0
+        return int(self._failure.read_text().partition("\n")[0].rpartition(":")[2])
+
+    def forget_failure(self) -> None:
+        """Let the run be tried again as if it had never failed; it goes on from its checkpoint."""
+        self._failure.unlink(missing_ok=True)
 
     def state(self) -> RunState:
         """What is to be done about the run, from its files alone."""
@@ -122,8 +136,12 @@ class RunFolder:
         return RunState.partial if self.checkpoint.exists() else RunState.new
 
     def _is_locked(self) -> bool:
+        """Look, and leave no trace: nothing is written, and a process that takes the lock meanwhile tries again."""
         try:
-            with FileLock(self.path / "lock", timeout=0):
-                return False
-        except Timeout:
+            with (self.path / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False

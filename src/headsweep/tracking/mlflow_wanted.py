@@ -1,0 +1,220 @@
+"""What MLflow should hold of a run and of a sweep, read from their folders alone (law 6: the spool is the truth).
+
+NaN and infinity are no points: MLflow would store infinity as 1.8e308. They are named in tag `headsweep.nonfinite`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.spool import Entry
+from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
+
+Point = tuple[str, int]  # metric, epoch: where MLflow may hold one value and no more
+
+_STATUS = {
+    RunState.new: "KILLED",  # died before its first checkpoint
+    RunState.partial: "KILLED",
+    RunState.running: "RUNNING",
+    RunState.finished: "FINISHED",
+    RunState.diverged: "FAILED",
+    RunState.failed: "FAILED",
+}
+_TAG_LENGTH = 4000  # characters; MLflow refuses more than 8000
+_NOTE_LENGTH = 7900
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What MLflow should hold, as far as the folder knows at this moment."""
+
+    place: Path  # the folder; it has one MLflow run in each store
+    query: str  # finds the MLflow runs of this and of like-named folders
+    name: str
+    status: str
+    span: tuple[int, int]  # start and end, unix milliseconds
+    tags: dict[str, str]
+    params: dict[str, str]
+    files: dict[str, Callable[[], str]]  # name -> text
+    files_version: str | None = None  # of files that may change
+    points: dict[Point, float] = field(default_factory=dict)
+    milliseconds: dict[Point, int] = field(default_factory=dict)  # when a point was spooled
+    is_over: bool = False  # no more points will come
+
+    def contradicted_by(self, points: Mapping[Point, float]) -> bool:
+        """Is there a point in `points` that the spool has not, or has otherwise? It cannot be taken back in MLflow.
+
+        A run that is training may be on its way back to points which it lost with a crash.
+        """
+        if any(not _same(value, self.points.get(point, value)) for point, value in points.items()):
+            return True
+        names = {name for name, _ in self.points}
+        return self.is_over and any(point not in self.points for point in points if point[0] in names)
+
+
+def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
+    """What MLflow should hold of a run, as a child of MLflow run `parent`; None before it has said a thing."""
+    # The state first: a run that is over by then has spooled everything that is read afterwards.
+    state = folder.state()
+    record, result, entries = folder.record(), folder.result(), folder.spool.entries()
+    # From its first entry, not from its start, so that a replay has the same beginning.
+    unfinished = state in (RunState.new, RunState.partial, RunState.running)
+    if unfinished and not entries and not (folder.path / "mlflow.json").exists():
+        return None
+    timed = [(entry, int(entry.clock["time"] * 1000)) for entry in entries if "time" in entry.clock]
+    moments, planned = [moment for _, moment in timed], int(folder.config.stat().st_mtime * 1000)
+    return Wanted(
+        place=folder.path,
+        query=f"tags.`headsweep.fingerprint` = '{record.fingerprint}'",
+        name=record.name,
+        status=_STATUS[state],
+        span=(min(moments, default=planned), max(moments, default=planned)),
+        tags=_run_tags(folder, record, state, result, entries) | ({"mlflow.parentRunId": parent} if parent else {}),
+        params={name: str(value) for name, value in record.parameters.items()},
+        files=_run_files(folder, result),
+        points=_points(record, entries),
+        milliseconds={(name, entry.epoch): moment for entry, moment in timed for name in entry.metrics},
+        is_over=result is not None,
+    )
+
+
+def of_sweep(folder: SweepFolder) -> Wanted | None:
+    """What MLflow should hold of a sweep: the parent of its runs, with plan and table; None if it is a single run."""
+    if not folder.is_one():
+        return None
+    is_launched = folder.is_active()  # first, as above
+    plan, runs = folder.plan(), folder.runs()
+    records, states = [run.record() for run in runs], [run.state() for run in runs]
+    seeds = sorted({record.seed for record in records})
+    texts = {path.name: path.read_text() for path in folder.files()}
+    spools = [run.spool.path for run in runs if run.spool.path.exists()]
+    end = max((path.stat().st_mtime for path in spools), default=folder.started())
+    return Wanted(
+        place=folder.path,
+        query="tags.`headsweep.kind` = 'sweep'",
+        name=folder.name,
+        status="RUNNING" if is_launched else _sweep_status(states),
+        span=(int(folder.started() * 1000), int(end * 1000)),
+        tags={
+            "headsweep.kind": "sweep",
+            "headsweep.sweep": folder.name,
+            "headsweep.folder": str(folder.path.resolve()),
+            "headsweep.seeds": ", ".join(map(str, seeds))[:_TAG_LENGTH],
+            "headsweep.state": ", ".join(f"{n} {state.value}" for state, n in Counter(states).items()),
+            "mlflow.source.name": "headsweep",
+            **({"mlflow.note.content": _note(texts["table.md"])} if "table.md" in texts else {}),
+        },
+        # More seeds stay in the same sweep, and MLflow takes no parameter back: they are a tag.
+        params={axis: _values(axis, records) for axis in plan["axes"] if axis != "seed"},
+        files={name: lambda text=text: text for name, text in texts.items()},  # type: ignore[misc]
+        files_version=hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:12],
+    )
+
+
+def _run_tags(
+    folder: RunFolder, record: RunRecord, state: RunState, result: RunResult | None, entries: Sequence[Entry]
+) -> dict[str, str]:
+    failure = (folder.failure() or "").strip().rpartition("\n")[2] if state is RunState.failed else ""
+    reason = failure or (result.note if result else "")
+    non_finite = "; ".join(_non_finite(entries))
+    commit = record.code.get("commit") or "unknown"
+    tags = {
+        "headsweep.kind": "run",
+        "headsweep.fingerprint": record.fingerprint,
+        "headsweep.folder": str(folder.path.resolve()),
+        "headsweep.group": record.group,
+        "headsweep.sweep": record.sweep,
+        "headsweep.sweeps": ", ".join(sweep.name for sweep in sweeps_of(folder)),
+        "headsweep.seed": str(record.seed),
+        "headsweep.commit": commit,
+        "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
+        "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
+        "headsweep.nonfinite": non_finite,
+        "mlflow.source.name": "headsweep",
+        "mlflow.source.git.commit": commit,
+    }
+    return {key: value[:_TAG_LENGTH] for key, value in tags.items() if value}
+
+
+def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
+    for entry in entries:
+        for name, value in sorted(entry.metrics.items()):
+            if not math.isfinite(value):
+                yield f"{name} is {value} at epoch {entry.epoch}"
+
+
+def _points(record: RunRecord, entries: Sequence[Entry]) -> dict[Point, float]:
+    """Every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
+    costs = {(f"cost/{name}", 0): float(value) for name, value in record.cost.items()}
+    return costs | {
+        (name, entry.epoch): float(value)
+        for entry in entries
+        for name, value in entry.metrics.items()
+        if math.isfinite(value)
+    }
+
+
+def _run_files(folder: RunFolder, result: RunResult | None) -> dict[str, Callable[[], str]]:
+    files: dict[str, Callable[[], str]] = {folder.config.name: folder.config.read_text}
+    if result is not None:
+        files["environment.json"] = lambda: _json(result.environment)
+        if folder.checkpoint.exists():
+            files["checkpoint.json"] = lambda: _json(_checkpoint(folder))
+    return files
+
+
+def _checkpoint(folder: RunFolder) -> dict[str, Any]:
+    """A reference to the checkpoint: MLflow gets no copy of the weights."""
+    with folder.checkpoint.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    path = folder.checkpoint.resolve()
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sweep_status(states: Sequence[RunState]) -> str:
+    """That of a sweep which nobody launches any more, though another sweep may train a run of it."""
+    found = set(states)
+    for state in (RunState.running, RunState.partial, RunState.new, RunState.failed):
+        if state in found:
+            return _STATUS[state]
+    return "FINISHED"
+
+
+def _values(axis: str, records: Sequence[RunRecord]) -> str:
+    values = dict.fromkeys(str(_value(axis, record)) for record in records)
+    return ", ".join(values)
+
+
+def _value(axis: str, record: RunRecord) -> object:
+    """The value of a key, which the sweep that first planned a run may not have had as an axis."""
+    if axis in record.parameters:
+        return record.parameters[axis]
+    value: Any = record.config
+    for key in axis.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _note(table: str) -> str:
+    """The table as MLflow's UI shows it on the page of the run; a long one ends at a whole line."""
+    if len(table) <= _NOTE_LENGTH:
+        return table
+    return table[:_NOTE_LENGTH].rpartition("\n")[0] + "\n\nThe rest is in artifact table.md."
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _same(held: float, wanted: float) -> bool:
+    return math.isclose(held, wanted, rel_tol=1e-12)  # what a store may lose on the way through its number format

@@ -1,0 +1,96 @@
+"""A sweep's folder: the runs of one command and their table.
+
+plan.json  name, axes and runs (fingerprints) of the last command that planned it
+table.md, table.csv  the comparison
+started    unix time of the first launch; its presence means that the sweep has several runs
+lock       held, shared, by every process that launches the sweep; the system frees it when they die
+
+The folder of each of its runs has a line for it in `sweeps.txt`; the first line there is the sweep that a run belongs
+to wherever it can belong to only one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from headsweep.tracking import durable
+from headsweep.tracking.run_folder import RunFolder
+
+_PROBES, _BETWEEN_PROBES = 3, 0.01  # seconds; another process that looks at the lock holds it for an instant
+
+
+class SweepFolder:
+    """The files of one sweep."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self._started = path / "started"
+        self._lock = path / "lock"
+
+    @contextlib.contextmanager
+    def launched(self, runs: Sequence[RunFolder]) -> Iterator[None]:
+        """Be known as the launcher of `runs`; any number of processes may be so at a time. One run is no sweep."""
+        if len(runs) == 1 and not self.is_one():
+            yield
+            return
+        if not self.is_one():
+            durable.write_text(self._started, repr(time.time()))
+        for run in runs:
+            if self.name not in _sweep_names(run):
+                with (run.path / "sweeps.txt").open("a") as file:
+                    file.write(f"{self.name}\n")
+        with self._lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def is_one(self) -> bool:
+        """Has it ever been launched with several runs?"""
+        return self._started.exists()
+
+    def is_active(self) -> bool:
+        """Does a process launch its runs at this moment?"""
+        return all(self._is_held(probe) for probe in range(_PROBES))
+
+    def _is_held(self, probe: int) -> bool:
+        time.sleep(_BETWEEN_PROBES if probe else 0)
+        try:
+            with self._lock.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        except BlockingIOError:
+            return True
+
+    def started(self) -> float:
+        """Unix time of the first launch."""
+        return float(self._started.read_text())
+
+    def plan(self) -> dict[str, Any]:
+        """What was planned last."""
+        return json.loads((self.path / "plan.json").read_text())
+
+    def runs(self) -> list[RunFolder]:
+        """The planned runs whose folders are still there."""
+        places = [self.path.parents[1] / "runs" / fingerprint for fingerprint in self.plan()["runs"]]
+        return [RunFolder(place) for place in places if (place / "run.json").exists()]
+
+    def files(self) -> list[Path]:
+        """Plan and table, as far as they are there."""
+        found = [self.path / name for name in ("plan.json", "table.md", "table.csv")]
+        return [path for path in found if path.exists()]
+
+
+def sweeps_of(run: RunFolder) -> list[SweepFolder]:
+    """The sweeps of several runs that a run belongs to, in the order in which they were first launched."""
+    return [SweepFolder(run.path.parents[1] / "sweeps" / name) for name in _sweep_names(run)]
+
+
+def _sweep_names(run: RunFolder) -> list[str]:
+    path = run.path / "sweeps.txt"
+    return list(dict.fromkeys(path.read_text().splitlines())) if path.exists() else []

@@ -1,0 +1,74 @@
+"""A sweep knows whether anybody launches it, and its runs know which sweeps they belong to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from headsweep.tracking.sweep_folder import sweeps_of
+
+LAUNCH = """
+import sys, time
+from pathlib import Path
+from headsweep.tracking.sweep_folder import SweepFolder
+sweep = SweepFolder(Path(sys.argv[1]))
+with sweep.launched(sweep.runs()):
+    print("launched", flush=True)
+    time.sleep(60)
+"""
+
+
+def launch(sweep):
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(sweep.path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "launched\n"
+    return process
+
+
+def test_a_sweep_is_active_until_its_last_launcher_is_gone_even_by_kill(make_run, make_sweep):
+    sweep = make_sweep([make_run("a"), make_run("b")])
+    assert not sweep.is_active()
+    processes = [launch(sweep), launch(sweep)]
+    for process in processes:
+        assert sweep.is_active()
+        process.kill()
+        process.communicate()
+    assert not sweep.is_active()
+
+
+def test_those_who_look_at_the_same_time_do_not_see_each_other(make_run, make_sweep):
+    sweep = make_sweep([make_run("a"), make_run("b")])
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.extend(sweep.is_active() for _ in range(50))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [False] * 200
+
+
+def test_a_run_lists_its_sweeps_once_each_and_in_the_order_of_their_launch(make_run, make_sweep):
+    a, b = make_run("a"), make_run("b")
+    second, first = make_sweep([a, b], "second"), make_sweep([a, b], "first")
+    for sweep in (first, second, first):
+        with sweep.launched([a, b]):
+            pass
+    assert [sweep.name for sweep in sweeps_of(a)] == ["first", "second"]
+
+
+def test_a_single_run_is_no_sweep_but_may_be_a_part_of_one(make_run, make_sweep):
+    a, b = make_run("a"), make_run("b")
+    sweep = make_sweep([a, b])
+    with sweep.launched([a]):
+        assert (sweep.is_one(), sweep.is_active(), sweeps_of(a)) == (False, False, [])
+    with sweep.launched([a, b]):
+        started = sweep.started()
+    with sweep.launched([a]):
+        assert sweep.is_active()
+    assert sweep.started() == started
+
+
+def test_a_run_that_was_removed_is_no_run_of_its_sweep(make_run, make_sweep, tmp_path):
+    sweep = make_sweep([make_run("a"), make_run("b")])
+    (tmp_path / "runs" / "a" / "run.json").unlink()
+    assert [run.path.name for run in sweep.runs()] == ["b"]
