@@ -1,9 +1,11 @@
 """Train one run, or with -m a grid of runs: `python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8`."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
-from headsweep.entry import one_line_errors, run_single
+from headsweep.entry import one_line_errors, run_single, spell_out
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -14,4 +16,5 @@ def main(config: DictConfig) -> float:
 
 if __name__ == "__main__":
     with one_line_errors():
+        sys.argv[1:] = spell_out(sys.argv[1:])
         main()

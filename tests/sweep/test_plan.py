@@ -1,7 +1,7 @@
 import pytest
 
 from composing import compose_run
-from headsweep.errors import DataError
+from headsweep.errors import UserError
 from headsweep.sweep.plan import freeze, frozen, make_plan
 
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
@@ -60,6 +60,6 @@ def test_a_record_names_the_run_and_its_swept_keys(tmp_path):
 
 def test_absent_data_stops_the_plan(tmp_path):
     run = compose_run("dataset=cifar100", f"paths.data={tmp_path}", f"paths.output={tmp_path / 'outputs'}")
-    with pytest.raises(DataError, match=f"{tmp_path}.*dataset.download=true"):
+    with pytest.raises(UserError, match=f"{tmp_path}.*dataset.download=true"):
         make_plan([run])
     assert not (tmp_path / "outputs").exists()

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.explaining import unknown_key
+from headsweep.config.grid import Cell
 from headsweep.errors import ConfigError
 
 _KEY = "hydra.launcher.exclude"
@@ -29,7 +30,7 @@ _ORDERS: dict[str, Callable[[float, float], bool]] = {
 _ABSENT = object()
 
 
-def left_out(cells: Sequence[DictConfig], exclusions: Sequence[str]) -> list[bool]:
+def left_out(cells: Sequence[DictConfig | Cell], exclusions: Sequence[str]) -> list[bool]:
     """Which of the composed `cells` are left out by one of the `exclusions`.
 
     Raises:
@@ -69,7 +70,7 @@ class _Part:
         return f"{self.key}{self.operator}{self.wanted}"
 
 
-def _all_hold(exclusion: str, cells: Sequence[DictConfig]) -> list[bool]:
+def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell]) -> list[bool]:
     answers = [True] * len(cells)
     for part in _parts(exclusion):
         # Only where all parts before it hold: `head=ga head.gram_dim<32` may stand in a grid that has no ga.
@@ -92,10 +93,15 @@ def _parts(exclusion: str) -> Iterator[_Part]:
         yield _Part(*match.groups())
 
 
-def _value(cell: DictConfig, key: str) -> Any:
+def _value(cell: DictConfig | Cell, key: str) -> Any:
     """The value of a dotted key in a cell; a group such as `head` is its name."""
-    if isinstance(OmegaConf.select(cell, key), DictConfig):
-        key += ".name"
+    value = _select(cell, key)
+    return _select(cell, f"{key}.name") if isinstance(value, DictConfig) else value
+
+
+def _select(cell: DictConfig | Cell, key: str) -> Any:
+    if isinstance(cell, Cell):
+        return cell.select(key, _ABSENT)
     return OmegaConf.select(cell, key, default=_ABSENT)
 
 

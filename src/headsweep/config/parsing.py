@@ -27,13 +27,36 @@ def parse(config: DictConfig) -> RunConfig:
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
+    return build(typed(config), config)
+
+
+def typed(config: DictConfig) -> DictConfig:
+    """The configuration with the types of the schema, whose rules between keys are not looked at yet.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has the wrong type.
+    """
     plain = {key: config[key] for key in config if key != "hydra"}
     schema = OmegaConf.structured(RunConfig)
     schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
     schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
     _check_finite(plain)
     try:
-        run = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+        merged = OmegaConf.merge(schema, plain)
+    except OmegaConfBaseException as error:
+        raise explain(error, config) from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def build(values: DictConfig, config: DictConfig) -> RunConfig:
+    """The dataclasses of typed `values`; `config` is where an error looks up what was given.
+
+    Raises:
+        ConfigError: a value is missing, or two values exclude each other.
+    """
+    try:
+        run = OmegaConf.to_object(values)
     except OmegaConfBaseException as error:
         raise explain(error, config) from error
     assert isinstance(run, RunConfig)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
 from headsweep.tracking import durable
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
 # The keys by which people know a run, whether a sweep varies them or not.
 IDENTITY_KEYS = (
@@ -33,6 +34,8 @@ IDENTITY_KEYS = (
     "decorrelation",
     "seed",
 )
+
+MOST_SHOWN = 10  # bad cells that are named
 
 Cost = dict[str, int]
 
@@ -73,16 +76,67 @@ def make_plan(configs: Sequence[RunConfig]) -> Plan:
     Raises:
         UserError: the data or the checkpoint of a run is absent, or the data is not what the configuration says.
     """
-    output = Path(configs[0].paths.output)
-    located: list[tuple[DatasetConfig, DatasetConfig]] = []
-    planned: dict[str, PlannedRun] = {}
-    cells = []
-    for config in configs:
-        run = replace(config, dataset=_locate(config.dataset, located), model=_with_digest(config.model))
-        cells.append(fingerprint(run))
-        planned.setdefault(cells[-1], PlannedRun(run, cells[-1], RunFolder(output / "runs" / cells[-1])))
-    runs = tuple(planned.values())
-    return Plan(_sweep_name(runs), runs, tuple(cells), _axes(runs), output)
+    resolved = resolve(configs)
+    names = run_names(configs)
+    bad = [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]
+    if bad:
+        raise refusal(bad, len(configs))
+    return plan_of([run for run in resolved if isinstance(run, RunConfig)])
+
+
+def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
+    """Each run with what only its data and its checkpoint can say, or why they cannot."""
+    located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []  # each data set is looked at once
+    digests: dict[str | None, str | None] = {}
+    return [_resolve(config, located, digests) for config in configs]
+
+
+def plan_of(resolved: Sequence[RunConfig]) -> Plan:
+    """The plan of runs whose data has been looked at."""
+    output = Path(resolved[0].paths.output)
+    cells = [fingerprint(run) for run in resolved]
+    planned = {
+        name: PlannedRun(run, name, RunFolder(output / "runs" / name))
+        for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
+    }
+    runs = tuple(planned[name] for name in dict.fromkeys(cells))
+    return Plan(_sweep_name(runs), runs, tuple(cells), _axes([identity(planned.run) for planned in runs]), output)
+
+
+def refusal(bad: Sequence[tuple[str, str]], cells: int) -> UserError:
+    """Why a sweep is not started: the (name, mistake) of its bad cells, up to ten of them, then their number."""
+    mistakes = {mistake for _, mistake in bad}
+    if len(mistakes) == 1 and len(bad) in (1, cells):
+        (mistake,) = mistakes
+        return UserError(mistake if len(bad) == cells else f"{mistake} (1 of {cells} cells: {bad[0][0]})")
+    lines = [f"\n  {name}: {mistake}" for name, mistake in bad[:MOST_SHOWN]]
+    lines += [f"\n  and {len(bad) - MOST_SHOWN} more"] * (len(bad) > MOST_SHOWN)
+    return UserError(f"{len(bad)} of {cells} cells are not valid, nothing was started{''.join(lines)}")
+
+
+def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]) -> dict[str, Cost]:
+    """Fingerprint -> cost of the runs that are new, as `check` counts it.
+
+    Raises:
+        UserError: some runs cannot be built.
+    """
+    answers = check_new(plan, check)
+    names = dict(zip((run.fingerprint for run in plan.runs), run_names([run.run for run in plan.runs]), strict=True))
+    bad = [(names[name], str(answer)) for name, answer in answers.items() if isinstance(answer, UserError)]
+    if bad:
+        raise refusal(bad, len(plan.runs))
+    return {name: answer for name, answer in answers.items() if not isinstance(answer, UserError)}
+
+
+def check_new(
+    plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]
+) -> dict[str, Cost | UserError]:
+    """Fingerprint -> cost, or why it cannot be built, of the runs that are new; seeds of one cell are built once."""
+    new = {planned.fingerprint: planned.run for planned in plan.runs if planned.folder.state() is RunState.new}
+    groups = {name: group(run) for name, run in new.items()}
+    cells = {groups[name]: run for name, run in new.items()}
+    answers = dict(zip(cells, check(list(cells.values())) if cells else [], strict=True))
+    return {name: answers[groups[name]] for name in new}
 
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
@@ -93,6 +147,26 @@ def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
             record = _record(plan, planned, code, costs[planned.fingerprint])
             planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
     durable.write_json(plan.folder / "plan.json", _summary(plan, code))
+
+
+def code_change(folders: Sequence[RunFolder]) -> str | None:
+    """One line if some of the runs were begun with another commit than the one that would go on; None if none was."""
+    now = code_version()["commit"]
+    begun = [
+        folder.record().code["commit"] for folder in folders if folder.state() in (RunState.partial, RunState.failed)
+    ]
+    others = Counter(commit for commit in begun if commit != now)
+    if not others:
+        return None
+    before = ", ".join(f"{count} with code {_short(commit)}" for commit, count in others.items())
+    return (
+        f"{others.total()} of {len(folders)} runs were begun with other code than {_short(now)}: {before}; "
+        "they go on with this one"
+    )
+
+
+def _short(commit: str | None) -> str:
+    return commit[:7] if commit else "of no commit"
 
 
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
@@ -116,28 +190,52 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
     return {"name": plan.name, "axes": plan.axes, "code": code, "runs": [run.fingerprint for run in plan.runs]}
 
 
-def _locate(dataset: DatasetConfig, known: list[tuple[DatasetConfig, DatasetConfig]]) -> DatasetConfig:
+def _resolve(
+    config: RunConfig,
+    located: list[tuple[DatasetConfig, DatasetConfig | UserError]],
+    digests: dict[str | None, str | None],
+) -> RunConfig | UserError:
+    try:
+        dataset = _locate(config.dataset, located)
+        if isinstance(dataset, UserError):
+            return dataset
+        return replace(config, dataset=dataset, model=_with_digest(config.model, digests))
+    except UserError as error:
+        return error
+
+
+def _locate(
+    dataset: DatasetConfig, known: list[tuple[DatasetConfig, DatasetConfig | UserError]]
+) -> DatasetConfig | UserError:
     """Look at each data set once, however many runs share it."""
-    for given, resolved in known:
+    for given, answer in known:
         if given == dataset:
-            return resolved
-    known.append((dataset, locate.resolve(dataset)))
+            return answer
+    try:
+        known.append((dataset, locate.resolve(dataset)))
+    except UserError as error:
+        known.append((dataset, error))
     return known[-1][1]
 
 
-def _with_digest(model: ModelConfig) -> ModelConfig:
+def _with_digest(model: ModelConfig, known: dict[str | None, str | None]) -> ModelConfig:
     """The model with its checkpoint's content as part of its identity; where the file lies is none."""
     if model.checkpoint is None:
         return model
+    if model.checkpoint not in known:
+        known[model.checkpoint] = _digest(model.checkpoint)
+    return replace(model, checkpoint_digest=known[model.checkpoint])
+
+
+def _digest(checkpoint: str) -> str:
     try:
-        digest = hashlib.sha256(Path(model.checkpoint).read_bytes())
+        return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError("model.checkpoint", model.checkpoint, f"cannot be read: {error.strerror or error}") from error
-    return replace(model, checkpoint_digest=digest.hexdigest())
+        raise ConfigError("model.checkpoint", checkpoint, f"cannot be read: {error.strerror or error}") from error
 
 
-def _axes(runs: Sequence[PlannedRun]) -> tuple[str, ...]:
-    values = [identity(planned.run) for planned in runs]
+def _axes(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The keys in which identities differ."""
     keys = dict.fromkeys(key for value in values for key in value)
     # An option that only some heads have is no axis by that alone.
     return tuple(key for key in keys if len({str(value[key]) for value in values if key in value}) > 1)
@@ -149,6 +247,13 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
     digest = hashlib.sha256("".join(cells).encode()).hexdigest()[:8]
     first = runs[0].run
     return f"{first.dataset.name.value}-{first.model.name}-{digest}"
+
+
+def run_names(runs: Sequence[RunConfig]) -> list[str]:
+    """What people call each of the runs beside the others."""
+    values = [identity(run) for run in runs]
+    axes = _axes(values)
+    return [_run_name(value, axes) for value in values]
 
 
 def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:

@@ -1,0 +1,164 @@
+"""The fast way from a grid's cells to their configurations is the slow way."""
+
+import random
+from itertools import product
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from headsweep.config import PROJECT_ROOT, parse
+from headsweep.config.exclusions import left_out
+from headsweep.config.grid import Grid
+from headsweep.entry import spell_out
+from headsweep.errors import UserError
+
+STUDIES = sorted(path.stem for path in (PROJECT_ROOT / "sweeps").glob("*.yaml"))
+
+# What each key may be set to, on any cell: valid, of a wrong type, against a rule, unknown.
+VALUES = {
+    "heads": ["2", "0", "1.5", "many", "null", "'4'", "true", "2000"],
+    "seed": ["7", "-1"],
+    "optimizer.lr": ["1e-3", "2", "fast", "inf", "-1.0", "null", "'0.01'"],
+    "optimizer.betas": ["[0.9,0.95]", "null", "[1,0]", "[a,b]", "0.9", "[]"],
+    "duration": ["'30 epochs'", "20", "'10 percent'", "long", "null", "'1e6 images'"],
+    "augmentation.crop_scale": ["[0.8,1.0]", "[1,0.8]", "null", "[.nan,1]"],
+    "augmentation.randaugment": ["rand-m9-mstd0.5-inc1", "null", "rand"],
+    "dataset.name": ["digits", "mnist"],
+    "dataset.download": ["true", "no", "3", "maybe"],
+    "model.drop_path": ["0.3", "1.5", "null"],
+    "model.dropout": ["${model.drop_path}", "0.2"],
+    "model.name": ["mine", "resnet18", "???"],
+    "model.family": ["timm", "none_such"],
+    "head.name": ["gap", "none_such"],
+    "head.gram_dim": ["32", "17"],
+    "head": ["ga", "none_such", "{name: gap}"],
+    "debug": ["quick"],
+    "debug.train_images": ["128", "0"],
+    "paths.output": ["elsewhere", "'~/there'", "~/there"],
+    "precision": ["float32", "half"],
+    "ema_decay": ["0.9", "null"],
+    "schedule.warmup_lr": ["${optimizer.lr}"],
+    "decorrelation": ["-0.8", "0"],
+    "haeds": ["2"],
+    "+optimizer.extra": ["1"],
+    "~clip_norm": ["null"],
+    "++clip_norm": ["1.0"],
+    "optimizer": ["{lr: 0.1}", "sgd"],
+    "dataset@model": ["digits"],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def conf():
+    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def composed(overrides):
+    return compose("train", overrides=list(overrides))
+
+
+def outcome(make):
+    """What `make` returns, or what it raises and says."""
+    try:
+        return make()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return type(error), str(error)
+
+
+def agree(grid, overrides):
+    fast = outcome(lambda: grid.cell(overrides).parse())
+    assert fast == outcome(lambda: parse(composed(overrides))), overrides
+    return fast
+
+
+def points(study):
+    """The overrides of each cell of a study."""
+    hydra = compose("train", overrides=[f"+sweeps={study}"], return_hydra_config=True).hydra
+    axes = [[f"{axis}={value}" for value in str(values).split(",")] for axis, values in hydra.sweeper.params.items()]
+    return [[f"+sweeps={study}", *point] for point in product(*axes)], hydra.launcher.exclude
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
+    """A few cells of each, with values drawn at random, on one grid, so that none may leave anything behind."""
+    draw, grid = random.Random(study), Grid(composed)
+    cells, _ = points(study)
+    for cell in draw.sample(cells, 2):
+        agree(grid, cell)
+        keys = draw.sample(sorted(VALUES), 2)
+        agree(grid, [*cell, *(f"{key}={draw.choice(VALUES[key])}" for key in keys)])
+        agree(grid, cell)
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_any_override_gives_what_hydra_gives_errors_included(key):
+    grid = Grid(composed)
+    for value in VALUES[key]:
+        agree(grid, [f"{key}={value}"])
+    agree(grid, [])  # nothing is left behind
+
+
+def test_cells_that_differ_in_values_alone_are_composed_once():
+    asked = []
+    grid = Grid(lambda overrides: asked.append(overrides) or composed(overrides))
+    axes = (("seqpool", "ga"), range(4), (1e-3, 1e-4), ("'20 epochs'", "'30 epochs'"))
+    cells = [
+        grid.cell([f"head={head}", f"heads={heads}", f"optimizer.lr={rate}", f"duration={duration}"])
+        for head, heads, rate, duration in product(*axes)
+    ]
+    results = [outcome(cell.parse) for cell in cells]
+    assert asked == [("head=seqpool",), ("head=ga",)]
+    runs = [run for run in results if not isinstance(run, tuple)]
+    found = {(run.head.name, run.heads, run.optimizer.lr, run.duration) for run in runs}
+    assert found == {
+        (head, heads, rate, duration.strip("'")) for head, heads, rate, duration in product(*axes) if heads
+    }
+    assert len({id(run.optimizer) for run in runs}) == len(runs)
+
+
+def test_a_value_that_others_follow_is_composed_with_them():
+    """A configuration with `schedule.min_lr: ${optimizer.lr}` in it."""
+    grid = Grid(composed)
+    for rate in ("0.1", "0.2"):
+        run = agree(grid, ["schedule.min_lr=${optimizer.lr}", f"optimizer.lr={rate}"])
+        assert run.schedule.min_lr == float(rate)
+
+
+@pytest.mark.parametrize("study", ["table1", "ga_table2"])
+def test_exclusions_leave_out_the_same_cells_either_way(study):
+    cells, exclusions = points(study)
+    cells = cells[:: max(1, len(cells) // 10)]
+    grid = Grid(composed)
+    answers = left_out([grid.cell(cell) for cell in cells], exclusions)
+    assert answers == left_out([composed(cell) for cell in cells], exclusions)
+    assert len(set(answers)) == 2
+
+
+def test_an_excluded_cell_need_not_be_valid():
+    grid = Grid(composed)
+    cells = [grid.cell([f"head={head}", f"heads={heads}"]) for head in ("gap", "ga") for heads in (0, 4)]
+    assert left_out(cells, ["head=ga heads<1", "head=gap heads=0"]) == [True, False, True, False]
+
+
+def test_seeds_are_spelled_out():
+    assert spell_out(["-m", "seeds=3", "head=ga"]) == ["-m", "seed=0,1,2", "head=ga"]
+    assert spell_out(["--multirun", "seeds=1"]) == ["--multirun", "seed=0"]
+    assert spell_out(["heads=2", "seed=0,1"]) == ["heads=2", "seed=0,1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seeds=3"], "seeds=3: several seeds are a grid; want -m"),
+        (["-m", "seeds=0"], "seeds=0: want a number of seeds of at least 1"),
+        (["-m", "seeds=0,1"], "seeds=0,1: want a number of seeds"),
+        (["-m", "seeds=2", "seed=4"], "seeds=2: the seeds are given twice"),
+    ],
+)
+def test_a_mistake_in_seeds_is_one_line(words, message):
+    with pytest.raises(UserError) as caught:
+        spell_out(words)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
