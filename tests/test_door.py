@@ -30,6 +30,8 @@ def test_completion_offers_the_heads():
 
 
 MISTAKES = [
+    (["+sweeps=fig1"], "headsweep: +sweeps=fig1: a study is a grid, whose axes a single run would drop; want -m"),
+    (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg shows one configuration and -m makes a grid"),
     (
         ["head=attention"],
         "headsweep: head=attention: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg",

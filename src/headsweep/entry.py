@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -15,10 +16,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from headsweep.config import explain, parse
+from headsweep.config import RunConfig, explain, parse
 from headsweep.config.exclusions import left_out
-from headsweep.errors import ConfigError, FailedRunsError, UserError
+from headsweep.config.grid import Cell, Compose, Grid
+from headsweep.errors import ConfigError, FailedRunsError, Interrupted, UserError
 
+if TYPE_CHECKING:
+    from headsweep.sweep.slots import Slots
+
+T = TypeVar("T")
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
 
 
@@ -39,29 +45,144 @@ def _run_single(config: DictConfig) -> float:
 
 
 def run_grid(
-    configs: Sequence[DictConfig], exclusions: Sequence[str], slots: int | None, threads: int | None
+    cells: Sequence[Sequence[str]],
+    compose: Compose,
+    exclusions: Sequence[str],
+    slots: int | None,
+    threads: int | None,
+    attempts: int | None = None,
+    timeout: float | None = None,
 ) -> list[float | None]:
     """Train the cells of a grid on this machine, but for those that `exclusions` leave out.
 
+    Args:
+        cells: the overrides of each.
+        compose: gives the configuration of a list of overrides.
+        exclusions: see `left_out`.
+        slots, threads: see `Slots`.
+        attempts: see `run_study`.
+        timeout: see `LocalPool`.
+
     Returns:
         For each cell, in order, the accuracy that a search would maximise; None where it was left out.
+
+    Raises:
+        UserError: cells are not valid; nothing has been started.
     """
-    absent = left_out(configs, exclusions)
-    runs = [parse(config) for config, out in zip(configs, absent, strict=True) if not out]
-    if any(absent):
-        print(f"{sum(absent)} of {len(configs)} cells left out (hydra.launcher.exclude)")
-    from headsweep.sweep.gpus import visible_gpus
-    from headsweep.sweep.local import LocalPool, Slots
+    answers = _expand(cells, compose, exclusions)
+    runs = [run for run in answers if isinstance(run, RunConfig)]
+    from headsweep.sweep.plan import refusal
+
+    bad = _mistakes(cells, answers)
+    if bad:
+        raise refusal(bad, len(bad) + len(runs))
+    from headsweep.sweep.local import LocalPool
     from headsweep.sweep.study import objectives, run_study
 
+    pool = LocalPool(_slots(runs, slots, threads), timeout=timeout)
+    values = iter(objectives(run_study(runs, pool, attempts=attempts)))
+    return [None if answer is None else next(values) for answer in answers]
+
+
+def plan_grid(
+    cells: Sequence[Sequence[str]],
+    compose: Compose,
+    exclusions: Sequence[str],
+    costs: bool,
+    json: bool,
+    slots: int | None,
+    threads: int | None,
+    **_: object,
+) -> None:
+    """Print what `run_grid` would train, and every cell that is not valid; exit with 2 if there is one.
+
+    Args:
+        cells, compose, exclusions, slots, threads: as for `run_grid`, whose other options change nothing here.
+        costs: count the parameters and FLOPs of new runs too, which imports torch in another process.
+        json: print one JSON object.
+    """
+    answers = _expand(cells, compose, exclusions, say=not json)
+    runs = [run for run in answers if isinstance(run, RunConfig)]
+    from headsweep.sweep.local import LocalPool
+    from headsweep.sweep.planning import show, survey
+
+    machine = _slots(runs, slots, threads)
+    survey_ = survey(runs, _mistakes(cells, answers), (lambda new: LocalPool(machine).check(new)) if costs else None)
+    show(survey_, machine.count, json)
+    if survey_.bad:
+        sys.exit(2)
+
+
+def _expand(
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str], say: bool = True
+) -> list[RunConfig | Exception | None]:
+    """For each cell its checked configuration, or what is wrong with it, or None where it is left out."""
+    grid = Grid(compose)
+    answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
+    composed = [at for at, answer in enumerate(answers) if isinstance(answer, Cell)]
+    absent = left_out([answers[at] for at in composed], exclusions) if composed else []
+    for at, out in zip(composed, absent, strict=True):
+        answers[at] = None if out else _try(answers[at].parse)
+    if any(absent) and say:
+        print(f"{sum(absent)} of {len(cells)} cells left out (hydra.launcher.exclude)")
+    return answers
+
+
+def _try(make: Callable[..., T], *arguments: Any) -> T | Exception:
+    try:
+        return make(*arguments)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return error
+
+
+def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list[tuple[str, str]]:
+    """Name, by the overrides that not all cells have, and mistake of each cell that has one."""
+    common = set(cells[0]).intersection(*cells)
+    return [
+        (" ".join(word for word in words if word not in common) or "the only cell", _one_line(answer))
+        for words, answer in zip(cells, answers, strict=True)
+        if isinstance(answer, Exception)
+    ]
+
+
+def _slots(runs: Sequence[RunConfig], slots: int | None, threads: int | None) -> Slots:
+    from headsweep.sweep.gpus import visible_gpus
+    from headsweep.sweep.slots import Slots
+
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    values = iter(objectives(run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus)))))
-    return [None if out else next(values) for out in absent]
+    return Slots.of_this_machine(slots, threads, max(1, len(runs)), gpus)
+
+
+def spell_out(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `seeds=3`, which Hydra does not know, spelled out as `seed=0,1,2`.
+
+    Raises:
+        UserError: `seeds` is no number of at least 1; it or a study stands without -m; --cfg stands beside -m.
+    """
+    grid = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
+    shows = any(word.split("=")[0] in ("-c", "--cfg") for word in arguments)
+    if grid and shows:
+        raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
+    study = next((word for word in arguments if word.lstrip("+").startswith("sweeps=")), None)
+    if study and not (grid or shows):
+        raise UserError(f"{study}: a study is a grid, whose axes a single run would drop; want -m {study}")
+    return [_spell_out(word, arguments) if word.startswith("seeds=") else word for word in arguments]
+
+
+def _spell_out(word: str, arguments: Sequence[str]) -> str:
+    number = word.partition("=")[2]
+    if not re.fullmatch(r"[1-9]\d{0,3}", number):
+        raise UserError(f"{word}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")
+    if {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments):
+        raise UserError(f"{word}: several seeds are a grid; want -m, or seed=N for one run")
+    if any(other.startswith("seed=") for other in arguments):
+        raise UserError(f"{word}: the seeds are given twice; want either seeds={number} or seed=...")
+    return f"seed={','.join(map(str, range(int(number))))}"
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Print a user's mistake as one line and exit with 2; failed runs exit with 1, an interrupt with 130.
+    """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
@@ -85,7 +206,8 @@ def _exit_on_errors() -> Iterator[None]:
         where = error.filename or "input or output"
         _exit(2, error, f"{where}: {error.strerror or error}; paths.output is the folder that runs are written to")
     except KeyboardInterrupt as error:
-        _exit(130, error, "interrupted; the same command goes on from the last whole epochs")
+        code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
+        _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
 
 
 def _exit(code: int, error: BaseException, message: str) -> NoReturn:

@@ -27,9 +27,17 @@ class DataError(UserError):
 
 
 class FailedRunsError(Exception):
-    """Some runs of a study failed; exit code 1. The same command tries them again."""
+    """Some runs failed; exit code 1. `advice` says how they are tried again, `reasons` has a line for each."""
 
-    def __init__(self, runs: int, reasons: list[str]) -> None:
+    def __init__(self, runs: int, reasons: list[str], advice: str = "the same command tries them again") -> None:
         self.reasons = reasons
         lines = "".join(f"\n  {reason}" for reason in reasons)
-        super().__init__(f"{len(reasons)} of {runs} runs failed; the same command tries them again{lines}")
+        super().__init__(f"{len(reasons)} of {runs} runs failed; {advice}{lines}")
+
+
+class Interrupted(KeyboardInterrupt):
+    """What was running has stopped because of a signal and can be continued; the exit code is 128 + `signal`."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+        super().__init__(signal)

@@ -32,7 +32,7 @@ def mlflow_runs(output: Path):
 
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiments = [item.experiment_id for item in client.search_experiments()]
-    return client, client.search_runs(experiments)
+    return client, client.search_runs(experiments, "tags.`headsweep.kind` = 'run'")  # without the sweeps' parents
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_runs_that_fail_or_diverge_do_so_alone(tmp_path):
     assert {row["state"] for row in rows(tmp_path)} == {"diverged", "failed", "finished"}
     again = train(*job, "batch_size=32,256", "optimizer.lr=1e-3,1e30")
     assert again.returncode == 1
-    assert "2 done already, 2 to be tried again" in again.stderr
+    assert "2 done already, 2 failed runs are tried again (try 2 of 3)" in again.stderr
     _, logged = mlflow_runs(tmp_path)
     assert sorted(run.info.status for run in logged) == ["FAILED", "FAILED", "FAILED", "FINISHED"]
 
@@ -151,20 +151,27 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.strip().endswith("headsweep: interrupted; the same command goes on from the last whole epochs")
+    assert stderr.strip().endswith("headsweep: interrupted; the same command goes on from the runs' last checkpoints")
     assert "Traceback" not in stderr
     assert {folder.state() for folder in folders(tmp_path).values()} == {RunState.partial}
     assert {run.info.status for run in mlflow_runs(tmp_path)[1]} == {"KILLED"}
 
 
-def test_two_identical_sweeps_at_once_train_nothing_twice(tmp_path):
-    job = ["-m", "heads=1,2", "duration='3 epochs'", *TINY, f"paths.output={tmp_path}"]
+def test_two_identical_sweeps_at_once_share_the_work(tmp_path):
+    """No run is trained twice, each command trains some, and both print the whole table."""
+    job = ["-m", "heads=1,2", "seed=0,1,2", "duration='8 epochs'", *TINY, f"paths.output={tmp_path}"]
+    job += ["hydra.launcher.slots=1", "hydra.launcher.threads=1"]
     both = [start(*job), start(*job)]
-    outputs = [process.communicate(timeout=120) for process in both]
+    outputs = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     for folder in folders(tmp_path).values():
-        assert [entry.step for entry in folder.spool.entries()] == [4, 8, 12, 12]
-    assert len(mlflow_runs(tmp_path)[1]) == 2
+        assert [entry.step for entry in folder.spool.entries()] == [*range(4, 36, 4), 32]
+    assert outputs[0][0] == outputs[1][0], "two tables of six runs"
+    elsewhere = [stderr.count("(in another command)") for _, stderr in outputs]
+    assert min(elsewhere) > 0, elsewhere
+    _, runs = mlflow_runs(tmp_path)
+    children = [run for run in runs if "headsweep.fingerprint" in run.data.tags]
+    assert len(children) == 6
 
 
 def metrics(folder: RunFolder) -> list[tuple[int, dict[str, float]]]:

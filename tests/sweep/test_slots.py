@@ -4,7 +4,7 @@ import pytest
 
 from headsweep.errors import ConfigError
 from headsweep.sweep.gpus import visible_gpus
-from headsweep.sweep.local import Slots
+from headsweep.sweep.slots import Slots
 
 CORES = len(os.sched_getaffinity(0))
 

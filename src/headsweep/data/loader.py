@@ -89,13 +89,13 @@ class TrainLoader:
     def __len__(self) -> int:
         return self.steps_per_epoch
 
-    def epoch(self, epoch: int) -> Iterator[TrainBatch]:
-        """The batches of one epoch."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainBatch]:
+        """The batches of one epoch, from its batch number `first` on."""
         order = torch.randperm(len(self.labels), generator=streams.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].split(self.batch_size)
         key = streams.derive(self.seed, "augmentation", epoch)
-        images = self.reader.read(key, batches)
-        for step, indices in enumerate(batches):
+        images = self.reader.read(key, batches[first:])
+        for step, indices in enumerate(batches[first:], first):
             with _one_thread():
                 batch = self._finish(next(images), key, indices, epoch, step)
             yield batch

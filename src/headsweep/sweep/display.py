@@ -64,13 +64,20 @@ class Display:
             self.say(f"epoch {progress.epoch}/{progress.epochs}  {_said(progress.metrics)}")
 
     def ended(self, folder: RunFolder) -> None:
-        """A run has no process any more; say how it went."""
+        """A run is over, here or in another command; say how it went."""
         self._ended += 1
-        self._bars.remove_task(self._tasks.pop(folder))
+        started = self._started.get(folder)
+        self.left(folder)
+        took = "in another command" if started is None else f"{time.monotonic() - started:.0f} s"
+        self.say(f"[{self._ended}/{self._runs}] {folder.record().name}  {_outcome(folder)}  ({took})")
+
+    def left(self, folder: RunFolder) -> None:
+        """A run has no process any more."""
+        if folder in self._tasks:
+            self._bars.remove_task(self._tasks.pop(folder))
+        self._started.pop(folder, None)
         self._fractions.pop(folder, None)
         self._bars.update(self._all, completed=self._ended + sum(self._fractions.values()))
-        seconds = time.monotonic() - self._started.pop(folder)
-        self.say(f"[{self._ended}/{self._runs}] {folder.record().name}  {_outcome(folder)}  ({seconds:.0f} s)")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
@@ -80,7 +87,7 @@ class Display:
 def _outcome(folder: RunFolder) -> str:
     state, result = folder.state(), folder.result()
     if result is None:
-        return f"{state.value}: {(folder.failure() or 'it did not end').strip().splitlines()[-1]}"
+        return f"{state.value}: {(folder.failure() or 'it was stopped').strip().splitlines()[-1]}"
     if state is RunState.diverged:
         return f"diverged: {result.note}"
     return _said({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})

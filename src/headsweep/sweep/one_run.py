@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import AbstractContextManager
 
 import torch
+from filelock import FileLock, Timeout
 
 from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
@@ -17,29 +19,44 @@ from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
-from headsweep.training.progress import Watcher
+from headsweep.training.progress import Busy, Stop, Stopped, Watcher
 
 
-def train_folder(folder: RunFolder, watch: Watcher) -> None:
+def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False) -> None:
     """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
 
-    Another process that trains the same run is waited for. A failure is written to the folder and raised.
+    A failure is written to the folder and raised.
+
+    Raises:
+        Busy: another process trains the same run.
+        Stopped: `stop` asked for it; the same call goes on where it stopped.
     """
-    with folder.lock():
+    with _held(folder.lock()):
         if folder.result() is not None:
             return
         try:
-            folder.finish(_train(frozen(folder), folder, watch))
-        except UserError as error:
-            folder.fail(str(error))
+            folder.finish(_train(frozen(folder), folder, watch, stop))
+        except Stopped:
             raise
-        except OSError as error:
-            mended = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
-            folder.fail(str(mended))
-            raise mended from error
-        except Exception:
-            folder.fail(traceback.format_exc())
-            raise
+        except Exception as error:
+            if stop():  # whoever stops a whole process group stops the processes that decode for it, too
+                raise Stopped from error
+            raise _recorded(folder, error) from error
+
+
+def _held(lock: FileLock) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=1)  # who only looks at a run holds its lock for an instant
+    except Timeout:
+        raise Busy from None
+
+
+def _recorded(folder: RunFolder, error: Exception) -> Exception:
+    """Write to the folder why the run failed; what to raise."""
+    if isinstance(error, OSError):
+        error = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
+    folder.fail(str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
+    return error
 
 
 def preflight(run: RunConfig) -> Cost:
@@ -61,7 +78,7 @@ def preflight(run: RunConfig) -> Cost:
     }
 
 
-def _train(run: RunConfig, folder: RunFolder, watch: Watcher) -> RunResult:
+def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop) -> RunResult:
     device = choose_device(run.device)
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     batches = TrainLoader(
@@ -72,7 +89,7 @@ def _train(run: RunConfig, folder: RunFolder, watch: Watcher) -> RunResult:
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, _model(run), batches, evaluations, folder, watch)()
+    return Training(run, _model(run), batches, evaluations, folder, watch, stop)()
 
 
 def _model(run: RunConfig) -> Classifier:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
-from headsweep.errors import FailedRunsError, UserError
+from headsweep.errors import ConfigError, FailedRunsError, UserError
 from headsweep.report import published, table
 from headsweep.sweep.display import Display
-from headsweep.sweep.fingerprint import group
-from headsweep.sweep.plan import Cost, Plan, freeze, make_plan
+from headsweep.sweep.launchers import launching
+from headsweep.sweep.plan import Cost, Plan, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
 from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
 
 Changed = Callable[[RunFolder], None]
 
@@ -28,24 +31,33 @@ class Trainer(Protocol):
         """Train the runs in `folders`; a run that fails leaves that in its folder. `changed` hears of new metrics."""
 
 
-def run_study(configs: Sequence[RunConfig], trainer: Trainer) -> Plan:
+def run_study(configs: Sequence[RunConfig], trainer: Trainer, attempts: int | None = None) -> Plan:
     """Train what is missing of the runs in `configs`, in `trainer`, and print the table of them all.
+
+    A run that has failed `attempts` times is left alone; without a number it is always tried again.
 
     Raises:
         UserError: a run is not valid (nothing has been started then), or the data is absent.
         FailedRunsError: some runs failed; the others have been trained and are in the table.
+        Interrupted: someone asked to stop; the runs have written checkpoints.
     """
+    if attempts is not None and not (isinstance(attempts, int) and attempts > 0):
+        raise ConfigError("hydra.launcher.attempts", attempts, "want a whole number of at least 1, or null")
     sources = published.load(PROJECT_ROOT / "sweeps" / "published")
     plan = make_plan(configs)
-    freeze(plan, _check(plan, trainer))
-    missing = [folder for folder in plan.folders if folder.result() is None]
-    with _projector(configs[0]) as projector, Display(len(missing), epoch_lines=len(missing) == 1) as display:
-        display.say(_opening(plan, missing))
-        for folder in plan.folders:
-            projector.notify(folder)
-        if missing:
-            trainer.train(missing, display, projector.notify)
-    _show(plan, projector, sources)
+    freeze(plan, checked_costs(plan, trainer.check))
+    missing = [folder for folder in plan.folders if folder.result() is None and not _is_given_up(folder, attempts)]
+    with launching(plan.folder), _projector(configs[0]) as projector:
+        with Display(len(missing), epoch_lines=len(missing) == 1) as display, _launched(plan, projector):
+            display.say(_opening(plan, missing, attempts))
+            if change := code_change(missing):
+                display.say(change)
+            if missing:
+                trainer.train(missing, display, projector.notify)
+        comparison = table.build(plan.folders, sources=sources)
+        comparison.write(plan.folder)
+        projector.notify(SweepFolder(plan.folder))
+    _show(plan, comparison, projector, attempts)
     return plan
 
 
@@ -60,53 +72,72 @@ def _objective(result: RunResult | None) -> float:
     return metrics.get("val/top1", metrics.get("test/top1", 0.0))
 
 
-def _check(plan: Plan, trainer: Trainer) -> dict[str, Cost]:
-    """Fingerprint -> cost of the runs that are new; seeds of one cell are built once."""
-    new = {planned.fingerprint: planned.run for planned in plan.runs if planned.folder.state() is RunState.new}
-    cells = {group(run): run for run in new.values()}
-    answers = dict(zip(cells, trainer.check(list(cells.values())) if cells else [], strict=True))
-    costs: dict[str, Cost] = {}
-    for fingerprint, run in new.items():
-        answer = answers[group(run)]
-        if isinstance(answer, UserError):
-            raise answer
-        costs[fingerprint] = answer
-    return costs
-
-
 def _projector(config: RunConfig) -> Projector | NullProjector:
     if config.tracking.name is TrackingName.none:
         return NullProjector()
     return Projector(config.tracking.uri, config.tracking.experiment, config.paths.output)
 
 
-def _opening(plan: Plan, missing: Sequence[RunFolder]) -> str:
+@contextlib.contextmanager
+def _launched(plan: Plan, projector: Projector | NullProjector) -> Iterator[None]:
+    """Be known as the launcher of the runs; the projector hears of the sweep when it starts and however it ends."""
+    sweep = SweepFolder(plan.folder)
+    with contextlib.ExitStack() as stack:
+        stack.callback(projector.notify, sweep)
+        stack.enter_context(sweep.launched(plan.folders))
+        projector.notify(sweep)  # a parent before its children
+        for folder in plan.folders:
+            projector.notify(folder)
+        yield
+
+
+def _is_given_up(folder: RunFolder, attempts: int | None) -> bool:
+    return attempts is not None and folder.failed_tries() >= attempts
+
+
+def _opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None) -> str:
+    done = sum(folder.result() is not None for folder in plan.folders)
     partial = sum(folder.state() is RunState.partial for folder in missing)
-    failed = sum(folder.state() is RunState.failed for folder in missing)
-    parts = [f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} in {plan.name}"]
-    done = len(plan.runs) - len(missing)
-    parts += [
-        f"{count} {word}"
-        for count, word in ((done, "done already"), (partial, "to be continued"), (failed, "to be tried again"))
-        if count
-    ]
-    return ": ".join([parts[0], ", ".join(parts[1:])]) if parts[1:] else parts[0]
+    parts = [f"{done} done already"] * (done > 0) + [f"{partial} to be continued"] * (partial > 0)
+    of = f" of {attempts}" if attempts else ""
+    tries = Counter(folder.failed_tries() for folder in missing)
+    for failed, count in sorted(tries.items()):
+        if failed:
+            what = "failed run is" if count == 1 else "failed runs are"
+            parts.append(f"{count} {what} tried again (try {failed + 1}{of})")
+    given_up = len(plan.runs) - done - len(missing)
+    if given_up:
+        parts.append(f"{given_up} failed {attempts} times and {'is' if given_up == 1 else 'are'} skipped")
+    opening = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} in {plan.name}"
+    return f"{opening}: {', '.join(parts)}" if parts else opening
 
 
-def _show(plan: Plan, projector: Projector | NullProjector, sources: Sequence[published.Source]) -> None:
-    comparison = table.build(plan.folders, sources=sources)
-    comparison.write(plan.folder)
+def _show(plan: Plan, comparison: table.Table, projector: Projector | NullProjector, attempts: int | None) -> None:
     comparison.print()
     print(f"table    {plan.folder / 'table.md'} and table.csv")
     print(f"runs     {plan.output / 'runs'}")
     print(projector.description())
+    sys.stdout.flush()
     failed = [folder for folder in plan.folders if folder.result() is None]
     if failed:
-        reasons = [f"{folder.record().name}: {_reason(folder)}" for folder in failed]
-        sys.stdout.flush()
-        raise FailedRunsError(len(plan.runs), reasons)
+        raise FailedRunsError(len(plan.runs), _reasons(failed), _advice(plan, failed, attempts))
 
 
-def _reason(folder: RunFolder) -> str:
-    lines = (folder.failure() or "it did not end").strip().splitlines()
-    return f"{lines[-1]} (see {folder.log})"
+def _reasons(failed: Sequence[RunFolder]) -> list[str]:
+    """A row for each: its name, what happened, and where to read more."""
+    names = [folder.record().name for folder in failed]
+    width = max(map(len, names))
+    return [f"{name:{width}}  {_last_line(folder)}  ({folder.log})" for name, folder in zip(names, failed, strict=True)]
+
+
+def _last_line(folder: RunFolder) -> str:
+    return (folder.failure() or "it was stopped").strip().splitlines()[-1]
+
+
+def _advice(plan: Plan, failed: Sequence[RunFolder], attempts: int | None) -> str:
+    given_up = sum(_is_given_up(folder, attempts) for folder in failed)
+    again = "the same command tries them again"
+    if not given_up:
+        return again
+    retry = f"`headsweep retry {plan.name}` tries those again that failed {attempts} times"
+    return retry if given_up == len(failed) else f"{again}; {retry}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,24 +17,30 @@ from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import Cost
+from headsweep.sweep.schedule import BUSY
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.training.progress import Progress
+from headsweep.training.progress import Busy, Stopped
 
 
 def train(path: Path, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train the run in `path`, telling its progress through `connection`; exit code 1 if it fails."""
+    """Train the run in `path`, telling its progress through `connection`; exit code 1 if it fails.
+
+    SIGTERM makes it write a checkpoint after the current step and end with exit code 0.
+    """
     _follow_parent()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     torch.set_num_threads(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     folder = RunFolder(path)
     _print_to(folder.log)
-
-    def tell(progress: Progress) -> None:
-        connection.send(progress)
-
     try:
-        train_folder(folder, tell)
+        train_folder(folder, connection.send, lambda: bool(asked))
+    except Stopped:
+        return
+    except Busy:
+        sys.exit(BUSY)
     except UserError as error:
         sys.exit(f"headsweep: {error}")
 

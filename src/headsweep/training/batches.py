@@ -39,5 +39,5 @@ class TrainingBatches(Protocol):
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
 
-    def epoch(self, epoch: int) -> Iterator[TrainingBatch]:
-        """The batches of an epoch: a function of its number alone."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
+        """The batches of an epoch, a function of its number alone, from its batch number `first` on."""

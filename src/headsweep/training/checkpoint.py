@@ -6,13 +6,13 @@ No random state is in them: every draw is a function of seed and position (`head
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.tracking import durable
@@ -26,6 +26,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     average: ModelEmaV3 | None  # moving average of the weights
     step: int = 0  # optimizer steps done
+    losses: list[Tensor] = field(default_factory=list)  # of the steps since the last logged epoch, on the device
     train_seconds: float = 0.0  # over all tries, without evaluation
 
     @property
@@ -40,6 +41,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "state_dict_ema": None if self.average is None else self.average.module.state_dict(),
             "step": self.step,
+            "losses": torch.stack(self.losses) if self.losses else None,
             "train_seconds": self.train_seconds,
             "threads": torch.get_num_threads(),
         }
@@ -60,6 +62,7 @@ class TrainingState:
             if self.average is not None:
                 self.average.module.load_state_dict(content["state_dict_ema"])
             self.step, self.train_seconds = content["step"], content["train_seconds"]
+            self.losses = [] if content["losses"] is None else list(content["losses"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of this run ({_first_line(error)}); remove it") from error
         # Sums are split over threads: another number of them would give other last bits.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 import torch
 from timm.utils import ModelEmaV3
@@ -20,9 +21,9 @@ from headsweep.training.device import autocast, choose_device, environment, make
 from headsweep.training.evaluation import evaluate
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
-from headsweep.training.progress import Progress, Watcher
+from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 
-PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step
+PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step or of an evaluation's batch
 
 
 class Training:
@@ -36,9 +37,11 @@ class Training:
         evaluations: Mapping[str, Iterable[EvaluationBatch]],
         folder: RunFolder,
         watch: Watcher,
+        stop: Stop,
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch."""
-        self.run, self.batches, self.evaluations, self.folder, self.watch = run, batches, evaluations, folder, watch
+        self.run, self.batches, self.evaluations, self.folder = run, batches, evaluations, folder
+        self.watch, self.stop = watch, stop
         self.device = choose_device(run.device)
         make_deterministic(self.device)
         torch.autograd.set_detect_anomaly(run.debug.detect_anomaly)
@@ -52,21 +55,28 @@ class Training:
         self.each_epoch = "val" if "val" in evaluations else "test"
 
     def __call__(self) -> RunResult:
-        """Train to the end, from the last checkpoint if there is one."""
+        """Train to the end, from the last checkpoint if there is one.
+
+        Raises:
+            Stopped: `stop` asked for it; the checkpoint has all steps that were done.
+        """
         self._continue()
-        while self.state.step < self.steps:
-            started = time.perf_counter()
-            losses = self._train_epoch(self.state.step // self.batches.steps_per_epoch)
+        while self.state.step < self.steps or self.state.losses:
+            started, first = time.perf_counter(), self.state.step
+            losses = self._train_epoch()
             seconds = time.perf_counter() - started
+            self.state.train_seconds += seconds
+            self._stop_if_asked()
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
-                first = int(bad[0])
-                return self._diverged(losses[first].item(), self.state.step - len(losses) + first)
-            self.state.train_seconds += seconds
+                first_bad = int(bad[0])
+                return self._diverged(losses[first_bad].item(), self.state.step - len(losses) + first_bad)
             metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
             if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch broke the weights
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
-            self._log(metrics, images_per_second=len(losses) * self.run.batch_size / seconds)
+            images = (self.state.step - first) * self.run.batch_size  # none where it was stopped in an evaluation
+            self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
+            self.state.losses = []
             self.state.save(self.folder.checkpoint)
             self._tell(metrics)
         return self._finished()
@@ -77,19 +87,24 @@ class Training:
         self.folder.spool.rewind(self.state.step)
         self._tell({})
 
-    def _train_epoch(self, epoch: int) -> Tensor:
-        """Train one epoch, or what the duration leaves of it; the loss of each step, in float64 on the CPU."""
-        self.state.model.train()
-        losses, told = [], time.monotonic()
-        for batch in self.batches.epoch(epoch):
-            losses.append(self._train_step(batch))
-            self.state.step += 1
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                told = time.monotonic()
-                self._tell({})
-            if self.state.step == self.steps:
+    def _train_epoch(self) -> Tensor:
+        """Train what is left of an epoch, or of the duration; the loss of each of its steps, in float64 on the CPU."""
+        state = self.state
+        state.model.train()
+        done = len(state.losses)  # steps of this epoch before the run was stopped in it
+        batches = self.batches.epoch((state.step - done) // self.batches.steps_per_epoch, done)
+        for batch in islice(batches, self.steps - state.step):
+            state.losses.append(self._train_step(batch))
+            state.step += 1
+            self._show_life()
+            if self.stop():
                 break
-        return torch.stack(losses).double().cpu()  # the only transfer of an epoch
+        return torch.stack(state.losses).double().cpu()  # the only transfer of an epoch
+
+    def _stop_if_asked(self) -> None:
+        if self.stop():
+            self.state.save(self.folder.checkpoint)
+            raise Stopped
 
     def _train_step(self, batch: TrainingBatch) -> Tensor:
         """One optimizer step over the micro-batches of `batch`; its mean loss."""
@@ -114,14 +129,25 @@ class Training:
 
     def _evaluate(self, split: str) -> dict[str, float]:
         context = autocast(self.run.precision, self.device)
-        values = evaluate(self.state.evaluated, self.evaluations[split], context)
+        values = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context)
         return {f"{split}/{name}": value for name, value in values}
+
+    def _interruptible(self, batches: Iterable[EvaluationBatch]) -> Iterator[EvaluationBatch]:
+        for batch in batches:
+            yield batch
+            self._show_life()
+            self._stop_if_asked()
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
         self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
 
+    def _show_life(self) -> None:
+        if time.monotonic() - self._told > PROGRESS_SECONDS:
+            self._tell({})
+
     def _tell(self, metrics: dict[str, float]) -> None:
+        self._told = time.monotonic()
         epoch = self.state.step // self.batches.steps_per_epoch
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics))
 

@@ -18,3 +18,12 @@ class Progress:
 
 
 Watcher = Callable[[Progress], None]
+Stop = Callable[[], bool]  # asked after each step: shall the run stop, to be continued later?
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """A run has stopped as it was asked to; its checkpoint has all that it did."""
+
+
+class Busy(Exception):  # noqa: N818 - it is no error
+    """Another process trains the run."""

@@ -1,0 +1,59 @@
+"""Training what is missing of runs that were planned before, from the configurations in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from headsweep.config import RunConfig
+from headsweep.errors import UserError
+from headsweep.sweep import launchers
+from headsweep.sweep.fingerprint import fingerprint
+from headsweep.sweep.gpus import visible_gpus
+from headsweep.sweep.local import LocalPool
+from headsweep.sweep.plan import frozen
+from headsweep.sweep.slots import Slots
+from headsweep.sweep.study import run_study
+from headsweep.sweep.watching import RunView, planned, read_run, sweep_folders
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+
+def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, threads: int | None) -> None:
+    """Forget how the runs in `folders` failed and train, on this machine, those that are not over.
+
+    Raises:
+        UserError: one of them is being trained, or its folder cannot tell how to train it. Nothing has changed then.
+        FailedRunsError: some failed again.
+    """
+    _refuse_what_is_going_on(folders, output)
+    runs = [_checked(read_run(folder), output) for folder in folders]
+    for folder in folders:
+        folder.forget_failure()
+    gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
+    run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus)))
+
+
+def _refuse_what_is_going_on(folders: Sequence[RunFolder], output: Path) -> None:
+    wanted = {folder.path.name for folder in folders}
+    for sweep in sweep_folders(output):
+        trainers = launchers.find(sweep)
+        if trainers and wanted & {folder.path.name for folder in planned(sweep)}:
+            raise UserError(
+                f"{sweep.name} is being trained by {trainers[0]}; wait for it, or `headsweep cancel` it first"
+            )
+
+
+def _checked(view: RunView, output: Path) -> RunConfig:
+    """The configuration that a run was planned with, in an outputs folder that may have been moved since."""
+    where = f"{view.name} ({view.folder.path.name})"
+    if view.state is RunState.running:
+        raise UserError(f"{where} is being trained; wait for it, or `headsweep cancel` its sweep first")
+    if view.state is None:
+        raise UserError(f"{where} {view.note}")
+    if not view.folder.config.exists():
+        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
+    run = frozen(view.folder)
+    if fingerprint(run) != view.folder.path.name:
+        raise UserError(f"{where} was planned by another version of headsweep; give the sweep's command again")
+    return replace(run, paths=replace(run.paths, output=str(output)))

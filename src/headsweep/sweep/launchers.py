@@ -1,0 +1,97 @@
+"""The processes that train a sweep, known to every other process from files.
+
+outputs/sweeps/NAME/launchers/HOST-PID.json says who trains the sweep. That process holds a lock on its file, which the
+system frees when the process dies, however it dies: a file without a lock is a leftover, and the next look removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """A process that trains a sweep."""
+
+    pid: int
+    host: str
+    started: float  # Unix time
+    command: str
+
+    @property
+    def is_here(self) -> bool:
+        """Does it run on this machine?"""
+        return self.host == os.uname().nodename
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@contextlib.contextmanager
+def launching(sweep: Path) -> Iterator[None]:
+    """Be known, while the body runs, as a process that trains the sweep in folder `sweep`."""
+    here = Launcher(os.getpid(), os.uname().nodename, time.time(), shlex.join([sys.executable, *sys.argv]))
+    path = sweep / "launchers" / f"{here.host}-{here.pid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    with aside.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(asdict(here)))
+        file.flush()
+        aside.replace(path)  # the lock stays with the file: nobody ever sees it without
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def find(sweep: Path) -> list[Launcher]:
+    """The processes that train the sweep in folder `sweep` now."""
+    return [launcher for path in sorted((sweep / "launchers").glob("*.json")) if (launcher := _living(path))]
+
+
+def stop(sweep: Path, patience: float) -> dict[Launcher, str]:
+    """Ask the processes on this machine that train a sweep to stop, as Ctrl-C would, and wait `patience` seconds.
+
+    Returns:
+        What became of each process, in words.
+    """
+    outcomes = dict.fromkeys(find(sweep), "runs on another machine; cancel it there")
+    here = {launcher for launcher in outcomes if launcher.is_here}
+    for launcher in here:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(launcher.pid, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while (left := here & set(find(sweep))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return outcomes | {one: "was asked to stop and still runs" if one in left else "has stopped" for one in here}
+
+
+def _living(path: Path) -> Launcher | None:
+    try:
+        with path.open() as file:
+            if _is_held(file.fileno()):
+                return Launcher(**json.load(file))
+    except FileNotFoundError:  # it ended between the listing and the look
+        return None
+    if path.stem.rpartition("-")[0] == os.uname().nodename:  # locks of other machines may not be seen from here
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _is_held(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

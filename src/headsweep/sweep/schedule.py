@@ -1,0 +1,204 @@
+"""Which run trains in which slot, and what becomes of those that fail, hang, run out of memory or are stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+
+from headsweep.errors import Interrupted
+from headsweep.sweep.display import Display
+from headsweep.sweep.slots import Slots
+from headsweep.sweep.stopping import StopRequest
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+POLL_SECONDS = 0.2  # how often signals, silent runs and the runs of other sweeps are looked after
+OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")  # torch's on a GPU, Python's, torch's
+BUSY = os.EX_TEMPFAIL  # exit code of a process that found its run in the hands of another sweep
+
+Start = Callable[[RunFolder, str | None], tuple[ForkServerProcess, Connection]]
+
+
+@dataclass
+class _Training:
+    """A run, its process and what is known of it."""
+
+    folder: RunFolder
+    gpu: str | None
+    alone: bool  # no other run may use the GPU, or, without one, the machine
+    process: ForkServerProcess
+    connection: Connection
+    failed_tries: int  # before this one
+    heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
+    killed: str | None = None  # why we killed it
+
+    def listen(self, display: Display, changed: Callable[[RunFolder], None]) -> bool:
+        """Pass on what the process has said; False once it is gone."""
+        try:
+            while self.connection.poll():
+                progress = self.connection.recv()
+                self.heard = time.monotonic()
+                display.progress(self.folder, progress)
+                if progress.metrics:
+                    changed(self.folder)
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def kill(self, why: str | None = None) -> None:
+        """End the process at once; the last checkpoint is on disk."""
+        self.killed = why
+        self.process.kill()
+        self.process.join()
+
+    def end(self) -> int:
+        """The exit code of the process, which is gone, or about to be."""
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+    def died_of(self) -> str | None:
+        """Why the process failed without a word of its own, if it did."""
+        code = self.end()
+        if code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
+            return None
+        if self.killed:
+            return self.killed
+        return f"the process {_killed_by(-code) if code < 0 else f'ended with exit code {code}'}"
+
+    def ran_out_of_memory(self) -> bool:
+        """Did it want more memory than there was?"""
+        code = self.end()
+        if code == 0 or self.killed or self.folder.result() is not None:
+            return False
+        return code == -signal.SIGKILL or bool(OUT_OF_MEMORY.search(self.folder.failure() or ""))
+
+
+class Schedule:
+    """The runs that wait and those that train."""
+
+    def __init__(
+        self,
+        folders: Sequence[RunFolder],
+        slots: Slots,
+        start: Start,
+        timeout: float | None,
+        display: Display,
+        changed: Callable[[RunFolder], None],
+    ) -> None:
+        """`start` gives a run a process on a GPU; `timeout` is in minutes; `changed` hears of news in a folder."""
+        self._slots, self._start, self._timeout = slots, start, timeout
+        self._display, self._changed = display, changed
+        self._waiting = deque(folders)
+        self._failed_tries = {folder: folder.failed_tries() for folder in folders}
+        self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU
+        self._had_no_memory: set[RunFolder] = set()
+        self._training: dict[int, _Training] = {}  # by slot
+        self._stopping = False
+
+    def __call__(self) -> None:
+        """Train all runs.
+
+        Raises:
+            Interrupted: someone asked to stop; every run has stopped.
+        """
+        try:
+            with StopRequest() as request:
+                while self._training or (self._is_work_left() and not self._stopping):
+                    if request.made() and not self._stopping:
+                        self._ask_to_stop()
+                    if not self._stopping:
+                        self._fill_slots()
+                    self._listen()
+                if request.signal is not None:
+                    raise Interrupted(request.signal)
+        finally:
+            for training in self._training.values():
+                training.kill()
+                self._changed(training.folder)
+
+    def _is_work_left(self) -> bool:
+        return bool(self._waiting) or any(self._waiting_alone.values())
+
+    def _fill_slots(self) -> None:
+        for slot in range(self._slots.count):
+            if slot not in self._training:
+                gpu = self._slots.gpu(slot)
+                neighbours = [training for training in self._training.values() if training.gpu == gpu]
+                if any(training.alone for training in neighbours):
+                    continue
+                if self._waiting_alone[gpu]:
+                    if not neighbours:
+                        self._begin(slot, self._waiting_alone[gpu].popleft(), alone=True)
+                elif folder := self._next():
+                    self._begin(slot, folder, alone=False)
+
+    def _next(self) -> RunFolder | None:
+        """The first run that waits and that no other sweep is training."""
+        for _ in range(len(self._waiting)):
+            folder = self._waiting.popleft()
+            if folder.state() is RunState.running:
+                self._waiting.append(folder)
+            elif folder.result() is not None or folder.failed_tries() > self._failed_tries[folder]:
+                self._changed(folder)
+                self._display.ended(folder)
+            else:
+                return folder
+        return None
+
+    def _begin(self, slot: int, folder: RunFolder, alone: bool) -> None:
+        gpu = self._slots.gpu(slot)
+        self._display.started(folder)
+        self._training[slot] = _Training(folder, gpu, alone, *self._start(folder, gpu), folder.failed_tries())
+
+    def _listen(self) -> None:
+        wait([training.connection for training in self._training.values()], POLL_SECONDS)
+        for slot, training in list(self._training.items()):
+            if training.listen(self._display, self._changed):
+                self._kill_if_silent(training)
+            else:
+                del self._training[slot]
+                self._end(training)
+
+    def _kill_if_silent(self, training: _Training) -> None:
+        if self._timeout is not None and time.monotonic() - training.heard > 60 * self._timeout:
+            training.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
+
+    def _end(self, training: _Training) -> None:
+        folder = training.folder
+        if training.end() == BUSY:
+            self._display.left(folder)
+            self._waiting.append(folder)
+            return
+        if self._stopping:
+            self._changed(folder)
+            self._display.left(folder)
+            return
+        if reason := training.died_of():
+            folder.fail(reason)
+        self._changed(folder)
+        if training.ran_out_of_memory() and folder not in self._had_no_memory:
+            self._had_no_memory.add(folder)
+            self._waiting_alone[training.gpu].append(folder)
+            self._display.left(folder)
+            where = "the machine" if training.gpu is None else "its GPU"
+            self._display.say(f"{folder.record().name}  out of memory: tried once more with {where} to itself")
+        else:
+            self._display.ended(folder)
+
+    def _ask_to_stop(self) -> None:
+        self._stopping = True
+        for training in self._training.values():
+            training.process.terminate()
+        self._display.say("stopping: every run ends its step and writes a checkpoint; once more stops at once")
+
+
+def _killed_by(number: int) -> str:
+    told = " (SIGKILL; the system does that when memory runs out)" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number}{told or f' ({signal.Signals(number).name})'}"

@@ -1,0 +1,111 @@
+"""The state of sweeps and runs in lines of text, as `headsweep status` prints them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from headsweep.sweep.launchers import Launcher, find
+from headsweep.sweep.watching import STARTING, RunView, SweepView, find_sweep, read_run, read_sweep, sweep_folders
+from headsweep.tracking.run_folder import RunFolder
+
+COLORS = {"running": "cyan", "finished": "green", "failed": "red", "diverged": "yellow", "damaged": "red"}
+
+
+def show(name: str | None, output: Path) -> str:
+    """The sweep `name` (see `find_sweep`), or all sweeps, in the outputs folder.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
+    if name is not None:
+        folder = find_sweep(name, output)
+        return detail(read_sweep(folder), find(folder))
+    folders = sweep_folders(output)
+    return overview([read_sweep(folder) for folder in folders]) if folders else f"no sweep in {output} yet; {STARTING}"
+
+
+def summary(folder: RunFolder) -> str:
+    """A run in a line."""
+    run = read_run(folder)
+    epoch, top1, _ = _numbers(run)
+    return f"{folder.path.name}  {run.word}, epoch {epoch}, top-1 {top1}  {_named(run)}"
+
+
+def overview(sweeps: Sequence[SweepView]) -> str:
+    """A line a sweep, newest first."""
+    newest = sorted(sweeps, key=lambda sweep: sweep.active, reverse=True)
+    rows = [("SWEEP", "RUNS", "BEST SO FAR", "ACTIVE")]
+    rows += [(sweep.name, sweep.note or _counted(sweep), _best(sweep), _activity(sweep)) for sweep in newest]
+    return _aligned(rows)
+
+
+def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
+    """Totals of a sweep, who trains it, and a line a run."""
+    heading = [f"{sweep.name}: {sweep.note or _counted(sweep)}"]
+    heading += [f"best so far: {_best(sweep)}"] if sweep.best else []
+    heading += [f"active: {_activity(sweep)}"]
+    heading += [f"{launcher} since {_clock(launcher.started)}: {launcher.command}" for launcher in launchers]
+    rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
+    rows += [(run.folder.path.name, run.word, *_numbers(run), _named(run)) for run in sweep.runs]
+    return "\n".join([*heading, "", _aligned(rows, state=1)])
+
+
+def _counted(sweep: SweepView) -> str:
+    return f"{len(sweep.runs)} run{'s' if len(sweep.runs) != 1 else ''}: " + ", ".join(
+        f"{count} {word}" for word, count in sweep.counts.items()
+    )
+
+
+def _best(sweep: SweepView) -> str:
+    best = sweep.best
+    return f"{best.top1[0]} {best.top1[1]:.1%} ({best.name})" if best and best.top1 else "-"
+
+
+def _activity(sweep: SweepView) -> str:
+    if "running" not in sweep.counts:
+        return f"{_span(time.time() - sweep.active)} ago"
+    left = sweep.seconds_left()
+    return "now" if left is None else f"now, {_span(left)} left"
+
+
+def _numbers(run: RunView) -> tuple[str, str, str]:
+    epochs = "?" if run.epochs is None else run.epochs
+    return (
+        f"{run.epoch}/{epochs}",
+        f"{run.top1[1]:.1%}" if run.top1 else "-",
+        f"{run.images_per_second:.0f}" if run.images_per_second else "-",
+    )
+
+
+def _named(run: RunView) -> str:
+    return f"{run.name}  {run.note}" if run.note else run.name
+
+
+def _aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
+    """Rows as columns two spaces apart; the column of states in colour, which `click.echo` drops outside a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        if state is not None:
+            cells[state] = click.style(cells[state], fg=COLORS.get(row[state]))
+        lines.append("  ".join([*cells, row[-1]]))
+    return "\n".join(lines)
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
+def _span(seconds: float) -> str:
+    """A time span in its two largest units."""
+    whole = max(0, round(seconds))
+    for unit, size, smaller in (("d", 86400, "h"), ("h", 3600, "min"), ("min", 60, "s")):
+        if whole >= size:
+            part = {"h": 3600, "min": 60, "s": 1}[smaller]
+            return f"{whole // size} {unit} {whole % size // part} {smaller}"
+    return f"{whole} s"

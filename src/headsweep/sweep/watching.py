@@ -1,0 +1,304 @@
+"""What is known of sweeps and runs from state on disk, for whoever looks from another terminal.
+
+Nothing here imports what is heavy, writes, or holds up a run: a thousand runs are read in a fraction of a second. What
+cannot be read is shown as damaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from headsweep.errors import UserError
+from headsweep.sweep import launchers
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.spool import Entry, Spool
+from headsweep.tracking.sweep_folder import sweeps_of
+
+TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
+PLAN = "plan.json"
+STARTING = "start one with `python src/train.py -m head=seqpool,ga heads=1,4`"
+_DAMAGE = (ValueError, TypeError, KeyError)  # what reading a file raises that is not what headsweep wrote
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run, as its folder says."""
+
+    folder: RunFolder
+    name: str
+    group: str = ""
+    state: RunState | None = None  # None: its folder is damaged
+    epoch: int = 0  # epochs done
+    epochs: int | None = None  # epochs planned; None where only the size of the data set tells and no epoch is recorded
+    metrics: Mapping[str, float] | None = None  # the last value of each
+    images_per_second: float | None = None
+    seconds_per_epoch: float | None = None  # with its evaluation
+    note: str = ""  # why it failed, diverged or cannot be read, in one line
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        return self.state.value if self.state else "damaged"
+
+    @property
+    def top1(self) -> tuple[str, float] | None:
+        """The metric that is evaluated each epoch, and its last value."""
+        known = self.metrics or {}
+        return next(((name, known[name]) for name in ("val/top1", "test/top1") if name in known), None)
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """One sweep, as its folder says."""
+
+    path: Path
+    runs: Sequence[RunView]
+    active: float  # Unix time of the last sign of life
+    note: str = ""  # why its plan cannot be read
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.path.name
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """State -> how many of its runs are in it; none is 0."""
+        found = Counter(run.word for run in self.runs)
+        return {word: found[word] for word in (*(state.value for state in ORDER), "damaged") if found[word]}
+
+    @property
+    def best(self) -> RunView | None:
+        """The run with the highest top-1; one that has diverged has none."""
+        scored = [run for run in self.runs if run.top1 and run.state is not RunState.diverged]
+        return max(scored, key=lambda run: run.top1[1] if run.top1 else 0, default=None)
+
+    def seconds_left(self) -> float | None:
+        """How long until all runs are done, with as many at a time as now; None if none runs or no epoch is recorded.
+
+        An epoch takes as long as the run's last ones; before it has any, as those of its cell, or of the sweep.
+        """
+        running = [run for run in self.runs if run.state is RunState.running]
+        waiting = [run for run in self.runs if run.state in (RunState.new, RunState.partial)]
+        timed = [run for run in self.runs if run.seconds_per_epoch]
+        if not running or not timed:
+            return None
+        everywhere = _mean_seconds(timed)
+        cells: dict[str, list[RunView]] = {}
+        for run in timed:
+            cells.setdefault(run.group, []).append(run)
+        seconds = {group: _mean_seconds(runs) for group, runs in cells.items()}
+        longest = max(run.epochs or 0 for run in self.runs)
+        work = [
+            ((longest if run.epochs is None else run.epochs) - run.epoch)
+            * (run.seconds_per_epoch or seconds.get(run.group, everywhere))
+            for run in (*running, *waiting)
+        ]
+        return max(sum(work) / len(running), *work)
+
+
+ORDER = (
+    RunState.finished,
+    RunState.running,
+    RunState.failed,
+    RunState.diverged,
+    RunState.partial,
+    RunState.new,
+)
+
+
+def read_run(folder: RunFolder) -> RunView:
+    """What the files of a run say."""
+    try:
+        return _read_run(folder)
+    except _DAMAGE as error:
+        note = f"cannot be read ({_one_line(error)}); remove {folder.path} and give the sweep's command again"
+        return RunView(folder, folder.path.name, note=note)
+
+
+def planned(path: Path) -> list[RunFolder]:
+    """The runs of the sweep in folder `path`.
+
+    Raises:
+        UserError: its plan is damaged.
+    """
+    try:
+        fingerprints = json.loads((path / PLAN).read_text())["runs"]
+        return [RunFolder(path.parents[1] / "runs" / fingerprint) for fingerprint in fingerprints]
+    except _DAMAGE as error:
+        what = f"{path / PLAN} cannot be read ({_one_line(error)})"
+        raise UserError(f"damaged: {what}; the sweep's command writes it again") from error
+
+
+def read_sweep(path: Path) -> SweepView:
+    """What the files of the sweep in folder `path`, and of its runs, say."""
+    try:
+        folders = planned(path)
+    except UserError as error:
+        return SweepView(path, (), _last_sign(path, ()), str(error))
+    return SweepView(path, [read_run(folder) for folder in folders], _last_sign(path, folders))
+
+
+def sweep_folders(output: Path) -> list[Path]:
+    """The folders of all sweeps in the outputs folder."""
+    return [plan.parent for plan in (output / "sweeps").glob(f"*/{PLAN}")]
+
+
+def find_sweep(name: str, output: Path) -> Path:
+    """The folder of a sweep: `name` is its name or the beginning of it, or "latest".
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    known = {folder.name: folder for folder in sweep_folders(output)}
+    if not known:
+        raise UserError(f"no sweep in {output} (see --output); {STARTING}")
+    if name == "latest":
+        return max(known.values(), key=_last_active)
+    found = [name] if name in known else sorted(other for other in known if other.startswith(name))
+    if len(found) != 1:
+        which = f"may be any of {', '.join(found)}" if found else f"no such sweep; known: {', '.join(sorted(known))}"
+        raise UserError(f"{name}: {which}")
+    return known[found[0]]
+
+
+def find_run(name: str, output: Path) -> RunFolder:
+    """A run: `name` is its fingerprint or name, or the beginning of one.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    runs = [read_run(RunFolder(path)) for path in sorted((output / "runs").glob("*")) if path.is_dir()]
+    if not runs:
+        raise UserError(f"no run in {output} (see --output); {STARTING}")
+    for matches in (_is_exactly, _begins):
+        found = [run for run in runs if matches(run, name)]
+        if len(found) == 1:
+            return found[0].folder
+        if found:
+            several = ", ".join(f"{run.folder.path.name} ({run.name})" for run in found[:5])
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise UserError(f"{name}: may be any of {several}{more}; give more of the fingerprint")
+    raise UserError(f"{name}: no run of that fingerprint or name in {output}; `headsweep status SWEEP` lists them")
+
+
+def find_each(names: Sequence[str], output: Path) -> list[RunFolder]:
+    """The runs that `names` stand for: sweeps (see `find_sweep`) or single runs (see `find_run`).
+
+    Raises:
+        UserError: a name is neither, or is not clear, or its plan is damaged.
+    """
+    sweeps = [folder.name for folder in sweep_folders(output)]
+    found: dict[Path, RunFolder] = {}
+    for name in names:
+        is_sweep = name == "latest" or any(sweep.startswith(name) for sweep in sweeps)
+        folders = planned(find_sweep(name, output)) if is_sweep else [find_run(name, output)]
+        found |= {folder.path: folder for folder in folders}
+    return list(found.values())
+
+
+def is_going_on(folder: RunFolder) -> bool:
+    """Is a run being trained, or does it wait for its turn?"""
+    state = read_run(folder).state
+    if state in (RunState.new, RunState.partial):
+        return any(launchers.find(sweep.path) for sweep in sweeps_of(folder))
+    return state is RunState.running
+
+
+def _is_exactly(run: RunView, name: str) -> bool:
+    return name in (run.folder.path.name, run.name)
+
+
+def _begins(run: RunView, name: str) -> bool:
+    return run.folder.path.name.startswith(name) or run.name.startswith(name)
+
+
+def _read_run(folder: RunFolder) -> RunView:
+    # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
+    state = folder.state()
+    if state is RunState.new and not folder.config.exists():
+        return RunView(folder, folder.path.name, state=state, note="its folder was removed")
+    record, result, entries = folder.record(), folder.result(), _last_entries(folder.spool)
+    last = entries[-1] if entries else None
+    note = result.note if result else ""
+    if state is RunState.failed:
+        note = (folder.failure() or "").strip().rpartition("\n")[2]
+    clock = result.clock if result else (last.clock if last else {})
+    return RunView(
+        folder,
+        record.name,
+        record.group,
+        state,
+        epoch=result.epochs if result else (last.epoch if last else 0),
+        epochs=_epochs(record.config, last),
+        metrics=result.metrics if result else {k: v for entry in entries for k, v in entry.metrics.items()},
+        images_per_second=clock.get("images_per_second"),
+        seconds_per_epoch=_seconds_per_epoch(entries),
+        note=note,
+    )
+
+
+def _last_entries(spool: Spool) -> list[Entry]:
+    """The last entries of a spool, three if it has them, without reading all of it."""
+    if not spool.path.exists():
+        return []
+    with spool.path.open("rb") as file:
+        start = max(0, spool.path.stat().st_size - TAIL)
+        file.seek(start)
+        lines = file.read().splitlines(keepends=True)
+    whole = [line for line in lines[1 if start else 0 :] if line.endswith(b"\n")]
+    if start and len(whole) < 3:  # many heads make long lines
+        return spool.entries()[-3:]
+    return [Entry(**json.loads(line)) for line in whole[-3:]]
+
+
+def _epochs(config: Mapping[str, Any], last: Entry | None) -> int | None:
+    """How many epochs a run's duration is."""
+    match = re.match(r"\s*([\d.e]+)\s*([esi])", config["duration"])
+    assert match is not None, "checked when the run was planned"
+    count, unit = float(match[1]), match[2]
+    if unit == "e":
+        return math.ceil(count)
+    if last is None:
+        return None
+    steps = round(count if unit == "s" else count / config["batch_size"])
+    return -(-steps * last.epoch // last.step)
+
+
+def _seconds_per_epoch(entries: Sequence[Entry]) -> float | None:
+    """The shortest of the last epochs: one that was interrupted lasted longer, and says nothing."""
+    pairs = [(old, new) for old, new in itertools.pairwise(entries) if new.epoch > old.epoch]
+    return min(((new.clock["time"] - old.clock["time"]) / (new.epoch - old.epoch) for old, new in pairs), default=None)
+
+
+def _last_active(sweep: Path) -> float:
+    try:
+        return _last_sign(sweep, planned(sweep))
+    except UserError:
+        return _last_sign(sweep, ())
+
+
+def _last_sign(sweep: Path, folders: Sequence[RunFolder]) -> float:
+    """When a sweep gave its last sign of life, in Unix time."""
+    return max(map(_changed, [sweep / PLAN, *(file for folder in folders for file in (folder.spool.path, folder.log))]))
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0
+
+
+def _mean_seconds(runs: Sequence[RunView]) -> float:
+    return sum(run.seconds_per_epoch or 0 for run in runs) / len(runs)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0]

@@ -1,0 +1,53 @@
+"""`python src/train.py`, but runs of some seeds misbehave in their second step: a test's stand-in for bad luck."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from headsweep.config import PROJECT_ROOT
+from headsweep.entry import one_line_errors, run_single
+
+
+def misbehave(seed: int, folder: Path) -> None:
+    if seed == 1:
+        raise RuntimeError("seed 1 is unlucky")
+    if seed == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if seed == 4:
+        time.sleep(1e6)
+    if seed == 5 and not (folder / "was-here").exists():  # once, as where a neighbour takes the memory
+        (folder / "was-here").touch()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    if seed == 6:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        time.sleep(1e6)
+
+
+@hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")
+def main(config: DictConfig) -> float:
+    return run_single(config)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
+elif "headsweep.training.loop" in sys.modules:  # a process of the forkserver, which has imported everything
+    import torch
+
+    from headsweep.training.loop import Training
+
+    take_step = Training._train_step
+
+    def _train_step(self, batch):
+        if self.state.step == 1:
+            misbehave(self.run.seed, self.folder.path)
+        return take_step(self, batch)
+
+    Training._train_step = _train_step

@@ -1,0 +1,189 @@
+"""Runs that are stopped, fail, hang or run out of memory: alone, said in one line, and to be gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import TINY, start, train
+from composing import compose_run
+from headsweep.errors import ConfigError
+from headsweep.sweep.local import LocalPool
+from headsweep.sweep.one_run import preflight, train_folder
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.sweep.slots import Slots
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training.progress import Busy, Stopped
+
+SHORT = [word for word in TINY if not word.startswith("hydra")]
+GRID = ["-m", "duration='2 epochs'", "tracking=none", *TINY]
+BAD = [sys.executable, str(Path(__file__).with_name("sabotage.py"))]
+
+
+def planned(output: Path, *overrides: str) -> RunFolder:
+    run = compose_run(*SHORT, f"paths.output={output}", *overrides)
+    plan = make_plan([run])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
+    return plan.folders[0]
+
+
+def ignore(progress) -> None:
+    pass
+
+
+def contents(folder: RunFolder):
+    return [(entry.step, entry.metrics) for entry in folder.spool.entries()]
+
+
+def same_weights(one: RunFolder, other: RunFolder) -> bool:
+    ours, theirs = (torch.load(folder.checkpoint, weights_only=True) for folder in (one, other))
+    return all(
+        torch.equal(ours[part][name], theirs[part][name]) for part in ("model", "state_dict_ema") for name in ours[part]
+    )
+
+
+def folders(output: Path) -> dict[int, RunFolder]:
+    """By seed."""
+    return {folder.record().seed: folder for folder in map(RunFolder, (output / "runs").iterdir())}
+
+
+def wait_for(condition) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
+    options = ["duration='7 steps'", "ema_decay=0.9", "augmentation=paper", "accumulation=2", "batch_size=32"]
+    whole, parts = planned(tmp_path / "whole", *options), planned(tmp_path / "parts", *options)
+    train_folder(whole, ignore)
+    stops = 0
+    while parts.result() is None:
+        asked = iter([False] * stops)  # each time a little later
+        try:
+            train_folder(parts, ignore, lambda asked=asked: next(asked, True))
+        except Stopped:
+            stops += 1
+            assert stops < 100
+            assert parts.state() in (RunState.partial, RunState.new)
+    assert stops > 4
+    assert contents(parts) == contents(whole)
+    assert same_weights(parts, whole)
+
+
+def test_a_run_in_other_hands_is_left_to_them(tmp_path):
+    folder = planned(tmp_path, "duration='1 steps'")
+    with folder.lock(), pytest.raises(Busy):
+        train_folder(folder, ignore)
+    assert folder.failure() is None
+
+
+def test_failed_tries_are_counted_until_they_are_forgotten(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert (folder.failed_tries(), folder.failure()) == (0, None)
+    folder.fail("first\nreason")
+    folder.fail("second\nreason")
+    assert (folder.failed_tries(), folder.failure()) == (2, "second\nreason\n")
+    folder.forget_failure()
+    assert (folder.failed_tries(), folder.failure()) == (0, None)
+
+
+@pytest.mark.parametrize("given", [0, -1, "soon"])
+def test_a_timeout_that_is_none_is_refused(given):
+    with pytest.raises(ConfigError, match=f"hydra.launcher.timeout={given}: want minutes, a number above 0, or null"):
+        LocalPool(Slots(1, 1, ()), timeout=given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("grid", [["-m", "heads=1,2,3"], ["heads=2"]], ids=["grid", "single"])
+def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
+    """An epoch of these runs would take minutes."""
+    job = [*grid, "duration='60 epochs'", "tracking=none", *TINY, "debug.train_images=1000", "batch_size=2"]
+    process = start(*job, f"paths.output={tmp_path}")
+    runs = 2 if "-m" in grid else 1
+    time.sleep(1)
+    wait_for(lambda: sum(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")) == runs)
+    time.sleep(4)
+    os.kill(process.pid, number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert stderr.strip().endswith("interrupted; the same command goes on from the runs' last checkpoints")
+    assert "Traceback" not in stderr
+    steps = [torch.load(path, weights_only=True)["step"] for path in tmp_path.glob("runs/*/checkpoint.pt")]
+    assert len(steps) == runs and all(step % 500 for step in steps), steps
+    assert not list(tmp_path.glob("runs/*/failure.txt"))
+
+
+@pytest.mark.slow
+def test_asked_twice_it_stops_at_once(tmp_path):
+    process = subprocess.Popen(
+        [*BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: any(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")))
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert process.poll() is None, "a run that hangs is waited for"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "once more stops at once" in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.slow
+def test_bad_runs_fail_alone_and_are_tried_again_so_many_times(tmp_path):
+    """One raises, one crashes, one is killed, one hangs, one finds too little memory once; two are good."""
+    job = [*GRID, "seed=0,1,2,3,4,5,7", f"paths.output={tmp_path}", "hydra.launcher.attempts=3"]
+    job += ["hydra.launcher.timeout=0.5"]
+    first = bad(*job)
+    assert first.returncode == 1, first.stderr
+    states = {seed: folder.state().value for seed, folder in folders(tmp_path).items()}
+    assert states == {
+        0: "finished",
+        1: "failed",
+        2: "failed",
+        3: "failed",
+        4: "failed",
+        5: "finished",
+        7: "finished",
+    }, first.stderr
+    assert "4 of 7 runs failed; the same command tries them again" in first.stderr
+    for row in (
+        "seed1  RuntimeError: seed 1 is unlucky  (",
+        "seed2  the process was killed by signal 11 (SIGSEGV)  (",
+        "seed3  the process was killed by signal 9 (SIGKILL; the system does that when memory runs out)  (",
+        "seed4  no progress for 0.5 minutes (hydra.launcher.timeout): killed  (",
+    ):
+        assert row in first.stderr
+    assert first.stderr.count("out of memory: tried once more with the machine to itself") == 2
+    assert {seed: folder.failed_tries() for seed, folder in folders(tmp_path).items() if seed in (1, 2, 3, 4)} == {
+        1: 1, 2: 1, 3: 2, 4: 1,
+    }  # fmt: skip
+
+    second = bad(*job, "hydra.launcher.attempts=2")
+    assert (
+        "3 done already, 3 failed runs are tried again (try 2 of 2), 1 failed 2 times and is skipped" in second.stderr
+    )
+    assert second.returncode == 1
+    third = bad(*job, "hydra.launcher.attempts=2")
+    assert third.returncode == 1
+    assert "3 done already, 4 failed 2 times and are skipped" in third.stderr
+    assert "4 of 7 runs failed; `headsweep retry " in third.stderr
+
+
+def bad(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*BAD, *arguments], capture_output=True, text=True, timeout=200)
+
+
+def test_the_number_of_attempts_is_checked(tmp_path):
+    answer = train("-m", "heads=1,2", *TINY, "hydra.launcher.attempts=0", f"paths.output={tmp_path}")
+    assert answer.returncode == 2
+    assert "hydra.launcher.attempts=0: want a whole number of at least 1, or null" in answer.stderr

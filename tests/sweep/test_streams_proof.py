@@ -1,0 +1,58 @@
+"""Law 4: with one seed, runs of different heads start from one backbone and see the same batches, byte for byte."""
+
+import hashlib
+from itertools import chain, islice
+
+import pytest
+import torch
+
+from commands import TINY
+from composing import compose_run
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import TrainLoader
+from headsweep.sweep.one_run import _model
+from headsweep.sweep.plan import make_plan
+
+SHORT = [word for word in TINY if not word.startswith("hydra")]
+BATCHES = 100
+
+
+def fingerprints(tmp_path, *overrides: str) -> tuple[str, str]:
+    """Of the backbone's initial weights and of the first 100 batches."""
+    config = compose_run(*SHORT, "augmentation=paper", f"paths.output={tmp_path}", *overrides)
+    run = make_plan([config]).runs[0].run
+    backbone = {k: v for k, v in _model(run).state_dict().items() if not k.startswith("head.")}
+    assert backbone
+    splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
+    loader = TrainLoader(
+        splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, torch.device("cpu"), run.loader.workers
+    )
+    batches = islice(chain.from_iterable(map(loader.epoch, range(BATCHES))), BATCHES)
+    seen = [tensor for batch in batches for tensor in (batch.images, batch.targets)]
+    assert len(seen) == 2 * BATCHES
+    return digest(backbone.values()), digest(seen)
+
+
+def digest(tensors) -> str:
+    whole = hashlib.sha256()
+    for tensor in tensors:
+        whole.update(tensor.numpy().tobytes())
+    return whole.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    return fingerprints(tmp_path_factory.mktemp("reference"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["head=seqattn"], ["head=seqattn", "heads=4"], ["head=ga", "heads=2"], ["head=gap"], ["loader.workers=0"]],
+    ids=" ".join,
+)
+def test_head_and_workers_change_neither_backbone_nor_batches(tmp_path, reference, overrides):
+    assert fingerprints(tmp_path, *overrides) == reference
+
+
+def test_another_seed_changes_both(tmp_path, reference):
+    assert all(one != other for one, other in zip(fingerprints(tmp_path, "seed=1"), reference, strict=True))
