@@ -247,7 +247,7 @@ def _find_run(source: str, runs: Path) -> Path:
 
 def _trained(folder: Path) -> Classifier:
     """The model of a run, with the weights of its last checkpoint."""
-    from headsweep.models import build_model
+    from headsweep.models import model_of
     from headsweep.sweep.plan import frozen
     from headsweep.tracking.run_folder import RunFolder
 
@@ -255,16 +255,7 @@ def _trained(folder: Path) -> Classifier:
     if not files.config.exists():
         raise UserError(f"{folder} is no run's folder: it has no {files.config.name}")
     run = frozen(files)
-    assert run.dataset.num_classes is not None, "filled in when the run was planned"
-    model = build_model(
-        replace(run.model, checkpoint=None),
-        run.head,
-        heads=run.heads,
-        num_classes=run.dataset.num_classes,
-        image_size=run.dataset.image_size,
-        channels=run.dataset.channels,
-        seed=run.seed,
-    )
+    model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
     return _load(model, _read(files.checkpoint))
 
 

@@ -1,7 +1,7 @@
 """Backbones with any head; importing this registers them with timm."""
 
 from headsweep.models import registry as registry
-from headsweep.models.build import Cost, build_model, count_cost
+from headsweep.models.build import Cost, build_model, count_cost, model_of
 from headsweep.models.classifier import Classifier
 
-__all__ = ["Classifier", "Cost", "build_model", "count_cost"]
+__all__ = ["Classifier", "Cost", "build_model", "count_cost", "model_of"]

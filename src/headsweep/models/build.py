@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import CompactConfig, HeadConfig, ModelConfig, TimmConfig
+from headsweep.config import CompactConfig, HeadConfig, ModelConfig, RunConfig, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import HEADS, Head, build_head
 from headsweep.models.backbone import Backbone
@@ -52,6 +52,20 @@ def build_model(
     if model.checkpoint is not None:
         _start_from(Path(model.checkpoint), model, built)
     return built
+
+
+def model_of(run: RunConfig) -> Classifier:
+    """The model of a planned run. Raises ConfigError as `build_model` does."""
+    assert run.dataset.num_classes is not None, "filled in when the run was planned"
+    return build_model(
+        run.model,
+        run.head,
+        heads=run.heads,
+        num_classes=run.dataset.num_classes,
+        image_size=run.dataset.image_size,
+        channels=run.dataset.channels,
+        seed=run.seed,
+    )
 
 
 def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None:

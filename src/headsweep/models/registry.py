@@ -198,20 +198,15 @@ def build(
     size = to_2tuple(entry.image_size if img_size is None else img_size)
     check_size(model, size)
     backbone = CompactTransformer(model, size, in_chans, HEADS[entry.head].class_token)
+    classes = entry.num_classes if num_classes is None else num_classes
+    count = next(count for count in (heads, entry.heads, 1) if count is not None)
+    sizes = {"width": model.width, "tokens": backbone.tokens, "num_classes": classes, "heads": count}
     try:
-        head = build_head(
-            entry.head,
-            width=model.width,
-            tokens=backbone.tokens,
-            num_classes=entry.num_classes if num_classes is None else num_classes,
-            heads=next(count for count in (heads, entry.heads, 1) if count is not None),
-            **options,
-        )
+        classifier = Classifier(backbone, build_head(entry.head, **sizes, **options))
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-    classifier = Classifier(backbone, head)
     if global_pool is not None:
-        classifier.reset_classifier(head.num_classes, global_pool)
+        classifier.reset_classifier(classes, global_pool)
     return classifier
 
 

@@ -12,8 +12,7 @@ from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.errors import UserError
-from headsweep.models.build import build_model, count_cost
-from headsweep.models.classifier import Classifier
+from headsweep.models.build import count_cost, model_of
 from headsweep.sweep.plan import Cost, frozen
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.device import choose_device
@@ -67,7 +66,7 @@ def preflight(run: RunConfig) -> Cost:
     """
     choose_device(run.device)
     with torch.device("meta"):
-        model = _model(run)
+        model = model_of(run)
     build_optimizer(model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
     return {
@@ -89,17 +88,4 @@ def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop) -> Run
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, _model(run), batches, evaluations, folder, watch, stop)()
-
-
-def _model(run: RunConfig) -> Classifier:
-    assert run.dataset.num_classes is not None, "filled in when the run was planned"
-    return build_model(
-        run.model,
-        run.head,
-        heads=run.heads,
-        num_classes=run.dataset.num_classes,
-        image_size=run.dataset.image_size,
-        channels=run.dataset.channels,
-        seed=run.seed,
-    )
+    return Training(run, model_of(run), batches, evaluations, folder, watch, stop)()
