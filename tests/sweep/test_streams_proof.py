@@ -10,7 +10,7 @@ from commands import TINY
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
-from headsweep.sweep.one_run import _model
+from headsweep.models import model_of
 from headsweep.sweep.plan import make_plan
 
 SHORT = [word for word in TINY if not word.startswith("hydra")]
@@ -21,7 +21,7 @@ def fingerprints(tmp_path, *overrides: str) -> tuple[str, str]:
     """Of the backbone's initial weights and of the first 100 batches."""
     config = compose_run(*SHORT, "augmentation=paper", f"paths.output={tmp_path}", *overrides)
     run = make_plan([config]).runs[0].run
-    backbone = {k: v for k, v in _model(run).state_dict().items() if not k.startswith("head.")}
+    backbone = {k: v for k, v in model_of(run).state_dict().items() if not k.startswith("head.")}
     assert backbone
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     loader = TrainLoader(
