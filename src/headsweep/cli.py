@@ -109,6 +109,22 @@ def status(sweep: str | None, output: Path, watch: bool) -> None:
 
 
 @commands.command()
+@click.argument("sweep", default="latest")
+@output_option
+def watch(sweep: str, output: Path) -> None:
+    """Follow SWEEP until it has ended, feed MLflow meanwhile, and print its table.
+
+    SWEEP is as in `status`. Ctrl-C ends the following, not the sweep.
+    """
+    from headsweep.sweep.watching import find_sweep
+
+    folder = find_sweep(sweep, output)
+    from headsweep.sweep.following import follow
+
+    follow(folder.resolve())
+
+
+@commands.command()
 @click.argument("run")
 @output_option
 @click.option("-f", "--follow", is_flag=True, help="Go on with what it prints, until it ends.")
@@ -131,14 +147,26 @@ def logs(run: str, output: Path, follow: bool) -> None:
 @output_option
 @click.option("--slots", type=click.IntRange(min=1), help="Runs at a time, as hydra.launcher.slots.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a run, as hydra.launcher.threads.")
-def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int | None) -> None:
+@click.option("--here", is_flag=True, help="Train on this machine what was submitted to a cluster.")
+def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int | None, here: bool) -> None:
     """Train what is missing of a sweep, or of single runs, as it was planned; failures are forgotten.
 
-    SWEEP and RUN are as in `status` and `logs`; without any, it is the latest sweep.
+    SWEEP and RUN are as in `status` and `logs`; without any, it is the latest sweep. What was submitted to a cluster is
+    submitted there again.
     """
+    from headsweep.sweep.slurm import queue
     from headsweep.sweep.watching import find_each
 
-    folders = find_each(names or ("latest",), output)  # before anything heavy is imported
+    folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
+    submitted = {} if here else queue.by_sweep(folders)
+    if submitted:
+        from headsweep.sweep.slurm.submission import submit_again
+
+        for sweep, theirs in submitted.items():
+            submit_again(sweep, theirs)
+    folders = [folder for folder in folders if not any(folder in theirs for theirs in submitted.values())]
+    if submitted and not folders:
+        return
     from headsweep.sweep.again import train_again
 
     train_again(folders, output.resolve(), slots, threads)
@@ -155,11 +183,16 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
     saving what they have done since their last checkpoint.
     """
     from headsweep.sweep import launchers
+    from headsweep.sweep.slurm import queue
     from headsweep.sweep.watching import find_sweep, sweep_folders
 
     folders = sweep_folders(output) if sweep is None else [find_sweep(sweep, output)]
-    busy = [folder for folder in folders if launchers.find(folder)]
-    if not busy:
+    cancelled = {folder: queue.cancel(folder) for folder in folders}
+    for folder, jobs in cancelled.items():
+        if jobs:
+            click.echo(f"{folder.name}: cancelled job{'s' * (len(jobs) > 1)} {', '.join(jobs)}")
+    busy = [folder for folder in folders if not cancelled[folder] and launchers.find(folder)]
+    if not busy and not any(cancelled.values()):
         click.echo(f"nothing to cancel: no process trains {folders[0].name if sweep else 'a sweep'} in {output}")
     for folder in busy:
         for launcher, outcome in launchers.stop(folder, wait).items():

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from headsweep.config import RunConfig, explain, parse
 from headsweep.config.exclusions import left_out
 from headsweep.config.grid import Cell, Compose, Grid
+from headsweep.config.slurm import parse_slurm
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -69,6 +70,44 @@ def run_grid(
     Raises:
         UserError: cells are not valid; nothing has been started.
     """
+    answers, runs = _valid(cells, compose, exclusions)
+    from headsweep.sweep.local import LocalPool
+    from headsweep.sweep.study import objectives, run_study
+
+    pool = LocalPool(_slots(runs, slots, threads), timeout=timeout)
+    values = iter(objectives(run_study(runs, pool, attempts=attempts)))
+    return [None if answer is None else next(values) for answer in answers]
+
+
+def submit_grid(
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str], settings: Mapping[str, Any]
+) -> list[float | None]:
+    """Hand the cells of a grid to a SLURM cluster, but for those that `exclusions` leave out.
+
+    Args:
+        cells, compose, exclusions: as for `run_grid`.
+        settings: the keys of `SlurmConfig`.
+
+    Returns:
+        As `run_grid`, if the settings say to wait; else None for each cell.
+
+    Raises:
+        UserError: cells or settings are not valid, or there is no cluster; nothing has been submitted.
+    """
+    slurm = parse_slurm(settings)
+    answers, runs = _valid(cells, compose, exclusions)
+    from headsweep.sweep.slurm.submission import submit_study
+    from headsweep.sweep.study import objectives
+
+    plan = submit_study(runs, slurm)
+    values = iter(objectives(plan) if slurm.wait else [None] * len(runs))
+    return [None if answer is None else next(values) for answer in answers]
+
+
+def _valid(
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str]
+) -> tuple[list[RunConfig | Exception | None], list[RunConfig]]:
+    """What `_expand` answers, and the runs in it. Raises UserError if a cell is not valid."""
     answers = _expand(cells, compose, exclusions)
     runs = [run for run in answers if isinstance(run, RunConfig)]
     from headsweep.sweep.plan import refusal
@@ -76,12 +115,7 @@ def run_grid(
     bad = _mistakes(cells, answers)
     if bad:
         raise refusal(bad, len(bad) + len(runs))
-    from headsweep.sweep.local import LocalPool
-    from headsweep.sweep.study import objectives, run_study
-
-    pool = LocalPool(_slots(runs, slots, threads), timeout=timeout)
-    values = iter(objectives(run_study(runs, pool, attempts=attempts)))
-    return [None if answer is None else next(values) for answer in answers]
+    return answers, runs
 
 
 def plan_grid(
@@ -154,7 +188,7 @@ def _slots(runs: Sequence[RunConfig], slots: int | None, threads: int | None) ->
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `seeds=3`, which Hydra does not know, spelled out as `seed=0,1,2`.
+    """The arguments with what Hydra does not know spelled out: `seeds=3` as `seed=0,1,2`, and `--dry-run`.
 
     Raises:
         UserError: `seeds` is no number of at least 1; it or a study stands without -m; --cfg stands beside -m.
@@ -166,10 +200,18 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     study = next((word for word in arguments if word.lstrip("+").startswith("sweeps=")), None)
     if study and not (grid or shows):
         raise UserError(f"{study}: a study is a grid, whose axes a single run would drop; want -m {study}")
-    return [_spell_out(word, arguments) if word.startswith("seeds=") else word for word in arguments]
+    return [_spell_out(word, arguments) for word in arguments]
 
 
 def _spell_out(word: str, arguments: Sequence[str]) -> str:
+    if word == "--dry-run":
+        if not any(other.startswith("hydra/launcher=slurm") for other in arguments):
+            raise UserError(
+                "--dry-run prints what sbatch would be given; want hydra/launcher=slurm (or `headsweep plan`)"
+            )
+        return "hydra.launcher.dry_run=true"
+    if not word.startswith("seeds="):
+        return word
     number = word.partition("=")[2]
     if not re.fullmatch(r"[1-9]\d{0,3}", number):
         raise UserError(f"{word}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")

@@ -9,7 +9,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 
 # By name: Hydra loads the modules of plugins more than once, so that there is more than one class of each.
-_OURS = ("hydra_plugins.headsweep_local_launcher.LocalLauncher", "hydra_plugins.headsweep_plan_launcher.PlanLauncher")
+_OURS = (
+    "hydra_plugins.headsweep_local_launcher.LocalLauncher",
+    "hydra_plugins.headsweep_plan_launcher.PlanLauncher",
+    "hydra_plugins.headsweep_slurm_launcher.SlurmLauncher",
+)
 
 
 class GridSweeper(BasicSweeper):

@@ -27,13 +27,16 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what is missing of the cells; the value of each is its accuracy, or None if left out."""
         values = run_grid(job_overrides, self._compose, self._exclude, **self._machine)
-        return [_job(*job) for job in zip(job_overrides, values, strict=True)]
+        return jobs(job_overrides, values)
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         return self._context.config_loader.load_sweep_config(self._config, list(overrides))
 
 
-def _job(overrides: Sequence[str], value: float | None) -> JobReturn:
-    done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    done.return_value = value
+def jobs(cells: Sequence[Sequence[str]], values: Sequence[float | None]) -> list[JobReturn]:
+    """What Hydra's sweepers expect of a launcher: for each cell's overrides its value."""
+    done = []
+    for overrides, value in zip(cells, values, strict=True):
+        done.append(JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED))
+        done[-1].return_value = value
     return done

@@ -19,25 +19,27 @@ from headsweep.sweep.display import Display
 from headsweep.sweep.plan import Cost
 from headsweep.sweep.schedule import Schedule
 from headsweep.sweep.slots import Slots
+from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder
 
 
 class LocalPool:
     """Processes on this machine."""
 
-    def __init__(self, slots: Slots, timeout: float | None = None) -> None:
+    def __init__(self, slots: Slots, timeout: float | None = None, request: StopRequest | None = None) -> None:
         """Start importing at once, in the background.
 
         Args:
             slots: what the machine gives to runs.
             timeout: minutes without progress after which a run counts as hanging and is killed; None: never.
+            request: see `Schedule`.
 
         Raises:
             ConfigError: the timeout is no number above 0.
         """
         if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ConfigError("hydra.launcher.timeout", timeout, "want minutes, a number above 0, or null")
-        self._slots, self._timeout = slots, timeout
+        self._slots, self._timeout, self._request = slots, timeout, request
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         # Hydra too: a new process runs the entry script, which imports it.
         self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra"])
@@ -63,7 +65,7 @@ class LocalPool:
         Raises:
             Interrupted: someone asked to stop; every run has written a checkpoint.
         """
-        Schedule(folders, self._slots, self._start_training, self._timeout, display, changed)()
+        Schedule(folders, self._slots, self._start_training, self._timeout, display, changed, self._request)()
 
     def _start_training(self, folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
         return self._start("train", folder.path, self._slots.threads, gpu)

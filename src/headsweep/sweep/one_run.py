@@ -14,7 +14,7 @@ from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.errors import UserError
 from headsweep.models.build import count_cost, model_of
 from headsweep.sweep.plan import Cost, frozen
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder, RunResult, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
@@ -33,10 +33,15 @@ def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False) 
     with _held(folder.lock()):
         if folder.result() is not None:
             return
+        folder.claim()
         try:
-            folder.finish(_train(frozen(folder), folder, watch, stop))
+            result = _train(frozen(folder), folder, watch, stop)
+            folder.check_claim()
+            folder.finish(result)
         except Stopped:
             raise
+        except TakenOver:
+            raise Busy from None
         except Exception as error:
             if stop():  # whoever stops a whole process group stops the processes that decode for it, too
                 raise Stopped from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -91,8 +92,13 @@ class Schedule:
         timeout: float | None,
         display: Display,
         changed: Callable[[RunFolder], None],
+        request: StopRequest | None = None,
     ) -> None:
-        """`start` gives a run a process on a GPU; `timeout` is in minutes; `changed` hears of news in a folder."""
+        """`start` gives a run a process on a GPU; `timeout` is in minutes; `changed` hears of news in a folder.
+
+        `request` is one whose block has begun already; without it, Ctrl-C and SIGTERM are listened to while runs train.
+        """
+        self._request = contextlib.nullcontext(request) if request else StopRequest()
         self._slots, self._start, self._timeout = slots, start, timeout
         self._display, self._changed = display, changed
         self._waiting = deque(folders)
@@ -109,7 +115,7 @@ class Schedule:
             Interrupted: someone asked to stop; every run has stopped.
         """
         try:
-            with StopRequest() as request:
+            with self._request as request:
                 while self._training or (self._is_work_left() and not self._stopping):
                     if request.made() and not self._stopping:
                         self._ask_to_stop()

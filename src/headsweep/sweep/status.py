@@ -12,7 +12,14 @@ from headsweep.sweep.launchers import Launcher, find
 from headsweep.sweep.watching import STARTING, RunView, SweepView, find_sweep, read_run, read_sweep, sweep_folders
 from headsweep.tracking.run_folder import RunFolder
 
-COLORS = {"running": "cyan", "finished": "green", "failed": "red", "diverged": "yellow", "damaged": "red"}
+COLORS = {
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "diverged": "yellow",
+    "damaged": "red",
+    "lost": "red",
+}
 
 
 def show(name: str | None, output: Path) -> str:

@@ -1,9 +1,10 @@
-"""Stopping on Ctrl-C or SIGTERM: the first asks, the second insists."""
+"""Stopping on a signal: the first asks, the second insists."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 
 from headsweep.errors import Interrupted
@@ -12,14 +13,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Within its block, the first SIGINT or SIGTERM is remembered; one more raises Interrupted at once."""
+    """Within its block, signals are remembered; one more than the first raises Interrupted at once, if `insistent`."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None  # the one that asked
+    def __init__(self, signals: Sequence[int] = SIGNALS, insistent: bool = True) -> None:
+        self.heard: list[int] = []
+        self._signals, self._insistent = signals, insistent
         self._process = os.getpid()
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        self._before = {number: signal.signal(number, self._hear) for number in self._signals}
         return self
 
     def __exit__(
@@ -30,11 +32,16 @@ class StopRequest:
 
     def made(self) -> bool:
         """Has anyone asked?"""
-        return self.signal is not None
+        return bool(self.heard)
+
+    @property
+    def signal(self) -> int | None:
+        """The first one that asked."""
+        return self.heard[0] if self.heard else None
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # forked from this one, e.g. to decode images: ended by it in good time
             return
-        if self.signal is not None:
+        if self.heard and self._insistent:
             raise Interrupted(number)
-        self.signal = number
+        self.heard.append(number)

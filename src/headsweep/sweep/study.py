@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
@@ -43,22 +44,27 @@ def run_study(configs: Sequence[RunConfig], trainer: Trainer, attempts: int | No
     """
     if attempts is not None and not (isinstance(attempts, int) and attempts > 0):
         raise ConfigError("hydra.launcher.attempts", attempts, "want a whole number of at least 1, or null")
-    sources = published.load(PROJECT_ROOT / "sweeps" / "published")
     plan = make_plan(configs)
     freeze(plan, checked_costs(plan, trainer.check))
-    missing = [folder for folder in plan.folders if folder.result() is None and not _is_given_up(folder, attempts)]
-    with launching(plan.folder), _projector(configs[0]) as projector:
-        with Display(len(missing), epoch_lines=len(missing) == 1) as display, _launched(plan, projector):
-            display.say(_opening(plan, missing, attempts))
+    missing = [folder for folder in plan.folders if folder.result() is None and not is_given_up(folder, attempts)]
+    with launching(plan.folder), projector(configs[0]) as told:
+        with Display(len(missing), epoch_lines=len(missing) == 1) as display, _launched(plan, told):
+            display.say(opening(plan, missing, attempts))
             if change := code_change(missing):
                 display.say(change)
             if missing:
-                trainer.train(missing, display, projector.notify)
-        comparison = table.build(plan.folders, sources=sources)
-        comparison.write(plan.folder)
-        projector.notify(SweepFolder(plan.folder))
-    _show(plan, comparison, projector, attempts)
+                trainer.train(missing, display, told.notify)
+        comparison = compare(plan.folder, plan.folders)
+        told.notify(SweepFolder(plan.folder))
+    conclude(plan.folder, plan.folders, comparison, told, attempts)
     return plan
+
+
+def compare(sweep: Path, folders: Sequence[RunFolder]) -> table.Table:
+    """Write the table of the runs in `folders` to the folder of their sweep."""
+    comparison = table.build(folders, sources=published.load(PROJECT_ROOT / "sweeps" / "published"))
+    comparison.write(sweep)
+    return comparison
 
 
 def objectives(plan: Plan) -> list[float]:
@@ -72,30 +78,33 @@ def _objective(result: RunResult | None) -> float:
     return metrics.get("val/top1", metrics.get("test/top1", 0.0))
 
 
-def _projector(config: RunConfig) -> Projector | NullProjector:
+def projector(config: RunConfig) -> Projector | NullProjector:
+    """What carries a run's metrics to where its configuration says, in the background."""
     if config.tracking.name is TrackingName.none:
         return NullProjector()
     return Projector(config.tracking.uri, config.tracking.experiment, config.paths.output)
 
 
 @contextlib.contextmanager
-def _launched(plan: Plan, projector: Projector | NullProjector) -> Iterator[None]:
+def _launched(plan: Plan, told: Projector | NullProjector) -> Iterator[None]:
     """Be known as the launcher of the runs; the projector hears of the sweep when it starts and however it ends."""
     sweep = SweepFolder(plan.folder)
     with contextlib.ExitStack() as stack:
-        stack.callback(projector.notify, sweep)
+        stack.callback(told.notify, sweep)
         stack.enter_context(sweep.launched(plan.folders))
-        projector.notify(sweep)  # a parent before its children
+        told.notify(sweep)  # a parent before its children
         for folder in plan.folders:
-            projector.notify(folder)
+            told.notify(folder)
         yield
 
 
-def _is_given_up(folder: RunFolder, attempts: int | None) -> bool:
+def is_given_up(folder: RunFolder, attempts: int | None) -> bool:
+    """Has it failed so often that it is left alone?"""
     return attempts is not None and folder.failed_tries() >= attempts
 
 
-def _opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None) -> str:
+def opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None, queued: int = 0) -> str:
+    """What is done and what is begun now, in a line; `queued` runs wait in a cluster's queue or train there."""
     done = sum(folder.result() is not None for folder in plan.folders)
     partial = sum(folder.state() is RunState.partial for folder in missing)
     parts = [f"{done} done already"] * (done > 0) + [f"{partial} to be continued"] * (partial > 0)
@@ -105,22 +114,34 @@ def _opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None) -> 
         if failed:
             what = "failed run is" if count == 1 else "failed runs are"
             parts.append(f"{count} {what} tried again (try {failed + 1}{of})")
-    given_up = len(plan.runs) - done - len(missing)
+    parts += [f"{queued} queued or training already"] * (queued > 0)
+    given_up = len(plan.runs) - done - len(missing) - queued
     if given_up:
         parts.append(f"{given_up} failed {attempts} times and {'is' if given_up == 1 else 'are'} skipped")
     opening = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} in {plan.name}"
     return f"{opening}: {', '.join(parts)}" if parts else opening
 
 
-def _show(plan: Plan, comparison: table.Table, projector: Projector | NullProjector, attempts: int | None) -> None:
+def conclude(
+    sweep: Path,
+    folders: Sequence[RunFolder],
+    comparison: table.Table,
+    told: Projector | NullProjector,
+    attempts: int | None,
+) -> None:
+    """Print the table of a sweep and where everything is.
+
+    Raises:
+        FailedRunsError: some runs have not ended well.
+    """
     comparison.print()
-    print(f"table    {plan.folder / 'table.md'} and table.csv")
-    print(f"runs     {plan.output / 'runs'}")
-    print(projector.description())
+    print(f"table    {sweep / 'table.md'} and table.csv")
+    print(f"runs     {sweep.parents[1] / 'runs'}")
+    print(told.description())
     sys.stdout.flush()
-    failed = [folder for folder in plan.folders if folder.result() is None]
+    failed = [folder for folder in folders if folder.result() is None]
     if failed:
-        raise FailedRunsError(len(plan.runs), _reasons(failed), _advice(plan, failed, attempts))
+        raise FailedRunsError(len(folders), _reasons(failed), _advice(sweep.name, failed, attempts))
 
 
 def _reasons(failed: Sequence[RunFolder]) -> list[str]:
@@ -134,10 +155,10 @@ def _last_line(folder: RunFolder) -> str:
     return (folder.failure() or "it was stopped").strip().splitlines()[-1]
 
 
-def _advice(plan: Plan, failed: Sequence[RunFolder], attempts: int | None) -> str:
-    given_up = sum(_is_given_up(folder, attempts) for folder in failed)
+def _advice(sweep: str, failed: Sequence[RunFolder], attempts: int | None) -> str:
+    given_up = sum(is_given_up(folder, attempts) for folder in failed)
     again = "the same command tries them again"
     if not given_up:
         return again
-    retry = f"`headsweep retry {plan.name}` tries those again that failed {attempts} times"
+    retry = f"`headsweep retry {sweep}` tries those again that failed {attempts} times"
     return retry if given_up == len(failed) else f"{again}; {retry}"

@@ -12,13 +12,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.sweep import launchers
+from headsweep.sweep.slurm import queue
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.spool import Entry, Spool
 from headsweep.tracking.sweep_folder import sweeps_of
@@ -43,10 +44,13 @@ class RunView:
     images_per_second: float | None = None
     seconds_per_epoch: float | None = None  # with its evaluation
     note: str = ""  # why it failed, diverged or cannot be read, in one line
+    job: queue.JobState | None = None  # of a cluster, that was last asked to train it
 
     @property
     def word(self) -> str:
-        """Its state in a word."""
+        """Its state in a word. What its folder says comes first; a job is asked about runs that nobody trains."""
+        if self.job is not None and self.state in (RunState.new, RunState.partial):
+            return "queued" if self.job.is_active else "lost"
         return self.state.value if self.state else "damaged"
 
     @property
@@ -74,7 +78,7 @@ class SweepView:
     def counts(self) -> Mapping[str, int]:
         """State -> how many of its runs are in it; none is 0."""
         found = Counter(run.word for run in self.runs)
-        return {word: found[word] for word in (*(state.value for state in ORDER), "damaged") if found[word]}
+        return {word: found[word] for word in (*(state.value for state in ORDER), *OTHER_WORDS) if found[word]}
 
     @property
     def best(self) -> RunView | None:
@@ -115,6 +119,8 @@ ORDER = (
     RunState.new,
 )
 
+OTHER_WORDS = ("queued", "lost", "damaged")
+
 
 def read_run(folder: RunFolder) -> RunView:
     """What the files of a run say."""
@@ -145,7 +151,22 @@ def read_sweep(path: Path) -> SweepView:
         folders = planned(path)
     except UserError as error:
         return SweepView(path, (), _last_sign(path, ()), str(error))
-    return SweepView(path, [read_run(folder) for folder in folders], _last_sign(path, folders))
+    runs = _with_jobs(path, [read_run(folder) for folder in folders])
+    return SweepView(path, runs, _last_sign(path, folders))
+
+
+def _with_jobs(sweep: Path, runs: Sequence[RunView]) -> list[RunView]:
+    """The runs with what a cluster says of those that nobody trains now."""
+    jobs = queue.jobs_of(sweep)
+    open_ = [run for run in runs if run.folder.path.name in jobs and run.state in (RunState.new, RunState.partial)]
+    states = queue.states_of(jobs[run.folder.path.name] for run in open_)
+    return [_with_job(run, states.get(jobs.get(run.folder.path.name, ""))) for run in runs]
+
+
+def _with_job(run: RunView, job: queue.JobState | None) -> RunView:
+    if job is None or run.state not in (RunState.new, RunState.partial):
+        return run
+    return replace(run, job=job, note=str(job))
 
 
 def sweep_folders(output: Path) -> list[Path]:

@@ -8,6 +8,7 @@ result.json    how it ended (RunResult); its presence means that the run is over
 failure.txt    how many tries have failed and the traceback of the last, until a try succeeds
 log.txt        what it printed
 lock           held by the process that trains it; the system frees it when that process dies
+claim          a word of the process that writes here, for file systems whose locks do not reach other machines
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from headsweep.tracking import durable
 from headsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+
+class TakenOver(Exception):  # noqa: N818 - it is no error
+    """Another process has claimed the run's folder since this one did."""
 
 
 class RunState(Enum):
@@ -77,6 +83,8 @@ class RunFolder:
         self._record = path / "run.json"
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
+        self._claim = path / "claim"
+        self._word: str | None = None
 
     def lock(self) -> FileLock:
         """The lock that the training process holds; acquire it before writing anything here."""
@@ -84,6 +92,20 @@ class RunFolder:
 
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / "lock")
+
+    def claim(self) -> None:
+        """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
+        self._word = uuid4().hex
+        durable.write_text(self._claim, self._word)
+
+    def check_claim(self) -> None:
+        """Look whether this object's claim still stands, before anything is written.
+
+        Raises:
+            TakenOver: another process has claimed the folder. It goes on from what was written until then.
+        """
+        if self._claim.read_text() != self._word:
+            raise TakenOver
 
     def create(self, record: RunRecord, config_yaml: str) -> None:
         """Write who the run is, once; a run that is known keeps its first record."""

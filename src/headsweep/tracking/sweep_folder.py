@@ -37,8 +37,17 @@ class SweepFolder:
     @contextlib.contextmanager
     def launched(self, runs: Sequence[RunFolder]) -> Iterator[None]:
         """Be known as the launcher of `runs`; any number of processes may be so at a time. One run is no sweep."""
-        if len(runs) == 1 and not self.is_one():
+        self.begin(runs)
+        if not self.is_one():
             yield
+            return
+        with self._lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    def begin(self, runs: Sequence[RunFolder]) -> None:
+        """Say that `runs` belong to this sweep, from now on. One run is no sweep."""
+        if len(runs) == 1 and not self.is_one():
             return
         if not self.is_one():
             durable.write_text(self._started, repr(time.time()))
@@ -46,9 +55,6 @@ class SweepFolder:
             if self.name not in _sweep_names(run):
                 with (run.path / "sweeps.txt").open("a") as file:
                     file.write(f"{self.name}\n")
-        with self._lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            yield
 
     def is_one(self) -> bool:
         """Has it ever been launched with several runs?"""

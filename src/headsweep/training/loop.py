@@ -77,7 +77,7 @@ class Training:
             images = (self.state.step - first) * self.run.batch_size  # none where it was stopped in an evaluation
             self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
             self.state.losses = []
-            self.state.save(self.folder.checkpoint)
+            self._save()
             self._tell(metrics)
         return self._finished()
 
@@ -103,8 +103,12 @@ class Training:
 
     def _stop_if_asked(self) -> None:
         if self.stop():
-            self.state.save(self.folder.checkpoint)
+            self._save()
             raise Stopped
+
+    def _save(self) -> None:
+        self.folder.check_claim()
+        self.state.save(self.folder.checkpoint)
 
     def _train_step(self, batch: TrainingBatch) -> Tensor:
         """One optimizer step over the micro-batches of `batch`; its mean loss."""
@@ -140,6 +144,7 @@ class Training:
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
+        self.folder.check_claim()
         self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
 
     def _show_life(self) -> None:

@@ -1,0 +1,90 @@
+"""What the launcher `slurm` is told: the keys of `conf/hydra/launcher/slurm.yaml`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from headsweep.errors import ConfigError
+
+MEMORY = re.compile(r"\d+(\.\d+)?\s*[KMGT]?B?", re.IGNORECASE)
+SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
+
+
+class Projection(Enum):
+    """Who carries metrics to MLflow."""
+
+    login = "login"  # `headsweep watch` or `headsweep sync`, on the machine where they are given
+    jobs = "jobs"  # each job, as it trains; needs a tracking server
+
+
+@dataclass
+class SlurmConfig:
+    """A sweep's jobs: what each asks of the cluster, and how many runs it works through."""
+
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    time: int  # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
+    gpus: int  # of a job, on one node
+    cpus: int  # of a job
+    memory: str | None  # of a job, e.g. 16GB; None: the partition's default
+    setup: list[str]  # shell lines before Python starts, e.g. "module load cuda"
+    extra: dict[str, Any]  # further options of sbatch, e.g. {mail-type: END}
+    python: str | None  # the interpreter on the nodes; None: this one
+    max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
+    runs_per_job: int  # runs that one job works through
+    slots: int | None  # runs at a time within a job; None: one per GPU, or one
+    threads: int | None  # CPU threads of a run; None: cpus divided by the slots
+    warning: int  # seconds before the end of its time at which a job is told to write its checkpoints
+    requeues: int  # how often a job may be put back into the queue, for whatever reason
+    attempts: int | None  # tries of a run that fails; None: no end
+    timeout: float | None  # minutes without progress after which a run counts as hanging; None: never
+    mlflow: Projection
+    wait: bool  # block until the sweep has ended, and print its table
+    dry_run: bool  # print what would be given to sbatch
+
+    def __post_init__(self) -> None:
+        for key, least in (("time", SHORTEST), ("gpus", 0), ("cpus", 1), ("runs_per_job", 1), ("warning", 10)):
+            self._check_least(key, least)
+        for key in ("max_parallel", "slots", "threads", "attempts"):
+            self._check_least(key, 1)
+        self._check_least("requeues", 0)
+        if self.timeout is not None and self.timeout <= 0:
+            raise _wrong("timeout", self.timeout, "want minutes, a number above 0, or null")
+        if self.memory is not None and not MEMORY.fullmatch(self.memory):
+            raise _wrong("memory", self.memory, "want a number and a unit, e.g. 16GB, or null")
+        if self.warning >= 60 * self.time:
+            raise _wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
+
+    def _check_least(self, key: str, least: int) -> None:
+        got = getattr(self, key)
+        if got is not None and got < least:
+            raise _wrong(key, got, f"want a whole number of at least {least}")
+
+
+def parse_slurm(settings: Mapping[str, Any]) -> SlurmConfig:
+    """The launcher's keys, typed and checked.
+
+    Raises:
+        ConfigError: a value has the wrong type or contradicts another.
+    """
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(SlurmConfig), OmegaConf.create(dict(settings)))
+        return OmegaConf.to_object(typed)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        key = error.full_key or "?"
+        known = ", ".join(sorted(SlurmConfig.__dataclass_fields__))
+        want = str(error).split("\n", 1)[0] if key in SlurmConfig.__dataclass_fields__ else f"unknown; known: {known}"
+        raise _wrong(key, settings.get(key), want) from error
+
+
+def _wrong(key: str, got: object, want: str) -> ConfigError:
+    return ConfigError(f"hydra.launcher.{key}", got, want)

@@ -1,0 +1,93 @@
+"""Follow a sweep that other processes train, from its files: show it, feed MLflow, end with its table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from headsweep.sweep import launchers
+from headsweep.sweep.plan import frozen
+from headsweep.sweep.status import detail
+from headsweep.sweep.study import compare, conclude, projector
+from headsweep.sweep.watching import RunView, SweepView, planned, read_sweep
+from headsweep.tracking.mlflow_projection import NullProjector
+from headsweep.tracking.sweep_folder import SweepFolder
+
+LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
+
+Show = Callable[[SweepView], None]
+
+
+def follow(sweep: Path) -> None:
+    """Show the sweep in folder `sweep` until nobody trains it any more; then write and print its table.
+
+    Its runs and the sweep itself are projected to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
+
+    Raises:
+        UserError: the sweep's plan is damaged.
+        FailedRunsError: some runs have not ended well.
+    """
+    folders = planned(sweep)
+    with projector(frozen(folders[0])) as told:
+        told.notify(SweepFolder(sweep))
+        try:
+            _follow(sweep, told)
+        except KeyboardInterrupt:
+            print(f"{sweep.name} goes on without this terminal; `headsweep watch {sweep.name}` follows it again")
+            sys.exit(130)
+        comparison = compare(sweep, folders)
+        told.notify(SweepFolder(sweep))
+    conclude(sweep, folders, comparison, told, attempts=None)
+
+
+def _follow(sweep: Path, told: NullProjector) -> None:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        _look(sweep, told, _Lines(console))
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
+        _look(
+            sweep, told, lambda view: screen.update(Text.from_ansi(detail(view, launchers.find(sweep))), refresh=True)
+        )
+
+
+def _look(sweep: Path, told: NullProjector, show: Show) -> None:
+    """Look again and again, until no run is trained or queued."""
+    seen: dict[Path, object] = {}
+    while True:
+        is_trained = bool(launchers.find(sweep))  # first: who ends meanwhile has written all by the look that follows
+        view = read_sweep(sweep)
+        for run in view.runs:
+            news = (run.word, run.epoch, run.metrics)
+            if seen.get(run.folder.path) != news:
+                seen[run.folder.path] = news
+                told.notify(run.folder)
+        show(view)
+        if not is_trained and not {"running", "queued"} & view.counts.keys():
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+class _Lines:
+    """A line whenever a run changes its state, where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._words: dict[Path, str] = {}
+
+    def __call__(self, view: SweepView) -> None:
+        for run in view.runs:
+            if self._words.get(run.folder.path) != run.word:
+                self._words[run.folder.path] = run.word
+                self._console.print(_line(run), markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(run: RunView) -> str:
+    told = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
+    return f"{run.name}  {run.word}{told}{f'  {run.note}' if run.note else ''}"

@@ -1,0 +1,156 @@
+"""What the cluster says of a sweep's jobs: hints beside what the runs' own folders say.
+
+outputs/sweeps/NAME/slurm/submissions/JOB.json says which element of which array works on which runs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headsweep.tracking import durable
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sweep_folder import sweeps_of
+
+ANSWER_SECONDS = 10.0  # how long a busy cluster is given to answer
+ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD"})
+# What pending jobs wait for in good order; any other reason is worth a word.
+ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where a job stands."""
+
+    job: str  # 12, or 12_3 for element 3 of array 12
+    state: str  # SLURM's word for it, e.g. PENDING; GONE if the cluster knows nothing of it
+    reason: str = ""  # why it is pending, or how it ended
+
+    @property
+    def is_active(self) -> bool:
+        """Does it run, or will it?"""
+        return self.state in ACTIVE
+
+    @property
+    def is_running(self) -> bool:
+        """Does it run?"""
+        return self.state in ("RUNNING", "COMPLETING")
+
+    def __str__(self) -> str:
+        if self.is_running:
+            return f"job {self.job} is working"
+        if self.is_active:
+            waits = f": {self.reason}" if self.reason not in ORDINARY else ""
+            return f"job {self.job} is {self.state.lower()}{waits}"
+        what = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
+        told = f" ({self.reason})" if self.reason else ""
+        return f"job {self.job} {what}{told}; `headsweep retry` submits the run again"
+
+
+def record(sweep: Path, elements: Mapping[str, Sequence[str]]) -> None:
+    """Write down which job works on which runs, given by their fingerprints."""
+    array = next(iter(elements)).partition("_")[0]
+    path = _submissions(sweep) / f"{array}.json"
+    durable.write_json(path, {"submitted": time.time(), "jobs": {job: list(runs) for job, runs in elements.items()}})
+
+
+def jobs_of(sweep: Path) -> dict[str, str]:
+    """Fingerprint -> the job that was last asked to train the run."""
+    found: dict[str, str] = {}
+    for path in sorted(_submissions(sweep).glob("*.json"), key=lambda path: int(path.stem)):
+        content = json.loads(path.read_text())
+        found |= {run: job for job, runs in content["jobs"].items() for run in runs}
+    return found
+
+
+def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
+    """Of the runs that a cluster was asked to train, those of each sweep."""
+    found: dict[Path, list[RunFolder]] = {}
+    known: dict[Path, dict[str, str]] = {}
+    for folder in folders:
+        for sweep in sweeps_of(folder):
+            if folder.path.name in known.setdefault(sweep.path, jobs_of(sweep.path)):
+                found.setdefault(sweep.path, []).append(folder)
+                break
+    return found
+
+
+def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
+    """Ask the cluster about jobs: its queue, then its accounting, then its memory of those that have just ended.
+
+    Where there is no cluster, nothing is known and nothing is returned.
+    """
+    wanted = set(jobs)
+    queue = (
+        _ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r") if wanted else None
+    )
+    if queue is None:
+        return {}
+    found = {state.job: state for state in map(_queued, queue) if state.job in wanted}
+    arrays = sorted({job.partition("_")[0] for job in wanted - found.keys()})
+    if arrays:
+        found = _ended(arrays, wanted) | found
+    return found | {job: JobState(job, "GONE") for job in wanted - found.keys()}
+
+
+def active(sweep: Path) -> dict[str, JobState]:
+    """Fingerprint -> the job that works on the run or will."""
+    jobs = jobs_of(sweep)
+    states = states_of(jobs.values())
+    return {run: states[job] for run, job in jobs.items() if job in states and states[job].is_active}
+
+
+def cancel(sweep: Path) -> list[str]:
+    """Take the sweep's jobs out of the queue, running or not; which those were."""
+    jobs = sorted({state.job for state in active(sweep).values()})
+    if jobs:
+        subprocess.run(["scancel", *jobs], check=True, timeout=60)
+    return jobs
+
+
+def _submissions(sweep: Path) -> Path:
+    return sweep / "slurm" / "submissions"
+
+
+def _queued(line: str) -> JobState:
+    job, array, element, state, reason = line.split("|", 4)
+    return JobState(job if element == "N/A" else f"{array}_{element}", state, "" if reason == "None" else reason)
+
+
+def _ended(arrays: Sequence[str], wanted: set[str]) -> dict[str, JobState]:
+    lines = _ask("sacct", "--noheader", "--allocations", "--array", "--parsable2",
+                 "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}")  # fmt: skip
+    if lines is not None:
+        return {state.job: state for state in map(_accounted, lines) if state.job in wanted}
+    found = [
+        state for array in arrays for state in map(_remembered, _ask("scontrol", "-o", "show", "job", array) or [])
+    ]
+    return {state.job: state for state in found if state.job in wanted}
+
+
+def _accounted(line: str) -> JobState:
+    job, state, code, nodes = line.split("|", 3)
+    word, _, by = state.partition(" ")
+    told = [by] * bool(by) + [f"exit code {code.partition(':')[0]}"] * (not code.startswith("0:"))
+    told += [f"signal {code.partition(':')[2]}"] * (not code.endswith(":0"))
+    return JobState(job, word, ", ".join([*told, f"on {nodes}"]))
+
+
+def _remembered(line: str) -> JobState:
+    known = dict(word.partition("=")[::2] for word in line.split())
+    job = known["JobId"] if "ArrayTaskId" not in known else f"{known['ArrayJobId']}_{known['ArrayTaskId']}"
+    reason = known.get("Reason", "None")
+    return JobState(job, known.get("JobState", "GONE"), "" if reason == "None" else reason)
+
+
+def _ask(*command: str) -> list[str] | None:
+    """The lines that a command of SLURM answers; None if it cannot."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None

@@ -1,0 +1,234 @@
+"""From a plan to SLURM jobs: which runs are missing, which job works on which, and what sbatch is given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import submitit
+from filelock import FileLock
+from submitit.core.utils import FailedJobError
+from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
+
+from headsweep.config import RunConfig, TrackingName
+from headsweep.config.slurm import Projection, SlurmConfig, parse_slurm
+from headsweep.errors import ConfigError, UserError
+from headsweep.sweep.following import follow
+from headsweep.sweep.local import LocalPool
+from headsweep.sweep.plan import Cost, Plan, checked_costs, freeze, make_plan
+from headsweep.sweep.slots import Slots
+from headsweep.sweep.slurm import queue, snapshot
+from headsweep.sweep.slurm.job import Job
+from headsweep.sweep.study import is_given_up, opening
+from headsweep.tracking import durable
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
+
+USUAL_LIMIT = 1001  # SLURM's default of MaxArraySize
+Chunk = tuple[RunFolder, ...]  # the runs of one job
+
+
+def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
+    """Submit what is missing of the runs in `configs` and neither queued nor trained now.
+
+    Raises:
+        UserError: a run is not valid, the data is absent, or there is no cluster; nothing has been submitted then.
+        FailedRunsError: `settings.wait` is set and some runs failed.
+    """
+    _check_tracking(configs[0], settings)
+    if not settings.dry_run:
+        _limit()  # is there a cluster?
+    plan = make_plan(configs)
+    costs = checked_costs(plan, _check)
+    if settings.dry_run:
+        print(_sbatch_files(plan, settings))
+        return plan
+    with _alone(plan.folder):
+        freeze(plan, costs)
+        SweepFolder(plan.folder).begin(plan.folders)
+        queued = queue.active(plan.folder)
+        missing = [folder for folder in plan.folders if _is_missing(folder, queued, settings.attempts)]
+        print(opening(plan, missing, settings.attempts, len(queued)))
+        durable.write_text(_settings(plan.folder), json.dumps(asdict(settings), default=lambda value: value.value))
+        _say(_submit(plan.folder, missing, settings))
+    if settings.wait:
+        follow(plan.folder)
+    else:
+        print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
+    return plan
+
+
+def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
+    """Submit, as the sweep was last submitted, those of its runs that are not over and neither queued nor trained now.
+
+    Their failures are forgotten.
+
+    Raises:
+        UserError: there is no cluster, or it refuses.
+    """
+    settings = parse_slurm(json.loads(_settings(sweep).read_text()))
+    with _alone(sweep):
+        queued = queue.active(sweep)
+        missing = [folder for folder in folders if _is_missing(folder, queued, None)]
+        for folder in missing:
+            folder.forget_failure()
+        print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
+        _say(_submit(sweep, missing, settings))
+    print(f"`headsweep watch {sweep.name}` follows it and feeds MLflow")
+
+
+def _say(jobs: Iterable[tuple[str, Chunk]]) -> None:
+    for job, chunk in jobs:
+        print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}")
+
+
+def _settings(sweep: Path) -> Path:
+    return sweep / "slurm" / "settings.json"
+
+
+def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
+    uri = config.tracking.uri
+    is_file = config.tracking.name is TrackingName.mlflow and (uri is None or uri.startswith("sqlite"))
+    if settings.mlflow is Projection.jobs and is_file:
+        raise ConfigError(
+            "hydra.launcher.mlflow",
+            "jobs",
+            "a sqlite file does not bear writers on several nodes; want a server (tracking.uri=http://HOST:PORT), or "
+            "hydra.launcher.mlflow=login, where runs spool and `headsweep watch` or `sync` feeds MLflow",
+        )
+
+
+def _check(runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    """Build new runs on the meta device; a login node without torch leaves that to the jobs."""
+    if importlib.util.find_spec("torch") is None:
+        return [{} for _ in runs]
+    return LocalPool(Slots(1, 1, ())).check(runs)
+
+
+def _is_missing(folder: RunFolder, queued: Mapping[str, queue.JobState], attempts: int | None) -> bool:
+    return not (
+        folder.result() is not None
+        or folder.path.name in queued
+        or folder.state() is RunState.running
+        or is_given_up(folder, attempts)
+    )
+
+
+@contextmanager
+def _alone(sweep: Path) -> Iterator[None]:
+    """Two commands at once must not submit a run twice."""
+    lock = sweep / "slurm" / "lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def _submit(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig) -> Iterator[tuple[str, Chunk]]:
+    """Submit jobs for the missing runs, array by array; each job's name and its runs."""
+    code = snapshot.home(sweep / "slurm" / "code")
+    snapshot.snapshot(code)
+    before = None
+    for chunks in _arrays(missing, settings, _limit()):
+        jobs = _submit_array(sweep, chunks, settings, _parameters(sweep, settings, code, before))
+        queue.record(sweep, {job: [run.path.name for run in chunk] for job, chunk in zip(jobs, chunks, strict=True)})
+        before = jobs[0].partition("_")[0]
+        yield from zip(jobs, chunks, strict=True)
+
+
+def _arrays(folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> list[list[Chunk]]:
+    """The runs by job, the jobs by array."""
+    size = settings.runs_per_job
+    chunks = [tuple(folders[first : first + size]) for first in range(0, len(folders), size)]
+    return [chunks[first : first + limit] for first in range(0, len(chunks), limit)]
+
+
+def _submit_array(
+    sweep: Path, chunks: Sequence[Chunk], settings: SlurmConfig, parameters: Mapping[str, Any]
+) -> list[str]:
+    executor = submitit.SlurmExecutor(_jobs_folder(sweep), python=settings.python)
+    executor.update_parameters(**parameters)
+    jobs = [Job(sweep.resolve(), tuple(run.path.resolve() for run in chunk), settings) for chunk in chunks]
+    try:
+        return [job.job_id for job in executor.map_array(Job.work, jobs)]
+    except FailedJobError as error:
+        raise UserError(f"sbatch refused the jobs: {_reason(error)}") from error
+
+
+def _jobs_folder(sweep: Path) -> Path:
+    """Where submitit keeps pickles and what jobs print."""
+    return (sweep / "slurm" / "jobs").resolve()
+
+
+def _parameters(sweep: Path, settings: SlurmConfig, code: Path, before: str | None) -> dict[str, Any]:
+    """What submitit is told, by its own and sbatch's names."""
+    path = shlex.quote(str(snapshot.search_path(code).resolve()))
+    given = {
+        "job_name": sweep.name,
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "constraint": settings.constraint,
+        "time": settings.time,
+        "gpus_per_node": settings.gpus or None,
+        "cpus_per_task": settings.cpus,
+        "signal_delay_s": settings.warning,
+        "stderr_to_stdout": True,
+        "array_parallelism": settings.max_parallel,
+        # With a bound on jobs at a time, arrays come one after the other.
+        "dependency": f"afterany:{before}" if settings.max_parallel and before else None,
+        "setup": [*settings.setup, f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "additional_parameters": _options(settings),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _options(settings: SlurmConfig) -> dict[str, Any]:
+    """Options of sbatch that submitit has no word for, or changes."""
+    return {"requeue": True, **({"mem": settings.memory} if settings.memory else {}), **settings.extra}
+
+
+def _sbatch_files(plan: Plan, settings: SlurmConfig) -> str:
+    """What `_submit` would give to sbatch if all runs were missing."""
+    code = snapshot.home(plan.folder / "slurm" / "code")
+    python = settings.python or shlex.quote(sys.executable)
+    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(plan.folder)))}"
+    return "\n".join(
+        make_sbatch_file(
+            command,
+            _jobs_folder(plan.folder),
+            map_count=len(chunks) if len(chunks) > 1 else None,
+            **_parameters(plan.folder, settings, code, before=None),
+        )
+        for chunks in _arrays(plan.folders, settings, _limit() if shutil.which("scontrol") else USUAL_LIMIT)
+    )
+
+
+def _limit() -> int:
+    """The most elements of an array.
+
+    Raises:
+        UserError: there is no cluster, or it does not answer.
+    """
+    try:
+        config = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=True)
+    except FileNotFoundError as error:
+        raise UserError("hydra/launcher=slurm: no `scontrol` here; want a login node of a SLURM cluster") from error
+    except subprocess.SubprocessError as error:
+        raise UserError(f"hydra/launcher=slurm: the cluster does not answer ({_reason(error)})") from error
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", config.stdout)
+    return int(found[1]) if found else USUAL_LIMIT
+
+
+def _reason(error: Exception) -> str:
+    text = (getattr(error, "stderr", None) or str(error)).strip()
+    return text.splitlines()[-1] if text else type(error).__name__
