@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -53,6 +54,7 @@ def run_grid(
     threads: int | None,
     attempts: int | None = None,
     timeout: float | None = None,
+    halving: int | None = None,
 ) -> list[float | None]:
     """Train the cells of a grid on this machine, but for those that `exclusions` leave out.
 
@@ -63,6 +65,7 @@ def run_grid(
         slots, threads: see `Slots`.
         attempts: see `run_study`.
         timeout: see `LocalPool`.
+        halving: of the cells that are left, one in so many goes on after each round; None: all are trained to the end.
 
     Returns:
         For each cell, in order, the accuracy that a search would maximise; None where it was left out.
@@ -71,11 +74,13 @@ def run_grid(
         UserError: cells are not valid; nothing has been started.
     """
     answers, runs = _valid(cells, compose, exclusions)
+    from headsweep.sweep.halving import Halving
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.study import objectives, run_study
 
     pool = LocalPool(_slots(runs, slots, threads), timeout=timeout)
-    values = iter(objectives(run_study(runs, pool, attempts=attempts)))
+    screen = None if halving is None else partial(Halving, halving, pool)
+    values = iter(objectives(run_study(runs, pool, attempts=attempts, halving=screen)))
     return [None if answer is None else next(values) for answer in answers]
 
 

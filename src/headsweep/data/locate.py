@@ -71,6 +71,12 @@ def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     return {**folders, "validation": root / "val"} if (root / "val").is_dir() else folders
 
 
+def has_validation(dataset: DatasetConfig) -> bool:
+    """Are images held out of training, by the set itself or by `validation`?"""
+    is_folder = dataset.name is DatasetName.imagefolder
+    return dataset.validation > 0 or (is_folder and "validation" in split_folders(dataset))
+
+
 def class_names(folder: Path) -> list[str]:
     """The class folders of a split, sorted, which is the order of the labels."""
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.results import Cell, Run
 from headsweep.report.statistics import smallest_sign_flip_p
+from headsweep.tracking.screening import Screening
 
 if TYPE_CHECKING:
     from headsweep.report.table import Row
 
 
-def footnotes(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
+def footnotes(cells: Sequence[Cell], rows: Sequence[Row], screening: Screening | None = None) -> Iterator[str]:
     """One sentence or two each, the general before the particular."""
     runs = [run for cell in cells for run in cell.runs]
     finished = [run for run in runs if run.finished]
     yield from _means(rows)
     yield from _differences(cells, rows)
-    yield from _missing(cells, runs, finished)
+    yield from _screening(cells, screening)
+    yield from _missing(runs)
     yield from _code(runs)
     yield from _durations(cells)
     yield from _devices(finished)
@@ -69,12 +71,26 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
         yield "A difference with its own n counts only the seeds that both heads have."
 
 
-def _missing(cells: Sequence[Cell], runs: Sequence[Run], finished: Sequence[Run]) -> Iterator[str]:
-    if len(finished) == len(runs):
+def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:
+    out = [cell for cell in cells if any(run.screened_out for run in cell.runs)]
+    if screening is None or not out:
         return
-    counts = Counter(run.state.value for run in runs if not run.finished)
+    ends = ", ".join(str(choice.until) for choice in screening.rounds)
     yield (
-        f"{len(runs) - len(finished)} of {len(runs)} runs have no result "
+        f"SCREENED, NOT FULL-LENGTH: {len(out)} of {screening.cells} cells were screened out (halving by "
+        f"{screening.eta}) by validation top-1 after epoch {ends} of {screening.epochs}: that they are worse at full "
+        f"length was not tested. The others were chosen among {screening.cells} cells, with the same seeds: their "
+        "numbers come with that choice."
+    )
+
+
+def _missing(runs: Sequence[Run]) -> Iterator[str]:
+    missing = [run for run in runs if not run.finished and not run.screened_out]
+    if not missing:
+        return
+    counts = Counter(run.state.value for run in missing)
+    yield (
+        f"{len(missing)} of {len(runs)} runs have no result "
         f"({', '.join(f'{count} {state}' for state, count in counts.items())}): a mean is over the seeds that finished"
         " and may flatter a head that lost some."
     )

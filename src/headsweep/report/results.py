@@ -10,6 +10,7 @@ from typing import Any
 from headsweep.config import NOT_IDENTITY
 from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.screening import Screening
 
 MISSING = "—"  # what a cell says of an axis that it does not have
 
@@ -21,6 +22,7 @@ class Run:
     record: RunRecord
     state: RunState
     result: RunResult | None
+    screened_out: str | None = None  # when, if other cells were chosen instead, e.g. "3 of 20 epochs"
 
     @property
     def finished(self) -> bool:
@@ -78,8 +80,8 @@ class Cell:
         return found.get("name") if isinstance(found, Mapping) else found
 
 
-def read_cells(folders: Sequence[RunFolder]) -> list[Cell]:
-    """Read every run, once, and gather the cells in the order of `folders`.
+def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None) -> list[Cell]:
+    """Read every run, once, and gather the cells in the order of `folders`; `screening` says what was screened out.
 
     Raises:
         UserError: there is no folder, or one holds no run.
@@ -88,7 +90,7 @@ def read_cells(folders: Sequence[RunFolder]) -> list[Cell]:
         raise UserError("no runs to compare: the list of run folders is empty; train some first, or name another sweep")
     groups: dict[str, list[Run]] = {}
     for folder in {folder.path.resolve(): folder for folder in folders}.values():
-        run = _read(folder)
+        run = _read(folder, screening)
         groups.setdefault(run.record.group, []).append(run)
     return [Cell(tuple(runs)) for runs in groups.values()]
 
@@ -107,11 +109,13 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
     return axes
 
 
-def _read(folder: RunFolder) -> Run:
+def _read(folder: RunFolder, screening: Screening | None) -> Run:
     # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
     state = folder.state()
     try:
-        return Run(folder.record(), state, folder.result())
+        record = folder.record()
+        out = screening.screened_out(record.group) if screening and state is RunState.partial else None
+        return Run(record, state, folder.result(), out)
     except FileNotFoundError as error:
         raise UserError(f"{folder.path} holds no run (no run.json)") from error
 

@@ -13,6 +13,7 @@ from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axe
 from headsweep.report.statistics import Difference, Estimate, estimate, holm, paired_difference
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.screening import Screening
 
 _WORDS = {
     RunState.new: "not started",
@@ -78,23 +79,29 @@ class Table:
         durable.write_text(folder / "table.csv", self.csv())
 
 
-def build(folders: Sequence[RunFolder], axes: Sequence[str] = (), sources: Sequence[published.Source] = ()) -> Table:
+def build(
+    folders: Sequence[RunFolder],
+    axes: Sequence[str] = (),
+    sources: Sequence[published.Source] = (),
+    screening: Screening | None = None,
+) -> Table:
     """Compare the runs in `folders`; the head of the first row is the reference.
 
     Args:
         folders: the runs, in the order of the plan.
         axes: dotted keys that get a column even if they do not vary; those that vary get one anyway.
         sources: published numbers to stand beside ours.
+        screening: what successive halving has chosen among the cells.
 
     Raises:
         UserError: there is no run.
     """
-    cells = read_cells(folders)
+    cells = read_cells(folders, screening)
     columns = varying_axes(cells, axes)
     rows = [row for cell in cells for row in _rows(cell, columns, _reference(cell, cells, columns), sources)]
     corrected = holm([row.difference.p if row.difference else None for row in rows])
     rows = [replace(row, p=p) for row, p in zip(rows, corrected, strict=True)]
-    footnotes = [*notes.footnotes(cells, rows), *published.footnotes(rows, columns, sources)]
+    footnotes = [*notes.footnotes(cells, rows, screening), *published.footnotes(rows, columns, sources)]
     return Table(tuple(columns), tuple(rows), tuple(footnotes))
 
 
@@ -110,22 +117,26 @@ def _reference(cell: Cell, cells: Sequence[Cell], axes: Sequence[str]) -> Cell |
 
 def _rows(cell: Cell, axes: Sequence[str], reference: Cell | None, sources: Sequence[published.Source]) -> list[Row]:
     """One row for the finished runs, and one for each other way in which runs of the cell stand."""
-    by_state: dict[RunState, list[Run]] = {RunState.finished: []} if cell.finished else {}
+    by_state: dict[str, list[Run]] = {_WORDS[RunState.finished]: []} if cell.finished else {}
     for run in cell.runs:
-        by_state.setdefault(run.state, []).append(run)
+        by_state.setdefault(_word(run), []).append(run)
     rows = [_row(cell, axes, state, runs) for state, runs in by_state.items()]
     if cell.finished:
         rows[0] = replace(_with_numbers(rows[0], cell, reference), published=published.matching(cell, sources))
     return rows
 
 
-def _row(cell: Cell, axes: Sequence[str], state: RunState, runs: Sequence[Run]) -> Row:
+def _word(run: Run) -> str:
+    return f"screened out at {run.screened_out}" if run.screened_out else _WORDS[run.state]
+
+
+def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run]) -> Row:
     cost = cell.record.cost
     return Row(
         head=cell.head,
         heads=cell.heads,
         axes=tuple(MISSING if (value := cell.value(axis)) is None else str(value) for axis in axes),
-        state=_WORDS[state],
+        state=state,
         seeds=tuple(run.record.seed for run in runs),
         planned=len(cell.runs),
         fingerprints=tuple(run.record.fingerprint for run in runs),

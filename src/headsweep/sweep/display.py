@@ -46,6 +46,11 @@ class Display:
     ) -> None:
         self._bars.stop()
 
+    def expect(self, runs: int) -> None:
+        """Count anew: so many runs are to come."""
+        self._runs, self._ended = runs, 0
+        self._bars.update(self._all, total=runs, completed=0, visible=runs > 1)
+
     def started(self, folder: RunFolder) -> None:
         """A run has a process now."""
         self._started[folder] = time.monotonic()
@@ -87,10 +92,16 @@ class Display:
 def _outcome(folder: RunFolder) -> str:
     state, result = folder.state(), folder.result()
     if result is None:
-        return f"{state.value}: {(folder.failure() or 'it was stopped').strip().splitlines()[-1]}"
+        failure = folder.failure()
+        return _stopped(folder) if failure is None else f"{state.value}: {failure.strip().splitlines()[-1]}"
     if state is RunState.diverged:
         return f"diverged: {result.note}"
     return _said({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
+
+
+def _stopped(folder: RunFolder) -> str:
+    entries = folder.spool.entries()
+    return f"stopped after epoch {entries[-1].epoch}  {_accuracy(entries[-1].metrics)}" if entries else "was stopped"
 
 
 def _accuracy(metrics: Mapping[str, float]) -> str:

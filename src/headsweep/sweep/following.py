@@ -24,8 +24,8 @@ LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
 Show = Callable[[SweepView], None]
 
 
-def follow(sweep: Path) -> None:
-    """Show the sweep in folder `sweep` until nobody trains it any more; then write and print its table.
+def follow(path: Path) -> None:
+    """Show the sweep in folder `path` until nobody trains it any more; then write and print its table.
 
     Its runs and the sweep itself are projected to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
 
@@ -33,16 +33,17 @@ def follow(sweep: Path) -> None:
         UserError: the sweep's plan is damaged.
         FailedRunsError: some runs have not ended well.
     """
-    folders = planned(sweep)
+    folders = planned(path)
+    sweep = SweepFolder(path)
     with projector(frozen(folders[0])) as told:
-        told.notify(SweepFolder(sweep))
+        told.notify(sweep)
         try:
-            _follow(sweep, told)
+            _follow(path, told)
         except KeyboardInterrupt:
             print(f"{sweep.name} goes on without this terminal; `headsweep watch {sweep.name}` follows it again")
             sys.exit(130)
         comparison = compare(sweep, folders)
-        told.notify(SweepFolder(sweep))
+        told.notify(sweep)
     conclude(sweep, folders, comparison, told, attempts=None)
 
 

@@ -59,16 +59,23 @@ class LocalPool:
         finally:
             process.kill()  # an interrupted check has nobody to answer to
 
-    def train(self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None]) -> None:
-        """Train the runs in `folders`. One that fails, dies or hangs does so alone.
+    def train(
+        self,
+        folders: Sequence[RunFolder],
+        display: Display,
+        changed: Callable[[RunFolder], None],
+        until: int | None = None,
+    ) -> None:
+        """Train the runs in `folders`, to epoch `until` or to their end. One that fails, dies or hangs does so alone.
 
         Raises:
             Interrupted: someone asked to stop; every run has written a checkpoint.
         """
-        Schedule(folders, self._slots, self._start_training, self._timeout, display, changed, self._request)()
 
-    def _start_training(self, folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
-        return self._start("train", folder.path, self._slots.threads, gpu)
+        def start(folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
+            return self._start("train", folder.path, self._slots.threads, gpu, until)
+
+        Schedule(folders, self._slots, start, self._timeout, display, changed, self._request)()
 
     def _start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
         ours, theirs = self._context.Pipe(duplex=False)

@@ -21,21 +21,21 @@ from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Stop, Stopped, Watcher
 
 
-def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False) -> None:
+def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False, until: int | None = None) -> None:
     """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
 
     A failure is written to the folder and raised.
 
     Raises:
         Busy: another process trains the same run.
-        Stopped: `stop` asked for it; the same call goes on where it stopped.
+        Stopped: `stop` asked for it, or epoch `until` is done; the same call goes on where it stopped.
     """
     with _held(folder.lock()):
         if folder.result() is not None:
             return
         folder.claim()
         try:
-            result = _train(frozen(folder), folder, watch, stop)
+            result = _train(frozen(folder), folder, watch, stop, until)
             folder.check_claim()
             folder.finish(result)
         except Stopped:
@@ -82,7 +82,7 @@ def preflight(run: RunConfig) -> Cost:
     }
 
 
-def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop) -> RunResult:
+def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None) -> RunResult:
     device = choose_device(run.device)
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     batches = TrainLoader(
@@ -93,4 +93,4 @@ def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop) -> Run
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, model_of(run), batches, evaluations, folder, watch, stop)()
+    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until)()

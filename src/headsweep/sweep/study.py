@@ -6,17 +6,19 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
 from headsweep.errors import ConfigError, FailedRunsError, UserError
 from headsweep.report import published, table
 from headsweep.sweep.display import Display
+from headsweep.sweep.fingerprint import group
+from headsweep.sweep.halving import Halving
 from headsweep.sweep.launchers import launching
-from headsweep.sweep.plan import Cost, Plan, checked_costs, code_change, freeze, make_plan
+from headsweep.sweep.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
-from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
 Changed = Callable[[RunFolder], None]
@@ -32,10 +34,16 @@ class Trainer(Protocol):
         """Train the runs in `folders`; a run that fails leaves that in its folder. `changed` hears of new metrics."""
 
 
-def run_study(configs: Sequence[RunConfig], trainer: Trainer, attempts: int | None = None) -> Plan:
+def run_study(
+    configs: Sequence[RunConfig],
+    trainer: Trainer,
+    attempts: int | None = None,
+    halving: Callable[[Plan], Halving] | None = None,
+) -> Plan:
     """Train what is missing of the runs in `configs`, in `trainer`, and print the table of them all.
 
-    A run that has failed `attempts` times is left alone; without a number it is always tried again.
+    A run that has failed `attempts` times is left alone; without a number it is always tried again. `halving` gives
+    what screens the cells of a plan; without it all runs are trained to their end.
 
     Raises:
         UserError: a run is not valid (nothing has been started then), or the data is absent.
@@ -45,37 +53,60 @@ def run_study(configs: Sequence[RunConfig], trainer: Trainer, attempts: int | No
     if attempts is not None and not (isinstance(attempts, int) and attempts > 0):
         raise ConfigError("hydra.launcher.attempts", attempts, "want a whole number of at least 1, or null")
     plan = make_plan(configs)
+    screen = halving and halving(plan)
     freeze(plan, checked_costs(plan, trainer.check))
+    sweep = SweepFolder(plan.folder)
+    if not screen:
+        sweep.forget_screening()
     missing = [folder for folder in plan.folders if folder.result() is None and not is_given_up(folder, attempts)]
     with launching(plan.folder), projector(configs[0]) as told:
         with Display(len(missing), epoch_lines=len(missing) == 1) as display, _launched(plan, told):
             display.say(opening(plan, missing, attempts))
             if change := code_change(missing):
                 display.say(change)
+            if screen:
+                display.say(screen.opening)
             if missing:
-                trainer.train(missing, display, told.notify)
-        comparison = compare(plan.folder, plan.folders)
-        told.notify(SweepFolder(plan.folder))
-    conclude(plan.folder, plan.folders, comparison, told, attempts)
+                (screen or trainer).train(missing, display, told.notify)
+        comparison = compare(sweep, plan.folders)
+        told.notify(sweep)
+    conclude(sweep, plan.folders, comparison, told, attempts)
     return plan
 
 
-def compare(sweep: Path, folders: Sequence[RunFolder]) -> table.Table:
+def compare(sweep: SweepFolder, folders: Sequence[RunFolder]) -> table.Table:
     """Write the table of the runs in `folders` to the folder of their sweep."""
-    comparison = table.build(folders, sources=published.load(PROJECT_ROOT / "sweeps" / "published"))
-    comparison.write(sweep)
+    sources = published.load(PROJECT_ROOT / "sweeps" / "published")
+    comparison = table.build(folders, sources=sources, screening=sweep.screening())
+    comparison.write(sweep.path)
     return comparison
 
 
 def objectives(plan: Plan) -> list[float]:
-    """What a hyper-parameter search should maximise, for each configuration: top-1 on the images evaluated by epoch."""
-    values = {planned.fingerprint: _objective(planned.folder.result()) for planned in plan.runs}
+    """What a hyper-parameter search should maximise, for each configuration: top-1 on the images evaluated by epoch.
+
+    For a cell that was screened out it is what it was judged by; for a run without a number, 0.
+    """
+    screening = SweepFolder(plan.folder).screening()
+    values = {planned.fingerprint: _objective(planned, screening) for planned in plan.runs}
     return [values[cell] for cell in plan.cells]
 
 
-def _objective(result: RunResult | None) -> float:
-    metrics = result.metrics if result else {}
-    return metrics.get("val/top1", metrics.get("test/top1", 0.0))
+def _objective(planned: PlannedRun, screening: Screening | None) -> float:
+    result = planned.folder.result()
+    if result is not None:
+        return result.metrics.get("val/top1", result.metrics.get("test/top1", 0.0))
+    cell = group(planned.run)
+    last = screening and screening.last_round(cell)
+    return (last.scores[cell] or 0.0) if last else 0.0
+
+
+def _screened_out(sweep: SweepFolder, folders: Sequence[RunFolder]) -> set[RunFolder]:
+    """The runs that are not trained to their end because other cells were chosen."""
+    screening = sweep.screening()
+    if screening is None:
+        return set()
+    return {it for it in folders if it.result() is None and screening.last_round(it.record().group)}
 
 
 def projector(config: RunConfig) -> Projector | NullProjector:
@@ -106,8 +137,10 @@ def is_given_up(folder: RunFolder, attempts: int | None) -> bool:
 def opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None, queued: int = 0) -> str:
     """What is done and what is begun now, in a line; `queued` runs wait in a cluster's queue or train there."""
     done = sum(folder.result() is not None for folder in plan.folders)
-    partial = sum(folder.state() is RunState.partial for folder in missing)
+    out = _screened_out(SweepFolder(plan.folder), plan.folders)
+    partial = sum(folder.state() is RunState.partial for folder in missing if folder not in out)
     parts = [f"{done} done already"] * (done > 0) + [f"{partial} to be continued"] * (partial > 0)
+    parts += [f"{len(out)} screened out"] * bool(out)
     of = f" of {attempts}" if attempts else ""
     tries = Counter(folder.failed_tries() for folder in missing)
     for failed, count in sorted(tries.items()):
@@ -123,7 +156,7 @@ def opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None, queu
 
 
 def conclude(
-    sweep: Path,
+    sweep: SweepFolder,
     folders: Sequence[RunFolder],
     comparison: table.Table,
     told: Projector | NullProjector,
@@ -135,11 +168,12 @@ def conclude(
         FailedRunsError: some runs have not ended well.
     """
     comparison.print()
-    print(f"table    {sweep / 'table.md'} and table.csv")
-    print(f"runs     {sweep.parents[1] / 'runs'}")
+    print(f"table    {sweep.path / 'table.md'} and table.csv")
+    print(f"runs     {sweep.path.parents[1] / 'runs'}")
     print(told.description())
     sys.stdout.flush()
-    failed = [folder for folder in folders if folder.result() is None]
+    out = _screened_out(sweep, folders)
+    failed = [folder for folder in folders if folder.result() is None and folder not in out]
     if failed:
         raise FailedRunsError(len(folders), _reasons(failed), _advice(sweep.name, failed, attempts))
 

@@ -21,11 +21,13 @@ from headsweep.errors import UserError
 from headsweep.sweep import launchers
 from headsweep.sweep.slurm import queue
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import Entry, Spool
-from headsweep.tracking.sweep_folder import sweeps_of
+from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
 TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
 PLAN = "plan.json"
+SCREENED_OUT = "screened out"
 STARTING = "start one with `python src/train.py -m head=seqpool,ga heads=1,4`"
 _DAMAGE = (ValueError, TypeError, KeyError)  # what reading a file raises that is not what headsweep wrote
 
@@ -43,14 +45,14 @@ class RunView:
     metrics: Mapping[str, float] | None = None  # the last value of each
     images_per_second: float | None = None
     seconds_per_epoch: float | None = None  # with its evaluation
-    note: str = ""  # why it failed, diverged or cannot be read, in one line
-    job: queue.JobState | None = None  # of a cluster, that was last asked to train it
+    note: str = ""  # why it failed, diverged, was screened out, waits or cannot be read, in one line
+    beside: str = ""  # what its sweep knows of it beside its own folder: queued, lost, screened out
 
     @property
     def word(self) -> str:
-        """Its state in a word. What its folder says comes first; a job is asked about runs that nobody trains."""
-        if self.job is not None and self.state in (RunState.new, RunState.partial):
-            return "queued" if self.job.is_active else "lost"
+        """Its state in a word or two."""
+        if self.beside:
+            return self.beside
         return self.state.value if self.state else "damaged"
 
     @property
@@ -92,7 +94,7 @@ class SweepView:
         An epoch takes as long as the run's last ones; before it has any, as those of its cell, or of the sweep.
         """
         running = [run for run in self.runs if run.state is RunState.running]
-        waiting = [run for run in self.runs if run.state in (RunState.new, RunState.partial)]
+        waiting = [run for run in self.runs if run.word in (RunState.new.value, RunState.partial.value)]
         timed = [run for run in self.runs if run.seconds_per_epoch]
         if not running or not timed:
             return None
@@ -119,7 +121,7 @@ ORDER = (
     RunState.new,
 )
 
-OTHER_WORDS = ("queued", "lost", "damaged")
+OTHER_WORDS = ("queued", "lost", SCREENED_OUT, "damaged")
 
 
 def read_run(folder: RunFolder) -> RunView:
@@ -148,25 +150,38 @@ def planned(path: Path) -> list[RunFolder]:
 def read_sweep(path: Path) -> SweepView:
     """What the files of the sweep in folder `path`, and of its runs, say."""
     try:
-        folders = planned(path)
+        folders, screening = planned(path), _screening(path)
     except UserError as error:
         return SweepView(path, (), _last_sign(path, ()), str(error))
-    runs = _with_jobs(path, [read_run(folder) for folder in folders])
-    return SweepView(path, runs, _last_sign(path, folders))
+    runs = [_marked(read_run(folder), screening) for folder in folders]
+    return SweepView(path, _with_jobs(path, runs), _last_sign(path, folders))
 
 
 def _with_jobs(sweep: Path, runs: Sequence[RunView]) -> list[RunView]:
-    """The runs with what a cluster says of those that nobody trains now."""
+    """The runs with what a cluster says of those that nobody trains now and that are to be trained."""
     jobs = queue.jobs_of(sweep)
-    open_ = [run for run in runs if run.folder.path.name in jobs and run.state in (RunState.new, RunState.partial)]
-    states = queue.states_of(jobs[run.folder.path.name] for run in open_)
-    return [_with_job(run, states.get(jobs.get(run.folder.path.name, ""))) for run in runs]
+    idle = {run.folder.path.name for run in runs if run.state in (RunState.new, RunState.partial) and not run.beside}
+    states = queue.states_of(job for fingerprint, job in jobs.items() if fingerprint in idle)
+    known = {fingerprint: states[job] for fingerprint, job in jobs.items() if fingerprint in idle and job in states}
+    return [_queued(run, known[name]) if (name := run.folder.path.name) in known else run for run in runs]
 
 
-def _with_job(run: RunView, job: queue.JobState | None) -> RunView:
-    if job is None or run.state not in (RunState.new, RunState.partial):
-        return run
-    return replace(run, job=job, note=str(job))
+def _queued(run: RunView, job: queue.JobState) -> RunView:
+    return replace(run, beside="queued" if job.is_active else "lost", note=str(job))
+
+
+def _screening(path: Path) -> Screening | None:
+    try:
+        return SweepFolder(path).screening()
+    except _DAMAGE as error:
+        what = f"{path}/screening.json cannot be read ({_one_line(error)})"
+        raise UserError(f"damaged: {what}; the sweep's command writes it again") from error
+
+
+def _marked(run: RunView, screening: Screening | None) -> RunView:
+    """The run, as the screening of a sweep has left it."""
+    when = screening.screened_out(run.group) if screening and run.state is RunState.partial else None
+    return replace(run, beside=SCREENED_OUT, note=f"screened out at {when}") if when else run
 
 
 def sweep_folders(output: Path) -> list[Path]:

@@ -22,10 +22,10 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Busy, Stopped
 
 
-def train(path: Path, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train the run in `path`, telling its progress through `connection`; exit code 1 if it fails.
+def train(path: Path, threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
+    """Train the run in `path`, to epoch `until` or to its end, telling its progress through `connection`.
 
-    SIGTERM makes it write a checkpoint after the current step and end with exit code 0.
+    The exit code is 1 if it fails. SIGTERM makes it write a checkpoint after the current step and end with exit code 0.
     """
     _follow_parent()
     asked: list[int] = []
@@ -36,7 +36,7 @@ def train(path: Path, threads: int, gpu: str | None, connection: Connection) -> 
     folder = RunFolder(path)
     _print_to(folder.log)
     try:
-        train_folder(folder, connection.send, lambda: bool(asked))
+        train_folder(folder, connection.send, lambda: bool(asked), until)
     except Stopped:
         return
     except Busy:

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from headsweep.tracking import durable
 from headsweep.tracking.mlflow_store import client, shown
-from headsweep.tracking.mlflow_wanted import Point, Wanted, of_run, of_sweep
+from headsweep.tracking.mlflow_wanted import SCREENED_OUT, Point, Wanted, of_run, of_sweep
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
@@ -173,6 +173,9 @@ def _send(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
     while metrics or parameters or labels:
         store.log_batch(held.run_id, metrics[:_BATCH_METRICS], parameters[:_BATCH_PARAMS], labels)
         metrics, parameters, labels = metrics[_BATCH_METRICS:], parameters[_BATCH_PARAMS:], []
+    if SCREENED_OUT in held.tags and SCREENED_OUT not in wanted.tags:  # it was trained on
+        store.delete_tag(held.run_id, SCREENED_OUT)
+        del held.tags[SCREENED_OUT]
     held.points |= points
     held.params |= params.keys()
     held.tags |= tags

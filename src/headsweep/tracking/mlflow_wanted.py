@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import Entry
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
@@ -28,6 +29,7 @@ _STATUS = {
     RunState.diverged: "FAILED",
     RunState.failed: "FAILED",
 }
+SCREENED_OUT = "headsweep.screened_out"  # tag: e.g. "3 of 20 epochs"
 _TAG_LENGTH = 4000  # characters; MLflow refuses more than 8000
 _NOTE_LENGTH = 7900
 
@@ -92,7 +94,8 @@ def of_sweep(folder: SweepFolder) -> Wanted | None:
         return None
     is_launched = folder.is_active()  # first, as above
     plan, runs = folder.plan(), folder.runs()
-    records, states = [run.record() for run in runs], [run.state() for run in runs]
+    records, screening = [run.record() for run in runs], folder.screening()
+    words = [_word(run.state(), record, screening) for run, record in zip(runs, records, strict=True)]
     seeds = sorted({record.seed for record in records})
     texts = {path.name: path.read_text() for path in folder.files()}
     spools = [run.spool.path for run in runs if run.spool.path.exists()]
@@ -101,14 +104,14 @@ def of_sweep(folder: SweepFolder) -> Wanted | None:
         place=folder.path,
         query="tags.`headsweep.kind` = 'sweep'",
         name=folder.name,
-        status="RUNNING" if is_launched else _sweep_status(states),
+        status="RUNNING" if is_launched else _sweep_status(words),
         span=(int(folder.started() * 1000), int(end * 1000)),
         tags={
             "headsweep.kind": "sweep",
             "headsweep.sweep": folder.name,
             "headsweep.folder": str(folder.path.resolve()),
             "headsweep.seeds": ", ".join(map(str, seeds))[:_TAG_LENGTH],
-            "headsweep.state": ", ".join(f"{n} {state.value}" for state, n in Counter(states).items()),
+            "headsweep.state": ", ".join(f"{n} {word}" for word, n in Counter(words).items()),
             "mlflow.source.name": "headsweep",
             **({"mlflow.note.content": _note(texts["table.md"])} if "table.md" in texts else {}),
         },
@@ -138,10 +141,17 @@ def _run_tags(
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
         "headsweep.nonfinite": non_finite,
+        SCREENED_OUT: _screened_out(folder, record) if state is RunState.partial else "",
         "mlflow.source.name": "headsweep",
         "mlflow.source.git.commit": commit,
     }
     return {key: value[:_TAG_LENGTH] for key, value in tags.items() if value}
+
+
+def _screened_out(run: RunFolder, record: RunRecord) -> str:
+    """When the first sweep that screened it out did so."""
+    screenings = [screening for sweep in sweeps_of(run) if (screening := sweep.screening())]
+    return next((when for screening in screenings if (when := screening.screened_out(record.group))), "")
 
 
 def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
@@ -181,11 +191,15 @@ def _checkpoint(folder: RunFolder) -> dict[str, Any]:
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _sweep_status(states: Sequence[RunState]) -> str:
+def _word(state: RunState, record: RunRecord, screening: Screening | None) -> str:
+    is_out = state is RunState.partial and screening and screening.last_round(record.group)
+    return "screened out" if is_out else state.value
+
+
+def _sweep_status(words: Sequence[str]) -> str:
     """That of a sweep which nobody launches any more, though another sweep may train a run of it."""
-    found = set(states)
     for state in (RunState.running, RunState.partial, RunState.new, RunState.failed):
-        if state in found:
+        if state.value in words:
             return _STATUS[state]
     return "FINISHED"
 

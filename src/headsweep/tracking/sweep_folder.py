@@ -2,6 +2,7 @@
 
 plan.json  name, axes and runs (fingerprints) of the last command that planned it
 table.md, table.csv  the comparison
+screening.json  what successive halving has chosen; not there if all runs were to be trained to their end
 started    unix time of the first launch; its presence means that the sweep has several runs
 lock       held, shared, by every process that launches the sweep; the system frees it when they die
 
@@ -16,11 +17,13 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.screening import Screening
 
 _PROBES, _BETWEEN_PROBES = 3, 0.01  # seconds; another process that looks at the lock holds it for an instant
 
@@ -33,6 +36,7 @@ class SweepFolder:
         self.name = path.name
         self._started = path / "started"
         self._lock = path / "lock"
+        self._screening = path / "screening.json"
 
     @contextlib.contextmanager
     def launched(self, runs: Sequence[RunFolder]) -> Iterator[None]:
@@ -85,6 +89,18 @@ class SweepFolder:
         """The planned runs whose folders are still there."""
         places = [self.path.parents[1] / "runs" / fingerprint for fingerprint in self.plan()["runs"]]
         return [RunFolder(place) for place in places if (place / "run.json").exists()]
+
+    def screening(self) -> Screening | None:
+        """What successive halving has chosen; None if it was not asked for."""
+        return Screening.of(json.loads(self._screening.read_text())) if self._screening.exists() else None
+
+    def write_screening(self, screening: Screening) -> None:
+        """State what successive halving has chosen so far."""
+        durable.write_json(self._screening, asdict(screening))
+
+    def forget_screening(self) -> None:
+        """All runs are to be trained to their end."""
+        self._screening.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
         """Plan and table, as far as they are there."""

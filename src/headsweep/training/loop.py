@@ -38,10 +38,14 @@ class Training:
         folder: RunFolder,
         watch: Watcher,
         stop: Stop,
+        until: int | None = None,
     ) -> None:
-        """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch."""
+        """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
+
+        `until` is the epoch after which the run pauses; None: it is trained to its end.
+        """
         self.run, self.batches, self.evaluations, self.folder = run, batches, evaluations, folder
-        self.watch, self.stop = watch, stop
+        self.watch, self.stop, self.until = watch, stop, until
         self.device = choose_device(run.device)
         make_deterministic(self.device)
         torch.autograd.set_detect_anomaly(run.debug.detect_anomaly)
@@ -58,10 +62,12 @@ class Training:
         """Train to the end, from the last checkpoint if there is one.
 
         Raises:
-            Stopped: `stop` asked for it; the checkpoint has all steps that were done.
+            Stopped: `stop` asked for it, or epoch `until` is done; the checkpoint has all steps that were done.
         """
         self._continue()
         while self.state.step < self.steps or self.state.losses:
+            if self._is_to_pause():
+                raise Stopped
             started, first = time.perf_counter(), self.state.step
             losses = self._train_epoch()
             seconds = time.perf_counter() - started
@@ -86,6 +92,12 @@ class Training:
             self.state.restore(self.folder.checkpoint, self.device)
         self.folder.spool.rewind(self.state.step)
         self._tell({})
+
+    def _is_to_pause(self) -> bool:
+        """At the end of an epoch, when it is evaluated, logged and saved."""
+        if self.until is None or self.state.losses:
+            return False
+        return self.state.step >= self.until * self.batches.steps_per_epoch
 
     def _train_epoch(self) -> Tensor:
         """Train what is left of an epoch, or of the duration; the loss of each of its steps, in float64 on the CPU."""

@@ -55,7 +55,9 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
         return plan
     with _alone(plan.folder):
         freeze(plan, costs)
-        SweepFolder(plan.folder).begin(plan.folders)
+        sweep = SweepFolder(plan.folder)
+        sweep.begin(plan.folders)
+        sweep.forget_screening()
         queued = queue.active(plan.folder)
         missing = [folder for folder in plan.folders if _is_missing(folder, queued, settings.attempts)]
         print(opening(plan, missing, settings.attempts, len(queued)))
