@@ -9,11 +9,11 @@ import pytest
 
 from commands import TINY, start
 from composing import compose_run
-from headsweep.errors import UserError
-from headsweep.sweep.again import train_again
-from headsweep.sweep.launchers import launching
+from headsweep.errors import ConfigError, UserError
+from headsweep.sweep import again
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.status import show
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
 
@@ -103,8 +103,33 @@ def test_a_run_that_would_get_another_fingerprint_now_is_not_retried(tmp_path):
     folder.fail("ValueError: no")
     folder.config.write_text(folder.config.read_text().replace("batch_size: 64", "batch_size: 32"))
     with pytest.raises(UserError, match="was planned by another version of headsweep; give the sweep's command again"):
-        train_again([folder], tmp_path, None, None)
+        again.train_again([folder], tmp_path, None, None)
     assert folder.failure() is not None
+
+
+def test_a_retry_has_the_timeout_of_the_launcher(tmp_path, monkeypatch):
+    plan = make_plan([compose_run(f"paths.output={tmp_path}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    (tmp_path / "local.yaml").write_text("timeout: soon\nattempts: 3\n")
+    monkeypatch.setattr(again, "LAUNCHER", tmp_path / "local.yaml")
+    with pytest.raises(ConfigError, match=r"hydra.launcher.timeout=soon: want minutes"):
+        again.train_again(plan.folders, tmp_path, None, None)
+    monkeypatch.undo()
+    assert again.LAUNCHER.exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_cancelled_while_its_cells_are_checked(tmp_path):
+    """The check waits for torch to be imported: it lasts for seconds."""
+    process = start("-m", "heads=1,2", *TINY, "tracking=none", f"paths.output={tmp_path}")
+    while not list(tmp_path.glob("sweeps/*/launchers/*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    assert headsweep("cancel", "--output", tmp_path).stdout.endswith(" has stopped\n")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert stderr.startswith("headsweep: interrupted; ") and stderr.count("\n") == 1, stderr
+    assert not list(tmp_path.glob("sweeps/*/plan.json")) and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

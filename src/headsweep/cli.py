@@ -182,11 +182,12 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
     SWEEP is as in `status`; without it, all sweeps that are being trained. Given twice, runs stop at once, without
     saving what they have done since their last checkpoint.
     """
-    from headsweep.sweep import launchers
     from headsweep.sweep.slurm import queue
-    from headsweep.sweep.watching import find_sweep, sweep_folders
+    from headsweep.sweep.watching import find_sweep
+    from headsweep.tracking import launchers
 
-    folders = sweep_folders(output) if sweep is None else [find_sweep(sweep, output)]
+    # One whose cells are still being checked has no plan yet.
+    folders = sorted((output / "sweeps").glob("*")) if sweep is None else [find_sweep(sweep, output)]
     cancelled = {folder: queue.cancel(folder) for folder in folders}
     for folder, jobs in cancelled.items():
         if jobs:
@@ -249,9 +250,9 @@ def _watch(look: Callable[[], str]) -> None:
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
     """Say what `python src/train.py -m ARGUMENTS` would train, and start nothing.
 
-    One line a run: fingerprint, name, state, parameters, FLOPs of backbone and head for one image, and the training
-    time that is left, from finished runs of the same cost. Every cell that is not valid is named; the exit code is then
-    2. seeds=3 is short for seed=0,1,2.
+    One line a run: fingerprint, name, state, parameters, FLOPs of backbone and head for one image, and, from finished
+    runs of the same cost, the training time that is left and the memory that it takes. Every cell that is not valid is
+    named; the exit code is then 2. seeds=3 is short for seed=0,1,2.
     """
     import hydra
 

@@ -52,6 +52,7 @@ def run_grid(
     exclusions: Sequence[str],
     slots: int | None,
     threads: int | None,
+    runs_per_gpu: int | None,
     attempts: int | None = None,
     timeout: float | None = None,
     halving: int | None = None,
@@ -62,7 +63,7 @@ def run_grid(
         cells: the overrides of each.
         compose: gives the configuration of a list of overrides.
         exclusions: see `left_out`.
-        slots, threads: see `Slots`.
+        slots, threads, runs_per_gpu: see `Slots`.
         attempts: see `run_study`.
         timeout: see `LocalPool`.
         halving: of the cells that are left, one in so many goes on after each round; None: all are trained to the end.
@@ -78,7 +79,7 @@ def run_grid(
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.study import objectives, run_study
 
-    pool = LocalPool(_slots(runs, slots, threads), timeout=timeout)
+    pool = LocalPool(_slots(runs, slots, threads, runs_per_gpu), timeout=timeout)
     screen = None if halving is None else partial(Halving, halving, pool)
     values = iter(objectives(run_study(runs, pool, attempts=attempts, halving=screen)))
     return [None if answer is None else next(values) for answer in answers]
@@ -131,12 +132,14 @@ def plan_grid(
     json: bool,
     slots: int | None,
     threads: int | None,
+    runs_per_gpu: int | None,
     **_: object,
 ) -> None:
     """Print what `run_grid` would train, and every cell that is not valid; exit with 2 if there is one.
 
     Args:
-        cells, compose, exclusions, slots, threads: as for `run_grid`, whose other options change nothing here.
+        cells, compose, exclusions: as for `run_grid`.
+        slots, threads, runs_per_gpu: as for `run_grid`, whose other options change nothing here.
         costs: count the parameters and FLOPs of new runs too, which imports torch in another process.
         json: print one JSON object.
     """
@@ -145,8 +148,9 @@ def plan_grid(
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.planning import show, survey
 
-    machine = _slots(runs, slots, threads)
-    survey_ = survey(runs, _mistakes(cells, answers), (lambda new: LocalPool(machine).check(new)) if costs else None)
+    machine = _slots(runs, slots, threads, runs_per_gpu)
+    check = (lambda new: LocalPool(machine).check(new)) if costs else None
+    survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(machine.gpus))
     show(survey_, machine.count, json)
     if survey_.bad:
         sys.exit(2)
@@ -184,12 +188,12 @@ def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list
     ]
 
 
-def _slots(runs: Sequence[RunConfig], slots: int | None, threads: int | None) -> Slots:
+def _slots(runs: Sequence[RunConfig], slots: int | None, threads: int | None, runs_per_gpu: int | None) -> Slots:
     from headsweep.sweep.gpus import visible_gpus
     from headsweep.sweep.slots import Slots
 
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    return Slots.of_this_machine(slots, threads, max(1, len(runs)), gpus)
+    return Slots.of_this_machine(slots, threads, max(1, len(runs)), gpus, runs_per_gpu)
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:

@@ -93,6 +93,27 @@ def test_more_seeds_add_only_the_new(finished):
     assert len(folders(output)) == 8
 
 
+def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
+    """Given after more seeds; the only run that is missing is one of another command."""
+    output, _ = finished
+    other = folders(output)["seqattn2-cct_2_3x2-digits-seed0"]
+    kept = (other.path / "result.json").read_text()
+    (other.path / "result.json").unlink()
+    try:
+        answer = train(*GRID, "seed=1", f"paths.output={output}")
+    finally:
+        (other.path / "result.json").write_text(kept)
+    assert answer.returncode == 0, answer.stderr
+    assert "4 runs of 8 in digits-cct_2_3x2-" in answer.stderr and "4 done already" in answer.stderr
+    assert [(row["head"], row["heads"], row["state"], row["n"]) for row in rows(output)] == [
+        ("seqpool", "1", "finished", "2"),
+        ("seqpool", "2", "finished", "2"),
+        ("seqattn", "1", "finished", "2"),
+        ("seqattn", "2", "finished", "1"),
+        ("seqattn", "2", "unfinished", "1"),
+    ]
+
+
 def test_heads_of_one_seed_start_from_one_backbone_and_the_slots_do_not_matter(finished, tmp_path):
     """The first epoch's numbers of a cell are the same alone in a process as in a grid."""
     output, _ = finished

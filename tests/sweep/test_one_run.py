@@ -43,6 +43,8 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     result = folder.result()
     assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
     assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
+    assert 0.1 < result.clock["peak_memory_gib"] < 64
+    assert ("peak_gpu_memory_gib" in result.clock) == torch.cuda.is_available()
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):

@@ -1,8 +1,13 @@
+import shutil
+import threading
+from dataclasses import replace
+
 import pytest
 
 from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
 
@@ -37,6 +42,52 @@ def test_more_seeds_stay_in_the_same_sweep_and_keep_their_runs(tmp_path):
     few, more = make_plan(grid(tmp_path)), make_plan(grid(tmp_path, seeds=(0, 1)))
     assert more.name == few.name
     assert {run.fingerprint for run in few.runs} < {run.fingerprint for run in more.runs}
+
+
+@pytest.fixture
+def plan_seeds(tmp_path):
+    """Two cells with some seeds, planned by a command of their own."""
+    one = compose_run(f"paths.output={tmp_path}")
+
+    def plan(*seeds: int):
+        planned = make_plan([replace(one, heads=heads, seed=seed) for heads in (4, 1) for seed in seeds])
+        freeze(planned, {run.fingerprint: COST for run in planned.runs})
+        return planned
+
+    return plan
+
+
+def frozen_order(plan) -> list[tuple[int, int]]:
+    """Heads and seed of the runs in the sweep's plan."""
+    runs = [folder.record() for folder in SweepFolder(plan.folder).runs()]
+    return [(run.config["heads"], run.seed) for run in runs]
+
+
+def test_a_sweep_keeps_the_seeds_of_earlier_commands_in_the_order_of_cells_and_seeds(plan_seeds):
+    for seeds in ((2,), (10, 0), (1,)):
+        plan_seeds(*seeds)
+    plan = plan_seeds(2)
+    assert frozen_order(plan) == [(heads, seed) for heads in (4, 1) for seed in (0, 1, 2, 10)]
+    assert SweepFolder(plan.folder).plan()["axes"] == ["heads", "seed"]
+
+
+def test_a_run_that_was_removed_or_is_damaged_leaves_the_plan_of_its_sweep(plan_seeds):
+    first = plan_seeds(0, 1)
+    shutil.rmtree(first.folders[0].path)
+    (first.folders[1].path / "run.json").write_text('{"fingerprint": ')
+    second = plan_seeds(2)
+    assert frozen_order(second) == [(4, 2), (1, 0), (1, 1), (1, 2)]
+    (second.folder / "plan.json").write_text('{"runs": ["a')
+    assert frozen_order(plan_seeds(2)) == [(4, 2), (1, 2)]
+
+
+def test_commands_that_plan_at_a_time_keep_each_others_runs(plan_seeds):
+    threads = [threading.Thread(target=plan_seeds, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(frozen_order(plan_seeds(8))) == 18
 
 
 def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):

@@ -30,7 +30,8 @@ def plan(tmp_path):
     """Four runs, the first of which has ended: 10 epochs of 20 steps, half a second each."""
     plan = make_plan(grid(tmp_path, "duration='10 epochs'"))
     freeze(plan, {run.fingerprint: COST for run in plan.runs[:1]})
-    plan.folders[0].finish(RunResult("finished", {}, epochs=10, steps=200, clock={"train_seconds": 100.0}))
+    clock = {"train_seconds": 100.0, "peak_memory_gib": 0.5}
+    plan.folders[0].finish(RunResult("finished", {}, epochs=10, steps=200, clock=clock))
     return plan
 
 
@@ -40,6 +41,9 @@ def test_a_run_costs_what_other_seeds_of_it_have_cost(plan, tmp_path):
     assert [row.state for row in rows] == ["done", "new", "new", "new"]
     assert [row.cost for row in rows] == [COST, COST, None, None]
     assert [row.seconds for row in rows] == [0.0, 100.0, None, None]
+    assert [row.memory_gib for row in rows] == [0.5, 0.5, None, None]
+    on_gpus = survey([run.run for run in plan.runs], [], check=None, on_gpus=True).rows
+    assert [row.memory_gib for row in on_gpus] == [None] * 4
     longer = survey(grid(tmp_path, "duration='30 epochs'", "optimizer.lr=1e-2"), [], check=None).rows
     assert [row.seconds for row in longer] == [300.0, 300.0, None, None]
     larger = survey(grid(tmp_path, "model.width=256"), [], check=None).rows
@@ -71,7 +75,7 @@ def test_runs_without_data_are_not_valid_and_the_others_are_planned(tmp_path):
 def test_the_eta_fills_the_slots_and_counts_what_is_unknown():
     times = [60.0, 60.0, 60.0, None, 0.0]
     states = ["new", "partial", "failed", "new", "done"]
-    rows = [Row("", "", state, None, seconds) for state, seconds in zip(states, times, strict=True)]
+    rows = [Row("", "", state, None, seconds, None) for state, seconds in zip(states, times, strict=True)]
     assert Survey("", rows, []).eta(1) == (180.0, 1)
     assert Survey("", rows, []).eta(2) == (120.0, 1)
     assert Survey("", rows, []).eta(8) == (60.0, 1)
@@ -123,7 +127,7 @@ def test_the_listing_is_one_plain_line_a_run_writes_nothing_and_imports_no_torch
     lines = answer.stdout.splitlines()
     assert lines[0] == "2 of 8 cells left out (hydra.launcher.exclude)"
     assert [line.split()[1:] for line in lines[1:-1]] == [
-        [f"{head}-cct_2_3x2-digits-seed{seed}", "new", "?", "?", "?"]
+        [f"{head}-cct_2_3x2-digits-seed{seed}", "new", "?", "?", "?", "?"]
         for head in ("seqpool1", "seqpool2", "ga2")
         for seed in (0, 1)
     ]

@@ -3,7 +3,6 @@ import os
 import pytest
 
 from headsweep.errors import ConfigError
-from headsweep.sweep.gpus import visible_gpus
 from headsweep.sweep.slots import Slots
 
 CORES = len(os.sched_getaffinity(0))
@@ -27,17 +26,28 @@ def test_more_slots_than_gpus_share_them():
     assert slots.threads == 2
 
 
-def test_the_number_of_planned_runs_decides_the_threads():
-    """Not the number still missing: a continued run must sum in the same order as before."""
-    assert Slots.of_this_machine(1, None, runs=9, gpus=()).threads == CORES
+def test_so_many_runs_per_gpu_are_slots_in_the_order_of_the_gpus():
+    slots = Slots.of_this_machine(None, None, runs=9, gpus=("GPU-a", "GPU-b"), runs_per_gpu=2)
+    assert [slots.gpu(slot) for slot in range(slots.count)] == ["GPU-a", "GPU-b", "GPU-a", "GPU-b"]
+    assert Slots.of_this_machine(4, None, runs=9, gpus=("GPU-a", "GPU-b"), runs_per_gpu=2) == slots
+    assert Slots.of_this_machine(None, None, runs=3, gpus=("GPU-a", "GPU-b"), runs_per_gpu=2).count == 3
 
 
 @pytest.mark.parametrize(
-    ("listed", "found"), [("0,2", ("0", "2")), ("GPU-1234", ("GPU-1234",)), ("", ()), ("-1", ()), ("1, 3", ("1", "3"))]
+    ("count", "gpus", "message"),
+    [
+        (3, ("GPU-a", "GPU-b"), "2 GPUs x 2 = 4 slots contradict hydra.launcher.slots=3; give one of the two"),
+        (None, (), "the runs have no GPU here; want null, and hydra.launcher.slots=N"),
+    ],
 )
-def test_what_cuda_visible_devices_lists_is_what_may_be_used(monkeypatch, listed, found):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert visible_gpus() == found
+def test_runs_per_gpu_that_cannot_be_are_refused(count, gpus, message):
+    with pytest.raises(ConfigError, match=f"hydra.launcher.runs_per_gpu=2: {message}"):
+        Slots.of_this_machine(count, None, runs=9, gpus=gpus, runs_per_gpu=2)
+
+
+def test_the_number_of_planned_runs_decides_the_threads():
+    """Not the number still missing: a continued run must sum in the same order as before."""
+    assert Slots.of_this_machine(1, None, runs=9, gpus=()).threads == CORES
 
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5])

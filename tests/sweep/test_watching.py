@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headsweep.errors import UserError
-from headsweep.sweep import launchers, watching
+from headsweep.sweep import watching
 from headsweep.sweep.status import show
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
@@ -177,47 +174,3 @@ def test_who_looks_does_not_take_another_who_looks_for_the_run(make_run):
     with (folder.path / "lock").open("rb") as another:
         fcntl.flock(another, fcntl.LOCK_SH)
         assert folder.state() is RunState.new
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from headsweep.sweep.launchers import launching
-with launching(Path(sys.argv[1])):
-    print("known", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def launcher(tmp_path):
-    """Another process that is known to train the sweep in `tmp_path`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "known\n"
-    yield process
-    process.kill()
-    process.communicate()
-
-
-def test_a_launcher_is_known_while_it_lives_and_leaves_no_trace(launcher, tmp_path):
-    (found,) = launchers.find(tmp_path)
-    assert found.pid == launcher.pid and found.is_here and found.command.startswith(sys.executable)
-    launcher.kill()
-    launcher.wait()
-    assert len(list((tmp_path / "launchers").iterdir())) == 1
-    assert launchers.find(tmp_path) == []
-    assert list((tmp_path / "launchers").iterdir()) == []
-    with launchers.launching(tmp_path):
-        assert [one.pid for one in launchers.find(tmp_path)] == [os.getpid()]
-    assert list((tmp_path / "launchers").iterdir()) == []
-
-
-def test_a_launcher_is_asked_to_stop_and_no_one_elsewhere_is(launcher, tmp_path):
-    (path,) = (tmp_path / "launchers").iterdir()
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "elsewhere"}))  # the lock stays
-    assert list(launchers.stop(tmp_path, patience=0.2).values()) == ["runs on another machine; cancel it there"]
-    assert launcher.poll() is None
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": os.uname().nodename}))
-    assert list(launchers.stop(tmp_path, patience=20).values()) == ["has stopped"]
-    assert launcher.wait(timeout=20) != 0
-    assert launchers.stop(tmp_path, patience=0) == {}

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from headsweep.tracking import mlflow_projection
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
 from headsweep.tracking.mlflow_store import client, prepare
 
@@ -40,13 +41,15 @@ def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, re
 RACE = """
 import sys
 from pathlib import Path
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import Projector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
 with Projector(None, "study", output) as projector:
-    with sweep.launched(sweep.runs()):
+    sweep.launch(sweep.runs())
+    with launching(sweep.path):
         for folder in (sweep, *sweep.runs()):
             projector.notify(folder)
     projector.notify(sweep)
@@ -174,7 +177,8 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
     down = f"http://127.0.0.1:{free_port}"
 
     def give(uri, experiment):
-        with Projector(uri, experiment, output) as projector, sweep.launched(folders):
+        sweep.launch(folders)
+        with Projector(uri, experiment, output) as projector, launching(sweep.path):
             for folder in (sweep, *folders):
                 projector.notify(folder)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import Projector
 from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import client, prepare
@@ -31,7 +32,8 @@ def launched(uri, experiment_id):
     """Project a sweep and its runs as a command does that has nothing left to train; the parent's id."""
 
     def launch(sweep, runs):
-        with sweep.launched(runs):
+        sweep.launch(runs)
+        with launching(sweep.path):
             ids = [project(folder, uri, experiment_id).run_id for folder in (sweep, *runs)]
         project(sweep, uri, experiment_id)
         return ids[0]
@@ -87,7 +89,8 @@ def test_the_status_is_that_of_the_whole(uri, experiment_id, runs, make_run, mak
     def status():
         return client(uri).get_run(project(sweep, uri, experiment_id).run_id).info.status
 
-    with sweep.launched(runs):
+    sweep.launch(runs)
+    with launching(sweep.path):
         assert status() == "RUNNING"
     assert status() == "KILLED"
     with runs[1].lock():  # another sweep trains it
@@ -108,9 +111,9 @@ def test_a_run_of_two_sweeps_stays_with_the_first(uri, runs, make_run, make_swee
 
 def test_a_single_run_has_no_parent(uri, experiment_id, runs, make_sweep):
     sweep = make_sweep(runs[:1])
-    with sweep.launched(runs[:1]):
-        assert project(sweep, uri, experiment_id) is None
-        run_id = project(runs[0], uri, experiment_id).run_id
+    sweep.launch(runs[:1])
+    assert project(sweep, uri, experiment_id) is None
+    run_id = project(runs[0], uri, experiment_id).run_id
     assert "mlflow.parentRunId" not in client(uri).get_run(run_id).data.tags
 
 
@@ -127,8 +130,8 @@ def test_a_long_table_is_cut_at_a_line(uri, experiment_id, runs, make_sweep):
     sweep = make_sweep(runs)
     line = "| a line of the table |\n"
     (sweep.path / "table.md").write_text(line * 1000)
-    with sweep.launched(runs):
-        run_id = project(sweep, uri, experiment_id).run_id
+    sweep.launch(runs)
+    run_id = project(sweep, uri, experiment_id).run_id
     note = client(uri).get_run(run_id).data.tags["mlflow.note.content"]
     assert note.startswith(line) and note.endswith("table |\n\nThe rest is in artifact table.md.")
     assert 7000 < len(note) < 8000
@@ -137,13 +140,15 @@ def test_a_long_table_is_cut_at_a_line(uri, experiment_id, runs, make_sweep):
 KILLED = """
 import os, sys
 from pathlib import Path
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import default_uri, prepare
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
 uri = default_uri(output)
-with sweep.launched(sweep.runs()), sweep.runs()[1].lock():
+sweep.launch(sweep.runs())
+with launching(sweep.path), sweep.runs()[1].lock():
     for folder in (sweep, *sweep.runs()):
         project(folder, uri, prepare(uri, "study", output))
     os.kill(os.getpid(), 9)

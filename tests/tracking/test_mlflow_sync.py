@@ -21,8 +21,7 @@ def sweep(make_run, make_sweep, result):
     runs[1].fail("ValueError: no")
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
-    with sweep.launched(runs):
-        pass
+    sweep.launch(runs)
     return sweep
 
 

@@ -11,9 +11,8 @@ from headsweep.tracking.sweep_folder import sweeps_of
 LAUNCH = """
 import sys, time
 from pathlib import Path
-from headsweep.tracking.sweep_folder import SweepFolder
-sweep = SweepFolder(Path(sys.argv[1]))
-with sweep.launched(sweep.runs()):
+from headsweep.tracking.launchers import launching
+with launching(Path(sys.argv[1])):
     print("launched", flush=True)
     time.sleep(60)
 """
@@ -51,21 +50,19 @@ def test_a_run_lists_its_sweeps_once_each_and_in_the_order_of_their_launch(make_
     a, b = make_run("a"), make_run("b")
     second, first = make_sweep([a, b], "second"), make_sweep([a, b], "first")
     for sweep in (first, second, first):
-        with sweep.launched([a, b]):
-            pass
+        sweep.launch([a, b])
     assert [sweep.name for sweep in sweeps_of(a)] == ["first", "second"]
 
 
 def test_a_single_run_is_no_sweep_but_may_be_a_part_of_one(make_run, make_sweep):
     a, b = make_run("a"), make_run("b")
     sweep = make_sweep([a, b])
-    with sweep.launched([a]):
-        assert (sweep.is_one(), sweep.is_active(), sweeps_of(a)) == (False, False, [])
-    with sweep.launched([a, b]):
-        started = sweep.started()
-    with sweep.launched([a]):
-        assert sweep.is_active()
-    assert sweep.started() == started
+    sweep.launch([a])
+    assert (sweep.is_one(), sweeps_of(a)) == (False, [])
+    sweep.launch([a, b])
+    started = sweep.started()
+    sweep.launch([a])
+    assert (sweep.started(), [one.name for one in sweeps_of(a)]) == (started, [sweep.name])
 
 
 def test_a_run_that_was_removed_is_no_run_of_its_sweep(make_run, make_sweep, tmp_path):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headsweep.config import RunConfig
+from omegaconf import OmegaConf
+
+from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.errors import UserError
-from headsweep.sweep import launchers
 from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.gpus import visible_gpus
 from headsweep.sweep.local import LocalPool
@@ -16,7 +17,10 @@ from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.study import run_study
 from headsweep.sweep.watching import RunView, planned, read_run, sweep_folders
+from headsweep.tracking import launchers
 from headsweep.tracking.run_folder import RunFolder, RunState
+
+LAUNCHER = PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml"
 
 
 def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, threads: int | None) -> None:
@@ -31,7 +35,9 @@ def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, t
     for folder in folders:
         folder.forget_failure()
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    run_study(runs, LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus)))
+    usual = OmegaConf.load(LAUNCHER)
+    pool = LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus), timeout=usual.timeout)
+    run_study(runs, pool, attempts=usual.attempts)
 
 
 def _refuse_what_is_going_on(folders: Sequence[RunFolder], output: Path) -> None:

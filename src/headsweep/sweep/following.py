@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from headsweep.sweep import launchers
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.status import detail
 from headsweep.sweep.study import compare, conclude, projector
 from headsweep.sweep.watching import RunView, SweepView, planned, read_sweep
+from headsweep.tracking import launchers
 from headsweep.tracking.mlflow_projection import NullProjector
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -42,7 +42,7 @@ def follow(path: Path) -> None:
         except KeyboardInterrupt:
             print(f"{sweep.name} goes on without this terminal; `headsweep watch {sweep.name}` follows it again")
             sys.exit(130)
-        comparison = compare(sweep, folders)
+        comparison = compare(sweep)
         told.notify(sweep)
     conclude(sweep, folders, comparison, told, attempts=None)
 

@@ -1,23 +1,89 @@
-"""The GPUs that runs may use, found without importing torch."""
+"""The GPUs that runs may use and the memory that is free there, asked of the driver (NVML) without importing torch."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Identifiers for CUDA_VISIBLE_DEVICES: what that variable already lists, else every GPU's UUID."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return tuple(name.strip() for name in listed.split(",") if name.strip() not in ("", "-1"))
+    """The UUIDs of the GPUs in CUDA_VISIBLE_DEVICES, or of all; in place of a GPU in MIG mode, its MIG devices.
+
+    The list is read as CUDA does: it ends at the first entry that names no GPU, and if one is named twice it is empty.
+    An index counts as NVML does, by PCI bus.
+    """
     import pynvml
 
     try:
-        pynvml.nvmlInit()
+        pynvml.nvmlInit()  # never shut down: while it is open, asking again is cheap
     except pynvml.NVMLError:
         return ()
+    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+    gpus = {_uuid(handle): tuple(_devices(handle)) for handle in handles}
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(chain(*gpus.values())) if listed is None else _listed(listed, gpus)
+
+
+def free_gib(gpu: str) -> float:
+    """The memory of a GPU or MIG device, by UUID, that nobody uses, in GiB; infinite where the driver does not tell."""
+    import pynvml
+
+    pynvml.nvmlInit()
     try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return tuple(str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles)
-    finally:
-        pynvml.nvmlShutdown()
+        return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu)).free) / 2**30
+    except pynvml.NVMLError_NotSupported:  # memory that GPU and CPU share
+        return math.inf
+
+
+def _uuid(handle: Any) -> str:
+    import pynvml
+
+    return str(pynvml.nvmlDeviceGetUUID(handle))
+
+
+def _devices(handle: Any) -> Iterator[str]:
+    """What CUDA can use of a GPU: itself, or in MIG mode its MIG devices."""
+    import pynvml
+
+    if not _is_split(handle):
+        yield _uuid(handle)
+        return
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            yield _uuid(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+        except pynvml.NVMLError_NotFound:
+            continue
+
+
+def _is_split(handle: Any) -> bool:
+    import pynvml
+
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError_NotSupported:
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
+
+
+def _listed(listed: str, gpus: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    found: list[str] = []
+    for word in listed.split(","):
+        named = _named(word.strip(), gpus)
+        if not named:
+            break
+        found += named
+    return tuple(found) if len(set(found)) == len(found) else ()
+
+
+def _named(word: str, gpus: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The devices that one entry stands for: a GPU's index, or the beginning of a UUID that no other shares."""
+    if index := re.match(r"\+?(\d+)", word):  # whatever follows the digits: CUDA reads it as C's strtoul does
+        return tuple(gpus.values())[int(index[1])] if int(index[1]) < len(gpus) else ()
+    known = {**gpus, **{device: (device,) for device in chain(*gpus.values())}}
+    is_uuid = word.startswith(("GPU-", "MIG-"))
+    matches = [devices for uuid, devices in known.items() if is_uuid and uuid.startswith(word)]
+    return matches[0] if len(matches) == 1 else ()

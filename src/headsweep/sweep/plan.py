@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig, parse
@@ -18,6 +20,7 @@ from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
 
 # The keys by which people know a run, whether a sweep varies them or not.
 IDENTITY_KEYS = (
@@ -146,7 +149,8 @@ def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
             planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
-    durable.write_json(plan.folder / "plan.json", _summary(plan, code))
+    with FileLock(plan.folder / "plan.lock"):  # two commands may add to it at a time
+        durable.write_json(plan.folder / "plan.json", _summary(plan, code))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:
@@ -187,7 +191,24 @@ def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -
 
 
 def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
-    return {"name": plan.name, "axes": plan.axes, "code": code, "runs": [run.fingerprint for run in plan.runs]}
+    """The command's runs and those of earlier commands: cells in the order of the grid, seeds ascending."""
+    own = {planned.fingerprint: (group(planned.run), planned.run.seed) for planned in plan.runs}
+    order = {cell: at for at, cell in enumerate(dict.fromkeys(cell for cell, _ in own.values()))}
+    known = {name: (order[cell], seed) for name, (cell, seed) in (_earlier(plan) | own).items() if cell in order}
+    axes = [axis for axis in plan.axes if axis != "seed"]
+    axes += ["seed"] * (len({seed for _, seed in known.values()}) > 1)
+    return {"name": plan.name, "axes": axes, "code": code, "runs": sorted(known, key=known.__getitem__)}
+
+
+def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:
+    """Fingerprint -> cell and seed of the sweep's runs that were planned before and whose folders are still there."""
+    found = {}
+    with contextlib.suppress(OSError, ValueError, KeyError):  # the first command, or a damaged plan: it is written anew
+        for folder in SweepFolder(plan.folder).runs():
+            with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: no part of the comparison
+                record = folder.record()
+                found[record.fingerprint] = (record.group, record.seed)
+    return found
 
 
 def _resolve(

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import heapq
 import json
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from headsweep.config import Duration, RunConfig
+from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.sweep.records import Records, cost_class, plain
+from headsweep.tracking.run_folder import RunState
 
 Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
 UNKNOWN = "?"
 _OVER = {RunState.finished, RunState.diverged}
-# What a step costs does not depend on these.
-_NO_MATTER = {"seed", "duration", "optimizer", "schedule", "tracking", "paths", "decorrelation", "clip_norm"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Row:
     state: str  # of RunState; "done" where it is finished
     cost: Cost | None  # parameters, head_parameters, flops, head_flops
     seconds: float | None  # of training that are left, as runs of the same cost have taken; None: none has ended
+    memory_gib: float | None  # as runs of the same cost have taken
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,13 @@ class Survey:
         return max(ends), len(self.waiting) - len(known)
 
 
-def survey(runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Check | None) -> Survey:
+def survey(
+    runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Check | None, on_gpus: bool = False
+) -> Survey:
     """Look at the data and the folders of `runs`; `bad` cells are known already.
 
-    `check` counts the cost of new runs, or says why they cannot be built; None: only recorded costs are given.
+    `check` counts the cost of new runs, or says why they cannot be built; None: only recorded costs are given. With
+    `on_gpus`, the memory that is counted is a GPU's, else the machine's.
     """
     resolved = list(zip(run_names(runs), resolve(runs), strict=True))
     bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
@@ -78,63 +77,24 @@ def survey(runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Che
     plan = plan_of(good)
     answers = check_new(plan, check) if check else {}
     names = run_names([planned.run for planned in plan.runs])
-    records = _Records(plan.output)
+    records = Records(plan.output)
+    memory = records.gpu_memory if on_gpus else records.memory
     rows = []
     for planned, name in zip(plan.runs, names, strict=True):
         answer = answers.get(planned.fingerprint)
         if isinstance(answer, UserError):
             bad.append((name, str(answer)))
         else:
-            rows.append(_row(planned, name, answer, records))
+            rows.append(_row(planned, name, answer, records, memory))
     return Survey(plan.name, rows, bad)
 
 
-def _row(planned: PlannedRun, name: str, cost: Cost | None, records: _Records) -> Row:
+def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
     state = planned.folder.state()
     shown = "done" if state is RunState.finished else state.value
     left = 0.0 if state in _OVER else records.seconds(planned)
-    return Row(planned.fingerprint, name, shown, cost or records.costs.get(group(planned.run)), left)
-
-
-class _Records:
-    """What the runs in a folder have cost."""
-
-    def __init__(self, output: Path) -> None:
-        self.costs: dict[str, Cost] = {}  # by group
-        self._paces: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)  # (seconds a step, steps an epoch)
-        for record, result in _recorded(output):
-            self.costs.setdefault(record.group, record.cost)
-            seconds = result.clock.get("train_seconds") if result else None
-            if result and seconds and result.steps and result.epochs:
-                self._paces[_cost_class(record.config)].append((seconds / result.steps, result.steps / result.epochs))
-
-    def seconds(self, planned: PlannedRun) -> float | None:
-        """The training that is left of a run, at the median pace of those that cost as much a step."""
-        paces = self._paces.get(_cost_class(_plain(planned.run)))
-        if not paces:
-            return None
-        steps_per_epoch = round(statistics.median(steps for _, steps in paces))
-        steps = Duration.parse("duration", planned.run.duration).steps(steps_per_epoch, planned.run.batch_size)
-        done = max((entry.step for entry in planned.folder.spool.entries()), default=0)
-        return statistics.median(seconds for seconds, _ in paces) * max(0, steps - done)
-
-
-def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
-    for path in sorted((output / "runs").glob("*/run.json")):
-        folder = RunFolder(path.parent)
-        try:
-            yield folder.record(), folder.result()
-        except (OSError, ValueError, TypeError):
-            continue  # damaged, or of another version: no reason not to plan
-
-
-def _cost_class(config: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in config.items() if key not in _NO_MATTER}, sort_keys=True)
-
-
-def _plain(run: RunConfig) -> dict[str, Any]:
-    """As a run's record has it."""
-    return json.loads(json.dumps(asdict(run), default=lambda value: value.value if isinstance(value, Enum) else value))
+    counted = cost or records.costs.get(group(planned.run))
+    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))))
 
 
 def show(survey: Survey, slots: int, as_json: bool) -> None:
@@ -154,7 +114,7 @@ def show(survey: Survey, slots: int, as_json: bool) -> None:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("fingerprint", "run", "state", "parameters", "FLOPs backbone + head", "time", box=None)
+    table = Table("fingerprint", "run", "state", "parameters", "FLOPs backbone + head", "time", "memory", box=None)
     for row in rows:
         table.add_row(*_cells(row))
     return table
@@ -164,7 +124,9 @@ def _cells(row: Row) -> list[str]:
     cost = row.cost
     parameters = f"{cost['parameters'] / 1e6:.2f} M" if cost else UNKNOWN
     flops = f"{(cost['flops'] - cost['head_flops']) / 1e6:.1f} + {cost['head_flops'] / 1e6:.1f} M" if cost else UNKNOWN
-    return [row.fingerprint, row.name, row.state, parameters, flops, "-" if row.seconds == 0 else _time(row.seconds)]
+    time = "-" if row.seconds == 0 else _time(row.seconds)
+    memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
+    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory]
 
 
 def _time(seconds: float | None) -> str:

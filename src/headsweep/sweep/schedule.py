@@ -15,6 +15,8 @@ from multiprocessing.context import ForkServerProcess
 
 from headsweep.errors import Interrupted
 from headsweep.sweep.display import Display
+from headsweep.sweep.gpus import free_gib
+from headsweep.sweep.packing import Packing, fits
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -37,6 +39,8 @@ class _Training:
     connection: Connection
     failed_tries: int  # before this one
     heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
+    taken: float = 0.0  # GiB of the GPU's memory so far
+    evaluated: bool = False  # has it ended an epoch here, and taken all that it needs?
     killed: str | None = None  # why we killed it
 
     def listen(self, display: Display, changed: Callable[[RunFolder], None]) -> bool:
@@ -45,8 +49,10 @@ class _Training:
             while self.connection.poll():
                 progress = self.connection.recv()
                 self.heard = time.monotonic()
+                self.taken = progress.gpu_memory_gib or 0.0
                 display.progress(self.folder, progress)
                 if progress.metrics:
+                    self.evaluated = True
                     changed(self.folder)
         except (EOFError, OSError):
             return False
@@ -101,7 +107,8 @@ class Schedule:
         self._request = contextlib.nullcontext(request) if request else StopRequest()
         self._slots, self._start, self._timeout = slots, start, timeout
         self._display, self._changed = display, changed
-        self._waiting = deque(folders)
+        self._packing = Packing(folders[0].path.parents[1])
+        self._waiting = list(folders)
         self._failed_tries = {folder: folder.failed_tries() for folder in folders}
         self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU
         self._had_no_memory: set[RunFolder] = set()
@@ -142,20 +149,23 @@ class Schedule:
                 if self._waiting_alone[gpu]:
                     if not neighbours:
                         self._begin(slot, self._waiting_alone[gpu].popleft(), alone=True)
-                elif folder := self._next():
+                elif folder := self._next(gpu, neighbours):
                     self._begin(slot, folder, alone=False)
 
-    def _next(self) -> RunFolder | None:
-        """The first run that waits and that no other sweep is training."""
-        for _ in range(len(self._waiting)):
-            folder = self._waiting.popleft()
+    def _next(self, gpu: str | None, neighbours: Sequence[_Training]) -> RunFolder | None:
+        """The first run that waits, that no other sweep is training and that fits on the GPU beside its neighbours."""
+        there = [(self._packing.need(training.folder), training.taken) for training in neighbours] if gpu else []
+        free = free_gib(gpu) if gpu and there else 0.0
+        for folder in self._waiting.copy():
+            if there and not fits(self._packing.need(folder), free, there):
+                continue
             if folder.state() is RunState.running:
-                self._waiting.append(folder)
-            elif folder.result() is not None or folder.failed_tries() > self._failed_tries[folder]:
-                self._changed(folder)
-                self._display.ended(folder)
-            else:
+                continue
+            self._waiting.remove(folder)
+            if folder.result() is None and folder.failed_tries() <= self._failed_tries[folder]:
                 return folder
+            self._changed(folder)
+            self._display.ended(folder)
         return None
 
     def _begin(self, slot: int, folder: RunFolder, alone: bool) -> None:
@@ -166,7 +176,10 @@ class Schedule:
     def _listen(self) -> None:
         wait([training.connection for training in self._training.values()], POLL_SECONDS)
         for slot, training in list(self._training.items()):
-            if training.listen(self._display, self._changed):
+            lives = training.listen(self._display, self._changed)
+            if training.evaluated and training.gpu:
+                self._packing.learn(training.folder, training.taken)
+            if lives:
                 self._kill_if_silent(training)
             else:
                 del self._training[slot]

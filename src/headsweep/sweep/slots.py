@@ -17,21 +17,34 @@ class Slots:
     gpus: tuple[str, ...]  # identifiers for CUDA_VISIBLE_DEVICES; slot i uses gpus[i % len(gpus)]
 
     @staticmethod
-    def of_this_machine(count: int | None, threads: int | None, runs: int, gpus: tuple[str, ...]) -> Slots:
-        """The slots asked for, or one per GPU, or one per core; more than there are `runs` are of no use.
+    def of_this_machine(
+        count: int | None, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None = None
+    ) -> Slots:
+        """The slots asked for, or `runs_per_gpu` (else one) per GPU, or one per core; no more than there are `runs`.
 
         `runs` is the number planned, finished ones included, so that the same command uses the same threads.
 
         Raises:
-            ConfigError: a number asked for is not a whole number of at least 1.
+            ConfigError: a number asked for is not a whole number of at least 1, or two of them contradict each other.
         """
-        for key, given in (("slots", count), ("threads", threads)):
+        for key, given in (("slots", count), ("threads", threads), ("runs_per_gpu", runs_per_gpu)):
             if given is not None and (not isinstance(given, int) or given < 1):
                 raise ConfigError(f"hydra.launcher.{key}", given, "want a whole number of at least 1, or null")
+        if runs_per_gpu is not None:
+            _check_runs_per_gpu(runs_per_gpu, count, len(gpus))
         cores = len(os.sched_getaffinity(0))
-        count = min(count or len(gpus) or cores, runs)
+        count = min(count or len(gpus) * (runs_per_gpu or 1) or cores, runs)
         return Slots(count, threads or max(1, cores // count), gpus)
 
     def gpu(self, slot: int) -> str | None:
         """The GPU of a slot, if there are GPUs."""
         return self.gpus[slot % len(self.gpus)] if self.gpus else None
+
+
+def _check_runs_per_gpu(runs_per_gpu: int, count: int | None, gpus: int) -> None:
+    key = "hydra.launcher.runs_per_gpu"
+    if not gpus:
+        raise ConfigError(key, runs_per_gpu, "the runs have no GPU here; want null, and hydra.launcher.slots=N")
+    if count not in (None, gpus * runs_per_gpu):
+        product = f"{gpus} GPU{'s' * (gpus != 1)} x {runs_per_gpu} = {gpus * runs_per_gpu} slots"
+        raise ConfigError(key, runs_per_gpu, f"{product} contradict hydra.launcher.slots={count}; give one of the two")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from headsweep.sweep.launchers import Launcher, find
 from headsweep.sweep.watching import STARTING, RunView, SweepView, find_sweep, read_run, read_sweep, sweep_folders
+from headsweep.tracking.launchers import Launcher, find
 from headsweep.tracking.run_folder import RunFolder
 
 COLORS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
@@ -14,8 +14,8 @@ from headsweep.report import published, table
 from headsweep.sweep.display import Display
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.halving import Halving
-from headsweep.sweep.launchers import launching
 from headsweep.sweep.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
@@ -40,7 +40,9 @@ def run_study(
     attempts: int | None = None,
     halving: Callable[[Plan], Halving] | None = None,
 ) -> Plan:
-    """Train what is missing of the runs in `configs`, in `trainer`, and print the table of them all.
+    """Train what is missing of the runs in `configs`, in `trainer`, and print the table of their sweep.
+
+    The sweep has the runs of all commands for the same cells: the seeds of earlier ones are in the table, too.
 
     A run that has failed `attempts` times is left alone; without a number it is always tried again. `halving` gives
     what screens the cells of a plan; without it all runs are trained to their end.
@@ -54,13 +56,16 @@ def run_study(
         raise ConfigError("hydra.launcher.attempts", attempts, "want a whole number of at least 1, or null")
     plan = make_plan(configs)
     screen = halving and halving(plan)
-    freeze(plan, checked_costs(plan, trainer.check))
     sweep = SweepFolder(plan.folder)
-    if not screen:
-        sweep.forget_screening()
-    missing = [folder for folder in plan.folders if folder.result() is None and not is_given_up(folder, attempts)]
-    with launching(plan.folder), projector(configs[0]) as told:
-        with Display(len(missing), epoch_lines=len(missing) == 1) as display, _launched(plan, told):
+    with contextlib.ExitStack() as projection, launching(plan.folder):
+        freeze(plan, checked_costs(plan, trainer.check))
+        if not screen:
+            sweep.forget_screening()
+        missing = [folder for folder in plan.folders if folder.result() is None and not is_given_up(folder, attempts)]
+        told = projection.enter_context(projector(configs[0]))
+        projection.callback(told.notify, sweep)  # however it ends, and once nobody launches it any more
+        with Display(len(missing), epoch_lines=len(missing) == 1) as display:
+            _announce(plan, told)
             display.say(opening(plan, missing, attempts))
             if change := code_change(missing):
                 display.say(change)
@@ -68,16 +73,15 @@ def run_study(
                 display.say(screen.opening)
             if missing:
                 (screen or trainer).train(missing, display, told.notify)
-        comparison = compare(sweep, plan.folders)
-        told.notify(sweep)
+        comparison = compare(sweep)
     conclude(sweep, plan.folders, comparison, told, attempts)
     return plan
 
 
-def compare(sweep: SweepFolder, folders: Sequence[RunFolder]) -> table.Table:
-    """Write the table of the runs in `folders` to the folder of their sweep."""
+def compare(sweep: SweepFolder) -> table.Table:
+    """Write the table of a sweep's runs to its folder."""
     sources = published.load(PROJECT_ROOT / "sweeps" / "published")
-    comparison = table.build(folders, sources=sources, screening=sweep.screening())
+    comparison = table.build(sweep.runs(), sources=sources, screening=sweep.screening())
     comparison.write(sweep.path)
     return comparison
 
@@ -116,17 +120,13 @@ def projector(config: RunConfig) -> Projector | NullProjector:
     return Projector(config.tracking.uri, config.tracking.experiment, config.paths.output)
 
 
-@contextlib.contextmanager
-def _launched(plan: Plan, told: Projector | NullProjector) -> Iterator[None]:
-    """Be known as the launcher of the runs; the projector hears of the sweep when it starts and however it ends."""
+def _announce(plan: Plan, told: Projector | NullProjector) -> None:
+    """Have it known that the runs are launched."""
     sweep = SweepFolder(plan.folder)
-    with contextlib.ExitStack() as stack:
-        stack.callback(told.notify, sweep)
-        stack.enter_context(sweep.launched(plan.folders))
-        told.notify(sweep)  # a parent before its children
-        for folder in plan.folders:
-            told.notify(folder)
-        yield
+    sweep.launch(plan.folders)
+    told.notify(sweep)  # a parent before its children
+    for folder in plan.folders:
+        told.notify(folder)
 
 
 def is_given_up(folder: RunFolder, attempts: int | None) -> bool:
@@ -151,7 +151,9 @@ def opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None, queu
     given_up = len(plan.runs) - done - len(missing) - queued
     if given_up:
         parts.append(f"{given_up} failed {attempts} times and {'is' if given_up == 1 else 'are'} skipped")
-    opening = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''} in {plan.name}"
+    sweep = len(SweepFolder(plan.folder).runs())
+    of_sweep = f" of {sweep}" * (sweep > len(plan.runs))
+    opening = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''}{of_sweep} in {plan.name}"
     return f"{opening}: {', '.join(parts)}" if parts else opening
 
 

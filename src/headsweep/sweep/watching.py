@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.sweep import launchers
 from headsweep.sweep.slurm import queue
+from headsweep.tracking import launchers
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import Entry, Spool

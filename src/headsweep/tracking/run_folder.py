@@ -66,7 +66,7 @@ class RunResult:
     metrics: dict[str, float]  # the last value of every metric
     epochs: int
     steps: int
-    clock: dict[str, float] = field(default_factory=dict)  # train_seconds, images_per_second, ...
+    clock: dict[str, float] = field(default_factory=dict)  # train_seconds, images_per_second, peak_memory_gib, ...
     environment: dict[str, Any] = field(default_factory=dict)  # device, threads, versions
     note: str = ""  # e.g. at which step the loss became NaN
 

@@ -1,10 +1,10 @@
-"""A sweep's folder: the runs of one command and their table.
+"""A sweep's folder: the runs of the same cells, whichever commands they came from, and their table.
 
-plan.json  name, axes and runs (fingerprints) of the last command that planned it
+plan.json  name, axes and runs (fingerprints) of all commands that planned it
 table.md, table.csv  the comparison
 screening.json  what successive halving has chosen; not there if all runs were to be trained to their end
 started    unix time of the first launch; its presence means that the sweep has several runs
-lock       held, shared, by every process that launches the sweep; the system frees it when they die
+launchers/ a file for each process that trains it (see `launchers`)
 
 The folder of each of its runs has a line for it in `sweeps.txt`; the first line there is the sweep that a run belongs
 to wherever it can belong to only one.
@@ -12,20 +12,16 @@ to wherever it can belong to only one.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from headsweep.tracking import durable
+from headsweep.tracking import durable, launchers
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
-
-_PROBES, _BETWEEN_PROBES = 3, 0.01  # seconds; another process that looks at the lock holds it for an instant
 
 
 class SweepFolder:
@@ -35,22 +31,10 @@ class SweepFolder:
         self.path = path
         self.name = path.name
         self._started = path / "started"
-        self._lock = path / "lock"
         self._screening = path / "screening.json"
 
-    @contextlib.contextmanager
-    def launched(self, runs: Sequence[RunFolder]) -> Iterator[None]:
-        """Be known as the launcher of `runs`; any number of processes may be so at a time. One run is no sweep."""
-        self.begin(runs)
-        if not self.is_one():
-            yield
-            return
-        with self._lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            yield
-
-    def begin(self, runs: Sequence[RunFolder]) -> None:
-        """Say that `runs` belong to this sweep, from now on. One run is no sweep."""
+    def launch(self, runs: Sequence[RunFolder]) -> None:
+        """Have it known that `runs` are launched as parts of this sweep. One run is no sweep."""
         if len(runs) == 1 and not self.is_one():
             return
         if not self.is_one():
@@ -66,23 +50,14 @@ class SweepFolder:
 
     def is_active(self) -> bool:
         """Does a process launch its runs at this moment?"""
-        return all(self._is_held(probe) for probe in range(_PROBES))
-
-    def _is_held(self, probe: int) -> bool:
-        time.sleep(_BETWEEN_PROBES if probe else 0)
-        try:
-            with self._lock.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
+        return bool(launchers.find(self.path))
 
     def started(self) -> float:
         """Unix time of the first launch."""
         return float(self._started.read_text())
 
     def plan(self) -> dict[str, Any]:
-        """What was planned last."""
+        """What was planned."""
         return json.loads((self.path / "plan.json").read_text())
 
     def runs(self) -> list[RunFolder]:

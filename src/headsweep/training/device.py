@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import resource
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 
 from headsweep.config import Precision
 from headsweep.errors import ConfigError
+
+CONTEXT_GIB = 0.75  # of a GPU, outside torch's pool: a CUDA context takes about half a GiB, and kernels add to it
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,6 +46,16 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
 
 
+def peak_memory() -> float:
+    """The most memory that this process has held so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+def peak_gpu_memory(device: torch.device) -> float | None:
+    """The most memory of its GPU that this process has taken so far, in GiB; None without a GPU."""
+    return torch.cuda.max_memory_reserved(device) / 2**30 + CONTEXT_GIB if device.type == "cuda" else None
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """What a reader must know to get the same bits: device, threads, versions."""
     cuda = device.type == "cuda"
@@ -49,6 +63,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device)
         if cuda
         else f"{device.type} ({platform.processor() or platform.machine()})",
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES") if cuda else None,  # in a sweep, the UUID of the run's own
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": platform.platform(),

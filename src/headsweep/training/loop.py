@@ -17,7 +17,14 @@ from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.spool import Entry
 from headsweep.training.batches import EvaluationBatch, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
-from headsweep.training.device import autocast, choose_device, environment, make_deterministic
+from headsweep.training.device import (
+    autocast,
+    choose_device,
+    environment,
+    make_deterministic,
+    peak_gpu_memory,
+    peak_memory,
+)
 from headsweep.training.evaluation import evaluate
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
@@ -166,7 +173,8 @@ class Training:
     def _tell(self, metrics: dict[str, float]) -> None:
         self._told = time.monotonic()
         epoch = self.state.step // self.batches.steps_per_epoch
-        self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics))
+        memory = peak_gpu_memory(self.device)
+        self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))
 
     def _finished(self) -> RunResult:
         known = any("test/top1" in entry.metrics for entry in self.folder.spool.entries())
@@ -180,7 +188,9 @@ class Training:
     def _result(self, state: str, note: str = "") -> RunResult:
         entries = self.folder.spool.entries()
         speeds = sorted(e.clock["images_per_second"] for e in entries if "images_per_second" in e.clock)
-        clock = {"train_seconds": self.state.train_seconds}
+        clock = {"train_seconds": self.state.train_seconds, "peak_memory_gib": peak_memory()}
+        if (gpu_memory := peak_gpu_memory(self.device)) is not None:
+            clock["peak_gpu_memory_gib"] = gpu_memory
         if speeds:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # the median epoch: a stall does not count
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}

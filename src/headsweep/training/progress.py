@@ -15,6 +15,7 @@ class Progress:
     epoch: int  # epochs done
     epochs: int
     metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that has just ended; empty within one
+    gpu_memory_gib: float | None = None  # the most that the process has taken so far; None without a GPU
 
 
 Watcher = Callable[[Progress], None]

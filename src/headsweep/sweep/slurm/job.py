@@ -21,12 +21,12 @@ from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
 from headsweep.sweep.display import Display
 from headsweep.sweep.gpus import visible_gpus
-from headsweep.sweep.launchers import launching
 from headsweep.sweep.local import LocalPool
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.study import Changed, projector
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder

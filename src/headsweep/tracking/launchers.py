@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
+
+from headsweep.errors import Interrupted
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Launcher:
 
 @contextlib.contextmanager
 def launching(sweep: Path) -> Iterator[None]:
-    """Be known, while the body runs, as a process that trains the sweep in folder `sweep`."""
+    """Be known, while the body runs, as a process that trains the sweep in folder `sweep`, and as one that `stop` ends.
+
+    Raises:
+        Interrupted: SIGTERM came where the body does not catch it.
+    """
     here = Launcher(os.getpid(), os.uname().nodename, time.time(), shlex.join([sys.executable, *sys.argv]))
     path = sweep / "launchers" / f"{here.host}-{here.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,10 +56,16 @@ def launching(sweep: Path) -> Iterator[None]:
         file.write(json.dumps(asdict(here)))
         file.flush()
         aside.replace(path)  # the lock stays with the file: nobody ever sees it without
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             yield
         finally:
+            signal.signal(signal.SIGTERM, before)
             path.unlink(missing_ok=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def find(sweep: Path) -> list[Launcher]:
