@@ -47,11 +47,26 @@ def reference(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "overrides",
-    [["head=seqattn"], ["head=seqattn", "heads=4"], ["head=ga", "heads=2"], ["head=gap"], ["loader.workers=0"]],
+    [["head=seqattn"], ["head=seqattn", "heads=4"], ["head=ga", "heads=2"], ["head=gap"]],
     ids=" ".join,
 )
-def test_head_and_workers_change_neither_backbone_nor_batches(tmp_path, reference, overrides):
+def test_the_head_changes_neither_backbone_nor_batches(tmp_path, reference, overrides):
     assert fingerprints(tmp_path, *overrides) == reference
+
+
+@pytest.fixture(scope="module")
+def streamed_reference(tmp_path_factory, streamed):
+    return fingerprints(tmp_path_factory.mktemp("streamed"), *streamed)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["loader.workers=0"], ["loader.workers=1"], ["head=seqattn", "heads=4"], ["loader.resident_gib=2"]],
+    ids=" ".join,
+)
+def test_streamed_images_are_the_same_with_any_workers_and_head(tmp_path, streamed, streamed_reference, overrides):
+    """The reference has two workers; resident, the set has none."""
+    assert fingerprints(tmp_path, *streamed, *overrides) == streamed_reference
 
 
 def test_another_seed_changes_both(tmp_path, reference):

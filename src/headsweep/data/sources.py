@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from headsweep.children import born_deaf, end_with_parent
 from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
 from headsweep.errors import DataError
@@ -131,16 +132,21 @@ class StreamedReader:
             sampler=self.requests,
             batch_size=None,
             num_workers=workers,
+            # A run of the local launcher would ask a forkserver of its own, where each worker imports torch anew.
+            multiprocessing_context="fork" if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),
+            worker_init_fn=lambda number: end_with_parent(),
         )
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """See `Reader.read`; raises DataError naming a file that cannot be decoded."""
         self.requests.pending = [(key, indices.tolist()) for indices in batches]
         try:
-            for images in self.loader:
+            with born_deaf():  # the workers, which the first epoch starts
+                decoded = iter(self.loader)
+            for images in decoded:
                 yield images.to(self.device, non_blocking=True)
         except DataError as error:
             # A worker's error arrives with its traceback in the message; the last line is what was said.

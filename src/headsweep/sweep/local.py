@@ -7,12 +7,12 @@ take others down with it.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 
+from headsweep.children import born_deaf
 from headsweep.config import RunConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.display import Display
@@ -43,10 +43,8 @@ class LocalPool:
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         # Hydra too: a new process runs the entry script, which imports it.
         self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra"])
-        # A process inherits that SIGINT is ignored: Ctrl-C is the launcher's alone, while modules are imported too.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ensure_running()
-        signal.signal(signal.SIGINT, before)
+        with born_deaf():  # the forkserver, and with it every run
+            ensure_running()
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
         """Build every run on the meta device; its cost, or what is wrong with it."""

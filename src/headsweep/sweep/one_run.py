@@ -43,8 +43,6 @@ def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False, 
         except TakenOver:
             raise Busy from None
         except Exception as error:
-            if stop():  # whoever stops a whole process group stops the processes that decode for it, too
-                raise Stopped from error
             raise _recorded(folder, error) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from types import FrameType, TracebackType
@@ -18,7 +17,6 @@ class StopRequest:
     def __init__(self, signals: Sequence[int] = SIGNALS, insistent: bool = True) -> None:
         self.heard: list[int] = []
         self._signals, self._insistent = signals, insistent
-        self._process = os.getpid()
 
     def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._hear) for number in self._signals}
@@ -40,8 +38,6 @@ class StopRequest:
         return self.heard[0] if self.heard else None
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # forked from this one, e.g. to decode images: ended by it in good time
-            return
         if self.heard and self._insistent:
             raise Interrupted(number)
         self.heard.append(number)

@@ -97,6 +97,8 @@ class RunFolder:
         """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
         self._word = uuid4().hex
         durable.write_text(self._claim, self._word)
+        for half in self.path.glob(f"{self.checkpoint.name}.*.part"):  # of a process that was killed as it wrote
+            half.unlink(missing_ok=True)
 
     def check_claim(self) -> None:
         """Look whether this object's claim still stands, before anything is written.

@@ -1,0 +1,47 @@
+"""Child processes: deaf to the signals that their launcher answers, and gone when their parent is.
+
+A terminal or a cluster's scheduler signals every process of a job. Only the launcher answers; it tells its children.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+POLL_SECONDS = 0.2  # how often a child looks whether its parent is there
+
+
+@contextmanager
+def born_deaf() -> Iterator[None]:
+    """Processes that are started in this block do not hear the launcher's signals; this one hears them after it.
+
+    The signals are blocked, not ignored: a child that is to hear one unblocks it, and has then missed none.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LAUNCHER_SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # now, as its start unblocks two of them
+        signal.pthread_sigmask(signal.SIG_BLOCK, LAUNCHER_SIGNALS)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Let a thread end this process, which was born deaf, once its parent has ended or sends it SIGTERM."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+
+    def watch() -> None:
+        while parent.is_alive():
+            heard = signal.sigtimedwait([signal.SIGTERM], POLL_SECONDS)
+            if heard is not None and heard.si_pid == parent.pid:
+                break
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,28 @@
+"""What of two runs must be the same, bit for bit."""
+
+import torch
+
+from headsweep.tracking.run_folder import RunFolder
+
+
+def differences(one: RunFolder, other: RunFolder) -> list[str]:
+    """Where two runs that have ended differ: in weights, average, optimizer, steps, metric history or result."""
+    ours, theirs = _bits(one), _bits(other)
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+
+
+def _bits(folder: RunFolder) -> dict[str, object]:
+    result = folder.result()
+    assert result is not None
+    checkpoint = torch.load(folder.checkpoint, weights_only=True)
+    del checkpoint["train_seconds"]  # a clock, as Entry.clock and RunResult.clock
+    spool = [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()]
+    ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
+    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended)
+
+
+def _flat(key: str, value: object) -> dict[str, object]:
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {name: leaf for at, item in items for name, leaf in _flat(f"{key}.{at}", item).items()}
+    return {key: value.numpy().tobytes() if isinstance(value, torch.Tensor) else value}
