@@ -41,10 +41,12 @@ format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure heads, training step and data pipeline on this machine's CPU
+bench: $(READY) ## measure heads, training step, data, sweep and tracking on this machine's CPU, best while it is idle
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/sweep.py
+	$(BIN)/python benchmarks/tracking.py
 
 fidelity: $(READY) ## compare every published model with an independent implementation: sizes and logits
 	$(BIN)/python benchmarks/fidelity.py

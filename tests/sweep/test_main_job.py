@@ -37,9 +37,9 @@ def mlflow_runs(output: Path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The grid, trained once."""
+    """The grid, trained once; every process says what it imports, those of the runs in their logs."""
     output = tmp_path_factory.mktemp("grid") / "outputs"
-    answer = train(*GRID, f"paths.output={output}")
+    answer = train(*GRID, f"paths.output={output}", PYTHONPROFILEIMPORTTIME="1")
     assert answer.returncode == 0, answer.stderr
     return output, answer
 
@@ -55,6 +55,14 @@ def test_every_cell_is_trained_and_is_a_row_of_the_table(finished):
     ]
     assert "seqattn" in answer.stdout and "mlflow ui --backend-store-uri" in answer.stdout
     assert (next((output / "sweeps").iterdir()) / "table.md").read_text().startswith("|")
+
+
+def test_a_run_finds_imported_what_it_needs(finished):
+    """Torch, timm and scikit-learn are hundreds of modules each; what is left are parts that a library loads late."""
+    output, _ = finished
+    for folder in folders(output).values():
+        imported = [line for line in folder.log.read_text().splitlines() if line.startswith("import time:")]
+        assert 0 < len(imported) < 30, imported
 
 
 def test_every_run_is_in_mlflow_as_in_its_spool(finished):

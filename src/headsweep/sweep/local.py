@@ -41,8 +41,9 @@ class LocalPool:
             raise ConfigError("hydra.launcher.timeout", timeout, "want minutes, a number above 0, or null")
         self._slots, self._timeout, self._request = slots, timeout, request
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        # Hydra too: a new process runs the entry script, which imports it.
-        self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra"])
+        # Hydra too: a new process runs the entry script, which imports it. The digits come with scikit-learn, whose
+        # import takes longer than all else that a run does before its first step.
+        self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra", "sklearn.datasets"])
         with born_deaf():  # the forkserver, and with it every run
             ensure_running()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -32,7 +32,7 @@ class Spool:
     def append(self, entry: Entry) -> None:
         """Write `entry` and return when it is on disk."""
         with self.path.open("ab") as file:
-            file.write(json.dumps(asdict(entry), sort_keys=True).encode() + b"\n")
+            file.write(json.dumps(vars(entry), sort_keys=True).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -1,0 +1,184 @@
+"""What does a run of a sweep cost beside its training, and how much of the machine does a sweep put to use?
+
+    python benchmarks/sweep.py [--steps 50] [--batch-size 16] [--fresh 5] [--epochs 10] [--slots 2] [--json FILE]
+
+Overhead: nine runs of a few steps on digits, by the local launcher (twice: the A/A pair), by Hydra's basic launcher in
+one process, and the first few as a fresh process per run; MLflow in a sqlite store. A run has a slot from the end of
+the run before it until the launcher says that it has ended; its overhead is that time less its training. The first run
+of a slot is left out: it waits for the start of the command, which is in "whole" = (wall x slots - training) / runs.
+
+Efficiency: nine runs of some epochs by the local launcher, sum of training / (slots x time from the first run's start
+to the last run's end). Slots that stay empty at the end, when no run is left to start, are a matter of the grid's size
+and are given apart.
+
+Training is what the times of the spool enclose, from the first step to the test: steps, evaluations, checkpoints. The
+first evaluation is not enclosed and counts as overhead. All runs have one CPU thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from headsweep.config import PROJECT_ROOT
+from headsweep.tracking.run_folder import RunFolder
+
+TRAIN = [sys.executable, str(PROJECT_ROOT / "src" / "train.py")]
+HEADS, BRANCHES = ("seqpool", "ga", "seqattn"), (1, 4, 8)
+CELLS = [(head, count) for head in HEADS for count in BRANCHES]
+GRID = [f"head={','.join(HEADS)}", f"heads={','.join(map(str, BRANCHES))}"]
+BASIC = "hydra/launcher=basic"
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """When a command started, had planned, ended each run, and ended; seconds on one clock."""
+
+    start: float
+    end: float
+    planned: float
+    ended: dict[str, float] = field(default_factory=dict)  # name of the run -> when
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of a run: in its slot, and of them in training; None for the first run of a slot."""
+
+    name: str
+    training: float
+    occupied: float | None
+
+    @property
+    def overhead(self) -> float | None:
+        return None if self.occupied is None else self.occupied - self.training
+
+
+def main() -> None:
+    args = arguments()
+    with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
+        figures = {"overhead": overhead(args, Path(scratch)), "efficiency": efficiency(args, Path(scratch))}
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50, help="of a run whose overhead is measured")
+    parser.add_argument("--batch-size", type=int, default=16, help="of such a run")
+    parser.add_argument("--fresh", type=int, default=5, help="runs in a fresh process each, at most 9")
+    parser.add_argument("--epochs", type=int, default=10, help="of a run whose efficiency is measured")
+    parser.add_argument("--slots", type=int, default=2, help="of the local launcher")
+    parser.add_argument("--json", type=Path, help="write raw samples here")
+    return parser.parse_args()
+
+
+def overhead(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
+    """The ways to run the grid, one after the other; the local launcher first and last."""
+    short = [f"duration='{args.steps} steps'", "schedule.warmup='1 steps'", f"batch_size={args.batch_size}"]
+    local = ["-m", *GRID, *slots(args.slots)]
+    figures = {}
+    for name, one_by_one, words, width in (
+        ("local", False, local, args.slots),
+        ("basic", False, ["-m", *GRID, BASIC], 1),
+        ("fresh", True, [], 1),
+        ("local again", False, local, args.slots),
+    ):
+        output = scratch / name.replace(" ", "-")
+        given = [*words, *short, f"paths.output={output}"]
+        commands = [run([*cell(*at), *given]) for at in CELLS[: args.fresh]] if one_by_one else [run(given)]
+        figures[name] = summary(name, commands, output, width)
+    for name in ("local again", "basic", "fresh"):
+        print(
+            f"{name} / local: {median(figures[name]) / median(figures['local']):.2f} (medians of later runs)",
+            flush=True,
+        )
+    return figures
+
+
+def efficiency(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
+    output = scratch / "long"
+    command = run(["-m", *GRID, *slots(args.slots), f"duration='{args.epochs} epochs'", f"paths.output={output}"])
+    runs = list(samples([command], output, args.slots))
+    training, span = sum(sample.training for sample in runs), max(command.ended.values()) - command.planned
+    empty = sum(max(command.ended.values()) - end for end in sorted(command.ended.values())[-args.slots :])
+    whole, busy = training / (span * args.slots), training / (span * args.slots - empty)
+    print(f"efficiency {whole:.3f}; {busy:.3f} without the slots that are empty at the end ({empty:.1f} slot seconds)")
+    return {"whole": whole, "busy": busy, "empty": empty, "span": span, "runs": [asdict(sample) for sample in runs]}
+
+
+def slots(count: int) -> list[str]:
+    return [f"hydra.launcher.slots={count}", "hydra.launcher.threads=1"]
+
+
+def cell(head: str, count: int) -> list[str]:
+    return [f"head={head}", f"heads={count}"]
+
+
+def run(words: Sequence[str]) -> Command:
+    """Give the command; its own lines say when a run has ended. Raises CalledProcessError if it fails."""
+    start = planned = time.monotonic()
+    ended, said = {}, []
+    environment = {**os.environ, **ONE_THREAD}
+    with subprocess.Popen(
+        [*TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if match := re.match(r"\[\d+/\d+\] (\S+)", line):
+                ended[match[1]] = time.monotonic()
+            elif re.match(r"\d+ runs? in ", line) and not ended:
+                planned = time.monotonic()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args, stderr="".join(said))
+    return Command(start, time.monotonic(), planned, ended)
+
+
+def samples(commands: Sequence[Command], output: Path, width: int) -> Iterator[Sample]:
+    """Runs start in the order of the grid, each when a slot becomes free."""
+    spent = dict(trainings(output))
+    ended = {name: moment for command in commands for name, moment in command.ended.items()}
+    names = [name for head, count in CELLS for name in ended if name.startswith(f"{head}{count}-")]
+    moments = sorted(ended.values())
+    for at, name in enumerate(names):
+        begun = moments[at - width] if at >= width else None
+        yield Sample(name, spent[name], None if begun is None else ended[name] - begun)
+
+
+def trainings(output: Path) -> Iterator[tuple[str, float]]:
+    """Name and seconds of training of each run in an output folder."""
+    for path in (output / "runs").iterdir():
+        record, entries = RunFolder(path).record(), RunFolder(path).spool.entries()
+        first, last = entries[0], entries[-1]
+        steps = first.step * record.config["batch_size"] / first.clock["images_per_second"]
+        yield record.name, steps + last.clock["time"] - first.clock["time"]
+
+
+def summary(name: str, commands: Sequence[Command], output: Path, width: int) -> dict[str, object]:
+    runs = list(samples(commands, output, width))
+    wall = sum(command.end - command.start for command in commands)
+    whole = (wall * width - sum(sample.training for sample in runs)) / len(runs)
+    figures = {"whole": whole, "wall": wall, "runs": [{**asdict(s), "overhead": s.overhead} for s in runs]}
+    later = [sample.overhead for sample in runs if sample.overhead is not None]
+    spread = f"mean {statistics.mean(later):.2f}, {min(later):.2f} to {max(later):.2f} s"
+    print(f"{name:12} overhead a run: whole {whole:.2f} s; later runs: median {statistics.median(later):.2f}, {spread}")
+    return figures
+
+
+def median(figures: Mapping[str, object]) -> float:
+    return statistics.median(run["overhead"] for run in figures["runs"] if run["overhead"] is not None)
+
+
+if __name__ == "__main__":
+    main()
