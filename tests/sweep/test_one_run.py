@@ -12,6 +12,7 @@ from headsweep.errors import UserError
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training.progress import Busy, Progress
 
 SHORT = [word for word in TINY if not word.startswith("hydra")]
 
@@ -79,6 +80,28 @@ def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_
 def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
     folder = trained(tmp_path, "duration='6 steps'")
     assert [(entry.epoch, entry.step) for entry in folder.spool.entries()] == [(1, 4), (2, 6), (2, 6)]
+
+
+def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
+    """As where locks do not reach another machine: after one epoch the lock is taken away and another one trains."""
+    folder, written = planned(tmp_path / "two", "duration='4 epochs'"), []
+
+    def be_overtaken(progress: Progress) -> None:
+        if progress.metrics and not written:
+            (folder.path / "lock").unlink()
+            train_folder(RunFolder(folder.path), lambda progress: None)
+            written.append(contents(folder))
+
+    with pytest.raises(Busy):
+        train_folder(folder, be_overtaken)
+    assert contents(folder) == written[0], "the first wrote nothing more"
+    alone = trained(tmp_path / "one", "duration='4 epochs'")
+    assert [entry.metrics for entry in folder.spool.entries()] == [entry.metrics for entry in alone.spool.entries()]
+    assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(folder).items())
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != "lock"}
 
 
 def test_a_crash_before_the_result_is_written_repeats_nothing(tmp_path):

@@ -35,7 +35,10 @@ def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False, 
             return
         folder.claim()
         try:
-            result = _train(frozen(folder), folder, watch, stop, until)
+            run = frozen(folder)
+            if not folder.record().cost:  # planned where there was no torch
+                folder.count(preflight(run))
+            result = _train(run, folder, watch, stop, until)
             folder.check_claim()
             folder.finish(result)
         except Stopped:

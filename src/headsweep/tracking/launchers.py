@@ -41,13 +41,16 @@ class Launcher:
 
 
 @contextlib.contextmanager
-def launching(sweep: Path) -> Iterator[None]:
+def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
     """Be known, while the body runs, as a process that trains the sweep in folder `sweep`, and as one that `stop` ends.
+
+    `command` says what it is; without it, that is the command line.
 
     Raises:
         Interrupted: SIGTERM came where the body does not catch it.
     """
-    here = Launcher(os.getpid(), os.uname().nodename, time.time(), shlex.join([sys.executable, *sys.argv]))
+    command = command or shlex.join([sys.executable, *sys.argv])
+    here = Launcher(os.getpid(), os.uname().nodename, time.time(), command)
     path = sweep / "launchers" / f"{here.host}-{here.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")

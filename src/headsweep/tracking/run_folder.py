@@ -1,6 +1,6 @@
 """A run's folder: everything that is known of one run, and the one place that knows how it is laid out.
 
-run.json       who the run is (RunRecord), written once when it is planned
+run.json       who the run is (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
 metrics.jsonl  the spool
 checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,10 @@ class RunFolder:
     def record(self) -> RunRecord:
         """Who the run is."""
         return RunRecord(**json.loads(self._record.read_text()))
+
+    def count(self, cost: dict[str, int]) -> None:
+        """State what the run costs, which was not known when it was planned."""
+        durable.write_json(self._record, asdict(replace(self.record(), cost=cost)))
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""

@@ -51,9 +51,9 @@ class Job:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts > self.settings.requeues:
             sys.exit(f"headsweep: requeued {restarts} times, hydra.launcher.requeues={self.settings.requeues}")
-        with StopRequest(SIGNALS, insistent=False) as request:
+        with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
             try:
-                with launching(self.sweep), self._projector(folders[0]) as told:
+                with self._projector(folders[0]) as told:
                     told.notify(SweepFolder(self.sweep))  # a parent before its children
                     self._train(folders, told.notify, request)
             except Interrupted:
@@ -84,6 +84,14 @@ class Job:
 
     def _projector(self, folder: RunFolder) -> NullProjector:
         return projector(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullProjector()
+
+
+def _called() -> str:
+    """What people call this job."""
+    told = os.environ
+    array = told.get("SLURM_ARRAY_JOB_ID")
+    name = f"{array}_{told['SLURM_ARRAY_TASK_ID']}" if array else told["SLURM_JOB_ID"]
+    return f"job {name} on {told['SLURMD_NODENAME']}"
 
 
 def _moment(folder: RunFolder) -> Moment:

@@ -6,18 +6,22 @@ outputs/sweeps/NAME/slurm/submissions/JOB.json says which element of which array
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headsweep.errors import UserError
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import sweeps_of
 
 ANSWER_SECONDS = 10.0  # how long a busy cluster is given to answer
-ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD"})
+SILENT = "UNREACHABLE"  # our word for a job of which a cluster that does not answer may know
+ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", SILENT})
 # What pending jobs wait for in good order; any other reason is worth a word.
 ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
 
@@ -80,16 +84,17 @@ def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
 
 
 def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
-    """Ask the cluster about jobs: its queue, then its accounting, then its memory of those that have just ended.
+    """Ask the cluster about jobs: its queue, which has those that have just ended too, then its accounting.
 
-    Where there is no cluster, nothing is known and nothing is returned.
+    Where there is no cluster, nothing is known and nothing is returned. Of one that does not answer, all jobs count as
+    active: nothing must be submitted twice.
     """
     wanted = set(jobs)
-    queue = (
-        _ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r") if wanted else None
-    )
-    if queue is None:
+    if not wanted or shutil.which("squeue") is None:
         return {}
+    queue = _ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r")
+    if queue is None:
+        return {job: JobState(job, SILENT, "the cluster does not answer") for job in wanted}
     found = {state.job: state for state in map(_queued, queue) if state.job in wanted}
     arrays = sorted({job.partition("_")[0] for job in wanted - found.keys()})
     if arrays:
@@ -105,10 +110,14 @@ def active(sweep: Path) -> dict[str, JobState]:
 
 
 def cancel(sweep: Path) -> list[str]:
-    """Take the sweep's jobs out of the queue, running or not; which those were."""
+    """Take the sweep's jobs out of the queue, running or not; which those were.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
     jobs = sorted({state.job for state in active(sweep).values()})
-    if jobs:
-        subprocess.run(["scancel", *jobs], check=True, timeout=60)
+    if jobs and _ask("scancel", *jobs) is None:
+        raise UserError(f"scancel of {', '.join(jobs)} failed; is the cluster up? `headsweep status` says what runs")
     return jobs
 
 
@@ -122,29 +131,26 @@ def _queued(line: str) -> JobState:
 
 
 def _ended(arrays: Sequence[str], wanted: set[str]) -> dict[str, JobState]:
-    lines = _ask("sacct", "--noheader", "--allocations", "--array", "--parsable2",
+    lines = _ask("sacct", "--noheader", "--allocations", "--parsable2",
                  "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}")  # fmt: skip
-    if lines is not None:
-        return {state.job: state for state in map(_accounted, lines) if state.job in wanted}
-    found = [
-        state for array in arrays for state in map(_remembered, _ask("scontrol", "-o", "show", "job", array) or [])
-    ]
-    return {state.job: state for state in found if state.job in wanted}
+    states = [state for line in lines or () for state in _accounted(line)]
+    return {state.job: state for state in states if state.job in wanted}
 
 
-def _accounted(line: str) -> JobState:
-    job, state, code, nodes = line.split("|", 3)
+def _accounted(line: str) -> list[JobState]:
+    jobs, state, code, nodes = line.split("|", 3)
     word, _, by = state.partition(" ")
     told = [by] * bool(by) + [f"exit code {code.partition(':')[0]}"] * (not code.startswith("0:"))
     told += [f"signal {code.partition(':')[2]}"] * (not code.endswith(":0"))
-    return JobState(job, word, ", ".join([*told, f"on {nodes}"]))
+    told += [f"on {nodes}"] * (nodes != "None assigned")
+    return [JobState(job, word, ", ".join(told)) for job in _elements(jobs)]
 
 
-def _remembered(line: str) -> JobState:
-    known = dict(word.partition("=")[::2] for word in line.split())
-    job = known["JobId"] if "ArrayTaskId" not in known else f"{known['ArrayJobId']}_{known['ArrayTaskId']}"
-    reason = known.get("Reason", "None")
-    return JobState(job, known.get("JobState", "GONE"), "" if reason == "None" else reason)
+def _elements(jobs: str) -> list[str]:
+    """The jobs that never began share a line, e.g. 12_[0,3-5%2]."""
+    array, _, rest = jobs.partition("_[")
+    spans = re.findall(r"(\d+)(?:-(\d+))?", rest.partition("%")[0])
+    return [f"{array}_{at}" for first, last in spans for at in range(int(first), int(last or first) + 1)] or [jobs]
 
 
 def _ask(*command: str) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -157,11 +158,12 @@ def _arrays(folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> 
 def _submit_array(
     sweep: Path, chunks: Sequence[Chunk], settings: SlurmConfig, parameters: Mapping[str, Any]
 ) -> list[str]:
-    executor = submitit.SlurmExecutor(_jobs_folder(sweep), python=settings.python)
+    executor = submitit.SlurmExecutor(_jobs_folder(sweep), python=_python(settings))
     executor.update_parameters(**parameters)
     jobs = [Job(sweep.resolve(), tuple(run.path.resolve() for run in chunk), settings) for chunk in chunks]
     try:
-        return [job.job_id for job in executor.map_array(Job.work, jobs)]
+        with redirect_stderr(io.StringIO()):  # submitit prints what it raises
+            return [job.job_id for job in executor.map_array(Job.work, jobs)]
     except FailedJobError as error:
         raise UserError(f"sbatch refused the jobs: {_reason(error)}") from error
 
@@ -196,14 +198,14 @@ def _parameters(sweep: Path, settings: SlurmConfig, code: Path, before: str | No
 
 def _options(settings: SlurmConfig) -> dict[str, Any]:
     """Options of sbatch that submitit has no word for, or changes."""
-    return {"requeue": True, **({"mem": settings.memory} if settings.memory else {}), **settings.extra}
+    requeue = "requeue" if settings.requeues else "no-requeue"
+    return {requeue: True, **({"mem": settings.memory} if settings.memory else {}), **settings.extra}
 
 
 def _sbatch_files(plan: Plan, settings: SlurmConfig) -> str:
     """What `_submit` would give to sbatch if all runs were missing."""
     code = snapshot.home(plan.folder / "slurm" / "code")
-    python = settings.python or shlex.quote(sys.executable)
-    command = f"{python} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(plan.folder)))}"
+    command = f"{_python(settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(plan.folder)))}"
     return "\n".join(
         make_sbatch_file(
             command,
@@ -213,6 +215,11 @@ def _sbatch_files(plan: Plan, settings: SlurmConfig) -> str:
         )
         for chunks in _arrays(plan.folders, settings, _limit() if shutil.which("scontrol") else USUAL_LIMIT)
     )
+
+
+def _python(settings: SlurmConfig) -> str:
+    """What starts Python in a job. Until it has a handler of its own, after seconds of imports, USR2 would end it."""
+    return f"""sh -c 'trap "" USR2; exec "$0" "$@"' {settings.python or shlex.quote(sys.executable)}"""
 
 
 def _limit() -> int:
@@ -233,4 +240,4 @@ def _limit() -> int:
 
 def _reason(error: Exception) -> str:
     text = (getattr(error, "stderr", None) or str(error)).strip()
-    return text.splitlines()[-1] if text else type(error).__name__
+    return text.splitlines()[-1].removeprefix("sbatch: error: ") if text else type(error).__name__

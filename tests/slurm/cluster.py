@@ -1,0 +1,175 @@
+"""A private SLURM cluster, and the commands that a user gives on its login node."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands import command
+from headsweep.tracking.run_folder import RunFolder
+
+SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
+PATIENCE = 600  # seconds; many times what anything here takes on a quiet machine
+JOB = [  # a true run on true images in a job, as short as can be
+    "-m",
+    "hydra/launcher=slurm",
+    "hydra.launcher.gpus=0",
+    "hydra.launcher.cpus=1",
+    "model.width=32",
+    "model.depth=1",
+    "model.attention_heads=1",
+    "debug.train_images=128",
+    "debug.eval_images=128",
+    "batch_size=32",
+]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Three nodes, 127.0.0.2 to 127.0.0.4, of 4 CPUs each; the partition `urgent` preempts the default one."""
+
+    place: Path
+
+    @classmethod
+    def start(cls, place: Path, accounting: bool, array: int) -> Cluster:
+        """`array` is the largest number of jobs that an array may have."""
+        cls(place)._script("start", "3", "2", "yes" if accounting else "no", ARRAY=str(array))
+        return cls(place)
+
+    def stop(self) -> None:
+        name = (self.place / "name").read_text().strip()
+        self._script("stop")
+        assert not _processes_of(name), "the cluster leaves no process"
+
+    def train(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`python src/train.py -m hydra/launcher=slurm ... ARGUMENTS`, to its end."""
+        return self.run(command(*JOB, *arguments), **environment)
+
+    def headsweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """`headsweep ARGUMENTS`, to its end."""
+        return self.run([sys.executable, "-m", "headsweep.cli", *map(str, arguments)])
+
+    def train_without_torch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As `train`, on a login node where torch cannot be imported; it can be on the nodes."""
+        path = os.pathsep.join([str(Path(__file__).with_name("no_torch")), os.environ.get("PYTHONPATH", "")])
+        setup = "hydra.launcher.setup=[unset NO_TORCH]"
+        return self.train(setup, *arguments, PYTHONPATH=path, NO_TORCH="1")
+
+    def start_train(self, *arguments: str) -> subprocess.Popen[str]:
+        """As `train`, beside the test."""
+        return self._start(command(*JOB, *arguments))
+
+    def start_headsweep(self, *arguments: object) -> subprocess.Popen[str]:
+        """As `headsweep`, beside the test."""
+        return self._start([sys.executable, "-m", "headsweep.cli", *map(str, arguments)])
+
+    def ask(self, *words: str) -> str:
+        """What a command of SLURM answers."""
+        answer = self.run(words)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.strip()
+
+    def send_usr2(self, job: str) -> None:
+        """What a job gets before the end of its time. To its step: `scancel` sends it to a job again and again."""
+        self.ask("scancel", "--signal=USR2", f"{job}.0")
+
+    def state(self, job: str) -> str:
+        """SLURM's word for a job of its queue, e.g. RUNNING."""
+        return self.ask("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
+
+    def node(self, job: str) -> str:
+        """Where a job runs."""
+        return self.ask("squeue", "--noheader", "--format=%N", f"--jobs={job}")
+
+    def kill_node(self, node: str) -> None:
+        """Let a node die with all its tasks; SLURM is told, which finds out by itself within half a minute."""
+        self._script("kill-node", node)
+        self.ask("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=killed")
+
+    def start_node(self, node: str) -> None:
+        """Let a dead node come back."""
+        self._script("start-node", node)
+        self.ask("scontrol", "update", f"nodename={node}", "state=RESUME")
+        wait_until(lambda: self.ask("sinfo", "--noheader", "--format=%t", f"--nodes={node}").startswith("idle"))
+
+    def _script(self, task: str, *arguments: str, **environment: str) -> None:
+        answer = self.run([str(SCRIPT), task, str(self.place), *arguments], **environment)
+        assert answer.returncode == 0, answer.stderr
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "SLURM_CONF": str(self.place / "slurm.conf"), **more}
+
+    def _start(self, words: Sequence[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, env=self._environment(), stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, words: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command on the login node, to its end."""
+        environment = self._environment(**environment)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def folders(output: Path) -> dict[int, RunFolder]:
+    """Seed -> run."""
+    return {(folder := RunFolder(path)).record().seed: folder for path in (output / "runs").iterdir()}
+
+
+def sweep(output: Path) -> Path:
+    """The folder of the only sweep."""
+    (path,) = (output / "sweeps").iterdir()
+    return path
+
+
+def sabotage(output: Path) -> None:
+    """Let the jobs of the only sweep run code that misbehaves; see sabotage.py."""
+    (loop,) = (sweep(output) / "slurm" / "code").glob("*/src/headsweep/training/loop.py")
+    with loop.open("a") as file:
+        file.write(Path(__file__).with_name("sabotage.py").read_text())
+
+
+def lingering(runs: Mapping[int, RunFolder], seeds: Iterable[int]) -> Iterable[int]:
+    """Wait until the runs of some seeds wait in the middle of their second epoch."""
+    wait_until(lambda: all((runs[seed].path / "here").exists() for seed in seeds))
+    return seeds
+
+
+def calm(runs: Mapping[int, RunFolder], seeds: Iterable[int]) -> None:
+    """Let the runs of some seeds go on, now and in every later try."""
+    for seed in seeds:
+        (runs[seed].path / "calm").touch()
+
+
+def began(folder: RunFolder) -> list[int]:
+    """The steps with which the processes of a run began."""
+    return [int(step) for step in (folder.path / "began").read_text().split()]
+
+
+def output_of(output: Path, job: str) -> str:
+    """What a job has printed."""
+    log = sweep(output) / "slurm" / "jobs" / f"{job}_0_log.out"
+    return log.read_text() if log.exists() else ""
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
+        time.sleep(0.1)
+
+
+def _processes_of(name: str) -> list[str]:
+    mark = f"SLURM_CLUSTER_NAME={name}".encode()
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path).split(b"\0")]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has just ended
+        return b""

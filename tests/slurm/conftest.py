@@ -1,0 +1,64 @@
+"""Real SLURM clusters, each for the whole session; where SLURM is not installed, tests that need one are skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+
+from commands import TINY, train
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+ACCOUNTING = ("slurmdbd", "mariadbd", "mysql")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster whose `sacct` answers."""
+    _require(*PROGRAMS, *ACCOUNTING)
+    with _started(accounting=True, array=1001) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def forgetful() -> Iterator[Cluster]:
+    """A cluster without accounting, which forgets its jobs, and with short arrays."""
+    _require(*PROGRAMS)
+    with _started(accounting=False, array=4) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine runs of the local launcher, with as many threads each as a job gives them."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    grid = ["seed=0,1,2,3,4,5,6,7,8", "duration='4 epochs'", "hydra.launcher.threads=1"]
+    answer = train("-m", *grid, *TINY, "tracking=none", f"paths.output={output}")
+    assert answer.returncode == 0, answer.stderr
+    return output
+
+
+@contextmanager
+def _started(accounting: bool, array: int) -> Iterator[Cluster]:
+    place = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: unix sockets lie within
+    started = Cluster.start(place, accounting, array)
+    try:
+        yield started
+    finally:
+        started.stop()
+    shutil.rmtree(place)  # with its logs, unless something is wrong
+
+
+def _require(*programs: str) -> None:
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    if missing and os.environ.get("HEADSWEEP_REQUIRE_SLURM"):
+        pytest.fail(f"HEADSWEEP_REQUIRE_SLURM is set, but SLURM lacks {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"SLURM is not installed: no {', '.join(missing)}; .ci/run installs it")

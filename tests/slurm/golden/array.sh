@@ -1,0 +1,25 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2%2
+#SBATCH --cpus-per-task=1
+#SBATCH --hold
+#SBATCH --job-name=SWEEP
+#SBATCH --mem=500MB
+#SBATCH --nodes=1
+#SBATCH --open-mode=append
+#SBATCH --output=OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_0_log.out
+#SBATCH --partition=main
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=240
+#SBATCH --wckey=submitit
+
+# setup
+module load cuda
+export PYTHONPATH=OUTPUT/sweeps/SWEEP/slurm/code/DIGEST/src${PYTHONPATH:+:$PYTHONPATH}
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out sh -c 'trap "" USR2; exec "$0" "$@"' PYTHON -u -m submitit.core._submit OUTPUT/sweeps/SWEEP/slurm/jobs
+

@@ -1,0 +1,24 @@
+# Appended by tests to a sweep's copy of headsweep/training/loop.py, which its jobs run. In its seventh step, in the
+# middle of its second epoch, a run waits until there is a file `calm` in its folder; one of seed 8 fails there. The
+# file `began` lists the steps with which the run's processes began.
+import os
+
+_take_step = Training._train_step
+
+
+def _disturbed_step(self, batch):
+    place = self.folder.path
+    if not hasattr(self, "has_begun"):
+        self.has_begun = True
+        with (place / "began").open("a") as file:
+            file.write(f"{self.state.step}\n")
+    if self.state.step == 6 and not (place / "calm").exists():
+        if self.run.seed == 8:
+            raise RuntimeError("seed 8 is unlucky")
+        (place / "here").write_text(str(os.getpid()))
+        while not (place / "calm").exists():
+            time.sleep(0.05)
+    return _take_step(self, batch)
+
+
+Training._train_step = _disturbed_step

@@ -1,0 +1,137 @@
+"""Whatever a cluster does to a sweep's jobs, the sweep ends as it would have on one quiet machine.
+
+The end of a job's time is not waited for, as the shortest is five minutes: the USR2 that SLURM sends before it is sent
+by `scancel --signal`, which a job cannot tell from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from cluster import PATIENCE, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from mlflow import MlflowClient
+
+from comparing import differences
+from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.tracking.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(9)
+KILLED, CANCELLED, UNLUCKY = 6, 7, 8
+GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='4 epochs'"]
+GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.extra.hold=true"]
+
+
+def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbed: Path, tmp_path: Path):
+    jobs = submit(cluster, tmp_path)
+    runs = folders(tmp_path)
+    watch = cluster.start_headsweep("watch", "--output", tmp_path)
+    try:
+        stopped, died = disturb(cluster, jobs, runs, tmp_path)
+        _, stderr = watch.communicate(timeout=PATIENCE)
+    finally:
+        watch.kill()
+    assert watch.returncode == 1, stderr
+    assert {seed for seed, folder in runs.items() if folder.result() is None} == {CANCELLED, UNLUCKY}
+    assert {seed: began(runs[seed]) for seed in stopped} == {seed: [0, 7] for seed in stopped}, "no step was lost"
+    assert {seed: began(runs[seed]) for seed in died} == {seed: [0, 4] for seed in died}, "from the last whole epoch"
+    assert "2 of 9 runs failed" in stderr and "RuntimeError: seed 8 is unlucky" in stderr
+    check_failure(cluster, jobs[UNLUCKY], runs[UNLUCKY])
+
+    retry(cluster, runs, tmp_path)
+    for seed, folder in runs.items():
+        assert differences(folder, folders(undisturbed)[seed]) == []
+    assert table(tmp_path) == table(undisturbed)
+    check_mlflow(tmp_path, runs)
+    again = cluster.train(*GRID, f"paths.output={tmp_path}")
+    assert "9 done already" in again.stdout and "\njob " not in again.stdout
+
+
+def submit(cluster: Cluster, output: Path) -> dict[int, str]:
+    """Submit jobs that wait to be released, by two commands at once; seed -> job. They misbehave."""
+    both = [cluster.start_train(*GRID, f"paths.output={output}") for _ in range(2)]
+    answers = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    told = "".join(stdout for stdout, _ in answers)
+    assert told.count("\njob ") == len(SEEDS) and "9 queued or training already" in told
+    sabotage(output)
+    jobs = jobs_of(sweep(output))
+    return {seed: jobs[folder.path.name] for seed, folder in folders(output).items()}
+
+
+def disturb(
+    cluster: Cluster, jobs: Mapping[int, str], runs: Mapping[int, RunFolder], output: Path
+) -> tuple[list[int], list[int]]:
+    """Let two runs of each node suffer, then those that come after them; the runs that were stopped, and that died."""
+    cluster.ask("scancel", jobs[CANCELLED])
+    cluster.ask("scontrol", "release", jobs[0].partition("_")[0])
+    preempted, doomed, told = by_node(cluster, jobs, lingering(runs, range(6)))
+    place, dead = (cluster.node(jobs[seeds[0]]) for seeds in (preempted, doomed))
+    cluster.send_usr2(jobs[told[0]])
+    cluster.ask("scontrol", "requeue", jobs[told[1]])
+    cluster.ask(
+        "sbatch", "--partition=urgent", "--exclusive", f"--nodelist={place}", "--wrap=true", "--output=/dev/null"
+    )
+    for seed in (*preempted, *told):
+        wait_until(lambda seed=seed: "stopping:" in output_of(output, jobs[seed]))
+        calm(runs, [seed])
+    cluster.kill_node(dead)
+    calm(runs, doomed)
+    lingering(runs, [KILLED])
+    os.kill(int((runs[KILLED].path / "here").read_text()), signal.SIGKILL)
+    calm(runs, [KILLED])
+    cluster.start_node(dead)
+    return [*preempted, *told], [*doomed, KILLED]
+
+
+def by_node(cluster: Cluster, jobs: Mapping[int, str], seeds: Iterable[int]) -> list[list[int]]:
+    """The runs that share a node."""
+    found = defaultdict(list)
+    for seed in seeds:
+        found[cluster.node(jobs[seed])].append(seed)
+    return list(found.values())
+
+
+def check_failure(cluster: Cluster, job: str, folder: RunFolder) -> None:
+    """A bug is tried twice in one job, and the job is not requeued."""
+    assert folder.failed_tries() == 2 and began(folder) == [0, 4]
+    told = cluster.ask("scontrol", "show", "job", job)
+    assert "JobState=FAILED" in told and "Restarts=0" in told
+
+
+def retry(cluster: Cluster, runs: Mapping[int, RunFolder], output: Path) -> None:
+    """Train, as jobs, what was cancelled and what failed, now that the bug is mended."""
+    calm(runs, [CANCELLED, UNLUCKY])
+    again = cluster.headsweep("retry", "--output", output)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("2 of 9 runs of ") and again.stdout.count("\njob ") == 2
+    cluster.ask("scontrol", "release", jobs_of(sweep(output))[runs[UNLUCKY].path.name].partition("_")[0])
+    watch = cluster.headsweep("watch", "--output", output)
+    assert watch.returncode == 0, watch.stderr
+    assert began(runs[UNLUCKY]) == [0, 4, 4]
+
+
+def table(output: Path) -> list[dict[str, str]]:
+    """The table, but for the speed of training."""
+    rows = list(csv.DictReader((sweep(output) / "table.csv").open()))
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
+    """Each run is there once, with every point of its spool."""
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    known = client.search_runs(experiments, "tags.`headsweep.kind` = 'run'")
+    assert sorted(run.data.tags["headsweep.fingerprint"] for run in known) == sorted(f.path.name for f in runs.values())
+    for run in known:
+        folder = RunFolder(output / "runs" / run.data.tags["headsweep.fingerprint"])
+        points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "val/loss")]
+        assert points == [(e.epoch, e.metrics["val/loss"]) for e in folder.spool.entries() if "val/loss" in e.metrics]
+        assert run.info.status == "FINISHED"

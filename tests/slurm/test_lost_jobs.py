@@ -1,0 +1,120 @@
+"""What became of jobs, in words, with and without accounting; and `retry`, which submits only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+
+from comparing import differences
+from headsweep.sweep.slurm import queue
+
+pytestmark = pytest.mark.slow
+HOLD = "+hydra.launcher.extra.hold=true"
+
+
+@pytest.fixture(params=["cluster", "forgetful"])
+def either(request: pytest.FixtureRequest) -> Cluster:
+    """One with accounting, then one without."""
+    return request.getfixturevalue(request.param)
+
+
+def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_path: Path):
+    """Held; cancelled by hand before it began, which a cluster forgets; and waiting for a partition that is down."""
+    jobs = submit(either, tmp_path, "seed=0,1,2,3", "hydra.launcher.partition=urgent", HOLD)
+    either.ask("scontrol", "update", "partitionname=urgent", "state=DOWN")
+    either.ask("scancel", jobs[1])
+    either.ask("scontrol", "release", jobs[2])
+    wait_until(lambda: "PartitionDown" in words(either, tmp_path)[2])
+    told = words(either, tmp_path)
+    assert told[0] == f"queued  job {jobs[0]} is pending: JobHeldUser"
+    assert told[1] == f"lost  job {jobs[1]} is unknown to the cluster; `headsweep retry` submits the run again"
+    assert told[2] == f"queued  job {jobs[2]} is pending: PartitionDown"
+    again = either.headsweep("retry", "--output", tmp_path)
+    assert again.returncode == 0 and again.stdout.startswith("1 of 4 runs of "), again.stdout + again.stderr
+    cancelled = either.headsweep("cancel", "--output", tmp_path)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert all(word.startswith("lost  ") for word in words(either, tmp_path).values())
+    either.ask("scontrol", "update", "partitionname=urgent", "state=UP")
+
+
+def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, undisturbed: Path, tmp_path: Path):
+    """Three fates of three running jobs that may not be requeued: told to stop, its node dies, cancelled."""
+    jobs = submit(forgetful, tmp_path, "seed=0,1,2", "hydra.launcher.requeues=0", "hydra.launcher.cpus=3", HOLD)
+    sabotage(tmp_path)
+    runs = folders(tmp_path)
+    release(forgetful, jobs)
+    lingering(runs, [0, 1, 2])
+    status = forgetful.headsweep("status", "latest", "--output", tmp_path).stdout
+    assert f"job {jobs[0]} on {forgetful.node(jobs[0])}" in status
+    forgetful.send_usr2(jobs[0])
+    wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[0]))
+    calm(runs, [0])
+    wait_until(lambda: forgetful.state(jobs[0]) == "FAILED")
+    assert "requeued 0 times already; hydra.launcher.requeues=0 allows no more" in output_of(tmp_path, jobs[0])
+    node = forgetful.node(jobs[1])
+    forgetful.kill_node(node)
+    forgetful.start_node(node)
+    cancelled = forgetful.headsweep("cancel", "--output", tmp_path)
+    assert cancelled.stdout == f"{sweep(tmp_path).name}: cancelled job {jobs[2]}\n"
+    wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[2]))
+    calm(runs, [1, 2])
+    wait_until(lambda: forgetful.state(jobs[2]) == "CANCELLED")
+    told = words(forgetful, tmp_path)
+    for seed, state in enumerate(("FAILED", "NODE_FAIL", "CANCELLED")):
+        assert told[seed].startswith(f"lost  job {jobs[seed]} ended: {state}"), told
+
+    again = forgetful.headsweep("retry", "--output", tmp_path)
+    assert again.returncode == 0 and again.stdout.startswith("3 of 3 runs of "), again.stdout + again.stderr
+    release(forgetful, queue.jobs_of(sweep(tmp_path)))
+    watch = forgetful.headsweep("watch", "--output", tmp_path)
+    assert watch.returncode == 0, watch.stderr
+    assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 4], [0, 7]]
+    for seed, folder in runs.items():
+        assert differences(folder, folders(undisturbed)[seed]) == []
+
+
+def test_of_a_cluster_that_does_not_answer_nothing_is_believed(forgetful: Cluster, tmp_path: Path, monkeypatch):
+    """Its configuration has gone, which its commands wait for."""
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
+    monkeypatch.setattr(queue, "ANSWER_SECONDS", 0.5)
+    state = queue.states_of(["12_3"])["12_3"]
+    assert state.is_active and str(state) == "job 12_3 is unreachable: the cluster does not answer"
+
+
+def test_accounting_remembers_what_the_queue_has_forgotten(cluster: Cluster, tmp_path: Path, monkeypatch):
+    """The queue forgets after five minutes, which are not waited for: its accounting is asked at once."""
+    jobs = submit(cluster, tmp_path, "seed=0,1,2,3", HOLD)
+    monkeypatch.setenv("SLURM_CONF", str(cluster.place / "slurm.conf"))
+    array = jobs[0].partition("_")[0]
+    cluster.ask("scontrol", "release", jobs[2])
+    wait_until(lambda: cluster.state(jobs[2]) == "RUNNING")
+    cluster.ask("scancel", array)
+    wait_until(lambda: queue._ended([array], set(jobs.values())).keys() == set(jobs.values()))
+    told = queue._ended([array], set(jobs.values()))
+    assert str(told[jobs[0]]).startswith(f"job {jobs[0]} ended: CANCELLED (by 0); `headsweep retry`")
+    assert str(told[jobs[2]]).startswith(f"job {jobs[2]} ended: CANCELLED (by 0")
+
+
+def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
+    """Seed -> job."""
+    short = ["duration='4 epochs'", "hydra.launcher.threads=1", "tracking=none"]
+    answer = cluster.train_without_torch(*short, *arguments, f"paths.output={output}")
+    assert answer.returncode == 0, answer.stderr
+    jobs = queue.jobs_of(sweep(output))
+    return {seed: jobs[folder.path.name] for seed, folder in folders(output).items()}
+
+
+def release(cluster: Cluster, jobs: Mapping[object, str]) -> None:
+    """Let held jobs begin."""
+    cluster.ask("scontrol", "release", *{job.partition("_")[0] for job in jobs.values()})
+
+
+def words(cluster: Cluster, output: Path) -> dict[int, str]:
+    """Seed -> what `headsweep status` says of a run: its state and the note behind its name."""
+    lines = cluster.headsweep("status", "latest", "--output", output).stdout.splitlines()
+    table = [line.split(None, 6) for line in lines[lines.index("") + 2 :]]
+    seeds = {folder.path.name: seed for seed, folder in folders(output).items()}
+    return {seeds[row[0]]: f"{row[1]}  {row[6] if len(row) > 6 else ''}" for row in table}

@@ -1,0 +1,144 @@
+"""What sbatch is given: job files, arrays, and mistakes that are told before anything is submitted."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from difflib import unified_diff
+from pathlib import Path
+
+import pytest
+from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+
+from commands import TINY, command, train
+from comparing import differences
+from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+GOLDEN = Path(__file__).with_name("golden")
+REFUSED = "sbatch refused the jobs: Batch job submission failed"
+GRID = ["seed=0,1,2", "duration='2 epochs'"]
+ASKED = [
+    "hydra.launcher.partition=main",
+    "hydra.launcher.memory=500MB",
+    "hydra.launcher.setup=[module load cuda]",
+    "+hydra.launcher.extra.hold=true",
+    "hydra.launcher.max_parallel=2",
+]
+
+
+@pytest.mark.slow
+def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Path):
+    job = [*GRID, *ASKED, f"paths.output={tmp_path}"]
+    dry = cluster.train(*job, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert not any(tmp_path.glob("sweeps/*/slurm")), "nothing was submitted"
+    accept(GOLDEN / "array.sh", without_paths(dry.stdout, tmp_path))
+    true = cluster.train(*job)
+    assert true.returncode == 0, true.stderr
+    (written,) = (sweep(tmp_path) / "slurm" / "jobs").glob("[0-9]*.sh")
+    assert written.read_text().strip() == dry.stdout.strip()
+    cluster.ask("scancel", *jobs_of(sweep(tmp_path)).values())
+
+
+def without_paths(text: str, output: Path) -> str:
+    """What differs by machine and by code, by name."""
+    text = text.replace(str(output), "OUTPUT").replace(sys.executable, "PYTHON")
+    text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
+    return re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
+
+
+def accept(golden: Path, text: str) -> None:
+    """Compare with a golden file, or replace it."""
+    if os.environ.get("ACCEPT"):
+        golden.write_text(text)
+    known = golden.read_text() if golden.exists() else ""
+    diff = "".join(unified_diff(known.splitlines(True), text.splitlines(True), golden.name, "now"))
+    assert not diff, f"{diff}\naccept it with ACCEPT=1 python -m pytest {__file__}"
+
+
+@pytest.mark.slow
+def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(forgetful: Cluster, tmp_path: Path):
+    """The cluster takes arrays of up to 4 jobs."""
+    job = ["seed=0,1,2,3,4,5", "+hydra.launcher.extra.hold=true", "hydra.launcher.max_parallel=3"]
+    answer = forgetful.train_without_torch(*job, f"paths.output={tmp_path}")
+    assert answer.returncode == 0, answer.stderr
+    jobs = [word.rstrip(":") for word in re.findall(r"job (\S+)", answer.stdout)]
+    first, second = (jobs[at].partition("_")[0] for at in (0, 4))
+    assert jobs == [*(f"{first}_{element}" for element in range(4)), f"{second}_0", f"{second}_1"]
+    shown = forgetful.ask("scontrol", "-o", "show", "job", first)
+    assert "ArrayTaskThrottle=3" in shown
+    assert re.search(rf"Dependency=afterany:{first}_\*", forgetful.ask("scontrol", "-o", "show", "job", second))
+    forgetful.ask("scancel", first, second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hydra.launcher.constraint=h200"], f"{REFUSED}: Invalid feature specification"),
+        (["hydra.launcher.partition=gpus"], f"{REFUSED}: Invalid partition name specified"),
+        (["hydra.launcher.time=1"], "hydra.launcher.time=1: want a whole number of at least 5"),
+        (["hydra.launcher.mlflow=jobs"], "hydra.launcher.mlflow=jobs: a sqlite file does not bear writers on several"),
+    ],
+)
+def test_what_cannot_be_submitted_is_one_line(arguments, message, forgetful: Cluster, tmp_path: Path):
+    answer = forgetful.train_without_torch(*arguments, f"paths.output={tmp_path}")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"headsweep: {message}") and answer.stderr.count("\n") == 1
+
+
+def test_a_machine_without_slurm_says_so(tmp_path: Path):
+    answer = train(*JOB, f"paths.output={tmp_path}", PATH=str(tmp_path))
+    assert answer.returncode == 2
+    wanted = "headsweep: hydra/launcher=slurm: no `scontrol` here; want a login node of a SLURM cluster\n"
+    assert answer.stderr == wanted and not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_without_torch_the_job_finds_out_what_the_check_would_have(cluster: Cluster, tmp_path: Path):
+    """One of two runs cannot be trained: a batch is larger than the set. The command waits for both, in one job."""
+    job = ["batch_size=32,256", "duration='2 epochs'", "hydra.launcher.runs_per_job=2", "hydra.launcher.wait=true"]
+    answer = cluster.train_without_torch(*job, f"paths.output={tmp_path}")
+    assert answer.returncode == 1, answer.stdout + answer.stderr
+    assert "1 of 2 runs failed" in answer.stderr and "batch_size=256: " in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert "26.3 k  2.89 M" in answer.stdout, "the table has parameters and FLOPs"
+    costs = [RunFolder(path).record().cost for path in (tmp_path / "runs").iterdir()]
+    assert [cost["parameters"] for cost in costs] == [26315, 26315]
+
+
+@pytest.mark.slow
+def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
+    cluster: Cluster, undisturbed: Path, tmp_path: Path
+):
+    """Three runs share two slots: two are in the middle when the job is stopped, and the third has not begun."""
+    packed = [f"hydra.launcher.{key}" for key in ("runs_per_job=3", "slots=2", "cpus=2")]
+    job = ["seed=0,1,2", "duration='4 epochs'", *packed, "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
+    answer = cluster.train_without_torch(*job)
+    assert answer.returncode == 0, answer.stderr
+    sabotage(tmp_path)
+    runs, (job,) = folders(tmp_path), set(jobs_of(sweep(tmp_path)).values())
+    cluster.ask("scontrol", "release", job)
+    wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
+    cluster.send_usr2(job)  # seconds before anything of ours could hear it
+    lingering(runs, [0, 1])
+    cluster.send_usr2(job)
+    wait_until(lambda: "stopping:" in output_of(tmp_path, job))
+    calm(runs, runs)
+    watch = cluster.headsweep("watch", "--output", tmp_path)
+    assert watch.returncode == 0, watch.stderr
+    assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 7], [0]]
+    for seed, folder in runs.items():
+        assert differences(folder, folders(undisturbed)[seed]) == []
+
+
+@pytest.mark.slow
+def test_the_plain_plugin_trains_a_grid(cluster: Cluster, tmp_path: Path):
+    """Hydra's own launcher, which waits for its jobs and composes their configuration there."""
+    plain = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=60"]
+    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY[:-1], "tracking=none", f"paths.output={tmp_path}"]
+    answer = cluster.run(command(*job))
+    assert answer.returncode == 0, answer.stderr
+    assert [folder.state() for folder in map(RunFolder, (tmp_path / "runs").iterdir())] == [RunState.finished] * 2

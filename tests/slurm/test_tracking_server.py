@@ -1,0 +1,101 @@
+"""Jobs that carry their metrics to one MLflow server on Postgres, all at once."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, sweep, wait_until
+from mlflow import MlflowClient
+
+from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.tracking.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `mlflow server`."""
+    place = tmp_path_factory.mktemp("mlflow")
+    with postgres() as store:
+        address = ["--host", "127.0.0.1", "--port", str(free_port())]
+        stores = ["--backend-store-uri", store, "--artifacts-destination", str(place / "files")]
+        command = [sys.executable, "-m", "mlflow", "server", *address, "--workers", "1", *stores]
+        with (place / "log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            wait_until(lambda: answers(int(address[-1])))
+            yield f"http://127.0.0.1:{address[-1]}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The address of a private server, which refuses to run as root; its end is the end of all its processes."""
+    programs = {path.name: path for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/*"))}
+    if "initdb" not in programs:
+        if os.environ.get("HEADSWEEP_REQUIRE_SLURM"):
+            pytest.fail("HEADSWEEP_REQUIRE_SLURM is set, but Postgres is not installed")
+        pytest.skip("Postgres is not installed: no /usr/lib/postgresql; .ci/run installs it")
+    place, port = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp")), free_port()
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    shutil.chown(place, user)
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run([programs[program], *arguments], user=user, cwd=place, check=True, stdout=subprocess.DEVNULL)
+
+    run("initdb", "--pgdata=data", "--username=headsweep", "--auth=trust", "--no-sync")
+    options = f"-p {port} -k {place} -c listen_addresses=127.0.0.1 -c fsync=off"
+    run("pg_ctl", "start", "--wait", "--pgdata=data", "--log=log", "-o", options)
+    try:
+        yield f"postgresql+psycopg2://headsweep@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "stop", "--wait", "--pgdata=data", "--mode=immediate")
+        shutil.rmtree(place)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_sixteen_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_path: Path):
+    """Four jobs of four slots; the command that waits for them carries their metrics too."""
+    seeds = "seed=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+    slots = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "slots=4", "cpus=2", "threads=1")]
+    told = [f"tracking.uri={server}", "hydra.launcher.mlflow=jobs", "hydra.launcher.wait=true"]
+    job = [seeds, "duration='8 epochs'", *slots, *told, f"paths.output={tmp_path}"]
+    answer = forgetful.train_without_torch(*job)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name("headsweep")
+    known = client.search_runs([experiment.experiment_id], "tags.`headsweep.kind` = 'run'")
+    assert sorted(run.data.tags["headsweep.fingerprint"] for run in known) == sorted(
+        path.name for path in (tmp_path / "runs").iterdir()
+    )
+    for run in known:
+        assert run.info.status == "FINISHED"
+        entries = RunFolder(tmp_path / "runs" / run.data.tags["headsweep.fingerprint"]).spool.entries()
+        for metric in {name for entry in entries for name in entry.metrics}:
+            points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
+            assert sorted(points) == [(e.epoch, e.metrics[metric]) for e in entries if metric in e.metrics], metric
