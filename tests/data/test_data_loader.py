@@ -1,6 +1,7 @@
 """Batches are a function of (seed, epoch) alone."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def resident(tiles):
 
 @pytest.fixture
 def streamed(make_dataset, write_folder, tmp_path):
-    def make(side=None, loader=LoaderConfig(workers=0, resident_gib=0.0)):  # noqa: B008
+    def make(side=None, loader=LoaderConfig(workers=0, resident_gib=0.0, stage=None)):  # noqa: B008
         root = tmp_path / str(side)
         dataset = resolve(
             make_dataset(
@@ -110,6 +111,19 @@ def test_streamed_is_the_same_with_workers(name, streamed, make_augmentation):
         assert len(want) == 2 and all(same(a, b) for a, b in zip(want, got, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_resumed_epoch_is_its_rest_and_opens_no_image_before_it(workers, streamed, make_augmentation):
+    dataset, splits = streamed()
+    paper = make_augmentation("paper_imagenet")
+    whole = list(make_loader(splits.train, dataset, paper, batch_size=4, workers=workers).epoch(1))
+    assert len(whole) == 6
+    for first in (1, 4):
+        for skipped in torch.cat([batch.indices for batch in whole[:first]]).tolist():
+            Path(splits.train.paths[skipped]).unlink(missing_ok=True)
+        rest = list(make_loader(splits.train, dataset, paper, batch_size=4, workers=workers).epoch(1, first))
+        assert len(rest) == 6 - first and all(same(a, b) for a, b in zip(whole[first:], rest, strict=True))
+
+
 def test_workers_live_on_after_an_abandoned_epoch(streamed, make_augmentation):
     dataset, splits = streamed()
     loader = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4, workers=2)
@@ -152,7 +166,7 @@ def test_evaluation_streamed_equals_resident(streamed):
 
 def test_grey_through_the_paper_recipe(make_dataset, make_augmentation):
     dataset = resolve(make_dataset("digits"))
-    splits = open_splits(dataset, 0, LoaderConfig(0, 1.0), DebugConfig(64, None, False))
+    splits = open_splits(dataset, 0, LoaderConfig(0, 1.0, None), DebugConfig(64, None, False))
     batch = next(make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=64).epoch(0))
     assert batch.images.shape == (64, 1, 16, 16) and batch.images.isfinite().all()
 

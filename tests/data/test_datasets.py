@@ -14,8 +14,8 @@ from headsweep.data.locate import resolve
 from headsweep.data.sources import ResidentSource, StreamedSource
 from headsweep.errors import ConfigError, DataError
 
-RESIDENT = LoaderConfig(workers=0, resident_gib=1.0)
-STREAMED = LoaderConfig(workers=0, resident_gib=0.0)
+RESIDENT = LoaderConfig(workers=0, resident_gib=1.0, stage=None)
+STREAMED = LoaderConfig(workers=0, resident_gib=0.0, stage=None)
 WHOLE = DebugConfig(train_images=None, eval_images=None, detect_anomaly=False)
 
 

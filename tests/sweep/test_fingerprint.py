@@ -13,6 +13,7 @@ from headsweep.sweep.fingerprint import fingerprint, group, identity
         "tracking=none",
         "tracking.uri=http://127.0.0.1:5000",
         "loader.workers=7",
+        "loader.stage=/tmp",
         "dataset.root=/elsewhere",
         "dataset.download=true",
     ],

@@ -204,11 +204,14 @@ class LoaderConfig:
     # A set of at most this size, as uint8, lives on the device. It is decoded once to the model's size, whereas a
     # streamed one is cropped at full resolution, so for larger files this is part of a run's identity.
     resident_gib: float
+    stage: str | None  # folder on a disk of the machine that trains, to which a streamed set is copied first
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
         if self.resident_gib < 0:
             raise ConfigError("loader.resident_gib", self.resident_gib, "want a number of at least 0")
+        if self.stage is not None and not self.stage.strip():
+            raise ConfigError("loader.stage", "''", "want a folder, or null")
 
 
 @dataclass
@@ -227,7 +230,16 @@ class DebugConfig:
 
 # Sections and keys that only say where a run computes, or where files are: they change no number.
 NOT_IDENTITY = frozenset(
-    {"device", "paths", "tracking", "loader.workers", "dataset.root", "dataset.download", "model.checkpoint"}
+    {
+        "device",
+        "paths",
+        "tracking",
+        "loader.workers",
+        "loader.stage",
+        "dataset.root",
+        "dataset.download",
+        "model.checkpoint",
+    }
 )
 
 

@@ -42,7 +42,7 @@ class Normaliser:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(b c h w) uint8 to (b c h w) float32."""
-        return (images - self.mean).mul_(self.scale)
+        return images.float().sub_(self.mean).mul_(self.scale)
 
 
 class Augmenter:
@@ -88,8 +88,9 @@ class Augmenter:
 
 def flip(images: Tensor, key: int, indices: Tensor, probability: float) -> Tensor:
     """Mirror each image, left and right, with `probability`."""
-    drawn = streams.uniforms(streams.derive(key, "flip"), indices, 1) < probability
-    return torch.where(to_device(drawn, images.device)[:, :, None, None], images.flip(3), images)
+    drawn = streams.uniforms(streams.derive(key, "flip"), indices, 1)[:, 0] < probability
+    rows = to_device(drawn.nonzero()[:, 0], images.device)
+    return images.index_copy(0, rows, images.index_select(0, rows).flip(3))
 
 
 def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: int, w: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from headsweep import streams
 from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data import locate
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
+from headsweep.data.stage import stage
 from headsweep.errors import ConfigError, DataError
 
 _DIGITS_TEST_SHARE = 0.2
@@ -36,12 +37,12 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
     Args:
         dataset: what `locate.resolve` returned.
         seed: draws the validation split, where the set has none of its own; the test split never depends on it.
-        loader: says up to which size a set is held decoded.
+        loader: says up to which size a set is held decoded, and where a larger one is copied to.
         debug: may keep only the first images of each split.
 
     Raises:
         DataError: files are absent or corrupted.
-        ConfigError: the validation share holds out no image.
+        ConfigError: the validation share holds out no image, or the copy finds no room.
     """
     train, validation, test = _load(dataset)
     if validation is None and dataset.validation > 0:
@@ -55,7 +56,7 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
         validation and _first(validation, debug.eval_images),
         _first(test, debug.eval_images),
     )
-    return _decode_small(splits, dataset, loader.resident_gib)
+    return _near(splits, dataset, loader)
 
 
 def stratified(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -164,14 +165,16 @@ def _first(source: Source, count: int | None) -> Source:
     return source if count is None else source.subset(torch.arange(min(count, len(source))))
 
 
-def _decode_small(splits: Splits, dataset: DatasetConfig, resident_gib: float) -> Splits:
-    """Decode streamed splits now, if together they fit into `resident_gib`."""
+def _near(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> Splits:
+    """Decode streamed splits now, if together they fit into `loader.resident_gib`; else stage them, if asked to."""
     pixels = dataset.image_size**2 * dataset.channels
-    if sum(len(split) for split in splits if split is not None) * pixels > resident_gib * _GIB:
+    if sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB:
+        return _each_streamed(splits, StreamedSource.resident)
+    if loader.stage is None or not isinstance(splits.train, StreamedSource):
         return splits
-    validation = splits.validation and _decoded(splits.validation)
-    return Splits(_decoded(splits.train), validation, _decoded(splits.test))
+    root, copy = str(locate.root_of(dataset)), str(stage(dataset, loader.stage))
+    return _each_streamed(splits, lambda source: source.moved(root, copy))
 
 
-def _decoded(source: Source) -> Source:
-    return source.resident() if isinstance(source, StreamedSource) else source
+def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
+    return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)

@@ -40,7 +40,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "want 1 (grey) or 3 (RGB)")
-    digest = None
+    content = None
     if dataset.name is DatasetName.digits:
         num_classes = _DIGITS_CLASSES
     elif dataset.name in CIFAR_FILES:
@@ -48,11 +48,11 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     elif dataset.name is DatasetName.imagenet:
         num_classes = _locate_imagenet(dataset)
     else:
-        num_classes, digest = _locate_folder(dataset)
+        num_classes, content = _locate_folder(dataset)
     if dataset.num_classes not in (None, num_classes):
         want = f"{dataset.name.value} has {num_classes} classes; want {num_classes}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, want)
-    return replace(dataset, num_classes=num_classes, digest=digest)
+    return replace(dataset, num_classes=num_classes, digest=content)
 
 
 def root_of(dataset: DatasetConfig) -> Path:
@@ -84,9 +84,33 @@ def class_names(folder: Path) -> list[str]:
 
 def image_files(folder: Path) -> Iterator[Path]:
     """Every image below `folder`, sorted within each folder."""
+    for parent, names in _listing(folder):
+        yield from (Path(parent, name) for name in names)
+
+
+def _listing(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from `folder` down, and the names of the images in it; both sorted."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES))
+        yield parent, sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+
+
+def image_sizes(dataset: DatasetConfig) -> dict[str, int]:
+    """The bytes of every image of an image tree, by its name below the root; of what is there, were it nothing."""
+    root = str(root_of(dataset))
+    # Texts, not paths: a million of them are made into one digest.
+    return {
+        f"{parent}/{name}"[len(root) + 1 :]: os.stat(f"{parent}/{name}").st_size  # noqa: PTH116
+        for folder in split_folders(dataset).values()
+        for parent, names in _listing(folder)
+        for name in names
+    }
+
+
+def digest(sizes: dict[str, int]) -> str:
+    """A hash of the names and sizes of images, so that a changed folder makes a new run."""
+    lines = sorted(f"{name}\0{size}\n" for name, size in sizes.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def _locate_cifar(dataset: DatasetConfig) -> int:
@@ -123,7 +147,7 @@ def _locate_folder(dataset: DatasetConfig) -> tuple[int, str]:
             "with the class folders of train/"
         )
     folders = split_folders(dataset)
-    return _count_classes(folders), _digest(root, folders)
+    return _count_classes(folders), digest(image_sizes(dataset))
 
 
 def _count_classes(folders: dict[str, Path]) -> int:
@@ -147,13 +171,3 @@ def _same_classes(names: list[str], folder: Path, train: Path) -> None:
             f"{folder} has {len(found)} class folders, {train} has {len(names)}; {folder.name}/ {side} "
             f"{differing[0]!r}; want the same classes in both"
         )
-
-
-def _digest(root: Path, folders: dict[str, Path]) -> str:
-    """A hash of the names and sizes of the images, so that a changed folder makes a new run."""
-    lines = [
-        f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n"
-        for folder in folders.values()
-        for path in image_files(folder)
-    ]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]

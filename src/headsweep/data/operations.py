@@ -31,22 +31,25 @@ def apply(operation: int, images: Tensor, arguments: Tensor, bicubic: bool) -> T
 
 
 def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    least, most = images.amin((2, 3), keepdim=True).float(), images.amax((2, 3), keepdim=True).float()
-    stretched = (images - least) * 255 / (most - least)  # the quotient of whole numbers below 2^16: floor is exact
-    return torch.where(most > least, stretched, images.float()).to(torch.uint8)
+    levels = images.flatten(2)
+    least, most = levels.amin(2).float()[..., None, None], levels.amax(2).float()[..., None, None]
+    flat = most == least  # such a channel stays as it is
+    least, most = least.masked_fill(flat, 0), most.masked_fill(flat, 255)
+    # The quotient of whole numbers below 2^16: floor is exact.
+    return images.float().sub_(least).mul_(255).div_(most - least).to(torch.uint8)
 
 
 def _equalize(images: Tensor, _: Tensor) -> Tensor:
     levels = images.flatten(2).long()
     counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
-    counts.scatter_add_(2, levels, torch.ones_like(levels))
+    counts.scatter_add_(2, levels, torch.ones((), dtype=torch.int64, device=images.device).expand_as(levels))
     brightest = counts.gather(2, levels.amax(2, keepdim=True))
     step = (levels.shape[2] - brightest) // 255
     below = counts.cumsum(2) - counts
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
     # An image with one level, or too few pixels, stays as it is.
     table = torch.where(step > 0, table, torch.arange(256, device=images.device))
-    return table.gather(2, levels).to(torch.uint8).view(images.shape)
+    return table.to(torch.uint8).gather(2, levels).view(images.shape)
 
 
 def _invert(images: Tensor, _: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ def _contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return (images * factor).clamp_(max=255).to(torch.uint8)
+    return images.float().mul_(factor).clamp_(max=255).to(torch.uint8)
 
 
 def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ def _grey(images: Tensor) -> Tensor:
 
 def _blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     """Pillow's Image.blend: cut off, not rounded."""
-    return ((images - degenerate) * factor + degenerate).clamp_(0, 255).to(torch.uint8)
+    return images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
 
 
 # Geometry. A source says where each output pixel looks: x and y, in pixels from the upper left corner, float32 that
@@ -156,7 +159,7 @@ def _move(images: Tensor, x: Tensor | None, y: Tensor | None, bicubic: bool) -> 
     rows = {j: (row + j).clamp_(0, h - 1).mul_(w) for j in reach}
 
     def fetch(i: int, j: int) -> Tensor:
-        index = (rows[j] + columns[i]).expand(b, c, h, w).flatten(2)
+        index = (rows[j] + columns[i]).flatten(2).expand(b, c, h * w)
         return pixels.gather(2, index).view(b, c, h, w)
 
     def along_row(j: int) -> Tensor:
@@ -182,9 +185,10 @@ def _interpolate(fetch: Callable[[int], Tensor], d: Tensor, bicubic: bool) -> Te
     """Between the pixels fetch(0) and fetch(1), in Pillow's order of operations; its cubic here has a = -1."""
     if not bicubic:
         v0, v1 = fetch(0), fetch(1)
-        return v0 + (v1 - v0) * d
+        return (v1 - v0).mul_(d).add_(v0)
     v0, v1, v2, v3 = fetch(-1), fetch(0), fetch(1), fetch(2)
-    return ((((v1 - v0 - v2 + v3) * d + (2 * (v0 - v1) + v2 - v3)) * d) + (v2 - v0)) * d + v1
+    cubic, square, line = (v1 - v0).sub_(v2).add_(v3), (v0 - v1).mul_(2).add_(v2).sub_(v3), v2 - v0
+    return cubic.mul_(d).add_(square).mul_(d).add_(line).mul_(d).add_(v1)
 
 
 _POINTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

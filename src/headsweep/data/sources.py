@@ -6,10 +6,11 @@ images, byte for byte, where the files have the size that the model sees.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import PathLike, cpu_count
+from os import PathLike
 from typing import Protocol
 
 import numpy as np
@@ -107,6 +108,10 @@ class StreamedSource(Source):
         """Picks file names."""
         return StreamedSource([self.paths[row] for row in rows.tolist()], self.labels[rows], self.dataset)
 
+    def moved(self, root: str, to: str) -> StreamedSource:
+        """The same images in a copy of their tree."""
+        return StreamedSource([f"{to}{os.fspath(path)[len(root) :]}" for path in self.paths], self.labels, self.dataset)
+
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> StreamedReader:
         """Starts no worker yet; the first epoch does."""
         return StreamedReader(self, device, workers, crop)
@@ -114,7 +119,7 @@ class StreamedSource(Source):
     def resident(self) -> ResidentSource:
         """Decode everything once. Threads suffice: Pillow decodes and resizes outside the interpreter's lock."""
         dataset = self.dataset
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             fitted = pool.map(lambda path: fit(decode(path, dataset.channels), dataset), self.paths)
             return ResidentSource(stack(fitted, len(self), dataset), self.labels)
 
@@ -189,7 +194,9 @@ def decode(path: str | PathLike[str], channels: int) -> Image.Image:
     """The image at `path` as grey (1 channel) or RGB (3); raises DataError naming the file."""
     try:
         with Image.open(path) as image:
-            return image.convert("L" if channels == 1 else "RGB")
+            image.load()
+            mode = "L" if channels == 1 else "RGB"
+            return image if image.mode == mode else image.convert(mode)  # convert copies an image of the same mode
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be decoded: {error}") from error
 

@@ -1,0 +1,239 @@
+"""How fast are image files streamed? The training loader of a streamed set against timm's own loader.
+
+    python benchmarks/streaming.py [--images 5000] [--round 1024] [--rounds 5] [--json FILE]
+
+JPEGs in ImageNet's look are made in a temporary folder: various sizes around 500x375, 4:2:0, quality 90. Both loaders
+crop them to 224 at full resolution (bicubic), flip and normalise, without and with RandAugment, with the same number of
+worker processes. A round is a part of an epoch, drawn anew; rounds are interleaved, so that a machine that slows down
+slows both. First ours is measured against itself (A/A): the spread of that ratio is what a difference must exceed to
+mean anything. CPU time of all processes stands beside wall time, for machines that others use too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import ImageDataset, create_loader
+
+from headsweep.config import (
+    PROJECT_ROOT,
+    AugmentationConfig,
+    AugmentationOrder,
+    DatasetConfig,
+    DatasetName,
+    DebugConfig,
+    LoaderConfig,
+)
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import TrainLoader
+
+BATCH = 64
+CLASSES = 10
+SIZES = [(500, 375)] * 8 + [(375, 500), (500, 333)] * 3 + [(333, 500), (500, 400), (400, 300), (640, 480), (800, 600)]
+WORKERS = (1, 2)
+CPU = torch.device("cpu")
+
+
+class Pace(NamedTuple):
+    """What a round cost."""
+
+    images_per_second: float
+    cpu_ms_per_image: float  # of this process and its workers
+
+
+Pipeline = Callable[[int], None]  # runs the round of that number
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="streaming-") as root:
+        write_images(Path(root), args.images)
+        figures = compare_all(Path(root), args.round, args.rounds)
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000, help="JPEGs to make")
+    parser.add_argument("--round", type=int, default=1024, help="images in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write raw samples here")
+    return parser.parse_args()
+
+
+def compare_all(root: Path, images: int, rounds: int) -> dict[str, list[tuple[Pace, Pace]]]:
+    plain = recipe()
+    figures = {}
+    one, other = (ours(root, plain, WORKERS[-1], images) for _ in range(2))
+    figures["A/A"] = compare(f"A/A, ours, {WORKERS[-1]} workers", one, other, rounds, images)
+    for workers in WORKERS:
+        for name, augmentation in (("plain", replace(plain, randaugment=None)), ("RandAugment", plain)):
+            title = f"{name}, {workers} workers"
+            pair = ours(root, augmentation, workers, images), timms(root, augmentation, workers, images)
+            figures[title] = compare(f"ours / timm, {title}", *pair, rounds, images)
+    return figures
+
+
+def compare(name: str, first: Pipeline, second: Pipeline, rounds: int, images: int) -> list[tuple[Pace, Pace]]:
+    """The pace of both, round by round; which goes first alternates."""
+    samples = []
+    for number in range(rounds + 1):
+        order = (first, second) if number % 2 else (second, first)
+        paces = [pace(pipeline, number, images) for pipeline in order]
+        if number:  # the first round starts the workers
+            samples.append((paces[0], paces[1]) if number % 2 else (paces[1], paces[0]))
+    speeds = sorted(a.images_per_second / b.images_per_second for a, b in samples)
+    cpu = statistics.median(b.cpu_ms_per_image / a.cpu_ms_per_image for a, b in samples)
+    medians = [statistics.median(pair[side].images_per_second for pair in samples) for side in (0, 1)]
+    print(
+        f"{name}: {medians[0]:.0f} / {medians[1]:.0f} images/s = {statistics.median(speeds):.2f} "
+        f"({speeds[0]:.2f} to {speeds[-1]:.2f}); by CPU time {cpu:.2f}",
+        flush=True,
+    )
+    return samples
+
+
+def pace(pipeline: Pipeline, number: int, images: int) -> Pace:
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    pipeline(number)
+    return Pace(images / (time.perf_counter() - wall), (cpu_seconds() - cpu) * 1000 / images)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the workers that live."""
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        user, system = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        total += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def recipe() -> AugmentationConfig:
+    """paper_imagenet without what works on normalised images and batches."""
+    plain = OmegaConf.load(PROJECT_ROOT / "conf/augmentation/paper_imagenet.yaml")
+    changes = {"order": AugmentationOrder[plain.order], "erasing": 0.0, "mix_probability": 0.0}
+    return AugmentationConfig(**{**plain, **changes})
+
+
+def imagenet(root: Path) -> DatasetConfig:
+    plain = OmegaConf.load(PROJECT_ROOT / "conf/dataset/imagenet.yaml")
+    plain.root = str(root)
+    return DatasetConfig(**{**plain, "name": DatasetName.imagenet, "num_classes": CLASSES, "validation": 0.0})
+
+
+def ours(root: Path, augmentation: AugmentationConfig, workers: int, images: int) -> Pipeline:
+    dataset = imagenet(root)
+    splits = open_splits(dataset, 0, LoaderConfig(workers, 0.0, None), DebugConfig(None, None, False))
+    loader = TrainLoader(splits.train, dataset, augmentation, 0, BATCH, CPU, workers)
+
+    def run(number: int) -> None:
+        for _ in loader.epoch(number, first=len(loader) - images // BATCH):
+            pass
+
+    return run
+
+
+class Part(ImageDataset):
+    """Images of a folder in random order, as many as a round has."""
+
+    def __init__(self, root: Path, images: int) -> None:
+        super().__init__(str(root / "train"))
+        self.images = images
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        while True:
+            try:
+                return super().__getitem__(int(torch.randint(super().__len__(), ())))
+            except ValueError:  # RandAugment asked Pillow for 0 bits, about twice in 1,000 images
+                continue
+
+
+def timms(root: Path, augmentation: AugmentationConfig, workers: int, images: int) -> Pipeline:
+    dataset = imagenet(root)
+    loader = create_loader(
+        Part(root, images),
+        input_size=dataset.image_size,
+        batch_size=BATCH,
+        is_training=True,
+        scale=tuple(augmentation.crop_scale),
+        ratio=tuple(augmentation.crop_ratio),
+        hflip=augmentation.flip,
+        color_jitter=0.0,
+        auto_augment=augmentation.randaugment,
+        interpolation="bicubic",
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+        num_workers=workers,
+        device=CPU,
+    )
+
+    def run(number: int) -> None:
+        for _ in loader:
+            pass
+
+    return run
+
+
+def write_images(root: Path, count: int) -> None:
+    """Write <root>/{train,val}/<class>/*.JPEG; all in train, one of each class in val too."""
+    for split in ("train", "val"):
+        for label in range(CLASSES):
+            (root / split / f"n{label:08}").mkdir(parents=True)
+    with ProcessPoolExecutor() as pool:
+        sizes = list(pool.map(write_image, [root] * count, range(count), chunksize=32))
+    print(f"{count} JPEGs, {statistics.mean(sizes) / 1000:.0f} kB on average", flush=True)
+
+
+def write_image(root: Path, number: int) -> int:
+    """Two parts of photographs, mixed, at another scale and with noise; a function of `number`. Its bytes."""
+    draw = np.random.default_rng(number)
+    size = SIZES[draw.integers(len(SIZES))]
+    share = draw.uniform(0.5, 1)
+    mixed = share * part(draw, size) + (1 - share) * part(draw, size)
+    noisy = mixed + draw.normal(0, draw.uniform(2, 7), (*mixed.shape[:2], 1))
+    name = f"n{number % CLASSES:08}/{number}.JPEG"
+    image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    for split in ("train", "val") if number < CLASSES else ("train",):
+        image.save(root / split / name, quality=90, subsampling="4:2:0")
+    return (root / "train" / name).stat().st_size
+
+
+@cache
+def photos() -> list[np.ndarray]:
+    return load_sample_images().images
+
+
+def part(draw: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A random part of a photograph at `size` (width, height), perhaps mirrored; float64."""
+    photo = Image.fromarray(photos()[draw.integers(2)])
+    scale = draw.uniform(0.3, 0.8)
+    width, height = int(photo.width * scale), int(photo.height * scale)
+    left, top = draw.integers(photo.width - width), draw.integers(photo.height - height)
+    cut = np.asarray(photo.crop((left, top, left + width, top + height)).resize(size, Image.Resampling.BICUBIC))
+    return (cut[:, ::-1] if draw.random() < 0.5 else cut).astype(np.float64)
+
+
+if __name__ == "__main__":
+    main()

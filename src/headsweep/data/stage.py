@@ -1,0 +1,84 @@
+"""Staging: a copy of an image tree on a disk of the machine that trains, made once and shared by the machine's runs.
+
+A copy lies in <loader.stage>/<data set>-<digest of names and sizes>. Each file is written aside and renamed, and what
+is missing is looked up by name and size at every use: a copy that was killed, or that a cleaner of temporary files has
+thinned out, is completed and never taken for whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from headsweep.config import DatasetConfig
+from headsweep.data import locate
+from headsweep.errors import ConfigError, DataError
+
+_COPIES = 8  # at a time: a network's delay is longer than the copying of one image
+_ROUND = 256  # files between two looks at signals and failures
+_BLOCK = 4096  # bytes; a file takes whole blocks of a disk
+
+
+def stage(dataset: DatasetConfig, folder: str) -> Path:
+    """Copy the images of all splits to `folder`, unless they are there; waits while another process does.
+
+    Args:
+        dataset: a resolved image tree.
+        folder: loader.stage; environment variables in it are those of this machine.
+
+    Returns:
+        What stands for `dataset.root`.
+
+    Raises:
+        ConfigError: the folder's disk is too small, or a variable is not set.
+        DataError: the images are not those that were planned, or change while they are copied.
+    """
+    sizes = locate.image_sizes(dataset)
+    digest = locate.digest(sizes)
+    if dataset.digest not in (None, digest):
+        raise DataError(f"{dataset.root} has changed since the run was planned; plan again: its runs are new runs")
+    copy = _expanded(folder) / f"{dataset.name.value}-{digest}"
+    copy.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{copy}.lock"):
+        held = locate.image_sizes(replace(dataset, root=str(copy)))
+        missing = {name: size for name, size in sizes.items() if held.get(name) != size}
+        _check_room(missing, copy)
+        _copy_all(missing, locate.root_of(dataset), copy)
+    return copy
+
+
+def _expanded(folder: str) -> Path:
+    expanded = os.path.expandvars(folder)
+    if "$" in expanded:
+        raise ConfigError("loader.stage", folder, "a variable in it is not set on this machine; set it, or want a path")
+    return Path(expanded).expanduser()
+
+
+def _check_room(missing: dict[str, int], copy: Path) -> None:
+    needed = sum(-(-size // _BLOCK) * _BLOCK for size in missing.values())
+    free = shutil.disk_usage(copy).free
+    if needed > free:
+        want = f"{needed:,} bytes are still to be copied there, {free:,} are free; want another disk, or null"
+        raise ConfigError("loader.stage", copy.parent, want)
+
+
+def _copy_all(missing: dict[str, int], root: Path, copy: Path) -> None:
+    for parent in {os.path.dirname(name) for name in missing}:  # noqa: PTH120 - pathlib takes seconds for a million
+        Path(copy, parent).mkdir(parents=True, exist_ok=True)
+    files = list(missing.items())
+    with ThreadPoolExecutor(_COPIES) as pool:
+        for start in range(0, len(files), _ROUND):
+            list(pool.map(lambda file: _copy(root / file[0], copy / file[0], file[1]), files[start : start + _ROUND]))
+
+
+def _copy(source: Path, target: Path, size: int) -> None:
+    aside = Path(f"{target}.part")
+    shutil.copyfile(source, aside)
+    if aside.stat().st_size != size:
+        raise DataError(f"{source} changes while it is copied; let it come to rest and give the command again")
+    aside.replace(target)
