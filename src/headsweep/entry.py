@@ -21,7 +21,7 @@ from headsweep.config import RunConfig, explain, parse
 from headsweep.config.exclusions import left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.slurm import parse_slurm
-from headsweep.errors import ConfigError, FailedRunsError, Interrupted, UserError
+from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
 
 if TYPE_CHECKING:
     from headsweep.sweep.slots import Slots
@@ -40,10 +40,19 @@ def run_single(config: DictConfig) -> float:
 
 def _run_single(config: DictConfig) -> float:
     run = parse(config)
+    if _is_one_of_several():
+        from headsweep.sweep.together import train_together
+
+        return train_together(run)
     from headsweep.sweep.in_process import InProcess
     from headsweep.sweep.study import objectives, run_study
 
     return objectives(run_study([run], InProcess()))[0]
+
+
+def _is_one_of_several() -> bool:
+    """Has torchrun started this process beside others?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def run_grid(
@@ -200,12 +209,15 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     """The arguments with what Hydra does not know spelled out: `seeds=3` as `seed=0,1,2`, and `--dry-run`.
 
     Raises:
-        UserError: `seeds` is no number of at least 1; it or a study stands without -m; --cfg stands beside -m.
+        UserError: `seeds` is no number of at least 1; it or a study stands without -m; --cfg or torchrun stands
+            beside -m.
     """
     grid = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
     shows = any(word.split("=")[0] in ("-c", "--cfg") for word in arguments)
     if grid and shows:
         raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
+    if grid and _is_one_of_several():
+        raise UserError("-m under torchrun: its processes train one run together; want one run, or -m without torchrun")
     study = next((word for word in arguments if word.lstrip("+").startswith("sweeps=")), None)
     if study and not (grid or shows):
         raise UserError(f"{study}: a study is a grid, whose axes a single run would drop; want -m {study}")
@@ -235,6 +247,8 @@ def _spell_out(word: str, arguments: Sequence[str]) -> str:
 def one_line_errors() -> Iterator[None]:
     """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
 
+    A process that has lost another of its run exits with 143, too.
+
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
@@ -259,13 +273,16 @@ def _exit_on_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
+    except LostPeer as error:
+        _exit(143, error, f"{error}; the same command goes on from the run's last checkpoint")
 
 
 def _exit(code: int, error: BaseException, message: str) -> NoReturn:
     if FULL_ERRORS:
         raise error
     sys.stdout.flush()
-    print(f"headsweep: {message}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
+        print(f"headsweep: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -35,6 +35,10 @@ class FailedRunsError(Exception):
         super().__init__(f"{len(reasons)} of {runs} runs failed; {advice}{lines}")
 
 
+class LostPeer(Exception):  # noqa: N818 - it is no error of this process
+    """Another process of the same run is gone: this one cannot go on, and the run is not at fault."""
+
+
 class Interrupted(KeyboardInterrupt):
     """What was running has stopped because of a signal and can be continued; the exit code is 128 + `signal`."""
 

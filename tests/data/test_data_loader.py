@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from headsweep.config import DebugConfig, LoaderConfig
+from headsweep.data import sources
 from headsweep.data.datasets import open_splits
-from headsweep.data.loader import EvalLoader, TrainLoader
+from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import resolve
 from headsweep.data.sources import ResidentSource, StreamedSource
 from headsweep.errors import ConfigError, DataError
@@ -37,8 +38,8 @@ def streamed(make_dataset, write_folder, tmp_path):
     return make
 
 
-def make_loader(source, dataset, augmentation, seed=0, batch_size=10, workers=0):
-    return TrainLoader(source, dataset, augmentation, seed, batch_size, CPU, workers)
+def make_loader(source, dataset, augmentation, seed=0, batch_size=10, workers=0, share=Share()):  # noqa: B008
+    return TrainLoader(source, dataset, augmentation, seed, batch_size, CPU, workers, share)
 
 
 def same(one, other):
@@ -209,3 +210,46 @@ def test_gpu_sees_the_same_pixels_without_waiting(precision, resident, make_data
     for one, other in zip(want, got, strict=True):
         torch.testing.assert_close(other.images.cpu(), one.images, atol=1e-5, rtol=0)
         torch.testing.assert_close(other.targets.cpu(), one.targets)
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(1, 1), (2, 1), (4, 1), (2, 3), (3, 4)])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_the_shares_of_all_ranks_are_the_batches_of_one(resident, make_dataset, make_augmentation, ranks, parts, kind):
+    """Byte for byte, mixed with the same images, in the order of the micro-batches."""
+    paper, dataset = make_augmentation("paper", **{kind: 0.0}, mix_probability=1.0), make_dataset("cifar100")
+    whole = make_loader(resident, dataset, paper, batch_size=12)
+    shares = [
+        make_loader(resident, dataset, paper, batch_size=12, share=Share(rank, ranks, parts)) for rank in range(ranks)
+    ]
+    for batch, *pieces in zip(whole.epoch(1), *(share.epoch(1) for share in shares), strict=True):
+        for field, values in batch._asdict().items():
+            by_rank = [getattr(piece, field).unflatten(0, (parts, -1)) for piece in pieces]
+            assert torch.equal(torch.cat(by_rank, dim=1).flatten(0, 1), values), field
+
+
+def test_a_streamed_share_is_that_of_one_rank_and_decodes_little_more(streamed, make_augmentation, monkeypatch):
+    dataset, splits = streamed()
+    decoded = []
+    decode = sources.decode
+    monkeypatch.setattr(sources, "decode", lambda *given: decoded.append(given) or decode(*given))
+    light = make_augmentation("light")
+    whole = next(make_loader(splits.train, dataset, light, batch_size=24).epoch(0))
+    assert len(decoded) == 24
+    second = next(make_loader(splits.train, dataset, light, batch_size=24, share=Share(1, 4)).epoch(0))
+    assert len(decoded) == 24 + 6 + 1
+    assert all(torch.equal(mine, all_[6:12]) for mine, all_ in zip(second, whole, strict=True))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_each_image_is_evaluated_on_one_rank(resident, make_dataset, ranks):
+    shares = [EvalLoader(resident, make_dataset("cifar100"), 16, CPU, 0, Share(rank, ranks)) for rank in range(ranks)]
+    (every,) = EvalLoader(resident, make_dataset("cifar100"), len(resident), CPU, 0)
+    for rank, share in enumerate(shares):
+        images, labels = (torch.cat(parts) for parts in zip(*share, strict=True))
+        assert len(share) == -(-len(labels) * ranks // 16)
+        assert torch.equal(images, every.images[rank::ranks]) and torch.equal(labels, every.labels[rank::ranks])
+
+
+def test_more_ranks_than_images_are_refused(resident, make_dataset):
+    with pytest.raises(DataError, match="2 images to evaluate for 3 ranks; want fewer ranks"):
+        EvalLoader(resident.subset(torch.arange(2)), make_dataset("cifar100"), 16, CPU, 0, Share(0, 3))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headsweep.training.evaluation import evaluate
+from headsweep.training.ranks import Ranks
 
 
 class Batch(NamedTuple):
@@ -25,7 +26,7 @@ class Given(nn.Module):
 def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     logits, labels = torch.randn(50, heads, classes), torch.randint(classes, (50,))
     batches = [Batch(logits[i : i + 16], labels[i : i + 16]) for i in range(0, 50, 16)]  # the last is smaller
-    ours = dict(evaluate(Given(), batches, nullcontext()))
+    ours = dict(evaluate(Given(), batches, nullcontext(), Ranks()))
     mean = logits.mean(1)
     best = mean.topk(min(5, classes)).indices
     expected = {
@@ -43,5 +44,5 @@ def test_evaluation_leaves_no_gradient_and_uses_evaluation_mode():
     model = nn.Sequential(nn.Dropout(0.5))
     model.forward = lambda x, per_head: nn.functional.dropout(x, 0.5, model.training)
     logits = torch.randn(6, 1, 4)
-    first = dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext()))
-    assert first == dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext()))
+    first = dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()))
+    assert first == dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()))

@@ -299,6 +299,13 @@ class RunConfig:
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
 
+    def check_ranks(self, ranks: int) -> None:
+        """Raise ConfigError unless so many processes can share each batch."""
+        if self.batch_size % (ranks * self.accumulation):
+            least = ranks * self.accumulation
+            want = f"{ranks} processes with accumulation={self.accumulation} share a batch; want a multiple of {least}"
+            raise ConfigError("batch_size", self.batch_size, want)
+
     def _check_durations(self) -> None:
         whole = Duration.parse("duration", self.duration)
         if whole.value == 0 or whole.unit is DurationUnit.percent:

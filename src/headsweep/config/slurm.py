@@ -33,14 +33,16 @@ class SlurmConfig:
     qos: str | None
     constraint: str | None
     time: int  # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
-    gpus: int  # of a job, on one node
-    cpus: int  # of a job
-    memory: str | None  # of a job, e.g. 16GB; None: the partition's default
+    nodes: int  # of a job; several want distributed=true
+    gpus: int  # of a job, on each node
+    cpus: int  # of a job, on each node
+    memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
     setup: list[str]  # shell lines before Python starts, e.g. "module load cuda"
     extra: dict[str, Any]  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
     max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
     runs_per_job: int  # runs that one job works through
+    distributed: bool  # a job trains one run after the other, each over all its GPUs; else one run a GPU
     slots: int | None  # runs at a time within a job; None: one per GPU, or one
     threads: int | None  # CPU threads of a run; None: cpus divided by the slots
     warning: int  # seconds before the end of its time at which a job is told to write its checkpoints
@@ -52,17 +54,40 @@ class SlurmConfig:
     dry_run: bool  # print what would be given to sbatch
 
     def __post_init__(self) -> None:
-        for key, least in (("time", SHORTEST), ("gpus", 0), ("cpus", 1), ("runs_per_job", 1), ("warning", 10)):
+        for key, least in (
+            ("time", SHORTEST),
+            ("nodes", 1),
+            ("gpus", 0),
+            ("cpus", 1),
+            ("runs_per_job", 1),
+            ("warning", 10),
+        ):
             self._check_least(key, least)
         for key in ("max_parallel", "slots", "threads", "attempts"):
             self._check_least(key, 1)
         self._check_least("requeues", 0)
+        if self.nodes > 1 and not self.distributed:
+            raise _wrong("nodes", self.nodes, "want 1, or hydra.launcher.distributed=true for runs over several nodes")
+        if self.distributed and self.slots is not None:
+            raise _wrong(
+                "slots", self.slots, "want null with hydra.launcher.distributed=true: a job trains one at a time"
+            )
         if self.timeout is not None and self.timeout <= 0:
             raise _wrong("timeout", self.timeout, "want minutes, a number above 0, or null")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise _wrong("memory", self.memory, "want a number and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise _wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
+
+    @property
+    def tasks(self) -> int:
+        """Processes of a job on each node: where its runs are distributed, one for each GPU."""
+        return max(1, self.gpus) if self.distributed else 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train a run together."""
+        return self.nodes * self.tasks
 
     def _check_least(self, key: str, least: int) -> None:
         got = getattr(self, key)

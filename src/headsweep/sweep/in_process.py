@@ -1,9 +1,12 @@
-"""A single run, trained in the process that was asked for it."""
+"""Runs trained in the process that was asked for them, one after the other."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from headsweep.config import RunConfig
 from headsweep.errors import Interrupted, UserError
@@ -13,11 +16,19 @@ from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Busy, Progress, Stopped
 
+if TYPE_CHECKING:
+    from headsweep.training.ranks import Ranks
+
 POLL_SECONDS = 0.5
 
 
 class InProcess:
     """This process; torch is imported when the first run is checked or trained."""
+
+    def __init__(self, ranks: Ranks | None = None, request: StopRequest | None = None) -> None:
+        """Lead `ranks`, if there are others; `request` is one whose block has begun already, as in `Schedule`."""
+        self._ranks = ranks
+        self._request = nullcontext(request) if request else StopRequest()
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
         """The cost of each run. Raises UserError for the first that cannot be built."""
@@ -36,22 +47,22 @@ class InProcess:
 
             display.started(folder)
             try:
-                _train(folder, watch)
+                self._train(folder, watch)
             finally:
                 changed(folder)
             display.ended(folder)
 
+    def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
+        from headsweep.sweep.one_run import train_folder
+        from headsweep.training.ranks import Ranks
 
-def _train(folder: RunFolder, watch: Callable[[Progress], None]) -> None:
-    from headsweep.sweep.one_run import train_folder
-
-    with StopRequest() as request:
-        while True:
-            try:
-                return train_folder(folder, watch, request.made)
-            except Busy:  # another command trains it: wait for that
-                time.sleep(POLL_SECONDS)
-            except Stopped:
-                pass
-            if request.signal is not None:
-                raise Interrupted(request.signal)
+        with self._request as request:
+            while True:
+                try:
+                    return train_folder(folder, watch, request.made, ranks=self._ranks or Ranks())
+                except Busy:  # another command trains it: wait for that
+                    time.sleep(POLL_SECONDS)
+                except Stopped:  # perhaps another rank was asked
+                    raise Interrupted(request.signal or signal.SIGTERM) from None
+                if request.signal is not None:
+                    raise Interrupted(request.signal)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
-from headsweep.data.loader import EvalLoader, TrainLoader
-from headsweep.errors import UserError
+from headsweep.data.loader import EvalLoader, Share, TrainLoader
+from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
 from headsweep.sweep.plan import Cost, frozen
 from headsweep.tracking.run_folder import RunFolder, RunResult, TakenOver
@@ -19,34 +20,71 @@ from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Stop, Stopped, Watcher
+from headsweep.training.ranks import Ranks
 
 
-def train_folder(folder: RunFolder, watch: Watcher, stop: Stop = lambda: False, until: int | None = None) -> None:
+def train_folder(
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop = lambda: False,
+    until: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+) -> None:
     """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
 
-    A failure is written to the folder and raised.
+    A failure is written to the folder and raised. Of several ranks, the first calls this, the others `follow`.
 
     Raises:
         Busy: another process trains the same run.
         Stopped: `stop` asked for it, or epoch `until` is done; the same call goes on where it stopped.
+        LostPeer: another rank has gone.
+        FailedRunsError: the run failed on another rank.
     """
     with _held(folder.lock()):
         if folder.result() is not None:
             return
         folder.claim()
-        try:
-            run = frozen(folder)
-            if not folder.record().cost:  # planned where there was no torch
-                folder.count(preflight(run))
-            result = _train(run, folder, watch, stop, until)
+        ranks.gather(folder.path)
+        _tried(folder, watch, stop, until, ranks)
+
+
+def follow(stop: Stop, ranks: Ranks) -> None:
+    """Train with rank 0 what it trains, until it says that there is no more (`dismiss`), or all were asked to stop.
+
+    Raises:
+        LostPeer, FailedRunsError: as `train_folder`.
+    """
+    path: Path | None
+    with suppress(Stopped):
+        while (path := ranks.gather(None)[0]) is not None:
+            _tried(RunFolder(path), lambda progress: None, stop, None, ranks)
+
+
+def dismiss(ranks: Ranks) -> None:
+    """Tell those who follow that there is no more."""
+    ranks.gather(None)
+
+
+def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> None:
+    """Train, and write how it ended."""
+    try:
+        run = frozen(folder)
+        if ranks.leads and not folder.record().cost:  # planned where there was no torch
+            folder.count(preflight(run))
+        result = _train(run, folder, watch, stop, until, ranks)
+        if ranks.leads:
             folder.check_claim()
             folder.finish(result)
-        except Stopped:
-            raise
-        except TakenOver:
-            raise Busy from None
-        except Exception as error:
-            raise _recorded(folder, error) from error
+    except Stopped:
+        raise
+    except LostPeer as error:
+        if reason := ranks.failure():
+            raise FailedRunsError(1, [reason]) from error
+        raise
+    except TakenOver:
+        raise (LostPeer("another job has taken the run over") if ranks.count > 1 else Busy) from None
+    except Exception as error:
+        raise _recorded(folder, error, ranks) from error
 
 
 def _held(lock: FileLock) -> AbstractContextManager[object]:
@@ -56,11 +94,13 @@ def _held(lock: FileLock) -> AbstractContextManager[object]:
         raise Busy from None
 
 
-def _recorded(folder: RunFolder, error: Exception) -> Exception:
-    """Write to the folder why the run failed; what to raise."""
+def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
+    """Write to the folder why the run failed, if no other rank has done so; what to raise."""
     if isinstance(error, OSError):
         error = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
-    folder.fail(str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
+    reason = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    if ranks.is_first_to_fail(reason):
+        folder.fail(reason)
     return error
 
 
@@ -83,15 +123,16 @@ def preflight(run: RunConfig) -> Cost:
     }
 
 
-def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None) -> RunResult:
-    device = choose_device(run.device)
+def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> RunResult:
+    device = ranks.device(choose_device(run.device))
+    share = Share(ranks.rank, ranks.count, run.accumulation)
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     batches = TrainLoader(
-        splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers
+        splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
     )
     evaluations = {
-        name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers)
+        name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers, share)
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until)()
+    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until, ranks)()

@@ -32,6 +32,16 @@ class EvaluationBatch(Protocol):
         """(b), int64."""
 
 
+class EvaluationBatches(Protocol):
+    """The images of a split."""
+
+    def __len__(self) -> int:
+        """Batches."""
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        """All batches, from the first on."""
+
+
 class TrainingBatches(Protocol):
     """The training images."""
 

@@ -56,8 +56,8 @@ def peak_gpu_memory(device: torch.device) -> float | None:
     return torch.cuda.max_memory_reserved(device) / 2**30 + CONTEXT_GIB if device.type == "cuda" else None
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a reader must know to get the same bits: device, threads, versions."""
+def environment(device: torch.device, ranks: int) -> dict[str, Any]:
+    """What a reader must know to get the same bits: device, threads, number of ranks, versions."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device)
@@ -65,6 +65,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         else f"{device.type} ({platform.processor() or platform.machine()})",
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES") if cuda else None,  # in a sweep, the UUID of the run's own
         "threads": torch.get_num_threads(),
+        "ranks": ranks,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import torch
@@ -15,7 +15,8 @@ from headsweep import streams
 from headsweep.config import RunConfig
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.spool import Entry
-from headsweep.training.batches import EvaluationBatch, TrainingBatch, TrainingBatches
+from headsweep.training.batch_norm import normalise_over_all
+from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
 from headsweep.training.device import (
     autocast,
@@ -29,6 +30,7 @@ from headsweep.training.evaluation import evaluate
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
+from headsweep.training.ranks import Ranks
 
 PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step or of an evaluation's batch
 
@@ -41,19 +43,21 @@ class Training:
         run: RunConfig,
         model: nn.Module,
         batches: TrainingBatches,
-        evaluations: Mapping[str, Iterable[EvaluationBatch]],
+        evaluations: Mapping[str, EvaluationBatches],
         folder: RunFolder,
         watch: Watcher,
         stop: Stop,
         until: int | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
 
-        `until` is the epoch after which the run pauses; None: it is trained to its end.
+        Batches and evaluations are this rank's shares. `until` is the epoch after which the run pauses; None: it is
+        trained to its end.
         """
         self.run, self.batches, self.evaluations, self.folder = run, batches, evaluations, folder
-        self.watch, self.stop, self.until = watch, stop, until
-        self.device = choose_device(run.device)
+        self.watch, self.stop, self.until, self.ranks = watch, stop, until, ranks
+        self.device = ranks.device(choose_device(run.device))
         make_deterministic(self.device)
         torch.autograd.set_detect_anomaly(run.debug.detect_anomaly)
         self.steps, warmup = run_steps(run, batches.steps_per_epoch)
@@ -61,6 +65,7 @@ class Training:
         model = model.to(self.device)
         optimizer = build_optimizer(model, run.optimizer)
         average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
+        normalise_over_all(model, ranks)
         self.state = TrainingState(model, optimizer, average)
         self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
         self.each_epoch = "val" if "val" in evaluations else "test"
@@ -97,7 +102,8 @@ class Training:
     def _continue(self) -> None:
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
-        self.folder.spool.rewind(self.state.step)
+        if self.ranks.leads:
+            self.folder.spool.rewind(self.state.step)
         self._tell({})
 
     def _is_to_pause(self) -> bool:
@@ -116,32 +122,36 @@ class Training:
             state.losses.append(self._train_step(batch))
             state.step += 1
             self._show_life()
-            if self.stop():
+            if self.ranks.any(self.stop()):  # each step: a lost rank is noticed here, too
                 break
         return torch.stack(state.losses).double().cpu()  # the only transfer of an epoch
 
     def _stop_if_asked(self) -> None:
-        if self.stop():
+        if self.ranks.any(self.stop()):
             self._save()
             raise Stopped
 
     def _save(self) -> None:
-        self.folder.check_claim()
-        self.state.save(self.folder.checkpoint)
+        if self.ranks.leads:
+            self.folder.check_claim()
+            self.state.save(self.folder.checkpoint)
 
     def _train_step(self, batch: TrainingBatch) -> Tensor:
-        """One optimizer step over the micro-batches of `batch`; its mean loss."""
+        """One optimizer step over the micro-batches of `batch`; its mean loss, over all ranks."""
         run, state = self.run, self.state
         self.schedule.step_update(state.step)
         micro_batches = zip(batch.images.chunk(run.accumulation), batch.targets.chunk(run.accumulation), strict=True)
         total = torch.zeros((), device=self.device)
         for number, (images, targets) in enumerate(micro_batches):
-            streams.enter_step(run.seed, state.step, number)
+            # Other draws for the images of other ranks: those of one rank with as many micro-batches.
+            streams.enter_step(run.seed, state.step, number * self.ranks.count + self.ranks.rank)
             with autocast(run.precision, self.device):
                 logits = state.model(images, per_head=True)
             loss = objective(logits, targets, run.decorrelation) / run.accumulation
             loss.backward()
             total += loss.detach()
+        gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
+        self.ranks.average([*gradients, total])
         if run.clip_norm is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), run.clip_norm)
         state.optimizer.step()
@@ -152,19 +162,22 @@ class Training:
 
     def _evaluate(self, split: str) -> dict[str, float]:
         context = autocast(self.run.precision, self.device)
-        values = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context)
+        values = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
         return {f"{split}/{name}": value for name, value in values}
 
-    def _interruptible(self, batches: Iterable[EvaluationBatch]) -> Iterator[EvaluationBatch]:
-        for batch in batches:
+    def _interruptible(self, batches: EvaluationBatches) -> Iterator[EvaluationBatch]:
+        common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
+        for number, batch in enumerate(batches):
             yield batch
             self._show_life()
-            self._stop_if_asked()
+            if number < common:
+                self._stop_if_asked()
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
-        epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
-        self.folder.check_claim()
-        self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
+        if self.ranks.leads:
+            epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
+            self.folder.check_claim()
+            self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
 
     def _show_life(self) -> None:
         if time.monotonic() - self._told > PROGRESS_SECONDS:
@@ -178,7 +191,8 @@ class Training:
 
     def _finished(self) -> RunResult:
         known = any("test/top1" in entry.metrics for entry in self.folder.spool.entries())
-        if not known:  # else it is evaluated each epoch, or a crash came between this line of the spool and the result
+        # Else it is evaluated each epoch, or a crash came between this line of the spool and the result.
+        if not self.ranks.gather(known)[0]:
             self._log(self._evaluate("test"))
         return self._result("finished")
 
@@ -195,4 +209,6 @@ class Training:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # the median epoch: a stall does not count
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
-        return RunResult(state, metrics, epochs, self.state.step, clock, environment(self.device), note)
+        return RunResult(
+            state, metrics, epochs, self.state.step, clock, environment(self.device, self.ranks.count), note
+        )

@@ -25,7 +25,7 @@ from headsweep.sweep.local import LocalPool
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
-from headsweep.sweep.study import Changed, projector
+from headsweep.sweep.study import Changed, is_given_up, projector
 from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
@@ -51,11 +51,16 @@ class Job:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts > self.settings.requeues:
             sys.exit(f"headsweep: requeued {restarts} times, hydra.launcher.requeues={self.settings.requeues}")
+        if os.environ["SLURM_PROCID"] != "0":
+            with StopRequest(SIGNALS, insistent=False) as request:
+                self._follow(request)
+            return
         with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
             try:
                 with self._projector(folders[0]) as told:
                     told.notify(SweepFolder(self.sweep))  # a parent before its children
-                    self._train(folders, told.notify, request)
+                    train = self._lead if self.settings.distributed else self._train
+                    train(folders, told.notify, request)
             except Interrupted:
                 _leave(request, restarts, self.settings.requeues)
         failed = [folder.record().name for folder in folders if folder.result() is None]
@@ -72,6 +77,22 @@ class Job:
                 pool.train(left, display, changed)
             left = [folder for folder in left if self._is_worth_a_try(folder, before[folder])]
 
+    def _lead(self, folders: Sequence[RunFolder], changed: Changed, request: StopRequest) -> None:
+        """Train the runs with all processes of the job."""
+        from headsweep.sweep.slurm.distributed import lead
+
+        attempts = self.settings.attempts
+        left = [folder for folder in folders if folder.result() is None and not is_given_up(folder, attempts)]
+        lead(left, changed, request, self._threads(self.settings.tasks))
+
+    def _follow(self, request: StopRequest) -> None:
+        from headsweep.sweep.slurm.distributed import follow
+
+        follow(request, self._threads(self.settings.tasks))
+
+    def _threads(self, processes: int) -> int:
+        return self.settings.threads or max(1, self.settings.cpus // processes)
+
     def _is_worth_a_try(self, folder: RunFolder, before: Moment) -> bool:
         attempts = self.settings.attempts
         has_failed = folder.result() is None and folder.failure() is not None
@@ -80,7 +101,7 @@ class Job:
     def _slots(self) -> Slots:
         gpus = visible_gpus() if self.settings.gpus else ()
         count = min(self.settings.slots or len(gpus) or 1, len(self.runs))
-        return Slots(count, self.settings.threads or max(1, self.settings.cpus // count), gpus)
+        return Slots(count, self._threads(count), gpus)
 
     def _projector(self, folder: RunFolder) -> NullProjector:
         return projector(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullProjector()

@@ -47,6 +47,8 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
         FailedRunsError: `settings.wait` is set and some runs failed.
     """
     _check_tracking(configs[0], settings)
+    for config in configs:
+        config.check_ranks(settings.ranks)
     if not settings.dry_run:
         _limit()  # is there a cluster?
     plan = make_plan(configs)
@@ -183,17 +185,37 @@ def _parameters(sweep: Path, settings: SlurmConfig, code: Path, before: str | No
         "qos": settings.qos,
         "constraint": settings.constraint,
         "time": settings.time,
+        "nodes": settings.nodes,
+        "ntasks_per_node": settings.tasks,
         "gpus_per_node": settings.gpus or None,
-        "cpus_per_task": settings.cpus,
+        "cpus_per_task": max(1, settings.cpus // settings.tasks),
         "signal_delay_s": settings.warning,
         "stderr_to_stdout": True,
         "array_parallelism": settings.max_parallel,
         # With a bound on jobs at a time, arrays come one after the other.
         "dependency": f"afterany:{before}" if settings.max_parallel and before else None,
         "setup": [*settings.setup, f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "teardown": _afterwards(settings.requeues),
+        "srun_args": ["--kill-on-bad-exit=1"],  # a rank alone would wait for the others for ever
         "additional_parameters": _options(settings),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _afterwards(requeues: int) -> list[str]:
+    """Shell lines after the job's processes: if one was killed, the job goes back into the queue.
+
+    Not where SIGTERM (143) has ended them: whoever cancels, requeues or preempts a job sends it, or srun on failures.
+    """
+    return [
+        "code=$?",
+        f"if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${{SLURM_RESTART_COUNT:-0}} -lt {requeues} ] &&",
+        '    [ "$(squeue --noheader --job $SLURM_JOB_ID --format %T)" = RUNNING ]; then',
+        '  echo "headsweep: ended with exit code $code; back in the queue"',
+        "  scontrol requeue $SLURM_JOB_ID",
+        "fi",
+        "exit $code",
+    ]
 
 
 def _options(settings: SlurmConfig) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""One run on two processes (gloo) is the run of one process, and loses nothing when one of them is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import LOST, on_ranks, trained
+
+from commands import TINY, command
+from composing import compose_run
+from headsweep.config import PROJECT_ROOT
+from headsweep.entry import spell_out
+from headsweep.errors import ConfigError, UserError
+from headsweep.sweep.one_run import preflight, train_folder
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training.ranks import Ranks
+
+STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
+SGD = [
+    "optimizer=sgd",
+    "optimizer.lr=0.05",
+]  # AdamW's first steps are the signs of gradients, be they as small as noise
+SHORT = [*(word for word in TINY if not word.startswith("hydra")), "debug.eval_images=70", "duration='6 steps'", *SGD]
+
+
+def planned(output: Path, *overrides: str) -> RunFolder:
+    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
+    return plan.folders[0]
+
+
+def history(folder: RunFolder) -> dict[tuple[int, str], float]:
+    return {(entry.step, name): value for entry in folder.spool.entries() for name, value in entry.metrics.items()}
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    content = torch.load(folder.checkpoint, weights_only=True)
+    return content["model"] | {f"average of {name}": value for name, value in (content["state_dict_ema"] or {}).items()}
+
+
+@pytest.mark.parametrize(
+    ("of_two", "of_one"),
+    [
+        (["head=ga", "heads=2", "augmentation=paper", "accumulation=2", *STILL], []),
+        (["head=seqattn", "augmentation=paper", "clip_norm=0.1", "ema_decay=0.9", *STILL], []),
+        (["head=seqattn", "model.dropout=0.2"], ["accumulation=2"]),
+    ],
+    ids=["batch norm", "no batch norm", "with dropout, one rank with as many micro-batches"],
+)
+def test_two_ranks_train_what_one_trains(tmp_path, of_two, of_one):
+    two, one = planned(tmp_path / "two", *of_two), planned(tmp_path / "one", *of_two, *of_one)
+    assert trained(two, 2) == [0, 0]
+    train_folder(one, lambda progress: None)
+    assert history(two) == pytest.approx(history(one), abs=1e-5)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert two.result().environment["ranks"] == 2 and one.result().environment["ranks"] == 1
+
+
+def test_killed_and_stopped_two_ranks_end_with_the_same_bits(tmp_path):
+    options = ["head=ga", "heads=2", "augmentation=paper", "ema_decay=0.9"]  # and dropout
+    whole, parts = planned(tmp_path / "whole", *options), planned(tmp_path / "parts", *options)
+    assert trained(whole, 2) == [0, 0]
+
+    assert trained(parts, 2, asked(signal.SIGKILL, rank=1, after=9)) == [LOST, -signal.SIGKILL]
+    assert (parts.failure(), parts.state()) == (None, RunState.partial)
+    assert torch.load(parts.checkpoint, weights_only=True)["step"] == 4
+    assert trained(parts, 2, asked(signal.SIGTERM, rank=1, after=0)) == [0, 0]
+    assert torch.load(parts.checkpoint, weights_only=True)["step"] == 5  # both have stopped in the middle of an epoch
+    assert trained(parts, 2) == [0, 0]
+    assert parts.result() is not None
+    assert history(parts) == history(whole)
+    assert all(torch.equal(weights(parts)[name], value) for name, value in weights(whole).items())
+
+
+def asked(number: int, rank: int, after: int):
+    """A stop that is asked so often before rank `rank` is killed, or asked to stop."""
+    calls = iter([False] * after)
+
+    def stop() -> bool:
+        if os.environ["RANK"] != str(rank) or not next(calls, True):
+            return False
+        if number == signal.SIGKILL:
+            os.kill(os.getpid(), number)
+        return True
+
+    return stop
+
+
+def test_a_run_that_fails_on_another_rank_has_failed_and_ends_on_all(tmp_path):
+    folder = planned(tmp_path)
+
+    luck = iter([False])
+
+    def unlucky() -> bool:
+        if os.environ["RANK"] == "1" and not next(luck, True):
+            raise RuntimeError("rank 1 is unlucky")
+        return False
+
+    assert trained(folder, 2, unlucky) == [1, 1]
+    assert folder.failed_tries() == 1
+    assert folder.failure().startswith("Traceback") and "RuntimeError: rank 1 is unlucky" in folder.failure()
+
+
+def test_ranks_average_and_agree():
+    def work(ranks: Ranks) -> None:
+        values = [torch.full((2, 3), float(ranks.rank)), torch.tensor(10.0 * ranks.rank)]
+        ranks.average(values)
+        assert torch.equal(values[0], torch.full((2, 3), 1.0)) and values[1].item() == 10
+        assert ranks.any(ranks.rank == 2) and not ranks.any(False)
+        assert ranks.gather(f"rank {ranks.rank}") == ["rank 0", "rank 1", "rank 2"]
+
+    assert on_ranks(3, work) == [0, 0, 0]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_with_what_could_be():
+    with pytest.raises(ConfigError, match=r"batch_size=32: 3 processes with accumulation=2 .* want a multiple of 6"):
+        compose_run("batch_size=32", "accumulation=2").check_ranks(3)
+
+
+def test_a_grid_under_torchrun_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="-m under torchrun: its processes train one run together"):
+        spell_out(["-m", "heads=1,2"])
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_run_and_rank_0_alone_speaks(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    job = [*torchrun, *command("head=ga", "heads=2", "tracking=none", *SHORT, f"paths.output={tmp_path}")[1:]]
+    done = subprocess.run(job, capture_output=True, text=True, timeout=120, cwd=PROJECT_ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nruns  ") == 1 and done.stderr.count("[1/1]") == 1
+    (path,) = tmp_path.glob("runs/*")
+    assert RunFolder(path).result().environment["ranks"] == 2
