@@ -257,12 +257,16 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
     import hydra
 
     from headsweep.config import PROJECT_ROOT
-    from headsweep.entry import run_single, spell_out
+    from headsweep.entry import one_line_errors, run_single, spell_out
 
+    unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
+    if unknown:
+        raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json (headsweep plan --help)")
     words = ["-m", "hydra/launcher=plan", *(word for word in arguments if word not in ("-m", "--multirun"))]
     options = [f"hydra.launcher.costs={not listing}", f"hydra.launcher.json={as_json}"]
     sys.argv = [sys.argv[0], *spell_out(words), *options]
-    hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")(run_single)()
+    with one_line_errors():  # Hydra would print its own, and exit, before `main` hears of them
+        hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")(run_single)()
 
 
 def _find_run(source: str, runs: Path) -> Path:

@@ -142,13 +142,14 @@ def plan_grid(
     slots: int | None,
     threads: int | None,
     runs_per_gpu: int | None,
+    halving: int | None = None,
     **_: object,
 ) -> None:
     """Print what `run_grid` would train, and every cell that is not valid; exit with 2 if there is one.
 
     Args:
         cells, compose, exclusions: as for `run_grid`.
-        slots, threads, runs_per_gpu: as for `run_grid`, whose other options change nothing here.
+        slots, threads, runs_per_gpu, halving: as for `run_grid`, whose other options change nothing here.
         costs: count the parameters and FLOPs of new runs too, which imports torch in another process.
         json: print one JSON object.
     """
@@ -160,6 +161,12 @@ def plan_grid(
     machine = _slots(runs, slots, threads, runs_per_gpu)
     check = (lambda new: LocalPool(machine).check(new)) if costs else None
     survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(machine.gpus))
+    if halving is not None and not survey_.bad:
+        from headsweep.sweep.halving import Halving
+        from headsweep.sweep.plan import make_plan
+
+        opening = Halving(halving, None, make_plan(runs)).opening
+        print(opening, file=sys.stderr)
     show(survey_, machine.count, json)
     if survey_.bad:
         sys.exit(2)

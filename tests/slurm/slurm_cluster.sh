@@ -34,8 +34,9 @@ idle()  { [ "$(sinfo -h -N -p main -o %T | grep -cx idle)" = "$NODES" ]; }
 open_() { (exec 3<>"/dev/tcp/$ADDR/$1") 2>/dev/null; }
 case $cmd in
     stop) stop; exit ;;
-    kill-node) kill9 $(pids "slurmd:$3\$"); kill9 $(steps "$3/")
-        for p in $(named); do grep -qzxs "SLURMD_NODENAME=$3" "/proc/$p/environ" && kill9 "$p"; done; exit 0 ;;
+    kill-node) all="$(pids "slurmd:$3\$") $(steps "$3/")"          # at once: nobody lives to tell of the others' death
+        for p in $(named); do grep -qzxs "SLURMD_NODENAME=$3" "/proc/$p/environ" && all+=" $p"; done
+        kill -9 $all 2>/dev/null; kill9 $(steps "$3/"); exit 0 ;;
     start-node) sed -i "/^slurmd:$3 /d" "$DIR/pids"; node "$3"; exit ;;
     start) ;; *) die "unknown command $cmd" ;;
 esac

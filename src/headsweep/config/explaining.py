@@ -50,7 +50,7 @@ def unknown_key(key: str) -> ConfigError:
     if key.startswith("model.options."):
         return ConfigError(key, None, f'give all options at once: "model.options={{{key.split(".", 2)[2]}: ...}}"')
     if key.startswith("hydra."):
-        return ConfigError(key, None, "unknown key; those of the launcher local are in conf/hydra/launcher/local.yaml")
+        return ConfigError(key, None, "unknown key; those of a launcher are in conf/hydra/launcher/NAME.yaml")
     known = _all_keys()
     section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)

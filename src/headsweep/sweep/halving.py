@@ -37,8 +37,8 @@ class Pool(Protocol):
 class Halving:
     """The screening of one plan."""
 
-    def __init__(self, eta: int, pool: Pool, plan: Plan) -> None:
-        """Of the cells that are left, one in `eta` goes on after each round.
+    def __init__(self, eta: int, pool: Pool | None, plan: Plan) -> None:
+        """Of the cells that are left, one in `eta` goes on after each round; without a `pool`, nothing can be trained.
 
         Raises:
             ConfigError: `eta` is no whole number of at least 2, or the cells cannot be screened.
@@ -85,6 +85,7 @@ class Halving:
     def _train(
         self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None], until: int | None
     ) -> None:
+        assert self._pool is not None
         if folders:
             display.expect(len(folders))
             self._pool.train(folders, display, changed, until)

@@ -207,7 +207,8 @@ class Schedule:
             self._waiting_alone[training.gpu].append(folder)
             self._display.left(folder)
             where = "the machine" if training.gpu is None else "its GPU"
-            self._display.say(f"{folder.record().name}  out of memory: tried once more with {where} to itself")
+            what = "killed, perhaps for want of memory" if training.end() < 0 else "out of memory"
+            self._display.say(f"{folder.record().name}  {what}: tried once more with {where} to itself")
         else:
             self._display.ended(folder)
 

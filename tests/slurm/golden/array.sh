@@ -7,6 +7,7 @@
 #SBATCH --job-name=SWEEP
 #SBATCH --mem=500MB
 #SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
 #SBATCH --output=OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_0_log.out
 #SBATCH --partition=main
@@ -21,5 +22,14 @@ export PYTHONPATH=OUTPUT/sweeps/SWEEP/slurm/code/DIGEST/src${PYTHONPATH:+:$PYTHO
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out sh -c 'trap "" USR2; exec "$0" "$@"' PYTHON -u -m submitit.core._submit OUTPUT/sweeps/SWEEP/slurm/jobs
+srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out --kill-on-bad-exit=1 sh -c 'trap "" USR2; exec "$0" "$@"' PYTHON -u -m submitit.core._submit OUTPUT/sweeps/SWEEP/slurm/jobs
 
+
+# teardown
+code=$?
+if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 ] &&
+    [ "$(squeue --noheader --job $SLURM_JOB_ID --format %T)" = RUNNING ]; then
+  echo "headsweep: ended with exit code $code; back in the queue"
+  scontrol requeue $SLURM_JOB_ID
+fi
+exit $code

@@ -17,8 +17,9 @@ from pathlib import Path
 from headsweep.errors import UserError
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.tracking.sweep_folder import sweeps_of
+from headsweep.tracking.sweep_folder import SweepFolder
 
+SETTINGS = "slurm/settings.json"  # of the last submission, in the sweep's folder
 ANSWER_SECONDS = 10.0  # how long a busy cluster is given to answer
 SILENT = "UNREACHABLE"  # our word for a job of which a cluster that does not answer may know
 ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", SILENT})
@@ -42,11 +43,13 @@ class JobState:
     @property
     def is_running(self) -> bool:
         """Does it run?"""
-        return self.state in ("RUNNING", "COMPLETING")
+        return self.state == "RUNNING"
 
     def __str__(self) -> str:
         if self.is_running:
             return f"job {self.job} is working"
+        if self.state == "COMPLETING":
+            return f"job {self.job} is ending"
         if self.is_active:
             waits = f": {self.reason}" if self.reason not in ORDINARY else ""
             return f"job {self.job} is {self.state.lower()}{waits}"
@@ -72,14 +75,15 @@ def jobs_of(sweep: Path) -> dict[str, str]:
 
 
 def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
-    """Of the runs that a cluster was asked to train, those of each sweep."""
+    """Of the runs that a cluster was to train, those of each sweep, the one that was submitted last first."""
+    left = {folder.path.name: folder for folder in folders}
+    outputs = {folder.path.parents[1] for folder in left.values()}
+    submitted = [path for output in outputs for path in output.glob(f"sweeps/*/{SETTINGS}")]
     found: dict[Path, list[RunFolder]] = {}
-    known: dict[Path, dict[str, str]] = {}
-    for folder in folders:
-        for sweep in sweeps_of(folder):
-            if folder.path.name in known.setdefault(sweep.path, jobs_of(sweep.path)):
-                found.setdefault(sweep.path, []).append(folder)
-                break
+    for settings in sorted(submitted, key=lambda path: path.stat().st_mtime, reverse=True):
+        sweep = settings.parents[1]
+        theirs = [left.pop(run) for run in SweepFolder(sweep).plan()["runs"] if run in left]
+        found |= {sweep: theirs} if theirs else {}
     return found
 
 
@@ -103,8 +107,9 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
 
 
 def active(sweep: Path) -> dict[str, JobState]:
-    """Fingerprint -> the job that works on the run or will."""
-    jobs = jobs_of(sweep)
+    """Fingerprint -> the job that works on the run, which is not over, or will."""
+    runs = sweep.parents[1] / "runs"
+    jobs = {run: job for run, job in jobs_of(sweep).items() if RunFolder(runs / run).result() is None}
     states = states_of(jobs.values())
     return {run: states[job] for run, job in jobs.items() if job in states and states[job].is_active}
 

@@ -66,7 +66,7 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
         print(opening(plan, missing, settings.attempts, len(queued)))
         durable.write_text(_settings(plan.folder), json.dumps(asdict(settings), default=lambda value: value.value))
         _say(_submit(plan.folder, missing, settings))
-    if settings.wait:
+    if settings.wait or not (missing or queued):
         follow(plan.folder)
     else:
         print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
@@ -82,6 +82,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         UserError: there is no cluster, or it refuses.
     """
     settings = parse_slurm(json.loads(_settings(sweep).read_text()))
+    _limit()  # is there a cluster?
     with _alone(sweep):
         queued = queue.active(sweep)
         missing = [folder for folder in folders if _is_missing(folder, queued, None)]
@@ -98,7 +99,7 @@ def _say(jobs: Iterable[tuple[str, Chunk]]) -> None:
 
 
 def _settings(sweep: Path) -> Path:
-    return sweep / "slurm" / "settings.json"
+    return sweep / queue.SETTINGS
 
 
 def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
