@@ -61,7 +61,7 @@ def run_grid(
     exclusions: Sequence[str],
     slots: int | None,
     threads: int | None,
-    runs_per_gpu: int | None,
+    runs_per_gpu: int | None = None,
     attempts: int | None = None,
     timeout: float | None = None,
     halving: int | None = None,

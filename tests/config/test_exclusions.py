@@ -90,7 +90,7 @@ def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkey
     from hydra_plugins.headsweep_local_launcher import LocalLauncher
 
     monkeypatch.setattr(local, "LocalPool", lambda slots, timeout: None)
-    monkeypatch.setattr(study, "run_study", lambda runs, trainer, attempts: runs)
+    monkeypatch.setattr(study, "run_study", lambda runs, trainer, attempts, halving: runs)
     monkeypatch.setattr(study, "objectives", lambda runs: [run.heads / 10 for run in runs])
     launcher = LocalLauncher(slots=1, threads=1, exclude=["heads<1", "head=ga heads>2"])
     loader = SimpleNamespace(load_sweep_config=lambda config, overrides: compose("train", overrides=overrides))

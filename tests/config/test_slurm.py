@@ -58,5 +58,5 @@ def test_a_mistake_is_one_line(key, value, want):
 
 
 def test_a_key_that_is_none_is_answered_with_those_that_are():
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.nodes.*unknown; known: account, attempts, constraint"):
-        parse_slurm({**keys(), "nodes": 2})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, constraint"):
+        parse_slurm({**keys(), "node": 2})

@@ -12,8 +12,8 @@ def test_a_run_is_tagged_as_screened_out_until_it_is_trained_on(make_run, make_s
     sweep = make_sweep([run, other])
     run.checkpoint.touch()
     sweep.write_screening(Screening(2, 20, 2, (Round(2, {"g": 0.1, "h": 0.2}, ["h"]),)))
-    with sweep.launched([run, other]):
-        held = project(run, uri, experiment_id)
+    sweep.launch([run, other])
+    held = project(run, uri, experiment_id)
     assert held is not None
     store = client(uri)
     assert store.get_run(held.run_id).data.tags[TAG] == "2 of 20 epochs"

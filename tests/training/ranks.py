@@ -54,7 +54,7 @@ def trained(folder: RunFolder, count: int, stop: Stop = lambda: False) -> list[i
     def work(ranks: Ranks) -> None:
         if ranks.leads:
             with contextlib.suppress(Stopped):
-                train_folder(folder, lambda progress: None, stop, ranks)
+                train_folder(folder, lambda progress: None, stop, ranks=ranks)
                 dismiss(ranks)
         else:
             follow(stop, ranks)
