@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from headsweep.config import PROJECT_ROOT
@@ -30,6 +32,15 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Look until `condition` holds, for a minute of looks."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 def command(*arguments: str) -> list[str]:

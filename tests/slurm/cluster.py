@@ -20,12 +20,7 @@ JOB = [  # a true run on true images in a job, as short as can be
     "hydra/launcher=slurm",
     "hydra.launcher.gpus=0",
     "hydra.launcher.cpus=1",
-    "model.width=32",
-    "model.depth=1",
-    "model.attention_heads=1",
-    "debug.train_images=128",
-    "debug.eval_images=128",
-    "batch_size=32",
+    *(word for word in TINY if not word.startswith("hydra")),
 ]
 
 

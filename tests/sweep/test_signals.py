@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, start
+from commands import TINY, start, wait_for
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
@@ -77,11 +77,3 @@ def members(group: int) -> set[int]:
         if int(its_group) == group and state != "Z":
             found.add(int(path.parent.name))
     return found
-
-
-def wait_for(condition) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise TimeoutError

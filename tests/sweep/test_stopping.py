@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, start, train
+from commands import TINY, start, train, wait_for
 from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError, FailedRunsError
@@ -42,14 +42,6 @@ def ignore(progress) -> None:
 def folders(output: Path) -> dict[int, RunFolder]:
     """By seed."""
     return {folder.record().seed: folder for folder in map(RunFolder, (output / "runs").iterdir())}
-
-
-def wait_for(condition) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
