@@ -1,0 +1,28 @@
+"""The `headsweep` command: what is done with runs once they are trained. A run is started by `python src/train.py`.
+
+One module a theme, one function a command; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
+`--help` and `status` answer at once.
+"""
+
+from __future__ import annotations
+
+import click
+
+from headsweep.cli import exporting, planning, syncing, watching  # noqa: F401 - each adds its commands to the group
+from headsweep.cli.group import commands
+from headsweep.errors import UserError
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line and exit code 2."""
+    try:
+        commands(standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        from headsweep.entry import one_line_errors  # imports Hydra, to know its errors
+
+        with one_line_errors():
+            if isinstance(error, click.ClickException):
+                raise UserError(f"{' '.join(error.format_message().split())} (headsweep --help)") from error
+            if isinstance(error, click.Abort) and error.__cause__:  # how click hands on an interrupt
+                raise error.__cause__ from None
+            raise

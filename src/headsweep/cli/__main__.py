@@ -1,0 +1,3 @@
+from headsweep.cli import main
+
+main()

@@ -1,0 +1,23 @@
+"""The group of all commands, and the options that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # what paths.output is, unless it is set
+
+
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Which classification head, and how many of them? What can be done with trained runs."""
+
+
+output_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=OUTPUT,
+    show_default=True,
+    help="Folder of the sweeps and runs (paths.output).",
+)

@@ -1,0 +1,159 @@
+"""Sweeps that are being trained, or were: look, follow, stop, go on."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headsweep.cli.group import commands, output_option
+from headsweep.errors import UserError
+
+if TYPE_CHECKING:
+    from headsweep.tracking.run_folder import RunFolder
+
+REFRESH_SECONDS = 2.0
+FOLLOW_SECONDS = 0.2
+
+
+@commands.command()
+@click.argument("sweep", required=False)
+@output_option
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+def status(sweep: str | None, output: Path, watch: bool) -> None:
+    """Show how far sweeps are: a line each, or of SWEEP a line a run.
+
+    SWEEP is a sweep's name, the beginning of it, or "latest".
+    """
+    from headsweep.sweep.status import show
+
+    if watch:
+        _watch(lambda: show(sweep, output))
+    else:
+        click.echo(show(sweep, output))
+
+
+@commands.command()
+@click.argument("sweep", default="latest")
+@output_option
+def watch(sweep: str, output: Path) -> None:
+    """Follow SWEEP until it has ended, feed MLflow meanwhile, and print its table.
+
+    SWEEP is as in `status`. Ctrl-C ends the following, not the sweep.
+    """
+    from headsweep.sweep.watching import find_sweep
+
+    folder = find_sweep(sweep, output)
+    from headsweep.sweep.following import follow
+
+    follow(folder.resolve())
+
+
+@commands.command()
+@click.argument("run")
+@output_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it prints, until it ends.")
+def logs(run: str, output: Path, follow: bool) -> None:
+    """Show what RUN printed and, if it failed, why.
+
+    RUN is a run's fingerprint or name, or the beginning of one.
+    """
+    from headsweep.sweep.status import summary
+    from headsweep.sweep.watching import find_run
+
+    folder = find_run(run, output)
+    with contextlib.suppress(KeyboardInterrupt):
+        _print_log(folder, follow)
+    click.echo(summary(folder), err=True)
+
+
+@commands.command()
+@click.argument("names", metavar="[SWEEP|RUN]...", nargs=-1)
+@output_option
+@click.option("--slots", type=click.IntRange(min=1), help="Runs at a time, as hydra.launcher.slots.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a run, as hydra.launcher.threads.")
+@click.option("--here", is_flag=True, help="Train on this machine what was submitted to a cluster.")
+def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int | None, here: bool) -> None:
+    """Train what is missing of a sweep, or of single runs, as it was planned; failures are forgotten.
+
+    SWEEP and RUN are as in `status` and `logs`; without any, it is the latest sweep. What was submitted to a cluster is
+    submitted there again.
+    """
+    from headsweep.sweep.slurm import queue
+    from headsweep.sweep.watching import find_each
+
+    folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
+    submitted = {} if here else queue.by_sweep(folders)
+    if submitted:
+        from headsweep.sweep.slurm.submission import submit_again
+
+        for sweep, theirs in submitted.items():
+            submit_again(sweep, theirs)
+    folders = [folder for folder in folders if not any(folder in theirs for theirs in submitted.values())]
+    if submitted and not folders:
+        return
+    from headsweep.sweep.again import train_again
+
+    train_again(folders, output.resolve(), slots, threads)
+
+
+@commands.command()
+@click.argument("sweep", required=False)
+@output_option
+@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for the end.")
+def cancel(sweep: str | None, output: Path, wait: float) -> None:
+    """Stop the training of SWEEP on this machine, as Ctrl-C would; `headsweep retry SWEEP` goes on from there.
+
+    SWEEP is as in `status`; without it, all sweeps that are being trained. Given twice, runs stop at once, without
+    saving what they have done since their last checkpoint.
+    """
+    from headsweep.sweep.slurm import queue
+    from headsweep.sweep.watching import find_sweep
+    from headsweep.tracking import launchers
+
+    # One whose cells are still being checked has no plan yet.
+    folders = sorted((output / "sweeps").glob("*")) if sweep is None else [find_sweep(sweep, output)]
+    cancelled = {folder: queue.cancel(folder) for folder in folders}
+    for folder, jobs in cancelled.items():
+        if jobs:
+            click.echo(f"{folder.name}: cancelled job{'s' * (len(jobs) > 1)} {', '.join(jobs)}")
+    busy = [folder for folder in folders if not cancelled[folder] and launchers.find(folder)]
+    if not busy and not any(cancelled.values()):
+        click.echo(f"nothing to cancel: no process trains {folders[0].name if sweep else 'a sweep'} in {output}")
+    for folder in busy:
+        for launcher, outcome in launchers.stop(folder, wait).items():
+            click.echo(f"{folder.name}: {launcher} {outcome}")
+
+
+def _print_log(folder: RunFolder, follow: bool) -> None:
+    from headsweep.sweep.watching import is_going_on
+
+    shown = 0
+    while True:
+        ended = not (follow and is_going_on(folder))  # asked first, so that its last words are shown
+        text = folder.log.read_bytes() if folder.log.exists() else b""
+        click.echo(text[shown:], nl=False)
+        shown = len(text)
+        if ended:
+            break
+        time.sleep(FOLLOW_SECONDS)
+    failure = folder.failure() or ""
+    if failure.strip().rpartition("\n")[2].encode() not in text:
+        click.echo(failure, nl=False)
+
+
+def _watch(look: Callable[[], str]) -> None:
+    if not sys.stdout.isatty():
+        raise UserError("--watch: the output is no terminal; look once, without --watch")
+    from rich.live import Live
+    from rich.text import Text
+
+    with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="crop") as screen:
+        while True:
+            screen.update(Text.from_ansi(look()), refresh=True)
+            time.sleep(REFRESH_SECONDS)
