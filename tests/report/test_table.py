@@ -63,8 +63,8 @@ def test_numbers_are_means_over_seeds_with_t_intervals(study):
     assert row.top1.half_width == pytest.approx(half, abs=1e-12)
     assert row.top1.n == 5
     assert row.top5.half_width == pytest.approx(half / 2, abs=1e-12)
-    assert row.images_per_second == 1002.0
-    assert (row.parameters, row.flops, row.head_flops) == (283_723, 7_500_000, 750_000)
+    assert row.costs["images_per_second"] == 1002.0
+    assert (row.parameters, row.costs["flops"], row.costs["head_flops"]) == (283_723, 7_500_000, 750_000)
 
 
 def test_differences_are_paired_to_the_first_head_at_the_same_count_and_corrected(study):

@@ -6,35 +6,42 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from headsweep.report.measures import MEASURES
+from headsweep.report.mixing import code_version, mixtures
 from headsweep.report.results import Cell, Run
 from headsweep.report.statistics import smallest_sign_flip_p
 from headsweep.tracking.screening import Screening
 
 if TYPE_CHECKING:
-    from headsweep.report.table import Row
+    from headsweep.report.table import Question, Row
 
 
-def footnotes(cells: Sequence[Cell], rows: Sequence[Row], screening: Screening | None = None) -> Iterator[str]:
-    """One sentence or two each, the general before the particular."""
+def footnotes(
+    cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int, screening: Screening | None = None
+) -> Iterator[str]:
+    """One sentence or two each, the general before the particular; `family` is the number of planned differences."""
     runs = [run for cell in cells for run in cell.runs]
     finished = [run for run in runs if run.finished]
-    yield from _means(rows)
-    yield from _differences(cells, rows)
+    yield from _means(rows, question)
+    yield from _differences(cells, rows, question, family)
     yield from _screening(cells, screening)
     yield from _missing(runs)
+    yield from (mixture.sentence for mixture in mixtures(cells))
     yield from _code(runs)
-    yield from _durations(cells)
     yield from _devices(finished)
 
 
-def _means(rows: Sequence[Row]) -> Iterator[str]:
+def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
     yield (
         "Top-1 and top-5 are percent of the test images; n is the number of seeds; images/s is the speed of training "
         "as it was, beside whatever else the machine did."
     )
-    if any(row.flops is not None for row in rows):
+    if any("flops" in row.costs for row in rows):
         yield "FLOPs are those of one image's forward pass, a multiply-add being two."
-    estimates = [row.top1 for row in rows if row.top1]
+    for name in dict.fromkeys((question.metric, *question.measures)):
+        if MEASURES[name].note:
+            yield f"{MEASURES[name].title.replace(' %', '').capitalize()}: {MEASURES[name].note}."
+    estimates = [row.estimates[question.metric] for row in rows if question.metric in row.estimates]
     if any(e.half_width is not None for e in estimates):
         yield "± is the half-width of a 95 % t-interval of the mean over seeds."
     if any(e.n == 1 for e in estimates):
@@ -43,21 +50,21 @@ def _means(rows: Sequence[Row]) -> Iterator[str]:
         yield "Where all seeds gave the same number, their spread cannot be estimated: no interval."
 
 
-def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
+def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
     differences = [row.difference for row in rows if row.difference]
     if not differences:
         return
     repeated = [d for d in differences if d.n > 1]
     alone = "; its interval stands alone, uncorrected" if any(d.half_width is not None for d in differences) else ""
+    what = MEASURES[question.metric].title.replace(" %", "")
     yield (
-        f"Δ is top-1 minus that of head {cells[0].head} at the same number of heads and otherwise the same "
+        f"Δ is {what} minus that of {_reference(cells, question)} and otherwise the same "
         f"configuration, in points{', paired by seed' if repeated else ''}{alone}."
     )
-    tests = sum(d.p is not None for d in differences)
-    if tests:
+    if any(d.p is not None for d in differences):
         yield (
-            f"p is two-sided, from a paired t-test, corrected for {tests} difference{'s' if tests > 1 else ''} "
-            "(Holm). Bold: better than the reference, p < 0.05."
+            f"p is two-sided, from a paired t-test, corrected for {family} difference{'s' if family > 1 else ''} "
+            "(Holm), all that were planned. Bold: better than the reference, p < 0.05."
         )
     if repeated:
         reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sorted({d.n for d in repeated}))
@@ -67,8 +74,14 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
         )
     if any(d.p is None for d in repeated):
         yield "Where the difference is the same for all seeds, its spread cannot be estimated: no interval and no p."
-    if any(row.difference and row.top1 and row.difference.n != row.top1.n for row in rows):
+    if any(row.difference and row.difference.n != row.estimates[question.metric].n for row in rows):
         yield "A difference with its own n counts only the seeds that both heads have."
+
+
+def _reference(cells: Sequence[Cell], question: Question) -> str:
+    if not question.baseline:
+        return f"head {cells[0].head} at the same number of heads"
+    return " ".join(f"{key}={value}" for key, value in question.baseline.items())
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:
@@ -97,23 +110,9 @@ def _missing(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _code(runs: Sequence[Run]) -> Iterator[str]:
-    versions = Counter(_version(run) for run in runs)
-    if len(versions) > 1:
-        counted = ", ".join(f"{version} ({count} run{'s' if count > 1 else ''})" for version, count in versions.items())
-        yield f"MIXED CODE VERSIONS: {counted}. Differences between rows may come from the code."
-    elif any(run.record.code.get("dirty") for run in runs):
+    versions = dict.fromkeys(map(code_version, runs))
+    if len(versions) == 1 and any(run.record.code.get("dirty") for run in runs):
         yield f"The code had uncommitted changes: {next(iter(versions))}."
-
-
-def _version(run: Run) -> str:
-    commit = run.record.code.get("commit")
-    return (commit[:10] if commit else "unknown version") + (" + changes" if run.record.code.get("dirty") else "")
-
-
-def _durations(cells: Sequence[Cell]) -> Iterator[str]:
-    durations = Counter(str(cell.value("duration")) for cell in cells)
-    if len(durations) > 1:
-        yield f"DIFFERENT DURATIONS: {', '.join(durations)}. Rows of different duration compare training, not heads."
 
 
 def _devices(finished: Sequence[Run]) -> Iterator[str]:

@@ -1,28 +1,35 @@
-"""Runs as they lie in their folders, gathered into cells: the runs that differ in seed alone."""
+"""Runs gathered into cells: the runs that differ in seed alone."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from headsweep.config import NOT_IDENTITY
 from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
+from headsweep.tracking.spool import series
 
 MISSING = "—"  # what a cell says of an axis that it does not have
+
+History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its folder says."""
+    """One run, as its folder or MLflow says."""
 
     record: RunRecord
     state: RunState
     result: RunResult | None
     screened_out: str | None = None  # when, if other cells were chosen instead, e.g. "3 of 20 epochs"
+    data: str = ""  # the same for runs of the same training and test images
+    history: History = field(default=lambda metric: {}, compare=False, repr=False)
+    folder: RunFolder | None = field(default=None, compare=False, repr=False)  # None where only MLflow knows the run
 
     @property
     def finished(self) -> bool:
@@ -64,11 +71,16 @@ class Cell:
             if run.result is not None and metric in run.result.metrics
         }
 
-    def images_per_second(self) -> float | None:
-        """Median over the finished runs; None where none was measured."""
+    def clock(self, name: str) -> float | None:
+        """Median of what the finished runs measured on their machine; None where none did."""
         clocks = [run.result.clock for run in self.finished if run.result is not None]
-        speeds = [clock["images_per_second"] for clock in clocks if "images_per_second" in clock]
-        return statistics.median(speeds) if speeds else None
+        measured = [clock[name] for clock in clocks if name in clock]
+        return statistics.median(measured) if measured else None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that were planned, ascending."""
+        return tuple(sorted(run.record.seed for run in self.runs))
 
     def value(self, axis: str) -> Any:
         """The value of a dotted key; a section is its name; None where the cell does not have it."""
@@ -86,13 +98,22 @@ def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None)
     Raises:
         UserError: there is no folder, or one holds no run.
     """
-    if not folders:
-        raise UserError("no runs to compare: the list of run folders is empty; train some first, or name another sweep")
+    unique = {folder.path.resolve(): folder for folder in folders}.values()
+    return gather([_read(folder, screening) for folder in unique])
+
+
+def gather(runs: Iterable[Run]) -> list[Cell]:
+    """The cells of some runs, in the order of the first run of each.
+
+    Raises:
+        UserError: there is no run.
+    """
     groups: dict[str, list[Run]] = {}
-    for folder in {folder.path.resolve(): folder for folder in folders}.values():
-        run = _read(folder, screening)
+    for run in runs:
         groups.setdefault(run.record.group, []).append(run)
-    return [Cell(tuple(runs)) for runs in groups.values()]
+    if not groups:
+        raise UserError("no runs to compare: the list of runs is empty; train some first, or name another sweep")
+    return [Cell(tuple(members)) for members in groups.values()]
 
 
 def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
@@ -115,9 +136,15 @@ def _read(folder: RunFolder, screening: Screening | None) -> Run:
     try:
         record = folder.record()
         out = screening.screened_out(record.group) if screening and state is RunState.partial else None
-        return Run(record, state, folder.result(), out)
+        return Run(record, state, folder.result(), out, record.data, partial(_series, folder), folder)
     except FileNotFoundError as error:
         raise UserError(f"{folder.path} holds no run (no run.json)") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{folder.path} cannot be read ({error}); remove the folder to train the run again") from error
+
+
+def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
+    return series(folder.spool.entries(), metric)
 
 
 def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 CONFIDENCE = 0.95
 _EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
+_MOST_EXACT = 16  # pairs up to which every pattern of signs is tried
+_FLIPS = 1 << 16  # patterns that are drawn for more pairs
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A mean difference over `n` common seeds, and the two-sided p of the paired t-test."""
+    """A mean difference over `n` common seeds, and its two-sided p without correction."""
 
-    p: float | None
+    p: float | None  # of the paired t-test
+    sign_flip_p: float | None  # of the permutation test that flips signs, which trusts no distribution
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -48,20 +53,64 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
         return None
     spread = estimate(differences)
     mean, error = _mean_and_error(differences)
-    p = None if error is None else _two_sided_p(mean / error, len(differences) - 1)
-    return Difference(spread.mean, spread.half_width, spread.n, p)
+    if error is None:
+        return Difference(spread.mean, spread.half_width, spread.n, None, None)
+    p = _two_sided_p(mean / error, len(differences) - 1)
+    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences))
 
 
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Correct the p of one family of tests for their number (Holm 1979); None is no test and stays None."""
+def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:
+    """Correct the p of one family of tests for their number (Holm 1979); None is no test and stays None.
+
+    Args:
+        ps: the uncorrected p.
+        family: how many tests were meant to be made, if more than there are: those that are missing count as well, so
+            that a comparison which lost its runs makes the others no better.
+    """
     from statsmodels.stats.multitest import multipletests
 
     tests = [index for index, p in enumerate(ps) if p is not None]
     corrected: list[float | None] = [None] * len(ps)
     if tests:
-        for index, p in zip(tests, multipletests([ps[i] for i in tests], method="holm")[1], strict=True):
+        made = [ps[index] for index in tests]
+        all_of_them = [*made, *[1.0] * (family - len(made))]
+        for index, p in zip(tests, multipletests(all_of_them, method="holm")[1], strict=False):
             corrected[index] = float(p)
     return corrected
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p that the mean of paired differences is zero, by flipping their signs in every way.
+
+    Beyond 16 pairs, 65,536 patterns are drawn, the same ones each time.
+    """
+    import numpy as np
+
+    values = np.asarray(differences, dtype=np.float64)
+    flipped = np.abs(_signs(len(values)) @ values)
+    observed = abs(float(values.sum()))
+    return float(np.mean(flipped >= observed - _EQUAL))
+
+
+def mcnemar_p(correct: Sequence[bool], reference: Sequence[bool]) -> float:
+    """Exact two-sided p that two classifiers are right equally often, from the images on which they differ.
+
+    It speaks of these two sets of weights, not of the methods that made them (Dietterich 1998).
+
+    Args:
+        correct, reference: for each test image, in the same order, whether the answer was right.
+
+    Raises:
+        ValueError: they are not of the same images.
+    """
+    import numpy as np
+    from scipy import stats
+
+    ours, theirs = np.asarray(correct, dtype=bool), np.asarray(reference, dtype=bool)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{len(ours)} and {len(theirs)} images: want the same")
+    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def smallest_sign_flip_p(n: int) -> float:
@@ -78,6 +127,20 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
 
 
+@lru_cache(maxsize=32)
+def _signs(n: int) -> Any:
+    """Patterns of n signs, (patterns, n): all with the same first sign; or drawn ones, the observed first."""
+    import numpy as np
+
+    if n <= _MOST_EXACT:
+        patterns = np.arange(1 << (n - 1))[:, None] >> np.arange(n)[::-1] & 1
+    else:
+        patterns = np.random.default_rng(0).integers(0, 2, (_FLIPS, n))
+        patterns[0] = 0
+    return 1.0 - 2.0 * patterns
+
+
+@lru_cache
 def _t_quantile(degrees: int) -> float:
     from scipy import stats
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from headsweep.report import notes, published, render
+from headsweep.report import notes, published
+from headsweep.report.measures import MEASURES
+from headsweep.report.reference import Baseline, references
 from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes
 from headsweep.report.statistics import Difference, Estimate, estimate, holm, paired_difference
 from headsweep.tracking import durable
@@ -23,6 +25,19 @@ _WORDS = {
     RunState.diverged: "diverged",
     RunState.failed: "failed",
 }
+_CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a table is asked beside which runs."""
+
+    baseline: Baseline = field(
+        default_factory=dict
+    )  # dotted key -> value of the reference; empty: the first row's head
+    metric: str = "top1"  # the measure whose differences are tested
+    measures: tuple[str, ...] = ()  # others that are shown
+    axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
 
 
 @dataclass(frozen=True)
@@ -36,16 +51,33 @@ class Row:
     seeds: tuple[int, ...]
     planned: int  # runs of the cell in all
     fingerprints: tuple[str, ...]
-    parameters: int | None
-    flops: int | None  # of one image's forward pass, a multiply-add being two
-    head_flops: int | None
-    images_per_second: float | None = None  # median of the runs
-    top1: Estimate | None = None  # shares in [0, 1], like all that follow
-    top5: Estimate | None = None
-    difference: Difference | None = None  # of top-1 to the reference, uncorrected
+    # parameters and flops (one image's forward pass), of the head alone with "head_" before them, and the medians of
+    # what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
+    costs: Mapping[str, float]
+    metric: str = "top1"  # the measure that is compared
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by name of the measure, shares in [0, 1]
+    difference: Difference | None = None  # to the reference, uncorrected
     is_reference: bool = False
-    p: float | None = None  # of the difference, corrected for the number of differences in the table
+    p: float | None = None  # of the difference, corrected for the size of the family
+    sign_flip_p: float | None = None  # likewise
+    mcnemar_p: float | None = None  # of one run against one run, corrected likewise
+    flags: tuple[str, ...] = ()  # in what the row is unlike its reference, beside the head
     published: tuple[published.PublishedRow, ...] = ()  # printed rows with the configuration of this one
+
+    @property
+    def parameters(self) -> int | None:
+        """Of backbone and head."""
+        return None if (count := self.costs.get("parameters")) is None else int(count)
+
+    @property
+    def top1(self) -> Estimate | None:
+        """Of the test images, last weights."""
+        return self.estimates.get("top1")
+
+    @property
+    def top5(self) -> Estimate | None:
+        """Of the test images, last weights."""
+        return self.estimates.get("top5")
 
     @property
     def is_better(self) -> bool:
@@ -60,18 +92,27 @@ class Table:
     axes: tuple[str, ...]  # the columns beside head and heads that tell cells apart
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
+    metric: str = "top1"  # what is compared
+    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
 
     def print(self, console: Console | None = None) -> None:
         """Print to the terminal; columns that do not fit are left out and named."""
-        render.to_terminal(self, console or Console())
+        from headsweep.report.formats import terminal
+
+        terminal.show(self, console or Console())
 
     def markdown(self) -> str:
         """The table and its footnotes, for people."""
-        return render.to_markdown(self)
+        from headsweep.report.formats import markdown
+        from headsweep.report.sheet import flat
+
+        return markdown.write(flat(self))
 
     def csv(self) -> str:
         """All numbers in full precision, for machines."""
-        return render.to_csv(self)
+        from headsweep.report.formats import csv
+
+        return csv.write(self)
 
     def write(self, folder: Path) -> None:
         """Put table.md and table.csv into `folder`."""
@@ -89,40 +130,58 @@ def build(
 
     Args:
         folders: the runs, in the order of the plan.
-        axes: dotted keys that get a column even if they do not vary; those that vary get one anyway.
+        axes: see `Question`.
         sources: published numbers to stand beside ours.
         screening: what successive halving has chosen among the cells.
 
     Raises:
         UserError: there is no run.
     """
-    cells = read_cells(folders, screening)
-    columns = varying_axes(cells, axes)
-    rows = [row for cell in cells for row in _rows(cell, columns, _reference(cell, cells, columns), sources)]
-    corrected = holm([row.difference.p if row.difference else None for row in rows])
-    rows = [replace(row, p=p) for row, p in zip(rows, corrected, strict=True)]
-    footnotes = [*notes.footnotes(cells, rows, screening), *published.footnotes(rows, columns, sources)]
-    return Table(tuple(columns), tuple(rows), tuple(footnotes))
+    return compare(read_cells(folders, screening), Question(axes=tuple(axes)), sources, screening)
 
 
-def _reference(cell: Cell, cells: Sequence[Cell], axes: Sequence[str]) -> Cell | None:
-    """The cell of the first row's head that agrees with `cell` in everything but the head."""
-    shared = [axis for axis in axes if not axis.startswith("head.")]
+def compare(
+    cells: Sequence[Cell],
+    question: Question,
+    sources: Sequence[published.Source] = (),
+    screening: Screening | None = None,
+) -> Table:
+    """Compare some cells, in their order; `sources` and `screening` are as for `build`.
 
-    def place(other: Cell) -> tuple[str, ...]:
-        return (str(other.heads), *(str(other.value(axis)) for axis in shared))
+    Raises:
+        UserError: no cell is the baseline.
+    """
+    axes = tuple(varying_axes(cells, question.axes))
+    against = references(cells, axes, question.baseline)
+    rows = [
+        row for cell, other in zip(cells, against, strict=True) for row in _rows(cell, axes, other, question, sources)
+    ]
+    family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
+    rows = _corrected(rows, family)
+    footnotes = (*notes.footnotes(cells, rows, question, family, screening), *published.footnotes(rows, axes, sources))
+    return Table(axes, tuple(rows), footnotes, question.metric, tuple(cells))
 
-    return next((other for other in cells if other.head == cells[0].head and place(other) == place(cell)), None)
+
+def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
+    """With p for a family of as many differences as cells were planned to be compared."""
+    differences = [row.difference for row in rows]
+    ps = holm([difference.p if difference else None for difference in differences], family)
+    flips = holm([difference.sign_flip_p if difference else None for difference in differences], family)
+    return [replace(row, p=p, sign_flip_p=flip) for row, p, flip in zip(rows, ps, flips, strict=True)]
 
 
-def _rows(cell: Cell, axes: Sequence[str], reference: Cell | None, sources: Sequence[published.Source]) -> list[Row]:
+def _rows(
+    cell: Cell, axes: Sequence[str], reference: Cell | None, question: Question, sources: Sequence[published.Source]
+) -> list[Row]:
     """One row for the finished runs, and one for each other way in which runs of the cell stand."""
     by_state: dict[str, list[Run]] = {_WORDS[RunState.finished]: []} if cell.finished else {}
     for run in cell.runs:
         by_state.setdefault(_word(run), []).append(run)
-    rows = [_row(cell, axes, state, runs) for state, runs in by_state.items()]
+    rows = [_row(cell, axes, state, runs, question.metric) for state, runs in by_state.items()]
     if cell.finished:
-        rows[0] = replace(_with_numbers(rows[0], cell, reference), published=published.matching(cell, sources))
+        rows[0] = replace(
+            _with_numbers(rows[0], cell, reference, question), published=published.matching(cell, sources)
+        )
     return rows
 
 
@@ -130,8 +189,7 @@ def _word(run: Run) -> str:
     return f"screened out at {run.screened_out}" if run.screened_out else _WORDS[run.state]
 
 
-def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run]) -> Row:
-    cost = cell.record.cost
+def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metric: str) -> Row:
     return Row(
         head=cell.head,
         heads=cell.heads,
@@ -140,20 +198,22 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run]) -> Ro
         seeds=tuple(run.record.seed for run in runs),
         planned=len(cell.runs),
         fingerprints=tuple(run.record.fingerprint for run in runs),
-        parameters=cost.get("parameters"),
-        flops=cost.get("flops"),
-        head_flops=cost.get("head_flops"),
+        costs=cell.record.cost,
+        metric=metric,
     )
 
 
-def _with_numbers(row: Row, cell: Cell, reference: Cell | None) -> Row:
-    top1, top5 = cell.by_seed("test/top1"), cell.by_seed("test/top5")
+def _with_numbers(row: Row, cell: Cell, reference: Cell | None, question: Question) -> Row:
+    measures = dict.fromkeys(("top1", "top5", question.metric, *question.measures))
+    values = {name: MEASURES[name].by_seed(cell) for name in measures}
+    clocks = {name: cell.clock(name) for name in _CLOCKS}
     compared = reference is not None and reference is not cell
+    ours = values[question.metric]
+    theirs = MEASURES[question.metric].by_seed(reference) if reference and compared else {}
     return replace(
         row,
-        images_per_second=cell.images_per_second(),
-        top1=estimate(list(top1.values())) if top1 else None,
-        top5=estimate(list(top5.values())) if top5 else None,
-        difference=paired_difference(top1, reference.by_seed("test/top1")) if reference and compared else None,
+        costs={**row.costs, **{name: value for name, value in clocks.items() if value is not None}},
+        estimates={name: estimate(list(found.values())) for name, found in values.items() if found},
+        difference=paired_difference(ours, theirs) if compared else None,
         is_reference=reference is cell,
     )

@@ -133,6 +133,7 @@ def _run_tags(
         "headsweep.kind": "run",
         "headsweep.fingerprint": record.fingerprint,
         "headsweep.folder": str(folder.path.resolve()),
+        "headsweep.data": record.data,
         "headsweep.group": record.group,
         "headsweep.sweep": record.sweep,
         "headsweep.sweeps": ", ".join(sweep.name for sweep in sweeps_of(folder)),

@@ -14,6 +14,7 @@ claim          a word of the process that writes here, for file systems whose lo
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -26,6 +27,9 @@ from headsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
     from filelock import FileLock
+
+
+_NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # where images lie, and what is done to them later
 
 
 class TakenOver(Exception):  # noqa: N818 - it is no error
@@ -56,6 +60,14 @@ class RunRecord:
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
     code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
     cost: dict[str, int]  # parameters, head_parameters, flops, head_flops (of one image's forward pass)
+
+    @property
+    def data(self) -> str:
+        """What the run is trained and tested on: a name and a digest, the same for the same images."""
+        sections = [self.config.get(name, {}) for name in ("dataset", "debug")]
+        images = [{key: value for key, value in section.items() if key not in _NOT_DATA} for section in sections]
+        digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{images[0].get('name')}-{digest}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""A table for machines: one line a row, shares in [0, 1] and counts in full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from headsweep.report.columns import printed
+from headsweep.report.published import within_tolerance
+from headsweep.report.statistics import Estimate
+
+if TYPE_CHECKING:
+    from headsweep.report.table import Row, Table
+
+_COSTS = ("parameters", "head_parameters", "flops", "head_flops")
+_CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
+
+
+def write(table: Table) -> str:
+    """An empty field is a number that there is not."""
+    records = [record(table, row) for row in table.rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(key for one in records for key in one), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def record(table: Table, row: Row) -> dict[str, object]:
+    """All that is known of a row, by name."""
+    measures = dict.fromkeys(name for other in table.rows for name in other.estimates) or ("top1", "top5")
+    return {
+        "head": row.head,
+        "heads": row.heads,
+        **dict(zip(table.axes, row.axes, strict=True)),
+        "state": row.state,
+        "n": len(row.seeds),
+        "planned": row.planned,
+        "seeds": " ".join(map(str, row.seeds)),
+        **{name: row.costs.get(name) for name in (*_COSTS, *_CLOCKS)},
+        **{key: value for name in measures for key, value in _fields(name, row.estimates.get(name)).items()},
+        **_fields("difference", row.difference),
+        "difference_p": row.difference.p if row.difference else None,
+        "difference_p_holm": row.p,
+        "difference_p_sign_flip": row.difference.sign_flip_p if row.difference else None,
+        "difference_p_sign_flip_holm": row.sign_flip_p,
+        "p_mcnemar_holm": row.mcnemar_p,
+        "flags": "; ".join(row.flags),
+        "published_top1": " ".join(f"{number / 100:.6g}" for number in printed(row, "top1")),
+        "published_top5": " ".join(f"{number / 100:.6g}" for number in printed(row, "top5")),
+        "published_source": "; ".join(f"{entry.source}, {entry.printed_as}" for entry in row.published),
+        "within_tolerance": within_tolerance(row),
+        "fingerprints": " ".join(row.fingerprints),
+    }
+
+
+def _fields(name: str, value: Estimate | None) -> dict[str, object]:
+    return {
+        f"{name}_mean": value.mean if value else None,
+        f"{name}_half_width": value.half_width if value else None,
+        f"{name}_n": value.n if value else None,
+    }

@@ -1,0 +1,48 @@
+"""A table for a page: one element with its footnotes, without style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+
+from headsweep.report.columns import Entry
+from headsweep.report.sheet import Heading, Sheet
+
+
+def write(sheet: Sheet) -> str:
+    """The sheet as <table>, then its footnotes as <ul>."""
+    titles = "".join(map(_heading, sheet.headings))
+    rows = [f"<tr>{''.join(map(_cell, sheet.headings, row))}</tr>" for row in sheet.rows]
+    notes = [f"<li>{escape(note)}</li>" for note in sheet.footnotes]
+    lines = [
+        '<table class="comparison">',
+        f"<thead>{_groups(sheet.headings)}<tr>{titles}</tr></thead>",
+        *("<tbody>", *rows, "</tbody>", "</table>"),
+        *('<ul class="footnotes">', *notes, "</ul>"),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _groups(headings: Sequence[Heading]) -> str:
+    if not any(heading.group for heading in headings):
+        return ""
+    groups = [(group, len(list(members))) for group, members in groupby(headings, key=lambda heading: heading.group)]
+    cells = "".join(
+        f'<th colspan="{width}" scope="colgroup">{escape(group)}</th>' if group else f'<td colspan="{width}"></td>'
+        for group, width in groups
+    )
+    return f"<tr>{cells}</tr>"
+
+
+def _heading(heading: Heading) -> str:
+    return f'<th scope="col"{_class(heading)}>{escape(heading.title)}</th>'
+
+
+def _cell(heading: Heading, entry: Entry) -> str:
+    text = escape(entry.text)
+    return f"<td{_class(heading)}>{f'<strong>{text}</strong>' if entry.bold else text}</td>"
+
+
+def _class(heading: Heading) -> str:
+    return ' class="number"' if heading.is_number else ""

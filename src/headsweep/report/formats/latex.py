@@ -1,0 +1,101 @@
+r"""A table for a paper: booktabs, and numbers aligned by siunitx, with its footnotes below.
+
+What the paper needs: \usepackage{booktabs} and \usepackage{siunitx}.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import groupby
+
+from headsweep.report.columns import Entry
+from headsweep.report.sheet import Heading, Sheet
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "—": "---",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "λ": r"$\lambda$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def write(sheet: Sheet) -> str:
+    """The sheet as a tabular and a block of notes; titles that read "M" or "G" in every entry say it once, above."""
+    lines = [
+        r"\begingroup",
+        r"\sisetup{separate-uncertainty=true, detect-weight=true, detect-inline-weight=math}",
+        rf"\begin{{tabular}}{{@{{}}{''.join(map(_format, sheet.headings, _by_column(sheet)))}@{{}}}}",
+        r"\toprule",
+        *_groups(sheet.headings),
+        _line([_title(heading) for heading in sheet.headings]),
+        r"\midrule",
+        *(_line(list(map(_entry, sheet.headings, row))) for row in sheet.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\endgroup",
+        *(rf"\par\smallskip{{\footnotesize {escape(note)}\par}}" for note in sheet.footnotes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """The text with what is special to TeX written out; a link may break anywhere."""
+    return re.sub("|".join(map(re.escape, _SPECIAL)), lambda match: _SPECIAL[match[0]], text)
+
+
+def _by_column(sheet: Sheet) -> list[tuple[Entry, ...]]:
+    return list(zip(*sheet.rows, strict=True)) if sheet.rows else [()] * len(sheet.headings)
+
+
+def _format(heading: Heading, entries: Sequence[Entry]) -> str:
+    """An S column wide enough for its numbers; text stands left, or right where it is a number without a place."""
+    numbers = [entry for entry in entries if entry.number is not None]
+    if not numbers:
+        return "r" if heading.is_number else "l"
+    decimals = max(entry.decimals for entry in numbers)
+    whole = max(len(f"{abs(entry.number or 0):.0f}") for entry in numbers)
+    sign = "+" if any(entry.sign or (entry.number or 0) < 0 for entry in numbers) else ""
+    halves = [entry.half_width for entry in numbers if entry.half_width is not None]
+    uncertainty = f"({len(f'{max(halves) * 10**decimals:.0f}')})" if halves else ""
+    return f"S[table-format={sign}{whole}.{decimals}{uncertainty}]"
+
+
+def _groups(headings: Sequence[Heading]) -> list[str]:
+    """A line that spans the columns of each group of a pivot."""
+    if not any(heading.group for heading in headings):
+        return []
+    cells, rules, at = [], [], 1
+    for group, members in groupby(headings, key=lambda heading: heading.group):
+        width = len(list(members))
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}" if group else "&" * (width - 1))
+        rules += [rf"\cmidrule(lr){{{at}-{at + width - 1}}}"] * bool(group)
+        at += width
+    return [_line(cells), " ".join(rules)]
+
+
+def _title(heading: Heading) -> str:
+    unit = f" ({heading.unit})" if heading.unit and heading.unit not in heading.title else ""
+    text = escape(heading.title + unit)
+    return f"{{{text}}}" if heading.is_number else text
+
+
+def _entry(heading: Heading, entry: Entry) -> str:
+    """Braces keep text out of siunitx's hands."""
+    if entry.number is None:
+        text = escape(entry.text)
+        return f"{{{text}}}" if heading.is_number else text
+    number = f"{entry.number:{entry.sign}.{entry.decimals}f}"
+    if entry.half_width is not None:
+        number += rf" \pm {entry.half_width:.{entry.decimals}f}"
+    return rf"\bfseries {number}" if entry.bold else number
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
