@@ -22,6 +22,7 @@ def footnotes(
     """One sentence or two each, the general before the particular; `family` is the number of planned differences."""
     runs = [run for cell in cells for run in cell.runs]
     finished = [run for run in runs if run.finished]
+    yield from _choice(question)
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
     yield from _screening(cells, screening)
@@ -29,6 +30,13 @@ def footnotes(
     yield from (mixture.sentence for mixture in mixtures(cells))
     yield from _code(runs)
     yield from _devices(finished)
+
+
+def _choice(question: Question) -> Iterator[str]:
+    if question.query:
+        yield f"The runs are those that match: {question.query}."
+    if "metric" in question.query:
+        yield "CHOSEN BY RESULT: runs that match a filter on metrics were chosen by what they reached; their means flatter."
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
@@ -103,7 +111,7 @@ def _missing(runs: Sequence[Run]) -> Iterator[str]:
         return
     counts = Counter(run.state.value for run in missing)
     yield (
-        f"{len(missing)} of {len(runs)} runs have no result "
+        f"PARTIAL: {len(missing)} of {len(runs)} runs have no result "
         f"({', '.join(f'{count} {state}' for state, count in counts.items())}): a mean is over the seeds that finished"
         " and may flatter a head that lost some."
     )

@@ -15,12 +15,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from headsweep.config import PROJECT_ROOT
 from headsweep.errors import UserError
 from headsweep.report.results import Cell
 
 if TYPE_CHECKING:
     from headsweep.report.table import Row
 
+FOLDER = PROJECT_ROOT / "sweeps" / "published"
 METRICS = ("top1", "top5", "parameters")
 
 

@@ -38,6 +38,7 @@ class Question:
     metric: str = "top1"  # the measure whose differences are tested
     measures: tuple[str, ...] = ()  # others that are shown
     axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
+    query: str = ""  # MLflow's filter that chose the runs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from headsweep.config import PROJECT_ROOT, RunConfig, TrackingName
+from headsweep.config import RunConfig, TrackingName
 from headsweep.errors import ConfigError, FailedRunsError, UserError
 from headsweep.report import published, table
 from headsweep.sweep.display import Display
@@ -80,8 +80,7 @@ def run_study(
 
 def compare(sweep: SweepFolder) -> table.Table:
     """Write the table of a sweep's runs to its folder."""
-    sources = published.load(PROJECT_ROOT / "sweeps" / "published")
-    comparison = table.build(sweep.runs(), sources=sources, screening=sweep.screening())
+    comparison = table.build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
     comparison.write(sweep.path)
     return comparison
 

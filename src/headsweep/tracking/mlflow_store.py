@@ -13,6 +13,7 @@ import shlex
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -62,14 +63,18 @@ def reason(error: Exception, uri: str) -> str:
 
 def client(uri: str) -> MlflowClient:
     """A quiet client of the store at `uri`; imports MLflow, sets no global address."""
+    return quiet_mlflow().MlflowClient(tracking_uri=uri)
+
+
+def quiet_mlflow() -> ModuleType:
+    """MLflow, imported so that it says nothing: whatever goes wrong is raised as well, and said once, by us."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    # Whatever goes wrong is raised to us as well, and said once, by the projector.
     for chatty in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    return mlflow.MlflowClient(tracking_uri=uri)
+    return mlflow
 
 
 def prepare(uri: str, experiment: str, output: Path) -> str:
@@ -88,7 +93,7 @@ def prepare(uri: str, experiment: str, output: Path) -> str:
 
 def _alone(uri: str) -> AbstractContextManager[Any]:
     """Hold the store's lock: processes that migrate a fresh sqlite file together all fail."""
-    database = _database(uri)
+    database = database_file(uri)
     if database is None:
         return contextlib.nullcontext()  # a server has migrated its store before it answers
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ def _alone(uri: str) -> AbstractContextManager[Any]:
 
 def _build_aside(uri: str) -> None:
     """Migrate a new sqlite file beside its place and rename it: MLflow refuses for ever one that is half built."""
-    database = _database(uri)
+    database = database_file(uri)
     if database is None or database.exists():
         return
     for left in database.parent.glob(f"{database.name}.*.part*"):
@@ -108,7 +113,7 @@ def _build_aside(uri: str) -> None:
     aside.replace(database)
 
 
-def _database(uri: str) -> Path | None:
+def database_file(uri: str) -> Path | None:
     """The file of a sqlite store."""
     return Path(uri.removeprefix(_SQLITE).partition("?")[0]) if uri.startswith(_SQLITE) else None
 

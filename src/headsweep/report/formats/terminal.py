@@ -32,7 +32,10 @@ def show(table: Table, console: Console) -> None:
 
 def show_sheet(sheet: Sheet, console: Console) -> None:
     """Print every column whole, however wide."""
-    console.print(_rich(sheet), width=max(console.width, _width(sheet, console)), crop=False, soft_wrap=False)
+    width = console.width
+    console.width = max(width, _width(sheet, console))
+    console.print(_rich(sheet), crop=False)
+    console.width = width
     _print_footnotes(sheet, console)
 
 

@@ -1,0 +1,133 @@
+"""A table as it was asked for: the words of the command, which travel with the table so that it can be checked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from headsweep.errors import UserError
+from headsweep.report import published
+from headsweep.report.formats import csv, html, json, latex, markdown
+from headsweep.report.measures import MEASURES
+from headsweep.report.mixing import mixtures
+from headsweep.report.reference import parse_baseline
+from headsweep.report.results import Cell, read_cells
+from headsweep.report.sheet import Sheet, flat, parse_columns, pivot
+from headsweep.report.stored import read_stored
+from headsweep.report.table import Question, Table, compare
+from headsweep.tracking.sweep_folder import SweepFolder
+
+FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
+_MARKS = {"markdown": ("<!-- ", " -->"), "html": ("<!-- ", " -->"), "latex": ("% ", "")}
+COMMAND = "headsweep table "
+END = "end of headsweep table"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs are that a source names."""
+
+    output: Path  # folder of sweeps and runs
+    uri: str  # MLflow's store
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of which runs; the fields are the options of `headsweep table`."""
+
+    source: str  # a sweep's name, or MLflow's filter
+    columns: str | None = None
+    rows: str | None = None
+    cols: str | None = None
+    baseline: tuple[str, ...] = ()
+    metric: str = "top1"
+    mark: bool = False
+
+    def words(self) -> str:
+        """The command that asks for the same again."""
+        options: list[tuple[str, str | None]] = [
+            ("--columns", self.columns),
+            ("--rows", self.rows),
+            ("--cols", self.cols),
+        ]
+        options += [("--baseline", word) for word in self.baseline]
+        options += [("--metric", self.metric if self.metric != "top1" else None)]
+        words = [self.source, *(word for option, value in options if value for word in (option, value))]
+        return COMMAND + shlex.join([*words, *(["--mark"] if self.mark else [])])
+
+    @property
+    def is_filter(self) -> bool:
+        """Is the source a filter of MLflow's, not a sweep's name?"""
+        return any(sign in self.source for sign in ("=", "<", ">", " "))
+
+    def answer(self, place: Place) -> Table:
+        """Read the runs and compare them.
+
+        Raises:
+            UserError: there are no runs, they must not stand in one table, or an option names what there is not.
+        """
+        columns = parse_columns(self.columns) or ()
+        if self.metric not in MEASURES:
+            raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
+        sweep = None if self.is_filter else SweepFolder(place.output / "sweeps" / self.source)
+        cells = read_sweep(sweep) if sweep else read_stored(place.uri, place.experiment, self.source)
+        axes = (*_axes(self.rows), *_axes(self.cols))
+        if not self.mark:
+            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())))
+        shown = tuple(name for name in columns if name in MEASURES)
+        query = self.source if self.is_filter else ""
+        question = Question(parse_baseline(self.baseline), self.metric, shown, axes, query)
+        sources = published.load(published.FOLDER)
+        return compare(cells, question, sources, sweep.screening() if sweep else None)
+
+    def sheet(self, table: Table) -> Sheet:
+        """The table laid out as it was asked for."""
+        columns = parse_columns(self.columns)
+        if not self.rows and not self.cols:
+            return flat(table, columns)
+        cols = _axes(self.cols)
+        rows = _axes(self.rows) or tuple(axis for axis in ("head", "heads", *table.axes) if axis not in cols)
+        return pivot(table, rows, cols, columns)
+
+    def text(self, table: Table, layout: str) -> str:
+        """The table in one of FORMATS, between two lines that say how it was made where the format has comments."""
+        if layout == "csv":
+            return csv.write(table)
+        if layout == "json":
+            return json.write(table, self.words())
+        write = {"markdown": markdown.write, "html": html.write, "latex": latex.write}[layout]
+        before, after = _MARKS[layout]
+        return f"{before}{self.words()}{after}\n{write(self.sheet(table))}{before}{END}{after}\n"
+
+
+def read_sweep(sweep: SweepFolder) -> list[Cell]:
+    """The cells of a sweep, in the order of its plan. Raises UserError if its runs are gone."""
+    return read_cells(sweep.runs(), sweep.screening())
+
+
+def layout_of(path: Path) -> str:
+    """The format of a file, from its name.
+
+    Raises:
+        UserError: no format has that ending.
+    """
+    for name, ending in FORMATS.items():
+        if path.suffix == ending:
+            return name
+    raise UserError(f"{path}: want a name that ends in one of {', '.join(FORMATS.values())}")
+
+
+def _axes(words: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (words or "").split(",") if word.strip())
+
+
+def _refuse_mixtures(cells: Sequence[Cell], axes: Sequence[str]) -> None:
+    found = list(mixtures(cells, axes))
+    if found:
+        sentences = " ".join(mixture.sentence for mixture in found)
+        raise UserError(
+            f"these runs do not belong in one table: {sentences} --mark shows them, and says so below the table"
+        )
