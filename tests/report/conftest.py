@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.spool import Entry
 
 MakeRun = Callable[..., RunFolder]
 
@@ -57,6 +58,21 @@ def make_run(tmp_path: Path) -> MakeRun:
         return folder
 
     return make
+
+
+@pytest.fixture
+def spool() -> Callable[[RunFolder, list[float]], None]:
+    """Let a finished run have reached these test accuracies, one an epoch."""
+
+    def write(folder: RunFolder, top1: list[float]) -> None:
+        for epoch, value in enumerate(top1, start=1):
+            folder.spool.append(Entry(epoch, epoch, {"test/top1": value, "test/top5": (1 + value) / 2}))
+        result = folder.result()
+        assert result is not None
+        metrics = {"test/top1": top1[-1], "test/top5": (1 + top1[-1]) / 2}
+        folder.finish(replace(result, epochs=len(top1), metrics=metrics))
+
+    return write
 
 
 def _put(config: dict[str, Any], key: str, value: Any) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from headsweep.report.statistics import estimate, holm, paired_difference, smallest_sign_flip_p
+from headsweep.report.statistics import (
+    estimate,
+    holm,
+    mcnemar_p,
+    paired_difference,
+    sign_flip_p,
+    smallest_sign_flip_p,
+)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -75,3 +83,58 @@ def test_smallest_sign_flip_p_is_what_enumeration_gives():
         sums = np.abs(flips.sum(axis=0))
         assert smallest_sign_flip_p(n) == np.mean(sums >= n)
     assert smallest_sign_flip_p(1) == 1.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_sign_flip_p_is_scipys(n):
+    differences = np.random.default_rng(n).normal(0.3, 1, n)
+    wanted = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(differences) == pytest.approx(wanted.pvalue, abs=1e-12)
+    assert smallest_sign_flip_p(n) <= sign_flip_p(differences) <= 1
+
+
+def test_sign_flip_p_of_many_pairs_is_drawn_and_the_same_each_time():
+    differences = np.random.default_rng(1).normal(0.3, 1, 30)
+    drawn = sign_flip_p(differences)
+    wanted = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=50_000, rng=np.random.default_rng(0)
+    )
+    assert drawn == sign_flip_p(differences)
+    assert drawn == pytest.approx(wanted.pvalue, abs=0.01)
+
+
+def test_mcnemar_p_is_statsmodels():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(500) < 0.9, rng.random(500) < 0.85
+    counts = [[(ours & theirs).sum(), (ours & ~theirs).sum()], [(~ours & theirs).sum(), (~ours & ~theirs).sum()]]
+    assert mcnemar_p(ours, theirs) == pytest.approx(mcnemar(counts, exact=True).pvalue, abs=1e-12)
+    assert mcnemar_p(ours, ours) == 1.0
+    with pytest.raises(ValueError, match="500 and 499 images"):
+        mcnemar_p(ours, theirs[1:])
+
+
+def test_a_family_that_lost_tests_is_no_smaller():
+    assert holm([0.01, 0.02], family=5) == list(multipletests([0.01, 0.02, 1, 1, 1], method="holm")[1][:2])
+    assert holm([0.01, None], family=1) == [0.01, None]
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_an_interval_covers_the_truth_as_often_as_it_says(n):
+    """95 +/- 1 % of 10,000 simulated studies."""
+    samples = np.random.default_rng(n).normal(0.77, 0.003, (10_000, n)).tolist()
+    found = [estimate(values) for values in samples]
+    covered = sum(abs(it.mean - 0.77) <= it.half_width for it in found) / len(found)
+    assert abs(covered - 0.95) < 0.01
+
+
+@pytest.mark.parametrize("family", [4, 12])
+def test_holm_keeps_the_chance_of_any_false_claim(family):
+    """No head is better than the reference, and they share it: a false claim in at most 5 % of the studies."""
+    rng, studies = np.random.default_rng(family), 1500
+    false = 0
+    for _ in range(studies):
+        reference = dict(enumerate(rng.normal(0, 1, 5)))
+        heads = rng.normal(0, 1, (family, 5))
+        ps = holm([paired_difference(dict(enumerate(head)), reference).p for head in heads])
+        false += min(ps) < 0.05
+    assert false / studies < 0.05 + 2.6 * (0.05 * 0.95 / studies) ** 0.5

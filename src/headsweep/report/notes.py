@@ -36,7 +36,7 @@ def _choice(question: Question) -> Iterator[str]:
     if question.query:
         yield f"The runs are those that match: {question.query}."
     if "metric" in question.query:
-        yield "CHOSEN BY RESULT: runs that match a filter on metrics were chosen by what they reached; their means flatter."
+        yield "CHOSEN BY RESULT: a filter on metrics chooses runs by what they reached, and their means flatter."
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:

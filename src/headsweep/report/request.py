@@ -13,7 +13,7 @@ from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.measures import MEASURES
 from headsweep.report.mixing import mixtures
 from headsweep.report.reference import parse_baseline
-from headsweep.report.results import Cell, read_cells
+from headsweep.report.results import Cell, read_cells, varying_axes
 from headsweep.report.sheet import Sheet, flat, parse_columns, pivot
 from headsweep.report.stored import read_stored
 from headsweep.report.table import Question, Table, compare
@@ -75,6 +75,7 @@ class Request:
         sweep = None if self.is_filter else SweepFolder(place.output / "sweeps" / self.source)
         cells = read_sweep(sweep) if sweep else read_stored(place.uri, place.experiment, self.source)
         axes = (*_axes(self.rows), *_axes(self.cols))
+        _check_axes(cells, axes)
         if not self.mark:
             _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())))
         shown = tuple(name for name in columns if name in MEASURES)
@@ -122,6 +123,14 @@ def layout_of(path: Path) -> str:
 
 def _axes(words: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (words or "").split(",") if word.strip())
+
+
+def _check_axes(cells: Sequence[Cell], axes: Sequence[str]) -> None:
+    """Raise UserError where no cell has a value for one of the axes."""
+    for axis in axes:
+        if all(cell.value(axis) is None for cell in cells):
+            known = ", ".join(("head", "heads", *varying_axes(cells)))
+            raise UserError(f"{axis}: no cell has such a key; the cells differ in: {known}")
 
 
 def _refuse_mixtures(cells: Sequence[Cell], axes: Sequence[str]) -> None:

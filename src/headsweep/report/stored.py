@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from headsweep.errors import UserError
@@ -86,6 +86,7 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
     return RunResult(state.value, metrics, epochs, 0, clock)
 
 
+@lru_cache(maxsize=4096)  # thousands of runs share their values
 def _typed(text: str) -> Any:
     """A parameter as it was before MLflow made a text of it."""
     try:

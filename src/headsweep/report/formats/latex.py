@@ -30,7 +30,7 @@ def write(sheet: Sheet) -> str:
     """The sheet as a tabular and a block of notes; titles that read "M" or "G" in every entry say it once, above."""
     lines = [
         r"\begingroup",
-        r"\sisetup{separate-uncertainty=true, detect-weight=true, detect-inline-weight=math}",
+        r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true}",
         rf"\begin{{tabular}}{{@{{}}{''.join(map(_format, sheet.headings, _by_column(sheet)))}@{{}}}}",
         r"\toprule",
         *_groups(sheet.headings),

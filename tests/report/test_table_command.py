@@ -1,0 +1,271 @@
+"""`headsweep table`: any layout of the same numbers, refused where they do not belong together, and checkable."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from headsweep.cli import main
+from headsweep.tracking import durable
+
+SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
+GA = [0.925, 0.931, 0.921, 0.926, 0.928]
+
+
+@pytest.fixture
+def sweep(make_run, tmp_path):
+    """Put runs into the sweep `pilot`; without any, two heads at two counts with five seeds."""
+
+    def make(folders=None, axes=("head.name", "heads", "seed")):
+        folders = folders or [
+            make_run(head, heads, seed, top1 + heads / 1000)
+            for head, tops in (("seqpool", SEQPOOL), ("ga", GA))
+            for heads in (1, 4)
+            for seed, top1 in enumerate(tops)
+        ]
+        runs = [folder.path.name for folder in folders]
+        durable.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", {"axes": list(axes), "runs": runs})
+        return folders
+
+    return make
+
+
+@pytest.fixture
+def give(tmp_path, monkeypatch, capsys):
+    """Exit code and output of `headsweep table ARGUMENTS`."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["headsweep", "table", "--output", str(tmp_path), *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+def lines(text):
+    return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line]
+
+
+def test_the_columns_are_those_that_were_asked_for(sweep, give):
+    sweep()
+    code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
+    assert code == 0
+    assert lines(text)[0] == ["head", "heads", "n", "head params", "top-5 %", "Δ top-1", "p sign-flip"]
+    assert lines(text)[3] == ["ga", "1", "5", "1.0 k", "96.36 ± 0.23", "+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
+
+
+def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):
+    sweep()
+    _, flat = give("pilot", "--columns", "top1")
+    code, text = give("pilot", "--rows", "head", "--cols", "heads")
+    assert code == 0
+    numbers = {(row[0], row[1]): row[2] for row in lines(flat)[1:5]}
+    assert lines(text)[:3] == [
+        ["head", "heads 1", "heads 4"],
+        ["seqpool", numbers["seqpool", "1"], numbers["seqpool", "4"]],
+        ["ga", numbers["ga", "1"], numbers["ga", "4"]],
+    ]
+
+
+def test_a_pivot_shows_what_a_cell_reached_and_else_how_it_stands(sweep, give, make_run, diverge):
+    folders = [make_run("seqpool", 1, 0, 0.9), make_run("seqpool", 4, 0, 0.9)]
+    lost = [make_run("ga", 1, seed, 0.8) for seed in (0, 1)]
+    diverge(lost[0])
+    never = make_run("ga", 4, 0, None)
+    sweep([*folders, *lost, never])
+    _, text = give("pilot", "--rows", "head", "--cols", "heads", "--mark")
+    assert lines(text)[2] == ["ga", "80.00", "not started (seed 0)"]
+    assert "PARTIAL: 2 of 5 runs have no result (1 diverged, 1 new)" in text.replace("\n", " ")
+
+
+def test_everything_can_be_compared_with_one_cell(sweep, give):
+    sweep()
+    _, text = give("pilot", "--columns", "difference", "--baseline", "head=seqpool,heads=1")
+    assert [row[2] for row in lines(text)[1:5]] == ["reference", "+0.30", "+2.52 ± 0.54", "+2.82 ± 0.54"]
+    assert "minus that of head=seqpool heads=1 and otherwise the same" in text.replace("\n", " ")
+    assert "corrected for 3 differences" in text.replace("\n", " ")
+
+
+def test_another_measure_can_be_compared(sweep, give, make_run, spool):
+    folders = [make_run(head, 1, seed, 0.9) for head in ("seqpool", "ga") for seed in (0, 1)]
+    for at, folder in enumerate(folders):
+        spool(folder, [0.1, 0.5, 0.6 + at / 100, 0.7, 0.6])
+    sweep(folders)
+    _, text = give("pilot", "--metric", "top1_last3", "--columns", "top1_last3,top1_best,difference")
+    assert lines(text)[1][2:4] == ["63.50 ± 2.12", "70.00"]
+    assert lines(text)[2][2:] == ["64.17 ± 2.12", "70.00", "+0.67"]
+    assert "was chosen on the images that it is reported for" in text.replace("\n", " ")
+
+
+def test_too_few_epochs_are_no_mean_of_three(sweep, give, make_run, spool):
+    folder = make_run("ga", 1, 0, 0.9)
+    spool(folder, [0.1, 0.5])
+    sweep([folder])
+    _, text = give("pilot", "--columns", "top1_last3")
+    assert lines(text)[1] == ["ga", "1", "—"]
+
+
+MIXED = [
+    ({"code": {"commit": "feed", "dirty": False}}, "MIXED CODE VERSIONS: abc123 (2 runs), feed (1 run)"),
+    ({"duration": "30 epochs"}, "DIFFERENT DURATIONS: 10 epochs, 30 epochs"),
+    ({"dataset__name": "cifar10"}, "DIFFERENT DATA: digits-"),
+    ({"debug__train_images": 100}, "DIFFERENT DATA: digits-"),
+    ({"seed": 7}, "UNEQUAL SEED SETS: 0 (2 cells); 7 (1 cell)"),
+]
+
+
+@pytest.mark.parametrize(("unlike", "sentence"), MIXED, ids=[row[1].partition(":")[0] + str(row[0]) for row in MIXED])
+def test_what_does_not_belong_together_is_refused_and_on_request_marked(sweep, give, make_run, unlike, sentence):
+    seed = unlike.pop("seed", 0) if "seed" in unlike else 0
+    sweep([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 0.9), make_run("gap", 1, seed, 0.9, **unlike)])
+    code, text = give("pilot")
+    assert code == 2
+    assert text.startswith("headsweep: these runs do not belong in one table: ") and text.count("\n") == 1
+    assert sentence in text and "--mark" in text
+    code, text = give("pilot", "--mark")
+    assert code == 0 and sentence in text.replace("\n", " ")
+
+
+def test_an_axis_of_the_sweep_is_no_mixture(sweep, give, make_run):
+    folders = [make_run("ga", 1, 0, 0.9, duration=f"{epochs} epochs") for epochs in (10, 30)]
+    sweep(folders, axes=("duration",))
+    assert give("pilot")[0] == 0
+    sweep(folders)
+    assert give("pilot")[0] == 2
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "html", "json", "csv"])
+def test_a_written_table_is_true_until_a_digit_is_changed(sweep, give, tmp_path, ending):
+    sweep()
+    file = tmp_path / f"table.{ending}"
+    options = ["--columns", "parameters,top1,difference,p", "--baseline", "head=seqpool"] if ending != "csv" else []
+    assert give("pilot", *options, "--write", file)[0] == 0
+    source = ["pilot"] if ending == "csv" else []
+    assert give(*source, "--verify", file) == (0, f"{file}: 1 table agrees with the runs\n")
+    text = file.read_text()
+    digit = "0.9272" if ending in ("csv", "json") else "92.72"
+    assert digit in text
+    file.write_text(text.replace(digit, digit[:-1] + "9", 1))
+    code, said = give(*source, "--verify", file)
+    assert code == 1
+    assert re.search(rf"table\.{ending}:\d+: '.*, but the runs say '.*{digit}", said)
+
+
+def test_tables_are_verified_where_they_stand_in_a_paper(sweep, give, tmp_path):
+    folders = sweep()
+    for name, options in (("a", []), ("b", ["--rows", "head", "--cols", "heads"])):
+        give("pilot", *options, "--write", tmp_path / f"{name}.tex")
+    paper = tmp_path / "paper.tex"
+    paper.write_text("\\begin{document}\nWe see\n" + "and\n".join((tmp_path / f"{n}.tex").read_text() for n in "ab"))
+    assert give("--verify", paper)[1] == f"{paper}: 2 tables agree with the runs\n"
+    result = folders[-1].result()
+    folders[-1].finish(replace(result, metrics={**result.metrics, "test/top1": 0.5}))
+    code, said = give("--verify", paper)
+    assert code == 1 and said.count("but the runs say") >= 2
+
+
+MISTAKES = [
+    (["--columns", "top2"], "--columns top2: unknown; known: parameters, head_parameters"),
+    (["--columns", ","], "--columns ,: unknown"),
+    (["--metric", "loss"], "--metric loss: unknown; known: top1"),
+    (["--baseline", "seqpool"], "--baseline seqpool: want key=value"),
+    (["--baseline", "head=cls"], "--baseline head=cls: no cell has head.name=cls; known: seqpool, ga"),
+    (["--rows", "head"], "the cells differ in heads, too"),
+    (["--rows", "head", "--cols", "width"], "width: no cell has such a key; the cells differ in: head, heads"),
+    (["--rows", "head", "--cols", "head"], "--rows head --cols head: want the axis in one of the two"),
+    (["--write", "table.doc"], "table.doc: want a name that ends in one of .md, .csv, .tex, .html, .json"),
+    (["--write", "table.md", "--format", "csv"], "--format csv --write table.md: the name says markdown"),
+    (["--verify", "README"], "README: want a name that ends in one of"),
+    (["--verify", "none.md"], "none.md cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
+def test_a_mistake_is_one_line_and_writes_nothing(sweep, give, tmp_path, monkeypatch, options, message):
+    sweep()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code, text = give("pilot", *options)
+    assert code == 2
+    assert text.startswith(f"headsweep: {message}") and text.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_without_a_table_is_not_true(sweep, give, tmp_path):
+    sweep()
+    (tmp_path / "a.md").write_text("# No table\n")
+    assert "a.md has no table of headsweep's" in give("--verify", tmp_path / "a.md")[1]
+    (tmp_path / "b.md").write_text("<!-- headsweep table pilot -->\n| a |\n")
+    assert "b.md:1: this table has no end" in give("--verify", tmp_path / "b.md")[1]
+    (tmp_path / "c.json").write_text("[]")
+    assert "c.json is no table of headsweep's" in give("--verify", tmp_path / "c.json")[1]
+    (tmp_path / "d.md").write_text("<!-- headsweep table pilot --old -->\n<!-- end of headsweep table -->\n")
+    assert "is no command of this version" in give("--verify", tmp_path / "d.md")[1]
+
+
+def test_json_has_every_run_and_full_precision(sweep, give):
+    folders = sweep()
+    content = json.loads(give("pilot", "--format", "json")[1])
+    assert content["made_by"] == "headsweep table pilot"
+    assert [run for row in content["rows"] for run in row["fingerprints"]] == [folder.path.name for folder in folders]
+    assert content["rows"][2]["top1_mean"] == pytest.approx(sum(GA) / 5 + 0.001, abs=1e-15)
+
+
+def test_html_is_well_formed_and_escapes(sweep, give, make_run):
+    sweep([make_run("ga", 1, 0, 0.9, optimizer__lr="<b>&"), make_run("ga", 1, 0, 0.8)])
+    text = give("pilot", "--format", "html")[1]
+    assert "&lt;b&gt;&amp;" in text and "<b>" not in text
+    open_tags = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Checker().feed(text)
+    assert open_tags == []
+
+
+@pytest.mark.slow
+def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
+    if shutil.which("pdflatex") is None:
+        assert not os.environ.get("HEADSWEEP_REQUIRE_LATEX"), "pdflatex is missing (texlive-science)"
+        pytest.skip("needs pdflatex with siunitx (Debian: texlive-science)")
+    strange = [make_run("a_b", 4, seed, top1, optimizer__lr="50%&{~^$#\\") for seed, top1 in enumerate(GA)]
+    sweep([*sweep(), *strange])
+    give("pilot", "--write", tmp_path / "flat.tex")
+    give(
+        "pilot",
+        "--rows",
+        "head,optimizer.lr",
+        "--cols",
+        "heads",
+        "--columns",
+        "top1,difference",
+        "--write",
+        tmp_path / "pivot.tex",
+    )
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage[landscape,margin=5mm]{geometry}\\usepackage{booktabs,siunitx}"
+        "\\begin{document}\\input{flat.tex}\n\n\\input{pivot.tex}\\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert answer.returncode == 0, answer.stdout[-2000:]
+    assert "Warning" not in answer.stdout
+    assert Path(tmp_path / "paper.pdf").stat().st_size > 10_000
