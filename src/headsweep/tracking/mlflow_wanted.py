@@ -82,7 +82,7 @@ def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
         tags=_run_tags(folder, record, state, result, entries) | ({"mlflow.parentRunId": parent} if parent else {}),
         params={name: str(value) for name, value in record.parameters.items()},
         files=_run_files(folder, result),
-        points=_points(record, entries),
+        points=_points(record, result, entries),
         milliseconds={(name, entry.epoch): moment for entry, moment in timed for name in entry.metrics},
         is_over=result is not None,
     )
@@ -162,10 +162,10 @@ def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
                 yield f"{name} is {value} at epoch {entry.epoch}"
 
 
-def _points(record: RunRecord, entries: Sequence[Entry]) -> dict[Point, float]:
+def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry]) -> dict[Point, float]:
     """Every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
-    costs = {(f"cost/{name}", 0): float(value) for name, value in record.cost.items()}
-    return costs | {
+    costs = record.cost | (result.clock if result else {})
+    return {(f"cost/{name}", 0): float(value) for name, value in costs.items()} | {
         (name, entry.epoch): float(value)
         for entry in entries
         for name, value in entry.metrics.items()
