@@ -6,7 +6,7 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 def differences(one: RunFolder, other: RunFolder) -> list[str]:
-    """Where two runs that have ended differ: in weights, average, optimizer, steps, metric history or result."""
+    """Where two runs that have ended differ: in weights, average, optimizer, steps, history, result or kept files."""
     ours, theirs = _bits(one), _bits(other)
     return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
 
@@ -18,7 +18,8 @@ def _bits(folder: RunFolder) -> dict[str, object]:
     del checkpoint["train_seconds"]  # a clock, as Entry.clock and RunResult.clock
     spool = [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
-    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended)
+    files = {path.name: path.read_bytes() for path in (folder.correct,)}
+    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended) | files
 
 
 def _flat(key: str, value: object) -> dict[str, object]:

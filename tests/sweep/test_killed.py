@@ -36,7 +36,7 @@ class Writing(NamedTuple):
 
 
 def moments(folder: str, draw: random.Random) -> list[Writing | float]:
-    """Ten: within and between all writes, and where chance puts them (so many seconds after the start)."""
+    """Within and between all writes, and where chance puts them (so many seconds after the start)."""
     within = [
         Writing("checkpoint.pt", draw.randint(1, 3), 0.5),
         Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the spool's line, ahead of the rename
@@ -47,11 +47,12 @@ def moments(folder: str, draw: random.Random) -> list[Writing | float]:
     somewhen = [draw.uniform(0, 0.4) for _ in range(3)]
     middle: list[Writing | float] = [*within, *somewhen]
     draw.shuffle(middle)
-    return [*middle, Writing("result.json", 1, 0.5), Writing("result.json", 1, 1.0)]
+    last = [Writing("test_correct", 1, 1.0), Writing("result.json", 1, 0.5), Writing("result.json", 1, 1.0)]
+    return [*middle, *last]
 
 
 @pytest.mark.slow
-def test_killed_at_ten_moments_it_ends_with_the_same_bits(tmp_path, streamed):
+def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
     """Streamed by worker processes, with average, accumulation, mixing and stochastic depth."""
     undisturbed, disturbed = (planned(tmp_path / name, *streamed) for name in ("undisturbed", "disturbed"))
     whole = start(undisturbed)

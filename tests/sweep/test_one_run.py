@@ -48,6 +48,15 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     assert ("peak_gpu_memory_gib" in result.clock) == torch.cuda.is_available()
 
 
+@pytest.mark.parametrize("held_out", [["dataset.validation=0"], []], ids=["each epoch", "at the end"])
+def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_out):
+    folder = trained(tmp_path, *held_out)
+    correct = folder.test_correct()
+    assert correct.shape == (128,) and correct.dtype == bool
+    assert correct.mean() == folder.result().metrics["test/top1"]
+    assert 0 < correct.sum() < 128
+
+
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):
     """The losses of the steps before are finite; only the evaluation sees it."""
     options = ["optimizer.lr=1e30", "schedule=constant", "schedule.min_lr=0"]

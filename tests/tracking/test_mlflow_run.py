@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headsweep.tracking.mlflow_run import project
@@ -88,6 +89,14 @@ def test_artifacts_refer_to_the_checkpoint_and_lie_in_the_output(uri, experiment
         "bytes": 7,
         "sha256": hashlib.sha256(b"weights").hexdigest(),
     }
+
+
+def test_which_test_images_are_right_is_an_artifact(uri, experiment_id, make_run, result):
+    folder = make_run(epochs=1)
+    folder.write_test_correct(np.array([True, False, True]))
+    folder.finish(result)
+    run_id = project(folder, uri, experiment_id).run_id
+    assert np.load(client(uri).download_artifacts(run_id, "test_correct.npy")).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("forget", [True, False])

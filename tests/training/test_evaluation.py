@@ -4,6 +4,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import on_ranks
 from torch import Tensor, nn
 
 from headsweep.training.evaluation import evaluate
@@ -26,7 +27,7 @@ class Given(nn.Module):
 def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     logits, labels = torch.randn(50, heads, classes), torch.randint(classes, (50,))
     batches = [Batch(logits[i : i + 16], labels[i : i + 16]) for i in range(0, 50, 16)]  # the last is smaller
-    ours = dict(evaluate(Given(), batches, nullcontext(), Ranks()))
+    ours = evaluate(Given(), batches, nullcontext(), Ranks())
     mean = logits.mean(1)
     best = mean.topk(min(5, classes)).indices
     expected = {
@@ -37,12 +38,26 @@ def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     if heads > 1:
         for k in range(heads):
             expected[f"per_head/top1_{k + 1}"] = (logits[:, k].argmax(-1) == labels).float().mean().item()
-    assert ours == pytest.approx(expected, rel=1e-6)
+    assert ours.metrics == pytest.approx(expected, rel=1e-6)
+    assert ours.correct.tolist() == (mean.argmax(-1) == labels).tolist()
+
+
+def test_of_several_ranks_each_says_of_every_image_of_the_split_whether_it_is_right():
+    logits, labels = torch.randn(50, 2, 10), torch.randint(3, (50,))
+    right = (logits.mean(1).argmax(-1) == labels).tolist()
+    assert 0 < sum(right) < 50
+
+    def work(ranks: Ranks) -> None:
+        mine = torch.arange(ranks.rank, 50, ranks.count)  # 17, 17 and 16 of them
+        batches = [Batch(logits[few], labels[few]) for few in mine.split(5)]
+        assert evaluate(Given(), batches, nullcontext(), ranks).correct.tolist() == right
+
+    assert on_ranks(3, work) == [0, 0, 0]
 
 
 def test_evaluation_leaves_no_gradient_and_uses_evaluation_mode():
     model = nn.Sequential(nn.Dropout(0.5))
     model.forward = lambda x, per_head: nn.functional.dropout(x, 0.5, model.training)
     logits = torch.randn(6, 1, 4)
-    first = dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()))
-    assert first == dict(evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()))
+    first = evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()).metrics
+    assert first == evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()).metrics

@@ -57,6 +57,7 @@ def test_two_ranks_train_what_one_trains(tmp_path, of_two, of_one):
     assert trained(two, 2) == [0, 0]
     train_folder(one, lambda progress: None)
     assert history(two) == pytest.approx(history(one), abs=1e-5)
+    assert two.test_correct().tolist() == one.test_correct().tolist()
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-5, msg=name)
     assert two.result().environment["ranks"] == 2 and one.result().environment["ranks"] == 1

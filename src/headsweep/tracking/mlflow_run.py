@@ -196,9 +196,12 @@ def _set_status(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
 def _send_files(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
     """Log the files that MLflow lacks; those that may change, all of them when one has."""
     changed = wanted.files_version is not None and held.tags.get(_FILES_VERSION) != wanted.files_version
-    for name, text in wanted.files.items():
+    for name, content in wanted.files.items():
         if changed or name not in held.files:
-            store.log_text(held.run_id, text(), name)
+            if isinstance(content, Path):
+                store.log_artifact(held.run_id, str(content))
+            else:
+                store.log_text(held.run_id, content(), name)
             held.files.add(name)
             held.sent.update(files=1)
     if changed:

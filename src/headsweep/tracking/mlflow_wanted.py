@@ -45,7 +45,7 @@ class Wanted:
     span: tuple[int, int]  # start and end, unix milliseconds
     tags: dict[str, str]
     params: dict[str, str]
-    files: dict[str, Callable[[], str]]  # name -> text
+    files: dict[str, Callable[[], str] | Path]  # name -> text, or a file of that name
     files_version: str | None = None  # of files that may change
     points: dict[Point, float] = field(default_factory=dict)
     milliseconds: dict[Point, int] = field(default_factory=dict)  # when a point was spooled
@@ -173,12 +173,14 @@ def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry
     }
 
 
-def _run_files(folder: RunFolder, result: RunResult | None) -> dict[str, Callable[[], str]]:
-    files: dict[str, Callable[[], str]] = {folder.config.name: folder.config.read_text}
+def _run_files(folder: RunFolder, result: RunResult | None) -> dict[str, Callable[[], str] | Path]:
+    files: dict[str, Callable[[], str] | Path] = {folder.config.name: folder.config.read_text}
     if result is not None:
         files["environment.json"] = lambda: _json(result.environment)
         if folder.checkpoint.exists():
             files["checkpoint.json"] = lambda: _json(_checkpoint(folder))
+        if folder.correct.exists():
+            files[folder.correct.name] = folder.correct
     return files
 
 

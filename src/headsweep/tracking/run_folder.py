@@ -4,6 +4,7 @@ run.json       who the run is (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
 metrics.jsonl  the spool
 checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
+test_correct.npy  of each test image, in order, whether the last weights that were tested get it right
 result.json    how it ended (RunResult); its presence means that the run is over
 failure.txt    how many tries have failed and the traceback of the last, until a try succeeds
 log.txt        what it printed
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
@@ -26,7 +28,9 @@ from headsweep.tracking import durable
 from headsweep.tracking.spool import Spool
 
 if TYPE_CHECKING:
+    import numpy as np
     from filelock import FileLock
+    from numpy.typing import NDArray
 
 
 _NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # where images lie, and what is done to them later
@@ -90,6 +94,7 @@ class RunFolder:
         self.path = path
         self.spool = Spool(path / "metrics.jsonl")
         self.checkpoint = path / "checkpoint.pt"
+        self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
         self._record = path / "run.json"
@@ -109,8 +114,9 @@ class RunFolder:
         """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
         self._word = uuid4().hex
         durable.write_text(self._claim, self._word)
-        for half in self.path.glob(f"{self.checkpoint.name}.*.part"):  # of a process that was killed as it wrote
-            half.unlink(missing_ok=True)
+        for written in (self.checkpoint, self.correct):
+            for half in self.path.glob(f"{written.name}.*.part"):  # of a process that was killed as it wrote
+                half.unlink(missing_ok=True)
 
     def check_claim(self) -> None:
         """Look whether this object's claim still stands, before anything is written.
@@ -134,6 +140,23 @@ class RunFolder:
     def count(self, cost: dict[str, int]) -> None:
         """State what the run costs, which was not known when it was planned."""
         durable.write_json(self._record, asdict(replace(self.record(), cost=cost)))
+
+    def write_test_correct(self, correct: NDArray[np.bool_]) -> None:
+        """State of each test image, in the order of the test set, whether it is classified correctly."""
+        import numpy as np
+
+        memory = io.BytesIO()
+        np.save(memory, correct)
+        durable.write_with(self.correct, lambda file: file.write(memory.getbuffer()))
+
+    def test_correct(self) -> NDArray[np.bool_] | None:
+        """What `write_test_correct` stated last; None for a run that was never tested, or tested before this was kept.
+
+        Of a finished run it is said of the weights that metrics `test/*` are of.
+        """
+        import numpy as np
+
+        return np.load(self.correct) if self.correct.exists() else None
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""

@@ -1,47 +1,72 @@
-"""Evaluation: loss, top-1 and top-5 of the ensemble, and top-1 of each head."""
+"""Evaluation: loss, top-1 and top-5 of the ensemble, top-1 of each head, and which images the ensemble gets right."""
 
 # b images, k heads, c classes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What the images of a split say of a model."""
+
+    metrics: dict[str, float]  # "loss", "top1", "top5" of the mean logits; with several heads "per_head/top1_1", ...
+    correct: NDArray[np.bool_]  # in the order of the split: is the class with the largest mean logit the image's own?
+
+
 def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None], ranks: Ranks
-) -> Iterator[tuple[str, float]]:
-    """Yield (name, value): "loss", "top1", "top5" of the mean logits; with several heads "per_head/top1_1", ...
+) -> Evaluation:
+    """What the images of all ranks say; `batches` are this rank's share, every so-many-th image of the split.
 
-    Accuracies are shares in [0, 1] of the images of all ranks. With fewer than five classes, top-5 is over all of them.
+    Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them.
     """
     model.eval()
     sums: Tensor | None = None
+    hits: list[Tensor] = []  # both stay on the device until the end
     for batch in batches:
         with torch.inference_mode(), autocast:
             logits = model(batch.images, per_head=True).double()
-        counts = _counts(logits, batch.labels)
+        best = logits.mean(dim=1).topk(min(5, logits.shape[-1]), dim=-1).indices == batch.labels[:, None]
+        counts = _counts(logits, batch.labels, best)
         sums = counts if sums is None else sums + counts
+        hits.append(best[:, 0])
     assert sums is not None, "a split is never empty"
     images, *totals = ranks.sum(sums).tolist()
     values = [total / images for total in totals]
     heads = len(values) - 3
     names = ["loss", "top1", "top5", *(f"per_head/top1_{k + 1}" for k in range(heads))]
-    yield from zip(names[: 3 if heads == 1 else None], values, strict=False)
+    metrics = dict(zip(names[: 3 if heads == 1 else None], values, strict=False))
+    return Evaluation(metrics, _in_order(torch.cat(hits).cpu().numpy(), ranks))
 
 
-def _counts(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sums over a batch: images, loss, top-1 hits, top-5 hits, top-1 hits of each head; (4 + k) in float64."""
-    ensemble = logits.mean(dim=1)
-    best = ensemble.topk(min(5, ensemble.shape[-1]), dim=-1).indices == labels[:, None]
+def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
+    """Those of all ranks, image by image."""
+    shares = ranks.gather(correct)
+    whole = np.empty(sum(map(len, shares)), dtype=np.bool_)
+    for rank, share in enumerate(shares):
+        whole[rank :: ranks.count] = share
+    return whole
+
+
+def _counts(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
+    """Sums over a batch: images, loss, top-1 hits, top-5 hits, top-1 hits of each head; (4 + k) in float64.
+
+    `best` says of the five classes with the largest mean logits which is the right one: (b 5).
+    """
     per_head = logits.argmax(dim=-1) == labels[:, None]
-    loss = F.cross_entropy(ensemble, labels, reduction="sum")
+    loss = F.cross_entropy(logits.mean(dim=1), labels, reduction="sum")
     images = loss.new_tensor(len(labels))
     return torch.cat([torch.stack([images, loss, best[:, 0].sum(), best.sum()]), per_head.sum(dim=0)]).double()

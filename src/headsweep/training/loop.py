@@ -162,8 +162,13 @@ class Training:
 
     def _evaluate(self, split: str) -> dict[str, float]:
         context = autocast(self.run.precision, self.device)
-        values = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
-        return {f"{split}/{name}": value for name, value in values}
+        found = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
+        if split == "test" and self.ranks.leads:
+            self.folder.check_claim()
+            self.folder.write_test_correct(
+                found.correct
+            )  # before its line in the spool, after which it is not repeated
+        return {f"{split}/{name}": value for name, value in found.metrics.items()}
 
     def _interruptible(self, batches: EvaluationBatches) -> Iterator[EvaluationBatch]:
         common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
