@@ -18,8 +18,9 @@ def _bits(folder: RunFolder) -> dict[str, object]:
     del checkpoint["train_seconds"]  # a clock, as Entry.clock and RunResult.clock
     spool = [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
-    files = {path.name: path.read_bytes() for path in (folder.correct,)}
-    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended) | files
+    correct = {folder.correct.name: folder.correct.read_bytes()}
+    best = _flat("best", torch.load(folder.best, weights_only=True)) if folder.best.exists() else {}
+    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended) | correct | best
 
 
 def _flat(key: str, value: object) -> dict[str, object]:

@@ -77,6 +77,18 @@ def test_a_run_is_exported_in_our_layout_by_folder_and_by_the_beginning_of_its_f
         assert all(torch.equal(written[name], kept[name]) for name in kept)
 
 
+def test_the_best_weights_of_a_run_are_exported_where_it_has_some(run, tmp_path, capsys):
+    order = ["export", run.path, "--format", "headsweep", "--output", tmp_path / "best.pth", "--weights", "best"]
+    assert give(*order) == 2
+    assert "has no best weights: no images were held out (dataset.validation=0), or" in capsys.readouterr().err
+    best = torch.load(run.checkpoint, weights_only=True)["model"]
+    best["head.classifier.weight"] += 1
+    torch.save({"state_dict": best, "epoch": 3}, run.best)
+    assert give(*order) == 0
+    written = torch.load(tmp_path / "best.pth", weights_only=True)["state_dict"]
+    assert all(torch.equal(written[name], best[name]) for name in best)
+
+
 def test_a_run_is_exported_under_the_published_names(run, tmp_path):
     assert give("export", run.path, "--format", "upstream", "--output", tmp_path / "theirs.pth") == 0
     written = torch.load(tmp_path / "theirs.pth", weights_only=True)["state_dict"]
@@ -111,6 +123,7 @@ MISTAKES = [
     (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
     (["export", "RUNS"], "is no run's folder: it has no config.yaml"),
     (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
+    (["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"], "is a file of weights; want a run, or no"),
     (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
     (["export", "TEXT", "--model", "cct_2_3x2_32"], "is no file of weights, or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),

@@ -47,8 +47,9 @@ def moments(folder: str, draw: random.Random) -> list[Writing | float]:
     somewhen = [draw.uniform(0, 0.4) for _ in range(3)]
     middle: list[Writing | float] = [*within, *somewhen]
     draw.shuffle(middle)
+    first = [Writing("best.pt", 1, 0.5), Writing("best.pt", 1, 1.0)]  # of the first epoch, which is the best so far
     last = [Writing("test_correct", 1, 1.0), Writing("result.json", 1, 0.5), Writing("result.json", 1, 1.0)]
-    return [*middle, *last]
+    return [*first, *middle, *last]
 
 
 @pytest.mark.slow

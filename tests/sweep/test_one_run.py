@@ -2,18 +2,28 @@
 
 import errno
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from commands import TINY
+from comparing import differences
 from composing import compose_run
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import EvalLoader
 from headsweep.errors import UserError
+from headsweep.models import model_of
 from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.sweep.plan import freeze, frozen, make_plan
 from headsweep.tracking.run_folder import RunFolder, RunState
-from headsweep.training.progress import Busy, Progress
+from headsweep.tracking.spool import series
+from headsweep.training.evaluation import evaluate
+from headsweep.training.progress import Busy, Progress, Stopped
+from headsweep.training.ranks import Ranks
 
+# The first epoch is the best on held-out images, and the last as good.
+NOISY = ["duration='5 epochs'", "schedule=constant", "schedule.min_lr=0", "optimizer.lr=0.3", "seed=1"]
 SHORT = [word for word in TINY if not word.startswith("hydra")]
 
 
@@ -40,7 +50,8 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     per_head = ["per_head/top1_1", "per_head/top1_2"]
     assert [entry.epoch for entry in entries] == [1, 2, 2]
     assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
-    assert set(entries[2].metrics) == {f"test/{m}" for m in ("loss", "top1", "top5", *per_head)}
+    ended = {f"{weights}/{m}" for weights in ("test", "best") for m in ("loss", "top1", "top5", *per_head)}
+    assert set(entries[2].metrics) == ended | {"best/epoch"}
     result = folder.result()
     assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
     assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
@@ -55,6 +66,54 @@ def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_
     assert correct.shape == (128,) and correct.dtype == bool
     assert correct.mean() == folder.result().metrics["test/top1"]
     assert 0 < correct.sum() < 128
+
+
+@pytest.mark.parametrize(("part", "average"), [("model", []), ("state_dict_ema", ["ema_decay=0.5"])])
+def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(tmp_path, part, average):
+    folder, of_epoch = planned(tmp_path, *NOISY, *average), {}
+
+    def watch(progress: Progress) -> None:
+        if progress.metrics:
+            of_epoch[progress.epoch] = weights(folder, part)
+
+    train_folder(folder, watch)
+    scores = series(folder.spool.entries(), "val/top1")
+    first_best = max(scores, key=scores.__getitem__)
+    assert first_best < len(scores), "a test of the last epoch would tell nothing"
+    kept = torch.load(folder.best, weights_only=True)
+    assert kept["epoch"] == folder.result().metrics["best/epoch"] == first_best
+    assert kept["state_dict"].keys() == of_epoch[first_best].keys()
+    assert all(torch.equal(value, of_epoch[first_best][name]) for name, value in kept["state_dict"].items())
+    assert on_the_test_set(folder, kept["state_dict"]) == {
+        name: folder.result().metrics[f"best/{name}"] for name in ("loss", "top1", "top5")
+    }
+
+
+def on_the_test_set(folder: RunFolder, state: dict[str, torch.Tensor]) -> dict[str, float]:
+    run, cpu = frozen(folder), torch.device("cpu")
+    model = model_of(run)
+    model.load_state_dict(state)
+    source = open_splits(run.dataset, run.seed, run.loader, run.debug).test
+    return evaluate(model, EvalLoader(source, run.dataset, 32, cpu, 0), nullcontext(), Ranks()).metrics
+
+
+def test_stopped_while_the_best_weights_are_tested_the_last_ones_stay_in_the_checkpoint(tmp_path):
+    folder, whole = planned(tmp_path / "stopped", *NOISY), trained(tmp_path / "whole", *NOISY)
+    asked = iter(
+        [False] * (5 * (4 + 1 + 4) + 4 + 1)
+    )  # after steps, epochs and batches of 'val' and 'test'; 1 of 'best'
+    with pytest.raises(Stopped):
+        train_folder(folder, lambda progress: None, lambda: next(asked, True))
+    assert len(folder.spool.entries()) == 5
+    train_folder(folder, lambda progress: None)
+    assert differences(folder, whole) == []
+
+
+def test_without_held_out_images_no_weights_count_as_best(tmp_path):
+    """Chosen on the images of the test they would be."""
+    folder = trained(tmp_path, "dataset.validation=0")
+    assert not folder.best.exists()
+    assert not [name for name in folder.result().metrics if name.startswith("best/")]
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):

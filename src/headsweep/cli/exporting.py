@@ -36,8 +36,15 @@ SHORTEST_FINGERPRINT = 4
     show_default=True,
     help="Folder in which fingerprints are looked up.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="Of a run: those of its last epoch, or of the epoch that was best on held-out images.",
+)
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-def export(source: str, layout: str, output: Path, name: str | None, runs: Path, force: bool) -> None:
+def export(source: str, layout: str, output: Path, name: str | None, runs: Path, weights: str, force: bool) -> None:
     """Write the weights of SOURCE to a file that others can load.
 
     SOURCE is a run's folder, the fingerprint of a run (its beginning is enough), or a file of weights with --model.
@@ -47,7 +54,9 @@ def export(source: str, layout: str, output: Path, name: str | None, runs: Path,
     """
     if output.exists() and not force:
         raise UserError(f"{output} exists; give another --output, or --force to replace it")
-    model = _trained(_find_run(source, runs)) if name is None else _named(Path(source), name)
+    if name is not None and weights == "best":
+        raise UserError(f"--weights best: with --model, {source} is a file of weights; want a run, or no --weights")
+    model = _trained(_find_run(source, runs), weights) if name is None else _named(Path(source), name)
     _write(output, _state_dict(model, layout))
     click.echo(f"{output}: {layout} state dict of {source}")
 
@@ -66,8 +75,8 @@ def _find_run(source: str, runs: Path) -> Path:
     return found[0]
 
 
-def _trained(folder: Path) -> Classifier:
-    """The model of a run, with the weights of its last checkpoint."""
+def _trained(folder: Path, weights: str) -> Classifier:
+    """The model of a run, with its "last" or "best" weights."""
     from headsweep.models import model_of
     from headsweep.sweep.plan import frozen
     from headsweep.tracking.run_folder import RunFolder
@@ -75,9 +84,14 @@ def _trained(folder: Path) -> Classifier:
     files = RunFolder(folder)
     if not files.config.exists():
         raise UserError(f"{folder} is no run's folder: it has no {files.config.name}")
+    if weights == "best" and not files.best.exists():
+        raise UserError(
+            f"{folder} has no best weights: no images were held out (dataset.validation=0), or an older headsweep "
+            "trained it; want --weights last"
+        )
     run = frozen(files)
     model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
-    return _load(model, _read(files.checkpoint))
+    return _load(model, _read(files.best if weights == "best" else files.checkpoint))
 
 
 def _named(path: Path, name: str) -> Classifier:

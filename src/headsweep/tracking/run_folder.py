@@ -4,6 +4,7 @@ run.json       who the run is (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
 metrics.jsonl  the spool
 checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
+best.pt        the weights of the epoch with the best top-1 on held-out images; none where none are held out
 test_correct.npy  of each test image, in order, whether the last weights that were tested get it right
 result.json    how it ended (RunResult); its presence means that the run is over
 failure.txt    how many tries have failed and the traceback of the last, until a try succeeds
@@ -94,6 +95,7 @@ class RunFolder:
         self.path = path
         self.spool = Spool(path / "metrics.jsonl")
         self.checkpoint = path / "checkpoint.pt"
+        self.best = path / "best.pt"
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
@@ -114,7 +116,7 @@ class RunFolder:
         """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
         self._word = uuid4().hex
         durable.write_text(self._claim, self._word)
-        for written in (self.checkpoint, self.correct):
+        for written in (self.checkpoint, self.best, self.correct):
             for half in self.path.glob(f"{written.name}.*.part"):  # of a process that was killed as it wrote
                 half.unlink(missing_ok=True)
 

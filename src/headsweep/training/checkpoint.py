@@ -45,9 +45,11 @@ class TrainingState:
             "train_seconds": self.train_seconds,
             "threads": torch.get_num_threads(),
         }
-        memory = io.BytesIO()  # straight into the file, torch says of a full disk no more than "unexpected pos"
-        torch.save(content, memory)
-        durable.write_with(path, lambda file: file.write(memory.getbuffer()))
+        _write(path, content)
+
+    def save_evaluated(self, path: Path, epoch: int) -> None:
+        """Write the weights that are evaluated, and after which epoch, to `path`, as `save` does."""
+        _write(path, {"state_dict": self.evaluated.state_dict(), "epoch": epoch})
 
     def restore(self, path: Path, device: torch.device) -> None:
         """Go back to the checkpoint at `path`, with the number of CPU threads that it was made with.
@@ -55,7 +57,7 @@ class TrainingState:
         Raises:
             UserError: the file is damaged or not of this run.
         """
-        content = _read(path, device)
+        content = _read(path, device, "start the run again from the beginning")
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -68,14 +70,28 @@ class TrainingState:
         # Sums are split over threads: another number of them would give other last bits.
         torch.set_num_threads(content["threads"])
 
+    def restore_evaluated(self, path: Path, device: torch.device) -> int:
+        """Give the model that is evaluated the weights at `path`; after which epoch they were written.
 
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
+        Raises:
+            UserError: the file is damaged.
+        """
+        content = _read(path, device, "end the run without its best weights")
+        self.evaluated.load_state_dict(content["state_dict"])
+        return content["epoch"]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    memory = io.BytesIO()  # straight into the file, torch says of a full disk no more than "unexpected pos"
+    torch.save(content, memory)
+    durable.write_with(path, lambda file: file.write(memory.getbuffer()))
+
+
+def _read(path: Path, device: torch.device, then: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"{path} is damaged ({_first_line(error)}); remove it to start the run again from the beginning"
-        ) from error
+        raise UserError(f"{path} is damaged ({_first_line(error)}); remove it to {then}") from error
 
 
 def _first_line(error: Exception) -> str:

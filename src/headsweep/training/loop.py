@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headsweep import streams
 from headsweep.config import RunConfig
 from headsweep.tracking.run_folder import RunFolder, RunResult
-from headsweep.tracking.spool import Entry
+from headsweep.tracking.spool import Entry, series
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
@@ -26,12 +26,13 @@ from headsweep.training.device import (
     peak_gpu_memory,
     peak_memory,
 )
-from headsweep.training.evaluation import evaluate
+from headsweep.training.evaluation import Evaluation, evaluate
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
 
+BEST_BY = "val/top1"
 PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step or of an evaluation's batch
 
 
@@ -92,6 +93,8 @@ class Training:
             metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
             if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch broke the weights
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
+            if self.each_epoch == "val":
+                self._keep_if_best(metrics)
             images = (self.state.step - first) * self.run.batch_size  # none where it was stopped in an evaluation
             self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
             self.state.losses = []
@@ -128,13 +131,25 @@ class Training:
 
     def _stop_if_asked(self) -> None:
         if self.ranks.any(self.stop()):
-            self._save()
+            if self.state.losses:  # else the checkpoint has all, and the model may have the best weights
+                self._save()
             raise Stopped
 
     def _save(self) -> None:
         if self.ranks.leads:
             self.folder.check_claim()
             self.state.save(self.folder.checkpoint)
+
+    def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
+        """Keep the weights if no earlier epoch was as good on held-out images.
+
+        Before the epoch is in the spool: whatever is killed from here on is trained again and comes here again.
+        """
+        if self.ranks.leads:
+            earlier = series(self.folder.spool.entries(), BEST_BY).values()
+            if all(metrics[BEST_BY] > value for value in earlier):
+                self.folder.check_claim()
+                self.state.save_evaluated(self.folder.best, self._epoch)
 
     def _train_step(self, batch: TrainingBatch) -> Tensor:
         """One optimizer step over the micro-batches of `batch`; its mean loss, over all ranks."""
@@ -161,14 +176,22 @@ class Training:
         return total
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        context = autocast(self.run.precision, self.device)
-        found = evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
+        found = self._look_at(split)
         if split == "test" and self.ranks.leads:
             self.folder.check_claim()
-            self.folder.write_test_correct(
-                found.correct
-            )  # before its line in the spool, after which it is not repeated
+            # Before the spool has the metrics: then the test is done, and not repeated after a crash.
+            self.folder.write_test_correct(found.correct)
         return {f"{split}/{name}": value for name, value in found.metrics.items()}
+
+    def _evaluate_best(self) -> dict[str, float]:
+        """The best weights on the test set. The model keeps them: training is over, and in the checkpoint."""
+        epoch = self.state.restore_evaluated(self.folder.best, self.device)
+        values = self._look_at("test").metrics
+        return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items()}}
+
+    def _look_at(self, split: str) -> Evaluation:
+        context = autocast(self.run.precision, self.device)
+        return evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
 
     def _interruptible(self, batches: EvaluationBatches) -> Iterator[EvaluationBatch]:
         common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
@@ -180,9 +203,13 @@ class Training:
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
-            epoch = math.ceil(self.state.step / self.batches.steps_per_epoch)
             self.folder.check_claim()
-            self.folder.spool.append(Entry(epoch, self.state.step, metrics, {"time": time.time(), **clock}))
+            self.folder.spool.append(Entry(self._epoch, self.state.step, metrics, {"time": time.time(), **clock}))
+
+    @property
+    def _epoch(self) -> int:
+        """Epochs begun."""
+        return math.ceil(self.state.step / self.batches.steps_per_epoch)
 
     def _show_life(self) -> None:
         if time.monotonic() - self._told > PROGRESS_SECONDS:
@@ -197,8 +224,10 @@ class Training:
     def _finished(self) -> RunResult:
         known = any("test/top1" in entry.metrics for entry in self.folder.spool.entries())
         # Else it is evaluated each epoch, or a crash came between this line of the spool and the result.
-        if not self.ranks.gather(known)[0]:
-            self._log(self._evaluate("test"))
+        known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
+        if not known:
+            metrics = self._evaluate("test")
+            self._log(metrics | (self._evaluate_best() if has_best else {}))
         return self._result("finished")
 
     def _diverged(self, loss: float, step: int) -> RunResult:
