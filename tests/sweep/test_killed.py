@@ -109,7 +109,7 @@ def killed_at(moment: Writing, spool: Path):
         if path.name.startswith(moment.file) and next(calls) == moment.number:
             if path.is_file():
                 new = max(0, size - sizes.get(path, 0))
-                os.ftruncate(handle, size - int(new * (1 - moment.share)))
+                os.truncate(path, size - int(new * (1 - moment.share)))
             os.kill(os.getpid(), signal.SIGKILL)
         sizes[path] = size
         sync(handle)

@@ -3,6 +3,7 @@
 import errno
 import os
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from headsweep.tracking.spool import series
 from headsweep.training.evaluation import evaluate
 from headsweep.training.progress import Busy, Progress, Stopped
 from headsweep.training.ranks import Ranks
+from power import survives
 
 # The first epoch is the best on held-out images, and the last as good.
 NOISY = ["duration='5 epochs'", "schedule=constant", "schedule.min_lr=0", "optimizer.lr=0.3", "seed=1"]
@@ -114,6 +116,21 @@ def test_without_held_out_images_no_weights_count_as_best(tmp_path):
     folder = trained(tmp_path, "dataset.validation=0")
     assert not folder.best.exists()
     assert not [name for name in folder.result().metrics if name.startswith("best/")]
+
+
+def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
+    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the spool would leave a gap in the history."""
+    folder, replace, seen = planned(tmp_path), Path.replace, []
+    is_on_disk = survives(folder.spool.path, monkeypatch)
+
+    def watched(self, target):
+        if target.name in ("checkpoint.pt", "result.json"):
+            seen.append((target.name, is_on_disk(), len(folder.spool.entries())))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    train_folder(folder, lambda progress: None)
+    assert seen == [("checkpoint.pt", True, 1), ("checkpoint.pt", True, 2), ("result.json", True, 3)]
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):

@@ -16,6 +16,7 @@ from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.spool import Entry
+from power import survives
 
 COSTS = {"cost/parameters": [(0, 1000.0)], "cost/flops": [(0, 2e6)]}
 
@@ -121,6 +122,18 @@ def test_new_epochs_are_sent_in_one_batch(uri, experiment_id, make_run, make_ent
     project(folder, uri, experiment_id, attached)
     assert sizes == [4]
     assert held(attached.run_id) == expected(4)
+
+
+def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
+    """Law 6, whoever has written the metrics: the training process does not wait for the disk."""
+    folder = make_run(epochs=1)
+    kind, heard = type(client(uri)), []
+    is_on_disk, real = survives(folder.spool.path, monkeypatch), kind.log_batch
+    monkeypatch.setattr(kind, "log_batch", lambda self, *rest: heard.append(is_on_disk()) or real(self, *rest))
+    folder.spool.append(make_entry(2))
+    assert not is_on_disk(), "or this test sees nothing"
+    run_id = project(folder, uri, experiment_id).run_id
+    assert set(heard) == {True} and held(run_id) == expected(2)
 
 
 def test_a_long_run_with_many_parameters_goes_in_batches_that_mlflow_takes(

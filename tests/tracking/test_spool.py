@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+
+import pytest
+
 from headsweep.tracking.spool import Spool, series
 
 
@@ -27,6 +31,30 @@ def test_torn_last_line_is_no_entry(tmp_path, make_entry):
     for torn in (1, 40, len(whole) - 1):
         spool.path.write_bytes(whole + spool.path.read_bytes()[len(whole) : len(whole) + torn])
         assert spool.entries() == [make_entry(1)]
+
+
+def test_what_a_power_cut_left_as_zeros_ends_the_spool(tmp_path, make_entry):
+    """A block before a written one may never have been written."""
+    spool = Spool(tmp_path / "metrics.jsonl")
+    for epoch in (1, 2, 3):
+        spool.append(make_entry(epoch))
+    first, second, third = spool.path.read_bytes().splitlines(keepends=True)
+    spool.path.write_bytes(first + bytes(20) + second[20:] + third)
+    assert spool.entries() == [make_entry(1)]
+    spool.rewind(make_entry(1).step)
+    assert spool.path.read_bytes() == first
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_an_error(tmp_path, make_entry):
+    spool, limits = Spool(tmp_path / "metrics.jsonl"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    spool.append(make_entry(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (spool.path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            spool.append(make_entry(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert spool.entries() == [make_entry(1)]
 
 
 def test_rewind_forgets_what_is_later_and_what_is_torn(tmp_path, make_entry):

@@ -67,6 +67,7 @@ def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
     # The state first: a run that is over by then has spooled everything that is read afterwards.
     state = folder.state()
     record, result, entries = folder.record(), folder.result(), folder.spool.entries()
+    folder.spool.sync()  # MLflow must not know a point that a power cut could take back (law 6)
     # From its first entry, not from its start, so that a replay has the same beginning.
     unfinished = state in (RunState.new, RunState.partial, RunState.running)
     if unfinished and not entries and not (folder.path / "mlflow.json").exists():

@@ -162,6 +162,7 @@ class RunFolder:
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""
+        self.spool.sync()
         durable.write_json(self._result, asdict(result))
         self._failure.unlink(missing_ok=True)
 

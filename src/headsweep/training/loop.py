@@ -138,6 +138,7 @@ class Training:
     def _save(self) -> None:
         if self.ranks.leads:
             self.folder.check_claim()
+            self.folder.spool.sync()  # or, after a power cut, the checkpoint could be ahead of the metrics
             self.state.save(self.folder.checkpoint)
 
     def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
