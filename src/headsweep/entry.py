@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig, explain, parse
-from headsweep.config.exclusions import left_out
+from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.slurm import parse_slurm
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
@@ -58,7 +58,7 @@ def _is_one_of_several() -> bool:
 def run_grid(
     cells: Sequence[Sequence[str]],
     compose: Compose,
-    exclusions: Sequence[str],
+    exclusions: Exclusions,
     slots: int | None,
     threads: int | None,
     runs_per_gpu: int | None = None,
@@ -95,7 +95,7 @@ def run_grid(
 
 
 def submit_grid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str], settings: Mapping[str, Any]
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, settings: Mapping[str, Any]
 ) -> list[float | None]:
     """Hand the cells of a grid to a SLURM cluster, but for those that `exclusions` leave out.
 
@@ -120,7 +120,7 @@ def submit_grid(
 
 
 def _valid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str]
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions
 ) -> tuple[list[RunConfig | Exception | None], list[RunConfig]]:
     """What `_expand` answers, and the runs in it. Raises UserError if a cell is not valid."""
     answers = _expand(cells, compose, exclusions)
@@ -136,7 +136,7 @@ def _valid(
 def plan_grid(
     cells: Sequence[Sequence[str]],
     compose: Compose,
-    exclusions: Sequence[str],
+    exclusions: Exclusions,
     costs: bool,
     json: bool,
     slots: int | None,
@@ -173,7 +173,7 @@ def plan_grid(
 
 
 def _expand(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Sequence[str], say: bool = True
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, say: bool = True
 ) -> list[RunConfig | Exception | None]:
     """For each cell its checked configuration, or what is wrong with it, or None where it is left out."""
     grid = Grid(compose)

@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from headsweep.config.exclusions import Exclusions
 from headsweep.entry import run_grid
 
 
@@ -26,8 +27,13 @@ class LocalLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Train what is missing of the cells; the value of each is its accuracy, or None if left out."""
-        values = run_grid(job_overrides, self._compose, self._exclude, **self._machine)
+        values = run_grid(job_overrides, self._compose, self._exclusions(), **self._machine)
         return jobs(job_overrides, values)
+
+    def _exclusions(self) -> Exclusions:
+        hydra = self._config.hydra
+        axes = [f"{axis}={values}" for axis, values in (hydra.sweeper.get("params") or {}).items()]
+        return Exclusions(self._exclude, [*axes, *hydra.overrides.task])
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         return self._context.config_loader.load_sweep_config(self._config, list(overrides))

@@ -15,5 +15,5 @@ class PlanLauncher(LocalLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Print the plan; exits with 2 if a cell is not valid."""
-        plan_grid(job_overrides, self._compose, self._exclude, **self._machine)
+        plan_grid(job_overrides, self._compose, self._exclusions(), **self._machine)
         return []

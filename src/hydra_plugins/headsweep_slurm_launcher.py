@@ -21,4 +21,5 @@ class SlurmLauncher(LocalLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit what is missing of the cells; a cell has a value if `wait` is set, else None."""
-        return jobs(job_overrides, submit_grid(job_overrides, self._compose, self._exclude, self._settings))
+        values = submit_grid(job_overrides, self._compose, self._exclusions(), self._settings)
+        return jobs(job_overrides, values)

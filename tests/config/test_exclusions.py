@@ -8,7 +8,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.exclusions import left_out
+from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.errors import ConfigError
 
 CELLS = [
@@ -23,7 +23,7 @@ CELLS = [
 
 
 def dropped(*exclusions):
-    answers = left_out(CELLS, exclusions)
+    answers = left_out(CELLS, Exclusions(exclusions))
     return {(c.head.name, c.heads, c.decorrelation) for c, out in zip(CELLS, answers, strict=True) if out}
 
 
@@ -43,11 +43,12 @@ def cells(condition):
         ("heads>=2 decorrelation!=0", lambda head, heads, weight: heads >= 2 and weight != 0),
         ("decorrelation=-0.8 heads=1.0", lambda head, heads, weight: weight == -0.8 and heads == 1),
         ("head.gram_dim=64", lambda head, heads, weight: head == "ga"),  # a cell without the key stays
-        ("head.gram_dim!=32", lambda head, heads, weight: head == "ga"),
+        ("head.gram_dim>32", lambda head, heads, weight: head == "ga"),
         ("clip_norm=null dataset.download=false heads=8", lambda head, heads, weight: heads == 8),
         ("clip_norm>1", lambda head, heads, weight: False),
         ("duration='20 epochs' head=ga", lambda head, heads, weight: head == "ga"),
-        ("head=cls head.no_such_option=1", lambda head, heads, weight: False),  # no cell comes as far as the key
+        ("heads>8 head.no_such_option=1", lambda head, heads, weight: False),  # no cell comes as far as the key
+        ("heads<2 heads=8", lambda head, heads, weight: False),
     ],
 )
 def test_a_cell_is_left_out_when_all_parts_of_an_exclusion_hold(exclusion, condition):
@@ -71,6 +72,11 @@ def test_one_exclusion_is_enough():
         ([""], "exclude=: cannot read ''; want"),
         (["haeds=2"], "exclude=haeds=2: haeds: unknown key; did you mean heads?"),
         (["head=ga haeds=2"], "exclude=head=ga haeds=2: haeds: unknown key; did you mean heads?"),
+        (["head=gaa heads<2"], "exclude=head=gaa heads<2: no cell has head=gaa; the grid has seqpool, ga"),
+        (["head.name!=gaa"], "exclude=head.name!=gaa: no cell has head.name=gaa; the grid has seqpool, ga"),
+        (["head=ga heads=3"], "exclude=head=ga heads=3: no cell has heads=3; the grid has 1, 2, 8"),
+        (["head.gram_dim=46"], "exclude=head.gram_dim=46: no cell has head.gram_dim=46; the grid has 64"),
+        (["clip_norm=nil"], "exclude=clip_norm=nil: no cell has clip_norm=nil; the grid has null"),
         (["head<2"], "exclude=head<2: 'seqpool' is text, which has no order; want = or !="),
         (["heads<many"], "exclude=heads<many: 'many' is text, which has no order"),
         (["heads<2", "heads>=2"], "exclude: leaves out every cell of the grid (12); want at least one kept"),
@@ -79,22 +85,39 @@ def test_one_exclusion_is_enough():
 )
 def test_a_mistake_is_one_line_that_names_the_exclusion(exclusions, message):
     with pytest.raises(ConfigError) as caught:
-        left_out(CELLS, exclusions)
+        left_out(CELLS, Exclusions(exclusions))
     assert str(caught.value).startswith(f"hydra.launcher.{message}")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("exclusion", ["head=cls heads<2", "head.name=cls", "heads=16", "duration='300 epochs'"])
+def test_a_value_of_an_axis_that_the_command_line_has_narrowed_is_no_mistake(exclusion):
+    """As `+sweeps=ga_table2 heads=1`: the study's exclusions speak of all its heads."""
+    axes = [
+        "head=seqpool,ga,cls",
+        "heads=choice(1,2,8,16)",
+        "duration='20 epochs','300 epochs'",
+        "heads=1,2,8",
+        "seed=0",
+    ]
+    left_out(CELLS, Exclusions([exclusion, "head=ga"], axes))
+    with pytest.raises(ConfigError, match="no cell has"):
+        left_out(CELLS, Exclusions([exclusion]))
+
+
 def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkeypatch, capsys):
-    """heads=0 is no valid run: it can be left out all the same."""
+    """heads=0 is no valid run: it can be left out all the same. The command line has narrowed a study's heads."""
     from headsweep.sweep import local, study
     from hydra_plugins.headsweep_local_launcher import LocalLauncher
 
     monkeypatch.setattr(local, "LocalPool", lambda slots, timeout: None)
     monkeypatch.setattr(study, "run_study", lambda runs, trainer, attempts, halving: runs)
     monkeypatch.setattr(study, "objectives", lambda runs: [run.heads / 10 for run in runs])
-    launcher = LocalLauncher(slots=1, threads=1, exclude=["heads<1", "head=ga heads>2"])
+    launcher = LocalLauncher(slots=1, threads=1, exclude=["heads<1", "head=ga heads>2", "head=cls"])
     loader = SimpleNamespace(load_sweep_config=lambda config, overrides: compose("train", overrides=overrides))
-    launcher.setup(hydra_context=SimpleNamespace(config_loader=loader), task_function=None, config=None)
+    axes = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "overrides": {"task": ["head=seqpool,ga"]}}
+    config = OmegaConf.create({"hydra": axes})
+    launcher.setup(hydra_context=SimpleNamespace(config_loader=loader), task_function=None, config=config)
     grid = [[f"head={head}", f"heads={heads}", "device=cpu"] for head in ("seqpool", "ga") for heads in (0, 2, 4)]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         jobs = launcher.launch(grid, 0)

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import PROJECT_ROOT, parse
-from headsweep.config.exclusions import left_out
+from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
 from headsweep.entry import spell_out
 from headsweep.errors import UserError
@@ -78,7 +78,10 @@ def points(study):
     """The overrides of each cell of a study."""
     hydra = compose("train", overrides=[f"+sweeps={study}"], return_hydra_config=True).hydra
     axes = [[f"{axis}={value}" for value in str(values).split(",")] for axis, values in hydra.sweeper.params.items()]
-    return [[f"+sweeps={study}", *point] for point in product(*axes)], hydra.launcher.exclude
+    exclusions = Exclusions(
+        hydra.launcher.exclude, [f"{axis}={values}" for axis, values in hydra.sweeper.params.items()]
+    )
+    return [[f"+sweeps={study}", *point] for point in product(*axes)], exclusions
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -140,7 +143,7 @@ def test_exclusions_leave_out_the_same_cells_either_way(study):
 def test_an_excluded_cell_need_not_be_valid():
     grid = Grid(composed)
     cells = [grid.cell([f"head={head}", f"heads={heads}"]) for head in ("gap", "ga") for heads in (0, 4)]
-    assert left_out(cells, ["head=ga heads<1", "head=gap heads=0"]) == [True, False, True, False]
+    assert left_out(cells, Exclusions(["head=ga heads<1", "head=gap heads=0"])) == [True, False, True, False]
 
 
 def test_seeds_are_spelled_out():

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from commands import train
 from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig, parse
-from headsweep.config.exclusions import left_out
+from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.data.locate import CIFAR_FILES
 from headsweep.report.published import load, matching
 from headsweep.report.results import Cell, Run
@@ -36,7 +36,7 @@ def cells(*overrides: str) -> tuple[RunConfig, ...]:
             [f"{axis}={value}" for axis, value in zip(axes, point, strict=True)] for point in product(*axes.values())
         ]
         configs = [compose("train", overrides=[*given, *point]) for point in points]
-    kept = zip(configs, left_out(configs, hydra.launcher.exclude), strict=True)
+    kept = zip(configs, left_out(configs, Exclusions(hydra.launcher.exclude)), strict=True)
     return tuple(parse(config) for config, out in kept if not out)
 
 

@@ -3,6 +3,9 @@
 An exclusion is a line such as `head=ga heads<2`: its parts are KEY OP VALUE with OP one of = != < <= > >=, and a cell
 is left out when all parts of one line hold. It looks at the composed configuration before any rule between keys does,
 so that it can drop cells that would be no valid run.
+
+A value that is asked for with = or != must be one that the grid has, or that a study's axes have which the command line
+has narrowed (`+sweeps=table1 heads=1`): any other is a slip of the pen, which would leave out nothing, or everything.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.explaining import unknown_key
@@ -27,20 +32,34 @@ _ORDERS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_LISTS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP)
 _ABSENT = object()
 
 
-def left_out(cells: Sequence[DictConfig | Cell], exclusions: Sequence[str]) -> list[bool]:
+@dataclass(frozen=True)
+class Exclusions:
+    """What a grid is to leave out."""
+
+    lines: Sequence[str]
+    axes: Sequence[str] = ()  # all axes, as overrides such as `head=gap,ga`, of which some cells may not be asked for
+
+    def __post_init__(self) -> None:
+        if isinstance(self.lines, str):
+            raise ConfigError(
+                _KEY, self.lines, """want a list; quote it for the shell: 'exclude=["head=ga heads<2"]'"""
+            )
+
+
+def left_out(cells: Sequence[DictConfig | Cell], exclusions: Exclusions) -> list[bool]:
     """Which of the composed `cells` are left out by one of the `exclusions`.
 
     Raises:
-        ConfigError: an exclusion cannot be read, names a key that no cell has, or orders text; or no cell is left.
+        ConfigError: an exclusion cannot be read, names a key that no cell has or a value that no axis has, or orders
+            text; or no cell is left.
     """
-    if isinstance(exclusions, str):
-        raise ConfigError(_KEY, exclusions, """want a list; quote it for the shell: 'exclude=["head=ga heads<2"]'""")
     answers = [False] * len(cells)
-    for exclusion in exclusions:
-        answers = [old or new for old, new in zip(answers, _all_hold(str(exclusion), cells), strict=True)]
+    for exclusion in map(str, exclusions.lines):
+        answers = [old or new for old, new in zip(answers, _all_hold(exclusion, cells, exclusions.axes), strict=True)]
     if all(answers):
         raise ConfigError(_KEY, None, f"leaves out every cell of the grid ({len(cells)}); want at least one kept")
     return answers
@@ -56,7 +75,7 @@ class _Part:
 
     def holds(self, got: Any) -> bool:
         """Does the value `got` of a cell fulfil the condition?"""
-        if self.operator not in _ORDERS:
+        if not self.orders:
             return _equal(got, self.wanted) is (self.operator == "=")
         if got is None:
             return False
@@ -66,19 +85,42 @@ class _Part:
             raise ConfigError(_KEY, self, f"{text!r} is text, which has no order; want = or !=")
         return _ORDERS[self.operator](numbers[0], numbers[1])
 
+    @property
+    def orders(self) -> bool:
+        """Does it ask for less or more than a value, which no cell need have?"""
+        return self.operator in _ORDERS
+
     def __str__(self) -> str:
         return f"{self.key}{self.operator}{self.wanted}"
 
 
-def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell]) -> list[bool]:
+def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str]) -> list[bool]:
     answers = [True] * len(cells)
     for part in _parts(exclusion):
         # Only where all parts before it hold: `head=ga head.gram_dim<32` may stand in a grid that has no ga.
         got = {at: _value(cells[at], part.key) for at, still in enumerate(answers) if still}
         if got and all(value is _ABSENT for value in got.values()):
             raise ConfigError(_KEY, exclusion, str(unknown_key(part.key)))
+        if not part.orders and not any(_equal(value, part.wanted) for value in got.values()):
+            _check_value(part, exclusion, cells, axes)
         answers = [at in got and got[at] is not _ABSENT and part.holds(got[at]) for at in range(len(cells))]
     return answers
+
+
+def _check_value(part: _Part, exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str]) -> None:
+    """Raise ConfigError if neither a cell nor an axis has the value."""
+    values = [value for cell in cells if (value := _value(cell, part.key)) is not _ABSENT]
+    if not values or any(_equal(value, part.wanted) for value in [*values, *_values(axes, part.key)]):
+        return
+    known = ", ".join(dict.fromkeys(map(_text, values)))
+    raise ConfigError(_KEY, exclusion, f"no cell has {part.key}={part.wanted}; the grid has {known}")
+
+
+def _values(axes: Sequence[str], key: str) -> Iterator[Any]:
+    """The values of an axis; that of a group has the group's name, an exclusion may say `.name`."""
+    for axis in OverridesParser.create().parse_overrides(list(axes)):
+        if axis.value_type in _LISTS and axis.key_or_group.removesuffix(".name") == key.removesuffix(".name"):
+            yield from (value.text if isinstance(value, QuotedString) else value for value in axis.sweep_iterator())
 
 
 def _parts(exclusion: str) -> Iterator[_Part]:
@@ -109,7 +151,11 @@ def _equal(got: Any, wanted: str) -> bool:
     numbers = _number(got), _number(wanted)
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0] == numbers[1]
-    return {"None": "null", "True": "true", "False": "false"}.get(str(got), str(got)) == wanted
+    return _text(got) == wanted
+
+
+def _text(value: Any) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def _number(value: Any) -> float | None:
