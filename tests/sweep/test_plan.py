@@ -3,9 +3,11 @@ import threading
 from dataclasses import replace
 
 import pytest
+from omegaconf import OmegaConf
 
 from composing import compose_run
 from headsweep.errors import UserError
+from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.plan import freeze, frozen, make_plan
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -97,6 +99,44 @@ def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):
     before = [folder.record() for folder in plan.folders]
     freeze(plan, {run.fingerprint: {**COST, "flops": 2} for run in plan.runs})
     assert [folder.record() for folder in plan.folders] == before
+
+
+@pytest.mark.parametrize(("key", "value"), [("stage", None), ("workers", 2)])
+def test_a_run_of_before_a_key_that_says_where_it_trains_is_the_same_run(tmp_path, key, value):
+    folder = frozen_without(tmp_path, "loader", key)
+    run = frozen(folder)
+    assert getattr(run.loader, key) == value
+    assert fingerprint(run) == folder.path.name
+
+
+@pytest.mark.parametrize(("section", "key"), [(None, "decorrelation"), ("loader", "resident_gib"), (None, "head")])
+def test_a_run_of_before_a_key_that_its_numbers_depend_on_is_refused_in_one_line(tmp_path, section, key):
+    """No default is taken for it: what the version of then did is not known (laws 1 and 3)."""
+    folder = frozen_without(tmp_path, section, key)
+    with pytest.raises(UserError) as caught:
+        frozen(folder)
+    said = str(caught.value)
+    assert said.startswith(f"{folder.path} was planned by another version of headsweep (")
+    assert key in said and said.endswith("; give the sweep's command again") and "\n" not in said
+
+
+def test_a_run_with_a_key_that_is_no_more_is_refused(tmp_path):
+    folder = frozen_without(tmp_path, None)
+    folder.config.write_text(f"{folder.config.read_text()}loops: 3\n")
+    with pytest.raises(UserError, match=r"another version of headsweep \(loops: unknown key"):
+        frozen(folder)
+
+
+def frozen_without(output, section, *keys):
+    """The folder of a planned run whose frozen configuration lacks some keys of a section."""
+    plan = make_plan([compose_run(f"paths.output={output}")])
+    freeze(plan, {plan.runs[0].fingerprint: COST})
+    (folder,) = plan.folders
+    config = OmegaConf.load(folder.config)
+    for key in keys:
+        del (config[section] if section else config)[key]
+    OmegaConf.save(config, folder.config)
+    return folder
 
 
 def test_a_record_names_the_run_and_its_swept_keys(tmp_path):

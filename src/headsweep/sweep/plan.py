@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config import DatasetConfig, ModelConfig, RunConfig, parse
+from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, DatasetConfig, ModelConfig, RunConfig, parse
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
@@ -39,6 +39,8 @@ IDENTITY_KEYS = (
 )
 
 MOST_SHOWN = 10  # bad cells that are named
+TRAIN = PROJECT_ROOT / "conf" / "train.yaml"
+_ABSENT = object()
 
 Cost = dict[str, int]
 
@@ -284,14 +286,31 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
     return "-".join([head, *others, f"seed{values['seed']}"])
 
 
+def _where_runs_train() -> DictConfig:
+    """The keys of conf/train.yaml that are no part of a run's identity, with their values."""
+    today, found = OmegaConf.load(TRAIN), OmegaConf.create()
+    for key in NOT_IDENTITY:
+        if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
+            OmegaConf.update(found, key, value)
+    return found
+
+
 def frozen(folder: RunFolder) -> RunConfig:
     """The configuration that a run was planned with.
 
+    A key that headsweep has got since, and that only says where a run trains, has its value in conf/train.yaml: with
+    any value it is the same run.
+
     Raises:
-        UserError: the run's folder is damaged.
+        UserError: the run's folder is damaged, or was planned by a version of headsweep whose runs had other keys.
     """
     try:
         config = OmegaConf.load(folder.config)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.config} cannot be read ({error}); remove the run's folder") from error
-    return parse(config)  # type: ignore[arg-type]
+    try:
+        return parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise UserError(
+            f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
+        ) from error
