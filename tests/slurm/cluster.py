@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import command
+from commands import TINY, command
 from headsweep.tracking.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
