@@ -1,5 +1,6 @@
 """The keys of the launcher `slurm`: each mistake is one line that names the key, what was got and what is wanted."""
 
+import math
 from functools import cache
 
 import pytest
@@ -29,13 +30,13 @@ def test_presets_are_the_launcher_with_other_values():
     ("key", "value", "want"),
     [
         ("time", 4, "want a whole number of at least 5"),
-        ("time", "1:00:00", ""),
+        ("time", "1:00:00", "want minutes, a whole number of at least 5"),
         ("gpus", -1, "want a whole number of at least 0"),
         ("cpus", 0, "want a whole number of at least 1"),
-        ("cpus", "many", ""),
+        ("cpus", "many", "want a whole number"),
         ("memory", "lots", "want a number and a unit, e.g. 16GB, or null"),
-        ("setup", "module", ""),
-        ("extra", "x", ""),
+        ("setup", "module", 'want a list of shell lines, e.g. ["module load cuda"]'),
+        ("extra", "x", "want options of sbatch and their values, e.g. {mail-type: END}"),
         ("max_parallel", 0, "want a whole number of at least 1"),
         ("runs_per_job", 0, "want a whole number of at least 1"),
         ("slots", 0, "want a whole number of at least 1"),
@@ -45,9 +46,15 @@ def test_presets_are_the_launcher_with_other_values():
         ("requeues", -1, "want a whole number of at least 0"),
         ("attempts", 0, "want a whole number of at least 1"),
         ("timeout", 0, "want minutes, a number above 0, or null"),
-        ("mlflow", "both", ""),
-        ("wait", "perhaps", ""),
-        ("dry_run", "7x", ""),
+        ("timeout", "soon", "want minutes, a number above 0, or null"),
+        ("timeout", math.nan, "want minutes, a number above 0, or null"),
+        ("slots", "x", "want a whole number, or null"),
+        ("partition", ["main"], "want a text, or null"),
+        ("setup", {"module": "cuda"}, "want a list of shell lines"),
+        ("setup", [{"module": "cuda"}], "want a list of shell lines"),
+        ("mlflow", "both", "want login or jobs"),
+        ("wait", "perhaps", "want true or false"),
+        ("dry_run", "7x", "want true or false"),
     ],
 )
 def test_a_mistake_is_one_line(key, value, want):
@@ -55,6 +62,21 @@ def test_a_mistake_is_one_line(key, value, want):
         parse_slurm({**keys(), key: value})
     message = str(error.value)
     assert message.startswith(f"hydra.launcher.{key}={value}") and want in message and "\n" not in message
+
+
+@pytest.mark.parametrize("key", ["time", "gpus", "setup", "extra", "mlflow", "wait"])
+def test_null_where_a_value_is_wanted_is_one_line(key):
+    with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: want [^\n]*$"):
+        parse_slurm({**keys(), key: None})
+
+
+def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
+    assert parse_slurm({**keys(), "extra": {"mail-type": "END", "nice": 3, "hold": True}}).extra["nice"] == 3
+    for value, shown in ((None, "null"), (False, "False"), ([1], r"\[1\]")):
+        with pytest.raises(
+            ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: want a text, a number, or true"
+        ):
+            parse_slurm({**keys(), "extra": {"hold": value}})
 
 
 def test_a_key_that_is_none_is_answered_with_those_that_are():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,21 @@ from headsweep.errors import ConfigError
 
 MEMORY = re.compile(r"\d+(\.\d+)?\s*[KMGT]?B?", re.IGNORECASE)
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
+WANT_OPTIONS = "want options of sbatch and their values, e.g. {mail-type: END}"
+WANT_LINES = 'want a list of shell lines, e.g. ["module load cuda"]'
+WANT_MINUTES = "want minutes, a number above 0, or null"
+# What a user needs to hear of a value of the wrong type, by the key or by the type of its field.
+WANTED = {
+    "time": f"want minutes, a whole number of at least {SHORTEST}",
+    "timeout": WANT_MINUTES,
+    "int": "want a whole number",
+    "int | None": "want a whole number, or null",
+    "bool": "want true or false",
+    "str | None": "want a text, or null",
+    "list[str]": WANT_LINES,
+    "dict[str, Any]": WANT_OPTIONS,
+    "Projection": "want login or jobs",
+}
 
 
 class Projection(Enum):
@@ -72,8 +88,13 @@ class SlurmConfig:
             raise _wrong(
                 "slots", self.slots, "want null with hydra.launcher.distributed=true: a job trains one at a time"
             )
-        if self.timeout is not None and self.timeout <= 0:
-            raise _wrong("timeout", self.timeout, "want minutes, a number above 0, or null")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise _wrong("timeout", self.timeout, WANT_MINUTES)
+        if not all(isinstance(line, str) for line in self.setup):
+            raise _wrong("setup", self.setup, WANT_LINES)
+        for option, value in self.extra.items():
+            if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+                raise _wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise _wrong("memory", self.memory, "want a number and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
@@ -101,15 +122,17 @@ def parse_slurm(settings: Mapping[str, Any]) -> SlurmConfig:
     Raises:
         ConfigError: a value has the wrong type or contradicts another.
     """
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(SlurmConfig), OmegaConf.create(dict(settings)))
-        return OmegaConf.to_object(typed)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        key = error.full_key or "?"
-        known = ", ".join(sorted(SlurmConfig.__dataclass_fields__))
-        want = str(error).split("\n", 1)[0] if key in SlurmConfig.__dataclass_fields__ else f"unknown; known: {known}"
-        raise _wrong(key, settings.get(key), want) from error
+    typed = OmegaConf.structured(SlurmConfig)
+    for key, value in settings.items():
+        field = SlurmConfig.__dataclass_fields__.get(key)
+        if field is None:
+            raise _wrong(key, value, f"unknown; known: {', '.join(sorted(SlurmConfig.__dataclass_fields__))}")
+        try:
+            typed[key] = value
+        except OmegaConfBaseException as error:
+            raise _wrong(key, value, WANTED.get(key) or WANTED[str(field.type)]) from error
+    return OmegaConf.to_object(typed)  # type: ignore[return-value]
 
 
 def _wrong(key: str, got: object, want: str) -> ConfigError:
-    return ConfigError(f"hydra.launcher.{key}", got, want)
+    return ConfigError(f"hydra.launcher.{key}", "null" if got is None else got, want)
