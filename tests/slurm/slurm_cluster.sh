@@ -61,7 +61,7 @@ NAME=t$B-$$-$(date +%s); echo "$NAME" >"$DIR/name"; trap 'stop; exit 130' INT TE
 AUTH=socket=$DIR/munge.sock,cred_expire=5                         # cred_expire is also the wait before a requeued job runs
 ACC=("AccountingStorageType=accounting_storage/none")
 [ "$ACCT" != yes ] || ACC=("AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$ADDR" \
-    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock")
+    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,qos)
 printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B" "CommunicationParameters=$BIND" \
     "SlurmUser=$ME" "SlurmdUser=$ME" "AuthType=auth/munge" "CredType=cred/munge" "AuthInfo=$AUTH" "${ACC[@]}" \
     "StateSaveLocation=$DIR/state" "SlurmdSpoolDir=$DIR/spool.%n" "SlurmctldPidFile=$DIR/state/slurmctld.pid" \
@@ -72,12 +72,13 @@ printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B
     "SlurmdTimeout=10" "ReturnToService=1" "KillWait=5" "JobRequeue=1" "MaxArraySize=${ARRAY:-1001}" "PreemptType=preempt/partition_prio" \
     "PreemptMode=REQUEUE" "SlurmctldParameters=preempt_send_user_signal" \
     "PartitionName=main Nodes=ALL Default=YES State=UP PriorityTier=1 GraceTime=10" \
-    "PartitionName=urgent Nodes=ALL State=UP PriorityTier=10" >"$SLURM_CONF"         # its jobs preempt those of main
+    "PartitionName=urgent Nodes=ALL State=UP PriorityTier=10" `# its jobs preempt those of main` \
+    "PartitionName=short Nodes=ALL State=UP MaxTime=10" "EnforcePartLimits=ALL" >"$SLURM_CONF"
 echo AutoDetect=off >"$DIR/gres.conf"; GRES=; [ "$GPUS" -eq 0 ] || GRES=Gres=gpu:$GPUS
 for ((i = 0; i < GPUS; i++)); do ln -s /dev/null "$DIR/gpu$i"; echo "Name=gpu File=$DIR/gpu$i" >>"$DIR/gres.conf"; done
 # A node is named like a loopback address, so that its name resolves in MASTER_ADDR of torch.distributed.
 for ((i = 0; i < NODES; i++)); do echo "NodeName=127.0.0.$((i + 2)) NodeAddr=$ADDR Port=$((B + 2 + i)) CPUs=$CPUS" \
-    "RealMemory=$MEM $GRES" >>"$SLURM_CONF"; done
+    "RealMemory=$MEM Feature=a100,nvme $GRES" >>"$SLURM_CONF"; done
 (umask 077; head -c 128 /dev/urandom >"$DIR/munge.key")
 run munged munged -F --force --key-file="$DIR/munge.key" --socket="$DIR/munge.sock" --pid-file="$DIR/munge.pid" \
     --log-file="$DIR/log/munged.log" --seed-file="$DIR/munge.seed"

@@ -17,7 +17,6 @@ from headsweep.sweep.slurm.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 GOLDEN = Path(__file__).with_name("golden")
-REFUSED = "sbatch refused the jobs: Batch job submission failed"
 GRID = ["seed=0,1,2", "duration='2 epochs'"]
 ASKED = [
     "hydra.launcher.partition=main",
@@ -31,11 +30,11 @@ ASKED = [
 @pytest.mark.slow
 def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Path):
     job = [*GRID, *ASKED, f"paths.output={tmp_path}"]
-    dry = cluster.train(*job, "--dry-run")
+    dry = cluster.train_without_torch(*job, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert not any(tmp_path.glob("sweeps/*/slurm")), "nothing was submitted"
     accept(GOLDEN / "array.sh", without_paths(dry.stdout, tmp_path))
-    true = cluster.train(*job)
+    true = cluster.train_without_torch(*job)
     assert true.returncode == 0, true.stderr
     (written,) = (sweep(tmp_path) / "slurm" / "jobs").glob("[0-9]*.sh")
     assert written.read_text().strip() == dry.stdout.strip()
@@ -77,16 +76,43 @@ def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(f
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hydra.launcher.constraint=h200"], f"{REFUSED}: Invalid feature specification"),
-        (["hydra.launcher.partition=gpus"], f"{REFUSED}: Invalid partition name specified"),
-        (["hydra.launcher.time=1"], "hydra.launcher.time=1: want a whole number of at least 5"),
-        (["hydra.launcher.mlflow=jobs"], "hydra.launcher.mlflow=jobs: a sqlite file does not bear writers on several"),
+        (["constraint=h200"], "constraint=h200: Invalid feature specification; features: a100, nvme"),
+        (["partition=gpus"], "partition=gpus: Invalid partition name specified; partitions: main, urgent, short"),
+        (
+            ["partition=short", "time=30"],
+            "time=30, hydra.launcher.partition=short: Requested time limit is invalid (missing or exceeds some limit); "
+            "limits: main infinite, urgent infinite, short 10:00",
+        ),
+        (["qos=gold"], "qos=gold: Invalid qos specification; yours: normal"),
+        (
+            ["account=lab"],
+            "account=lab: Invalid account or account/partition combination specified; your accounts: root",
+        ),
+        (["+extra.mail-type=WHEN"], "extra.mail-type=WHEN: sbatch: Invalid --mail-type specification"),
+        (["time=1"], "time=1: want a whole number of at least 5"),
+        (["mlflow=jobs"], "mlflow=jobs: a sqlite file does not bear writers on several"),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_what_cannot_be_submitted_is_one_line(arguments, message, forgetful: Cluster, tmp_path: Path):
-    answer = forgetful.train_without_torch(*arguments, f"paths.output={tmp_path}")
+def test_what_cannot_be_submitted_is_one_line_and_leaves_nothing(arguments, message, cluster: Cluster, tmp_path: Path):
+    keys = [f"{'+' * key.startswith('+')}hydra.launcher.{key.lstrip('+')}" for key in arguments]
+    answer = cluster.train_without_torch(*keys, f"paths.output={tmp_path}")
     assert answer.returncode == 2
-    assert answer.stderr.startswith(f"headsweep: {message}") and answer.stderr.count("\n") == 1
+    assert answer.stderr.startswith(f"headsweep: hydra.launcher.{message}") and answer.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_what_only_the_submission_refuses_is_told_with_the_nodes_there_are(cluster: Cluster, tmp_path: Path):
+    """The question beforehand is answered alike while nodes are down, for which a job may wait."""
+    answer = cluster.train_without_torch("hydra.launcher.memory=90TB", f"paths.output={tmp_path}")
+    assert answer.returncode == 2
+    assert answer.stderr == (
+        "headsweep: hydra.launcher.gpus=0, hydra.launcher.cpus=1, hydra.launcher.memory=90TB, hydra.launcher.nodes=1: "
+        "Requested node configuration is not available; nodes: main 3 x 4 CPUs 8000 MB gpu:2, "
+        "urgent 3 x 4 CPUs 8000 MB gpu:2, short 3 x 4 CPUs 8000 MB gpu:2\n"
+    )
+    assert jobs_of(sweep(tmp_path)) == {}
 
 
 def test_a_machine_without_slurm_says_so(tmp_path: Path):

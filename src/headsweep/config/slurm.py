@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.errors import ConfigError
 
-MEMORY = re.compile(r"\d+(\.\d+)?\s*[KMGT]?B?", re.IGNORECASE)
+MEMORY = re.compile(r"\d+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 WANT_OPTIONS = "want options of sbatch and their values, e.g. {mail-type: END}"
 WANT_LINES = 'want a list of shell lines, e.g. ["module load cuda"]'
@@ -96,7 +96,7 @@ class SlurmConfig:
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
                 raise _wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
-            raise _wrong("memory", self.memory, "want a number and a unit, e.g. 16GB, or null")
+            raise _wrong("memory", self.memory, "want a whole number and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise _wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
 

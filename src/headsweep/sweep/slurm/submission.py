@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -28,14 +26,13 @@ from headsweep.sweep.following import follow
 from headsweep.sweep.local import LocalPool
 from headsweep.sweep.plan import Cost, Plan, checked_costs, freeze, make_plan
 from headsweep.sweep.slots import Slots
-from headsweep.sweep.slurm import queue, snapshot
+from headsweep.sweep.slurm import cluster, queue, refusals, snapshot
 from headsweep.sweep.slurm.job import Job
 from headsweep.sweep.study import is_given_up, opening
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
-USUAL_LIMIT = 1001  # SLURM's default of MaxArraySize
 Chunk = tuple[RunFolder, ...]  # the runs of one job
 
 
@@ -49,13 +46,14 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
     _check_tracking(configs[0], settings)
     for config in configs:
         config.check_ranks(settings.ranks)
-    if not settings.dry_run:
-        _limit()  # is there a cluster?
+    limit = cluster.array_limit() if not settings.dry_run or shutil.which("scontrol") else cluster.USUAL_LIMIT
     plan = make_plan(configs)
     costs = checked_costs(plan, _check)
+    files = _sbatch_files(plan.folder, plan.folders, settings, limit)
     if settings.dry_run:
-        print(_sbatch_files(plan, settings))
+        print("\n".join(files))
         return plan
+    refusals.check(files[0], settings)
     with _alone(plan.folder):
         freeze(plan, costs)
         sweep = SweepFolder(plan.folder)
@@ -82,7 +80,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         UserError: there is no cluster, or it refuses.
     """
     settings = parse_slurm(json.loads(_settings(sweep).read_text()))
-    _limit()  # is there a cluster?
+    refusals.check(_sbatch_files(sweep, folders, settings, cluster.array_limit())[0], settings)
     with _alone(sweep):
         queued = queue.active(sweep)
         missing = [folder for folder in folders if _is_missing(folder, queued, None)]
@@ -144,7 +142,7 @@ def _submit(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig) ->
     code = snapshot.home(sweep / "slurm" / "code")
     snapshot.snapshot(code)
     before = None
-    for chunks in _arrays(missing, settings, _limit()):
+    for chunks in _arrays(missing, settings, cluster.array_limit()):
         jobs = _submit_array(sweep, chunks, settings, _parameters(sweep, settings, code, before))
         queue.record(sweep, {job: [run.path.name for run in chunk] for job, chunk in zip(jobs, chunks, strict=True)})
         before = jobs[0].partition("_")[0]
@@ -168,7 +166,7 @@ def _submit_array(
         with redirect_stderr(io.StringIO()):  # submitit prints what it raises
             return [job.job_id for job in executor.map_array(Job.work, jobs)]
     except FailedJobError as error:
-        raise UserError(f"sbatch refused the jobs: {_reason(error)}") from error
+        raise refusals.explained(str(error), settings) from error
 
 
 def _jobs_folder(sweep: Path) -> Path:
@@ -225,42 +223,21 @@ def _options(settings: SlurmConfig) -> dict[str, Any]:
     return {requeue: True, **({"mem": settings.memory} if settings.memory else {}), **settings.extra}
 
 
-def _sbatch_files(plan: Plan, settings: SlurmConfig) -> str:
-    """What `_submit` would give to sbatch if all runs were missing."""
-    code = snapshot.home(plan.folder / "slurm" / "code")
-    command = f"{_python(settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(plan.folder)))}"
-    return "\n".join(
+def _sbatch_files(sweep: Path, folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> list[str]:
+    """What `_submit` gives to sbatch if all the runs are missing, array by array."""
+    code = snapshot.home(sweep / "slurm" / "code")
+    command = f"{_python(settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(sweep)))}"
+    return [
         make_sbatch_file(
             command,
-            _jobs_folder(plan.folder),
+            _jobs_folder(sweep),
             map_count=len(chunks) if len(chunks) > 1 else None,
-            **_parameters(plan.folder, settings, code, before=None),
+            **_parameters(sweep, settings, code, before=None),
         )
-        for chunks in _arrays(plan.folders, settings, _limit() if shutil.which("scontrol") else USUAL_LIMIT)
-    )
+        for chunks in _arrays(folders, settings, limit)
+    ]
 
 
 def _python(settings: SlurmConfig) -> str:
     """What starts Python in a job. Until it has a handler of its own, after seconds of imports, USR2 would end it."""
     return f"""sh -c 'trap "" USR2; exec "$0" "$@"' {settings.python or shlex.quote(sys.executable)}"""
-
-
-def _limit() -> int:
-    """The most elements of an array.
-
-    Raises:
-        UserError: there is no cluster, or it does not answer.
-    """
-    try:
-        config = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60, check=True)
-    except FileNotFoundError as error:
-        raise UserError("hydra/launcher=slurm: no `scontrol` here; want a login node of a SLURM cluster") from error
-    except subprocess.SubprocessError as error:
-        raise UserError(f"hydra/launcher=slurm: the cluster does not answer ({_reason(error)})") from error
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", config.stdout)
-    return int(found[1]) if found else USUAL_LIMIT
-
-
-def _reason(error: Exception) -> str:
-    text = (getattr(error, "stderr", None) or str(error)).strip()
-    return text.splitlines()[-1].removeprefix("sbatch: error: ") if text else type(error).__name__
