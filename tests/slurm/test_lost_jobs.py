@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from cluster import Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
+from headsweep.sweep.slurm import cluster as questions
 from headsweep.sweep.slurm import queue
 
 pytestmark = pytest.mark.slow
@@ -36,7 +39,7 @@ def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_
     assert again.returncode == 0 and again.stdout.startswith("1 of 4 runs of "), again.stdout + again.stderr
     cancelled = either.headsweep("cancel", "--output", tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
-    assert all(word.startswith("lost  ") for word in words(either, tmp_path).values())
+    wait_until(lambda: all(word.startswith("lost  ") for word in words(either, tmp_path).values()))
     either.ask("scontrol", "update", "partitionname=urgent", "state=UP")
 
 
@@ -76,12 +79,40 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
         assert differences(folder, folders(undisturbed)[seed]) == []
 
 
-def test_of_a_cluster_that_does_not_answer_nothing_is_believed(forgetful: Cluster, tmp_path: Path, monkeypatch):
-    """Its configuration has gone, which its commands wait for."""
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "none"))
-    monkeypatch.setattr(queue, "ANSWER_SECONDS", 0.5)
-    state = queue.states_of(["12_3"])["12_3"]
-    assert state.is_active and str(state) == "job 12_3 is unreachable: the cluster does not answer"
+def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line(forgetful: Cluster, tmp_path: Path):
+    """Its configuration names a port where nobody listens."""
+    output, down = tmp_path / "outputs", Cluster(tmp_path)
+    (job,) = submit(forgetful, output, "seed=0", HOLD).values()
+    config = (forgetful.place / "slurm.conf").read_text()
+    (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=1", config))
+    assert words(down, output) == {0: f"queued  job {job} is unreachable: the cluster does not answer"}
+    silent = "headsweep: hydra/launcher=slurm: the cluster does not answer; `scontrol ping` says whether it is up\n"
+    where = ["--output", output]
+    for answer, told in (
+        (down.train_without_torch(f"paths.output={output}"), silent),
+        (down.headsweep("retry", *where), silent),
+        (
+            down.headsweep("cancel", *where),
+            f"headsweep: the cluster does not answer; job {job} of {sweep(output).name} may go on: try again later\n",
+        ),
+    ):
+        assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", told)
+    assert forgetful.state(job) == "PENDING"
+    forgetful.ask("scancel", job)
+
+
+def test_a_cluster_that_hears_and_says_nothing_is_waited_for_once(forgetful: Cluster, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    monkeypatch.setattr(questions, "PING_SECONDS", 0.5)
+    config = (forgetful.place / "slurm.conf").read_text()
+    asked = []
+    with socket.create_server(("", 0)) as silent:
+        port = f"SlurmctldPort={silent.getsockname()[1]}"
+        (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", port, config))
+        ask = questions.ask
+        monkeypatch.setattr(questions, "ask", lambda *words, **more: asked.append(words) or ask(*words, **more))
+        assert queue.states_of(["12_3"])["12_3"].is_active
+    assert asked == [("scontrol", "ping")]
 
 
 def test_accounting_remembers_what_the_queue_has_forgotten(cluster: Cluster, tmp_path: Path, monkeypatch):

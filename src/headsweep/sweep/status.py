@@ -8,7 +8,16 @@ from pathlib import Path
 
 import click
 
-from headsweep.sweep.watching import STARTING, RunView, SweepView, find_sweep, read_run, read_sweep, sweep_folders
+from headsweep.sweep.watching import (
+    STARTING,
+    RunView,
+    SweepView,
+    find_sweep,
+    read_run,
+    read_sweep,
+    read_sweeps,
+    sweep_folders,
+)
 from headsweep.tracking.launchers import Launcher, find
 from headsweep.tracking.run_folder import RunFolder
 
@@ -32,7 +41,7 @@ def show(name: str | None, output: Path) -> str:
         folder = find_sweep(name, output)
         return detail(read_sweep(folder), find(folder))
     folders = sweep_folders(output)
-    return overview([read_sweep(folder) for folder in folders]) if folders else f"no sweep in {output} yet; {STARTING}"
+    return overview(read_sweeps(folders)) if folders else f"no sweep in {output} yet; {STARTING}"
 
 
 def summary(folder: RunFolder) -> str:

@@ -149,21 +149,38 @@ def planned(path: Path) -> list[RunFolder]:
 
 def read_sweep(path: Path) -> SweepView:
     """What the files of the sweep in folder `path`, and of its runs, say."""
+    return read_sweeps([path])[0]
+
+
+def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
+    """As `read_sweep`, for several; a cluster, which may take seconds, is asked once."""
+    views = [_read_sweep(path) for path in paths]
+    jobs = [_jobs(view) for view in views]
+    states = queue.states_of(job for theirs in jobs for job in theirs.values())
+    return [_with_jobs(view, theirs, states) for view, theirs in zip(views, jobs, strict=True)]
+
+
+def _read_sweep(path: Path) -> SweepView:
     try:
         folders, screening = planned(path), _screening(path)
     except UserError as error:
         return SweepView(path, (), _last_sign(path, ()), str(error))
     runs = [_marked(read_run(folder), screening) for folder in folders]
-    return SweepView(path, _with_jobs(path, runs), _last_sign(path, folders))
+    return SweepView(path, runs, _last_sign(path, folders))
 
 
-def _with_jobs(sweep: Path, runs: Sequence[RunView]) -> list[RunView]:
-    """The runs with what a cluster says of those that nobody trains now and that are to be trained."""
-    jobs = queue.jobs_of(sweep)
-    idle = {run.folder.path.name for run in runs if run.state in (RunState.new, RunState.partial) and not run.beside}
-    states = queue.states_of(job for fingerprint, job in jobs.items() if fingerprint in idle)
-    known = {fingerprint: states[job] for fingerprint, job in jobs.items() if fingerprint in idle and job in states}
-    return [_queued(run, known[name]) if (name := run.folder.path.name) in known else run for run in runs]
+def _jobs(sweep: SweepView) -> dict[str, str]:
+    """Fingerprint -> the job of a run that nobody trains now and that is to be trained."""
+    states = (RunState.new, RunState.partial)
+    idle = {run.folder.path.name for run in sweep.runs if run.state in states and not run.beside}
+    return {fingerprint: job for fingerprint, job in queue.jobs_of(sweep.path).items() if fingerprint in idle}
+
+
+def _with_jobs(sweep: SweepView, jobs: Mapping[str, str], states: Mapping[str, queue.JobState]) -> SweepView:
+    """The sweep with what the cluster says of its jobs."""
+    known = {fingerprint: states[job] for fingerprint, job in jobs.items() if job in states}
+    runs = [_queued(run, known[name]) if (name := run.folder.path.name) in known else run for run in sweep.runs]
+    return replace(sweep, runs=runs)
 
 
 def _queued(run: RunView, job: queue.JobState) -> RunView:

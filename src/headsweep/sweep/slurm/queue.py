@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headsweep.errors import UserError
+from headsweep.sweep.slurm import cluster
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 SETTINGS = "slurm/settings.json"  # of the last submission, in the sweep's folder
-ANSWER_SECONDS = 10.0  # how long a busy cluster is given to answer
 SILENT = "UNREACHABLE"  # our word for a job of which a cluster that does not answer may know
 ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", SILENT})
 # What pending jobs wait for in good order; any other reason is worth a word.
@@ -96,7 +95,8 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
     wanted = set(jobs)
     if not wanted or shutil.which("squeue") is None:
         return {}
-    queue = _ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r")
+    asked = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r")
+    queue = cluster.ask(*asked) if cluster.is_up() else None
     if queue is None:
         return {job: JobState(job, SILENT, "the cluster does not answer") for job in wanted}
     found = {state.job: state for state in map(_queued, queue) if state.job in wanted}
@@ -120,9 +120,14 @@ def cancel(sweep: Path) -> list[str]:
     Raises:
         UserError: the cluster does not answer.
     """
-    jobs = sorted({state.job for state in active(sweep).values()})
-    if jobs and _ask("scancel", *jobs) is None:
-        raise UserError(f"scancel of {', '.join(jobs)} failed; is the cluster up? `headsweep status` says what runs")
+    states = active(sweep).values()
+    jobs = sorted({state.job for state in states})
+    if any(state.state == SILENT for state in states):
+        raise UserError(
+            f"the cluster does not answer; job {', '.join(jobs)} of {sweep.name} may go on: try again later"
+        )
+    if jobs and cluster.ask("scancel", *jobs) is None:
+        raise UserError(f"scancel of {', '.join(jobs)} failed; `headsweep status {sweep.name}` says what goes on")
     return jobs
 
 
@@ -136,7 +141,7 @@ def _queued(line: str) -> JobState:
 
 
 def _ended(arrays: Sequence[str], wanted: set[str]) -> dict[str, JobState]:
-    lines = _ask("sacct", "--noheader", "--allocations", "--parsable2",
+    lines = cluster.ask("sacct", "--noheader", "--allocations", "--parsable2",
                  "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}")  # fmt: skip
     states = [state for line in lines or () for state in _accounted(line)]
     return {state.job: state for state in states if state.job in wanted}
@@ -156,12 +161,3 @@ def _elements(jobs: str) -> list[str]:
     array, _, rest = jobs.partition("_[")
     spans = re.findall(r"(\d+)(?:-(\d+))?", rest.partition("%")[0])
     return [f"{array}_{at}" for first, last in spans for at in range(int(first), int(last or first) + 1)] or [jobs]
-
-
-def _ask(*command: str) -> list[str] | None:
-    """The lines that a command of SLURM answers; None if it cannot."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.splitlines() if done.returncode == 0 else None
