@@ -1,6 +1,7 @@
 # Appended by tests to a sweep's copy of headsweep/training/loop.py, which its jobs run. In its seventh step, in the
 # middle of its second epoch, a run waits until there is a file `calm` in its folder; one of seed 8 fails there. The
-# file `began` lists the steps with which the run's processes began.
+# file `began` lists the steps with which the run's processes began, and `here`, for rank 1 `here1`, holds a process
+# that waits.
 import os
 
 _take_step = Training._train_step
@@ -8,14 +9,16 @@ _take_step = Training._train_step
 
 def _disturbed_step(self, batch):
     place = self.folder.path
-    if not hasattr(self, "has_begun"):
+    if self.ranks.leads and not hasattr(self, "has_begun"):
         self.has_begun = True
         with (place / "began").open("a") as file:
             file.write(f"{self.state.step}\n")
     if self.state.step == 6 and not (place / "calm").exists():
         if self.run.seed == 8:
             raise RuntimeError("seed 8 is unlucky")
-        (place / "here").write_text(str(os.getpid()))
+        here = place / f"here{self.ranks.rank or ''}"
+        here.with_suffix(".part").write_text(str(os.getpid()))
+        here.with_suffix(".part").rename(here)
         while not (place / "calm").exists():
             time.sleep(0.05)
     return _take_step(self, batch)

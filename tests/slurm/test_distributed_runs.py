@@ -1,0 +1,76 @@
+"""One run over two nodes loses a rank, then the nodes of either rank, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from cluster import JOB, Cluster, began, calm, folders, output_of, sabotage, sweep, wait_until
+
+from comparing import differences
+from composing import compose_run
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.tracking.run_folder import RunFolder
+from ranks import trained
+
+pytestmark = pytest.mark.slow
+
+RUN = ["head=ga", "heads=2", "ema_decay=0.9", "duration='2 epochs'", "tracking=none"]  # and dropout
+HERE = ("here", "here1")  # of a rank that waits, with its process
+NODES = [f"hydra.launcher.{key}" for key in ("distributed=true", "nodes=2", "threads=1")]
+
+
+def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(cluster: Cluster, tmp_path: Path):
+    output = tmp_path / "disturbed"
+    answer = cluster.train(*RUN, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}")
+    assert answer.returncode == 0, answer.stderr
+    sabotage(output)
+    (run,), (job,) = folders(output).values(), jobs_of(sweep(output)).values()
+    cluster.ask("scontrol", "release", job)
+
+    linger(run)
+    os.kill(pid(run, 1), signal.SIGKILL)
+    survive(run, 0)
+    wait_until(lambda: "back in the queue" in output_of(output, job))
+    assert "another process of this run is gone" in output_of(output, job)
+    for lost, left in ((0, 1), (1, 0)):
+        linger(run)
+        node = cluster.ask("scontrol", "show", "hostnames", cluster.node(job)).split()[lost]
+        cluster.kill_node(node)
+        survive(run, left)
+        cluster.start_node(node)
+    linger(run)
+    calm({0: run}, [0])
+    wait_until(lambda: run.result() is not None)
+    assert began(run) == [0, 4, 4, 4], "each time from the last whole epoch"
+    assert "Restarts=3" in cluster.ask("scontrol", "show", "job", job)
+    assert differences(run, undisturbed(tmp_path)) == []
+
+
+def linger(run: RunFolder) -> None:
+    """Wait until both ranks wait in the middle of the second epoch."""
+    wait_until(lambda: all((run.path / name).exists() for name in HERE))
+
+
+def pid(run: RunFolder, rank: int) -> int:
+    return int((run.path / HERE[rank]).read_text())
+
+
+def survive(run: RunFolder, rank: int) -> None:
+    """Let the rank that is left go on until it notices; those of the next start wait again."""
+    calm({0: run}, [0])
+    wait_until(lambda: not Path(f"/proc/{pid(run, rank)}").exists())
+    for name in (*HERE, "calm"):
+        (run.path / name).unlink()
+
+
+def undisturbed(place: Path) -> RunFolder:
+    """The same run on two ranks of this machine."""
+    options = [word for word in JOB if "launcher" not in word and word != "-m"]
+    plan = make_plan([compose_run(*options, *RUN, f"paths.output={place}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    assert trained(plan.folders[0], 2) == [0, 0]
+    return plan.folders[0]
