@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands import TINY, command
+from composing import compose_run
+from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 600  # seconds; many times what anything here takes on a quiet machine
-JOB = [  # a true run on true images in a job, as short as can be
-    "-m",
-    "hydra/launcher=slurm",
-    "hydra.launcher.gpus=0",
-    "hydra.launcher.cpus=1",
-    *(word for word in TINY if not word.startswith("hydra")),
-]
+RUN = [word for word in TINY if not word.startswith("hydra")]  # true, on true images, as short as can be
+JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,13 @@ class Cluster:
 def folders(output: Path) -> dict[int, RunFolder]:
     """Seed -> run."""
     return {(folder := RunFolder(path)).record().seed: folder for path in (output / "runs").iterdir()}
+
+
+def planned(output: Path, *arguments: str) -> RunFolder:
+    """The run that a job would train, for the test to train."""
+    plan = make_plan([compose_run(*RUN, *arguments, f"paths.output={output}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    return plan.folders[0]
 
 
 def sweep(output: Path) -> Path:

@@ -7,11 +7,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, folders, output_of, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, folders, output_of, planned, sabotage, sweep, wait_until
 
 from comparing import differences
-from composing import compose_run
-from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.slurm.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from ranks import trained
@@ -25,7 +23,7 @@ NODES = [f"hydra.launcher.{key}" for key in ("distributed=true", "nodes=2", "thr
 
 def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(cluster: Cluster, tmp_path: Path):
     output = tmp_path / "disturbed"
-    answer = cluster.train(*RUN, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}")
+    answer = cluster.train_without_torch(*RUN, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     sabotage(output)
     (run,), (job,) = folders(output).values(), jobs_of(sweep(output)).values()
@@ -47,7 +45,9 @@ def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(clust
     wait_until(lambda: run.result() is not None)
     assert began(run) == [0, 4, 4, 4], "each time from the last whole epoch"
     assert "Restarts=3" in cluster.ask("scontrol", "show", "job", job)
-    assert differences(run, undisturbed(tmp_path)) == []
+    undisturbed = planned(tmp_path / "undisturbed", *RUN)
+    assert trained(undisturbed, 2) == [0, 0]
+    assert differences(run, undisturbed) == []
 
 
 def linger(run: RunFolder) -> None:
@@ -65,12 +65,3 @@ def survive(run: RunFolder, rank: int) -> None:
     wait_until(lambda: not Path(f"/proc/{pid(run, rank)}").exists())
     for name in (*HERE, "calm"):
         (run.path / name).unlink()
-
-
-def undisturbed(place: Path) -> RunFolder:
-    """The same run on two ranks of this machine."""
-    options = [word for word in JOB if "launcher" not in word and word != "-m"]
-    plan = make_plan([compose_run(*options, *RUN, f"paths.output={place}")])
-    freeze(plan, {plan.runs[0].fingerprint: {}})
-    assert trained(plan.folders[0], 2) == [0, 0]
-    return plan.folders[0]
