@@ -4,11 +4,11 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from ranks import on_ranks
 from torch import Tensor, nn
 
 from headsweep.training.evaluation import evaluate
 from headsweep.training.ranks import Ranks
+from ranks import on_ranks
 
 
 class Batch(NamedTuple):

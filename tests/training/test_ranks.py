@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import LOST, on_ranks, trained
 
 from commands import TINY, command
 from composing import compose_run
@@ -19,6 +18,7 @@ from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.ranks import Ranks
+from ranks import LOST, on_ranks, trained
 
 STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
 SGD = [
