@@ -6,12 +6,13 @@ import csv
 import io
 import statistics
 
+import numpy as np
 import pytest
 from rich.console import Console
 from scipy import stats
 
 from headsweep.errors import UserError
-from headsweep.report.statistics import holm
+from headsweep.report.statistics import holm, mcnemar_p
 from headsweep.report.table import build
 from headsweep.tracking.run_folder import RunFolder
 
@@ -115,6 +116,21 @@ def test_one_seed_has_no_interval_no_p_and_no_bold(make_run):
     assert read_markdown(table)[1]["Δ top-1"] == "+9.00"
     assert "One seed (n = 1)" in text
     assert table.rows[1].difference.p is None
+
+
+def test_one_run_against_one_run_is_mcnemar_and_never_bold(make_run):
+    folders = [make_run("seqpool", 1, 0, 0.8), make_run("ga", 1, 0, 0.9), make_run("gap", 1, 0, 0.9)]
+    right = np.random.default_rng(0).random((2, 500)) < [[0.8], [0.95]]
+    for folder, correct in zip(folders, right, strict=False):
+        folder.write_test_correct(correct)
+    table = build(folders)
+    assert [row.mcnemar_p for row in table.rows] == [None, min(1.0, 2 * mcnemar_p(*right)), None]
+    text = table.markdown()
+    assert "p McNemar*" in text and "not of these two methods" in text
+    assert "**" not in text
+    twice = build([*folders, make_run("ga", 1, 1, 0.9)])
+    assert all(row.mcnemar_p is None for row in twice.rows)
+    assert "McNemar" not in twice.markdown()
 
 
 @pytest.mark.parametrize(("n", "reach"), [(2, "0.5"), (3, "0.25"), (5, "0.0625")])

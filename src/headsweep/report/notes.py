@@ -74,6 +74,11 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question,
             f"p is two-sided, from a paired t-test, corrected for {family} difference{'s' if family > 1 else ''} "
             "(Holm), all that were planned. Bold: better than the reference, p < 0.05."
         )
+    if any(row.mcnemar_p is not None for row in rows):
+        yield (
+            "p McNemar* (exact, Holm-corrected) is of the test images on which two runs differ: it speaks of these two "
+            "runs, not of these two methods; another seed may turn it around."
+        )
     if repeated:
         reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sorted({d.n for d in repeated}))
         yield (

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 _EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
@@ -91,7 +94,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(np.mean(flipped >= observed - _EQUAL))
 
 
-def mcnemar_p(correct: Sequence[bool], reference: Sequence[bool]) -> float:
+def mcnemar_p(correct: ArrayLike, reference: ArrayLike) -> float:
     """Exact two-sided p that two classifiers are right equally often, from the images on which they differ.
 
     It speaks of these two sets of weights, not of the methods that made them (Dietterich 1998).
@@ -107,7 +110,7 @@ def mcnemar_p(correct: Sequence[bool], reference: Sequence[bool]) -> float:
 
     ours, theirs = np.asarray(correct, dtype=bool), np.asarray(reference, dtype=bool)
     if ours.shape != theirs.shape:
-        raise ValueError(f"{len(ours)} and {len(theirs)} images: want the same")
+        raise ValueError(f"{ours.size} and {theirs.size} images: want the same")
     won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 

@@ -12,7 +12,7 @@ from headsweep.report import notes, published
 from headsweep.report.measures import MEASURES
 from headsweep.report.reference import Baseline, references
 from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes
-from headsweep.report.statistics import Difference, Estimate, estimate, holm, paired_difference
+from headsweep.report.statistics import Difference, Estimate, estimate, holm, mcnemar_p, paired_difference
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
@@ -61,7 +61,7 @@ class Row:
     is_reference: bool = False
     p: float | None = None  # of the difference, corrected for the size of the family
     sign_flip_p: float | None = None  # likewise
-    mcnemar_p: float | None = None  # of one run against one run, corrected likewise
+    mcnemar_p: float | None = None  # of the only run against the reference's only run, corrected likewise
     flags: tuple[str, ...] = ()  # in what the row is unlike its reference, beside the head
     published: tuple[published.PublishedRow, ...] = ()  # printed rows with the configuration of this one
 
@@ -168,7 +168,9 @@ def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
     differences = [row.difference for row in rows]
     ps = holm([difference.p if difference else None for difference in differences], family)
     flips = holm([difference.sign_flip_p if difference else None for difference in differences], family)
-    return [replace(row, p=p, sign_flip_p=flip) for row, p, flip in zip(rows, ps, flips, strict=True)]
+    pairs = holm([row.mcnemar_p for row in rows], family)
+    corrected = zip(rows, ps, flips, pairs, strict=True)
+    return [replace(row, p=p, sign_flip_p=flip, mcnemar_p=pair) for row, p, flip, pair in corrected]
 
 
 def _rows(
@@ -217,4 +219,14 @@ def _with_numbers(row: Row, cell: Cell, reference: Cell | None, question: Questi
         estimates={name: estimate(list(found.values())) for name, found in values.items() if found},
         difference=paired_difference(ours, theirs) if compared else None,
         is_reference=reference is cell,
+        mcnemar_p=_run_against_run(cell, reference) if reference and compared and question.metric == "top1" else None,
     )
+
+
+def _run_against_run(cell: Cell, reference: Cell) -> float | None:
+    """McNemar's p where both have one run, of the same seed, whose answers on each test image are known."""
+    runs = [only for it in (cell, reference) if len(it.finished) == 1 for only in it.finished]
+    if len(runs) != 2 or runs[0].record.seed != runs[1].record.seed or runs[0].data != runs[1].data:
+        return None
+    ours, theirs = (run.folder.test_correct() if run.folder else None for run in runs)
+    return None if ours is None or theirs is None else mcnemar_p(ours, theirs)
