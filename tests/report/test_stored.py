@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import pytest
 from mlflow import MlflowClient
@@ -14,14 +15,19 @@ from headsweep.report.stored import read_stored
 from headsweep.report.table import Question, compare
 from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import default_uri, prepare
+from postgres import postgres
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory) -> str:
-    """A migrated store; each test has an experiment of its own."""
+def uri(request, tmp_path_factory) -> Iterator[str]:
+    """A migrated store, sqlite unless a test asks for another; each test has an experiment of its own."""
     folder = tmp_path_factory.mktemp("store")
-    prepare(default_uri(folder), "unused", folder)
-    return default_uri(folder)
+    with postgres() if getattr(request, "param", "") == "postgres" else nullcontext(default_uri(folder)) as address:
+        prepare(address, "unused", folder)
+        yield address
+
+
+on_both = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture
@@ -60,6 +66,7 @@ def study(make_run, spool, diverge):
     return folders
 
 
+@on_both
 def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     question = Question(metric="top1_last3", measures=("top1_best",))
     stored = compare(read_stored(uri, log(study), ""), question)
@@ -68,6 +75,7 @@ def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     assert stored.footnotes == compare(read_cells(study), question).footnotes
 
 
+@on_both
 def test_a_filter_is_mlflows(study, log, uri):
     experiment = log(study)
     store = MlflowClient(uri)
@@ -116,6 +124,7 @@ def _only(uri, experiment):
     return run.info.run_id
 
 
+@on_both
 def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, spool):
     folder = make_run("ga", 1, 0, 0.9)
     spool(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
