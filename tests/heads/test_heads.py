@@ -77,6 +77,27 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
     check_against_oracle(name, head.eval(), images())
 
 
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("name", HEADS)
+def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: int) -> None:
+    head, x = make(name, heads).eval(), images()
+    got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    if got is not None:
+        assert got.shape == (6, heads, 16) and bool((got >= 0).all())
+        torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
+
+
+@pytest.mark.parametrize("name", ["at", "cait", "ga", "seqattn"])
+def test_a_query_that_attends_to_itself_alone_still_has_weights(name: str) -> None:
+    head = make(name, 2).eval()
+    with torch.no_grad():
+        queries, keys, _ = head.attention.qkv.chunk(3, 1)
+        keys.copy_(300 * queries)
+    weights = head.token_weights(images())
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+
+
 @pytest.mark.parametrize("name", ["sg", "ga"])
 def test_gram_dim_is_free(name: str) -> None:
     check_against_oracle(name, make(name, 2, gram_dim=32), images())
