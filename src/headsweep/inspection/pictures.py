@@ -77,7 +77,8 @@ def draw_diversity(
     top1: Sequence[float], together: float, matrices: Mapping[str, Matrix], title: str, file: BinaryIO
 ) -> None:
     """The accuracy of each head beside that of all together, then a heat map for each of the matrices; a PNG."""
-    figure = Figure(figsize=(3.2 * (1 + len(matrices)), 3.4), dpi=_DPI, layout="constrained")
+    side = max(3.2, 0.46 * min(len(top1), MOST_WRITTEN))
+    figure = Figure(figsize=(side * (1 + len(matrices)), side + 0.4), dpi=_DPI, layout="constrained")
     figure.suptitle(title, fontsize=9)
     bars, *maps = figure.subplots(1, 1 + len(matrices))
     _draw_accuracies(bars, top1, together)
@@ -116,8 +117,8 @@ def _guess(guess: Tensor, label: int) -> str:
 
 
 def _draw_accuracies(axes: Axes, top1: Sequence[float], together: float) -> None:
-    names = [str(head + 1) for head in range(len(top1))]
-    axes.plot([100 * share for share in top1], names, "o", color="black")
+    axes.plot([100 * share for share in top1], range(len(top1)), "o", color="black")
+    axes.set_yticks(*_names(len(top1)))
     axes.axvline(100 * together, color="0.5", linewidth=1.5)
     axes.margins(x=0.15, y=0.5 / len(top1))
     axes.invert_yaxis()
@@ -130,13 +131,19 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray) -> None:
     between = np.where(np.eye(heads, dtype=bool), np.nan, matrix)
     shade = axes.imshow(between, cmap=COLORS)
     axes.figure.colorbar(shade, ax=axes, fraction=0.046).ax.tick_params(labelsize=7)
+    axes.set_xticks(*_names(heads))
+    axes.set_yticks(*_names(heads))
     if heads > MOST_WRITTEN:
         return
-    names = [str(head + 1) for head in range(heads)]
-    axes.set_xticks(range(heads), names)
-    axes.set_yticks(range(heads), names)
     middle = (np.nanmin(between) + np.nanmax(between)) / 2
     for row, column in np.argwhere(np.isfinite(between)):
         value = between[row, column]
         color = "black" if value > middle else "white"
-        axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=7, color=color)
+        text = f"{value:.3g}" if heads <= 6 else f"{value:.2g}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+
+
+def _names(heads: int) -> tuple[Sequence[int], Sequence[str]]:
+    """Where there is room for a head's number, and the numbers."""
+    places = range(0, heads, math.ceil(heads / MOST_WRITTEN))
+    return places, [str(head + 1) for head in places]

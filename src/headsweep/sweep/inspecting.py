@@ -57,7 +57,7 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
         meaning=MEANING,
         earlier=_earlier(folder, metrics),
     )
-    title = f"{folder.record().name}: {question.split} images, checkpoint {checkpoint[:12]}"
+    title = f"{folder.record().name}\n{question.split} images, checkpoint {checkpoint[:12]}"
     found = files.write_inspection(folder.path, found, _pictures(found, diversity, samples, title))
     with projector(run) as told:
         told.notify(folder)
