@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -115,15 +116,16 @@ def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(o
     assert after.metrics != before.metrics and after.earlier == [*before.earlier, before.metrics]
 
 
-def test_the_run_s_projector_hears_of_it_and_of_the_folder_where_the_run_is_now(output, run, monkeypatch, undrawn):
+def test_the_run_s_projector_hears_of_it_where_the_run_is_now(run, tmp_path, monkeypatch, undrawn):
     heard = []
 
     class Told:
         notify = staticmethod(heard.append)
 
     monkeypatch.setattr(inspecting, "projector", lambda run: heard.append(run.paths.output) or nullcontext(Told))
-    inspect(run.path, "--again")
-    assert heard[0] == str(output) and heard[1].path == run.path
+    moved = shutil.copytree(run.path, tmp_path / "moved" / "runs" / run.path.name)
+    inspect(moved, "--again")
+    assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved
 
 
 @pytest.mark.parametrize("name", HEADS)
