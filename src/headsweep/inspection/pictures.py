@@ -66,7 +66,7 @@ def draw_attention(samples: Samples, title: str, file: BinaryIO) -> None:
             )
             colored = place.imshow(maps[row, head], cmap=COLORS, norm=scale, alpha=0.6)
     bar = figure.colorbar(colored, ax=axes, fraction=0.04, aspect=30, pad=0.02, format="{x:g}")
-    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.25, 1.5, 2, 3, 5, 8)))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("weight of a token over the mean weight", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -129,16 +129,17 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray) -> None:
     """A head has no colour beside itself: the differences between heads would be lost beside it."""
     heads = len(matrix)
     between = np.where(np.eye(heads, dtype=bool), np.nan, matrix)
-    shade = axes.imshow(between, cmap=COLORS)
+    known = between[np.isfinite(between)]
+    low, high = (known.min(), known.max()) if len(known) else (0, 0)
+    shade = axes.imshow(between, cmap=COLORS, vmin=low, vmax=high if high > low else low + 1)
     axes.figure.colorbar(shade, ax=axes, fraction=0.046).ax.tick_params(labelsize=7)
     axes.set_xticks(*_names(heads))
     axes.set_yticks(*_names(heads))
     if heads > MOST_WRITTEN:
         return
-    middle = (np.nanmin(between) + np.nanmax(between)) / 2
     for row, column in np.argwhere(np.isfinite(between)):
         value = between[row, column]
-        color = "black" if value > middle else "white"
+        color = "black" if shade.norm(value) > 0.5 else "white"
         text = f"{value:.3g}" if heads <= 6 else f"{value:.2g}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
 
