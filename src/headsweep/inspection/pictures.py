@@ -139,7 +139,7 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray) -> None:
         return
     for row, column in np.argwhere(np.isfinite(between)):
         value = between[row, column]
-        color = "black" if shade.norm(value) > 0.5 else "white"
+        color = "black" if value > (low + high) / 2 else "white"
         text = f"{value:.3g}" if heads <= 6 else f"{value:.2g}"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
 
