@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
+from headsweep import cli
 from headsweep.config import PROJECT_ROOT
 
 TINY = [  # a true run on true images, as short as can be
@@ -18,6 +20,16 @@ TINY = [  # a true run on true images, as short as can be
     "batch_size=32",
     "hydra.launcher.slots=2",
 ]
+
+
+def give(*arguments: object) -> int:
+    """Exit code of `headsweep ARGUMENTS`, in this process."""
+    with patch.object(sys, "argv", ["headsweep", *map(str, arguments)]):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
 
 
 def train(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,29 +9,14 @@ import pytest
 import timm
 import torch
 
+from commands import give
 from composing import compose_run
-from headsweep import cli
 from headsweep.models import build_model
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.checkpoint import TrainingState
 
 TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=quick", "model.block=pre_norm"]
-
-
-def give(*arguments: object) -> int:
-    """Exit code of `headsweep ARGUMENTS`, in this process."""
-    sys.argv = ["headsweep", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return stop.code
-    return 0
-
-
-@pytest.fixture(autouse=True)
-def keep_argv(monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
 
 
 @pytest.fixture

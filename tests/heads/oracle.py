@@ -25,11 +25,15 @@ class Attention(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         b, _, d = u.shape
-        q, k, v = (
-            f(x).view(b, -1, 8, d // 32).transpose(1, 2) for f, x in ((self.q, u[:, :1]), (self.k, u), (self.v, u))
-        )
-        attention = (q @ k.transpose(-2, -1) * (d // 32) ** -0.5).softmax(-1)
-        return self.proj((attention @ v).transpose(1, 2).reshape(b, 1, d // 4))
+        values = self._by_head(self.v(u))
+        return self.proj((self.attention(u) @ values).transpose(1, 2).reshape(b, 1, d // 4))
+
+    def attention(self, u: Tensor) -> Tensor:
+        q, k = self._by_head(self.q(u[:, :1])), self._by_head(self.k(u))
+        return (q @ k.transpose(-2, -1) * (u.shape[2] // 32) ** -0.5).softmax(-1)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (8, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -48,6 +52,11 @@ class Block(nn.Module):
         b, channels = hidden.shape[:2]
         hidden = hidden.view(b, channels // 2, 2).transpose(1, 2).reshape(b, channels, 1, 1)
         return query + self.gamma_2 * self.fc2(hidden).flatten(1)
+
+    def token_weights(self, x: Tensor, query: Tensor) -> Tensor:
+        u = torch.cat([query.unsqueeze(1), x], 1)
+        on_tokens = self.attn.attention(self.norm1(u)).mean(1)[:, 0, 1:]
+        return on_tokens / on_tokens.sum(1, keepdim=True)
 
 
 _FC = {"classifier.weight": "fc.weight", "classifier.bias": "fc.bias"}
@@ -99,12 +108,18 @@ class Gap(Branch):
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(1)
 
+    def token_weights(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x[:, :, 0]) / x.shape[1]
+
 
 class Cls(Branch):
     NAMES = _FC
 
     def pool(self, x: Tensor) -> Tensor:
         return x[:, 0]
+
+    def token_weights(self, x: Tensor) -> None:
+        return None
 
 
 class SeqPool(Branch):
@@ -116,6 +131,9 @@ class SeqPool(Branch):
 
     def pool(self, x: Tensor) -> Tensor:
         return (self.score(x).softmax(1).transpose(1, 2) @ x).squeeze(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.score(x).squeeze(2).softmax(1)
 
 
 class Se(Branch):
@@ -132,6 +150,10 @@ class Se(Branch):
     def pool(self, x: Tensor) -> Tensor:
         return (self.se(x.mean(2)).unsqueeze(2) * x).mean(1)
 
+    def token_weights(self, x: Tensor) -> Tensor:
+        gates = self.se(x.mean(2))
+        return gates / gates.sum(1, keepdim=True)
+
 
 class Cait(Branch):
     NAMES = _FC | _BLOCK | {"token": "token"}
@@ -143,6 +165,9 @@ class Cait(Branch):
     def pool(self, x: Tensor) -> Tensor:
         return self.block(x, self.token.expand(len(x), -1))
 
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.block.token_weights(x, self.token.expand(len(x), -1))
+
 
 class At(Branch):
     NAMES = _FC | _BLOCK | {"query.weight": "query.weight", "query.bias": "query.bias"}
@@ -153,7 +178,13 @@ class At(Branch):
         self.query, self.average, self.block = nn.Linear(head.tokens, 128), nn.AdaptiveAvgPool1d(1), Block(head.width)
 
     def pool(self, x: Tensor) -> Tensor:
-        return self.block(x, self.average(self.query(x.transpose(1, 2))).squeeze(2))
+        return self.block(x, self._query(x))
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.block.token_weights(x, self._query(x))
+
+    def _query(self, x: Tensor) -> Tensor:
+        return self.average(self.query(x.transpose(1, 2))).squeeze(2)
 
 
 class Sg(Branch):
@@ -167,9 +198,18 @@ class Sg(Branch):
 
     def pool(self, x: Tensor) -> Tensor:
         f = self.contraction(x.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
-        rows, columns = torch.triu_indices(f.shape[1], f.shape[1])
-        gram = F.normalize((f @ f.transpose(1, 2))[:, rows, columns])
+        gram = F.normalize(self._triangle(f @ f.transpose(1, 2)))
         return self.embedding(gram[:, :, None, None]).flatten(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        f = self.contraction(x.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
+        of_tokens = torch.stack([self._triangle(f_n[:, :, None] * f_n[:, None]) for f_n in f.unbind(2)], 1)
+        gram = of_tokens.sum(1, keepdim=True)
+        return (of_tokens * gram).sum(2) / gram.square().sum(2)
+
+    def _triangle(self, gram: Tensor) -> Tensor:
+        rows, columns = torch.triu_indices(*gram.shape[1:])
+        return gram[:, rows, columns]
 
 
 class Ga(Sg):
@@ -182,6 +222,9 @@ class Ga(Sg):
     def pool(self, x: Tensor) -> Tensor:
         return self.block(x, super().pool(x))
 
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.block.token_weights(x, super().pool(x))
+
 
 class SeqAttn(SeqPool):
     NAMES = _FC | _BLOCK | {"query.score.weight": "score.weight", "query.score.bias": "score.bias"}
@@ -192,6 +235,9 @@ class SeqAttn(SeqPool):
 
     def pool(self, x: Tensor) -> Tensor:
         return self.block(x, super().pool(x))
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.block.token_weights(x, super().pool(x))
 
 
 BRANCHES: dict[str, type[Branch]] = {
@@ -211,6 +257,10 @@ class Loop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([branch(x) for branch in self.branches], 1)
+
+    def token_weights(self, x: Tensor) -> Tensor | None:
+        each = [branch.token_weights(x) for branch in self.branches]
+        return None if each[0] is None else torch.stack(each, 1)
 
 
 def reference(name: str, head: Head) -> Loop:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsweep import config
 from headsweep.heads import HEADS, Head, build_head
+from headsweep.heads.class_attention import ClassAttention
 from headsweep.heads.gram import GramTriangle, _triangle_indices
 
 CLASSES = 10
@@ -75,6 +76,29 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
     head = make(name, 4)
     head(images())  # moves running statistics away from 0 and 1
     check_against_oracle(name, head.eval(), images())
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("name", HEADS)
+def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: int) -> None:
+    head, x = make(name, heads).eval(), images()
+    got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    if got is not None:
+        assert got.shape == (6, heads, 16) and bool((got >= 0).all())
+        torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
+
+
+def test_a_query_that_attends_to_itself_alone_still_has_weights() -> None:
+    """Tokens that are its opposite get a share of attention that no number can hold; all the same one."""
+    torch.manual_seed(0)
+    attention = ClassAttention(1, 64).double()
+    with torch.no_grad():
+        queries, keys, _ = attention.qkv.chunk(3, 1)
+        keys.copy_(1e6 * queries)
+    query = torch.randn(1, 1, 64).double()
+    weights = attention.token_weights(query, -query.expand(1, 5, 64))
+    torch.testing.assert_close(weights, torch.full_like(weights, 0.2))
 
 
 @pytest.mark.parametrize("name", ["sg", "ga"])

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import click
 
-from headsweep.cli import comparing, exporting, planning, syncing, watching  # noqa: F401 - each adds its commands to the group
+from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
+    comparing,
+    exporting,
+    inspecting,
+    planning,
+    syncing,
+    watching,
+)
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ def export(source: str, layout: str, output: Path, name: str | None, runs: Path,
         raise UserError(f"{output} exists; give another --output, or --force to replace it")
     if name is not None and weights == "best":
         raise UserError(f"--weights best: with --model, {source} is a file of weights; want a run, or no --weights")
-    model = _trained(_find_run(source, runs), weights) if name is None else _named(Path(source), name)
+    model = _model(source, runs, weights) if name is None else _named(Path(source), name)
     _write(output, _state_dict(model, layout))
     click.echo(f"{output}: {layout} state dict of {source}")
 
@@ -75,23 +74,12 @@ def _find_run(source: str, runs: Path) -> Path:
     return found[0]
 
 
-def _trained(folder: Path, weights: str) -> Classifier:
+def _model(source: str, runs: Path, weights: str) -> Classifier:
     """The model of a run, with its "last" or "best" weights."""
-    from headsweep.models import model_of
-    from headsweep.sweep.plan import frozen
+    from headsweep.sweep.trained import trained
     from headsweep.tracking.run_folder import RunFolder
 
-    files = RunFolder(folder)
-    if not files.config.exists():
-        raise UserError(f"{folder} is no run's folder: it has no {files.config.name}")
-    if weights == "best" and not files.best.exists():
-        raise UserError(
-            f"{folder} has no best weights: no images were held out (dataset.validation=0), or an older headsweep "
-            "trained it; want --weights last"
-        )
-    run = frozen(files)
-    model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
-    return _load(model, _read(files.best if weights == "best" else files.checkpoint))
+    return trained(RunFolder(_find_run(source, runs)), best=weights == "best")
 
 
 def _named(path: Path, name: str) -> Classifier:
@@ -100,25 +88,14 @@ def _named(path: Path, name: str) -> Classifier:
 
     from headsweep.models.published import count_classes
     from headsweep.models.registry import ENTRIES
+    from headsweep.sweep.trained import weights_in
 
     if name not in ENTRIES:
         raise UserError(
             f"--model {name}: unknown; want a name of headsweep's, e.g. cct_7_3x1_32 or seqattn8_cct_7_3x1_32"
         )
-    weights = _read(path)
-    return _load(timm.create_model(name, num_classes=count_classes(weights)), weights)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from headsweep.models.checkpoint_file import read_weights
-
-    try:
-        return read_weights(path)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _load(model: Classifier, weights: Mapping[str, Tensor]) -> Classifier:
+    weights = weights_in(path)
+    model = timm.create_model(name, num_classes=count_classes(weights))
     model.load_state_dict(weights)
     return model
 

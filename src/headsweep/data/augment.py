@@ -44,6 +44,10 @@ class Normaliser:
         """(b c h w) uint8 to (b c h w) float32."""
         return images.float().sub_(self.mean).mul_(self.scale)
 
+    def undo(self, images: Tensor) -> Tensor:
+        """(b c h w) float32 as it was normalised to (b c h w) float32 in [0, 1], as images are shown."""
+        return ((images / self.scale + self.mean) / 255).clamp(0, 1)
+
 
 class Augmenter:
     """Flip, RandAugment, a crop that comes last, normalisation and erasing, each where it is switched on."""

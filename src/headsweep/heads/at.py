@@ -37,9 +37,13 @@ class AtHead(Head):
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The shared query as each branch refines it."""
-        self.check_tokens("at", tokens)
-        return self.attention(self._query(tokens).expand(-1, self.heads, -1), tokens)
+        return self.attention(self._query(tokens), tokens)
 
-    def _query(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b 1 d"]:
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """Those of the class attention."""
+        return self.attention.token_weights(self._query(tokens), tokens)
+
+    def _query(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The mean of the outputs; both being linear, it is one output of the mean weight and the mean bias."""
-        return self.query.weight.mean(1) @ tokens + self.query.bias.mean(1)
+        self.check_tokens("at", tokens)
+        return (self.query.weight.mean(1) @ tokens + self.query.bias.mean(1)).expand(-1, self.heads, -1)

@@ -1,6 +1,7 @@
 """The one interface of every head.
 
-Legend: b images, n tokens, d width, k branches (heads in parallel), c classes.
+Legend: b images, n tokens, t tokens with the class token where the head reads it, d width, k branches (heads in
+parallel), c classes.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +17,9 @@ from headsweep.heads.stacked import StackedLinear
 class Head(nn.Module, ABC):
     """Pools N tokens into one vector per branch and classifies each.
 
-    A subclass is final: it implements `pool` and takes its own options as keywords. All K branches are stacked: every
-    parameter and buffer of a head, its running statistics included, has the branch as its first axis, or an axis of 1
-    where branches share it.
+    A subclass is final: it implements `pool` and `token_weights` and takes its own options as keywords. All K branches
+    are stacked: every parameter and buffer of a head, its running statistics included, has the branch as its first
+    axis, or an axis of 1 where branches share it.
 
     Args:
         width: D, the width of a token.
@@ -45,6 +46,14 @@ class Head(nn.Module, ABC):
 
         Raises:
             ValueError: the head has `fixed_tokens` and was built for another number of tokens.
+        """
+
+    @abstractmethod
+    def token_weights(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b k n"] | None:
+        """How much of what each branch pools is of each patch token: at least 0, and 1 in sum over the tokens.
+
+        For looking inside, on a head in evaluation mode; training never calls it. None: the head reads no patch token.
+        Raises ValueError as `pool` does.
         """
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k c"]:

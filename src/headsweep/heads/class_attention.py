@@ -8,7 +8,8 @@ so all K x H queries meet the tokens in one product and one weighted sum, and th
 all branches: the norm's gain folds into W; its bias is the same for every token, so it leaves the softmax of the keys
 alone and adds W_v bias to the values, whose weights sum to one.
 
-Legend: b images, n tokens, d width, k branches, h attention heads of a branch, j = k h, e = d / 4, f = e / h.
+Legend: b images, n tokens, d width, k branches, h attention heads of a branch, j = k h, e = d / 4, f = e / h,
+p = 3 e.
 """
 
 import torch
@@ -69,20 +70,44 @@ class ClassAttention(nn.Module):
         query = query + self.gamma_1 * self._attend(query, tokens)
         return query + self.gamma_2 * self.mlp(self.norm2(query))
 
+    def token_weights(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """What attention spends on each token: mean over the attention heads, the share of the query itself left out.
+
+        From logarithms, so that there is a row even where a query spends all but nothing on the tokens.
+        """
+        tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
+        scores, _ = self._scores(query, tokens, *self._projections())
+        shares = scores.log_softmax(-1)[..., :-1].unflatten(1, (-1, ATTENTION_HEADS))
+        return shares.logsumexp(2).softmax(-1)
+
     def _attend(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """Attention of each query over itself and all tokens, with keys and values of tokens never formed."""
         tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
-        weight = self.qkv * self.norm1.weight.unsqueeze(1)
-        _, weight_k, weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1)).unbind(1)
-        bias_q, _, bias_v = torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1).chunk(3, 1)
-        q, own_key, own_value = stacked_linear(query, weight).chunk(3, -1)
-        q, own_key, own_value = (_by_attention_head(y) for y in ((q + bias_q) * self.scale, own_key, own_value))
-        scores = torch.bmm(stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2)), tokens.transpose(1, 2))
-        own_score = (q * own_key).sum(-1, keepdim=True)
-        attention = torch.cat([scores, own_score], -1).softmax(-1)
-        shares, own_share = attention.split([tokens.shape[1], 1], -1)
+        weight, bias = self._projections()
+        scores, own_value = self._scores(query, tokens, weight, bias)
+        shares, own_share = scores.softmax(-1).split([tokens.shape[1], 1], -1)
+        weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 2]
         values = stacked_linear(torch.bmm(shares, tokens), weight_v.flatten(0, 1)) + own_share * own_value
-        return self.proj(_by_branch(values, query.shape[1]) + bias_v)
+        return self.proj(_by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2])
+
+    def _projections(self) -> tuple[Float[Tensor, "k p d"], Float[Tensor, "k p"]]:
+        """Weight and bias of queries, keys and values of normalised vectors, whose gain and bias are in them."""
+        return self.qkv * self.norm1.weight.unsqueeze(1), torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1)
+
+    def _scores(
+        self,
+        query: Float[Tensor, "b k d"],
+        tokens: Float[Tensor, "b n d"],
+        weight: Float[Tensor, "k p d"],
+        bias: Float[Tensor, "k p"],
+    ) -> tuple[Float[Tensor, "b j n+1"], Float[Tensor, "b j f"]]:
+        """Scores of all tokens and, last, of the query itself, before the softmax; the query's own value."""
+        weight_k = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 1]
+        q, own_key, own_value = stacked_linear(query, weight).chunk(3, -1)
+        q = (q + bias.chunk(3, 1)[0]) * self.scale
+        q, own_key, own_value = (_by_attention_head(y) for y in (q, own_key, own_value))
+        scores = torch.bmm(stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2)), tokens.transpose(1, 2))
+        return torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], -1), own_value
 
 
 def _by_attention_head(x: Float[Tensor, "b k e"]) -> Float[Tensor, "b j f"]:

@@ -20,3 +20,6 @@ class ClsHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The first token, once per branch."""
         return tokens[:, :1].expand(-1, self.heads, -1)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> None:
+        """None: what the class token has of the patches, it got in the backbone."""

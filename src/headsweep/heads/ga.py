@@ -33,3 +33,7 @@ class GaHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The refined gram queries."""
         return self.attention(self.query(tokens), tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """Those of the class attention."""
+        return self.attention.token_weights(self.query(tokens), tokens)

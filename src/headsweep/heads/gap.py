@@ -18,3 +18,8 @@ class GapHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The mean token, once per branch."""
         return tokens.mean(1, keepdim=True).expand(-1, self.heads, -1)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """The same for all."""
+        batch, count, _ = tokens.shape
+        return tokens.new_full((batch, self.heads, count), 1 / count)

@@ -43,10 +43,24 @@ class GramQuery(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """One query per branch."""
-        contracted = self.contraction_norm(self._contract(tokens)).unflatten(1, (self.heads, -1))
-        gram = _gram_vectors(contracted.flatten(0, 1), self.triangle, self.symmetric)
+        gram = _gram_vectors(self._features(tokens), self.triangle, self.symmetric)
         grouped = gram.unflatten(1, (GROUPS, -1)).unflatten(0, (-1, self.heads))
         return self.embedding_norm(self.embedding(grouped).flatten(1)).unflatten(-1, (self.heads, -1))
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """How much of the length of the Gram vector g is of each token: (g_n . g) / (g . g), g being the sum of g_n.
+
+        g_n is the triangle of f_n f_n^T, so that 2 g_n . g = f_n^T (G + diag G) f_n, which is never negative.
+        """
+        features = self._features(tokens)
+        gram = torch.bmm(features, features.transpose(1, 2))
+        doubled = gram + gram.diagonal(dim1=1, dim2=2).diag_embed()
+        shares = (features * torch.bmm(doubled, features)).sum(1)
+        return F.normalize(shares, p=1, dim=-1).unflatten(0, (-1, self.heads))
+
+    def _features(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "m c n"]:
+        """The contracted tokens of each branch and image."""
+        return self.contraction_norm(self._contract(tokens)).unflatten(1, (self.heads, -1)).flatten(0, 1)
 
     def _contract(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b kc n"]:
         """The first 1x1 convolution: one product per group, over all branches and images at once."""

@@ -29,9 +29,12 @@ class SqueezeExcitePool(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """One gated mean of the tokens per branch."""
+        return torch.bmm(self.gates(tokens), tokens) / self.tokens
+
+    def gates(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """The gates of each branch, in (0, 1)."""
         squeezed = tokens.mean(2).unsqueeze(1).expand(-1, self.heads, -1)
-        gates = self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
-        return torch.bmm(gates, tokens) / self.tokens
+        return self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
 
 
 @final
@@ -48,3 +51,8 @@ class SeHead(Head):
         """The gated means."""
         self.check_tokens("se", tokens)
         return self.pooling(tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """The gates over their sum."""
+        self.check_tokens("se", tokens)
+        return F.normalize(self.pooling.gates(tokens), p=1, dim=-1)

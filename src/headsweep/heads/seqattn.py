@@ -32,3 +32,7 @@ class SeqAttnHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The refined sequence-pooled vectors."""
         return self.attention(self.query(tokens), tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """Those of the class attention."""
+        return self.attention.token_weights(self.query(tokens), tokens)

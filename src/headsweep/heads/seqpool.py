@@ -24,8 +24,12 @@ class SequencePool(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """One weighted mean of the tokens per branch."""
+        return torch.bmm(self.token_weights(tokens), tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """The weights of the mean, of each branch."""
         scores = F.linear(tokens, self.score.weight.squeeze(1), self.score.bias.squeeze(1))
-        return torch.bmm(scores.softmax(1).transpose(1, 2), tokens)
+        return scores.softmax(1).transpose(1, 2)
 
 
 @final
@@ -39,3 +43,7 @@ class SeqPoolHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The sequence-pooled vectors."""
         return self.pooling(tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """Those of the mean."""
+        return self.pooling.token_weights(tokens)

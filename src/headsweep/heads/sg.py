@@ -31,3 +31,7 @@ class SgHead(Head):
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """The gram queries."""
         return self.query(tokens)
+
+    def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
+        """Those of the Gram vectors, which are sums over the tokens."""
+        return self.query.token_weights(tokens)

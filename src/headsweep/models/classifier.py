@@ -50,7 +50,7 @@ class Classifier(nn.Module):
         tokens = self.forward_features(images)
         if not isinstance(self.head, Head):
             return tokens
-        return _of_branches(self.head(self._read_by_head(tokens)), per_head)
+        return _of_branches(self.head(self.read_by_head(tokens)), per_head)
 
     def forward_features(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """The tokens, the prefix tokens before the patch tokens."""
@@ -79,11 +79,11 @@ class Classifier(nn.Module):
         """Mean logits, or with `pre_logits` the mean pooled vector; the tokens if the head is gone."""
         if not isinstance(self.head, Head):
             return tokens
-        read = self._read_by_head(tokens)
+        read = self.read_by_head(tokens)
         return (self.head.pool(read) if pre_logits else self.head(read)).mean(1)
 
-    def _read_by_head(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b _ d"]:
-        """A head that reads the class token gets all tokens, any other the patch tokens."""
+    def read_by_head(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b _ d"]:
+        """What the head is given: all tokens if it reads the class token, else the patch tokens."""
         return tokens if self.head.class_token else tokens[:, self.backbone.prefix :]
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

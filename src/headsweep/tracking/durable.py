@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -45,3 +46,24 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write the files of a new folder beside `path`, and put it in the place of `path`.
+
+    A crash leaves the old folder, the new one or, between two renames, none; never one with files of both.
+
+    Raises:
+        OSError: the disk is full or not writable; `path` is then as it was before.
+    """
+    aside, old = (path.with_name(f"{path.name}.{os.getpid()}.{what}.part") for what in ("new", "old"))
+    aside.mkdir(parents=True)
+    try:
+        fill(aside)
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    finally:
+        for left in (aside, old):
+            shutil.rmtree(left, ignore_errors=True)
+    sync(path.parent)

@@ -149,8 +149,14 @@ def _ask(store: MlflowClient, run: Run) -> Attachment:
         for name in run.data.metrics
         for metric in store.get_metric_history(run.info.run_id, name)
     }
-    files = {file.path for file in store.list_artifacts(run.info.run_id)}
+    files = set(_files(store, run.info.run_id))
     return Attachment(run.info.run_id, run.info.status, points, set(run.data.params), dict(run.data.tags), files)
+
+
+def _files(store: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:
+    """Paths of all artifacts, those in folders included."""
+    for file in store.list_artifacts(run_id, folder):
+        yield from _files(store, run_id, file.path) if file.is_dir else [file.path]
 
 
 def _create(store: MlflowClient, wanted: Wanted, experiment_id: str) -> Attachment:
@@ -199,7 +205,7 @@ def _send_files(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
     for name, content in wanted.files.items():
         if changed or name not in held.files:
             if isinstance(content, Path):
-                store.log_artifact(held.run_id, str(content))
+                store.log_artifact(held.run_id, str(content), name.rpartition("/")[0] or None)
             else:
                 store.log_text(held.run_id, content(), name)
             held.files.add(name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import Entry
@@ -68,6 +69,7 @@ def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
     state = folder.state()
     record, result, entries = folder.record(), folder.result(), folder.spool.entries()
     folder.spool.sync()  # MLflow must not know a point that a power cut could take back (law 6)
+    inspection = last_inspection(folder.path)
     # From its first entry, not from its start, so that a replay has the same beginning.
     unfinished = state in (RunState.new, RunState.partial, RunState.running)
     if unfinished and not entries and not (folder.path / "mlflow.json").exists():
@@ -82,8 +84,9 @@ def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
         span=(min(moments, default=planned), max(moments, default=planned)),
         tags=_run_tags(folder, record, state, result, entries) | ({"mlflow.parentRunId": parent} if parent else {}),
         params={name: str(value) for name, value in record.parameters.items()},
-        files=_run_files(folder, result),
-        points=_points(record, result, entries),
+        files=_run_files(folder, result, inspection),
+        files_version=_digest(str(inspection)) if inspection else None,
+        points=_points(record, result, entries) | (_inspected(inspection) if inspection else {}),
         milliseconds={(name, entry.epoch): moment for entry, moment in timed for name in entry.metrics},
         is_over=result is not None,
     )
@@ -119,7 +122,7 @@ def of_sweep(folder: SweepFolder) -> Wanted | None:
         # More seeds stay in the same sweep, and MLflow takes no parameter back: they are a tag.
         params={axis: _values(axis, records) for axis in plan["axes"] if axis != "seed"},
         files={name: lambda text=text: text for name, text in texts.items()},  # type: ignore[misc]
-        files_version=hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:12],
+        files_version=_digest(json.dumps(texts, sort_keys=True)),
     )
 
 
@@ -174,7 +177,15 @@ def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry
     }
 
 
-def _run_files(folder: RunFolder, result: RunResult | None) -> dict[str, Callable[[], str] | Path]:
+def _inspected(inspection: Inspection) -> dict[Point, float]:
+    """What each inspection has found, in the order in which they were made: MLflow takes no value back."""
+    made = enumerate([*inspection.earlier, inspection.metrics], 1)
+    return {(f"inspect/{name}", number): value for number, metrics in made for name, value in metrics.items()}
+
+
+def _run_files(
+    folder: RunFolder, result: RunResult | None, inspection: Inspection | None
+) -> dict[str, Callable[[], str] | Path]:
     files: dict[str, Callable[[], str] | Path] = {folder.config.name: folder.config.read_text}
     if result is not None:
         files["environment.json"] = lambda: _json(result.environment)
@@ -182,17 +193,15 @@ def _run_files(folder: RunFolder, result: RunResult | None) -> dict[str, Callabl
             files["checkpoint.json"] = lambda: _json(_checkpoint(folder))
         if folder.correct.exists():
             files[folder.correct.name] = folder.correct
+    if inspection is not None:
+        files |= {f"{FOLDER}/{path.name}": path for path in inspection.files}
     return files
 
 
 def _checkpoint(folder: RunFolder) -> dict[str, Any]:
     """A reference to the checkpoint: MLflow gets no copy of the weights."""
-    with folder.checkpoint.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
     path = folder.checkpoint.resolve()
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": checkpoint_digest(folder)}
 
 
 def _word(state: RunState, record: RunRecord, screening: Screening | None) -> str:
@@ -228,6 +237,10 @@ def _note(table: str) -> str:
     if len(table) <= _NOTE_LENGTH:
         return table
     return table[:_NOTE_LENGTH].rpartition("\n")[0] + "\n\nThe rest is in artifact table.md."
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _json(content: dict[str, Any]) -> str:

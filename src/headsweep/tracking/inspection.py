@@ -1,0 +1,125 @@
+"""What `headsweep inspect` has found inside the heads of a run, as it lies in the run's folder.
+
+inspection/inspection.json  the numbers and what they mean (Inspection)
+inspection/attention.png    sample images with what each token weighs for each head, unless the head has no weights
+inspection/diversity.png    the matrices as heat maps, if there are several heads
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from headsweep.errors import UserError
+from headsweep.tracking import durable
+from headsweep.tracking.run_folder import RunFolder
+
+FOLDER = "inspection"
+NUMBERS, ATTENTION, DIVERSITY = "inspection.json", "attention.png", "diversity.png"
+
+Matrix = list[list[float | None]]  # (k k): row i, column j is of heads i and j; None where it is undefined
+Draw = Callable[[BinaryIO], object]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be looked at."""
+
+    split: str  # val or test
+    images: int | None  # at most so many of it, the first ones; None: all
+    samples: int  # images in the picture of attention
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the heads of a run do alike and differently."""
+
+    checkpoint: str  # SHA-256 of the checkpoint that was looked at
+    question: Question
+    images: int  # that the numbers are of
+    heads: list[float]  # top-1 of each head
+    metrics: dict[
+        str, float
+    ]  # name -> value; means over pairs are left out if there is one head, or they are undefined
+    matrices: dict[str, Matrix]  # "disagreement", "kl", "cka"
+    meaning: dict[str, str]  # what each metric and matrix is, in a line
+    earlier: list[dict[str, float]] = field(default_factory=list)  # metrics of inspections before, the first one first
+    folder: Path | None = field(default=None, compare=False)  # where its files are; not in the file itself
+
+    @property
+    def attention(self) -> Path | None:
+        """The picture of what each token weighs; None if the head has no weights over tokens."""
+        return self._file(ATTENTION)
+
+    @property
+    def diversity(self) -> Path | None:
+        """The picture of the matrices; None if there is one head."""
+        return self._file(DIVERSITY)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files."""
+        return [path for path in (self._file(NUMBERS), self.attention, self.diversity) if path]
+
+    def _file(self, name: str) -> Path | None:
+        path = self.folder / name if self.folder else None
+        return path if path and path.exists() else None
+
+
+def read_inspection(folder: Path) -> Inspection | None:
+    """What is known of the heads of the run in `folder`; None if nothing is, or if it has been trained on since.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found = last_inspection(folder)
+    return found if found and found.checkpoint == checkpoint_digest(RunFolder(folder)) else None
+
+
+def last_inspection(folder: Path) -> Inspection | None:
+    """As `read_inspection`, though the run may have been trained on since."""
+    path = folder / FOLDER / NUMBERS
+    try:
+        content = json.loads(path.read_text())
+        return Inspection(**content | {"question": Question(**content["question"])}, folder=path.parent)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read; `headsweep inspect {folder} --again` writes it anew") from error
+
+
+def write_inspection(folder: Path, found: Inspection, pictures: Mapping[str, Draw]) -> Inspection:
+    """Replace the inspection of the run in `folder`, all files in one step.
+
+    Args:
+        folder: of the run.
+        found: the numbers.
+        pictures: name of a file -> what draws it.
+
+    Raises:
+        OSError: the disk is full or not writable; the old inspection stays.
+    """
+
+    def fill(aside: Path) -> None:
+        durable.write_json(aside / NUMBERS, {key: value for key, value in asdict(found).items() if key != "folder"})
+        for name, draw in pictures.items():
+            durable.write_with(aside / name, draw)
+
+    durable.replace_folder(folder / FOLDER, fill)
+    return replace(found, folder=folder / FOLDER)
+
+
+def checkpoint_digest(run: RunFolder) -> str:
+    """SHA-256 of the run's checkpoint; empty if there is none."""
+    digest = hashlib.sha256()
+    try:
+        with run.checkpoint.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return ""
+    return digest.hexdigest()
