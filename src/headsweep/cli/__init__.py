@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from headsweep.cli import comparing, exporting, planning, syncing, watching  # noqa: F401 - each adds its commands to the group
+from headsweep.cli import comparing, deciding, exporting, planning, syncing, watching  # noqa: F401 - each adds its commands
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 
