@@ -1,9 +1,9 @@
-"""Cells chosen in the words of a command line, and what each is compared with."""
+"""Cells chosen and named in the words of a command line."""
 
 import pytest
 
 from headsweep.errors import UserError
-from headsweep.report.choosing import choose, named, read_words, references
+from headsweep.report.choosing import choose, named, read_words
 from headsweep.report.results import read_cells
 
 
@@ -38,15 +38,6 @@ def test_a_cell_is_chosen_by_values_written_in_any_way(cells):
 def test_a_mistake_says_what_there_is(cells, words, message):
     with pytest.raises(UserError, match=message):
         choose(cells, read_words(words))
-
-
-def test_a_reference_differs_in_what_the_baseline_says_alone(cells):
-    find = references(cells, {"head": "seqpool"})
-    assert [cells.index(find(cell)) for cell in cells] == [0, 1, 2, 3, 0, 1, 2, 3, 0]
-    find = references(cells, {"head": "seqpool", "heads": "1"})
-    assert [cells.index(find(cell)) for cell in cells] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
-    find = references(cells, {"optimizer.lr": "0.01"})
-    assert [find(cell) and cells.index(find(cell)) for cell in cells] == [1, 1, 3, 3, 5, 5, 7, 7, None]
 
 
 def test_a_cell_is_named_by_the_axes_that_it_has(cells):

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.report.choosing import references
 from headsweep.report.fairness import footnotes, unfair
-from headsweep.report.results import read_cells
+from headsweep.report.reference import references
+from headsweep.report.results import read_cells, varying_axes
 
 
 def flags(folders, baseline="seqpool", **share):
     cells = read_cells(folders)
-    found = unfair(cells, references(cells, {"head": baseline}), **share)
-    return {cell.head: [str(flag) for flag in found.get(cell.record.group, ())] for cell in cells}, found
+    found = unfair(cells, references(cells, varying_axes(cells), {"head": baseline}), **share)
+    return {cell.head: list(map(str, flags)) for cell, flags in zip(cells, found, strict=True)}, found
 
 
 def costing(folder, **cost):

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from headsweep.report.choosing import references
 from headsweep.report.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
+from headsweep.report.reference import references
 from headsweep.report.results import read_cells
 
 ALPHAS = (0.05, 0.05 / 8)
@@ -44,8 +44,8 @@ def test_the_seeds_are_the_fewest_that_have_the_power(effect):
 def test_more_seeds_than_a_command_takes_are_no_number():
     assert seeds_needed(1e-6, 1.0, 0.8, 0.05) is None
     edge = detectable(MOST_SEEDS, 1.0, 0.8, 0.05)
-    assert seeds_needed(1.0001 * edge, 1.0, 0.8, 0.05) == MOST_SEEDS
-    assert seeds_needed(0.9999 * edge, 1.0, 0.8, 0.05) is None
+    assert seeds_needed(1.00001 * edge, 1.0, 0.8, 0.05) == MOST_SEEDS
+    assert seeds_needed(0.99999 * edge, 1.0, 0.8, 0.05) is None
 
 
 @pytest.mark.parametrize("n", [2, 3, 30])
@@ -76,7 +76,7 @@ def test_each_cell_needs_what_its_own_differences_say(make_run):
     folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate((0.71, 0.75, 0.73))]
     folders += [make_run("seqattn", 1, 0, 0.9), make_run("gap", 1, 0, None)]
     cells = read_cells(folders)
-    found = needs(cells, references(cells, {"head": "seqpool"}), 0.01, 0.8, 0.05)
+    found = needs(cells, references(cells, [], {"head": "seqpool"}), 0.01, 0.8, 0.05)
     assert [(need.cell.head, need.n) for need in found] == [("ga", 3), ("seqattn", 1), ("gap", 0)]
     scatter = found[0].spread
     assert scatter.deviation == pytest.approx(0.01)

@@ -33,7 +33,7 @@ def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
 
 def test_the_neediest_cell_decides_and_the_command_adds_its_seeds(tmp_path):
     folder = sweep(tmp_path)
-    lines = advise(folder, None, AIM).splitlines()
+    lines = advise(folder, {}, AIM).splitlines()
     wanted = [
         seeds_needed(0.01, spread(seen).deviation, 0.8, 0.025) for seen in ([0.01, 0.03, 0.02], [-0.1, -0.06, -0.08])
     ]
@@ -60,21 +60,21 @@ def test_another_baseline_is_another_number_of_differences(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
     assert "corrected" not in advise(folder, {"head": "ga"}, AIM)
     assert "head=seqpool heads=1" in advise(folder, {"head": "ga"}, AIM)
-    with pytest.raises(UserError, match="head=cait: no such cell among 2; head is seqpool, ga"):
+    with pytest.raises(UserError, match=r"--baseline head=cait: no cell has head\.name=cait; known: seqpool, ga"):
         advise(folder, {"head": "cait"}, AIM)
 
 
 def test_seeds_that_are_there_cost_nothing(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
-    assert "seeds=3: they are all there" in advise(folder, None, Aim(6.0, 0.8, 0.05, 1))
+    assert "seeds=3: they are all there" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))
 
 
 def test_one_seed_says_that_a_variance_needs_two(tmp_path):
-    message = r"a variance needs two seeds that have ended, .*; add some: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
+    message = r"a variance needs two seeds that .*; add some: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
     with pytest.raises(UserError, match=message):
-        advise(sweep(tmp_path, seeds=1), None, AIM)
+        advise(sweep(tmp_path, seeds=1), {}, AIM)
 
 
 def test_one_cell_has_nothing_to_be_compared_with(tmp_path):
     with pytest.raises(UserError, match="no cell to compare with head=seqpool; want a sweep of several heads"):
-        advise(sweep(tmp_path, heads=["seqpool"]), None, AIM)
+        advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import click
 
-from headsweep.cli import comparing, deciding, exporting, planning, syncing, watching  # noqa: F401 - each adds its commands
+from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
+    comparing,
+    deciding,
+    explaining,
+    exporting,
+    planning,
+    syncing,
+    watching,
+)
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 

@@ -15,7 +15,7 @@ from headsweep.cli.group import commands, output_option
 @click.option(
     "--difference", type=click.FloatRange(0, min_open=True), required=True, help="To be found, in points of top-1."
 )
-@click.option("--baseline", help='What each cell is compared with, e.g. "head=seqpool"; default: the first head.')
+@click.option("--baseline", multiple=True, help="What each cell is compared with, as in `table`.")
 @click.option(
     "--power", type=click.FloatRange(0, 1, True, True), default=0.8, show_default=True, help="Chance to find it."
 )
@@ -24,7 +24,7 @@ from headsweep.cli.group import commands, output_option
 )
 @click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, for the cost.")
 def power(
-    sweep: str, output: Path, difference: float, baseline: str | None, power: float, alpha: float, slots: int
+    sweep: str, output: Path, difference: float, baseline: tuple[str, ...], power: float, alpha: float, slots: int
 ) -> None:
     """Say how many seeds SWEEP needs to find a difference, from the variance seen so far, and what they cost.
 
@@ -33,9 +33,8 @@ def power(
     from headsweep.sweep.watching import find_sweep
 
     folder = find_sweep(sweep, output)
-    from headsweep.report.choosing import read_words
+    from headsweep.report.reference import parse_baseline
     from headsweep.sweep.seeds import Aim, advise
     from headsweep.tracking.sweep_folder import SweepFolder
 
-    wanted = read_words([baseline]) if baseline else None
-    click.echo(advise(SweepFolder(folder), wanted, Aim(difference, power, alpha, slots)))
+    click.echo(advise(SweepFolder(folder), parse_baseline(baseline), Aim(difference, power, alpha, slots)))

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -108,6 +109,17 @@ def hydra_value(value: Any) -> str:
 def words(spelling: Mapping[str, str]) -> list[str]:
     """The overrides of one run."""
     return [f"{key}={value}" for key, value in spelling.items()]
+
+
+def in_full(config: DictConfig, conf: Path) -> list[str]:
+    """The overrides that compose a frozen configuration whatever the defaults in the folder `conf` are.
+
+    Every key is said; of the groups only those that decide which keys there are.
+    """
+    values = _flat(config)
+    model = values["model.name"]
+    model = model if (conf / "model" / f"{model}.yaml").exists() else "timm" if values["model.family"] == "timm" else ""
+    return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_spelled(values))]
 
 
 def command(overrides: Sequence[str], grid: bool) -> str:

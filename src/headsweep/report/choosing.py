@@ -1,13 +1,13 @@
-"""Cells chosen by their values, in the words of a command line: `head=seqattn heads=4`."""
+"""Cells chosen and named by their values, in the words of a command line: `head=seqattn heads=4`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from headsweep.config.exclusions import equals
 from headsweep.config.explaining import unknown_key
 from headsweep.errors import UserError
-from headsweep.report.results import Cell, varying_axes
+from headsweep.report.results import Cell
 
 Wanted = Mapping[str, str]  # dotted key, or a group such as `head`, which stands for its name -> value
 
@@ -38,33 +38,10 @@ def choose(cells: Sequence[Cell], wanted: Wanted) -> list[Cell]:
     return chosen
 
 
-def references(cells: Sequence[Cell], baseline: Wanted) -> Callable[[Cell], Cell | None]:
-    """Which cell each is compared with: the one of the `baseline` that is otherwise the same, or None.
-
-    A baseline that names the head may have other options of the head. A cell of the baseline is its own reference.
-
-    Raises:
-        UserError: no cell is of the baseline.
-    """
-    candidates = choose(cells, baseline)
-    shared = [axis for axis in ("head", "heads", *varying_axes(cells)) if not _decides(baseline, axis)]
-
-    def find(cell: Cell) -> Cell | None:
-        if _has(cell, baseline):
-            return cell
-        return next((other for other in candidates if all(other.value(a) == cell.value(a) for a in shared)), None)
-
-    return find
-
-
 def named(cell: Cell, axes: Sequence[str]) -> str:
     """What people call a cell beside others: head, heads, and its values on the other `axes` that it has."""
     others = [f"{axis}={cell.value(axis)}" for axis in axes if cell.value(axis) is not None]
     return " ".join([f"head={cell.head}", f"heads={cell.heads}", *others])
-
-
-def _decides(baseline: Wanted, axis: str) -> bool:
-    return axis in baseline or (axis.startswith("head.") and not {"head", "head.name"}.isdisjoint(baseline))
 
 
 def _has(cell: Cell, wanted: Wanted) -> bool:

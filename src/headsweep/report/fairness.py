@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from headsweep.report.results import Cell
@@ -34,30 +34,29 @@ class Imbalance:
         return f"{self.what} {self.got / self.reference - 1:+.0%}".replace("%", " %")
 
 
-def unfair(
-    cells: Sequence[Cell], reference_of: Callable[[Cell], Cell | None], share: float = SHARE
-) -> dict[str, tuple[Imbalance, ...]]:
-    """Group -> in what the cell differs from its reference by more than `share` of the reference's value.
+def unfair(cells: Sequence[Cell], against: Sequence[Cell | None], share: float = SHARE) -> list[tuple[Imbalance, ...]]:
+    """For each cell, in what it differs from its reference by more than `share` of the reference's value.
 
-    Cells that match theirs, have none, or are their own, are left out, and so is a quantity that is not known of both.
+    Args:
+        cells: all of a table, since tuning is counted in them.
+        against: for each the cell that it is compared with, as `references` gives them; None is compared with none.
+        share: up to which a difference is fair. What is not known of both is not compared.
     """
     tried = Counter(map(_question, cells))
-    pairs = [(cell, reference_of(cell)) for cell in cells]
-    found = {
-        cell.record.group: tuple(_imbalances(_quantities(cell, tried), _quantities(reference, tried), share))
-        for cell, reference in pairs
-        if reference is not None and reference is not cell
-    }
-    return {group: imbalances for group, imbalances in found.items() if imbalances}
+    return [
+        () if reference is None else tuple(_imbalances(_quantities(cell, tried), _quantities(reference, tried), share))
+        for cell, reference in zip(cells, against, strict=True)
+    ]
 
 
-def footnotes(found: Mapping[str, Sequence[Imbalance]], share: float = SHARE) -> Iterator[str]:
+def footnotes(found: Sequence[Sequence[Imbalance]], share: float = SHARE) -> Iterator[str]:
     """What the flags mean, if there are any."""
-    kinds = {imbalance.what for imbalances in found.values() for imbalance in imbalances}
+    kinds = {imbalance.what for imbalances in found for imbalance in imbalances}
     if not kinds:
         return
+    uneven = sum(map(bool, found))
     meanings = "; ".join(f"{what}: {_MEANING[what]}" for what in _MEANING if what in kinds)
-    rows = f"{len(found)} row{'s differ' if len(found) > 1 else ' differs'}"
+    rows = f"{uneven} row{'s differ' if uneven > 1 else ' differs'}"
     yield (
         f"NOT MATCHED: {rows} from the reference by more than {share:.0%}".replace("%", " %")
         + f" ({meanings}). That may be the reason for a better number as well as the head."

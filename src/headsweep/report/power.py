@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headsweep.report.results import Cell
@@ -111,21 +111,20 @@ class Need:
 
 
 def needs(
-    cells: Sequence[Cell], reference_of: Callable[[Cell], Cell | None], difference: float, wanted: float, alpha: float
+    cells: Sequence[Cell], against: Sequence[Cell | None], difference: float, wanted: float, alpha: float
 ) -> list[Need]:
     """For each cell that has a reference: the seeds that show a `difference` in test top-1 (a share, as all here).
 
     Args:
         cells: those of one table.
-        reference_of: which of them each is compared with.
+        against: for each the cell that it is compared with, as `references` gives them.
         difference: the true one that is to be found.
         wanted: the power, the chance to find it.
         alpha: the level of each test, corrected for their number.
     """
-    pairs = [(cell, reference_of(cell)) for cell in cells]
     return [
         _need(cell, reference, difference, wanted, alpha)
-        for cell, reference in pairs
+        for cell, reference in zip(cells, against, strict=True)
         if reference is not None and reference is not cell
     ]
 

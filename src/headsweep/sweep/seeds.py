@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from headsweep.config.expansion import composer
 from headsweep.config.spelling import Speller, command, grids
 from headsweep.errors import UserError
-from headsweep.report.choosing import Wanted, named, references
+from headsweep.report.choosing import named
 from headsweep.report.power import MOST_SEEDS, Need, needs, sign_flip_seeds
-from headsweep.report.results import Cell, read_cells, varying_axes
+from headsweep.report.reference import Baseline, references
+from headsweep.report.request import read_sweep
+from headsweep.report.results import Cell, varying_axes
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.planning import span
 from headsweep.sweep.status import aligned
@@ -29,26 +31,26 @@ class Aim:
     slots: int  # runs at a time, for the time that it takes
 
 
-def advise(sweep: SweepFolder, baseline: Wanted | None, aim: Aim) -> str:
+def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
     """The seeds that the differences of `sweep` need, and how they are added.
 
     Args:
         sweep: has runs with several seeds.
-        baseline: what its cells are compared with; None: the head of the first one.
+        baseline: what its cells are compared with; empty: the head of the first one.
         aim: what is to be found.
 
     Raises:
         UserError: no two cells can be compared, or none has two seeds with a result.
     """
-    cells = read_cells(sweep.runs(), sweep.screening())
-    baseline = baseline or {"head": cells[0].head}
-    find = references(cells, baseline)
-    tests = sum(find(cell) not in (None, cell) for cell in cells)
-    said = " ".join(f"{key}={value}" for key, value in baseline.items())
+    cells = read_sweep(sweep)
+    axes = varying_axes(cells)
+    against = references(cells, axes, baseline)
+    tests = sum(reference not in (None, cell) for cell, reference in zip(cells, against, strict=True))
+    said = " ".join(f"{key}={value}" for key, value in (baseline or {"head": cells[0].head}).items())
     if not tests:
         raise UserError(f"{sweep.name}: no cell to compare with {said}; want a sweep of several heads, or --baseline")
     level = aim.alpha / tests
-    found = needs(cells, find, aim.difference / 100, aim.power, level)
+    found = needs(cells, against, aim.difference / 100, aim.power, level)
     if all(need.n < 2 for need in found):
         more = _command(cells, sweep, "seeds=3")
         raise UserError(
@@ -60,9 +62,7 @@ def advise(sweep: SweepFolder, baseline: Wanted | None, aim: Aim) -> str:
     )
     if tests > 1:
         heading += f", corrected for {tests} differences (Bonferroni: p < {level:.3g} each)"
-    return "\n".join(
-        [heading, "", _table(found, varying_axes(cells)), "", *_notes(level), *_plans(found, cells, sweep, aim)]
-    )
+    return "\n".join([heading, "", _table(found, axes), "", *_notes(level), *_plans(found, cells, sweep, aim)])
 
 
 def _table(found: Sequence[Need], axes: Sequence[str]) -> str:
