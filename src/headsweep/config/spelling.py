@@ -141,15 +141,20 @@ def grids(cells: Sequence[Mapping[str, str]]) -> list[list[str]]:
 
 def _grid(cells: Sequence[Mapping[str, str]]) -> list[str]:
     axes = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]}
-    known = {tuple(cell[key] for key in axes) for cell in cells}
-    varying = [key for key, values in axes.items() if len(values) > 1]
-    lines = [
-        " ".join(f"{key}={value}" for key, value in zip(axes, point, strict=True) if key in varying)
-        for point in itertools.product(*axes.values())
-        if point not in known
-    ]
+    product = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
+    lines = dict.fromkeys(_exclusion(point, cells) for point in product if point not in cells)
     grid = [f"{key}={','.join(values)}" for key, values in axes.items()]
-    return grid + [f"hydra.launcher.exclude={json.dumps(lines)}"] * bool(lines)
+    return grid + [f"hydra.launcher.exclude={json.dumps(list(lines))}"] * bool(lines)
+
+
+def _exclusion(point: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> str:
+    """The fewest values of a point that leave none of the cells out, later keys being dropped first."""
+    parts = dict(point)
+    for key in reversed(list(point)):
+        fewer = {other: value for other, value in parts.items() if other != key}
+        if not any(fewer.items() <= cell.items() for cell in cells):
+            parts = fewer
+    return " ".join(words(parts))
 
 
 def _spelled(values: Mapping[str, Any]) -> Spelling:
