@@ -1,5 +1,7 @@
 """`headsweep power` says which seeds a difference needs, what they cost, and which command adds them."""
 
+from dataclasses import replace
+
 import pytest
 
 from commands import command
@@ -18,12 +20,8 @@ AIM = Aim(difference=1.0, power=0.8, alpha=0.05, slots=2)
 
 def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
     """Runs of ten seconds each with made-up results."""
-    runs = [
-        compose_run(f"head={head}", f"seed={seed}", f"paths.output={output}", "optimizer.lr=1e-3")
-        for head in heads
-        for seed in range(seeds)
-    ]
-    plan = make_plan(runs)
+    cells = [compose_run(f"head={head}", f"paths.output={output}", "optimizer.lr=1e-3") for head in heads]
+    plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in range(seeds)])
     freeze(plan, {run.fingerprint: {} for run in plan.runs})
     for planned in plan.runs:
         top1 = TOP1[planned.run.head.name][planned.run.seed]
