@@ -10,6 +10,8 @@ import click
 
 from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
     comparing,
+    deciding,
+    explaining,
     exporting,
     inspecting,
     planning,

@@ -76,7 +76,7 @@ class _Part:
     def holds(self, got: Any) -> bool:
         """Does the value `got` of a cell fulfil the condition?"""
         if not self.orders:
-            return _equal(got, self.wanted) is (self.operator == "=")
+            return equals(got, self.wanted) is (self.operator == "=")
         if got is None:
             return False
         numbers = _number(got), _number(self.wanted)
@@ -101,7 +101,7 @@ def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence
         got = {at: _value(cells[at], part.key) for at, still in enumerate(answers) if still}
         if got and all(value is _ABSENT for value in got.values()):
             raise ConfigError(_KEY, exclusion, str(unknown_key(part.key)))
-        if not part.orders and not any(_equal(value, part.wanted) for value in got.values()):
+        if not part.orders and not any(equals(value, part.wanted) for value in got.values()):
             _check_value(part, exclusion, cells, axes)
         answers = [at in got and got[at] is not _ABSENT and part.holds(got[at]) for at in range(len(cells))]
     return answers
@@ -110,7 +110,7 @@ def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence
 def _check_value(part: _Part, exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str]) -> None:
     """Raise ConfigError if neither a cell nor an axis has the value."""
     values = [value for cell in cells if (value := _value(cell, part.key)) is not _ABSENT]
-    if not values or any(_equal(value, part.wanted) for value in [*values, *_values(axes, part.key)]):
+    if not values or any(equals(value, part.wanted) for value in [*values, *_values(axes, part.key)]):
         return
     known = ", ".join(dict.fromkeys(map(_text, values)))
     raise ConfigError(_KEY, exclusion, f"no cell has {part.key}={part.wanted}; the grid has {known}")
@@ -147,7 +147,8 @@ def _select(cell: DictConfig | Cell, key: str) -> Any:
     return OmegaConf.select(cell, key, default=_ABSENT)
 
 
-def _equal(got: Any, wanted: str) -> bool:
+def equals(got: Any, wanted: str) -> bool:
+    """Is `got`, the value of a key, what `wanted` says on a command line?"""
     numbers = _number(got), _number(wanted)
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0] == numbers[1]

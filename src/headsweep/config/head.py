@@ -4,7 +4,9 @@ To add a head: a dataclass and an entry in HEADS here, one class in `headsweep/h
 formula and a row in `tests/heads/`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from headsweep.errors import ConfigError
 
@@ -12,6 +14,8 @@ from headsweep.errors import ConfigError
 @dataclass
 class HeadConfig:
     """What every head has; a head's own options are added by its subclass."""
+
+    widths: ClassVar[dict[str, Sequence[int]]] = {}  # option that scales the head -> its values, ascending
 
     name: str
 
@@ -54,6 +58,8 @@ class ClassAttentionConfig(HeadConfig):
 @dataclass
 class GramConfig(HeadConfig):
     """A head that makes a query of the tokens' Gram matrix; its batch norms need at least 2 images a micro-batch."""
+
+    widths: ClassVar[dict[str, Sequence[int]]] = {"gram_dim": range(16, 513, 16)}
 
     gram_dim: int  # G, channels of the Gram matrix; a multiple of 16
 

@@ -184,11 +184,18 @@ _ALL = [
     Column(
         "p_mcnemar", "p McNemar*", "these two runs, not these two methods", _p(lambda row: row.mcnemar_p), if_any=True
     ),
-    Column("flags", "unlike", "where a row's cost or tuning is far from the baseline's", _flags, if_any=True),
+    Column("flags", "not matched", "where a row's cost or tuning is far from the baseline's", _flags, if_any=True),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
     "parameters", "flops", "head_share", "images_per_second", "n", "top1", "published", "top5", "difference", "p",
     "p_mcnemar", "flags",
 )  # fmt: skip
-EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")  # what a narrow screen loses, in order
+EXPENDABLE = (
+    "head_share",
+    "top5",
+    "images_per_second",
+    "flags",
+    "flops",
+    "parameters",
+)  # what a narrow screen loses, in order

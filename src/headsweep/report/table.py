@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from headsweep.report import notes, published
+from headsweep.report import fairness, notes, published
 from headsweep.report.measures import MEASURES
 from headsweep.report.reference import Baseline, references
 from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes
@@ -154,12 +154,19 @@ def compare(
     """
     axes = tuple(varying_axes(cells, question.axes))
     against = references(cells, axes, question.baseline)
+    unlike = fairness.unfair(cells, against)
     rows = [
-        row for cell, other in zip(cells, against, strict=True) for row in _rows(cell, axes, other, question, sources)
+        replace(row, flags=tuple(map(str, imbalances)))
+        for cell, other, imbalances in zip(cells, against, unlike, strict=True)
+        for row in _rows(cell, axes, other, question, sources)
     ]
     family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
     rows = _corrected(rows, family)
-    footnotes = (*notes.footnotes(cells, rows, question, family, screening), *published.footnotes(rows, axes, sources))
+    footnotes = (
+        *notes.footnotes(cells, rows, question, family, screening),
+        *fairness.footnotes(unlike),
+        *published.footnotes(rows, axes, sources),
+    )
     return Table(axes, tuple(rows), footnotes, question.metric, tuple(cells))
 
 

@@ -124,12 +124,13 @@ def _cells(row: Row) -> list[str]:
     cost = row.cost
     parameters = f"{cost['parameters'] / 1e6:.2f} M" if cost else UNKNOWN
     flops = f"{(cost['flops'] - cost['head_flops']) / 1e6:.1f} + {cost['head_flops'] / 1e6:.1f} M" if cost else UNKNOWN
-    time = "-" if row.seconds == 0 else _time(row.seconds)
+    time = "-" if row.seconds == 0 else span(row.seconds)
     memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
     return [row.fingerprint, row.name, row.state, parameters, flops, time, memory]
 
 
-def _time(seconds: float | None) -> str:
+def span(seconds: float | None) -> str:
+    """A time in its largest unit that is not too coarse."""
     if seconds is None:
         return UNKNOWN
     units = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -153,5 +154,5 @@ def _expectation(survey: Survey, slots: int) -> str:
         return "nothing to train"
     if unknown == count:
         return f"{count} to train, time unknown: no run of this cost has ended yet"
-    known = f"{count} to train, about {_time(seconds)} in {slots} slot{'s' * (slots != 1)}"
+    known = f"{count} to train, about {span(seconds)} in {slots} slot{'s' * (slots != 1)}"
     return f"{known}, without {unknown} of unknown time" if unknown else known

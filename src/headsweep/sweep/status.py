@@ -56,7 +56,7 @@ def overview(sweeps: Sequence[SweepView]) -> str:
     newest = sorted(sweeps, key=lambda sweep: sweep.active, reverse=True)
     rows = [("SWEEP", "RUNS", "BEST SO FAR", "ACTIVE")]
     rows += [(sweep.name, sweep.note or _counted(sweep), _best(sweep), _activity(sweep)) for sweep in newest]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
@@ -67,7 +67,7 @@ def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
     heading += [f"{launcher} since {_clock(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
     rows += [(run.folder.path.name, run.word, *_numbers(run), _named(run)) for run in sweep.runs]
-    return "\n".join([*heading, "", _aligned(rows, state=1)])
+    return "\n".join([*heading, "", aligned(rows, state=1)])
 
 
 def _counted(sweep: SweepView) -> str:
@@ -101,7 +101,7 @@ def _named(run: RunView) -> str:
     return f"{run.name}  {run.note}" if run.note else run.name
 
 
-def _aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
+def aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
     """Rows as columns two spaces apart; the column of states in colour, which `click.echo` drops outside a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

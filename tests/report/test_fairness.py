@@ -1,0 +1,76 @@
+"""Rows that are no fair match for their reference are flagged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from headsweep.report.fairness import footnotes, unfair
+from headsweep.report.reference import references
+from headsweep.report.results import read_cells, varying_axes
+
+
+def flags(folders, baseline="seqpool", **share):
+    cells = read_cells(folders)
+    found = unfair(cells, references(cells, varying_axes(cells), {"head": baseline}), **share)
+    return {cell.head: list(map(str, flags)) for cell, flags in zip(cells, found, strict=True)}, found
+
+
+def costing(folder, **cost):
+    folder.count(folder.record().cost | cost)
+    return folder
+
+
+def trained(folder, **numbers):
+    folder.finish(replace(folder.result(), **numbers))
+    return folder
+
+
+def test_what_matches_or_is_nearly_the_same_has_no_flag(make_run):
+    runs = [make_run("seqpool", 1, 0, 0.8), costing(make_run("ga", 1, 0, 0.8), parameters=round(283_723 * 1.1))]
+    got, found = flags(runs)
+    assert got == {"seqpool": [], "ga": []}
+    assert list(footnotes(found)) == []
+
+
+def test_size_cost_and_training_are_flagged_above_the_share(make_run):
+    runs = [
+        make_run("seqpool", 1, 0, 0.8),
+        costing(make_run("ga", 1, 0, 0.8), parameters=round(283_723 * 1.73), flops=3_750_000),
+        trained(make_run("gap", 1, 0, 0.8), epochs=20, steps=200),
+        trained(make_run("se", 1, 0, 0.8), steps=150),
+    ]
+    got, found = flags(runs)
+    assert got == {
+        "seqpool": [],
+        "ga": ["params +73 %", "FLOPs -50 %"],
+        "gap": ["epochs +100 %"],
+        "se": ["steps +50 %"],
+    }
+    (note,) = footnotes(found)
+    assert note.startswith(
+        "NOT MATCHED: 3 rows differ from the reference by more than 10 % (params: trained parameters;"
+    )
+    assert "tuning" not in note
+    assert flags(runs, share=0.8)[0] == {"seqpool": [], "ga": [], "gap": ["epochs +100 %"], "se": []}
+
+
+def test_a_head_that_was_tried_in_more_ways_is_flagged(make_run):
+    """Other numbers of heads are the question, not tuning; another learning rate or gram_dim is."""
+    runs = [make_run("seqpool", heads, 0, 0.8) for heads in (1, 2)]
+    runs += [make_run("ga", 1, 0, 0.8, optimizer__lr=lr) for lr in (1e-3, 1e-2)]
+    runs += [make_run("ga", 1, 0, 0.8, head__gram_dim=32), make_run("gap", 1, 0, 0.8), make_run("gap", 1, 1, 0.8)]
+    got, _ = flags(runs)
+    assert got == {"seqpool": [], "ga": ["tuning 3 to 1"], "gap": []}
+
+
+@pytest.mark.parametrize("missing", ["parameters", "flops"])
+def test_what_is_not_known_is_not_flagged(make_run, missing):
+    ours = make_run("ga", 1, 0, None)
+    path = ours.path / "run.json"
+    record = json.loads(path.read_text())
+    del record["cost"][missing]
+    path.write_text(json.dumps(record))
+    assert flags([make_run("seqpool", 1, 0, 0.8), ours])[0] == {"seqpool": [], "ga": []}

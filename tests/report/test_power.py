@@ -1,0 +1,86 @@
+"""How many seeds: the numbers are those of scipy, of statsmodels and of simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from headsweep.report.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
+from headsweep.report.reference import references
+from headsweep.report.results import read_cells
+
+ALPHAS = (0.05, 0.05 / 8)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 200])
+def test_power_is_that_of_statsmodels_wherever_it_has_one(n, alpha):
+    known = 0
+    for effect in (-0.3, 0.01, 0.1, 0.5, 1.0, 5.0):
+        wanted = TTestPower().power(effect, n, alpha)
+        if not math.isnan(wanted):  # scipy's noncentral t, far from the middle
+            known += 1
+            assert power(n, effect * 0.7, 0.7, alpha) == pytest.approx(wanted, abs=1e-8)
+    assert known >= 4
+
+
+def test_power_is_what_a_simulation_finds():
+    draws = np.random.default_rng(0).normal(0.8, 1.0, (20_000, 6))
+    found = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()
+    assert power(6, 0.8, 1.0, 0.05) == pytest.approx(found, abs=0.01)
+
+
+@pytest.mark.parametrize("effect", [0.05, 0.3, 1.0, 4.0])
+def test_the_seeds_are_the_fewest_that_have_the_power(effect):
+    n = seeds_needed(effect, 1.0, 0.8, 0.025)
+    assert power(n, effect, 1.0, 0.025) >= 0.8
+    assert n == 2 or power(n - 1, effect, 1.0, 0.025) < 0.8
+
+
+def test_more_seeds_than_a_command_takes_are_no_number():
+    assert seeds_needed(1e-6, 1.0, 0.8, 0.05) is None
+    edge = detectable(MOST_SEEDS, 1.0, 0.8, 0.05)
+    assert seeds_needed(1.00001 * edge, 1.0, 0.8, 0.05) == MOST_SEEDS
+    assert seeds_needed(0.99999 * edge, 1.0, 0.8, 0.05) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 30])
+def test_the_detectable_difference_has_the_power(n):
+    assert power(n, detectable(n, 0.4, 0.8, 0.01), 0.4, 0.01) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_interval_of_a_deviation_holds_it_as_often_as_it_says():
+    got = spread([0.01, 0.03, 0.02])
+    assert got.deviation == pytest.approx(0.01)
+    assert (got.low / got.deviation, got.high / got.deviation) == pytest.approx((0.5207, 6.2847), abs=1e-4)
+    draws = np.random.default_rng(1).normal(size=(2000, 4))
+    held = sum(got.low <= 1 <= got.high for got in map(spread, draws.tolist()))
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_one_difference_or_equal_ones_have_no_spread():
+    assert spread([0.1]) is None
+    assert spread([0.1, 0.1]) is None
+
+
+def test_sign_flips_need_as_many_seeds_as_their_patterns_say():
+    assert [sign_flip_seeds(alpha) for alpha in (0.5, 0.25, 0.05, 0.025)] == [3, 4, 6, 7]
+
+
+def test_each_cell_needs_what_its_own_differences_say(make_run):
+    folders = [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate((0.70, 0.72, 0.71))]
+    folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate((0.71, 0.75, 0.73))]
+    folders += [make_run("seqattn", 1, 0, 0.9), make_run("gap", 1, 0, None)]
+    cells = read_cells(folders)
+    found = needs(cells, references(cells, [], {"head": "seqpool"}), 0.01, 0.8, 0.05)
+    assert [(need.cell.head, need.n) for need in found] == [("ga", 3), ("seqattn", 1), ("gap", 0)]
+    scatter = found[0].spread
+    assert scatter.deviation == pytest.approx(0.01)
+    assert found[0].seeds == seeds_needed(0.01, 0.01, 0.8, 0.05)
+    assert found[0].seeds_at_worst == seeds_needed(0.01, scatter.high, 0.8, 0.05)
+    assert found[0].detectable == pytest.approx(detectable(3, scatter.deviation, 0.8, 0.05))
+    assert {(need.spread, need.seeds, need.detectable) for need in found[1:]} == {(None, None, None)}
