@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from headsweep.cli.group import commands, output_option
+
+if TYPE_CHECKING:
+    from headsweep.tracking.mlflow_model import Built
+    from headsweep.tracking.run_folder import RunFolder
 
 
 @commands.command()
@@ -20,4 +26,13 @@ def sync(output: Path, uri: str | None, experiment: str | None) -> None:
     """
     from headsweep.tracking import mlflow_sync
 
-    mlflow_sync.sync(output, uri, experiment, click.echo)
+    mlflow_sync.sync(output, uri, experiment, click.echo, _build if find_spec("torch") else None)
+    if not find_spec("torch"):
+        click.echo("no models were sent: there is no torch here; give the command where it is")
+
+
+def _build(run: RunFolder) -> Built:
+    """Import torch once a model is lacking."""
+    from headsweep.sweep.predictor import predictor
+
+    return predictor(run)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from headsweep.errors import UserError
+from headsweep.sweep.local import LocalPool
 from headsweep.sweep.plan import frozen
+from headsweep.sweep.slots import Slots
 from headsweep.sweep.status import detail
-from headsweep.sweep.study import compare, conclude, projector
+from headsweep.sweep.study import compare, conclude, log_models, projector
 from headsweep.sweep.watching import RunView, SweepView, planned, read_sweep
 from headsweep.tracking import launchers
 from headsweep.tracking.mlflow_projection import NullProjector
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
@@ -35,7 +40,8 @@ def follow(path: Path) -> None:
     """
     folders = planned(path)
     sweep = SweepFolder(path)
-    with projector(frozen(folders[0])) as told:
+    config = frozen(folders[0])
+    with projector(config) as told:
         told.notify(sweep)
         try:
             _follow(path, told)
@@ -44,7 +50,15 @@ def follow(path: Path) -> None:
             sys.exit(130)
         comparison = compare(sweep)
         told.notify(sweep)
+    log_models(folders, config, _log)
     conclude(sweep, folders, comparison, told, attempts=None)
+
+
+def _log(folders: Sequence[RunFolder], uri: str) -> int:
+    """Log the models of runs from here, where there may be no torch. Raises UserError then."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
+    return LocalPool(Slots(1, 1, ())).log_models(folders, uri)
 
 
 def _follow(sweep: Path, told: NullProjector) -> None:

@@ -52,6 +52,12 @@ class InProcess:
                 changed(folder)
             display.ended(folder)
 
+    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+        """As `predictor.log_models`."""
+        from headsweep.sweep.predictor import log_models
+
+        return log_models(folders, uri)
+
     def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
         from headsweep.sweep.one_run import train_folder
         from headsweep.training.ranks import Ranks

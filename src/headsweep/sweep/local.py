@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
+from typing import Any
 
 from headsweep.children import born_deaf
 from headsweep.config import RunConfig
@@ -49,14 +50,7 @@ class LocalPool:
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
         """Build every run on the meta device; its cost, or what is wrong with it."""
-        process, connection = self._start("check", runs)
-        try:
-            return connection.recv()
-        except EOFError:
-            process.join()
-            raise UserError(f"checking the models ended with exit code {process.exitcode}, see above") from None
-        finally:
-            process.kill()  # an interrupted check has nobody to answer to
+        return self._ask("check", runs)
 
     def train(
         self,
@@ -75,6 +69,24 @@ class LocalPool:
             return self._start("train", folder.path, self._slots.threads, gpu, until)
 
         Schedule(folders, self._slots, start, self._timeout, display, changed, self._request)()
+
+    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+        """As `predictor.log_models`, in a process that has torch already."""
+        answer = self._ask("log_models", folders, uri)
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def _ask(self, task: str, *arguments: object) -> Any:
+        """What a process says to a task."""
+        process, connection = self._start(task, *arguments)
+        try:
+            return connection.recv()
+        except EOFError:
+            process.join()
+            raise UserError(f"the process of {task} ended with exit code {process.exitcode}, see above") from None
+        finally:
+            process.kill()  # when it is interrupted it has nobody to answer to
 
     def _start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
         ours, theirs = self._context.Pipe(duplex=False)

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from headsweep.config import RunConfig, TrackingName
@@ -16,7 +17,9 @@ from headsweep.sweep.fingerprint import group
 from headsweep.sweep.halving import Halving
 from headsweep.sweep.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.launchers import launching
+from headsweep.tracking.mlflow_model import is_lacking
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
+from headsweep.tracking.mlflow_store import default_uri
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -32,6 +35,9 @@ class Trainer(Protocol):
 
     def train(self, folders: Sequence[RunFolder], display: Display, changed: Changed) -> None:
         """Train the runs in `folders`; a run that fails leaves that in its folder. `changed` hears of new metrics."""
+
+    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+        """Give the MLflow runs of `folders` their models; how many were new. Raises UserError if that fails."""
 
 
 def run_study(
@@ -74,8 +80,24 @@ def run_study(
             if missing:
                 (screen or trainer).train(missing, display, told.notify)
         comparison = compare(sweep)
+    log_models(plan.folders, configs[0], trainer.log_models)
     conclude(sweep, plan.folders, comparison, told, attempts)
     return plan
+
+
+def log_models(folders: Sequence[RunFolder], config: RunConfig, log: Callable[[Sequence[RunFolder], str], int]) -> None:
+    """Give MLflow, where `config` says, the models of the runs that have ended; a mistake is no more than a line."""
+    if config.tracking.name is TrackingName.none or not config.tracking.models:
+        return
+    uri = config.tracking.uri or default_uri(Path(config.paths.output))
+    lacking = [folder for folder in folders if is_lacking(folder, uri)]
+    if not lacking:
+        return
+    try:
+        count = log(lacking, uri)
+        print(f"{count} model{'s' * (count != 1)} logged to MLflow", file=sys.stderr)
+    except UserError as error:
+        print(f"headsweep: {error}", file=sys.stderr)
 
 
 def compare(sweep: SweepFolder) -> table.Table:

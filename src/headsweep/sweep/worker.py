@@ -15,6 +15,7 @@ import torch
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
+from headsweep.sweep import predictor
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import Cost
 from headsweep.sweep.schedule import BUSY
@@ -56,6 +57,15 @@ def check(runs: Sequence[RunConfig], connection: Connection) -> None:
         except UserError as error:
             answers.append(error)
     connection.send(answers)
+
+
+def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -> None:
+    """Send how many models MLflow lacked of the runs, or why it did not take them. MLflow is imported here."""
+    _follow_parent()
+    try:
+        connection.send(predictor.log_models(folders, uri))
+    except UserError as error:
+        connection.send(error)
 
 
 def _follow_parent() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from headsweep.errors import FailedRunsError, UserError
+from headsweep.tracking.mlflow_model import Build, has_model, log_model
 from headsweep.tracking.mlflow_run import Folder, project
 from headsweep.tracking.mlflow_store import default_uri, prepare, reason, shown
 from headsweep.tracking.run_folder import RunFolder
@@ -15,7 +16,9 @@ from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 Place = tuple[str, str]  # address of a store, experiment in it
 
 
-def sync(output: Path, uri: str | None, experiment: str | None, say: Callable[[str], object]) -> None:
+def sync(
+    output: Path, uri: str | None, experiment: str | None, say: Callable[[str], object], build: Build | None = None
+) -> None:
     """Bring MLflow into agreement with the runs and sweeps of an output folder.
 
     Args:
@@ -23,6 +26,7 @@ def sync(output: Path, uri: str | None, experiment: str | None, say: Callable[[s
         uri: address of the store; None is the one that each run was planned with.
         experiment: name of the experiment; None is the one that each run was planned with.
         say: hears a line for each run, each sweep and each store.
+        build: makes the model of a run; without it, no models are sent.
 
     Raises:
         UserError: there are no runs, or a store cannot be used.
@@ -36,7 +40,7 @@ def sync(output: Path, uri: str | None, experiment: str | None, say: Callable[[s
     for run in runs:
         places.setdefault(_place(run, output, uri, experiment), []).append(run)
     for place, theirs in places.items():
-        failed += _sync_all(theirs, place, output, say)
+        failed += _sync_all(theirs, place, output, say, build)
     if failed:
         raise FailedRunsError(len(runs), failed, "all others are in MLflow, the same command tries these again")
 
@@ -46,7 +50,9 @@ def _place(run: RunFolder, output: Path, uri: str | None, experiment: str | None
     return uri or tracking["uri"] or default_uri(output), experiment or tracking["experiment"]
 
 
-def _sync_all(runs: list[RunFolder], place: Place, output: Path, say: Callable[[str], object]) -> list[str]:
+def _sync_all(
+    runs: list[RunFolder], place: Place, output: Path, say: Callable[[str], object], build: Build | None
+) -> list[str]:
     """Send what one store lacks; the runs that could not be sent, each with the reason."""
     uri, experiment = place
     failed, changed = [], 0
@@ -55,6 +61,8 @@ def _sync_all(runs: list[RunFolder], place: Place, output: Path, say: Callable[[
     for name, folder in _named([*sweeps.values(), *runs]):
         try:
             held = project(folder, uri, experiment_id)
+            if held and build and isinstance(folder, RunFolder) and _is_to_have_model(folder):
+                held.sent["models"] = int(log_model(folder, uri, build))
         except Exception as error:  # a damaged folder; a store that went away says so here
             _open(uri, experiment, output)
             failed.append(f"{name.rstrip()}: {reason(error, uri)}")
@@ -63,6 +71,11 @@ def _sync_all(runs: list[RunFolder], place: Place, output: Path, say: Callable[[
         changed += held is not None and held.sent.total() > 0
     say(f"{shown(uri)}, experiment {experiment}: {changed} of {len(sweeps) + len(runs)} had news")
     return failed
+
+
+def _is_to_have_model(run: RunFolder) -> bool:
+    """Has it one, and was it planned to have it logged? Runs that were planned before that was asked are."""
+    return bool(run.record().config["tracking"].get("models", True)) and has_model(run)
 
 
 def _named(folders: list[Folder]) -> Iterator[tuple[str, Folder]]:
