@@ -52,8 +52,8 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     per_head = ["per_head/top1_1", "per_head/top1_2"]
     assert [entry.epoch for entry in entries] == [1, 2, 2]
     assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
-    ended = {f"{weights}/{m}" for weights in ("test", "best") for m in ("loss", "top1", "top5", *per_head)}
-    assert set(entries[2].metrics) == ended | {"best/epoch"}
+    best = {f"best/{m}" for m in ("epoch", "loss", "top1", "top5")}
+    assert set(entries[2].metrics) == best | {f"test/{m}" for m in ("loss", "top1", "top5", *per_head)}
     result = folder.result()
     assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
     assert (result.epochs, result.steps, result.state) == (2, 8, "finished")

@@ -185,10 +185,10 @@ class Training:
         return {f"{split}/{name}": value for name, value in found.metrics.items()}
 
     def _evaluate_best(self) -> dict[str, float]:
-        """The best weights on the test set. The model keeps them: training is over, and in the checkpoint."""
+        """The best weights on the test set, without each head's. The model keeps them: training is over, and saved."""
         epoch = self.state.restore_evaluated(self.folder.best, self.device)
         values = self._look_at("test").metrics
-        return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items()}}
+        return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
 
     def _look_at(self, split: str) -> Evaluation:
         context = autocast(self.run.precision, self.device)
