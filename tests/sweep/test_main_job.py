@@ -73,6 +73,7 @@ def test_every_run_is_in_mlflow_as_in_its_spool(finished):
     for run in runs:
         entries = known[run.data.tags["headsweep.fingerprint"]].spool.entries()
         assert run.info.status == "FINISHED"
+        assert len(run.outputs.model_outputs) == 1, "a model that loads and serves"
         for metric in ("train/loss", "val/loss", "val/top1", "val/top5", "test/top1", "test/top5"):
             logged = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
             assert logged == [(e.epoch, e.metrics[metric]) for e in entries if metric in e.metrics]
