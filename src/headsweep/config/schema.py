@@ -172,7 +172,7 @@ class TrackingConfig:
     name: TrackingName
     uri: str | None  # None: sqlite in paths.output
     experiment: str
-    models: bool = True  # log the model of each run that has ended; the default is for runs planned before there was it
+    models: bool  # log the model of each run that has ended
 
     def __post_init__(self) -> None:
         if self.uri is not None and not re.match(r"(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
