@@ -15,6 +15,7 @@ from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
     exporting,
     inspecting,
     planning,
+    reporting,
     syncing,
     watching,
 )

@@ -45,12 +45,17 @@ class Column:
 ABSENT = Entry(MISSING)
 
 
+def unit_of(largest: float) -> tuple[float, str]:
+    """The unit in which counts up to `largest` are written: its size and its letter."""
+    return next((size, unit) for size, unit in _UNITS if largest >= size or size == 1)
+
+
 def _cost(name: str) -> Entries:
     """A count, in the unit of the largest one."""
 
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         largest = max((row.costs[name] for row in rows if name in row.costs), default=0)
-        size, unit = next((size, unit) for size, unit in _UNITS if largest >= size or size == 1)
+        size, unit = unit_of(largest)
         decimals = {"": 0, "k": 1}.get(unit, 2)
         found = [_plain(row.costs.get(name), decimals, size, f" {unit}" if unit else "") for row in rows]
         return unit, found

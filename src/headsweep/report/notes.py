@@ -16,27 +16,24 @@ if TYPE_CHECKING:
     from headsweep.report.table import Question, Row
 
 
-def footnotes(
-    cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int, screening: Screening | None = None
-) -> Iterator[str]:
-    """One sentence or two each, the general before the particular; `family` is the number of planned differences."""
-    runs = [run for cell in cells for run in cell.runs]
-    finished = [run for run in runs if run.finished]
-    yield from _choice(question)
+def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
+    """How the numbers are made, the general before the particular; `family` is the number of planned differences."""
+    if question.query:
+        yield f"The runs are those that match: {question.query}."
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
+
+
+def warnings(cells: Sequence[Cell], question: Question, screening: Screening | None = None) -> Iterator[str]:
+    """What weakens the numbers, a sentence or two each."""
+    runs = [run for cell in cells for run in cell.runs]
+    if "metric" in question.query:
+        yield "CHOSEN BY RESULT: a filter on metrics chooses runs by what they reached, and their means flatter."
     yield from _screening(cells, screening)
     yield from _missing(runs)
     yield from (mixture.sentence for mixture in mixtures(cells))
     yield from _code(runs)
-    yield from _devices(finished)
-
-
-def _choice(question: Question) -> Iterator[str]:
-    if question.query:
-        yield f"The runs are those that match: {question.query}."
-    if "metric" in question.query:
-        yield "CHOSEN BY RESULT: a filter on metrics chooses runs by what they reached, and their means flatter."
+    yield from _devices([run for run in runs if run.finished])
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:

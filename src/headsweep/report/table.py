@@ -94,6 +94,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[str, ...]
     metric: str = "top1"  # what is compared
+    warnings: tuple[str, ...] = ()  # those of the footnotes that weaken the numbers
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
 
     def print(self, console: Console | None = None) -> None:
@@ -162,12 +163,9 @@ def compare(
     ]
     family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
     rows = _corrected(rows, family)
-    footnotes = (
-        *notes.footnotes(cells, rows, question, family, screening),
-        *fairness.footnotes(unlike),
-        *published.footnotes(rows, axes, sources),
-    )
-    return Table(axes, tuple(rows), footnotes, question.metric, tuple(cells))
+    warnings = (*notes.warnings(cells, question, screening), *fairness.footnotes(unlike))
+    footnotes = (*notes.footnotes(cells, rows, question, family), *warnings, *published.footnotes(rows, axes, sources))
+    return Table(axes, tuple(rows), footnotes, question.metric, warnings, tuple(cells))
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:

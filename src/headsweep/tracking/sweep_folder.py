@@ -2,6 +2,7 @@
 
 plan.json  name, axes and runs (fingerprints) of all commands that planned it
 table.md, table.csv  the comparison
+report/    it as a page, report.html, and its figures
 screening.json  what successive halving has chosen; not there if all runs were to be trained to their end
 started    unix time of the first launch; its presence means that the sweep has several runs
 launchers/ a file for each process that trains it (see `launchers`)
@@ -30,6 +31,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
+        self.report = path / "report" / "report.html"
         self._started = path / "started"
         self._screening = path / "screening.json"
 
@@ -78,9 +80,9 @@ class SweepFolder:
         self._screening.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
-        """Plan and table, as far as they are there."""
+        """Plan, table and report, as far as they are there."""
         found = [self.path / name for name in ("plan.json", "table.md", "table.csv")]
-        return [path for path in found if path.exists()]
+        return [path for path in (*found, self.report) if path.exists()]
 
 
 def sweeps_of(run: RunFolder) -> list[SweepFolder]:

@@ -11,7 +11,7 @@ from headsweep.report.sheet import Heading, Sheet
 
 
 def write(sheet: Sheet) -> str:
-    """The sheet as <table>, then its footnotes as <ul>."""
+    """The sheet as <table>, then its footnotes, if it has any, as <ul>."""
     titles = "".join(map(_heading, sheet.headings))
     rows = [f"<tr>{''.join(map(_cell, sheet.headings, row))}</tr>" for row in sheet.rows]
     notes = [f"<li>{escape(note)}</li>" for note in sheet.footnotes]
@@ -19,7 +19,7 @@ def write(sheet: Sheet) -> str:
         '<table class="comparison">',
         f"<thead>{_groups(sheet.headings)}<tr>{titles}</tr></thead>",
         *("<tbody>", *rows, "</tbody>", "</table>"),
-        *('<ul class="footnotes">', *notes, "</ul>"),
+        *(('<ul class="footnotes">', *notes, "</ul>") if notes else ()),
     ]
     return "\n".join(lines) + "\n"
 

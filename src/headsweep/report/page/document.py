@@ -1,0 +1,126 @@
+"""A sweep as one page that needs nothing else, and its figures as files.
+
+report.html          the page; it loads nothing, and forbids itself to
+figures/*.svg, *.pdf each figure of it, for a paper
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from headsweep.report.page import sections
+from headsweep.report.page.comparing import Quantity, accuracy, compare_cells, interval_words
+from headsweep.report.page.drawing import Drawing, Figure, draw
+from headsweep.report.page.ensembles import ensembles
+from headsweep.report.page.learning import learning_curves
+from headsweep.report.page.sections import Section
+from headsweep.report.page.series import Selection, select
+from headsweep.report.page.tradeoff import COSTS, tradeoff
+from headsweep.report.table import Row, Table
+from headsweep.tracking import durable
+
+PAGE, FIGURES = "report.html", "figures"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NO_NUMBER = "No finished run has a number to draw."
+
+
+def write(table: Table, name: str, made_by: str, folder: Path) -> int:
+    """Write the page of the sweep `name` to `folder`; how many figures it has.
+
+    Args:
+        table: the comparison.
+        name: of the sweep.
+        made_by: the command that makes the page again.
+        folder: where report.html and figures/ go; figures that the page no longer has are removed.
+    """
+    selection = select(table)
+    drawn = {theme: [draw(figure) for figure in figures] for theme, figures in _figures(table, selection).items()}
+    drawings = [drawing for theme in drawn.values() for drawing in theme]
+    _write_figures(drawings, folder / FIGURES)
+    parts = [
+        sections.question(table),
+        sections.warned(table),
+        sections.comparison(table),
+        sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_NUMBER),
+        sections.figures("tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _NO_NUMBER),
+        sections.figures("learning", "Learning curves", drawn["learning"], "No run has several epochs of accuracy."),
+        sections.figures("ensembles", "Inside an ensemble of heads", drawn["ensembles"], "No cell has several heads."),
+        sections.costs(table, drawn["costs"]),
+        sections.failures(table),
+        sections.environment(table),
+        sections.notes(table, made_by),
+    ]
+    durable.write_text(folder / PAGE, page(name, [part for part in parts if part]))
+    return len(drawings)
+
+
+def page(name: str, parts: Sequence[Section]) -> str:
+    """The whole document."""
+    links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
+    bodies = "\n".join(
+        f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
+    )
+    style = (files("headsweep.report.page") / "style.css").read_text()
+    title = escape(name)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} · headsweep</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header><p>headsweep report</p><h1>{title}</h1>
+<nav aria-label="Sections"><ul>{links}</ul></nav></header>
+<main>
+{bodies}
+</main>
+</body>
+</html>
+"""
+
+
+def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
+    """Theme -> its figures."""
+    measured = (
+        Quantity("time", "training time", "minutes of training", "minutes", _minutes, 1),
+        Quantity("memory", "memory", "GiB of memory", "GiB", _memory),
+    )
+    return {
+        "accuracy": _there(compare_cells(table, selection, accuracy(table), interval_words(selection.rows))),
+        "tradeoffs": _there(*(tradeoff(table, selection, cost) for cost in COSTS)),
+        "learning": learning_curves(table, selection),
+        "ensembles": _there(ensembles(table, selection)),
+        "costs": _there(*(compare_cells(table, selection, quantity, "Median over seeds.") for quantity in measured)),
+    }
+
+
+def _there(*figures: Figure | None) -> list[Figure]:
+    return [figure for figure in figures if figure]
+
+
+def _minutes(row: Row) -> tuple[float, None] | None:
+    return (row.costs["train_seconds"] / 60, None) if "train_seconds" in row.costs else None
+
+
+def _memory(row: Row) -> tuple[float, None] | None:
+    """The GPU's where there is one, else the process's."""
+    taken = row.costs.get("peak_gpu_memory_gib", row.costs.get("peak_memory_gib"))
+    return (taken, None) if taken is not None else None
+
+
+def _write_figures(drawings: Sequence[Drawing], folder: Path) -> None:
+    written = set()
+    for drawing in drawings:
+        svg, pdf = (folder / f"{drawing.figure.name}.{ending}" for ending in ("svg", "pdf"))
+        durable.write_text(svg, drawing.svg)
+        durable.write_with(pdf, lambda file, content=drawing.pdf: file.write(content))  # type: ignore[misc]
+        written |= {svg, pdf}
+    for stale in {*folder.glob("*.svg"), *folder.glob("*.pdf")} - written:
+        stale.unlink()
