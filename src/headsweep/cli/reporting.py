@@ -27,6 +27,7 @@ def report(sweep: str, output: Path, baseline: tuple[str, ...], metric: str) -> 
     MLflow, too, where the sweep is tracked.
     """
     from headsweep.report.page import document
+    from headsweep.report.page.origin import origin_of
     from headsweep.report.request import Place, Request
     from headsweep.sweep.watching import find_sweep
     from headsweep.tracking.mlflow_store import default_uri
@@ -37,7 +38,7 @@ def report(sweep: str, output: Path, baseline: tuple[str, ...], metric: str) -> 
     table = request.answer(Place(output, default_uri(output), ""))
     words = ["headsweep", "report", folder.name, *(word for part in baseline for word in ("--baseline", part))]
     made_by = shlex.join([*words, *(["--metric", metric] if metric != "top1" else [])])
-    count = document.write(table, folder.name, made_by, folder.report.parent)
+    count = document.write(table, origin_of(folder), made_by, folder.report.parent)
     click.echo(f"report   {folder.report}")
     click.echo(f"figures  {folder.report.parent / document.FIGURES} ({count}, as SVG and PDF)")
     _track(folder, table)

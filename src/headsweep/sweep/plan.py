@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -199,7 +201,19 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
     known = {name: (order[cell], seed) for name, (cell, seed) in (_earlier(plan) | own).items() if cell in order}
     axes = [axis for axis in plan.axes if axis != "seed"]
     axes += ["seed"] * (len({seed for _, seed in known.values()}) > 1)
-    return {"name": plan.name, "axes": axes, "code": code, "runs": sorted(known, key=known.__getitem__)}
+    return {
+        "name": plan.name,
+        "axes": axes,
+        "code": code,
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), shlex.join(["python", *sys.argv])))),
+        "runs": sorted(known, key=known.__getitem__),
+    }
+
+
+def _earlier_commands(plan: Plan) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):  # as below
+        return SweepFolder(plan.folder).commands()
+    return []
 
 
 def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:

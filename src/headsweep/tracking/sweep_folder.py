@@ -1,6 +1,6 @@
 """A sweep's folder: the runs of the same cells, whichever commands they came from, and their table.
 
-plan.json  name, axes and runs (fingerprints) of all commands that planned it
+plan.json  name, axes and runs (fingerprints) of all commands that planned it, and those commands
 table.md, table.csv  the comparison
 report/    it as a page, report.html, and its figures
 screening.json  what successive halving has chosen; not there if all runs were to be trained to their end
@@ -61,6 +61,10 @@ class SweepFolder:
     def plan(self) -> dict[str, Any]:
         """What was planned."""
         return json.loads((self.path / "plan.json").read_text())
+
+    def commands(self) -> list[str]:
+        """The commands that planned it, as they were given; none where an older version did."""
+        return self.plan().get("commands", [])
 
     def runs(self) -> list[RunFolder]:
         """The planned runs whose folders are still there."""

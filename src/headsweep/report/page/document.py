@@ -16,6 +16,7 @@ from headsweep.report.page.comparing import Quantity, accuracy, compare_cells, i
 from headsweep.report.page.drawing import Drawing, Figure, draw
 from headsweep.report.page.ensembles import ensembles
 from headsweep.report.page.learning import learning_curves
+from headsweep.report.page.origin import Origin
 from headsweep.report.page.sections import Section
 from headsweep.report.page.series import Selection, select
 from headsweep.report.page.tradeoff import COSTS, tradeoff
@@ -27,12 +28,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NO_NUMBER = "No finished run has a number to draw."
 
 
-def write(table: Table, name: str, made_by: str, folder: Path) -> int:
-    """Write the page of the sweep `name` to `folder`; how many figures it has.
+def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
+    """Write the page of a sweep to `folder`; how many figures it has.
 
     Args:
         table: the comparison.
-        name: of the sweep.
+        origin: where the sweep comes from.
         made_by: the command that makes the page again.
         folder: where report.html and figures/ go; figures that the page no longer has are removed.
     """
@@ -41,7 +42,7 @@ def write(table: Table, name: str, made_by: str, folder: Path) -> int:
     drawings = [drawing for theme in drawn.values() for drawing in theme]
     _write_figures(drawings, folder / FIGURES)
     parts = [
-        sections.question(table),
+        sections.question(table, origin),
         sections.warned(table),
         sections.comparison(table),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_NUMBER),
@@ -53,7 +54,7 @@ def write(table: Table, name: str, made_by: str, folder: Path) -> int:
         sections.environment(table),
         sections.notes(table, made_by),
     ]
-    durable.write_text(folder / PAGE, page(name, [part for part in parts if part]))
+    durable.write_text(folder / PAGE, page(origin.name, [part for part in parts if part]))
     return len(drawings)
 
 

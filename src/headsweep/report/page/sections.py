@@ -11,6 +11,7 @@ from headsweep.report.columns import ABSENT, COLUMNS
 from headsweep.report.formats import html
 from headsweep.report.mixing import code_version
 from headsweep.report.page.drawing import Drawing
+from headsweep.report.page.origin import Origin
 from headsweep.report.results import Run
 from headsweep.report.sheet import Sheet, flat
 from headsweep.report.table import Table
@@ -31,7 +32,7 @@ class Section:
     body: str  # HTML
 
 
-def question(table: Table) -> Section:
+def question(table: Table, origin: Origin) -> Section:
     """What was asked: the axes and their values, how many seeds, and what stands against what."""
     runs = _runs(table)
     axes = {"head": [cell.head for cell in table.cells], "heads": [str(cell.heads) for cell in table.cells]}
@@ -43,7 +44,9 @@ def question(table: Table) -> Section:
     facts = _term("seeds of a cell", seeds)
     facts += _term("runs", f"{len(runs)} in {len(table.cells)} cells, {finished} of them finished")
     facts += _term("compared with", _references(table))
-    return Section("question", "Question", f"<dl>{listed}{facts}</dl>{_shared(table)}")
+    study = f"<pre>{escape(origin.study)}</pre>" if origin.study else ""
+    commands = "".join(f"<p><code>{escape(command)}</code></p>" for command in origin.commands)
+    return Section("question", "Question", f"{study}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
 
 
 def warned(table: Table) -> Section | None:

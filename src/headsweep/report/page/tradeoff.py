@@ -38,8 +38,8 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
             values = [value if has_bars else (value[0], None) for row in points if (value := accuracy_of(row))]
             draw_series(axes, one, [row.costs[cost] / size for row in points], values, "none")
         steps = [[row.costs[cost] / size for row in best], [_percent(row) for row in best]]
-        ring = {"marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1}
-        axes.step(*steps, where="post", color=INK, linewidth=1, zorder=1, label="Pareto front", **ring)
+        axes.step(*steps, where="post", color=INK, linewidth=1, zorder=1, label="Pareto front")
+        axes.plot(*steps, "o", color=INK, markersize=12, markerfacecolor="none", markeredgewidth=1)
         axes.set_xlabel(COSTS[cost] + (f" ({unit})" if unit else ""))
         axes.set_ylabel(metric_title(table))
 
