@@ -38,10 +38,12 @@ def run(tmp_path) -> RunFolder:
     return folder
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], [], ["export", "x"], ["none_such"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["export", "--help"], ["report", "--help"], [], ["export", "x"], ["none_such"]]
+)
 def test_the_door_opens_without_torch(arguments, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
-    for heavy in ("torch", "mlflow", "timm", "pandas"):
+    for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
     command = [sys.executable, "-m", "headsweep.cli", *arguments]
     answer = subprocess.run(

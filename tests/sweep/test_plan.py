@@ -1,4 +1,5 @@
 import shutil
+import sys
 import threading
 from dataclasses import replace
 
@@ -71,6 +72,13 @@ def test_a_sweep_keeps_the_seeds_of_earlier_commands_in_the_order_of_cells_and_s
     plan = plan_seeds(2)
     assert frozen_order(plan) == [(heads, seed) for heads in (4, 1) for seed in (0, 1, 2, 10)]
     assert SweepFolder(plan.folder).plan()["axes"] == ["heads", "seed"]
+
+
+def test_a_sweep_keeps_the_commands_that_planned_it_each_once(plan_seeds, monkeypatch):
+    for seeds in ("0", "1", "0"):
+        monkeypatch.setattr(sys, "argv", ["src/train.py", "-m", f"seed={seeds}"])
+        plan = plan_seeds(int(seeds))
+    assert SweepFolder(plan.folder).commands() == [f"python src/train.py -m seed={seed}" for seed in "01"]
 
 
 def test_a_run_that_was_removed_or_is_damaged_leaves_the_plan_of_its_sweep(plan_seeds):

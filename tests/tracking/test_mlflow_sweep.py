@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from headsweep.tracking import durable
 from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_projection import Projector
 from headsweep.tracking.mlflow_run import project
@@ -45,13 +46,14 @@ def test_the_parent_has_axes_plan_and_table_and_the_runs_are_its_children(uri, r
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
     (sweep.path / "table.csv").write_text("head\n")
+    durable.write_text(sweep.report, "<!DOCTYPE html>\n")
     launched(sweep, runs)
     held = contents(uri, "study")
     parent = held.pop("pilot")
     assert parent["info"][0] == "FINISHED"
     assert parent["params"] == {"optimizer.lr": "1.0, 0.1"}
     assert parent["files"] == {path.name: path.read_text() for path in sweep.files()}
-    assert len(parent["files"]) == 3
+    assert set(parent["files"]) == {"plan.json", "table.md", "table.csv", "report.html"}
     wanted = {
         "headsweep.kind": "sweep",
         "headsweep.sweep": "pilot",

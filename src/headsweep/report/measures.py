@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -30,12 +31,14 @@ class Measure:
     note: str = ""  # what a reader must know to read it right
 
     def of(self, run: Run) -> float | None:
-        """The number; None where the run has none, or was not evaluated often enough for it."""
+        """The number; None where the run has none, it is NaN, or the run was not evaluated often enough for it."""
         if not run.finished or run.result is None:
             return None
         if self.reduction is Reduction.last:
-            return run.result.metrics.get(self.metric)
-        return _reduce(run.history(self.metric), run.result.epochs, self.reduction)
+            value = run.result.metrics.get(self.metric)
+        else:
+            value = _reduce(run.history(self.metric), run.result.epochs, self.reduction)
+        return value if value is not None and math.isfinite(value) else None
 
     def by_seed(self, cell: Cell) -> dict[int, float]:
         """Seed -> number, over the finished runs that have it."""

@@ -15,6 +15,7 @@ from headsweep.report.page.series import (
     cell_label,
     compared,
     count_label,
+    metric_noun,
     metric_title,
     series_label,
 )
@@ -41,7 +42,7 @@ class Quantity:
 
 def accuracy(table: Table) -> Quantity:
     """What the table compares, in percent."""
-    return Quantity("accuracy", metric_title(table).removesuffix(" %"), metric_title(table), "%", accuracy_of)
+    return Quantity("accuracy", metric_noun(table), metric_title(table), "%", accuracy_of)
 
 
 def accuracy_of(row: Row) -> Value | None:

@@ -12,6 +12,7 @@ from headsweep.report.formats import html
 from headsweep.report.mixing import code_version
 from headsweep.report.page.drawing import Drawing
 from headsweep.report.page.origin import Origin
+from headsweep.report.page.series import compared, metric_noun
 from headsweep.report.results import Run
 from headsweep.report.sheet import Sheet, flat
 from headsweep.report.table import Table
@@ -51,15 +52,7 @@ def question(table: Table, origin: Origin) -> Section:
 
 def warned(table: Table) -> Section | None:
     """What weakens the numbers; None if nothing does."""
-    notes = [*table.warnings]
-    if finished := [row for row in table.rows if row.state == "finished"]:
-        alone = sum(len(row.seeds) == 1 for row in finished)
-        if alone:
-            notes.append(
-                f"ONE SEED in {alone} of {len(finished)} rows: no interval, and no claim that a head is better."
-            )
-    else:
-        notes.append("NO RUN HAS FINISHED: there is nothing to compare yet.")
+    notes = [*table.warnings, *_gaps(table)]
     return Section("warnings", "Before you read on", _list(notes)) if notes else None
 
 
@@ -124,6 +117,18 @@ def notes(table: Table, made_by: str) -> Section:
     said = [note for note in table.footnotes if note not in table.warnings]
     made = f"<p>Made by <code>{escape(made_by)}</code>; every figure lies in <code>figures</code> beside it, too.</p>"
     return Section("notes", "How the numbers were made", _list(said) + made)
+
+
+def _gaps(table: Table) -> Iterator[str]:
+    """What is not there to be compared, or shows no spread."""
+    finished = [row for row in table.rows if row.state == "finished"]
+    if not finished:
+        yield "NO RUN HAS FINISHED: there is nothing to compare yet."
+    what, of = metric_noun(table), f"of {len(finished)} rows"
+    if without := sum(compared(row) is None for row in finished):
+        yield f"NO {what.upper()} in {without} {of}: their runs did not measure it, or it is not a number."
+    if alone := sum(len(row.seeds) == 1 for row in finished):
+        yield f"ONE SEED in {alone} {of}: no interval, and no claim that a head is better."
 
 
 def _references(table: Table) -> str:

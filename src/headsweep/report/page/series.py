@@ -63,14 +63,18 @@ class Selection:
 
 
 def compared(row: Row) -> Estimate | None:
-    """The number that the table compares; None where the row has none, or it is NaN."""
-    found = row.estimates.get(row.metric)
-    return found if found is not None and math.isfinite(found.mean) else None
+    """The number that the table compares; None where the row has none."""
+    return row.estimates.get(row.metric)
 
 
 def metric_title(table: Table) -> str:
     """What is compared, e.g. "top-1 %"."""
     return MEASURES[table.metric].title
+
+
+def metric_noun(table: Table) -> str:
+    """What is compared, in a sentence, e.g. "top-1"."""
+    return metric_title(table).replace(" %", "")
 
 
 def capitalized(words: str) -> str:
