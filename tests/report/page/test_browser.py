@@ -62,8 +62,8 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, study_file):
 
 def test_the_page_forbids_itself_to_load(browser, study_file, tmp_path):
     spoiled = tmp_path / "spoiled.html"
-    (tmp_path / "other.png").write_bytes(b"")
-    spoiled.write_text(study_file.read_text().replace("<main>", '<main><img src="other.png">'))
+    (tmp_path / "other.js").write_text("")
+    spoiled.write_text(study_file.read_text().replace("<main>", '<main><script src="other.js"></script>'))
     open_page(browser, spoiled, DESK)
     said = [entry["message"] for entry in browser.get_log("browser")]
     assert len(said) == 1 and "Content Security Policy" in said[0]
