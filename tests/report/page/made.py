@@ -26,9 +26,9 @@ def run(head: str, heads: int, seed: int, top1: float | None, lr: float = 1e-3, 
         parameters=parameters,
         code={"commit": "abc123", "dirty": False},
         cost={
-            "parameters": 280_000 + 1000 * heads * len(head),
+            "parameters": 280_000 + 100 * heads * len(head),
             "head_parameters": 1000 * heads,
-            "flops": 7_500_000 + 100_000 * heads * len(head),
+            "flops": 7_500_000 + 10_000 * heads * len(head),
             "head_flops": 100_000 * heads,
         },
     )

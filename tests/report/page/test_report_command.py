@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-from headsweep import cli
+import commands
 from headsweep.report.page import document
 from headsweep.tracking import durable, mlflow_projection
 from headsweep.tracking.sweep_folder import SweepFolder
 
 
 @pytest.fixture
-def give(tmp_path, monkeypatch, capsys):
+def give(tmp_path, capsys):
     """Exit code, stdout and stderr of `headsweep report ARGUMENTS` on the sweeps of this test."""
 
     def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headsweep", "report", *arguments, "--output", str(tmp_path)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = commands.give("report", *arguments, "--output", tmp_path)
         return code, *capsys.readouterr()
 
     return command
