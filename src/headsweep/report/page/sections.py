@@ -19,7 +19,7 @@ from headsweep.report.table import Table
 from headsweep.tracking.run_folder import RunState
 
 COSTS = ("parameters", "head_parameters", "flops", "head_flops", "images_per_second", "time", "peak_memory")
-LAST = (*COSTS, "head_share", "n")
+LAST = (*COSTS, "head_share")
 MOST_FAILURES = 100
 MOST_VALUES = 6  # of one thing of the environment
 
