@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,32 +17,39 @@ if TYPE_CHECKING:
 
 
 @commands.command()
-@click.argument("sweep", default="latest")
+@click.argument("source", default="latest")
 @output_option
 @click.option("--baseline", multiple=True, help="What to compare with, e.g. head=seqpool or head=seqpool,heads=1.")
 @click.option("--metric", default="top1", show_default=True, help="What is compared, e.g. top1_last3, val_top1.")
-def report(sweep: str, output: Path, baseline: tuple[str, ...], metric: str) -> None:
-    """Write SWEEP as one HTML page with its table and figures, and the figures as SVG and PDF.
+@click.option("--uri", help="MLflow's store, for a filter; default: sqlite in the output folder.")
+@click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment, for a filter.")
+def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, uri: str | None, experiment: str) -> None:
+    """Write SOURCE as one HTML page with its table and figures, and the figures as SVG and PDF.
 
-    SWEEP is a sweep's name, the beginning of it, or "latest". The page loads nothing: it can be mailed. It goes to
-    MLflow, too, where the sweep is tracked.
+    SOURCE is a sweep or a filter of MLflow's, as for `table`. The page loads nothing: it can be mailed. That of a sweep
+    goes to MLflow, too, where the sweep is tracked.
     """
     from headsweep.report.page import document
-    from headsweep.report.page.origin import origin_of
+    from headsweep.report.page.origin import Origin, origin_of
     from headsweep.report.request import Place, Request
     from headsweep.sweep.watching import find_sweep
     from headsweep.tracking.mlflow_store import default_uri
     from headsweep.tracking.sweep_folder import SweepFolder
 
-    folder = SweepFolder(find_sweep(sweep, output).resolve())
-    request = Request(folder.name, baseline=baseline, metric=metric, mark=True)
-    table = request.answer(Place(output, default_uri(output), ""))
-    words = ["headsweep", "report", folder.name, *(word for part in baseline for word in ("--baseline", part))]
-    made_by = shlex.join([*words, *(["--metric", metric] if metric != "top1" else [])])
-    count = document.write(table, origin_of(folder), made_by, folder.report.parent)
-    click.echo(f"report   {folder.report}")
-    click.echo(f"figures  {folder.report.parent / document.FIGURES} ({count}, as SVG and PDF)")
-    _track(folder, table)
+    request = Request(source, baseline=baseline, metric=metric, mark=True)
+    sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
+    if sweep:
+        request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
+    else:
+        origin = Origin(source)
+        folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
+    table = request.answer(Place(output, uri or default_uri(output), experiment))
+    made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
+    count = document.write(table, origin, made_by, folder)
+    click.echo(f"report   {folder / document.PAGE}")
+    click.echo(f"figures  {folder / document.FIGURES} ({count}, as SVG and PDF)")
+    if sweep:
+        _track(sweep, table)
 
 
 def _track(folder: SweepFolder, table: Table) -> None:

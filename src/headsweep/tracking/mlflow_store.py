@@ -119,8 +119,8 @@ def database_file(uri: str) -> Path | None:
 
 
 def _artifacts(uri: str, output: Path) -> str | None:
-    """Where a new experiment keeps its files; a server decides for itself."""
-    return (output.resolve() / "mlartifacts").as_uri() if uri.startswith(_SQLITE) else None
+    """Where a new experiment keeps its files; a server decides for itself, a database would say ./mlruns."""
+    return None if uri.startswith(("http://", "https://")) else (output.resolve() / "mlartifacts").as_uri()
 
 
 def _experiment_id(store: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -15,6 +15,7 @@ from headsweep.report.page import sections
 from headsweep.report.page.comparing import Quantity, accuracy, compare_cells, interval_words
 from headsweep.report.page.drawing import Drawing, Figure, draw
 from headsweep.report.page.ensembles import ensembles
+from headsweep.report.page.inside import inside_heads
 from headsweep.report.page.learning import learning_curves
 from headsweep.report.page.origin import Origin
 from headsweep.report.page.sections import Section
@@ -49,6 +50,7 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         sections.figures("tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _NO_NUMBER),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has several epochs of accuracy."),
         sections.figures("ensembles", "Inside an ensemble of heads", drawn["ensembles"], "No cell has several heads."),
+        inside_heads(table),
         sections.costs(table, drawn["costs"]),
         sections.failures(table),
         sections.environment(table),
