@@ -300,9 +300,11 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
     return "-".join([head, *others, f"seed{values['seed']}"])
 
 
-def _where_runs_train() -> DictConfig:
-    """The keys of conf/train.yaml that are no part of a run's identity, with their values."""
+def _where_runs_train(tracking: object) -> DictConfig:
+    """The keys of conf/ that are no part of a run's identity, with their values; `tracking` chooses in its group."""
     today, found = OmegaConf.load(TRAIN), OmegaConf.create()
+    if (chosen := TRAIN.parent / "tracking" / f"{tracking}.yaml").exists():
+        found.tracking = OmegaConf.load(chosen)
     for key in NOT_IDENTITY:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
@@ -312,8 +314,8 @@ def _where_runs_train() -> DictConfig:
 def frozen(folder: RunFolder) -> RunConfig:
     """The configuration that a run was planned with.
 
-    A key that headsweep has got since, and that only says where a run trains, has its value in conf/train.yaml: with
-    any value it is the same run.
+    A key that headsweep has got since, and that only says where a run trains, has its value in conf/: with any
+    value it is the same run.
 
     Raises:
         UserError: the run's folder is damaged, or was planned by a version of headsweep whose runs had other keys.
@@ -323,7 +325,7 @@ def frozen(folder: RunFolder) -> RunConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.config} cannot be read ({error}); remove the run's folder") from error
     try:
-        return parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
+        return parse(OmegaConf.merge(_where_runs_train(OmegaConf.select(config, "tracking.name")), config))  # type: ignore[arg-type]
     except ConfigError as error:
         raise UserError(
             f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +13,8 @@ from made import EPOCHS, run, table_of
 from headsweep.report.page import document, learning, series
 from headsweep.report.page.origin import Origin, origin_of
 from headsweep.tracking import durable
+from headsweep.tracking.inspection import Inspection, Question, checkpoint_digest, write_inspection
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 
@@ -195,3 +198,19 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     assert origin.study == "Question   Why?\nCost  1"
     question = section(write_page([run("ga", 1, 0, 0.9)], origin), "question")
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
+
+
+def test_what_was_seen_inside_the_heads_is_shown_until_the_run_is_trained_on(write_page, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "a")
+    folder.path.mkdir(parents=True)
+    folder.checkpoint.write_bytes(b"weights")
+    metrics = {"top1": 0.5, "ensemble_gain": 0.025, "disagreement": 0.125}
+    seen = Inspection(checkpoint_digest(folder), Question("test", None, 8), 256, [0.45, 0.5], metrics, {}, {})
+    write_inspection(folder.path, seen, {"attention.png": lambda file: file.write(b"PNG")})
+    runs = [replace(run("ga", 2, 0, 0.9), folder=folder), run("ga", 4, 0, 0.9)]
+    page = write_page(runs)
+    assert "top-1 of each head alone: 45.00, 50.00 %; together 50.00 %, on 256 images" in page
+    assert "<dt>gain over the mean head</dt><dd>2.5 points</dd>" in page
+    assert 'src="data:image/png;base64,UE5H" alt="ga2-seed0: what each head looks at"' in page
+    folder.checkpoint.write_bytes(b"others")
+    assert "Inside the heads" not in write_page(runs)
