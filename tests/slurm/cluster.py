@@ -16,7 +16,7 @@ from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
-PATIENCE = 600  # seconds; many times what anything here takes on a quiet machine
+PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
 RUN = [word for word in TINY if not word.startswith("hydra")]  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
 

@@ -1,4 +1,4 @@
-"""A copy of the code that travels with the jobs: what is edited after submission changes nothing that is queued."""
+"""A copy of code and defaults that travels with the jobs: what is edited after submission changes nothing queued."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-PACKAGE = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
+SOURCES = (("src/headsweep", "*.py"), ("conf", "*.yaml"))  # the defaults fill in keys that older runs lack
 
 
 def home(place: Path) -> Path:
     """The folder within `place` that is a copy of the present code's own, by its content."""
     digest = hashlib.sha256()
     for file in _files():
-        digest.update(f"{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
+        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
     return place / digest.hexdigest()[:12]
 
 
 def snapshot(home: Path) -> None:
-    """Copy the package to `home`, unless it is there.
+    """Copy the code to `home`, unless it is there.
 
     Raises:
         OSError: the disk is full or not writable; no half copy is left.
@@ -34,7 +35,7 @@ def search_path(home: Path) -> Path:
 
 
 def _files() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    return sorted(file for folder, pattern in SOURCES for file in (ROOT / folder).rglob(pattern))
 
 
 def _copy(files: list[Path], home: Path) -> None:
@@ -42,7 +43,7 @@ def _copy(files: list[Path], home: Path) -> None:
     aside = home.with_name(f"{home.name}.{uuid4().hex[:8]}.part")
     try:
         for file in files:
-            copy = search_path(aside) / PACKAGE.name / file.relative_to(PACKAGE)
+            copy = aside / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
         aside.rename(home)
