@@ -109,11 +109,13 @@ def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):
     assert [folder.record() for folder in plan.folders] == before
 
 
-@pytest.mark.parametrize(("key", "value"), [("stage", None), ("workers", 2)])
-def test_a_run_of_before_a_key_that_says_where_it_trains_is_the_same_run(tmp_path, key, value):
-    folder = frozen_without(tmp_path, "loader", key)
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("loader", "stage", None), ("loader", "workers", 2), ("tracking", "models", True)]
+)
+def test_a_run_of_before_a_key_that_says_where_it_trains_is_the_same_run(tmp_path, section, key, value):
+    folder = frozen_without(tmp_path, section, key)
     run = frozen(folder)
-    assert getattr(run.loader, key) == value
+    assert getattr(getattr(run, section), key) == value
     assert fingerprint(run) == folder.path.name
 
 
