@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
+# Two at a time: the tests start processes of their own. A file's tests stay together and share what they have made.
+WORKERS := --numprocesses 2 --no-loadscope-reorder
+
 # Modules would be compiled anew at every start (20 s instead of 7 s) if Python may not write bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -28,14 +31,14 @@ demo: $(READY) ## train nine models on real images and print the comparison tabl
 	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff format .

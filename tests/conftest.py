@@ -3,8 +3,29 @@
 import os
 
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
+
+
+class ByFile(LoadScopeScheduling):
+    """A worker gets a file's tests together, or those of a folder that share a cluster or a store."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in ("tests/slurm", "tests/tracking") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Of pytest-xdist, whose `--dist loadgroup` finds no groups with pytest 9.2."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes long comes first, so that no worker is left alone with it at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.path.parent.name == "slurm"}
+    items.sort(key=lambda item: item.path not in slow)

@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from commands import train
-from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig, parse
+from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig
 from headsweep.config.exclusions import Exclusions, left_out
+from headsweep.config.grid import Grid
 from headsweep.data.locate import CIFAR_FILES
 from headsweep.report.published import load, matching
 from headsweep.report.results import Cell, Run
@@ -35,9 +36,10 @@ def cells(*overrides: str) -> tuple[RunConfig, ...]:
         points = [
             [f"{axis}={value}" for axis, value in zip(axes, point, strict=True)] for point in product(*axes.values())
         ]
-        configs = [compose("train", overrides=[*given, *point]) for point in points]
-    kept = zip(configs, left_out(configs, Exclusions(hydra.launcher.exclude)), strict=True)
-    return tuple(parse(config) for config, out in kept if not out)
+        grid = Grid(lambda words: compose("train", overrides=list(words)))
+        found = [grid.cell([*given, *point]) for point in points]
+        kept = zip(found, left_out(found, Exclusions(hydra.launcher.exclude)), strict=True)
+        return tuple(cell.parse() for cell, out in kept if not out)
 
 
 @pytest.fixture(scope="module")

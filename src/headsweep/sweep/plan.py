@@ -41,7 +41,7 @@ IDENTITY_KEYS = (
 )
 
 MOST_SHOWN = 10  # bad cells that are named
-TRAIN = PROJECT_ROOT / "conf" / "train.yaml"
+CONF = PROJECT_ROOT / "conf"
 _ABSENT = object()
 
 Cost = dict[str, int]
@@ -300,11 +300,12 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
     return "-".join([head, *others, f"seed{values['seed']}"])
 
 
-def _where_runs_train(tracking: object) -> DictConfig:
-    """The keys of conf/ that are no part of a run's identity, with their values; `tracking` chooses in its group."""
-    today, found = OmegaConf.load(TRAIN), OmegaConf.create()
-    if (chosen := TRAIN.parent / "tracking" / f"{tracking}.yaml").exists():
-        found.tracking = OmegaConf.load(chosen)
+def _where_runs_train() -> DictConfig:
+    """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
+    today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
+    chosen = {group: choice for entry in today.defaults if entry != "_self_" for group, choice in entry.items()}
+    for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
+        today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
     for key in NOT_IDENTITY:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
@@ -314,8 +315,8 @@ def _where_runs_train(tracking: object) -> DictConfig:
 def frozen(folder: RunFolder) -> RunConfig:
     """The configuration that a run was planned with.
 
-    A key that headsweep has got since, and that only says where a run trains, has its value in conf/: with any
-    value it is the same run.
+    A key that headsweep has got since, and that only says where a run trains, has the value that it has today in
+    conf/: with any value it is the same run.
 
     Raises:
         UserError: the run's folder is damaged, or was planned by a version of headsweep whose runs had other keys.
@@ -325,7 +326,7 @@ def frozen(folder: RunFolder) -> RunConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.config} cannot be read ({error}); remove the run's folder") from error
     try:
-        return parse(OmegaConf.merge(_where_runs_train(OmegaConf.select(config, "tracking.name")), config))  # type: ignore[arg-type]
+        return parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
     except ConfigError as error:
         raise UserError(
             f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
