@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## train nine models on real images and print the comparison table (about 5 minutes)
+demo: $(READY) ## train nine models on real images, print the comparison table and make a report (about 5 minutes)
 	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8
+	$(BIN)/headsweep report
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest $(WORKERS)
