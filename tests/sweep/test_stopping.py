@@ -154,6 +154,9 @@ class Unlucky:
     def check(self, runs):
         return [{"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1} for _ in runs]
 
+    def log_models(self, *arguments):
+        pass
+
     def train(self, folders, display, changed):
         for folder in folders:
             folder.fail("no luck")
