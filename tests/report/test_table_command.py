@@ -269,3 +269,57 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
     assert answer.returncode == 0, answer.stdout[-2000:]
     assert "Warning" not in answer.stdout
     assert Path(tmp_path / "paper.pdf").stat().st_size > 10_000
+
+
+def test_a_run_whose_folder_is_gone_makes_the_sweep_partial_and_the_others_no_better(sweep, give):
+    folders = sweep()
+    whole = json.loads(give("pilot", "--format", "json")[1])["rows"][2]["difference_p_holm"]
+    for folder in folders[15:]:  # the cell ga, 4 heads
+        shutil.rmtree(folder.path)
+    code, text = give("pilot", "--format", "json")
+    assert code == 0
+    assert "PARTIAL: the folders of 5 planned runs are gone" in text
+    assert json.loads(text)["rows"][2]["difference_p_holm"] >= whole
+    shutil.rmtree(folders[0].path)  # other cells now have a seed more
+    assert give("pilot")[0] == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_a_finished_run_without_the_number_is_not_counted(sweep, give, value):
+    folders = sweep()
+    result = folders[0].result()
+    metrics = {key: number for key, number in result.metrics.items() if key != "test/top1"}
+    folders[0].finish(replace(result, metrics=metrics | ({} if value is None else {"test/top1": value})))
+    _, text = give("pilot", "--columns", "n,top1")
+    assert lines(text)[1][2] == "4/5"
+    assert "NO NUMBER: 1 finished run has no value of what is compared" in text.replace("\n", " ")
+
+
+DAMAGED = [
+    "",
+    "[]",
+    '{"state": "finished"}',
+    '{"state": "finished", "metrics": {"test/top1": "a"}, "epochs": 1, "steps": 1}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_result_is_one_line_that_names_the_folder(sweep, give, content):
+    folders = sweep()
+    (folders[0].path / "result.json").write_text(content)
+    code, text = give("pilot")
+    assert code == 2 and text.count("\n") == 1
+    assert text.startswith(f"headsweep: {folders[0].path} cannot be read (")
+
+
+def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
+    folders = sweep()
+    folders[0].spool.path.write_text('{"epoch": 1\n{"epoch": 2}\n')
+    code, text = give("pilot", "--columns", "top1_last3")
+    assert code == 2 and text.count("\n") == 1 and "metrics.jsonl cannot be read" in text
+    (tmp_path / "a.tex").write_text("% headsweep table pilot --columns 'a\n% end of headsweep table\n")
+    code, text = give("--verify", tmp_path / "a.tex")
+    assert code == 2 and text.count("\n") == 1 and "No closing quotation" in text
+    (tmp_path / "sweeps" / "pilot" / "plan.json").write_text("{")
+    code, text = give("pilot")
+    assert code == 2 and text.count("\n") == 1 and "plan.json" in text

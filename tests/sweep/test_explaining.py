@@ -72,7 +72,7 @@ def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
     assert "1,234 parameters (34 of the head), 5,678 FLOPs an image" in text
     assert f"code      {COMMIT}" in text
     assert "machine   cpu (x86_64), 2 threads, 1 ranks, torch 2.15" in text
-    assert text.endswith(f"headsweep reproduce {runs_of(text)[0]}")
+    assert f"headsweep reproduce {runs_of(text)[0]}" in text
     (command,) = commands(text)
     assert command[0] == "-m" and command[-1] == "seed=0,1"
     again = [compose_run(*command[1:-1], f"seed={seed}") for seed in (0, 1)]
@@ -113,7 +113,7 @@ def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(outp
     text = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert f"  git checkout {COMMIT}\n  python src/train.py -m head=ga" in text
     assert "weight_decay" not in text
-    assert text.endswith(f"headsweep reproduce {runs_of(text)[0]} --code recorded")
+    assert f"headsweep reproduce {runs_of(text)[0]} --code recorded" in text
     explaining._checkout.cache_clear()
     monkeypatch.setattr(explaining, "is_here", lambda commit, folders=(): False)
     (command,) = commands(explain(["head=ga", "optimizer.lr=0.001"], None, output))

@@ -101,8 +101,9 @@ def _verify(path: Path, place: Place, request: Request | None) -> None:
         names = {parameter.name for parameter in table.params}
         try:
             context = table.make_context("table", shlex.split(words)[2:])
-        except click.ClickException as error:
-            raise UserError(f"{path}: {words!r} is no command of this version ({error.format_message()})") from error
+        except (click.ClickException, ValueError) as error:
+            reason = error.format_message() if isinstance(error, click.ClickException) else error
+            raise UserError(f"{path}: {words!r} is no command of this version ({reason})") from error
         fields = ("source", "columns", "rows", "cols", "baseline", "metric", "mark")
         return _request({name: context.params[name] for name in fields if name in names}, place.output)
 

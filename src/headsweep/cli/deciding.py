@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def power(
     from headsweep.sweep.seeds import Aim, advise
     from headsweep.tracking.sweep_folder import SweepFolder
 
+    if not math.isfinite(difference) or difference > 100:
+        raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
     click.echo(advise(SweepFolder(folder), parse_baseline(baseline), Aim(difference, power, alpha, slots)))
 
 

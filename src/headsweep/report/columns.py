@@ -88,10 +88,15 @@ def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 
 
 def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    counts = [
-        str(len(row.seeds)) if len(row.seeds) == row.planned else f"{len(row.seeds)}/{row.planned}" for row in rows
+    return "", [
+        Entry(str(n) if (n := seeds_with_a_number(row)) == row.planned else f"{n}/{row.planned}") for row in rows
     ]
-    return "", [Entry(count) for count in counts]
+
+
+def seeds_with_a_number(row: Row) -> int:
+    """The n of what is compared; of runs that have not finished, how many they are."""
+    value = row.estimates.get(row.metric)
+    return len(row.seeds) if row.state != "finished" else value.n if value else 0
 
 
 def _measure(name: str) -> Entries:

@@ -30,7 +30,9 @@ def warnings(cells: Sequence[Cell], question: Question, screening: Screening | N
     if "metric" in question.query:
         yield "CHOSEN BY RESULT: a filter on metrics chooses runs by what they reached, and their means flatter."
     yield from _screening(cells, screening)
+    yield from _gone(question)
     yield from _missing(runs)
+    yield from _numberless(runs, question)
     yield from (mixture.sentence for mixture in mixtures(cells))
     yield from _code(runs)
     yield from _devices([run for run in runs if run.finished])
@@ -105,6 +107,23 @@ def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[s
         f"length was not tested. The others were chosen among {screening.cells} cells, with the same seeds: their "
         "numbers come with that choice."
     )
+
+
+def _gone(question: Question) -> Iterator[str]:
+    if question.gone:
+        yield (
+            f"PARTIAL: the folders of {question.gone} planned run{'s are' if question.gone > 1 else ' is'} gone, and a "
+            "cell that lost all of them with it; p is corrected as if each had been a comparison of its own."
+        )
+
+
+def _numberless(runs: Sequence[Run], question: Question) -> Iterator[str]:
+    without = sum(run.finished and MEASURES[question.metric].of(run) is None for run in runs)
+    if without:
+        yield (
+            f"NO NUMBER: {without} finished run{'s have' if without > 1 else ' has'} no value of what is compared, or "
+            "one that is not finite; n does not count them."
+        )
 
 
 def _missing(runs: Sequence[Run]) -> Iterator[str]:

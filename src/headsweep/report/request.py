@@ -74,13 +74,14 @@ class Request:
             raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
         sweep = None if self.is_filter else SweepFolder(place.output / "sweeps" / self.source)
         cells = read_sweep(sweep) if sweep else read_stored(place.uri, place.experiment, self.source)
+        gone = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         if not self.mark:
-            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())))
+            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_whole=not gone)
         shown = tuple(name for name in columns if name in MEASURES)
         query = self.source if self.is_filter else ""
-        question = Question(parse_baseline(self.baseline), self.metric, shown, axes, query)
+        question = Question(parse_baseline(self.baseline), self.metric, shown, axes, query, gone)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
@@ -105,7 +106,11 @@ class Request:
 
 
 def read_sweep(sweep: SweepFolder) -> list[Cell]:
-    """The cells of a sweep, in the order of its plan. Raises UserError if its runs are gone."""
+    """The cells of a sweep, in the order of its plan. Raises UserError if its plan is damaged or its runs are gone."""
+    try:
+        sweep.plan()
+    except ValueError as error:
+        raise UserError(f"{sweep.path}/plan.json cannot be read ({error}); give the sweep's command again") from error
     return read_cells(sweep.runs(), sweep.screening())
 
 
@@ -133,8 +138,9 @@ def _check_axes(cells: Sequence[Cell], axes: Sequence[str]) -> None:
             raise UserError(f"{axis}: no cell has such a key; the cells differ in: {known}")
 
 
-def _refuse_mixtures(cells: Sequence[Cell], axes: Sequence[str]) -> None:
-    found = list(mixtures(cells, axes))
+def _refuse_mixtures(cells: Sequence[Cell], axes: Sequence[str], is_whole: bool) -> None:
+    """Raise UserError for mixtures; seeds that a sweep has lost make it partial, which its table says."""
+    found = [mixture for mixture in mixtures(cells, axes) if is_whole or mixture.kind != "seeds"]
     if found:
         sentences = " ".join(mixture.sentence for mixture in found)
         raise UserError(

@@ -131,12 +131,14 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:
-    # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
-    state = folder.state()
     try:
-        record = folder.record()
+        # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
+        state = folder.state()
+        record, result = folder.record(), folder.result()
+        if result and not all(isinstance(value, int | float) for value in result.metrics.values()):
+            raise ValueError("a metric that is no number")
         out = screening.screened_out(record.group) if screening and state is RunState.partial else None
-        return Run(record, state, folder.result(), out, record.data, partial(_series, folder), folder)
+        return Run(record, state, result, out, record.data, partial(_series, folder), folder)
     except FileNotFoundError as error:
         raise UserError(f"{folder.path} holds no run (no run.json)") from error
     except (ValueError, TypeError, KeyError) as error:
@@ -144,7 +146,12 @@ def _read(folder: RunFolder, screening: Screening | None) -> Run:
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
-    return series(folder.spool.entries(), metric)
+    try:
+        return series(folder.spool.entries(), metric)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{folder.spool.path} cannot be read ({error}); remove the run's folder to train it again"
+        ) from error
 
 
 def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:

@@ -39,6 +39,7 @@ class Question:
     measures: tuple[str, ...] = ()  # others that are shown
     axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
     query: str = ""  # MLflow's filter that chose the runs
+    gone: int = 0  # planned runs whose folders are no more
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def compare(
         for row in _rows(cell, axes, other, question, sources)
     ]
     family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
+    family += question.gone  # each may have been a comparison of its own
     rows = _corrected(rows, family)
     warnings = (*notes.warnings(cells, question, screening), *fairness.footnotes(unlike))
     footnotes = (*notes.footnotes(cells, rows, question, family), *warnings, *published.footnotes(rows, axes, sources))

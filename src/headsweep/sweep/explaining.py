@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -147,10 +148,11 @@ def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
         lines += [f"  {command([*overrides, f'seed={seeds}'], grid=len(runs) > 1)}"] if overrides else []
         lines += [f"  ({doubt})"] * bool(doubt)
     elsewhere = " --code recorded" * any(origin[-2] for origin in together)
+    place = "" if output.resolve() == PROJECT_ROOT / "outputs" else f" --output {shlex.quote(str(output))}"
     return [
         *lines,
         "Beside the original, compared with it:",
-        f"  headsweep reproduce {cell.record.fingerprint}{elsewhere}",
+        f"  headsweep reproduce {cell.record.fingerprint}{elsewhere}{place}",
     ]
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from headsweep.report.columns import printed
+from headsweep.report.columns import printed, seeds_with_a_number
 from headsweep.report.published import within_tolerance
 from headsweep.report.statistics import Estimate
 
@@ -35,7 +35,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "heads": row.heads,
         **dict(zip(table.axes, row.axes, strict=True)),
         "state": row.state,
-        "n": len(row.seeds),
+        "n": seeds_with_a_number(row),
         "planned": row.planned,
         "seeds": " ".join(map(str, row.seeds)),
         **{name: row.costs.get(name) for name in (*_COSTS, *_CLOCKS)},
