@@ -119,9 +119,10 @@ def retry(cluster: Cluster, runs: Mapping[int, RunFolder], output: Path) -> None
 
 
 def table(output: Path) -> list[dict[str, str]]:
-    """The table, but for the speed of training."""
+    """The table, but for what training took."""
     rows = list(csv.DictReader((sweep(output) / "table.csv").open()))
-    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+    cost = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
+    return [{key: value for key, value in row.items() if key not in cost} for row in rows]
 
 
 def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
