@@ -69,7 +69,7 @@ printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B
     "ProctrackType=proctrack/linuxproc" "TaskPlugin=task/none" "JobAcctGatherType=jobacct_gather/none" \
     "MpiDefault=none" "SelectType=select/cons_tres" "SelectTypeParameters=CR_CPU_Memory" "DefMemPerCPU=100" \
     "GresTypes=gpu" "SlurmdParameters=config_overrides" "SchedulerParameters=sched_interval=2,bf_interval=2" \
-    "SlurmdTimeout=10" "ReturnToService=1" "KillWait=5" "JobRequeue=1" "MaxArraySize=${ARRAY:-1001}" "PreemptType=preempt/partition_prio" \
+    "SlurmdTimeout=60" "ReturnToService=1" "KillWait=5" "JobRequeue=1" "MaxArraySize=${ARRAY:-1001}" "PreemptType=preempt/partition_prio" \
     "PreemptMode=REQUEUE" "SlurmctldParameters=preempt_send_user_signal" \
     "PartitionName=main Nodes=ALL Default=YES State=UP PriorityTier=1 GraceTime=10" \
     "PartitionName=urgent Nodes=ALL State=UP PriorityTier=10" `# its jobs preempt those of main` \

@@ -39,8 +39,8 @@ def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(clust
         node = cluster.ask("scontrol", "show", "hostnames", cluster.node(job)).split()[lost]
         cluster.kill_node(node)
         survive(run, left)
+        linger(run)  # on the two nodes that are left
         cluster.start_node(node)
-    linger(run)
     calm({0: run}, [0])
     wait_until(lambda: run.result() is not None)
     assert began(run) == [0, 4, 4, 4], "each time from the last whole epoch"

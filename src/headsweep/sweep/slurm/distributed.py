@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ from headsweep.training.ranks import Ranks, joined
 
 # Exit code of a process whose job is to be put back into the queue: srun answers with the highest of all processes.
 FROM_ANEW = 200
+PORTS = range(20000, 32768)  # below those that Linux gives to clients
 
 
 def lead(folders: Sequence[RunFolder], changed: Changed, request: StopRequest, threads: int) -> None:
@@ -45,6 +47,7 @@ def follow(request: StopRequest, threads: int) -> None:
 def _ranks(threads: int) -> Iterator[Ranks]:
     """Meet the job's other processes. Where one fails, all of them must start anew."""
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    os.environ["MASTER_PORT"] = str(_port())
     torch.set_num_threads(threads)
     try:
         with joined() as ranks:
@@ -57,6 +60,16 @@ def _ranks(threads: int) -> Iterator[Ranks]:
         _end(f"headsweep: {error}")
     except Exception:  # the run's folder counts its failures
         _end(traceback.format_exc())
+
+
+def _port() -> int:
+    """Where the first process is met: the same for all of a job, another when it starts anew or on another cluster.
+
+    submitit's is that of every cluster's job of the same number: two on one machine would train with one another.
+    """
+    told = os.environ
+    start = (told["SLURM_CLUSTER_NAME"], told["SLURM_JOB_ID"], told.get("SLURM_RESTART_COUNT", "0"))
+    return PORTS[zlib.crc32(" ".join(start).encode()) % len(PORTS)]
 
 
 def _end(message: str) -> None:
