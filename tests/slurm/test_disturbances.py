@@ -87,7 +87,7 @@ def disturb(
     lingering(runs, [KILLED])
     os.kill(int((runs[KILLED].path / "here").read_text()), signal.SIGKILL)
     calm(runs, [KILLED])
-    # On other nodes: SLURM repeats to one that is back at once that its jobs of before must end, and means the new ones.
+    # On other nodes: one that is back at once is told again that its jobs of before must end, and ends the new ones.
     wait_until(lambda: all(len(began(runs[seed])) == 2 for seed in doomed))
     cluster.start_node(dead)
     return [*preempted, *told], [*doomed, KILLED]
