@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from headsweep.cli import main
+from headsweep.report.results import read_cells
 from headsweep.tracking import durable
 
 SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
@@ -292,6 +293,7 @@ def test_a_finished_run_without_the_number_is_not_counted(sweep, give, value):
     folders[0].finish(replace(result, metrics=metrics | ({} if value is None else {"test/top1": value})))
     _, text = give("pilot", "--columns", "n,top1")
     assert lines(text)[1][2] == "4/5"
+    assert read_cells(folders)[0].by_seed("test/top1").keys() == {1, 2, 3, 4}
     assert "NO NUMBER: 1 finished run has no value of what is compared" in text.replace("\n", " ")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from headsweep.errors import UserError
 
 if TYPE_CHECKING:
     from headsweep.report.request import Place, Request
+    from headsweep.report.table import Table
 
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 
@@ -82,7 +84,7 @@ def _request(options: dict[str, Any], output: Path) -> Request:
     return Request(**{**options, "source": find_sweep(request.source, output).name})
 
 
-def _print(request: Request, answer: Any) -> None:
+def _print(request: Request, answer: Table) -> None:
     from rich.console import Console
 
     from headsweep.report.formats import terminal
@@ -95,17 +97,16 @@ def _print(request: Request, answer: Any) -> None:
 
 
 def _verify(path: Path, place: Place, request: Request | None) -> None:
+    from headsweep.report.request import Request
     from headsweep.report.verification import differences
 
     def parse(words: str) -> Request:
-        names = {parameter.name for parameter in table.params}
         try:
             context = table.make_context("table", shlex.split(words)[2:])
         except (click.ClickException, ValueError) as error:
             reason = error.format_message() if isinstance(error, click.ClickException) else error
             raise UserError(f"{path}: {words!r} is no command of this version ({reason})") from error
-        fields = ("source", "columns", "rows", "cols", "baseline", "metric", "mark")
-        return _request({name: context.params[name] for name in fields if name in names}, place.output)
+        return _request({field.name: context.params[field.name] for field in fields(Request)}, place.output)
 
     count, found = differences(path, place, parse, request)
     for line in found:

@@ -30,6 +30,11 @@ class Measure:
     reduction: Reduction = Reduction.last
     note: str = ""  # what a reader must know to read it right
 
+    @property
+    def noun(self) -> str:
+        """What it is in a sentence, e.g. "top-1 last 3"."""
+        return self.title.replace(" %", "")
+
     def of(self, run: Run) -> float | None:
         """The number; None where the run has none, it is NaN, or the run was not evaluated often enough for it."""
         if not run.finished or run.result is None:

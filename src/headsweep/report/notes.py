@@ -47,7 +47,7 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
         yield "FLOPs are those of one image's forward pass, a multiply-add being two."
     for name in dict.fromkeys((question.metric, *question.measures)):
         if MEASURES[name].note:
-            yield f"{MEASURES[name].title.replace(' %', '').capitalize()}: {MEASURES[name].note}."
+            yield f"{MEASURES[name].noun.capitalize()}: {MEASURES[name].note}."
     estimates = [row.estimates[question.metric] for row in rows if question.metric in row.estimates]
     if any(e.half_width is not None for e in estimates):
         yield "± is the half-width of a 95 % t-interval of the mean over seeds."
@@ -63,7 +63,7 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question,
         return
     repeated = [d for d in differences if d.n > 1]
     alone = "; its interval stands alone, uncorrected" if any(d.half_width is not None for d in differences) else ""
-    what = MEASURES[question.metric].title.replace(" %", "")
+    what = MEASURES[question.metric].noun
     yield (
         f"Δ is {what} minus that of {_reference(cells, question)} and otherwise the same "
         f"configuration, in points{', paired by seed' if repeated else ''}{alone}."

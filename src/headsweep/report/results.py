@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,12 +65,9 @@ class Cell:
         return tuple(run for run in self.runs if run.finished)
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed -> value of `metric`, over the finished runs that have it."""
-        return {
-            run.record.seed: run.result.metrics[metric]
-            for run in self.finished
-            if run.result is not None and metric in run.result.metrics
-        }
+        """Seed -> value of `metric`, over the finished runs that have it as a finite number."""
+        values = {run.record.seed: run.result.metrics.get(metric) for run in self.finished if run.result is not None}
+        return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
     def clock(self, name: str) -> float | None:
         """Median of what the finished runs measured on their machine; None where none did."""

@@ -138,5 +138,5 @@ def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
 
 
 def _heading(column: Column, unit: str, metric: str) -> Heading:
-    title = column.title.format(metric=MEASURES[metric].title.removesuffix(" %").replace(" % ", " "))
+    title = column.title.format(metric=MEASURES[metric].noun)
     return Heading(column.name, title, unit, is_number=column.name != "flags")

@@ -74,7 +74,7 @@ def metric_title(table: Table) -> str:
 
 def metric_noun(table: Table) -> str:
     """What is compared, in a sentence, e.g. "top-1"."""
-    return metric_title(table).replace(" %", "")
+    return MEASURES[table.metric].noun
 
 
 def capitalized(words: str) -> str:
