@@ -88,8 +88,9 @@ def test_a_timeout_that_is_none_is_refused(given):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("grid", [["-m", "heads=1,2,3"], ["heads=2"]], ids=["grid", "single"])
 def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
-    """An epoch of these runs would take minutes."""
-    job = [*grid, "duration='60 epochs'", "tracking=none", *TINY, "debug.train_images=1000", "batch_size=2"]
+    """An epoch of these runs takes a minute, on a fast machine too."""
+    large = ["model.width=256", "model.depth=7", "model.attention_heads=4", "debug.train_images=1000", "batch_size=2"]
+    job = [*grid, "duration='60 epochs'", "tracking=none", *TINY, *large]
     process = start(*job, f"paths.output={tmp_path}")
     runs = 2 if "-m" in grid else 1
     time.sleep(1)
