@@ -68,7 +68,7 @@ def study(make_run, spool, diverge):
 
 @on_both
 def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
-    question = Question(metric="top1_last3", measures=("top1_best",))
+    question = Question(metric="top1_last3", columns=("top1_best",))
     stored = compare(read_stored(uri, log(study), ""), question)
     assert numbers(stored) == numbers(compare(read_cells(study), question))
     assert stored.rows[0].costs["parameters"] == 283_723

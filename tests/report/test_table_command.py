@@ -68,6 +68,25 @@ def test_the_columns_are_those_that_were_asked_for(sweep, give):
     assert lines(text)[3] == ["ga", "1", "5", "1.0 k", "96.36 ± 0.23", "+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
 
 
+def test_only_what_is_shown_is_explained(sweep, give):
+    sweep()
+    _, text = give("pilot", "--columns", "parameters,n")
+    assert "images/s" not in text and "FLOPs" not in text and "McNemar" not in text and "Δ" not in text
+    assert "Bold: better than the reference" in give("pilot", "--columns", "top1")[1].replace("\n", " ")
+    _, text = give("pilot", "--columns", "p_mcnemar")
+    assert "here no cell and its reference are that" in text.replace("\n", " ") and "paired t-test" not in text
+
+
+def test_an_accuracy_that_cannot_be_is_doubted(sweep, give, make_run):
+    sweep([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 91.0)])
+    assert "IMPOSSIBLE: 1 run has an accuracy outside 0 to 100 %, e.g. 9100 %" in give("pilot")[1].replace("\n", " ")
+
+
+def test_an_empty_name_is_no_sweep(sweep, give):
+    sweep()
+    assert give("") == (2, "headsweep: the name of a sweep is empty; want its beginning, or latest\n")
+
+
 def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):
     sweep()
     _, flat = give("pilot", "--columns", "top1")
@@ -172,6 +191,8 @@ def test_tables_are_verified_where_they_stand_in_a_paper(sweep, give, tmp_path):
     paper = tmp_path / "paper.tex"
     paper.write_text("\\begin{document}\nWe see\n" + "and\n".join((tmp_path / f"{n}.tex").read_text() for n in "ab"))
     assert give("--verify", paper)[1] == f"{paper}: 2 tables agree with the runs\n"
+    paper.write_text("\n".join(f"  {line}" for line in paper.read_text().splitlines()))
+    assert give("--verify", paper)[1] == f"{paper}: 2 tables agree with the runs\n"
     result = folders[-1].result()
     folders[-1].finish(replace(result, metrics={**result.metrics, "test/top1": 0.5}))
     code, said = give("--verify", paper)
@@ -183,6 +204,7 @@ MISTAKES = [
     (["--columns", ","], "--columns ,: unknown"),
     (["--metric", "loss"], "--metric loss: unknown; known: top1"),
     (["--baseline", "seqpool"], "--baseline seqpool: want key=value"),
+    (["--baseline", ""], "--baseline '': want key=value"),
     (["--baseline", "head=cls"], "--baseline head=cls: no cell has head.name=cls; known: seqpool, ga"),
     (["--rows", "head"], "the cells differ in heads, too"),
     (["--rows", "head", "--cols", "width"], "width: no cell has such a key; the cells differ in: head, heads"),

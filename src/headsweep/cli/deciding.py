@@ -75,7 +75,10 @@ def match(
         raise UserError(f"{unknown[0]}: no option of match (headsweep match --help)")
     words = [word for word in arguments if not word.startswith("-")]
     wish = Wish(measure, _count(budget) if budget else None, parse_baseline(baseline), vary, share / 100)
-    click.echo(text(words, wish))
+    found, is_any_near = text(words, wish)
+    click.echo(found.rstrip())
+    if not is_any_near:
+        raise UserError("no setting is near the budget: want another --budget or --baseline, or a larger --share")
 
 
 def _count(budget: str) -> int:

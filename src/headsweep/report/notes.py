@@ -33,19 +33,21 @@ def warnings(cells: Sequence[Cell], question: Question, screening: Screening | N
     yield from _gone(question)
     yield from _missing(runs)
     yield from _numberless(runs, question)
+    yield from _no_shares(runs, question)
     yield from (mixture.sentence for mixture in mixtures(cells))
     yield from _code(runs)
     yield from _devices([run for run in runs if run.finished])
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
+    speed = "; images/s is the speed of training as it was, beside whatever else the machine did"
     yield (
-        "Top-1 and top-5 are percent of the test images; n is the number of seeds; images/s is the speed of training "
-        "as it was, beside whatever else the machine did."
+        "Top-1 and top-5 are percent of the test images; n is the number of seeds"
+        f"{speed if question.shows('images_per_second') else ''}."
     )
-    if any("flops" in row.costs for row in rows):
+    if question.shows("flops", "head_flops", "head_share") and any("flops" in row.costs for row in rows):
         yield "FLOPs are those of one image's forward pass, a multiply-add being two."
-    for name in dict.fromkeys((question.metric, *question.measures)):
+    for name in question.measures:
         if MEASURES[name].note:
             yield f"{MEASURES[name].noun.capitalize()}: {MEASURES[name].note}."
     estimates = [row.estimates[question.metric] for row in rows if question.metric in row.estimates]
@@ -61,6 +63,11 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question,
     differences = [row.difference for row in rows if row.difference]
     if not differences:
         return
+    if question.shows("p_mcnemar"):
+        yield from _mcnemar(rows, question)
+    is_any_bold = question.shows(question.metric) and any(row.is_better for row in rows)
+    if not (question.shows("difference", "p", "p_sign_flip") or is_any_bold):
+        return
     repeated = [d for d in differences if d.n > 1]
     alone = "; its interval stands alone, uncorrected" if any(d.half_width is not None for d in differences) else ""
     what = MEASURES[question.metric].noun
@@ -73,11 +80,6 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question,
             f"p is two-sided, from a paired t-test, corrected for {family} difference{'s' if family > 1 else ''} "
             "(Holm), all that were planned. Bold: better than the reference, p < 0.05."
         )
-    if any(row.mcnemar_p is not None for row in rows):
-        yield (
-            "p McNemar* (exact, Holm-corrected) is of the test images on which two runs differ: it speaks of these two "
-            "runs, not of these two methods; another seed may turn it around."
-        )
     if repeated:
         reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sorted({d.n for d in repeated}))
         yield (
@@ -88,6 +90,19 @@ def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question,
         yield "Where the difference is the same for all seeds, its spread cannot be estimated: no interval and no p."
     if any(row.difference and row.difference.n != row.estimates[question.metric].n for row in rows):
         yield "A difference with its own n counts only the seeds that both heads have."
+
+
+def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
+    if any(row.mcnemar_p is not None for row in rows):
+        yield (
+            "p McNemar* (exact, Holm-corrected) is of the test images on which two runs differ: it speaks of these two "
+            "runs, not of these two methods; another seed may turn it around."
+        )
+    elif question.columns is not None:
+        yield (
+            "p McNemar* compares the top-1 answers of two single runs of one seed; here no cell and its reference are "
+            "that: with more seeds, p and p sign-flip speak of the methods."
+        )
 
 
 def _reference(cells: Sequence[Cell], question: Question) -> str:
@@ -123,6 +138,16 @@ def _numberless(runs: Sequence[Run], question: Question) -> Iterator[str]:
         yield (
             f"NO NUMBER: {without} finished run{'s have' if without > 1 else ' has'} no value of what is compared, or "
             "one that is not finite; n does not count them."
+        )
+
+
+def _no_shares(runs: Sequence[Run], question: Question) -> Iterator[str]:
+    values = [[value for name in question.measures if (value := MEASURES[name].of(run)) is not None] for run in runs]
+    impossible = [max(found) for found in values if found and not 0 <= min(found) <= max(found) <= 1]
+    if impossible:
+        yield (
+            f"IMPOSSIBLE: {len(impossible)} run{'s have' if len(impossible) > 1 else ' has'} an accuracy outside 0 to "
+            f"100 %, e.g. {100 * impossible[0]:g} %."
         )
 
 

@@ -41,6 +41,8 @@ def parse_baseline(words: Sequence[str]) -> Baseline:
         UserError: a part is no key=value.
     """
     pairs = [part.partition("=") for word in words for part in word.replace(" ", ",").split(",") if part]
+    if words and not pairs:
+        raise UserError("--baseline '': want key=value, e.g. --baseline head=seqpool")
     for key, sign, value in pairs:
         if not (key and sign and value):
             raise UserError(f"--baseline {key}{sign}{value}: want key=value, e.g. --baseline head=seqpool")

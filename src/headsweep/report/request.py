@@ -69,7 +69,7 @@ class Request:
         Raises:
             UserError: there are no runs, they must not stand in one table, or an option names what there is not.
         """
-        columns = parse_columns(self.columns) or ()
+        columns = parse_columns(self.columns)
         if self.metric not in MEASURES:
             raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
         sweep = None if self.is_filter else SweepFolder(place.output / "sweeps" / self.source)
@@ -79,9 +79,10 @@ class Request:
         _check_axes(cells, axes)
         if not self.mark:
             _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_whole=not gone)
-        shown = tuple(name for name in columns if name in MEASURES)
+        if axes and not columns:
+            columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
-        question = Question(parse_baseline(self.baseline), self.metric, shown, axes, query, gone)
+        question = Question(parse_baseline(self.baseline), self.metric, columns, axes, query, gone)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 

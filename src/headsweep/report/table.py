@@ -36,10 +36,20 @@ class Question:
         default_factory=dict
     )  # dotted key -> value of the reference; empty: the first row's head
     metric: str = "top1"  # the measure whose differences are tested
-    measures: tuple[str, ...] = ()  # others that are shown
+    columns: tuple[str, ...] | None = None  # what is shown, by name; None: all that is usually wanted
     axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
     query: str = ""  # MLflow's filter that chose the runs
     gone: int = 0  # planned runs whose folders are no more
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that are shown, what is compared first."""
+        others = ("top1", "top5") if self.columns is None else self.columns
+        return tuple(dict.fromkeys((self.metric, *(name for name in others if name in MEASURES))))
+
+    def shows(self, *columns: str) -> bool:
+        """Is one of these columns shown?"""
+        return self.columns is None or not set(columns).isdisjoint(self.columns)
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
 
 
 def _with_numbers(row: Row, cell: Cell, reference: Cell | None, question: Question) -> Row:
-    measures = dict.fromkeys(("top1", "top5", question.metric, *question.measures))
+    measures = dict.fromkeys(("top1", "top5", *question.measures))
     values = {name: MEASURES[name].by_seed(cell) for name in measures}
     clocks = {name: cell.clock(name) for name in _CLOCKS}
     compared = reference is not None and reference is not cell

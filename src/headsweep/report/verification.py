@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -87,7 +88,8 @@ def _marked(path: Path, lines: Sequence[str]) -> Iterator[_Block]:
 
 
 def _compare(path: Path, block: _Block, wanted: str) -> Iterator[str]:
-    pairs = zip_longest(block.text.splitlines(), wanted.splitlines())
+    # A table within a list or an environment is indented as a whole.
+    pairs = zip_longest(textwrap.dedent(block.text).splitlines(), wanted.splitlines())
     unlike = [(at, ours, theirs) for at, (ours, theirs) in enumerate(pairs) if ours != theirs]
     for at, ours, theirs in unlike[:MOST_SHOWN]:
         yield f"{path}:{block.first + at}: {_quoted(ours)}, but the runs say {_quoted(theirs)}"

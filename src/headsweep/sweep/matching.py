@@ -47,8 +47,8 @@ class Match:
         return self.size / self.budget - 1
 
 
-def match(arguments: Sequence[str], wish: Wish) -> str:
-    """The settings for the cells of `python src/train.py -m ARGUMENTS`, and the commands that train them.
+def match(arguments: Sequence[str], wish: Wish) -> tuple[str, bool]:
+    """The settings for the cells of `python src/train.py -m ARGUMENTS`, with the commands that train them; is any near?
 
     Raises:
         UserError: a cell is not valid, or the baseline is none. What Hydra raises for a wrong override.
@@ -68,7 +68,7 @@ def match(arguments: Sequence[str], wish: Wish) -> str:
     near = [cell for cell, is_ in zip(spelled, is_near, strict=True) if is_]
     far = [(name, one) for name, one, is_ in zip(names, matches, is_near, strict=True) if not is_]
     lines = [_table(names, matches, wish), "", *_far(far, wish)]
-    return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))])
+    return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
 
 
 def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:

@@ -212,6 +212,8 @@ def find_sweep(name: str, output: Path) -> Path:
     Raises:
         UserError: there is none, or there are several.
     """
+    if not name.strip():
+        raise UserError("the name of a sweep is empty; want its beginning, or latest")
     known = {folder.name: folder for folder in sweep_folders(output)}
     if not known:
         raise UserError(f"no sweep in {output} (see --output); {STARTING}")
@@ -230,6 +232,8 @@ def find_run(name: str, output: Path) -> RunFolder:
     Raises:
         UserError: there is none, or there are several.
     """
+    if not name.strip():
+        raise UserError("the name of a run is empty; want its fingerprint or name, or the beginning of one")
     runs = [read_run(RunFolder(path)) for path in sorted((output / "runs").glob("*")) if path.is_dir()]
     if not runs:
         raise UserError(f"no run in {output} (see --output); {STARTING}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
-from headsweep.report.columns import Entry
+from headsweep.report.columns import COLUMNS, Entry
 from headsweep.report.sheet import Heading, Sheet
 
 
@@ -41,6 +41,8 @@ def _heading(heading: Heading) -> str:
 
 def _cell(heading: Heading, entry: Entry) -> str:
     text = escape(entry.text)
+    if heading.name not in COLUMNS:  # an axis, which names the row
+        return f'<th scope="row"{_class(heading)}>{text}</th>'
     return f"<td{_class(heading)}>{f'<strong>{text}</strong>' if entry.bold else text}</td>"
 
 
