@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +79,45 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
     assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 4], [0, 7]]
     for seed, folder in runs.items():
         assert differences(folder, folders(undisturbed)[seed]) == []
+
+
+def test_the_element_with_the_number_of_its_array_goes_back_alone(
+    forgetful: Cluster, undisturbed: Path, tmp_path: Path
+):
+    """The first element is cancelled; the process of the last, which has the array's own number, is killed."""
+    jobs = submit(forgetful, tmp_path, "seed=0,1", "hydra.launcher.cpus=2", HOLD)
+    sabotage(tmp_path)
+    runs = folders(tmp_path)
+    forgetful.ask("scancel", jobs[0])
+    release(forgetful, jobs)
+    lingering(runs, [1])
+    array = jobs[1].partition("_")[0]
+    assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
+    os.kill(job_process(int((runs[1].path / "here").read_text())), signal.SIGKILL)
+    calm(runs, [0, 1])
+    watch = forgetful.headsweep("watch", "--output", tmp_path)
+    assert watch.returncode == 1 and "it never began" in watch.stderr, watch.stderr
+    assert began(runs[1]) == [0, 4] and not (runs[0].path / "began").exists()
+    assert differences(runs[1], folders(undisturbed)[1]) == []
+    done = forgetful.train_without_torch("duration='4 epochs'", "tracking=none", "seed=1", f"paths.output={tmp_path}")
+    assert done.returncode == 0, "of what was asked, all is done"
+
+
+def test_what_a_job_printed_that_never_came_to_its_run_is_shown(forgetful: Cluster, tmp_path: Path):
+    python = "hydra.launcher.python=/nowhere/python"
+    (job,) = submit(forgetful, tmp_path, "seed=0", "hydra.launcher.requeues=0", python).values()
+    watch = forgetful.headsweep("watch", "--output", tmp_path)
+    log = sweep(tmp_path) / "slurm" / "jobs" / f"{job}_0_log.out"
+    assert watch.returncode == 1 and f"it never began  ({log})" in watch.stderr.replace("\n", ""), watch.stderr
+    logs = forgetful.headsweep("logs", "--output", tmp_path, folders(tmp_path)[0].path.name)
+    assert "/nowhere/python" in logs.stdout
+
+
+def job_process(pid: int) -> int:
+    """The process that SLURM has started, of one that it has started in turn."""
+    while b"submitit.core._submit" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid
 
 
 def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line(forgetful: Cluster, tmp_path: Path):

@@ -131,12 +131,14 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
 
 
 def _print_log(folder: RunFolder, follow: bool) -> None:
+    from headsweep.sweep.slurm import queue
     from headsweep.sweep.watching import is_going_on
 
     shown = 0
     while True:
         ended = not (follow and is_going_on(folder))  # asked first, so that its last words are shown
-        text = folder.log.read_bytes() if folder.log.exists() else b""
+        source = folder.log if folder.log.exists() else queue.printed(folder)  # of a job that never came to the run
+        text = source.read_bytes() if source else b""
         click.echo(text[shown:], nl=False)
         shown = len(text)
         if ended:

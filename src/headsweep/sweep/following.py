@@ -29,14 +29,18 @@ LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
 Show = Callable[[SweepView], None]
 
 
-def follow(path: Path) -> None:
+def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
     """Show the sweep in folder `path` until nobody trains it any more; then write and print its table.
 
     Its runs and the sweep itself are projected to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
 
+    Args:
+        path: of the sweep.
+        asked: the runs that are to have ended well; None: all that are planned.
+
     Raises:
         UserError: the sweep's plan is damaged.
-        FailedRunsError: some runs have not ended well.
+        FailedRunsError: some of these runs have not ended well.
     """
     folders = planned(path)
     sweep = SweepFolder(path)
@@ -51,7 +55,7 @@ def follow(path: Path) -> None:
         comparison = compare(sweep)
         told.notify(sweep)
     log_models(folders, config, _log)
-    conclude(sweep, folders, comparison, told, attempts=None)
+    conclude(sweep, folders if asked is None else asked, comparison, told, attempts=None)
 
 
 def _log(folders: Sequence[RunFolder], uri: str) -> int:

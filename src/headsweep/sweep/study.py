@@ -16,6 +16,7 @@ from headsweep.sweep.display import Display
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.halving import Halving
 from headsweep.sweep.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
+from headsweep.sweep.slurm import queue
 from headsweep.tracking.launchers import launching
 from headsweep.tracking.mlflow_model import is_lacking
 from headsweep.tracking.mlflow_projection import NullProjector, Projector
@@ -205,11 +206,13 @@ def _reasons(failed: Sequence[RunFolder]) -> list[str]:
     """A row for each: its name, what happened, and where to read more."""
     names = [folder.record().name for folder in failed]
     width = max(map(len, names))
-    return [f"{name:{width}}  {_last_line(folder)}  ({folder.log})" for name, folder in zip(names, failed, strict=True)]
+    return [f"{name:{width}}  {_last_line(folder)}" for name, folder in zip(names, failed, strict=True)]
 
 
 def _last_line(folder: RunFolder) -> str:
-    return (folder.failure() or "it was stopped").strip().splitlines()[-1]
+    log = folder.log if folder.log.exists() else queue.printed(folder)
+    reason = folder.failure() or ("it was stopped" if folder.log.exists() else "it never began")
+    return reason.strip().splitlines()[-1] + (f"  ({log})" if log else "")
 
 
 def _advice(sweep: str, failed: Sequence[RunFolder], attempts: int | None) -> str:

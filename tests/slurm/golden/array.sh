@@ -27,9 +27,10 @@ srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out --kil
 
 # teardown
 code=$?
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 ] &&
-    [ "$(squeue --noheader --job $SLURM_JOB_ID --format %T)" = RUNNING ]; then
+    [ "$(squeue --noheader --job $job --format %T)" = RUNNING ]; then
   echo "headsweep: ended with exit code $code; back in the queue"
-  scontrol requeue $SLURM_JOB_ID
+  scontrol requeue $job
 fi
 exit $code

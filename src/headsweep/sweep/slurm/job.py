@@ -109,10 +109,13 @@ class Job:
 
 def _called() -> str:
     """What people call this job."""
-    told = os.environ
-    array = told.get("SLURM_ARRAY_JOB_ID")
-    name = f"{array}_{told['SLURM_ARRAY_TASK_ID']}" if array else told["SLURM_JOB_ID"]
-    return f"job {name} on {told['SLURMD_NODENAME']}"
+    return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
+
+
+def _name() -> str:
+    """The job's number; of an element of an array, one of which has the number of the whole array, both of its own."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _moment(folder: RunFolder) -> Moment:
@@ -132,5 +135,5 @@ def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
             f"headsweep: stopped before its end, and requeued {restarts} times already; hydra.launcher.requeues={most} "
             "allows no more. `headsweep retry` goes on from the checkpoints"
         )
-    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
+    subprocess.run(["scontrol", "requeue", _name()], check=True, timeout=60)
     sys.exit("headsweep: stopped with checkpoints written; back in the queue")

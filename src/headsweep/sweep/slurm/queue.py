@@ -20,6 +20,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 SETTINGS = "slurm/settings.json"  # of the last submission, in the sweep's folder
+JOBS = "slurm/jobs"  # where submitit keeps pickles and what jobs print
 SILENT = "UNREACHABLE"  # our word for a job of which a cluster that does not answer may know
 ACTIVE = frozenset({"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", SILENT})
 # What pending jobs wait for in good order; any other reason is worth a word.
@@ -71,6 +72,13 @@ def jobs_of(sweep: Path) -> dict[str, str]:
         content = json.loads(path.read_text())
         found |= {run: job for job, runs in content["jobs"].items() for run in runs}
     return found
+
+
+def printed(run: RunFolder) -> Path | None:
+    """What the job printed that was last asked to train the run; None where no cluster has begun one."""
+    sweeps = [settings.parents[1] for settings in run.path.parents[1].glob(f"sweeps/*/{SETTINGS}")]
+    logs = [sweep / JOBS / f"{jobs_of(sweep).get(run.path.name)}_0_log.out" for sweep in sweeps]
+    return max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
 
 
 def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:

@@ -65,7 +65,7 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
         durable.write_text(_settings(plan.folder), json.dumps(asdict(settings), default=lambda value: value.value))
         _say(_submit(plan.folder, missing, settings))
     if settings.wait or not (missing or queued):
-        follow(plan.folder)
+        follow(plan.folder, plan.folders)
     else:
         print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
     return plan
@@ -170,8 +170,7 @@ def _submit_array(
 
 
 def _jobs_folder(sweep: Path) -> Path:
-    """Where submitit keeps pickles and what jobs print."""
-    return (sweep / "slurm" / "jobs").resolve()
+    return (sweep / queue.JOBS).resolve()
 
 
 def _parameters(sweep: Path, settings: SlurmConfig, code: Path, before: str | None) -> dict[str, Any]:
@@ -205,13 +204,15 @@ def _afterwards(requeues: int) -> list[str]:
     """Shell lines after the job's processes: if one was killed, the job goes back into the queue.
 
     Not where SIGTERM (143) has ended them: whoever cancels, requeues or preempts a job sends it, or srun on failures.
+    One element of an array has the number of the whole array, so its number alone would speak of all of them.
     """
     return [
         "code=$?",
+        "job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}",
         f"if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${{SLURM_RESTART_COUNT:-0}} -lt {requeues} ] &&",
-        '    [ "$(squeue --noheader --job $SLURM_JOB_ID --format %T)" = RUNNING ]; then',
+        '    [ "$(squeue --noheader --job $job --format %T)" = RUNNING ]; then',
         '  echo "headsweep: ended with exit code $code; back in the queue"',
-        "  scontrol requeue $SLURM_JOB_ID",
+        "  scontrol requeue $job",
         "fi",
         "exit $code",
     ]
