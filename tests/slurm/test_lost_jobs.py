@@ -81,10 +81,11 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
         assert differences(folder, folders(undisturbed)[seed]) == []
 
 
+@pytest.mark.parametrize(("how", "steps"), [("killed", [0, 4]), ("USR2", [0, 7])])
 def test_the_element_with_the_number_of_its_array_goes_back_alone(
-    forgetful: Cluster, undisturbed: Path, tmp_path: Path
+    forgetful: Cluster, undisturbed: Path, tmp_path: Path, how: str, steps: list[int]
 ):
-    """The first element is cancelled; the process of the last, which has the array's own number, is killed."""
+    """The first element was cancelled; the last, which has the array's own number, is put back into the queue."""
     jobs = submit(forgetful, tmp_path, "seed=0,1", "hydra.launcher.cpus=2", HOLD)
     sabotage(tmp_path)
     runs = folders(tmp_path)
@@ -93,11 +94,15 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     lingering(runs, [1])
     array = jobs[1].partition("_")[0]
     assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
-    os.kill(job_process(int((runs[1].path / "here").read_text())), signal.SIGKILL)
+    if how == "killed":
+        os.kill(job_process(int((runs[1].path / "here").read_text())), signal.SIGKILL)
+    else:
+        forgetful.send_usr2(jobs[1])
+        wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[1]))
     calm(runs, [0, 1])
     watch = forgetful.headsweep("watch", "--output", tmp_path)
     assert watch.returncode == 1 and "it never began" in watch.stderr, watch.stderr
-    assert began(runs[1]) == [0, 4] and not (runs[0].path / "began").exists()
+    assert began(runs[1]) == steps and not (runs[0].path / "began").exists()
     assert differences(runs[1], folders(undisturbed)[1]) == []
     done = forgetful.train_without_torch("duration='4 epochs'", "tracking=none", "seed=1", f"paths.output={tmp_path}")
     assert done.returncode == 0, "of what was asked, all is done"

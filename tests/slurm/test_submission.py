@@ -88,6 +88,7 @@ def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(f
             ["account=lab"],
             "account=lab: Invalid account or account/partition combination specified; your accounts: root",
         ),
+        (["cpus=99"], "cpus=99: More processors requested than permitted; nodes: "),
         (["+extra.mail-type=WHEN"], "extra.mail-type=WHEN: sbatch: Invalid --mail-type specification"),
         (["time=1"], "time=1: want a whole number of at least 5"),
         (["mlflow=jobs"], "mlflow=jobs: a sqlite file does not bear writers on several"),

@@ -107,7 +107,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
 @output_option
 @click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for the end.")
 def cancel(sweep: str | None, output: Path, wait: float) -> None:
-    """Stop the training of SWEEP on this machine, as Ctrl-C would; `headsweep retry SWEEP` goes on from there.
+    """Stop the training of SWEEP, here as Ctrl-C would, or its jobs; `headsweep retry SWEEP` goes on from there.
 
     SWEEP is as in `status`; without it, all sweeps that are being trained. Given twice, runs stop at once, without
     saving what they have done since their last checkpoint.

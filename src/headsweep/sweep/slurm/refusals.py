@@ -41,6 +41,7 @@ REFUSALS = (
     Refusal("time limit is invalid", ("time", "partition"), "limits", _LIMITS),
     Refusal("Node count specification", ("nodes", "partition")),
     Refusal("gres", ("gpus",), "nodes", _NODES),
+    Refusal("processors requested", ("cpus",), "nodes", _NODES),
     Refusal("configuration is not available", ("gpus", "cpus", "memory", "nodes", "constraint"), "nodes", _NODES),
 )
 # Not of a value, but of the moment: all nodes are down, say. A job may wait for better times, and sbatch takes it.
