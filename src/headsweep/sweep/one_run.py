@@ -14,8 +14,9 @@ from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
+from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.plan import Cost, frozen
-from headsweep.tracking.run_folder import RunFolder, RunResult, TakenOver
+from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
@@ -71,7 +72,7 @@ def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ran
         run = frozen(folder)
         if ranks.leads and not folder.record().cost:  # planned where there was no torch
             folder.count(preflight(run))
-        result = _train(run, folder, watch, stop, until, ranks)
+        result = _training(run, folder, watch, stop, until, ranks)()
         if ranks.leads:
             folder.check_claim()
             folder.finish(result)
@@ -123,7 +124,19 @@ def preflight(run: RunConfig) -> Cost:
     }
 
 
-def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> RunResult:
+def rehearse(run: RunConfig) -> Training:
+    """What trains a run, for whoever measures its steps; its folder is not looked at.
+
+    Raises:
+        UserError: the run cannot be built, or its data is absent.
+    """
+    folder = RunFolder(Path(run.paths.output) / "runs" / fingerprint(run))
+    return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
+
+
+def _training(
+    run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
+) -> Training:
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
@@ -135,4 +148,4 @@ def _train(run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until:
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until, ranks)()
+    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until, ranks)

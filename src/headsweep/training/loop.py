@@ -102,6 +102,20 @@ class Training:
             self._tell(metrics)
         return self._finished()
 
+    def rehearsal(self) -> Iterator[None]:
+        """Train the first epoch over and over, for whoever measures it; nothing is evaluated, logged or saved.
+
+        Yields:
+            After each step, which the device may still be at.
+        """
+        self.state.model.train()
+        while True:
+            self.state.step = 0
+            for batch in islice(self.batches.epoch(0), self.steps):
+                self._train_step(batch)
+                self.state.step += 1
+                yield
+
     def _continue(self) -> None:
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
