@@ -24,6 +24,7 @@ from headsweep.config.slurm import parse_slurm
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
 
 if TYPE_CHECKING:
+    from headsweep.sweep.auto_slots import AutoSlots
     from headsweep.sweep.slots import Slots
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def run_grid(
     cells: Sequence[Sequence[str]],
     compose: Compose,
     exclusions: Exclusions,
-    slots: int | None,
+    slots: int | str | None,
     threads: int | None,
     runs_per_gpu: int | None = None,
     attempts: int | None = None,
@@ -72,7 +73,7 @@ def run_grid(
         cells: the overrides of each.
         compose: gives the configuration of a list of overrides.
         exclusions: see `left_out`.
-        slots, threads, runs_per_gpu: see `Slots`.
+        slots, threads, runs_per_gpu: see `Slots`, and `AutoSlots` for slots="auto".
         attempts: see `run_study`.
         timeout: see `LocalPool`.
         halving: of the cells that are left, one in so many goes on after each round; None: all are trained to the end.
@@ -139,7 +140,7 @@ def plan_grid(
     exclusions: Exclusions,
     costs: bool,
     json: bool,
-    slots: int | None,
+    slots: int | str | None,
     threads: int | None,
     runs_per_gpu: int | None,
     halving: int | None = None,
@@ -155,10 +156,12 @@ def plan_grid(
     """
     answers = _expand(cells, compose, exclusions, say=not json)
     runs = [run for run in answers if isinstance(run, RunConfig)]
+    from headsweep.sweep.auto_slots import AutoSlots
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.planning import show, survey
 
     machine = _slots(runs, slots, threads, runs_per_gpu)
+    machine = machine.expected() if isinstance(machine, AutoSlots) else machine
     check = (lambda new: LocalPool(machine).check(new)) if costs else None
     survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(machine.gpus))
     if halving is not None and not survey_.bad:
@@ -204,11 +207,16 @@ def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list
     ]
 
 
-def _slots(runs: Sequence[RunConfig], slots: int | None, threads: int | None, runs_per_gpu: int | None) -> Slots:
+def _slots(
+    runs: Sequence[RunConfig], slots: int | str | None, threads: int | None, runs_per_gpu: int | None
+) -> Slots | AutoSlots:
+    from headsweep.sweep.auto_slots import AUTO, AutoSlots
     from headsweep.sweep.gpus import visible_gpus
     from headsweep.sweep.slots import Slots
 
     gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
+    if slots == AUTO and runs:
+        return AutoSlots.of_this_machine(runs[0], threads, len(runs), gpus, runs_per_gpu)
     return Slots.of_this_machine(slots, threads, max(1, len(runs)), gpus, runs_per_gpu)
 
 

@@ -52,5 +52,10 @@ def test_the_number_of_planned_runs_decides_the_threads():
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5])
 def test_a_number_of_slots_that_is_none_is_refused(given):
-    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: want a whole number of at least 1, or null"):
+    want = "want a whole number of at least 1, auto or null"
+    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: {want}"):
         Slots.of_this_machine(given, None, runs=9, gpus=())
+    with pytest.raises(
+        ConfigError, match=f"hydra.launcher.threads={given}: want a whole number of at least 1, or null"
+    ):
+        Slots.of_this_machine(None, given, runs=9, gpus=())

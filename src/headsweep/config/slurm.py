@@ -23,6 +23,7 @@ WANT_MINUTES = "want minutes, a number above 0, or null"
 WANTED = {
     "time": f"want minutes, a whole number of at least {SHORTEST}",
     "timeout": WANT_MINUTES,
+    "slots": "want a whole number, or null; auto is of hydra/launcher=local, which measures where the runs train",
     "int": "want a whole number",
     "int | None": "want a whole number, or null",
     "bool": "want true or false",

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 
@@ -30,13 +31,50 @@ def visible_gpus() -> tuple[str, ...]:
 
 def free_gib(gpu: str) -> float:
     """The memory of a GPU or MIG device, by UUID, that nobody uses, in GiB; infinite where the driver does not tell."""
+    return _memory_gib(gpu, "free")
+
+
+def total_gib(gpu: str) -> float:
+    """The memory of a GPU or MIG device, by UUID, in GiB; infinite where the driver does not tell."""
+    return _memory_gib(gpu, "total")
+
+
+def name(gpu: str) -> str:
+    """What a GPU or MIG device, by UUID, is called, e.g. "NVIDIA H200"."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByUUID(gpu)))
+
+
+def mps_is_active() -> bool:
+    """Does the daemon of the Multi-Process Service run, so that processes share a GPU at the same instant?
+
+    Its pipes lie where CUDA_MPS_PIPE_DIRECTORY says; they stay behind when it ends, but its process does not. In a
+    container that was handed the pipes alone, its process is not to be seen, and the variable is taken at its word.
+    """
+    given = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
+    if not (Path(given or "/tmp/nvidia-mps") / "control").exists():
+        return False
+    return bool(given) or any(_is_called(process, "nvidia-cuda-mps") for process in Path("/proc").glob("[0-9]*"))
+
+
+def _is_called(process: Path, beginning: str) -> bool:
+    try:
+        return (process / "comm").read_text().startswith(beginning)
+    except OSError:  # it has just ended
+        return False
+
+
+def _memory_gib(gpu: str, which: str) -> float:
     import pynvml
 
     pynvml.nvmlInit()
     try:
-        return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu)).free) / 2**30
+        info = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu))
     except pynvml.NVMLError_NotSupported:  # memory that GPU and CPU share
         return math.inf
+    return float(getattr(info, which)) / 2**30
 
 
 def _uuid(handle: Any) -> str:

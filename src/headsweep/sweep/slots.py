@@ -18,7 +18,7 @@ class Slots:
 
     @staticmethod
     def of_this_machine(
-        count: int | None, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None = None
+        count: int | str | None, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None = None
     ) -> Slots:
         """The slots asked for, or `runs_per_gpu` (else one) per GPU, or one per core; no more than there are `runs`.
 
@@ -27,18 +27,24 @@ class Slots:
         Raises:
             ConfigError: a number asked for is not a whole number of at least 1, or two of them contradict each other.
         """
-        for key, given in (("slots", count), ("threads", threads), ("runs_per_gpu", runs_per_gpu)):
-            if given is not None and (not isinstance(given, int) or given < 1):
-                raise ConfigError(f"hydra.launcher.{key}", given, "want a whole number of at least 1, or null")
+        slots, threads = _whole("slots", count), _whole("threads", threads)
+        runs_per_gpu = _whole("runs_per_gpu", runs_per_gpu)
         if runs_per_gpu is not None:
-            _check_runs_per_gpu(runs_per_gpu, count, len(gpus))
+            _check_runs_per_gpu(runs_per_gpu, slots, len(gpus))
         cores = len(os.sched_getaffinity(0))
-        count = min(count or len(gpus) * (runs_per_gpu or 1) or cores, runs)
-        return Slots(count, threads or max(1, cores // count), gpus)
+        number = min(slots or len(gpus) * (runs_per_gpu or 1) or cores, runs)
+        return Slots(number, threads or max(1, cores // number), gpus)
 
     def gpu(self, slot: int) -> str | None:
         """The GPU of a slot, if there are GPUs."""
         return self.gpus[slot % len(self.gpus)] if self.gpus else None
+
+
+def _whole(key: str, given: object) -> int | None:
+    if given is None or (isinstance(given, int) and given >= 1):
+        return given
+    auto = " auto" * (key == "slots")
+    raise ConfigError(f"hydra.launcher.{key}", given, f"want a whole number of at least 1,{auto} or null")
 
 
 def _check_runs_per_gpu(runs_per_gpu: int, count: int | None, gpus: int) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
-from headsweep.sweep import predictor
+from headsweep.sweep import predictor, rehearsal
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import Cost
 from headsweep.sweep.schedule import BUSY
@@ -32,9 +33,7 @@ def train(path: Path, threads: int, gpu: str | None, until: int | None, connecti
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    torch.set_num_threads(threads)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    _compute_on(threads, gpu)
     folder = RunFolder(path)
     _print_to(folder.log)
     try:
@@ -66,6 +65,29 @@ def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -
         connection.send(predictor.log_models(folders, uri))
     except UserError as error:
         connection.send(error)
+
+
+def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
+    """Train without a trace, and say how fast, as `rehearsal.time_steps`; or, in a line, why that fails."""
+    _follow_parent()
+    _compute_on(threads, gpu)
+    _print_to(Path(os.devnull))
+    try:
+        rehearsal.time_steps(run, connection)
+    except Exception as error:
+        connection.send(_said(error))
+
+
+def _said(error: Exception) -> str:
+    """In a line, without the name of the class where it is a user's mistake."""
+    text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error))
+    return text.strip().splitlines()[-1]
+
+
+def _compute_on(threads: int, gpu: str | None) -> None:
+    torch.set_num_threads(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
 
 def _follow_parent() -> None:
