@@ -9,23 +9,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig, explain, parse
+from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.slurm import parse_slurm
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
-
-if TYPE_CHECKING:
-    from headsweep.sweep.auto_slots import AutoSlots
-    from headsweep.sweep.slots import Slots
 
 T = TypeVar("T")
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
@@ -40,7 +37,7 @@ def run_single(config: DictConfig) -> float:
 
 
 def _run_single(config: DictConfig) -> float:
-    run = parse(config)
+    run = parse(_sized_single(config))
     if _is_one_of_several():
         from headsweep.sweep.together import train_together
 
@@ -49,6 +46,21 @@ def _run_single(config: DictConfig) -> float:
     from headsweep.sweep.study import objectives, run_study
 
     return objectives(run_study([run], InProcess()))[0]
+
+
+def _sized_single(config: DictConfig) -> DictConfig:
+    """The configuration with the batch size that fits, if it asks for that: the run has its device to itself."""
+    if not is_wanted([OmegaConf.select(config, KEY)]):
+        return config
+    if _is_one_of_several():
+        want = "is measured by one process; want python src/train.py alone to find it, and here that number times ranks"
+        raise ConfigError(KEY, AUTO, want)
+    if HydraConfig.get().mode is not RunMode.RUN:
+        want = "is one number for all cells, and this launcher starts each on its own; want hydra/launcher=local"
+        raise ConfigError(KEY, AUTO, f"{want}, or a number")
+    from headsweep.sweep.sharing import ALONE
+
+    return with_size(config, ALONE.batch_size([parse(with_size(config, None))]))
 
 
 def _is_one_of_several() -> bool:
@@ -84,12 +96,15 @@ def run_grid(
     Raises:
         UserError: cells are not valid; nothing has been started.
     """
-    answers, runs = _valid(cells, compose, exclusions)
+    from headsweep.sweep.sharing import Sharing
+
+    sharing = Sharing(slots, threads, runs_per_gpu)
+    answers, runs = _valid(cells, compose, exclusions, sharing.batch_size)
     from headsweep.sweep.halving import Halving
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.study import objectives, run_study
 
-    pool = LocalPool(_slots(runs, slots, threads, runs_per_gpu), timeout=timeout)
+    pool = LocalPool(sharing.slots_of(runs), timeout=timeout)
     screen = None if halving is None else partial(Halving, halving, pool)
     values = iter(objectives(run_study(runs, pool, attempts=attempts, halving=screen)))
     return [None if answer is None else next(values) for answer in answers]
@@ -111,7 +126,7 @@ def submit_grid(
         UserError: cells or settings are not valid, or there is no cluster; nothing has been submitted.
     """
     slurm = parse_slurm(settings)
-    answers, runs = _valid(cells, compose, exclusions)
+    answers, runs = _valid(cells, compose, exclusions, _fit_cluster)
     from headsweep.sweep.slurm.submission import submit_study
     from headsweep.sweep.study import objectives
 
@@ -121,17 +136,22 @@ def submit_grid(
 
 
 def _valid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, fit: Fit
 ) -> tuple[list[RunConfig | Exception | None], list[RunConfig]]:
     """What `_expand` answers, and the runs in it. Raises UserError if a cell is not valid."""
-    answers = _expand(cells, compose, exclusions)
-    runs = [run for run in answers if isinstance(run, RunConfig)]
+    answers = _expand(cells, compose, exclusions, fit)
+    return answers, _without_mistakes(cells, answers)
+
+
+def _without_mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list[RunConfig]:
+    """The runs in what was found of each of the cells. Raises UserError if one is not valid."""
     from headsweep.sweep.plan import refusal
 
+    runs = [run for run in answers if isinstance(run, RunConfig)]
     bad = _mistakes(cells, answers)
     if bad:
         raise refusal(bad, len(bad) + len(runs))
-    return answers, runs
+    return runs
 
 
 def plan_grid(
@@ -151,16 +171,20 @@ def plan_grid(
     Args:
         cells, compose, exclusions: as for `run_grid`.
         slots, threads, runs_per_gpu, halving: as for `run_grid`, whose other options change nothing here.
-        costs: count the parameters and FLOPs of new runs too, which imports torch in another process.
+        costs: count the parameters and FLOPs of new runs too, which imports torch in another process, and measure
+            what batch_size=auto asks for.
         json: print one JSON object.
     """
-    answers = _expand(cells, compose, exclusions, say=not json)
+    from headsweep.sweep.sharing import Sharing
+
+    sharing = Sharing(slots, threads, runs_per_gpu)
+    answers = _expand(cells, compose, exclusions, partial(sharing.batch_size, measure=costs), say=not json)
     runs = [run for run in answers if isinstance(run, RunConfig)]
     from headsweep.sweep.auto_slots import AutoSlots
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.planning import show, survey
 
-    machine = _slots(runs, slots, threads, runs_per_gpu)
+    machine = sharing.slots_of(runs)
     machine = machine.expected() if isinstance(machine, AutoSlots) else machine
     check = (lambda new: LocalPool(machine).check(new)) if costs else None
     survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(machine.gpus))
@@ -176,18 +200,32 @@ def plan_grid(
 
 
 def _expand(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, say: bool = True
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, fit: Fit, say: bool = True
 ) -> list[RunConfig | Exception | None]:
-    """For each cell its checked configuration, or what is wrong with it, or None where it is left out."""
+    """For each cell its checked configuration, or what is wrong with it, or None where it is left out.
+
+    `fit` finds what is asked for by batch_size=auto. Raises UserError if it is not found.
+    """
     grid = Grid(compose)
     answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
     composed = [at for at, answer in enumerate(answers) if isinstance(answer, Cell)]
     absent = left_out([answers[at] for at in composed], exclusions) if composed else []
     for at, out in zip(composed, absent, strict=True):
-        answers[at] = None if out else _try(answers[at].parse)
+        answers[at] = None if out else answers[at]
     if any(absent) and say:
         print(f"{sum(absent)} of {len(cells)} cells left out (hydra.launcher.exclude)")
-    return answers
+    if is_wanted([cell.select(KEY, None) for cell in answers if isinstance(cell, Cell)]):
+        size = fit(_without_mistakes(cells, _parsed([_resized(answer, grid, None) for answer in answers])))
+        answers = [_resized(answer, grid, size) for answer in answers]
+    return _parsed(answers)
+
+
+def _resized(answer: Any, grid: Grid, size: int | None) -> Any:
+    return cell_with_size(answer, grid, size) if isinstance(answer, Cell) else answer
+
+
+def _parsed(answers: Sequence[Any]) -> list[Any]:
+    return [_try(answer.parse) if isinstance(answer, Cell) else answer for answer in answers]
 
 
 def _try(make: Callable[..., T], *arguments: Any) -> T | Exception:
@@ -207,17 +245,11 @@ def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list
     ]
 
 
-def _slots(
-    runs: Sequence[RunConfig], slots: int | str | None, threads: int | None, runs_per_gpu: int | None
-) -> Slots | AutoSlots:
-    from headsweep.sweep.auto_slots import AUTO, AutoSlots
-    from headsweep.sweep.gpus import visible_gpus
-    from headsweep.sweep.slots import Slots
-
-    gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    if slots == AUTO and runs:
-        return AutoSlots.of_this_machine(runs[0], threads, len(runs), gpus, runs_per_gpu)
-    return Slots.of_this_machine(slots, threads, max(1, len(runs)), gpus, runs_per_gpu)
+def _fit_cluster(runs: Sequence[RunConfig]) -> int:
+    want = (
+        "is measured where runs train, and no job has a node yet; want a number (`headsweep plan` on a node finds it)"
+    )
+    raise ConfigError(KEY, AUTO, want)
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:

@@ -1,21 +1,31 @@
-"""Training that leaves no trace, to learn how fast a run is. What a process of it does; see `throughput`."""
+"""Training that leaves no trace, to learn how fast a run is and what it takes of memory.
+
+What the processes of `throughput` and `batch_size` do.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from multiprocessing.connection import Connection
 
 import torch
 
 from headsweep.config import RunConfig
+from headsweep.errors import ConfigError
 from headsweep.sweep.one_run import rehearse
+from headsweep.training.device import peak_gpu_memory, peak_memory
 from headsweep.training.loop import Training
 
 THROWN_AWAY = 3  # first steps: they compile, choose kernels and fill the allocator's pool
 TIMED = 2  # steps that say how long one takes
 AHEAD = 2  # steps that a GPU may be behind the host, which never waits for it in training
+
+# Steps after which a run has held all that it ever will: the optimizer's moments come with the first, and a GPU's
+# graphs are recorded after some that warm it up.
+CPU_STEPS, GPU_STEPS = 2, THROWN_AWAY + TIMED
 
 
 def time_steps(run: RunConfig, connection: Connection) -> None:
@@ -40,6 +50,22 @@ def time_steps(run: RunConfig, connection: Connection) -> None:
             break
     for _ in ends:  # as above, until killed
         pass
+
+
+def memory(run: RunConfig) -> tuple[float, int]:
+    """What this process has held at most, in GiB of the device's memory, and the images in a training epoch's batches.
+
+    Raises:
+        ConfigError: the device does not tell how much memory was taken.
+    """
+    training = rehearse(run)
+    if training.device.type == "mps":
+        raise ConfigError("batch_size", "auto", "memory is not measured on mps; want a number")
+    on_gpu = training.device.type == "cuda"
+    for _ in islice(step_ends(training), GPU_STEPS if on_gpu else CPU_STEPS):
+        pass
+    taken = peak_gpu_memory(training.device) or peak_memory()
+    return taken, training.batches.steps_per_epoch * run.batch_size
 
 
 def step_ends(training: Training) -> Iterator[float]:

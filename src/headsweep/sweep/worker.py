@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -69,11 +69,20 @@ def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -
 
 def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
     """Train without a trace, and say how fast, as `rehearsal.time_steps`; or, in a line, why that fails."""
+    _rehearse(threads, gpu, connection, lambda: rehearsal.time_steps(run, connection))
+
+
+def memory(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
+    """Train some steps without a trace, and send what `rehearsal.memory` finds; or, in a line, why that fails."""
+    _rehearse(threads, gpu, connection, lambda: connection.send(rehearsal.memory(run)))
+
+
+def _rehearse(threads: int, gpu: str | None, connection: Connection, task: Callable[[], None]) -> None:
     _follow_parent()
     _compute_on(threads, gpu)
     _print_to(Path(os.devnull))
     try:
-        rehearsal.time_steps(run, connection)
+        task()
     except Exception as error:
         connection.send(_said(error))
 

@@ -1,0 +1,41 @@
+"""How much memory this process may use, whatever others use of it now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/sys/fs/cgroup")
+
+
+def usable_gib(proc: Path = Path("/proc/self/cgroup"), root: Path = _ROOT) -> float:
+    """The machine's memory, or what its control groups leave to this process, as in a container or a job, in GiB."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_limits(proc, root)]) / 2**30
+
+
+def _limits(proc: Path, root: Path) -> Iterator[int]:
+    """In bytes, of the group and of those that it lies in; of version 2 of control groups and of version 1."""
+    try:
+        lines = proc.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            yield from _up(root, group, "memory.max")
+        elif "memory" in controllers.split(","):
+            yield from _up(root / "memory", group, "memory.limit_in_bytes")
+
+
+def _up(root: Path, group: str, name: str) -> Iterator[int]:
+    """A container may not see the folder of its own group, but always that of the root, which is then its own."""
+    inside = PurePosixPath(group).relative_to("/")
+    for folder in (inside, *inside.parents):
+        try:
+            text = (root / folder / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # else "max"
+            yield int(text)
