@@ -8,6 +8,7 @@ from functools import cache, partial
 from multiprocessing import Pipe
 
 import pytest
+import torch
 
 from commands import TINY
 from composing import compose_run
@@ -225,6 +226,34 @@ def test_a_process_counts_the_steps_in_the_window_that_all_were_given(tmp_path, 
         rehearsal.time_steps(tiny(tmp_path, "duration='2 steps'", "schedule.warmup='0 steps'"), launcher)
     assert launcher.heard == [1.0, 32.0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_on_a_gpu_a_step_is_over_when_the_device_says_so_and_the_host_does_not_wait_for_the_next(monkeypatch):
+    told = []
+
+    class Event:
+        """As CUDA's; says which step it was recorded after, and when someone waits for it."""
+
+        def __init__(self, blocking):
+            assert blocking
+
+        def record(self):
+            self.step = told[-1]
+
+        def synchronize(self):
+            told.append(f"{self.step} is over")
+
+    class OnGpu:
+        device = torch.device("cuda")
+
+        def rehearsal(self):
+            for step in ("first", "second", "third", "fourth"):
+                told.append(step)
+                yield
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert len(list(rehearsal.step_ends(OnGpu()))) == 2
+    assert told == ["first", "second", "third", "first is over", "fourth", "second is over"]
 
 
 class Crew:

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from headsweep.sweep.gpus import free_gib, visible_gpus
+from headsweep.sweep.gpus import free_gib, name, total_gib, visible_gpus
 
 ALL = ("GPU-a1", "GPU-a2", "GPU-b3", "GPU-c4")
 MIG = ("MIG-d1", "MIG-d2")
@@ -59,7 +59,10 @@ class Driver(ModuleType):
     def nvmlDeviceGetMemoryInfo(self, handle):  # noqa: N802
         if handle == ALL[0]:
             raise self.NVMLError_NotSupported
-        return SimpleNamespace(free=3 * 2**30)
+        return SimpleNamespace(free=3 * 2**30, total=8 * 2**30)
+
+    def nvmlDeviceGetName(self, handle):  # noqa: N802
+        return f"NVIDIA {handle}"
 
 
 @pytest.fixture
@@ -134,7 +137,9 @@ def test_without_a_list_every_gpu_is_shown_and_without_a_driver_none(shown, monk
     assert visible_gpus() == ()
 
 
-def test_free_memory_is_in_gib_and_never_short_where_the_driver_does_not_tell(monkeypatch):
+def test_memory_is_in_gib_and_never_short_where_the_driver_does_not_tell(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
     assert free_gib("GPU-b3") == 3.0
-    assert free_gib("GPU-a1") == float("inf")
+    assert total_gib("GPU-b3") == 8.0
+    assert free_gib("GPU-a1") == total_gib("GPU-a1") == float("inf")
+    assert name("GPU-b3") == "NVIDIA GPU-b3"
