@@ -23,10 +23,11 @@ from headsweep.config import RunConfig, parse
 from headsweep.config.expansion import composer
 from headsweep.errors import UserError
 from headsweep.sweep import gpus as driver
+from headsweep.sweep.measuring import Unmeasured
 from headsweep.sweep.plan import resolve
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.stopping import StopRequest
-from headsweep.sweep.throughput import Throughput, Unmeasured
+from headsweep.sweep.throughput import Throughput
 
 USUAL = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]
 

@@ -16,12 +16,13 @@ from headsweep.errors import ConfigError, Interrupted
 from headsweep.sweep import auto_slots, gpus, rehearsal
 from headsweep.sweep.auto_slots import AutoSlots, Speeds
 from headsweep.sweep.local import LocalPool
+from headsweep.sweep.measuring import Unmeasured
 from headsweep.sweep.plan import resolve
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.study import run_study
-from headsweep.sweep.throughput import Throughput, Unmeasured
+from headsweep.sweep.throughput import Throughput
 from headsweep.tracking.run_folder import RunFolder
 
 SHORT = [word for word in TINY if not word.startswith("hydra")]
@@ -152,10 +153,10 @@ def test_another_gpu_torch_or_mps_is_another_machine(decide, monkeypatch):
     for module, name, value in (
         (gpus, "name", lambda gpu: "NVIDIA H100"),
         (gpus, "mps_is_active", lambda: True),
-        (auto_slots.Measured.get.__globals__, "version", lambda package: "9.9"),
+        (auto_slots, "version", lambda package: "9.9"),
     ):
         with monkeypatch.context() as patch:
-            patch.setitem(module, name, value) if isinstance(module, dict) else patch.setattr(module, name, value)
+            patch.setattr(module, name, value)
             _, bench, said = decide(FAST)
             assert bench.asked
             assert (" with MPS (" in said[-1]) is (name == "mps_is_active")

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from headsweep.sweep import needs
 from headsweep.sweep.display import Display
+from headsweep.sweep.measuring import Unmeasured
 from headsweep.sweep.packing import Packing, fits
 from headsweep.sweep.schedule import Schedule
 from headsweep.sweep.slots import Slots
@@ -64,6 +66,38 @@ def test_a_run_is_expected_to_need_the_most_that_any_of_its_cost_has_taken(make_
     packing.learn(other, 5.0)
     packing.learn(alike, 1.0)
     assert (packing.need(alike), packing.need(another)) == (3.0, 5.0)
+
+
+def test_what_was_measured_counts_until_a_run_of_its_cost_has_ended_an_epoch(make_run, tmp_path):
+    packing, folder = Packing(tmp_path), make_run("a")
+    packing.foretell(packing.cost_class(folder), 2.0)
+    later = Packing(tmp_path)
+    assert later.need(folder) == 2.0
+    later.learn(folder, 1.5)
+    assert later.need(folder) == 1.5
+    assert later.need(make_run("b", heads=2)) is None
+
+
+def test_before_runs_share_gpus_each_kind_of_which_nobody_knows_is_measured_once(make_run, tmp_path, monkeypatch):
+    make_run("known").finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 3.0}))
+    folders = [make_run("a"), make_run("b", heads=2), make_run("c", heads=2), make_run("d", heads=3)]
+    asked, said = [], []
+
+    def memory(processes, run, threads, gpu, request):
+        asked.append((run, threads, gpu))
+        if run == "d":
+            raise Unmeasured("out of memory")
+        return 5.0, 1
+
+    monkeypatch.setattr(needs, "memory", memory)
+    monkeypatch.setattr(needs, "frozen", lambda folder: folder.path.name)
+    for apart in (Slots(2, 3, ("GPU-a", "GPU-b")), Slots(4, 3, ())):
+        needs.measure_needs(folders, None, apart, said.append)
+    assert (asked, said) == ([], [])
+    needs.measure_needs(folders, None, Slots(4, 3, ("GPU-a", "GPU-b")), said.append)
+    assert sorted(asked) == [("c", 3, "GPU-a"), ("d", 3, "GPU-a")]
+    assert said == ["slots: measuring the memory of 2 kinds of runs"]
+    assert [Packing(tmp_path).need(folder) for folder in folders] == [3.0, 5.0, 5.0, None]
 
 
 class OneGpu:

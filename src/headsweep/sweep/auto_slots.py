@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from headsweep.config import RunConfig
 from headsweep.errors import ConfigError
 from headsweep.sweep import gpus as driver
 from headsweep.sweep.measured import Measured
+from headsweep.sweep.measuring import Unmeasured
 from headsweep.sweep.plan import resolve
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.records import cost_class, plain
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
-from headsweep.sweep.throughput import Throughput, Unmeasured
+from headsweep.sweep.throughput import Throughput
 
 AUTO = "auto"
 MOST_PER_GPU = 4
@@ -135,6 +137,7 @@ class AutoSlots:
         return {
             "run": cost_class(plain(run)),
             "device": device,
+            "torch": version("torch"),
             "mps": bool(self.gpus) and driver.mps_is_active(),
             "cores": len(os.sched_getaffinity(0)),
             "gpus": len(self.gpus),

@@ -21,15 +21,15 @@ from headsweep.sweep import gpus as driver
 from headsweep.sweep import machine
 from headsweep.sweep.fingerprint import identity
 from headsweep.sweep.measured import Measured
+from headsweep.sweep.measuring import NO_MEMORY, Unmeasured, memory
 from headsweep.sweep.plan import refusal, resolve, run_names
 from headsweep.sweep.processes import Processes
-from headsweep.sweep.schedule import OUT_OF_MEMORY
 from headsweep.sweep.slots import Slots
+from headsweep.sweep.stopping import StopRequest
 
 MOST = 4096  # images; accuracy suffers from larger batches before speed gains by them
 SHARE = 0.9  # of the memory that a run may take: its evaluation and its libraries want some, too
 LEAST, PROBE = 8, 128  # images, at which memory is measured if the run has so many
-KILLED = -9  # exit code, if the system has no more memory
 
 # What a step takes of memory does not depend on these.
 _NO_MATTER = {
@@ -220,17 +220,11 @@ class _Asking:
             self._say(f"{KEY}={AUTO}: measuring, once for each distinct cell")
             self._processes = Processes()
         run = replace(run, device="cuda") if self._room.gpu else run  # the one that the process is shown
-        process, connection = self._processes.start("memory", run, self._room.threads, self._room.gpu)
         try:
-            answer = connection.recv()
-        except EOFError:
-            process.join()
-            answer = "MemoryError" if process.exitcode == KILLED else f"exit code {process.exitcode}"
-        finally:
-            process.kill()
-            process.join()  # only then is its memory free
-        if isinstance(answer, str):
-            if not OUT_OF_MEMORY.search(answer):
-                raise UserError(f"{KEY}={AUTO}: {run_names([run])[0]} cannot be measured: {answer}")
+            with StopRequest() as request:
+                found = memory(self._processes, run, self._room.threads, self._room.gpu, request)
+        except Unmeasured as error:
+            if str(error) != NO_MEMORY:
+                raise UserError(f"{KEY}={AUTO}: {run_names([run])[0]} cannot be measured: {error}") from None
             return Answer(None, None)
-        return Answer(*answer)
+        return Answer(*found)

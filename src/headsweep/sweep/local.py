@@ -13,6 +13,7 @@ from headsweep.config import RunConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.auto_slots import AutoSlots
 from headsweep.sweep.display import Display
+from headsweep.sweep.needs import measure_needs
 from headsweep.sweep.plan import Cost
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.schedule import Schedule
@@ -60,6 +61,7 @@ class LocalPool:
         """
         if isinstance(self._slots, AutoSlots):
             self._slots = self._slots.decided(self._processes, len(folders), self._timeout, display.say)
+            measure_needs(folders, self._processes, self._slots, display.say)
         slots = self._slots
 
         def start(folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:

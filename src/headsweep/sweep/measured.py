@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ class Measured:
         self._path, self._kind = output / "measured.json", kind
 
     def get(self, of: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What was found for what `of` describes, with the version of torch that is installed; None if nothing was."""
+        """What was found for what `of` describes; None if nothing was."""
         return self._all().get(self._kind, {}).get(_key(of))
 
     def put(self, of: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -41,5 +40,4 @@ class Measured:
 
 
 def _key(of: Mapping[str, Any]) -> str:
-    described = json.dumps({**of, "torch": version("torch")}, sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]

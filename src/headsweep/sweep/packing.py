@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
+from headsweep.sweep.measured import Measured
 from headsweep.sweep.records import Records, cost_class
 from headsweep.tracking.run_folder import RunFolder
 
@@ -33,23 +35,44 @@ class Packing:
 
     def __init__(self, output: Path) -> None:
         """Learn from the runs in the outputs folder, as soon as anybody asks."""
-        self._output = output
+        self._output, self._foretold = output, Measured(output, "need")
         self._classes: dict[RunFolder, str] = {}
+        self._found: dict[str, float | None] = {}
 
     @cached_property
     def _known(self) -> dict[str, float]:
         return Records(self._output).gpu_memory
 
     def need(self, folder: RunFolder) -> float | None:
-        """The memory, in GiB, that a run is expected to take; None before any like it has ended an epoch."""
-        return self._known.get(self._class(folder))
+        """The memory, in GiB, that a run is expected to take.
+
+        None before any like it has ended an epoch, or was measured.
+        """
+        name = self.cost_class(folder)
+        known = self._known.get(name)
+        return self._measured(name) if known is None else known
 
     def learn(self, folder: RunFolder, taken: float) -> None:
         """A run that has trained and evaluated has taken so many GiB."""
-        name = self._class(folder)
+        name = self.cost_class(folder)
         self._known[name] = max(self._known.get(name, 0.0), taken)
 
-    def _class(self, folder: RunFolder) -> str:
+    def foretell(self, name: str, gib: float) -> None:
+        """A run of this cost class was measured to take so many GiB; remember it for whoever asks later."""
+        self._foretold.put(_described(name), {"gib": gib})
+
+    def cost_class(self, folder: RunFolder) -> str:
+        """The same for all runs whose steps cost the same."""
         if folder not in self._classes:
             self._classes[folder] = cost_class(folder.record().config)
         return self._classes[folder]
+
+    def _measured(self, name: str) -> float | None:
+        if name not in self._found:
+            found = self._foretold.get(_described(name))
+            self._found[name] = float(found["gib"]) if found else None
+        return self._found[name]
+
+
+def _described(name: str) -> dict[str, str]:
+    return {"run": name, "torch": version("torch")}

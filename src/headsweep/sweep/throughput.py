@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 
 from headsweep.config import RunConfig
-from headsweep.errors import Interrupted
+from headsweep.sweep.measuring import Member, hear
 from headsweep.sweep.processes import Processes
-from headsweep.sweep.schedule import OUT_OF_MEMORY, POLL_SECONDS
 from headsweep.sweep.stopping import StopRequest
 
 SECONDS = 3.0  # of a window
 FEWEST_STEPS = 4  # in a window: where steps are long, it is longer
 NOTICE = 0.2  # seconds until a window that is announced begins
-
-Member = tuple[ForkServerProcess, Connection]
-
-
-class Unmeasured(Exception):  # noqa: N818 - for who measures it is an answer
-    """A process of the measurement has failed; the message says why, in a line."""
 
 
 class Throughput:
@@ -50,37 +41,15 @@ class Throughput:
         try:
             for _ in range(count):
                 crew.append(self._processes.start("speed", self._run, threads, self._gpu))
-            steps = [self._hear(member, request) for member in crew]
+            steps = [hear(member, request, self._timeout) for member in crew]
             start = time.monotonic() + NOTICE
             window = start, start + max(self._seconds, FEWEST_STEPS * max(steps))
             for _, connection in crew:
                 with contextlib.suppress(OSError):  # one that has died since has nothing to say either
                     connection.send(window)
-            return sum(self._hear(member, request) for member in crew)
+            return sum(hear(member, request, self._timeout) for member in crew)
         finally:
             for process, _ in crew:
                 process.kill()
             for process, _ in crew:
                 process.join()  # only then is its memory free
-
-    def _hear(self, member: Member, request: StopRequest) -> float:
-        """The next number that a process says."""
-        process, connection = member
-        begun = time.monotonic()
-        while not connection.poll(POLL_SECONDS):
-            if request.signal is not None:
-                raise Interrupted(request.signal)
-            if self._timeout is not None and time.monotonic() - begun > 60 * self._timeout:
-                raise Unmeasured(f"no step in {self._timeout:g} minutes")
-        try:
-            answer = connection.recv()
-        except (EOFError, OSError):
-            process.join()
-            raise Unmeasured(_ended(process.exitcode)) from None
-        if isinstance(answer, str):
-            raise Unmeasured("out of memory" if OUT_OF_MEMORY.search(answer) else answer)
-        return float(answer)
-
-
-def _ended(code: int | None) -> str:
-    return "killed, perhaps for want of memory" if code == -9 else f"its process ended with exit code {code}"
