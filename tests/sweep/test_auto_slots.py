@@ -289,7 +289,11 @@ def test_the_speeds_of_all_processes_over_the_same_seconds_are_added(tmp_path):
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [("torch.OutOfMemoryError: CUDA out of memory. Tried to", "out of memory"), ("KeyError: 'x'", "KeyError: 'x'")],
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out of memory"),
+        ("RuntimeError: CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`", "out of memory"),
+        ("RuntimeError: no kernel\nException raised from here", "RuntimeError: no kernel"),
+    ],
 )
 def test_a_process_that_fails_ends_the_measurement(tmp_path, said, told):
     crew = Crew([0.5, 100.0], [said])

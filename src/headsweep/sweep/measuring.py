@@ -44,7 +44,7 @@ def hear(member: Member, request: StopRequest, timeout: float | None = None) -> 
             NO_MEMORY if process.exitcode == KILLED else f"its process ended with exit code {process.exitcode}"
         ) from None
     if isinstance(answer, str):
-        raise Unmeasured(NO_MEMORY if OUT_OF_MEMORY.search(answer) else answer)
+        raise Unmeasured(NO_MEMORY if OUT_OF_MEMORY.search(answer) else answer.strip().split("\n", 1)[0])
     return answer
 
 

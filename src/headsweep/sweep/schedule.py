@@ -22,7 +22,10 @@ from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 POLL_SECONDS = 0.2  # how often signals, silent runs and the runs of other sweeps are looked after
-OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|MemoryError|can't allocate memory")  # torch's on a GPU, Python's, torch's
+# Torch's on a GPU, and where CUDA or its libraries find no room for themselves; Python's; torch's on a CPU.
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError|CUDA error: out of memory|STATUS_ALLOC_FAILED|MemoryError|can't allocate memory"
+)
 BUSY = os.EX_TEMPFAIL  # exit code of a process that found its run in the hands of another sweep
 
 Start = Callable[[RunFolder, str | None], tuple[ForkServerProcess, Connection]]

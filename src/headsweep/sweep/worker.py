@@ -68,12 +68,12 @@ def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -
 
 
 def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train without a trace, and say how fast, as `rehearsal.time_steps`; or, in a line, why that fails."""
+    """Train without a trace, and say how fast, as `rehearsal.time_steps`; or why that fails."""
     _rehearse(threads, gpu, connection, lambda: rehearsal.time_steps(run, connection))
 
 
 def memory(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train some steps without a trace, and send what `rehearsal.memory` finds; or, in a line, why that fails."""
+    """Train some steps without a trace, and send what `rehearsal.memory` finds; or why that fails."""
     _rehearse(threads, gpu, connection, lambda: connection.send(rehearsal.memory(run)))
 
 
@@ -88,9 +88,8 @@ def _rehearse(threads: int, gpu: str | None, connection: Connection, task: Calla
 
 
 def _said(error: Exception) -> str:
-    """In a line, without the name of the class where it is a user's mistake."""
-    text = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error))
-    return text.strip().splitlines()[-1]
+    """What went wrong, without the name of the class where it is a user's mistake."""
+    return str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error))
 
 
 def _compute_on(threads: int, gpu: str | None) -> None:
