@@ -15,9 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import shlex
 import statistics
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from headsweep.config import RunConfig, parse
 from headsweep.config.expansion import composer
@@ -32,32 +39,41 @@ from headsweep.sweep.throughput import Throughput
 USUAL = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
     gpus = () if args.device == "cpu" else driver.visible_gpus()
     if args.device == "cuda" and not gpus:
-        raise SystemExit("packing.py: --device cuda: this machine shows no GPU")
+        print("--device cuda: this machine shows no GPU; want --device cpu", file=sys.stderr)
+        raise SystemExit(2)
     run = configured(args.words or [*USUAL, f"batch_size={256 if gpus else 8}"])
     run = replace(run, device="cuda" if gpus else "cpu")
-    told = {
-        "device": driver.name(gpus[0]) if gpus else "cpu",
-        "mps": bool(gpus) and driver.mps_is_active(),
-        "cores": len(os.sched_getaffinity(0)),
-        "words": args.words or USUAL,
-        "batch_size": run.batch_size,
-    }
-    print(f"{told['device']}, {told['cores']} cores, MPS {'active' if told['mps'] else 'not active'}", flush=True)
+    machine = about(gpus)
+    print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
     throughput = Throughput(Processes(), run, gpus[0] if gpus else None, seconds=args.seconds)
     try:
-        samples = measure(throughput, args.most, args.rounds, args.threads)
+        rows = measure(throughput, args.most, args.rounds, args.threads)
     except Unmeasured as error:
         raise SystemExit(f"packing.py: {error}") from None
-    report(samples)
+    report(rows[-1])
     if args.json:
-        args.json.write_text(json.dumps({**told, **samples}, indent=1) + "\n")
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        head = {"benchmark": "packing", "command": shlex.join(sys.argv), "date": date, "machine": machine}
+        args.json.write_text(json.dumps({**head, "batch_size": run.batch_size, "rows": rows}, indent=1) + "\n")
 
 
-def arguments() -> argparse.Namespace:
+def about(gpus: Sequence[str]) -> dict[str, object]:
+    """What a reader must know of the machine."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": driver.name(gpus[0]) if gpus else None,
+        "mps": bool(gpus) and driver.mps_is_active(),
+        "load": os.getloadavg()[0],
+        "torch": version("torch"),
+    }
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--most", type=int, default=4, help="runs at a time")
@@ -66,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="of each run on the CPU")
     parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def configured(words: list[str]) -> RunConfig:
@@ -77,12 +93,12 @@ def configured(words: list[str]) -> RunConfig:
     return run
 
 
-def measure(throughput: Throughput, most: int, rounds: int, threads: int | None) -> dict[str, object]:
+def measure(throughput: Throughput, most: int, rounds: int, threads: int | None) -> list[dict[str, Any]]:
     """The A/A pair, then images a second by number of runs; a number that does not fit is left out from then on."""
     cores = len(os.sched_getaffinity(0))
     with StopRequest() as request:
         pair = [throughput.images_per_second(1, threads or cores, request) for _ in range(2)]
-        print(f"A/A        {pair[1] / pair[0]:.3f}", flush=True)
+        print(f"A/A       {pair[1] / pair[0]:.3f}", flush=True)
         samples: dict[int, list[float]] = {count: [] for count in range(1, most + 1)}
         limit = ""
         for _ in range(rounds):
@@ -91,25 +107,34 @@ def measure(throughput: Throughput, most: int, rounds: int, threads: int | None)
                 try:
                     samples[count].append(throughput.images_per_second(count, share, request))
                 except Unmeasured as error:
-                    limit = f"{count}: {error}"
+                    limit = f"{name(count)}: {error}"
                     samples = {fewer: speeds for fewer, speeds in samples.items() if fewer < count}
                     break
-    return {"aa": pair, "images_per_second": samples, "limit": limit}
+    twice = {"1 run": pair[:1], "1 run again": pair[1:]}
+    return [
+        {"name": "A/A", "unit": "images/s", "samples": twice},
+        {
+            "name": "together",
+            "unit": "images/s",
+            "samples": {name(count): speeds for count, speeds in samples.items()},
+            "limit": limit,
+        },
+    ]
 
 
-def report(samples: dict[str, object]) -> None:
+def name(count: int) -> str:
+    return f"{count} run{'s' * (count > 1)}"
+
+
+def report(row: dict[str, Any]) -> None:
     """Medians, and the median over rounds of the ratio within a round."""
-    by_count, limit = samples["images_per_second"], samples["limit"]
-    assert isinstance(by_count, dict)
-    for count, speeds in by_count.items():
-        ratios = [speed / one for speed, one in zip(speeds, by_count[1], strict=False)]
-        spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-        print(
-            f"{count} run{'s' * (count > 1):1}     {statistics.median(speeds):10,.1f} images/s, "
-            f"{statistics.median(ratios):.3f} ({spread}) of one run's"
-        )
-    if limit:
-        print(limit)
+    ones = row["samples"]["1 run"]
+    for side, speeds in row["samples"].items():
+        ratios = [speed / one for speed, one in zip(speeds, ones, strict=True)]
+        spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        print(f"{side:7} {statistics.median(speeds):10,.1f} images/s, {spread} of one run's")
+    if row["limit"]:
+        print(row["limit"])
 
 
 if __name__ == "__main__":

@@ -338,3 +338,12 @@ def test_true_processes_are_measured_and_leave_no_trace(tmp_path, monkeypatch, c
     assert sorted(known["by_count"]) == ["1", "2"]
     assert min(known["by_count"].values()) > 0
     assert [RunFolder(path).result().steps for path in tmp_path.glob("runs/*")] == [1, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_true_processes_share_a_gpu(tmp_path):
+    run, gpu = tiny(tmp_path, "device=cuda"), gpus.visible_gpus()[0]
+    with StopRequest() as request:
+        throughput = Throughput(Processes(), run, gpu, seconds=0.5)
+        assert min(throughput.images_per_second(count, 1, request) for count in (1, 2)) > 0

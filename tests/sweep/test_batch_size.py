@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+import torch
 
 from commands import TINY, give, train
 from composing import compose_run
@@ -99,7 +100,8 @@ def test_what_was_measured_is_remembered_cell_by_cell(find):
     assert find(Model(), ("heads=4",)) == (first, [], said)
     assert find(Model(), ("heads=4", "seed=7", "optimizer.lr=1e-2"))[1] == []
     assert find(Model(), ("heads=4",), ("heads=2",))[1] == [("seqpool", 2, 8), ("seqpool", 2, 128)]
-    assert find(Model(), ("heads=4", "optimizer=sgd"))[1] != []
+    for other in ("optimizer=sgd", "ema_decay=0.9", "precision=bfloat16", "accumulation=2", "model.width=64"):
+        assert find(Model(), ("heads=4", other))[1] != []
 
 
 def test_a_listing_knows_what_is_remembered_alone(find):
@@ -258,6 +260,15 @@ def test_where_it_cannot_be_had_one_line_says_so(tmp_path, words, environment, t
     answer = train(*words, "batch_size=auto", f"paths.output={tmp_path}", **environment)
     assert answer.returncode == 2
     assert told in answer.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_measured_and_the_size_tried(tmp_path):
+    run = cell(tmp_path, *SHORT[:3], "device=cuda")
+    assert ALONE.batch_size([run]) == 1024 == ALONE.batch_size([run], measure=False)  # of 1,294 images
+    (known,) = json.loads((tmp_path / "measured.json").read_text())["memory"].values()
+    assert set(known["needs"]) == {"8", "128", "1024"}
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from headsweep.sweep.measured import Measured
 from headsweep.sweep.measuring import NO_MEMORY, Unmeasured, memory
 from headsweep.sweep.plan import refusal, resolve, run_names
 from headsweep.sweep.processes import Processes
+from headsweep.sweep.records import plain
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
 
@@ -166,8 +167,12 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, say: Callable[
 
 
 def memory_class(run: RunConfig) -> dict[str, Any]:
-    """What the memory of a run's step depends on, but for the size of its batches."""
-    kept = {key: value for key, value in identity(run).items() if key not in _NO_MATTER}
+    """What the memory of a run's step depends on, but for the size of its batches.
+
+    That is its identity, and the keys beside `batch_size` whether they are part of it or not.
+    """
+    switches = {key: value for key, value in plain(run).items() if not isinstance(value, dict) and key != "device"}
+    kept = {key: value for key, value in {**identity(run), **switches}.items() if key not in _NO_MATTER}
     return {**kept, "decorrelation": run.decorrelation != 0}
 
 
