@@ -36,13 +36,14 @@ class Model:
 
     def __init__(self, fixed=0.5, image=0.01, there=1000.0, images=IMAGES, **more):
         self.fixed, self.image, self.there, self.images = fixed, image, there, images
-        self.more, self.asked = more, []
+        self.more, self.asked, self.durations = more, [], []
 
     def __call__(self, room, say):
         return self.measure
 
     def measure(self, run):
         self.asked.append((run.head.name, run.heads, run.batch_size))
+        self.durations.append(run.duration)
         gib = self.more.get(f"at_{run.batch_size}", self.fixed + self.image * run.heads * run.batch_size)
         return Answer(gib, self.images) if gib <= self.there else Answer(None, None)
 
@@ -134,6 +135,12 @@ def test_on_a_gpu_the_size_is_tried_and_halved_while_it_does_not_fit(find):
     assert said[-1].endswith("needs 1.8 GiB of 10.0 GiB at 128)")
     size, asked, _ = find(Model(at_256=9.1), ("heads=2",), gpu="GPU-a")  # it fits, but leaves too little
     assert (size, asked[-1]) == (128, ("seqpool", 2, 256))
+
+
+def test_what_pays_over_many_steps_alone_is_left_to_the_size_that_is_tried(find):
+    model = Model()
+    find(model, ("schedule.warmup='5 epochs'",), gpu="GPU-a")
+    assert model.durations == ["20 steps", "20 steps", "20 epochs"]
 
 
 def test_a_size_that_was_tried_on_a_gpu_is_said_as_it_was_measured(find):

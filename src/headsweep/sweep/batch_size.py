@@ -112,7 +112,8 @@ class Footprint:
         if size not in self._needs:
             if self._ask is None:
                 raise ConfigError(KEY, AUTO, "not known yet; the command itself, or `headsweep plan`, measures it")
-            answer = self._ask(replace(self.run, batch_size=size))
+            is_probe = size <= max(PROBE, self.least)
+            answer = self._ask(replace(_short(self.run) if is_probe else self.run, batch_size=size))
             self._needs[size] = answer.gib
             self._images = answer.images if self._images is None else self._images
             self._memory.put(self._key, {"needs": self._needs, "images": self._images, "name": self.name})
@@ -174,6 +175,11 @@ def memory_class(run: RunConfig) -> dict[str, Any]:
     switches = {key: value for key, value in plain(run).items() if not isinstance(value, dict) and key != "device"}
     kept = {key: value for key, value in {**identity(run), **switches}.items() if key not in _NO_MATTER}
     return {**kept, "decorrelation": run.decorrelation != 0}
+
+
+def _short(run: RunConfig) -> RunConfig:
+    """With the same steps, but so few that nothing is compiled for them if that pays only over many."""
+    return replace(run, duration="20 steps", schedule=replace(run.schedule, warmup="0 steps"))
 
 
 def _distinct(runs: Sequence[RunConfig]) -> list[RunConfig]:
