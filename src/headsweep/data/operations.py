@@ -1,15 +1,17 @@
-"""The fifteen operations of RandAugment on uint8 batches, each as Pillow computes it.
+"""The fifteen operations of RandAugment, each as Pillow computes it, in three families that two paths share.
 
-Letters: b images, c channels (1 or 3), h w size. Each operation maps (b c h w) uint8 and its argument (b 1 1 1) float32
-to (b c h w) uint8.
+Letters: b images, c channels (1 or 3), h w size, n levels. Images are (b c h w) uint8, arguments (b 1 1 1) float32.
+`apply` computes one operation on images that all drew it; `static_shapes` computes every family on every image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _FILL = 128  # what timm shows where a geometric operation looks outside the image
 _MIDDLE = 128  # SolarizeAdd brightens the levels below this
@@ -24,77 +26,80 @@ def apply(operation: int, images: Tensor, arguments: Tensor, bicubic: bool) -> T
         arguments: (b,) float32.
         bicubic: interpolation of a geometric operation; bilinear otherwise.
     """
-    argument = arguments[:, None, None, None]
-    if operation < GEOMETRIC:
-        return _POINTWISE[NAMES[operation]](images, argument)
-    return _move(images, *_SOURCES[NAMES[operation]](images, argument), bicubic)
+    name, argument = NAMES[operation], arguments[:, None, None, None]
+    if name in TABLES:
+        return TABLES[name](images, images, argument)
+    if name in DEGENERATES:
+        return blend(DEGENERATES[name](images), images, argument)
+    return _move(images, AFFINES[name](argument, *images.shape[2:]), bicubic)
 
 
-def _auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    levels = images.flatten(2)
-    least, most = levels.amin(2).float()[..., None, None], levels.amax(2).float()[..., None, None]
+# Tables map levels by (levels, images, argument): `levels` broadcasts to (b c h w) or, to get the whole table of each
+# channel, is (1 1 256 1); what must be known of the images is taken from `images`.
+
+
+def _auto_contrast(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
+    own = images.flatten(2)
+    least, most = own.amin(2).float()[..., None, None], own.amax(2).float()[..., None, None]
     flat = most == least  # such a channel stays as it is
     least, most = least.masked_fill(flat, 0), most.masked_fill(flat, 255)
     # The quotient of whole numbers below 2^16: floor is exact.
-    return images.float().sub_(least).mul_(255).div_(most - least).to(torch.uint8)
+    return (levels - least).mul_(255).div_(most - least).to(torch.uint8)
 
 
-def _equalize(images: Tensor, _: Tensor) -> Tensor:
-    levels = images.flatten(2).long()
-    counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
-    counts.scatter_add_(2, levels, torch.ones((), dtype=torch.int64, device=images.device).expand_as(levels))
-    brightest = counts.gather(2, levels.amax(2, keepdim=True))
-    step = (levels.shape[2] - brightest) // 255
-    below = counts.cumsum(2) - counts
+def _equalize(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
+    own = images.flatten(2)
+    upto = (_counted if images.device.type == "cpu" else _searched)(own)
+    below = F.pad(upto[..., :-1], (1, 0))
+    brightest = own.shape[2] - below.gather(2, own.amax(2, keepdim=True).long())
+    step = (own.shape[2] - brightest) // 255
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
     # An image with one level, or too few pixels, stays as it is.
-    table = torch.where(step > 0, table, torch.arange(256, device=images.device))
-    return table.to(torch.uint8).gather(2, levels).view(images.shape)
+    table = torch.where(step > 0, table, torch.arange(256, device=images.device)).to(torch.uint8)
+    places = levels.flatten(2).long().expand(*own.shape[:2], -1)
+    return table.gather(2, places).view(*own.shape[:2], *levels.shape[2:])
 
 
-def _invert(images: Tensor, _: Tensor) -> Tensor:
-    return 255 - images
+def _counted(own: Tensor) -> Tensor:
+    """(b c hw) uint8 to (b c 256) int64: how many pixels have at most each level."""
+    counts = torch.zeros(*own.shape[:2], 256, dtype=torch.int64, device=own.device)
+    counts.scatter_add_(2, own.long(), torch.ones((), dtype=torch.int64, device=own.device).expand(own.shape))
+    return counts.cumsum(2)
 
 
-def _posterize(images: Tensor, bits: Tensor) -> Tensor:
+def _searched(own: Tensor) -> Tensor:
+    """The same, without scatter_add: a GPU that must be deterministic waits for the host in it."""
+    levels = torch.arange(256, dtype=torch.uint8, device=own.device).expand(*own.shape[:2], 256).contiguous()
+    return torch.searchsorted(own.sort(2).values, levels, right=True)
+
+
+def _invert(levels: Tensor, _: Tensor, __: Tensor) -> Tensor:
+    return 255 - levels
+
+
+def _posterize(levels: Tensor, _: Tensor, bits: Tensor) -> Tensor:
     dropped = torch.ones_like(bits, dtype=torch.int32) << (8 - bits).int()
-    return images & (256 - dropped).to(torch.uint8)
+    return levels & (256 - dropped).to(torch.uint8)
 
 
-def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    return torch.where(images < threshold.to(torch.int16), images, 255 - images)
+def _solarize(levels: Tensor, _: Tensor, threshold: Tensor) -> Tensor:
+    return torch.where(levels < threshold.to(torch.int16), levels, 255 - levels)
 
 
-def _solarize_add(images: Tensor, add: Tensor) -> Tensor:
+def _solarize_add(levels: Tensor, _: Tensor, add: Tensor) -> Tensor:
     # add is at most 110: below the middle the sum stays below 256.
-    return torch.where(images < _MIDDLE, images + add.to(torch.uint8), images)
+    return torch.where(levels < _MIDDLE, levels + add.to(torch.uint8), levels)
 
 
-def _color(images: Tensor, factor: Tensor) -> Tensor:
-    return images if images.shape[1] == 1 else _blend(_grey(images), images, factor)
+# A blend moves images away from, or towards, what they degenerate to: float32 that broadcasts to (b c h w).
 
 
-def _contrast(images: Tensor, factor: Tensor) -> Tensor:
-    pixels = images.shape[2] * images.shape[3]
-    total = _grey(images).long().sum((1, 2, 3), keepdim=True)
-    return _blend(((2 * total + pixels) // (2 * pixels)).float(), images, factor)
+def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+    """Pillow's Image.blend: cut off, not rounded. A factor of 1 changes nothing: all are whole numbers."""
+    return images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
 
 
-def _brightness(images: Tensor, factor: Tensor) -> Tensor:
-    return images.float().mul_(factor).clamp_(max=255).to(torch.uint8)
-
-
-def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with a smoothed image, whose border Pillow leaves as it is."""
-    pixels = images.float()
-    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
-    smooth = pixels.clone()
-    smooth[:, :, 1:-1, 1:-1] = (total / 13 + 0.5).floor_()
-    return _blend(smooth, images, factor)
-
-
-def _grey(images: Tensor) -> Tensor:
+def grey(images: Tensor) -> Tensor:
     """(b 1 h w) float32: Pillow's luma, whole numbers below 2^24 and thus exact."""
     if images.shape[1] == 1:
         return images.float()
@@ -102,113 +107,144 @@ def _grey(images: Tensor) -> Tensor:
     return (red * 19595 + green * 38470 + blue * 7471 + 32768).mul_(2.0**-16).floor_()
 
 
-def _blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """Pillow's Image.blend: cut off, not rounded."""
-    return images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
+def _mean_grey(images: Tensor) -> Tensor:
+    pixels = images.shape[2] * images.shape[3]
+    total = grey(images).long().sum((1, 2, 3), keepdim=True)
+    return ((2 * total + pixels) // (2 * pixels)).float()
 
 
-# Geometry. A source says where each output pixel looks: x and y, in pixels from the upper left corner, float32 that
-# broadcasts to (b 1 h w); None where the coordinate is the pixel's own.
-Sources = tuple[Tensor | None, Tensor | None]
+def _black(images: Tensor) -> Tensor:
+    return torch.zeros((), device=images.device)
 
 
-def _centres(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The x (1 1 1 w) and y (1 1 h 1) of the pixels' centres."""
-    h, w = images.shape[2:]
-    x = torch.arange(w, device=images.device) + 0.5
-    y = torch.arange(h, device=images.device) + 0.5
-    return x.view(1, 1, 1, w), y.view(1, 1, h, 1)
+def _smooth(images: Tensor) -> Tensor:
+    """A smoothed image, whose border Pillow leaves as it is."""
+    pixels = images.float()
+    rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
+    pixels[:, :, 1:-1, 1:-1] = (total / 13 + 0.5).floor_()
+    return pixels
 
 
-def _rotate(images: Tensor, sine: Tensor) -> Sources:
+# Geometry: where each output pixel looks, in pixels from the upper left corner.
+
+Number = Tensor | float
+Row = tuple[Number, Number, Number]  # factors of x and y, offset
+_RESTS: tuple[Row, Row] = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)  # x, y: where a pixel is
+
+
+class Affine(NamedTuple):
+    """An output pixel with its centre at (x, y) looks at ((x, y) - about) * matrix + offset.
+
+    None of the numbers is rounded on the way where it is 0 or 1, so that one formula serves all operations.
+    """
+
+    about: tuple[Number, Number] = (0.0, 0.0)
+    x: Row = _RESTS[0]
+    y: Row = _RESTS[1]
+
+
+def _rotate(sine: Tensor, h: int, w: int) -> Affine:
     """The argument is the sine of the angle, because a square root is the same on every device and a cosine is not."""
-    x, y = _centres(images)
-    middle_x, middle_y = images.shape[3] / 2, images.shape[2] / 2
     cosine = (1 - sine * sine).sqrt()
-    x, y = x - middle_x, y - middle_y
-    return x * cosine - y * sine + middle_x, x * sine + y * cosine + middle_y
+    return Affine((w / 2, h / 2), (cosine, -sine, w / 2), (sine, cosine, h / 2))
 
 
-def _shear_x(images: Tensor, factor: Tensor) -> Sources:
-    x, y = _centres(images)
-    return x + y * factor, None
+def _shear_x(factor: Tensor, h: int, w: int) -> Affine:
+    return Affine(x=(1.0, factor, 0.0))
 
 
-def _shear_y(images: Tensor, factor: Tensor) -> Sources:
-    x, y = _centres(images)
-    return None, y + x * factor
+def _shear_y(factor: Tensor, h: int, w: int) -> Affine:
+    return Affine(y=(factor, 1.0, 0.0))
 
 
-def _translate_x(images: Tensor, share: Tensor) -> Sources:
-    return _centres(images)[0] + share * images.shape[3], None
+def _translate_x(share: Tensor, h: int, w: int) -> Affine:
+    return Affine(x=(1.0, 0.0, share * w))
 
 
-def _translate_y(images: Tensor, share: Tensor) -> Sources:
-    return None, _centres(images)[1] + share * images.shape[2]
+def _translate_y(share: Tensor, h: int, w: int) -> Affine:
+    return Affine(y=(0.0, 1.0, share * h))
 
 
-def _move(images: Tensor, x: Tensor | None, y: Tensor | None, bicubic: bool) -> Tensor:
-    """Look the pixels up at (x, y) as Pillow's `transform`: edges are repeated, the result is cut off, not rounded."""
-    b, c, h, w = images.shape
-    pixels = images.flatten(2).float()
-    own_x, own_y = _centres(images)
-    column, across = _neighbour(own_x if x is None else x)
-    row, down = _neighbour(own_y if y is None else y)
-    reach = range(-1, 3) if bicubic else range(2)
-    columns = {i: (column + i).clamp_(0, w - 1) for i in reach}
-    rows = {j: (row + j).clamp_(0, h - 1).mul_(w) for j in reach}
-
-    def fetch(i: int, j: int) -> Tensor:
-        index = (rows[j] + columns[i]).flatten(2).expand(b, c, h * w)
-        return pixels.gather(2, index).view(b, c, h, w)
-
-    def along_row(j: int) -> Tensor:
-        return fetch(0, j) if x is None else _interpolate(lambda i: fetch(i, j), across, bicubic)
-
-    moved = along_row(0) if y is None else _interpolate(along_row, down, bicubic)
-    inside = _within(x, w) & _within(y, h)
-    return torch.where(inside, moved.clamp_(0, 255), _FILL).to(torch.uint8)
+def look(affine: Affine, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the pixels of images look: x and y, float32 that broadcast to (b 1 h w)."""
+    h, w = images.shape[2:]
+    x = torch.arange(w, device=images.device) + 0.5 - affine.about[0]
+    y = (torch.arange(h, device=images.device) + 0.5)[:, None] - affine.about[1]
+    return tuple(x * by_x + y * by_y + offset for by_x, by_y, offset in (affine.x, affine.y))
 
 
-def _neighbour(position: Tensor) -> tuple[Tensor, Tensor]:
+def neighbour(position: Tensor) -> tuple[Tensor, Tensor]:
     """The pixel at or before a position, int64, and how far beyond its centre the position lies, in [0, 1)."""
     beyond = position - 0.5
     before = beyond.floor()
     return before.long(), beyond - before
 
 
-def _within(position: Tensor | None, size: int) -> Tensor:
-    return torch.tensor(True) if position is None else (position >= 0) & (position < size)
+def within(position: Tensor, size: int) -> Tensor:
+    """Does a position lie inside the image?"""
+    return (position >= 0) & (position < size)
 
 
-def _interpolate(fetch: Callable[[int], Tensor], d: Tensor, bicubic: bool) -> Tensor:
-    """Between the pixels fetch(0) and fetch(1), in Pillow's order of operations; its cubic here has a = -1."""
-    if not bicubic:
-        v0, v1 = fetch(0), fetch(1)
-        return (v1 - v0).mul_(d).add_(v0)
-    v0, v1, v2, v3 = fetch(-1), fetch(0), fetch(1), fetch(2)
-    cubic, square, line = (v1 - v0).sub_(v2).add_(v3), (v0 - v1).mul_(2).add_(v2).sub_(v3), v2 - v0
-    return cubic.mul_(d).add_(square).mul_(d).add_(line).mul_(d).add_(v1)
+def cut_off(moved: Tensor, inside: Tensor) -> Tensor:
+    """Interpolated float32 pixels to uint8, and grey where nothing was to be seen."""
+    return torch.where(inside, moved.clamp_(0, 255), _FILL).to(torch.uint8)
 
 
-_POINTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def linear(v1: Tensor, v2: Tensor, d: Tensor) -> Tensor:
+    """Between pixels v1 and v2, in Pillow's order of operations."""
+    return (v2 - v1).mul_(d).add_(v1)
+
+
+def cubic(v0: Tensor, v1: Tensor, v2: Tensor, v3: Tensor, d: Tensor) -> Tensor:
+    """Likewise, from two more pixels; Pillow's cubic here has a = -1."""
+    third, second, first = (v1 - v0).sub_(v2).add_(v3), (v0 - v1).mul_(2).add_(v2).sub_(v3), v2 - v0
+    return third.mul_(d).add_(second).mul_(d).add_(first).mul_(d).add_(v1)
+
+
+def _move(images: Tensor, affine: Affine, bicubic: bool) -> Tensor:
+    """Look the pixels up as Pillow's `transform`: edges are repeated, the result is cut off, not rounded."""
+    b, c, h, w = images.shape
+    pixels = images.flatten(2).float()
+    x, y = look(affine, images)
+    (column, across), (row, down) = neighbour(x), neighbour(y)
+    reach = range(-1, 3) if bicubic else range(2)
+    columns = {i: (column + i).clamp_(0, w - 1) for i in reach}
+    rows = {j: (row + j).clamp_(0, h - 1).mul_(w) for j in reach}
+    between = cubic if bicubic else linear
+    x_moves, y_moves = affine.x is not _RESTS[0], affine.y is not _RESTS[1]  # an axis that rests needs no neighbours
+
+    def fetch(i: int, j: int) -> Tensor:
+        index = (rows[j] + columns[i]).flatten(2).expand(b, c, h * w)
+        return pixels.gather(2, index).view(b, c, h, w)
+
+    def along_row(j: int) -> Tensor:
+        return between(*(fetch(i, j) for i in reach), across) if x_moves else fetch(0, j)
+
+    moved = between(*(along_row(j) for j in reach), down) if y_moves else along_row(0)
+    return cut_off(moved, within(x, w) & within(y, h))
+
+
+TABLES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "AutoContrast": _auto_contrast,
     "Equalize": _equalize,
     "Invert": _invert,
     "Posterize": _posterize,
     "Solarize": _solarize,
     "SolarizeAdd": _solarize_add,
-    "Color": _color,
-    "Contrast": _contrast,
-    "Brightness": _brightness,
-    "Sharpness": _sharpness,
 }
-_SOURCES: dict[str, Callable[[Tensor, Tensor], Sources]] = {
+DEGENERATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "Color": grey,
+    "Contrast": _mean_grey,
+    "Brightness": _black,
+    "Sharpness": _smooth,
+}
+AFFINES: dict[str, Callable[[Tensor, int, int], Affine]] = {
     "Rotate": _rotate,
     "ShearX": _shear_x,
     "ShearY": _shear_y,
     "TranslateX": _translate_x,
     "TranslateY": _translate_y,
 }
-NAMES = (*_POINTWISE, *_SOURCES)
-GEOMETRIC = len(_POINTWISE)  # the first geometric operation
+NAMES = (*TABLES, *DEGENERATES, *AFFINES)
+GEOMETRIC = len(TABLES) + len(DEGENERATES)  # the first geometric operation
