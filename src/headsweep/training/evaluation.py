@@ -68,5 +68,5 @@ def _counts(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
     """
     per_head = logits.argmax(dim=-1) == labels[:, None]
     loss = F.cross_entropy(logits.mean(dim=1), labels, reduction="sum")
-    images = loss.new_tensor(len(labels))
+    images = torch.full_like(loss, len(labels))  # new_tensor would wait for a GPU
     return torch.cat([torch.stack([images, loss, best[:, 0].sum(), best.sum()]), per_head.sum(dim=0)]).double()
