@@ -11,11 +11,17 @@ from scipy.stats import beta, binomtest, chi2_contingency, ks_2samp, kstest
 from timm.data.random_erasing import RandomErasing
 
 from headsweep.config import AugmentationOrder
-from headsweep.data.augment import Augmenter, Normaliser, crop_at, erase, erased_boxes, flip
-from headsweep.data.mixing import Mixer, cut_box, mixed, soft_targets
+from headsweep.data.augment import Augmenter, Drawer, Normaliser, crop_at, erase, erased_boxes, flip
+from headsweep.data.mixing import Mixer, cut_box, mix, mixed, soft_targets
 
 CPU = torch.device("cpu")
 N = 4000
+
+
+def augmented(tiles, augmentation, dataset):
+    augment = Augmenter(augmentation, dataset, CPU)
+    draws = augment.draw(1, torch.arange(len(tiles)))
+    return augment.normalised(augment(tiles.clone(), draws), draws.holes)
 
 
 def test_normaliser(tiles, make_dataset):
@@ -26,8 +32,7 @@ def test_normaliser(tiles, make_dataset):
 
 def test_all_off_leaves_images_untouched(tiles, make_dataset, make_augmentation):
     dataset, none = make_dataset("cifar100"), make_augmentation("none")
-    got = Augmenter(none, dataset, CPU)(tiles.clone(), 1, torch.arange(len(tiles)))
-    assert torch.equal(got, Normaliser(dataset, CPU)(tiles))
+    assert torch.equal(augmented(tiles, none, dataset), Normaliser(dataset, CPU)(tiles))
     assert all(crop_at(none, order) is None for order in AugmentationOrder)
 
 
@@ -36,14 +41,14 @@ def test_all_off_leaves_images_untouched(tiles, make_dataset, make_augmentation)
 )
 def test_each_switch_changes_some_images(switch, tiles, make_dataset, make_augmentation):
     dataset = make_dataset("cifar100")
-    got = Augmenter(make_augmentation("none", **switch), dataset, CPU)(tiles.clone(), 1, torch.arange(len(tiles)))
+    got = augmented(tiles, make_augmentation("none", **switch), dataset)
     touched = (got != Normaliser(dataset, CPU)(tiles)).flatten(1).any(1)
     assert 0 < touched.sum() < len(tiles)
 
 
-def test_flip(tiles):
-    images = tiles[:1].expand(N, -1, -1, -1)
-    flipped = (flip(images, 7, torch.arange(N), 0.3) == images.flip(3)).flatten(1).all(1)
+def test_flip(tiles, make_augmentation):
+    images, drawn = tiles[:1].expand(N, -1, -1, -1), Drawer(make_augmentation("none", flip=0.3), 32, None)
+    flipped = (flip(images, drawn(7, torch.arange(N)).flipped) == images.flip(3)).flatten(1).all(1)
     assert abs(flipped.sum() - 0.3 * N) < 5 * (N * 0.21) ** 0.5
 
 
@@ -110,7 +115,7 @@ def mix_many(mixer, count=600):
     """Mix a batch whose images are their own one-hot targets, so that images tell what targets must be."""
     for number in range(count):
         images = torch.eye(4).view(4, 4, 1, 1).expand(4, 4, 16, 16).clone()
-        yield *mixer(images, torch.eye(4), random.Random(number)), number
+        yield *mix(images, torch.eye(4), mixer.draw(16, 16, random.Random(number))), number
 
 
 @pytest.mark.parametrize("switch", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
@@ -178,5 +183,5 @@ def test_cut_box_is_clipped_and_its_share_corrected():
 
 
 def test_partner_is_the_row_before():
-    got = mixed(torch.tensor([[1.0], [10.0], [100.0]]), 0.5)
+    got = mixed(torch.tensor([[1.0], [10.0], [100.0]]), 0.5, 0.5)
     assert got.flatten().tolist() == [50.5, 5.5, 55.0]

@@ -129,11 +129,11 @@ def test_workers_live_on_after_an_abandoned_epoch(streamed, make_augmentation):
     dataset, splits = streamed()
     loader = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4, workers=2)
     next(loader.epoch(0))
-    workers = [worker.pid for worker in loader.reader.loader._iterator._workers]
+    workers = [worker.pid for worker in loader.maker.reader.loader._iterator._workers]
     got = list(loader.epoch(1))
     want = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4).epoch(1)
     assert all(same(a, b) for a, b in zip(want, got, strict=True))
-    assert workers == [worker.pid for worker in loader.reader.loader._iterator._workers]
+    assert workers == [worker.pid for worker in loader.maker.reader.loader._iterator._workers]
 
 
 @pytest.mark.parametrize(("name", "side"), [("paper_imagenet", 32), ("paper", 32), ("paper", None)])

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.stats import binomtest, chi2_contingency, chisquare, ks_2samp, kstest, norm
 from timm.data import auto_augment
 
-from headsweep.data.operations import GEOMETRIC, NAMES, apply
-from headsweep.data.randaugment import Policy, RandAugment, arguments_of
+from headsweep.data.operations import GEOMETRIC, NAMES, affines
+from headsweep.data.randaugment import NOTHING, Operations, Policy, RandAugment, arguments_of, randaugment
 from headsweep.errors import ConfigError
 
 PAPER = "rand-m9-mstd0.5-inc1"
@@ -32,6 +32,14 @@ def by_timm(name, magnitude, negative, bicubic, images, monkeypatch):
     fill = (128,) * 3 if images.ndim == 4 else 128
     operation = auto_augment.AugmentOp(name, 1.0, magnitude, {"img_mean": fill, "interpolation": resample})
     return np.stack([np.asarray(operation(Image.fromarray(image))) for image in images]).astype(int)
+
+
+def apply(operation, images, arguments, bicubic):
+    """One operation on all images."""
+    operations = torch.full_like(arguments, operation, dtype=torch.int64)
+    looks = affines(operations, arguments, *images.shape[2:])
+    drawn = Operations(operations, arguments, torch.full_like(operations, bicubic, dtype=torch.bool), looks)
+    return randaugment(images, Operations(*(values[:, None] for values in drawn)))
 
 
 def by_us(operation, magnitude, negative, increasing, bicubic, images):
@@ -101,19 +109,18 @@ def test_parse_refuses(text):
         Policy.parse(text)
 
 
-def layers(text, key=1):
-    return list(RandAugment(Policy.parse(text)).plan(key, torch.arange(N)))
+def drawn_by_us(text):
+    return RandAugment(Policy.parse(text), 32).draw(1, torch.arange(N))
 
 
 def test_operations_are_uniform_and_half_of_them_applied():
     """Each with probability p / 15, bilinear and bicubic equally often."""
-    for layer in layers(PAPER):
-        counts = torch.tensor(layer.counts).view(len(NAMES), 2)
-        assert (counts[:GEOMETRIC, 1] == 0).all()
-        assert len(layer.rows) == sum(layer.counts) == len(layer.rows.unique())
+    drawn = drawn_by_us(PAPER)
+    for operations, bicubic in zip(drawn.operations.T, drawn.bicubic.T, strict=True):
+        counts = (2 * operations + bicubic).bincount(minlength=2 * len(NAMES) + 2).view(-1, 2)
         share = 0.5 / len(NAMES)
         law = [share] * GEOMETRIC + [share / 2] * 2 * (len(NAMES) - GEOMETRIC) + [0.5]
-        seen = [*counts[:GEOMETRIC, 0], *counts[GEOMETRIC:].flatten(), N - len(layer.rows)]
+        seen = [*counts[:GEOMETRIC].sum(1), *counts[GEOMETRIC:NOTHING].flatten(), counts[NOTHING].sum()]
         assert chisquare(seen, N * np.array(law)).pvalue > 0.001
 
 
@@ -135,20 +142,15 @@ def drawn_by_timm(count):
 
 def test_pairs_of_operations_are_drawn_as_by_timm():
     """Both layers together, so that they are independent of each other and may repeat: chi-square of two samples."""
-    ours = np.full((N, 2), len(NAMES))
-    for place, layer in enumerate(layers(PAPER)):
-        groups = np.repeat(np.arange(2 * len(NAMES)), layer.counts)
-        ours[layer.rows, place] = groups // 2
+    ours = drawn_by_us(PAPER).operations.numpy()
     tables = [np.bincount(drawn @ [len(NAMES) + 1, 1], minlength=256) for drawn in (ours, drawn_by_timm(N))]
     assert chi2_contingency(tables).pvalue > 0.001
 
 
 def sheared(text):
     """Every factor of ShearX and ShearY that is drawn: 0.03 times the magnitude, with its sign."""
-    first, last = 2 * NAMES.index("ShearX"), 2 * NAMES.index("ShearY") + 1
-    return torch.cat(
-        [values for layer in layers(text) for values in layer.arguments.split(layer.counts)[first : last + 1]]
-    )
+    drawn = drawn_by_us(text)
+    return drawn.arguments[torch.isin(drawn.operations, torch.tensor([NAMES.index("ShearX"), NAMES.index("ShearY")]))]
 
 
 @pytest.mark.parametrize("text", ["rand-m5-mstd2-inc1", "rand-m6-mstd101-inc1", "rand-m3-inc1"])
@@ -177,12 +179,11 @@ def test_magnitudes_are_normal_cut_off_at_0_and_10(text, mean, spread):
 
 def test_all_layers_are_applied_in_order(tiles):
     """Against a plain loop over images."""
-    augment, indices = RandAugment(Policy.parse(PAPER)), torch.arange(len(tiles))
+    drawn = RandAugment(Policy.parse(PAPER), 32).draw(3, torch.arange(len(tiles)))
     want = tiles.clone()
-    for layer in augment.plan(3, indices):
-        groups = zip(layer.rows.split(layer.counts), layer.arguments.split(layer.counts), strict=True)
-        for group, (members, values) in enumerate(groups):
-            for row, value in zip(members.tolist(), values, strict=True):
-                want[row] = apply(group // 2, want[row][None], value[None], group % 2 == 1)[0]
-    assert torch.equal(augment(tiles.clone(), 3, indices), want)
+    for layer in zip(*(values.unbind(1) for values in drawn[:3]), strict=True):
+        for row, (operation, argument, bicubic) in enumerate(zip(*layer, strict=True)):
+            if operation != NOTHING:
+                want[row] = apply(int(operation), want[row][None], argument[None], bool(bicubic))[0]
+    assert torch.equal(randaugment(tiles.clone(), drawn), want)
     assert not torch.equal(want, tiles)

@@ -9,24 +9,21 @@ from PIL import Image
 from timm.data.auto_augment import NAME_TO_OP
 
 from headsweep.config import AugmentationOrder
-from headsweep.data.augment import Augmenter, crop_at, erased_boxes, flip
+from headsweep.data.augment import Augmenter, Drawer, crop_at, erased_boxes
 from headsweep.data.loader import TrainLoader
 from headsweep.data.operations import NAMES
-from headsweep.data.randaugment import Policy, RandAugment
+from headsweep.data.randaugment import NOTHING, Policy, RandAugment
 from headsweep.data.sources import ResidentSource
 
 CPU = torch.device("cpu")
 KEY, INDICES = 5, torch.arange(60)
 
 
-def drawn_operations(recipe, count):
+def drawn_operations(recipe):
     """For each image its (operation, argument, interpolation), one after the other."""
-    drawn = [[] for _ in range(count)]
-    for layer in RandAugment(Policy.parse(recipe.randaugment)).plan(KEY, INDICES):
-        groups = torch.arange(len(layer.counts)).repeat_interleave(torch.tensor(layer.counts))
-        for row, group, argument in zip(layer.rows.tolist(), groups.tolist(), layer.arguments.tolist(), strict=True):
-            drawn[row].append((NAMES[group // 2], argument, group % 2 == 1))
-    return drawn
+    drawn = RandAugment(Policy.parse(recipe.randaugment), 32).draw(KEY, INDICES)
+    rows = zip(drawn.operations.tolist(), drawn.arguments.tolist(), drawn.bicubic.tolist(), strict=True)
+    return [[(NAMES[o], a, b) for o, a, b in zip(*row, strict=True) if o != NOTHING] for row in rows]
 
 
 def by_pillow(image, name, argument, bicubic):
@@ -48,12 +45,12 @@ def by_pillow(image, name, argument, bicubic):
 def upstream(pictures, make_dataset, make_augmentation):
     """(60, 3, 32, 32): flip, RandAugment, crop, tensor, normalisation, erasing."""
     recipe, dataset = make_augmentation("paper"), make_dataset("cifar100")
-    flipped = flip(torch.tensor([0, 1]).view(1, 1, 1, 2).expand(60, 1, 1, 2), KEY, INDICES, recipe.flip)[:, 0, 0, 0]
+    flipped = Drawer(recipe, 32, None)(KEY, INDICES).flipped
     side = torch.full((60,), 32)
     crops = crop_at(recipe, AugmentationOrder.crop_last).boxes(KEY, INDICES, side, side)
     holes = erased_boxes(KEY, INDICES, recipe.erasing, recipe.erasing_count, 32, 32)
     images = []
-    for row, operations in enumerate(drawn_operations(recipe, 60)):
+    for row, operations in enumerate(drawn_operations(recipe)):
         image = Image.fromarray(pictures[row])
         image = TF.hflip(image) if flipped[row] else image
         for operation in operations:
@@ -67,7 +64,9 @@ def upstream(pictures, make_dataset, make_augmentation):
 
 
 def test_pixels_are_upstreams(upstream, tiles, make_dataset, make_augmentation):
-    got = Augmenter(make_augmentation("paper"), make_dataset("cifar100"), CPU)(tiles, KEY, INDICES)
+    augment = Augmenter(make_augmentation("paper"), make_dataset("cifar100"), CPU)
+    draws = augment.draw(KEY, INDICES)
+    got = augment.normalised(augment(tiles, draws), draws.holes)
     assert torch.isclose(got, upstream, atol=1e-5).float().mean() > 0.998
     levels = (got - upstream).abs() * 255 * torch.tensor(make_dataset("cifar100").std).view(3, 1, 1)
     assert levels.max() < 8  # a geometric operation may fall one level short, what follows may stretch that

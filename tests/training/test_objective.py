@@ -26,7 +26,7 @@ def test_mixed_targets_are_torch_label_smoothing_of_the_mixture(share):
     logits, labels = torch.randn(8, 1, 5), torch.randint(5, (8,))
     one_hot = F.one_hot(labels, 5).float()
     expected = F.cross_entropy(logits[:, 0], one_hot * share + one_hot.roll(1, 0) * (1 - share), label_smoothing=0.1)
-    targets = mixed(soft_targets(labels, 5, 0.1), share)
+    targets = mixed(soft_targets(labels, 5, 0.1), share, 1 - share)
     assert torch.allclose(objective(logits, targets, decorrelation=0.0), expected)
 
 

@@ -7,6 +7,7 @@ the same in every batch, on every device. Letters: b batch, c channels, h w size
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from headsweep import streams
 from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
 from headsweep.data.crop import TRIES, Crop, CropTable, between, first_fit, offset, resample
-from headsweep.data.randaugment import Policy, RandAugment
+from headsweep.data.randaugment import Operations, Policy, RandAugment, randaugment
 from headsweep.data.sources import to_device
 
 # timm's RandomErasing: share of the area that is erased, and log of a box's aspect ratio.
@@ -49,60 +50,87 @@ class Normaliser:
         return ((images / self.scale + self.mean) / 255).clamp(0, 1)
 
 
+class Draws(NamedTuple):
+    """What is done to each of n images, on the host."""
+
+    flipped: Tensor  # (n,) bool
+    randaugment: Operations
+    crops: Tensor  # (n 4) int64: top, left, height, width
+    holes: Tensor  # (n k 4) int64: top, left, bottom, right of what is erased
+
+
+class Drawer:
+    """Draws what is switched on."""
+
+    def __init__(self, augmentation: AugmentationConfig, size: int, crop: Crop | None) -> None:
+        """For images of one `size`, and with `crop` as far as it is done to them."""
+        self.size, self.crop, self.flip_probability = size, crop, augmentation.flip
+        self.erasing, self.boxes = augmentation.erasing, augmentation.erasing_count if augmentation.erasing else 0
+        policy = augmentation.randaugment
+        self.randaugment = RandAugment(Policy.parse(policy), size) if policy else None
+
+    def __call__(self, key: int, indices: Tensor) -> Draws:
+        """Draw for n images at once.
+
+        Args:
+            key: of the augmentation stream of an epoch.
+            indices: (n,) int64 sample indices, on the host.
+        """
+        n, size = len(indices), self.size
+        sides = torch.full_like(indices, size)
+        return Draws(
+            flipped=streams.uniforms(streams.derive(key, "flip"), indices, 1)[:, 0] < self.flip_probability,
+            randaugment=self.randaugment.draw(key, indices) if self.randaugment else Operations.none(n),
+            crops=self.crop.boxes(key, indices, sides, sides) if self.crop else torch.zeros(n, 4, dtype=torch.int64),
+            holes=erased_boxes(key, indices, self.erasing, self.boxes, size, size),
+        )
+
+
 class Augmenter:
     """Flip, RandAugment, a crop that comes last, normalisation and erasing, each where it is switched on."""
 
     def __init__(self, augmentation: AugmentationConfig, dataset: DatasetConfig, device: torch.device) -> None:
-        self.flip_probability = augmentation.flip
-        self.erasing, self.boxes = augmentation.erasing, augmentation.erasing_count
-        policy = augmentation.randaugment
-        self.randaugment = RandAugment(Policy.parse(policy)) if policy else None
-        self.crop = crop_at(augmentation, AugmentationOrder.crop_last)
-        self.table = CropTable(dataset.image_size, device)
+        crop = crop_at(augmentation, AugmentationOrder.crop_last)
+        self.draw = Drawer(augmentation, dataset.image_size, crop)
+        self.table = CropTable(dataset.image_size, device) if crop else None
         self.normalise = Normaliser(dataset, device)
 
-    def __call__(self, images: Tensor, key: int, indices: Tensor) -> Tensor:
-        """Augment a batch.
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        """Change pixels, in one batch or several.
 
         Args:
-            images: (b c s s) uint8 of the model's size; may be changed in place.
-            key: of the augmentation stream of an epoch.
-            indices: (b,) int64 sample indices, on the host.
+            images: (n c s s) uint8 of the model's size; may be changed in place.
+            draws: for each of them.
 
         Returns:
-            (b c s s) float32, normalised.
+            (n c s s) uint8.
         """
-        if self.flip_probability:
-            images = flip(images, key, indices, self.flip_probability)
-        if self.randaugment:
-            images = self.randaugment(images, key, indices)
-        if self.crop:
-            images = self._cropped(images, self.crop, key, indices)
+        there = images.device
+        if self.draw.flip_probability:
+            images = flip(images, to_device(draws.flipped, there))
+        images = randaugment(images, draws.randaugment)
+        return resample(images, to_device(draws.crops, there), self.table) if self.table else images
+
+    def normalised(self, images: Tensor, holes: Tensor) -> Tensor:
+        """(b c s s) uint8 to float32, normalised, with the drawn holes (b k 4), on their device."""
         normal = self.normalise(images)
-        if self.erasing:
-            boxes = erased_boxes(key, indices, self.erasing, self.boxes, *images.shape[2:])
-            normal = erase(normal, to_device(boxes, images.device))
-        return normal
-
-    def _cropped(self, images: Tensor, crop: Crop, key: int, indices: Tensor) -> Tensor:
-        sides = torch.full_like(indices, self.table.size)
-        boxes = crop.boxes(key, indices, sides, sides)
-        return resample(images, to_device(boxes, images.device), self.table)
+        return erase(normal, holes) if self.draw.erasing else normal
 
 
-def flip(images: Tensor, key: int, indices: Tensor, probability: float) -> Tensor:
-    """Mirror each image, left and right, with `probability`."""
-    drawn = streams.uniforms(streams.derive(key, "flip"), indices, 1)[:, 0] < probability
-    rows = to_device(drawn.nonzero()[:, 0], images.device)
-    return images.index_copy(0, rows, images.index_select(0, rows).flip(3))
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the images, left and right, where `flipped` (b,) says so."""
+    rows = torch.arange(len(images), device=images.device) + len(images) * flipped
+    return torch.cat((images, images.flip(3))).index_select(0, rows)
 
 
 def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: int, w: int) -> Tensor:
-    """Draw the boxes of timm's RandomErasing: 1 to `most` in an image, which share the area between them.
+    """Draw the boxes of timm's RandomErasing: 1 to `most`, if any, in an image, which share the area between them.
 
     Returns:
         (b, most, 4) int64: top, left, bottom, right; empty where nothing is erased.
     """
+    if not most:
+        return torch.zeros(len(indices), 0, 4, dtype=torch.int64)
     tries = 2 * TRIES + 2
     draws = streams.uniforms(streams.derive(key, "erasing"), indices, 2 + most * tries).double()
     count = 1 + offset(draws[:, 1:2], torch.tensor(most - 1))
@@ -118,10 +146,15 @@ def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: in
 
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
-    """Set the boxes (b, k, 4) of normalised images to 0, the mean colour; in place."""
+    """Set the boxes (b, k, 4) of normalised images, float32, to 0, the mean colour; in place."""
+    # All bits or none: on a CPU a tenth of the time of masked_fill.
+    kept = -(times_covered(boxes, *images.shape[2:]) == 0).int()
+    return images.view(torch.int32).bitwise_and_(kept).view(images.dtype)
+
+
+def times_covered(boxes: Tensor, h: int, w: int) -> Tensor:
+    """How many of the boxes (b k 4) cover each pixel: (b 1 h w) float32."""
     top, left, bottom, right = boxes[..., None].unbind(2)
-    y = torch.arange(images.shape[2], device=images.device)
-    x = torch.arange(images.shape[3], device=images.device)
+    y, x = torch.arange(h, device=boxes.device), torch.arange(w, device=boxes.device)
     rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
-    boxes_over = torch.bmm(rows.float().transpose(1, 2), columns.float())  # (b h w), how many boxes cover a pixel
-    return images.masked_fill_(boxes_over[:, None] > 0, 0.0)
+    return torch.bmm(rows.float().transpose(1, 2), columns.float())[:, None]

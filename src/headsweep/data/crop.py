@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from headsweep import streams
+from headsweep.data.operations import as_levels
 
 TRIES = 10  # as torchvision and timm, for crops and for erased boxes
 _TAPS = 5  # a bicubic kernel that enlarges never meets more pixels
@@ -109,8 +110,8 @@ class CropTable:
     batch and on every device.
 
     Attributes:
-        start: (s + 1, s) int64, by length and output pixel: first pixel within the crop that counts.
-        coefficients: (s + 1, 2 s, taps) float32: the high parts for s output pixels, then the low parts.
+        rows: (1 + s (s + 1) / 2, 2 s) float32: what a pixel gives to the high parts of s output pixels, then to the
+            low parts. Row 0 is for pixels outside the crop; then come the pixel of length 1, the two of length 2, ...
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
@@ -124,8 +125,11 @@ class CropTable:
         whole = torch.where(total == 0, 0.0, weights / total * 2**_PRECISION)
         whole = (whole + torch.where(whole < 0, -0.5, 0.5)).trunc()
         high = (whole / 2**_SPLIT).round()
-        parts = torch.cat((high, whole - high * 2**_SPLIT), 1)
-        self.start, self.coefficients = start.long().to(device), parts.float().to(device)
+        parts = torch.cat((high, whole - high * 2**_SPLIT), 1).float()
+        # Taps behind the end of a crop have coefficient 0; the extra columns catch them.
+        dense = torch.zeros(size + 1, 2 * size, size + _TAPS).scatter_(2, taps.long().repeat(1, 2, 1), parts)
+        length, place = torch.tril_indices(size + 1, size, -1)
+        self.rows = torch.cat((torch.zeros(1, 2 * size), dense[length, :, place])).to(device)
 
     def matrices(self, starts: Tensor, lengths: Tensor) -> Tensor:
         """Resampling matrices along one axis.
@@ -137,12 +141,10 @@ class CropTable:
         Returns:
             (b, s, 2 s) float32: from input pixels to the high and low parts of output pixels.
         """
-        first = (self.start[lengths] + starts[:, None]).repeat(1, 2)
-        columns = first[..., None] + torch.arange(_TAPS, device=first.device)
-        # Taps behind the end of an image have coefficient 0; the extra columns catch them.
-        dense = torch.zeros(len(starts), 2 * self.size, self.size + _TAPS, device=first.device)
-        dense.scatter_(2, columns, self.coefficients[lengths])
-        return dense[..., : self.size].transpose(1, 2)
+        place, length = torch.arange(self.size, device=starts.device) - starts[:, None], lengths[:, None]
+        inside = (place >= 0) & (place < length)
+        rows = torch.where(inside, 1 + length * (length - 1) // 2 + place, 0)
+        return self.rows.index_select(0, rows.flatten()).view(len(starts), self.size, -1)
 
 
 def resample(images: Tensor, boxes: Tensor, table: CropTable) -> Tensor:
@@ -162,7 +164,7 @@ def resample(images: Tensor, boxes: Tensor, table: CropTable) -> Tensor:
     top, left, height, width = boxes.unbind(1)
     across = _along_rows(images.float(), table.matrices(left, width))
     both = _along_rows(across.transpose(2, 3), table.matrices(top, height))
-    return both.transpose(2, 3).to(torch.uint8, memory_format=torch.contiguous_format)
+    return as_levels(both.transpose(2, 3).contiguous())
 
 
 def _along_rows(images: Tensor, matrices: Tensor) -> Tensor:

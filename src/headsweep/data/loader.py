@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from headsweep import streams
-from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
-from headsweep.data.augment import Augmenter, Normaliser, crop_at
-from headsweep.data.mixing import Mixer, soft_targets
-from headsweep.data.sources import Source, to_device
+from headsweep.config import AugmentationConfig, DatasetConfig
+from headsweep.data.augment import Normaliser
+from headsweep.data.batches import TrainBatch, maker_for
+from headsweep.data.mixing import Mix, Mixer
+from headsweep.data.sources import Source
 from headsweep.errors import ConfigError, DataError
 
 
@@ -36,34 +36,11 @@ class Share:
         return read, torch.isin(read, mine).nonzero()[:, 0]
 
 
-class TrainBatch(NamedTuple):
-    """A training batch on the device, or this rank's share of one."""
-
-    images: Tensor  # (b c h w) float32, normalised
-    targets: Tensor  # (b num_classes) float32 probabilities, smoothed and mixed
-    indices: Tensor  # (b,) int64, places in the training split
-
-
 class EvalBatch(NamedTuple):
     """An evaluation batch on the device."""
 
     images: Tensor  # (b c h w) float32, normalised
     labels: Tensor  # (b,) int64
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch's host operations in one thread.
-
-    A batch is some hundred small operations: a second thread gains little, and where other processes keep the
-    cores busy the threads wait for each other (2 busy cores: 12,000 images/s with one thread, 300 to 2,000 with two).
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class TrainLoader:
@@ -98,37 +75,26 @@ class TrainLoader:
             raise ConfigError(
                 "batch_size", batch_size, f"there are {len(source)} training images; want at most that many"
             )
-        assert dataset.num_classes is not None, "locate.resolve fills num_classes in"
-        self.seed, self.batch_size, self.device = seed, batch_size, device
-        self.num_classes, self.smoothing = dataset.num_classes, augmentation.label_smoothing
-        self.reader = source.open(device, workers, crop_at(augmentation, AugmentationOrder.crop_first))
-        self.labels = source.labels.to(device)
-        self.augment = Augmenter(augmentation, dataset, device)
-        self.mix = Mixer(augmentation)
+        self.seed, self.batch_size, self.size = seed, batch_size, dataset.image_size
+        self.mixer = Mixer(augmentation)
         self.steps_per_epoch = len(source) // batch_size
+        self.images = len(source)
         self.places, kept = share.places(batch_size)
-        self.kept = kept.to(device)
+        self.maker = maker_for(source, dataset, augmentation, device, workers, len(self.places), kept)
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainBatch]:
         """The batches of one epoch, from its batch number `first` on."""
-        order = torch.randperm(len(self.labels), generator=streams.generator(self.seed, "data order", epoch))
-        batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[:, self.places]
+        order = torch.randperm(self.images, generator=streams.generator(self.seed, "data order", epoch))
+        batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
         key = streams.derive(self.seed, "augmentation", epoch)
-        images = self.reader.read(key, batches[first:].unbind())
-        for step, indices in enumerate(batches[first:], first):
-            with _one_thread():
-                batch = self._finish(next(images), key, indices, epoch, step)
-            yield batch
+        return self.maker.make(key, batches, self._mixes(epoch, first))
 
-    def _finish(self, images: Tensor, key: int, indices: Tensor, epoch: int, step: int) -> TrainBatch:
-        there = to_device(indices, self.device)
-        images = self.augment(images, key, indices)
-        targets = soft_targets(self.labels.index_select(0, there), self.num_classes, self.smoothing)
-        images, targets = self.mix(images, targets, streams.python_random(self.seed, "mixing", epoch, step))
-        return TrainBatch(*(values.index_select(0, self.kept) for values in (images, targets, there)))
+    def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
+        for step in range(first, self.steps_per_epoch):
+            yield self.mixer.draw(self.size, self.size, streams.python_random(self.seed, "mixing", epoch, step))
 
 
 class EvalLoader:

@@ -6,10 +6,11 @@ import math
 import random
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from headsweep.config import AugmentationConfig
+from headsweep.data.augment import times_covered
 
 
 class Box(NamedTuple):
@@ -21,9 +22,22 @@ class Box(NamedTuple):
     right: int
 
 
+class Mix(NamedTuple):
+    """What is done to a batch: blended, cut or, as by default, neither."""
+
+    blend: float = 1.0  # an image's own share of each of its pixels
+    box: Box = Box(0, 0, 0, 0)  # what it gets from the image before it
+    share: float = 1.0  # an image's own share of its target
+
+    def numbers(self) -> Tensor:
+        """(8,) float32, as `mixed_static` wants them."""
+        return torch.tensor([self.blend, 1 - self.blend, self.share, 1 - self.share, *self.box])
+
+
 def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """(b,) int64 to (b k) float32: `smoothing` is spread over all classes, as timm and torch do."""
-    return F.one_hot(labels, num_classes).float().mul_(1 - smoothing).add_(smoothing / num_classes)
+    own = labels[:, None] == torch.arange(num_classes, device=labels.device)
+    return own.float().mul_(1 - smoothing).add_(smoothing / num_classes)
 
 
 class Mixer:
@@ -34,27 +48,49 @@ class Mixer:
         self.kinds = [kind for kind, alpha in self.alphas.items() if alpha > 0]
         self.probability = augmentation.mix_probability if self.kinds else 0.0
 
-    def __call__(self, images: Tensor, targets: Tensor, source: random.Random) -> tuple[Tensor, Tensor]:
-        """Mix a batch with probability `mix_probability`, by mixup or cutmix with equal chances if both are on.
+    def draw(self, h: int, w: int, source: random.Random) -> Mix:
+        """With probability `mix_probability` mixup or cutmix, with equal chances if both are on.
 
         Args:
-            images: (b c h w) float32; changed in place.
-            targets: (b k) float32.
+            h: height of the images.
+            w: their width.
             source: the stream of the batch.
         """
         if source.random() >= self.probability:
-            return images, targets
+            return Mix()
         kind = source.choice(self.kinds)
         share = source.betavariate(self.alphas[kind], self.alphas[kind])
         if kind == "mixup":
-            return mixed(images, share), mixed(targets, share)
-        box, share = cut_box(share, images.shape[2], images.shape[3], source)
-        return paste(images, box), mixed(targets, share)
+            return Mix(blend=share, share=share)
+        box, share = cut_box(share, h, w, source)
+        return Mix(box=box, share=share)
 
 
-def mixed(values: Tensor, share: float) -> Tensor:
-    """`share` of each row and the rest of the row before it."""
-    return values * share + values.roll(1, 0) * (1 - share)
+def mix(images: Tensor, targets: Tensor, drawn: Mix) -> tuple[Tensor, Tensor]:
+    """Images (b c h w) float32, changed in place, and targets (b k) float32, mixed as drawn on the host."""
+    if drawn.blend != 1:
+        images = mixed(images, drawn.blend, 1 - drawn.blend)
+    images = paste(images, drawn.box)
+    return images, mixed(targets, drawn.share, 1 - drawn.share) if drawn.share != 1 else targets
+
+
+def mix_static(images: Tensor, targets: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for m batches, with static shapes.
+
+    Args:
+        images: (m b c h w) float32.
+        targets: (m b k) float32.
+        drawn: (m 8) of `Mix.numbers`, on the images' device.
+    """
+    blend, rest, share, other = drawn[:, :4, None, None].unbind(1)
+    inside = times_covered(drawn[:, None, 4:], *images.shape[3:])[:, None] > 0
+    blended = mixed(images, blend[..., None, None], rest[..., None, None], batch=1)
+    return torch.where(inside, images.roll(1, 1), blended), mixed(targets, share, other, batch=1)
+
+
+def mixed(values: Tensor, share: float | Tensor, rest: float | Tensor, batch: int = 0) -> Tensor:
+    """`share` of each image and `rest` of the one before it along dimension `batch`."""
+    return values * share + values.roll(1, batch) * rest
 
 
 def cut_box(share: float, h: int, w: int, source: random.Random) -> tuple[Box, float]:

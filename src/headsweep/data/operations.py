@@ -1,13 +1,12 @@
 """The fifteen operations of RandAugment, each as Pillow computes it, in three families that two paths share.
 
 Letters: b images, c channels (1 or 3), h w size, n levels. Images are (b c h w) uint8, arguments (b 1 1 1) float32.
-`apply` computes one operation on images that all drew it; `static_shapes` computes every family on every image.
+`randaugment` computes one operation on the images that drew it; `static_shapes` computes every family on all images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,21 +16,9 @@ _FILL = 128  # what timm shows where a geometric operation looks outside the ima
 _MIDDLE = 128  # SolarizeAdd brightens the levels below this
 
 
-def apply(operation: int, images: Tensor, arguments: Tensor, bicubic: bool) -> Tensor:
-    """Apply the operation NAMES[operation].
-
-    Args:
-        operation: index into NAMES.
-        images: (b c h w) uint8.
-        arguments: (b,) float32.
-        bicubic: interpolation of a geometric operation; bilinear otherwise.
-    """
-    name, argument = NAMES[operation], arguments[:, None, None, None]
-    if name in TABLES:
-        return TABLES[name](images, images, argument)
-    if name in DEGENERATES:
-        return blend(DEGENERATES[name](images), images, argument)
-    return _move(images, AFFINES[name](argument, *images.shape[2:]), bicubic)
+def as_levels(values: Tensor) -> Tensor:
+    """float32 in [0, 256) to uint8, cut off; by way of int16 on a CPU, where that takes a third of the time."""
+    return (values.to(torch.int16) if values.device.type == "cpu" else values).to(torch.uint8)
 
 
 # Tables map levels by (levels, images, argument): `levels` broadcasts to (b c h w) or, to get the whole table of each
@@ -44,7 +31,7 @@ def _auto_contrast(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
     flat = most == least  # such a channel stays as it is
     least, most = least.masked_fill(flat, 0), most.masked_fill(flat, 255)
     # The quotient of whole numbers below 2^16: floor is exact.
-    return (levels - least).mul_(255).div_(most - least).to(torch.uint8)
+    return as_levels((levels - least).mul_(255).div_(most - least))
 
 
 def _equalize(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
@@ -96,7 +83,7 @@ def _solarize_add(levels: Tensor, _: Tensor, add: Tensor) -> Tensor:
 
 def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     """Pillow's Image.blend: cut off, not rounded. A factor of 1 changes nothing: all are whole numbers."""
-    return images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255).to(torch.uint8)
+    return as_levels(images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255))
 
 
 def grey(images: Tensor) -> Tensor:
@@ -128,50 +115,44 @@ def _smooth(images: Tensor) -> Tensor:
 
 # Geometry: where each output pixel looks, in pixels from the upper left corner.
 
-Number = Tensor | float
-Row = tuple[Number, Number, Number]  # factors of x and y, offset
-_RESTS: tuple[Row, Row] = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)  # x, y: where a pixel is
 
+def affines(operations: Tensor, arguments: Tensor, h: int, w: int) -> Tensor:
+    """What geometric operations look at: ((x, y) - centre) * matrix + offset, for a pixel whose middle is at (x, y).
 
-class Affine(NamedTuple):
-    """An output pixel with its centre at (x, y) looks at ((x, y) - about) * matrix + offset.
+    Factors of 0 and 1 round nothing, so that one formula serves all operations, and others, which look straight ahead.
+    The argument of Rotate is a sine, because a square root is the same on every device and a cosine is not.
 
-    None of the numbers is rounded on the way where it is 0 or 1, so that one formula serves all operations.
+    Args:
+        operations: (...) places in NAMES.
+        arguments: (...) float32.
+        h: height of the images.
+        w: their width.
+
+    Returns:
+        (... 8) float32: centre x, y; factors of x and y and offset that give x; likewise for y.
     """
-
-    about: tuple[Number, Number] = (0.0, 0.0)
-    x: Row = _RESTS[0]
-    y: Row = _RESTS[1]
-
-
-def _rotate(sine: Tensor, h: int, w: int) -> Affine:
-    """The argument is the sine of the angle, because a square root is the same on every device and a cosine is not."""
-    cosine = (1 - sine * sine).sqrt()
-    return Affine((w / 2, h / 2), (cosine, -sine, w / 2), (sine, cosine, h / 2))
+    rotates, shears_x, shears_y, moves_x, moves_y = (operations == NAMES.index(name) for name in GEOMETRY)
+    cosine, zero = (1 - arguments * arguments).sqrt(), torch.zeros_like(arguments)
+    straight = torch.where(rotates, cosine, 1.0)
+    middle_x, middle_y = zero.masked_fill(rotates, w / 2), zero.masked_fill(rotates, h / 2)
+    x_by_y = torch.where(rotates, -arguments, torch.where(shears_x, arguments, zero))
+    y_by_x = torch.where(rotates | shears_y, arguments, zero)
+    to_x, to_y = torch.where(moves_x, arguments * w, middle_x), torch.where(moves_y, arguments * h, middle_y)
+    return torch.stack((middle_x, middle_y, straight, x_by_y, to_x, y_by_x, straight, to_y), -1)
 
 
-def _shear_x(factor: Tensor, h: int, w: int) -> Affine:
-    return Affine(x=(1.0, factor, 0.0))
+def look(looks: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the pixels of images look: (b 8) of `affines` to x and y, (b 1 h w) float32."""
+    middle_x, middle_y, x_by_x, x_by_y, to_x, y_by_x, y_by_y, to_y = looks[..., None, None, None].unbind(1)
+    own_x, own_y = centres(images)
+    x, y = own_x - middle_x, own_y - middle_y
+    return x * x_by_x + y * x_by_y + to_x, x * y_by_x + y * y_by_y + to_y
 
 
-def _shear_y(factor: Tensor, h: int, w: int) -> Affine:
-    return Affine(y=(factor, 1.0, 0.0))
-
-
-def _translate_x(share: Tensor, h: int, w: int) -> Affine:
-    return Affine(x=(1.0, 0.0, share * w))
-
-
-def _translate_y(share: Tensor, h: int, w: int) -> Affine:
-    return Affine(y=(0.0, 1.0, share * h))
-
-
-def look(affine: Affine, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the pixels of images look: x and y, float32 that broadcast to (b 1 h w)."""
+def centres(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The x (w) and y (h 1) of the pixels' middles."""
     h, w = images.shape[2:]
-    x = torch.arange(w, device=images.device) + 0.5 - affine.about[0]
-    y = (torch.arange(h, device=images.device) + 0.5)[:, None] - affine.about[1]
-    return tuple(x * by_x + y * by_y + offset for by_x, by_y, offset in (affine.x, affine.y))
+    return torch.arange(w, device=images.device) + 0.5, (torch.arange(h, device=images.device) + 0.5)[:, None]
 
 
 def neighbour(position: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,40 +169,48 @@ def within(position: Tensor, size: int) -> Tensor:
 
 def cut_off(moved: Tensor, inside: Tensor) -> Tensor:
     """Interpolated float32 pixels to uint8, and grey where nothing was to be seen."""
-    return torch.where(inside, moved.clamp_(0, 255), _FILL).to(torch.uint8)
+    return as_levels(torch.where(inside, moved.clamp_(0, 255), _FILL))
 
 
-def linear(v1: Tensor, v2: Tensor, d: Tensor) -> Tensor:
-    """Between pixels v1 and v2, in Pillow's order of operations."""
+def linear(near: Sequence[Tensor], d: Tensor) -> Tensor:
+    """Between the pixels before and after a position, in Pillow's order of operations."""
+    v1, v2 = near
     return (v2 - v1).mul_(d).add_(v1)
 
 
-def cubic(v0: Tensor, v1: Tensor, v2: Tensor, v3: Tensor, d: Tensor) -> Tensor:
-    """Likewise, from two more pixels; Pillow's cubic here has a = -1."""
+def cubic(near: Sequence[Tensor], d: Tensor) -> Tensor:
+    """Likewise, from one pixel more on either side; Pillow's cubic here has a = -1."""
+    v0, v1, v2, v3 = near
     third, second, first = (v1 - v0).sub_(v2).add_(v3), (v0 - v1).mul_(2).add_(v2).sub_(v3), v2 - v0
     return third.mul_(d).add_(second).mul_(d).add_(first).mul_(d).add_(v1)
 
 
-def _move(images: Tensor, affine: Affine, bicubic: bool) -> Tensor:
-    """Look the pixels up as Pillow's `transform`: edges are repeated, the result is cut off, not rounded."""
+def move(images: Tensor, looks: Tensor, axes: str, bicubic: bool) -> Tensor:
+    """Look the pixels up as Pillow's `transform`: edges are repeated, the result is cut off, not rounded.
+
+    Args:
+        images: (b c h w) uint8.
+        looks: (b 8) of `affines`.
+        axes: along which pixels move: x, y or xy; the other one needs no neighbours.
+        bicubic: interpolation; bilinear otherwise.
+    """
     b, c, h, w = images.shape
     pixels = images.flatten(2).float()
-    x, y = look(affine, images)
+    x, y = (look(looks, images)[place] if axis in axes else centres(images)[place] for place, axis in enumerate("xy"))
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = range(-1, 3) if bicubic else range(2)
     columns = {i: (column + i).clamp_(0, w - 1) for i in reach}
     rows = {j: (row + j).clamp_(0, h - 1).mul_(w) for j in reach}
     between = cubic if bicubic else linear
-    x_moves, y_moves = affine.x is not _RESTS[0], affine.y is not _RESTS[1]  # an axis that rests needs no neighbours
 
     def fetch(i: int, j: int) -> Tensor:
-        index = (rows[j] + columns[i]).flatten(2).expand(b, c, h * w)
+        index = (rows[j] + columns[i]).expand(b, 1, h, w).flatten(2).expand(b, c, h * w)
         return pixels.gather(2, index).view(b, c, h, w)
 
     def along_row(j: int) -> Tensor:
-        return between(*(fetch(i, j) for i in reach), across) if x_moves else fetch(0, j)
+        return between([fetch(i, j) for i in reach], across) if "x" in axes else fetch(0, j)
 
-    moved = between(*(along_row(j) for j in reach), down) if y_moves else along_row(0)
+    moved = between([along_row(j) for j in reach], down) if "y" in axes else along_row(0)
     return cut_off(moved, within(x, w) & within(y, h))
 
 
@@ -239,12 +228,6 @@ DEGENERATES: dict[str, Callable[[Tensor], Tensor]] = {
     "Brightness": _black,
     "Sharpness": _smooth,
 }
-AFFINES: dict[str, Callable[[Tensor, int, int], Affine]] = {
-    "Rotate": _rotate,
-    "ShearX": _shear_x,
-    "ShearY": _shear_y,
-    "TranslateX": _translate_x,
-    "TranslateY": _translate_y,
-}
-NAMES = (*TABLES, *DEGENERATES, *AFFINES)
+GEOMETRY = {"Rotate": "xy", "ShearX": "x", "ShearY": "y", "TranslateX": "x", "TranslateY": "y"}  # moved along
+NAMES = (*TABLES, *DEGENERATES, *GEOMETRY)
 GEOMETRIC = len(TABLES) + len(DEGENERATES)  # the first geometric operation

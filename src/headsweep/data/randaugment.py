@@ -1,28 +1,33 @@
 """RandAugment on batches with timm's semantics: each image draws its own operations and magnitudes.
 
-What each image draws is decided on the host from its own random numbers; the batch is then grouped by operation, so
-that only the images that drew an operation are computed, and the host never waits for the device.
-Images are (b c h w) uint8 throughout; an operation's argument is (b 1 1 1) float32.
+What each image draws is decided on the host from its own random numbers. The batch is then grouped by operation, so
+that only the images that drew an operation are computed, and the host never waits for the device; `static_shapes` does
+without groups. Letters: b batch, n images drawn for, l layers.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from headsweep import streams
-from headsweep.data.operations import GEOMETRIC, NAMES, apply
+from headsweep.data.operations import DEGENERATES, GEOMETRIC, GEOMETRY, NAMES, TABLES, affines, blend, move
 from headsweep.data.sources import to_device
 from headsweep.errors import ConfigError
 
 _LARGEST = 10.0  # timm's scale of magnitudes
 _UNIFORM_ABOVE = 100.0  # timm: a larger spread means uniform between 0 and the magnitude
+# A layer's groups, two of each kind: the second one is that of bicubic moves. Moves along the same axes are one kind.
+_KINDS = (*TABLES, *DEGENERATES, "x", "y", "xy")
+NOTHING = len(NAMES)  # the operation of an image that gets none
+_KIND_OF = torch.tensor([_KINDS.index(GEOMETRY.get(name, name)) for name in NAMES] + [len(_KINDS)])
+_NOTHING = 2 * len(_KINDS)  # the group of the images that get none, and the one after it
 _DRAWS = 6  # of an image in a layer: operation, applied, two for the magnitude, sign, interpolation
 
 
@@ -55,52 +60,42 @@ class Policy:
         return policy
 
 
-class Layer(NamedTuple):
-    """One operation for each image that gets one, on the host, sorted by operation."""
+class Operations(NamedTuple):
+    """What is done to each of n images in each of l layers, on the host."""
 
-    rows: Tensor  # (m,) int64, rows of the batch
-    arguments: Tensor  # (m,) float32
-    counts: list[int]  # of rows by group: 2 * operation + bicubic
+    operations: Tensor  # (n l) int64, places in NAMES, or NOTHING
+    arguments: Tensor  # (n l) float32
+    bicubic: Tensor  # (n l) bool, for geometric operations
+    looks: Tensor  # (n l 8) float32, see `operations.affines`
+
+    @staticmethod
+    def none(n: int) -> Operations:
+        """No layer."""
+        nothing = torch.zeros(n, 0)
+        return Operations(nothing.long(), nothing, nothing.bool(), torch.zeros(n, 0, 8))
 
 
 class RandAugment:
-    """A policy, ready to be applied."""
+    """A policy, ready to be drawn from for square images."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, size: int) -> None:
+        self.policy, self.size = policy, size
 
-    def __call__(self, images: Tensor, key: int, indices: Tensor) -> Tensor:
-        """Change `images` in place.
+    def draw(self, key: int, indices: Tensor) -> Operations:
+        """Draw what each layer does to each image.
 
         Args:
-            images: (b c h w) uint8.
             key: of the augmentation stream of an epoch.
-            indices: (b,) int64 sample indices, on the host.
+            indices: (n,) int64 sample indices.
         """
-        for layer in self.plan(key, indices):
-            rows, arguments = to_device(layer.rows, images.device), to_device(layer.arguments, images.device)
-            groups = zip(rows.split(layer.counts), arguments.split(layer.counts), strict=True)
-            for group, (members, values) in enumerate(groups):
-                if len(members):
-                    changed = apply(group // 2, images.index_select(0, members), values, bicubic=group % 2 == 1)
-                    images.index_copy_(0, members, changed)
-        return images
-
-    def plan(self, key: int, indices: Tensor) -> Iterator[Layer]:
-        """Draw what each layer does to each image."""
         policy = self.policy
         draws = streams.uniforms(streams.derive(key, "randaugment"), indices, policy.layers * _DRAWS).double()
-        for layer in draws.view(len(indices), policy.layers, _DRAWS).unbind(1):
-            operation = (layer[:, 0] * len(NAMES)).long()
-            magnitude = self._magnitude(layer[:, 2], layer[:, 3])
-            arguments = arguments_of(magnitude, layer[:, 4] > 0.5, policy.increasing)
-            bicubic = (layer[:, 5] >= 0.5) & (operation >= GEOMETRIC)
-            group = 2 * operation + bicubic
-            rows = group.argsort(stable=True)
-            rows = rows[(layer[:, 1] < policy.probability)[rows]]
-            counts = group[rows].bincount(minlength=2 * len(NAMES))
-            chosen = arguments[rows, operation[rows]]
-            yield Layer(rows, chosen.float(), counts.tolist())
+        operation, applied, first, second, sign, interpolation = draws.view(-1, policy.layers, _DRAWS).unbind(2)
+        operations = (operation * len(NAMES)).long()
+        arguments = arguments_of(self._magnitude(first, second), sign > 0.5, policy.increasing)
+        chosen = arguments.gather(2, operations[..., None]).squeeze(2).float()
+        operations.masked_fill_(applied >= policy.probability, NOTHING)
+        return Operations(operations, chosen, interpolation >= 0.5, affines(operations, chosen, self.size, self.size))
 
     def _magnitude(self, first: Tensor, second: Tensor) -> Tensor:
         policy = self.policy
@@ -114,12 +109,12 @@ def arguments_of(magnitude: Tensor, negative: Tensor, increasing: bool) -> Tenso
     """What timm passes to all operations at each magnitude.
 
     Args:
-        magnitude: (b,) float64 in [0, 10].
-        negative: (b,) bool, whether a sign flips.
+        magnitude: (...) float64 in [0, 10].
+        negative: (...) bool, whether a sign flips.
         increasing: whether every operation becomes stronger with the magnitude.
 
     Returns:
-        (b, 15) float64 in the order of `operations.NAMES`: sines of angles, shear factors, shares of the side, bits,
+        (..., 15) float64 in the order of `operations.NAMES`: sines of angles, shear factors, shares of the side, bits,
         thresholds, levels and blending factors.
     """
     level = magnitude / _LARGEST
@@ -139,4 +134,33 @@ def arguments_of(magnitude: Tensor, negative: Tensor, increasing: bool) -> Tenso
         **dict.fromkeys(("ShearX", "ShearY"), signed * 0.3),
         **dict.fromkeys(("TranslateX", "TranslateY"), signed * 0.45),
     }
-    return torch.stack([arguments.get(name, level) for name in NAMES], 1)
+    return torch.stack([arguments.get(name, level) for name in NAMES], -1)
+
+
+def randaugment(images: Tensor, drawn: Operations) -> Tensor:
+    """Apply all layers to (b c h w) uint8, in place, group by group; moves along the same axes are one group."""
+    for layer in zip(*(values.unbind(1) for values in drawn), strict=True):
+        _apply(images, *layer)
+    return images
+
+
+def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tensor, looks: Tensor) -> None:
+    groups = 2 * _KIND_OF[operations] + (bicubic & (operations >= GEOMETRIC))
+    order, counts = groups.argsort(stable=True), groups.bincount(minlength=_NOTHING).tolist()[:_NOTHING]
+    order = order[: sum(counts)]
+    details = (to_device(values, images.device).split(counts) for values in (order, arguments[order], looks[order]))
+    parts = enumerate(zip(*details, strict=True))
+    changed = [_changed(group, images.index_select(0, rows), *its) for group, (rows, *its) in parts if len(rows)]
+    own = images.unbind()
+    # Row by row: index_copy takes ten times as long on a CPU.
+    for row, image in zip(order.tolist(), chain.from_iterable(changed), strict=True):
+        own[row].copy_(image)
+
+
+def _changed(group: int, images: Tensor, arguments: Tensor, looks: Tensor) -> Tensor:
+    kind, argument = _KINDS[group // 2], arguments[:, None, None, None]
+    if kind in TABLES:
+        return TABLES[kind](images, images, argument)
+    if kind in DEGENERATES:
+        return blend(DEGENERATES[kind](images), images, argument)
+    return move(images, looks, kind, bicubic=group % 2 == 1)

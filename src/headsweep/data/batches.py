@@ -1,0 +1,169 @@
+"""How the batches of an epoch are made: read and augmented in groups, or in one recorded sequence of operations.
+
+Both give the same bytes. A batch is made of the images at its places in a split; of those, `kept` ones are handed over
+once they are mixed. Letters: m batches, b images of a batch that are read, c channels, s side, k classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
+from headsweep.data.augment import Augmenter, crop_at
+from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
+from headsweep.data.recorded import Recorded
+from headsweep.data.sources import ResidentSource, Source, to_device
+from headsweep.data.static_shapes import StaticAugmenter
+
+# Pixels that are augmented at once, 4 batches of 256 images of side 32: a batch is some hundred small operations, and
+# so are four. With static shapes, which hold the 16 neighbours of each pixel, that takes about 0.7 GB in colour.
+PIXELS_AT_ONCE = 2**20
+
+
+class TrainBatch(NamedTuple):
+    """A training batch on the device, or this rank's share of one."""
+
+    images: Tensor  # (b c h w) float32, normalised
+    targets: Tensor  # (b num_classes) float32 probabilities, smoothed and mixed
+    indices: Tensor  # (b,) int64, places in the training split
+
+
+class Maker(Protocol):
+    """Makes batches on a device."""
+
+    def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
+        """The batches of an epoch, or its rest.
+
+        Args:
+            key: of the epoch's augmentation stream.
+            batches: (m b) int64 places in the split, on the host.
+            mixes: for each batch.
+        """
+        ...
+
+
+def maker_for(
+    source: Source,
+    dataset: DatasetConfig,
+    augmentation: AugmentationConfig,
+    device: torch.device,
+    workers: int,
+    images: int,
+    kept: Tensor,
+) -> Maker:
+    """The faster maker of batches of `source` on `device`; `images` are read for a batch, and `kept` handed over."""
+    at_once = PIXELS_AT_ONCE // (images * dataset.image_size**2) if isinstance(source, ResidentSource) else 0
+    if isinstance(source, ResidentSource) and device.type == "cuda" and at_once:
+        return RecordedMaker(source, dataset, augmentation, device, kept, at_once)
+    return GroupedMaker(source, dataset, augmentation, device, workers, kept, max(at_once, 1))
+
+
+class Targets:
+    """Smoothed one-hot targets of the images of a split."""
+
+    def __init__(self, source: Source, dataset: DatasetConfig, smoothing: float, device: torch.device) -> None:
+        assert dataset.num_classes is not None, "locate.resolve fills num_classes in"
+        self.labels, self.num_classes, self.smoothing = source.labels.to(device), dataset.num_classes, smoothing
+
+    def __call__(self, there: Tensor) -> Tensor:
+        """(b,) int64 on the device to (b k) float32."""
+        return soft_targets(self.labels.index_select(0, there), self.num_classes, self.smoothing)
+
+
+class GroupedMaker:
+    """From any source: images of a batch are grouped by what they drew."""
+
+    def __init__(
+        self,
+        source: Source,
+        dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
+        device: torch.device,
+        workers: int,
+        kept: Tensor,
+        at_once: int = 1,
+    ) -> None:
+        """Makes `at_once` batches at a time, with `workers` decoding processes if the source is streamed."""
+        self.at_once, self.device, self.kept = at_once, device, kept.to(device)
+        self.reader = source.open(device, workers, crop_at(augmentation, AugmentationOrder.crop_first))
+        self.augment = Augmenter(augmentation, dataset, device)
+        self.targets = Targets(source, dataset, augmentation.label_smoothing, device)
+
+    def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
+        """See `Maker.make`."""
+        parts, drawn = batches.split(self.at_once), iter(mixes)
+        images = self.reader.read(key, [some.flatten() for some in parts])
+        for some in parts:
+            with _one_thread():
+                draws = self.augment.draw(key, some.flatten())
+                changed = self.augment(next(images), draws).unflatten(0, some.shape)
+                holes = to_device(draws.holes, self.device).unflatten(0, some.shape)
+            for places, its, its_holes in zip(some, changed, holes, strict=True):
+                with _one_thread():
+                    there = to_device(places, self.device)
+                    normal = self.augment.normalised(its, its_holes)
+                    mixed = mix(normal, self.targets(there), next(drawn))
+                    batch = [values.index_select(0, self.kept) for values in (*mixed, there)]
+                yield TrainBatch(*batch)
+
+
+class RecordedMaker:
+    """From small resident images: all images go through the same operations, which a GPU replays as one."""
+
+    def __init__(
+        self,
+        source: ResidentSource,
+        dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
+        device: torch.device,
+        kept: Tensor,
+        at_once: int,
+    ) -> None:
+        """Makes `at_once` batches at a time."""
+        self.at_once, self.device, self.kept, self.images = at_once, device, kept.to(device), source.images.to(device)
+        self.augment = StaticAugmenter(augmentation, dataset, device)
+        self.targets = Targets(source, dataset, augmentation.label_smoothing, device)
+        self.recorded = Recorded(self._made)
+
+    def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
+        """See `Maker.make`."""
+        drawn = iter(mixes)
+        for some in batches.split(self.at_once):
+            with _one_thread():
+                mixed = torch.stack([its.numbers() for its in islice(drawn, len(some))])
+                inputs = some, self.augment.numbers(key, some.flatten()).unflatten(0, some.shape), mixed
+                made = self.recorded(*(to_device(self._filled(values), self.device) for values in inputs))
+            for batch in islice(zip(*made, strict=True), len(some)):
+                yield TrainBatch(*batch)
+
+    def _filled(self, values: Tensor) -> Tensor:
+        """As many batches as always: at the end of an epoch the last one again and again, for nobody."""
+        return torch.cat((values, values[-1:].expand(self.at_once - len(values), *values.shape[1:])))
+
+    def _made(self, there: Tensor, numbers: Tensor, mixes: Tensor) -> tuple[Tensor, ...]:
+        """Places (m b), numbers (m b n) and mixes (m 8) to the fields of m batches."""
+        flat = there.flatten()
+        images = self.augment(self.images.index_select(0, flat), numbers.flatten(0, 1)).unflatten(0, there.shape)
+        mixed = mix_static(images, self.targets(flat).unflatten(0, there.shape), mixes)
+        return tuple(values.index_select(1, self.kept) for values in (*mixed, there))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch's host operations in one thread.
+
+    A batch is some hundred small operations: a second thread gains little, and where other processes keep the
+    cores busy the threads wait for each other (2 busy cores: 12,000 images/s with one thread, 300 to 2,000 with two).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
