@@ -1,20 +1,22 @@
-"""How many augmented images a second? The paper's recipe on one core, headsweep against timm on PIL images.
+"""How many augmented images a second? The paper's recipe, headsweep against timm on PIL images.
 
-    python benchmarks/data.py [--json FILE]
+    python benchmarks/data.py [--device cuda] [--images N] [--rounds 5] [--json FILE]
 
-Rounds are interleaved, so that a machine that slows down slows both. First ours is measured against itself (A/A): the
-spread of that ratio is what a difference must exceed to mean anything.
+One core of the CPU, and with --device cuda a GPU for ours. Sides take turns within a round, so that a machine that gets
+slower slows all; an A/A pair (ours twice) comes first, and the spread of its ratio is what a difference must exceed to
+mean anything. Sides: `ours` (what training gets on the device), `timm` (Pillow, on the CPU), and ours by way of
+`grouped` operations or `static` shapes, whichever it is not; on a GPU also `compiled`, which is static shapes in fused
+kernels (not what training gets: see whether its images are equal, and what it would save). Prints images per second,
+ratios within a round, and on a GPU what a batch takes of a step at the speeds that we aim at.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import torch
@@ -26,21 +28,69 @@ from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 
 from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
+from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, RecordedMaker
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
+from measuring import AA, Results, Step, interleaved, parser, ratio, ready, surroundings
 
 BATCH = 256
-IMAGES = 1024
 CLASSES = 100
-ROUNDS = 5
-Pipeline = Callable[[int], None]  # runs one epoch
+AIMS = 20_000, 32_000  # images a second of a training step
 
 
-def tiles() -> np.ndarray:
-    """Real images, (n, 32, 32, 3) uint8, cut from the photographs that ship with scikit-learn."""
+def main() -> None:
+    args = arguments()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    device, results = ready(args), Results("data", args.json, args.device)
+    source = resident(args.images)
+    print(f"{surroundings()}; {args.images} images a round, {args.rounds} rounds")
+    measure(results, AA, {"ours": ours(source, device), "ours again": ours(source, device)}, args, device)
+    measure(results, "ours / timm", {"timm": timm_pil(source), "ours": ours(source, device)}, args, device)
+    sides = {
+        "grouped": ours(source, device, grouped(source, device)),
+        "static": ours(source, device, static(source, device)),
+    }
+    if device.type == "cuda":
+        print(f"compiled makes the same bytes: {same_bytes(source, device)}")
+        sides["compiled"] = ours(source, device, compiled(source, device))
+    measure(results, "ways", sides, args, device)
+
+
+def arguments() -> argparse.Namespace:
+    made = parser(__doc__, rounds=5)
+    made.set_defaults(threads=1)
+    made.add_argument("--images", type=int, help="1,024; on a GPU 16,384")
+    args = made.parse_args()
+    args.images = args.images or (16_384 if args.device == "cuda" else 1024)
+    return args
+
+
+def measure(
+    results: Results, name: str, sides: dict[str, Step], args: argparse.Namespace, device: torch.device
+) -> None:
+    took = interleaved(sides, args.rounds, device)
+    batches = args.images // BATCH
+    first = next(iter(sides))
+    for kind, samples in took._asdict().items():
+        for side, times in samples.items():
+            batch = statistics.median(times) / batches
+            shares = ", ".join(f"{batch * aim / BATCH / 10:.1f} % of a step at {aim:,} images/s" for aim in AIMS)
+            against = f", {ratio(samples[first], times)} times {first}" if side != first else ""
+            print(
+                f"{name}, {kind}: {side} {batches * BATCH / statistics.median(times) * 1e3:,.0f} images/s{against}"
+                + (f"; {batch:.2f} ms a batch, {shares}" if device.type == "cuda" and side != "timm" else ""),
+                flush=True,
+            )
+        results.add(name, samples, kind=kind, images=batches * BATCH)
+
+
+def resident(images: int) -> ResidentSource:
+    """Real images of 32x32, cut from the photographs that ship with scikit-learn."""
     photos = load_sample_images().images
-    cut = [p[y : y + 32, x : x + 32] for p in photos for y in range(0, 395, 17) for x in range(0, 608, 26)]
-    return np.stack(cut[:IMAGES])
+    cut = np.stack([p[y : y + 32, x : x + 32] for p in photos for y in range(0, 395, 17) for x in range(0, 608, 26)])
+    rows = torch.arange(images) % len(cut)
+    return ResidentSource(torch.from_numpy(cut).permute(0, 3, 1, 2)[rows].contiguous(), rows % CLASSES)
 
 
 def paper() -> AugmentationConfig:
@@ -54,15 +104,46 @@ def cifar100() -> DatasetConfig:
     return DatasetConfig(**{**plain, "name": DatasetName.cifar100})
 
 
-def ours(images: np.ndarray, labels: torch.Tensor) -> Pipeline:
-    source = ResidentSource(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
-    loader = TrainLoader(source, cifar100(), paper(), 0, BATCH, torch.device("cpu"), workers=0)
+def ours(source: ResidentSource, device: torch.device, maker: Maker | None = None) -> Step:
+    loader = TrainLoader(source, cifar100(), paper(), 0, BATCH, device, workers=0)
+    loader.maker = maker or loader.maker
+    epochs = count()
 
-    def epoch(number: int) -> None:
-        for _ in loader.epoch(number):
+    def epoch() -> None:
+        for _ in loader.epoch(next(epochs)):
             pass
 
     return epoch
+
+
+def grouped(source: ResidentSource, device: torch.device) -> GroupedMaker:
+    return GroupedMaker(source, cifar100(), paper(), device, 0, torch.arange(BATCH), at_once(source))
+
+
+def static(source: ResidentSource, device: torch.device) -> RecordedMaker:
+    return RecordedMaker(source, cifar100(), paper(), device, torch.arange(BATCH), at_once(source))
+
+
+def at_once(source: ResidentSource) -> int:
+    return PIXELS_AT_ONCE // (BATCH * source.images[0, 0].numel())
+
+
+def compiled(source: ResidentSource, device: torch.device) -> RecordedMaker:
+    """Told to compute as eager mode does, where this torch can be told."""
+    maker = static(source, device)
+    known = torch._inductor.list_options()
+    options = {"numerics": "strict_pointwise"} if "numerics" in known else {"emulate_precision_casts": True}
+    maker.recorded.function = torch.compile(maker.recorded.function, fullgraph=True, dynamic=False, options=options)
+    return maker
+
+
+def same_bytes(source: ResidentSource, device: torch.device) -> bool:
+    loader = TrainLoader(source, cifar100(), paper(), 0, BATCH, device, workers=0)
+    made = []
+    for maker in (static(source, device), compiled(source, device)):
+        loader.maker = maker
+        made.append(next(loader.epoch(0)).images)
+    return torch.equal(*made)
 
 
 def guarded(augment: Callable[[Image.Image], Image.Image]) -> Callable[[Image.Image], Image.Image]:
@@ -78,7 +159,7 @@ def guarded(augment: Callable[[Image.Image], Image.Image]) -> Callable[[Image.Im
     return call
 
 
-def timm_pil(images: np.ndarray, labels: torch.Tensor) -> Pipeline:
+def timm_pil(source: ResidentSource) -> Step:
     recipe, dataset = paper(), cifar100()
     transform = transforms.Compose(
         [
@@ -91,57 +172,15 @@ def timm_pil(images: np.ndarray, labels: torch.Tensor) -> Pipeline:
         ]
     )
     mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_probability, num_classes=CLASSES)
-    pictures = [Image.fromarray(image) for image in images]
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in source.images]
+    epochs = count()
 
-    def epoch(number: int) -> None:
-        for rows in torch.randperm(len(pictures), generator=torch.Generator().manual_seed(number)).split(BATCH):
-            mix(torch.stack([transform(pictures[row]) for row in rows.tolist()]), labels[rows])
+    def epoch() -> None:
+        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(next(epochs)))
+        for rows in order.split(BATCH):
+            mix(torch.stack([transform(pictures[row]) for row in rows.tolist()]), source.labels[rows])
 
     return epoch
-
-
-def speeds(first: Pipeline, second: Pipeline) -> Iterator[tuple[float, float]]:
-    """Images per second of both, round by round; which goes first alternates."""
-    for pipeline in (first, second):
-        pipeline(0)
-    for number in range(1, ROUNDS + 1):
-        order = (first, second) if number % 2 else (second, first)
-        took = {}
-        for place, pipeline in enumerate(order):
-            start = time.perf_counter()
-            pipeline(number)
-            took[place] = IMAGES / (time.perf_counter() - start)
-        yield (took[0], took[1]) if number % 2 else (took[1], took[0])
-
-
-def compare(name: str, first: Pipeline, second: Pipeline) -> dict[str, object]:
-    rounds = list(speeds(first, second))
-    ratios = sorted(a / b for a, b in rounds)
-    result = {
-        "images_per_second": [statistics.median(column) for column in zip(*rounds, strict=True)],
-        "ratio": statistics.median(ratios),
-        "ratio_range": [ratios[0], ratios[-1]],
-    }
-    print(f"{name}: {result}")
-    return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    path = parser.parse_args().json
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    images = tiles()
-    labels = torch.arange(len(images)) % CLASSES
-    mine = ours(images, labels)
-    figures = {
-        "A/A, ours": compare("A/A, ours", mine, ours(images, labels)),
-        "ours / timm": compare("ours / timm", mine, timm_pil(images, labels)),
-    }
-    if path:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
