@@ -1,12 +1,16 @@
 """How fast are image files streamed? The training loader of a streamed set against timm's own loader.
 
-    python benchmarks/streaming.py [--images 5000] [--round 1024] [--rounds 5] [--json FILE]
+    python benchmarks/streaming.py [--device cuda] [--workers 1 2] [--images 5000] [--round 1024] [--rounds 5]
+        [--model NAME] [--json FILE]
 
 JPEGs in ImageNet's look are made in a temporary folder: various sizes around 500x375, 4:2:0, quality 90. Both loaders
 crop them to 224 at full resolution (bicubic), flip and normalise, without and with RandAugment, with the same number of
 worker processes. A round is a part of an epoch, drawn anew; rounds are interleaved, so that a machine that slows down
 slows both. First ours is measured against itself (A/A): the spread of that ratio is what a difference must exceed to
 mean anything. CPU time of all processes stands beside wall time, for machines that others use too.
+
+Then, with the most workers: how many images a second does the device consume, in training steps of a model in eager
+mode on one batch that lies there, and what does our loader feed it? Below 1 the device waits for images.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,12 +31,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import timm
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import ImageDataset, create_loader
 
+import headsweep.models  # noqa: F401 (registers the models)
 from headsweep.config import (
     PROJECT_ROOT,
     AugmentationConfig,
@@ -47,8 +55,6 @@ from headsweep.data.loader import TrainLoader
 BATCH = 64
 CLASSES = 10
 SIZES = [(500, 375)] * 8 + [(375, 500), (500, 333)] * 3 + [(333, 500), (500, 400), (400, 300), (640, 480), (800, 600)]
-WORKERS = (1, 2)
-CPU = torch.device("cpu")
 
 
 class Pace(NamedTuple):
@@ -64,9 +70,14 @@ Pipeline = Callable[[int], None]  # runs the round of that number
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
+    device = torch.device(args.device)
     with tempfile.TemporaryDirectory(prefix="streaming-") as root:
         write_images(Path(root), args.images)
-        figures = compare_all(Path(root), args.round, args.rounds)
+        figures = compare_all(Path(root), args, device)
+        feeding = ours(Path(root), recipe(), args.workers[-1], args.round, device)
+        consuming = consumer(args.model, args.round, device)
+        name = f"fed / consumed by {args.model}"
+        figures["feeding"] = compare(name, feeding, consuming, args.rounds, args.round)
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
 
@@ -76,19 +87,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=5000, help="JPEGs to make")
     parser.add_argument("--round", type=int, default=1024, help="images in a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="decoding processes, the most last")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where batches are wanted")
+    parser.add_argument("--model", default="cct_14_7x2_224", help="that consumes them; timm's name")
     parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("--device cuda: this machine shows no GPU; want --device cpu", file=sys.stderr)
+        raise SystemExit(2)
+    return args
 
 
-def compare_all(root: Path, images: int, rounds: int) -> dict[str, list[tuple[Pace, Pace]]]:
-    plain = recipe()
+def compare_all(root: Path, args: argparse.Namespace, device: torch.device) -> dict[str, list[tuple[Pace, Pace]]]:
+    plain, rounds, images = recipe(), args.rounds, args.round
     figures = {}
-    one, other = (ours(root, plain, WORKERS[-1], images) for _ in range(2))
-    figures["A/A"] = compare(f"A/A, ours, {WORKERS[-1]} workers", one, other, rounds, images)
-    for workers in WORKERS:
+    one, other = (ours(root, plain, args.workers[-1], images, device) for _ in range(2))
+    figures["A/A"] = compare(f"A/A, ours, {args.workers[-1]} workers", one, other, rounds, images)
+    for workers in args.workers:
         for name, augmentation in (("plain", replace(plain, randaugment=None)), ("RandAugment", plain)):
             title = f"{name}, {workers} workers"
-            pair = ours(root, augmentation, workers, images), timms(root, augmentation, workers, images)
+            pair = tuple(side(root, augmentation, workers, images, device) for side in (ours, timms))
             figures[title] = compare(f"ours / timm, {title}", *pair, rounds, images)
     return figures
 
@@ -140,16 +158,23 @@ def imagenet(root: Path) -> DatasetConfig:
     return DatasetConfig(**{**plain, "name": DatasetName.imagenet, "num_classes": CLASSES, "validation": 0.0})
 
 
-def ours(root: Path, augmentation: AugmentationConfig, workers: int, images: int) -> Pipeline:
+def ours(root: Path, augmentation: AugmentationConfig, workers: int, images: int, device: torch.device) -> Pipeline:
     dataset = imagenet(root)
     splits = open_splits(dataset, 0, LoaderConfig(workers, 0.0, None), DebugConfig(None, None, False))
-    loader = TrainLoader(splits.train, dataset, augmentation, 0, BATCH, CPU, workers)
+    loader = TrainLoader(splits.train, dataset, augmentation, 0, BATCH, device, workers)
 
     def run(number: int) -> None:
         for _ in loader.epoch(number, first=len(loader) - images // BATCH):
             pass
+        settle(device)
 
     return run
+
+
+def settle(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class Part(ImageDataset):
@@ -170,7 +195,7 @@ class Part(ImageDataset):
                 continue
 
 
-def timms(root: Path, augmentation: AugmentationConfig, workers: int, images: int) -> Pipeline:
+def timms(root: Path, augmentation: AugmentationConfig, workers: int, images: int, device: torch.device) -> Pipeline:
     dataset = imagenet(root)
     loader = create_loader(
         Part(root, images),
@@ -186,12 +211,32 @@ def timms(root: Path, augmentation: AugmentationConfig, workers: int, images: in
         mean=tuple(dataset.mean),
         std=tuple(dataset.std),
         num_workers=workers,
-        device=CPU,
+        device=device,
     )
 
     def run(number: int) -> None:
         for _ in loader:
             pass
+        settle(device)
+
+    return run
+
+
+def consumer(name: str, images: int, device: torch.device) -> Pipeline:
+    """Training steps on images that are there; in bfloat16 on a GPU."""
+    model = timm.create_model(name, num_classes=CLASSES).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, fused=True)
+    size = model.pretrained_cfg["input_size"][-1]
+    batch, labels = torch.randn(BATCH, 3, size, size, device=device), torch.randint(CLASSES, (BATCH,), device=device)
+
+    def run(number: int) -> None:
+        for _ in range(images // BATCH):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits = model(batch)
+            F.cross_entropy(logits.float(), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        settle(device)
 
     return run
 
