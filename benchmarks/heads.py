@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
-from measuring import AA, Results, Step, interleaved, parser, ratio, ready, surroundings
 
 from headsweep.heads import HEADS, Head, build_head
+from measuring import AA, Results, Step, interleaved, parser, ratio, ready, surroundings
 
 CLASSES = 100
 

@@ -117,8 +117,9 @@ class PlainBatches:
                 yield self.mix(on_device, there)
             else:
                 off, on = self.smoothing / self.classes, 1 - self.smoothing + self.smoothing / self.classes
-                yield on_device, torch.full((len(there), self.classes), off, device=self.device).scatter_(
-                    1, there[:, None], on
+                yield (
+                    on_device,
+                    torch.full((len(there), self.classes), off, device=self.device).scatter_(1, there[:, None], on),
                 )
 
 
