@@ -45,7 +45,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainModel(nn.Module):
-    """The model of a run, loops and all; logits of each branch."""
+    """The model of a run, loops and all; always the logits of each branch."""
 
     def __init__(self, run: RunConfig) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PlainModel(nn.Module):
             block.attention = PlainAttention(block.attention)
         self.backbone, self.head = model.backbone, oracle.reference(run.head.name, model.head)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, per_head: bool = True) -> Tensor:
         return self.head(self.backbone(images))
 
 

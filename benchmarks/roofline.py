@@ -64,7 +64,7 @@ def loop_flops(run: RunConfig) -> float:
 
 
 def roofline(machine: Machine, model: CompactConfig, tokens: int) -> float:
-    """Images a second of the encoder blocks alone, if each of these kernels did nothing but its products or its traffic.
+    """Images a second of the encoder blocks alone, if a kernel did nothing but its products or its traffic.
 
     Kernels are products with all element-wise work fused in; of each the longer of the two times, forward and backward.
     """

@@ -3,11 +3,11 @@
     python benchmarks/step.py [--device cuda] [--batch 64] [--rounds 5] [--threads 2] [--json FILE]
 
 Forward, backward and optimizer of cct_7_3x1 at 32x32 with 100 classes, images ready on the device. Sides, which take
-turns in one process: `plain` (benchmarks/plain.py: loop over branches, attention written out, AdamW as it comes; float32,
-and `plain bf16` under autocast on a GPU), `off` (ours in eager mode), `blocks` and `step` (compiled; on a GPU, or where
---sides names them). An A/A pair comes first. Then the heads themselves take turns in our fastest way: what does each
-cost beside seqpool? MFU is FLOPs of the loop model over those of a product measured here; the roofline is that of
-benchmarks/roofline.py.
+turns in one process: `plain` (benchmarks/plain.py: loop over branches, attention written out, AdamW as it comes;
+float32, and `plain bf16` under autocast on a GPU), `off` (ours in eager mode), `blocks` and `step` (compiled; on a GPU,
+or where --sides names them). An A/A pair comes first. Then the heads themselves take turns in our fastest way: what
+does each cost beside seqpool? MFU is FLOPs of the loop model over those of a product measured here; the roofline is
+that of benchmarks/roofline.py.
 """
 
 from __future__ import annotations
