@@ -16,7 +16,7 @@ import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, product
 
 import torch
 from torch import Tensor
@@ -51,6 +51,11 @@ def main(words: Sequence[str] | None = None) -> None:
     device = ready(args)
     print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
     results = Results("step", args.json, args.device)
+    if args.compile_only:
+        bench = Bench(args, device, Machine(1, 1, 1), results)
+        for name, side in product(args.cells, args.sides):
+            build(side, cell(name, args), bench)
+        return
     bench = Bench(args, device, calibrate(device, args.size, 10, results), results)
     first = cell(args.cells[0], args)
     show(bench, AA, first, {"off": build("off", first, bench)[0], "off again": build("off", first, bench)[0]}, {})
@@ -72,6 +77,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--sides", nargs="+", choices=GPU_SIDES)
     made.add_argument("--batch", type=int, help="256 on a GPU, 64 on a CPU")
     made.add_argument("--size", type=int, help="of the matrices of the calibration")
+    made.add_argument("--compile-only", action="store_true", help="fill the compile cache; measure nothing")
     args = made.parse_args(words)
     gpu = args.device == "cuda"
     args.sides = args.sides or (GPU_SIDES if gpu else CPU_SIDES)
