@@ -61,7 +61,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if seconds < 1 or not run(part, args.folder / f"{part.name}.json", seconds):
             failed.append(part.name)
         print(f"== {part.name}: {time.monotonic() - started:.0f} s", flush=True)
-    targets.main([str(args.folder)])
+    print("tiny sizes: the figures mean nothing" if args.tiny else f"files: {args.folder}")
+    targets.show(args.folder, targets.GPU)
     if failed:
         print(f"not done, or not to the end: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
@@ -95,17 +96,16 @@ def full() -> Iterator[Part]:
 def tiny() -> Iterator[Part]:
     """The same parts where there is no GPU and little time."""
     step = "step.py --model cct_2_3x2 --image-size 16 --batch 4 --size 64 --threads 1"
-    runs = f"e2e.py --threads 1 --epochs 1 --seeds 1 {_quoted(SMALL)}"
+    runs, small = "e2e.py --threads 1 --epochs 1 --seeds 1", _quoted(SMALL)
+    packing = f"packing.py --device cpu --most 2 --rounds 1 --seconds 1 --threads 1 {small}"
     yield Part("roofline", ["roofline.py --size 64 --rounds 2 --threads 1"], 60)
     yield Part("compiling", [f"{step} --compile-only --cells seqattn2 --sides off"], 60)
     yield Part("step", [f"{step} --rounds 1 --sides plain off"], 120)
-    yield Part("upstream", [f"{runs} --images 128 augmentation=paper"], 120)
+    yield Part("upstream", [f"{runs} --images 128 augmentation=paper {small}"], 120)
     yield Part("data", ["data.py --rounds 1"], 180)
     yield Part("heads", ["heads.py --batch 4 --tokens 16 --width 32 --rounds 1 --threads 1"], 120)
-    yield Part(
-        "packing", [f"packing.py --device cpu --most 2 --rounds 1 --seconds 1 --threads 1 {_quoted(SMALL)}"], 180
-    )
-    yield Part("e2e", [runs], 120)
+    yield Part("packing", [packing], 180)
+    yield Part("e2e", [f"{runs} {small}"], 120)
     yield Part("streaming", ["streaming.py --images 80 --round 64 --rounds 1"], 180)
 
 

@@ -133,12 +133,19 @@ CPU = (
 def main(words: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if words is None else words
     folder = Path(given[0]) if given else RESULTS
-    files = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    gpu = any(content.get("machine", {}).get("gpu") for content in files.values())
-    lines = [("target", "wanted", "measured", "met"), *(target.line(files) for target in (GPU if gpu else CPU))]
+    show(folder, GPU if any(content.get("machine", {}).get("gpu") for content in read(folder).values()) else CPU)
+
+
+def read(folder: Path) -> Files:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def show(folder: Path, targets: Sequence[Target]) -> None:
+    files = read(folder)
+    lines = [("target", "wanted", "measured", "met"), *(target.line(files) for target in targets)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 if __name__ == "__main__":
