@@ -97,13 +97,13 @@ def spread(content: dict[str, Any]) -> float:
 
 def figures_of(content: dict[str, Any]) -> Figures:
     """By row and side: how much better the side is than the row's first one, or, of a single side, how good."""
-    found = {}
+    found: Figures = {}
     for row in content["rows"]:
         first, *others = row["samples"]
         more = row["unit"] in MORE_IS_BETTER
         for side in others:
             pair = row["samples"][first], row["samples"][side]
-            found[row["name"], side] = ratio(*(reversed(pair) if more else pair))
+            found.setdefault((row["name"], side), ratio(*(reversed(pair) if more else pair)))
         if not others:
             values = sorted(value if more else 1 / value for value in row["samples"][first])
             found[row["name"], first] = Ratio(statistics.median(values), values[0], values[-1])

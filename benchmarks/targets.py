@@ -45,8 +45,11 @@ class Target:
 
 
 def row_of(files: Files, file: str, row: str) -> dict[str, Any]:
-    """The last row of that name."""
-    return [found for found in files[file]["rows"] if found["name"] == row][-1]
+    """The first row of that name."""
+    for found in files[file]["rows"]:
+        if found["name"] == row:
+            return found
+    raise KeyError(row)
 
 
 def faster(file: str, row: str, than: str, side: str) -> Callable[[Files], float]:
