@@ -61,31 +61,45 @@ class SoftmaxPool(torch.autograd.Function):
         scores = torch.bmm(queries, operand.transpose(1, 2))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         scores = scores if scale is None else scores * scale
-        biased = scores if bias is None else scores + bias
-        shares = biased.softmax(-1)
-        weights = (shares if scale is None else shares * scale).to(queries.dtype)
-        ctx.save_for_backward(queries, operand, scores, shares, weights, scale, mean)
+        log_sums = (scores if bias is None else scores + bias).logsumexp(-1, keepdim=True)
+        _, weights = _shares(scores, bias, log_sums, scale)
+        ctx.save_for_backward(queries, operand, bias, scores, log_sums, scale, mean)
         ctx.dtype = tokens.dtype
-        return torch.bmm(weights, operand), biased.logsumexp(-1, keepdim=True)
+        return torch.bmm(weights.to(queries.dtype), operand), log_sums
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, sums: Float[Tensor, "b j d"], log_sums: Float[Tensor, "b j 1"]
+        ctx: Any, by_sums: Float[Tensor, "b j d"], by_log_sums: Float[Tensor, "b j 1"]
     ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None, None]:
         """Two products for the queries and one for the tokens."""
-        queries, operand, scores, shares, weights, scale, mean = ctx.saved_tensors
-        by_weight = torch.bmm(sums, operand.transpose(1, 2)) * weights
-        by_score = torch.addcmul(by_weight, shares, log_sums - by_weight.sum(-1, keepdim=True))
+        queries, operand, bias, scores, log_sums, scale, mean = ctx.saved_tensors
+        shares, weights = _shares(scores, bias, log_sums, scale)
+        by_share = torch.bmm(by_sums, operand.transpose(1, 2)) * weights
+        by_score = torch.addcmul(by_share, shares, by_log_sums - by_share.sum(-1, keepdim=True))
         by_product = (by_score if scale is None else by_score * scale).to(queries.dtype)
-        factors = torch.cat([by_product, weights], 1).transpose(1, 2), torch.cat([queries, sums], 1)
+        factors = (
+            torch.cat([by_product, weights.to(queries.dtype)], 1).transpose(1, 2),
+            torch.cat([queries, by_sums], 1),
+        )
         by_tokens = torch.bmm(*factors)
         if scale is not None:  # through r, whose own gradient times r is the sum over queries of what follows
-            by_scale = torch.addcmul(by_weight, by_score, scores).sum(1, keepdim=True)
+            by_scale = torch.addcmul(by_share, by_score, scores).sum(1, keepdim=True)
             change = (by_scale * scale.square() / -operand.shape[-1]).transpose(1, 2)
             by_tokens.addcmul_(operand, change).sub_(change * mean)
         by_bias = by_score.sum(-1, keepdim=True) if ctx.needs_input_grad[2] else None
         return torch.bmm(by_product, operand), by_tokens.to(ctx.dtype), by_bias, None
+
+
+def _shares(
+    scores: Float[Tensor, "b j n"],
+    bias: Float[Tensor, "b j 1"] | None,
+    log_sums: Float[Tensor, "b j 1"],
+    scale: Float[Tensor, "b 1 n"] | None,
+) -> tuple[Float[Tensor, "b j n"], Float[Tensor, "b j n"]]:
+    """The shares a, and the weights a r; made anew in the backward pass rather than kept for it."""
+    shares = (scores - (log_sums if bias is None else log_sums - bias)).exp()
+    return shares, shares if scale is None else shares * scale
 
 
 def _scale_and_mean(tokens: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b 1 n"], Float[Tensor, "b n 1"]]:
