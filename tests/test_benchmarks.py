@@ -150,6 +150,34 @@ def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest
     assert ["seqattn K=8, loop / stacked", ">= 8", "-", "open"] in lines
 
 
+def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
+    """A step of 8 ms, heads that cost 0.1 ms, an augmentation of 0.2 ms, packed runs of which four are fastest."""
+    cells = {"seqpool1": 8.0, "seqattn1": 8.1, "ga1": 8.1, "seqattn8": 8.1, "ga8": 8.1}
+    gib = dict.fromkeys(cells, 2.0)
+    files = {
+        "step": [
+            {"name": "seqpool1", "images": 256, "samples": {"plain": [80.0], "step": [8.0]}},
+            {"name": "heads", "samples": {cell: [ms] for cell, ms in cells.items()}, "peak_gib": gib},
+        ],
+        "data": [{"name": "ours / timm", "images": 2560, "samples": {"timm": [9.0], "ours": [2.0]}}],
+        "upstream": [{"name": "plain / ours", "images_per_second": {"plain": [5_000.0], "ours": [30_000.0]}}],
+        "packing": [{"name": "together", "samples": {"1 run": [3e4], "3 runs": [4e4], "4 runs": [5e4]}}],
+    }
+    targets = benchmark("targets")
+    got = [target.line({name: {"rows": rows} for name, rows in files.items()})[2:] for target in targets.GPU]
+    assert got == [
+        ("32,000 images/s", "yes"),
+        ("32,000 images/s", "yes"),
+        *[("1.012", "yes")] * 2,
+        *[("1", "yes")] * 4,
+        ("2.5 %", "yes"),
+        ("30,000 images/s", "yes"),
+        ("6", "yes"),
+        ("40,000 images/s", "yes"),
+        ("8.333 min", "yes"),
+    ]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_its_benchmarks_say_so(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark("gpu").main([]) == 2
