@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+RESULTS := benchmarks/results
 
 # Two at a time: the tests start processes of their own. A file's tests stay together and share what they have made.
 WORKERS := --numprocesses 2 --no-loadscope-reorder
@@ -11,10 +12,10 @@ WORKERS := --numprocesses 2 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench fidelity clean
+.PHONY: help setup demo test check format bench bench-gpu fidelity clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make the virtual environment; the other targets do it by themselves
 
@@ -45,12 +46,20 @@ format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure heads, training step, data, sweep and tracking on this machine's CPU, best while it is idle
-	$(BIN)/python benchmarks/heads.py
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/data.py
-	$(BIN)/python benchmarks/sweep.py
-	$(BIN)/python benchmarks/tracking.py
+bench: $(READY) ## measure on this machine's CPU, best while it is idle (10 minutes); files in benchmarks/results/
+	@mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/heads.py --head seqpool --head ga --head seqattn --rounds 5 --json $(RESULTS)/heads.json
+	$(BIN)/python benchmarks/step.py --cells seqpool1 seqattn8 ga8 --batch 16 --rounds 4 --json $(RESULTS)/step.json
+	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json
+	$(BIN)/python benchmarks/streaming.py --images 600 --round 192 --rounds 2 --json $(RESULTS)/streaming.json
+	$(BIN)/python benchmarks/e2e.py --json $(RESULTS)/e2e.json
+	$(BIN)/python benchmarks/sweep.py --fresh 3 --epochs 3 --json $(RESULTS)/sweep.json
+	$(BIN)/python benchmarks/tracking.py --epochs 3 --json $(RESULTS)/tracking.json
+	$(BIN)/python benchmarks/report.py --runs 1000 --json $(RESULTS)/report.json
+	$(BIN)/python benchmarks/targets.py $(RESULTS)
+
+bench-gpu: $(READY) ## measure all that wants a GPU, in 10 minutes; with TINY=1 try every part of it on the CPU
+	$(BIN)/python benchmarks/gpu.py $(if $(TINY),--tiny --folder $(RESULTS)/tiny,--folder $(RESULTS)/gpu)
 
 fidelity: $(READY) ## compare every published model with an independent implementation: sizes and logits
 	$(BIN)/python benchmarks/fidelity.py

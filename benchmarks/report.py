@@ -1,6 +1,6 @@
 """How the table and the report grow with the number of runs, in MLflow's sqlite and in Postgres.
 
-    python benchmarks/report.py [--runs 1000,3000,10000] [--uri postgresql://...] [--keep DIR]
+    python benchmarks/report.py [--runs 1000,3000,10000] [--uri postgresql://...] [--keep DIR] [--json FILE]
 
 Stores of so many runs with 300 epochs of four metrics are written straight into MLflow's tables (a store that MLflow
 itself has made), then the commands are given as a user would. Each row says seconds and peak memory of the command's
@@ -23,6 +23,7 @@ from pathlib import Path
 import sqlalchemy
 
 from headsweep.tracking.mlflow_store import prepare
+from measuring import Results
 
 EPOCHS = 300
 SEEDS = 5
@@ -33,6 +34,7 @@ BATCH = 200_000  # rows of one insert
 
 def main() -> None:
     options = _options()
+    results = Results("report", options.json)
     for runs in options.runs:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(options.keep or scratch) / str(runs)
@@ -42,7 +44,7 @@ def main() -> None:
             fill(uri, experiment, folder, runs)
             print(f"{runs} runs written in {time.perf_counter() - started:.0f} s", flush=True)
             for command in options.commands:
-                _measure(command, uri, experiment, folder, runs)
+                _measure(results, command, uri, experiment, folder, runs)
 
 
 def fill(uri: str, experiment: str, folder: Path, runs: int) -> None:
@@ -148,7 +150,7 @@ def _costs(heads: int, number: int) -> dict[str, float]:
     }
 
 
-def _measure(command: str, uri: str, experiment: str, folder: Path, runs: int) -> None:
+def _measure(results: Results, command: str, uri: str, experiment: str, folder: Path, runs: int) -> None:
     arguments = {
         "table": ["table", "params.`dataset.name` = 'cifar100'", "--format", "markdown"],
         "last3": ["table", "params.`dataset.name` = 'cifar100'", "--format", "csv", "--metric", "val_top1_last3"],
@@ -173,6 +175,7 @@ def _measure(command: str, uri: str, experiment: str, folder: Path, runs: int) -
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     kind = uri.partition(":")[0]
+    results.add(f"{kind} {runs} {command}", {"seconds": seconds}, "s", peak_gib=peak)
     print(
         f"{kind} {runs} {command}: {min(seconds):.2f} s, A/A {seconds[1] / seconds[0]:.2f}; peak so far {peak:.2f} GiB",
         flush=True,
@@ -187,6 +190,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--commands", type=lambda text: text.split(","), default=["table", "last3", "report"])
     parser.add_argument("--uri", help="a database of MLflow's, e.g. postgresql://...; default: sqlite files")
     parser.add_argument("--keep", help="folder in which the sqlite files stay")
+    parser.add_argument("--json", type=Path, help="write raw samples here")
     return parser.parse_args()
 
 

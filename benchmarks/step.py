@@ -1,74 +1,200 @@
-"""What does a training step with eight seqattn heads cost beside one with CCT's own head?
+"""How fast is a whole training step: ours in eager mode and compiled, and the plain one that upstream would take?
 
-    python benchmarks/step.py [--rounds 5] [--threads 2] [--json FILE]
+    python benchmarks/step.py [--device cuda] [--batch 64] [--rounds 5] [--threads 2] [--json FILE]
 
-Forward, backward and AdamW of cct_7_3x1 on 64 images of 32x32 on the CPU, the two models taking turns in one process.
-A ratio of speeds of 1 would be a head for nothing. CPU time stands beside wall time, for machines that others use too.
+Forward, backward and optimizer of cct_7_3x1 at 32x32 with 100 classes, images ready on the device. Sides, which take
+turns in one process: `plain` (benchmarks/plain.py: loop over branches, attention written out, AdamW as it comes;
+float32, and `plain bf16` under autocast on a GPU), `off` (ours in eager mode), `blocks` and `step` (compiled; on a GPU,
+or where --sides names them). An A/A pair comes first. Then the heads themselves take turns in our fastest way: what
+does each cost beside seqpool? MFU is FLOPs of the loop model over those of a product measured here; the roofline is
+that of benchmarks/roofline.py.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count, product
 
-import timm
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-import headsweep.models  # noqa: F401 (registers the models)
+from composed import compose
+from headsweep.config import Compilation, RunConfig
+from headsweep.models.build import model_of
+from headsweep.training.compiling import Gradients
+from headsweep.training.objective import objective
+from headsweep.training.optimization import build_optimizer
+from measuring import AA, Results, Samples, Step, interleaved, parser, ratio, ready, surroundings
+from plain import PlainModel, plain_optimizer
+from roofline import Machine, calibrate, loop_flops, roofline
 
-BATCH, CLASSES = 64, 100
-NAMES = ("seqpool1_cct_7_3x1_32", "seqattn8_cct_7_3x1_32")
-
-
-def main() -> None:
-    args = arguments()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    steps = {name: training_step(name) for name in NAMES}
-    samples: dict[str, dict[str, list[float]]] = {name: {"wall_ms": [], "cpu_ms": []} for name in NAMES}
-    for _ in range(args.rounds + 1):
-        for name, step in steps.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            step()
-            samples[name]["wall_ms"].append((time.perf_counter() - wall) * 1e3)
-            samples[name]["cpu_ms"].append((time.process_time() - cpu) * 1e3)
-    report(samples)
-    if args.json:
-        args.json.write_text(json.dumps(samples, indent=1))
+CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")
+CPU_SIDES, GPU_SIDES = ("plain", "off"), ("plain", "plain bf16", "off", "blocks", "step")
+STEPS = 100_000  # of the run that the step is taken to be of
 
 
-def report(samples: dict[str, dict[str, list[float]]]) -> None:
-    """Medians without the first round, and the median over rounds of the ratio within a round."""
-    for kind in ("wall_ms", "cpu_ms"):
-        own, eight = (samples[name][kind][1:] for name in NAMES)
-        for name, times in zip(NAMES, (own, eight), strict=True):
-            print(f"{kind:8} {name:24} {statistics.median(times):9.1f}")
-        print(f"{kind:8} ratio of speeds {statistics.median(a / b for a, b in zip(own, eight, strict=True)):.3f}")
+@dataclass(frozen=True)
+class Bench:
+    """What all cells have in common."""
+
+    args: argparse.Namespace
+    device: torch.device
+    machine: Machine
+    results: Results
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
+    device = ready(args)
+    print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
+    results = Results("step", args.json, args.device)
+    if args.compile_only:
+        bench = Bench(args, device, Machine(1, 1, 1), results)
+        for name, side in product(args.cells, args.sides):
+            build(side, cell(name, args), bench)
+        return
+    bench = Bench(args, device, calibrate(device, args.size, 10, results), results)
+    first = cell(args.cells[0], args)
+    show(bench, AA, first, {"off": build("off", first, bench)[0], "off again": build("off", first, bench)[0]}, {})
+    for name in args.cells:
+        run = cell(name, args)
+        built = {side: build(side, run, bench) for side in args.sides}
+        memory = {side: gib for side, (_, gib) in built.items() if gib}
+        show(bench, name, run, {side: step for side, (step, _) in built.items()}, memory)
+    if len(args.cells) > 1:
+        heads = {name: build(args.sides[-1], cell(name, args), bench) for name in args.cells}
+        compare_heads(bench, heads)
 
 
-def training_step(name: str) -> Callable[[], None]:
-    model = timm.create_model(name, num_classes=CLASSES)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__, rounds=5)
+    made.add_argument("--model", default="cct_7_3x1")
+    made.add_argument("--image-size", type=int, default=32)
+    made.add_argument("--cells", nargs="+", default=CELLS, metavar="HEADK", help="e.g. seqattn8")
+    made.add_argument("--sides", nargs="+", choices=GPU_SIDES)
+    made.add_argument("--batch", type=int, help="256 on a GPU, 64 on a CPU")
+    made.add_argument("--size", type=int, help="of the matrices of the calibration")
+    made.add_argument("--compile-only", action="store_true", help="fill the compile cache; measure nothing")
+    args = made.parse_args(words)
+    gpu = args.device == "cuda"
+    args.sides = args.sides or (GPU_SIDES if gpu else CPU_SIDES)
+    args.batch, args.size = args.batch or (256 if gpu else 64), args.size or (8192 if gpu else 1024)
+    return args
 
-    def run() -> None:
+
+def cell(name: str, args: argparse.Namespace) -> RunConfig:
+    head = name.rstrip("0123456789")
+    words = [f"model={args.model}", f"head={head}", f"heads={name[len(head) :]}", f"batch_size={args.batch}"]
+    return compose([*words, "dataset=cifar100", f"dataset.image_size={args.image_size}"])
+
+
+def build(side: str, run: RunConfig, bench: Bench) -> tuple[Step, float]:
+    """A step that has been taken three times, and the GiB that its making and taking took of a GPU."""
+    cuda = bench.device.type == "cuda"
+    before = torch.cuda.memory_allocated() if cuda else 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    step = plain(run, bench.device, side.endswith("bf16")) if side.startswith("plain") else ours(side, run, bench)
+    for _ in range(3):
+        step()
+    return step, (torch.cuda.max_memory_allocated() - before) / 2**30 if cuda else 0.0
+
+
+def batch(run: RunConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and soft targets."""
+    size, classes = run.dataset.image_size, run.dataset.num_classes
+    images = torch.randn(run.batch_size, run.dataset.channels, size, size, device=device)
+    return images, torch.rand(run.batch_size, classes, device=device).softmax(1)
+
+
+def plain(run: RunConfig, device: torch.device, autocast: bool) -> Step:
+    model = PlainModel(run).to(device).train()
+    optimizer = plain_optimizer(model, run)
+    images, targets = batch(run, device)
+
+    def step() -> None:
+        repeatable(False)
         optimizer.zero_grad(set_to_none=True)
-        logits = model(images, per_head=True)
-        F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1])).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            logits = model(images)
+        objective(logits, targets, 0.0).backward()
         optimizer.step()
 
-    return run
+    return step
+
+
+def ours(side: str, run: RunConfig, bench: Bench) -> Step:
+    """What training/loop.py does in a step."""
+    run = replace(run, compile=Compilation[side])
+    model = model_of(run).to(bench.device).train()
+    optimizer = build_optimizer(model, run.optimizer)
+    gradients = Gradients(model, run, bench.device, STEPS)
+    images, targets = batch(run, bench.device)
+    numbers = count()
+
+    def step() -> None:
+        repeatable(True)
+        gradients(images, targets, (run.seed, next(numbers), 0))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def repeatable(wanted: bool) -> None:
+    """Runs of ours end with the same bits twice, which costs them something on a GPU."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.deterministic = wanted
+        torch.use_deterministic_algorithms(wanted, warn_only=True)
+
+
+def show(bench: Bench, name: str, run: RunConfig, sides: dict[str, Step], memory: dict[str, float]) -> None:
+    """Measure the sides and print a line for each."""
+    took = interleaved(sides, bench.args.rounds, bench.device)
+    flops = loop_flops(run)
+    tokens = tokens_of(run)
+    ceiling = roofline(bench.machine, run.model, tokens)
+    bench.results.add(
+        name, took.wall, cpu_samples=took.cpu, images=run.batch_size, peak_gib=memory, flops=flops, ceiling=ceiling
+    )
+    against = next(iter(sides))
+    for side in sides:
+        pace = run.batch_size / statistics.median(took.wall[side]) * 1e3
+        line = f"{name:9} {side:10} {statistics.median(took.wall[side]):9.2f} ms {pace:9.0f} images/s"
+        line += f"  MFU {pace * flops / bench.machine.flops:6.1%}  of the roofline {pace / ceiling:6.1%}"
+        line += f"  {memory[side]:.2f} GiB" if side in memory else ""
+        print(
+            f"{line}  x {against}: {speed(took.wall, against, side)}{by_cpu(bench, took.cpu, against, side)}",
+            flush=True,
+        )
+
+
+def speed(samples: Samples, against: str, side: str) -> str:
+    return str(ratio(samples[against], samples[side]))
+
+
+def by_cpu(bench: Bench, samples: Samples, against: str, side: str) -> str:
+    return "" if bench.device.type == "cuda" else f", by CPU time {speed(samples, against, side)}"
+
+
+def tokens_of(run: RunConfig) -> int:
+    with torch.device("meta"):
+        return model_of(run).backbone.tokens
+
+
+def compare_heads(bench: Bench, heads: dict[str, tuple[Step, float]]) -> None:
+    """Steps of the cells beside the first one's."""
+    took = interleaved({name: step for name, (step, _) in heads.items()}, bench.args.rounds, bench.device)
+    memory = {name: gib for name, (_, gib) in heads.items() if gib}
+    bench.results.add("heads", took.wall, cpu_samples=took.cpu, peak_gib=memory, way=bench.args.sides[-1])
+    first = next(iter(heads))
+    for name in heads:
+        line = f"{name} / {first}: {ratio(took.wall[name], took.wall[first])}"
+        line += "" if bench.device.type == "cuda" else f", by CPU time {ratio(took.cpu[name], took.cpu[first])}"
+        print(line + (f"; memory {memory[name] / memory[first]:.3f}" if memory else ""), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pathlib import Path
 
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
+from measuring import header
 
 TRAIN = [sys.executable, str(PROJECT_ROOT / "src" / "train.py")]
 HEADS, BRANCHES = ("seqpool", "ga", "seqattn"), (1, 4, 8)
@@ -69,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
         figures = {"overhead": overhead(args, Path(scratch)), "efficiency": efficiency(args, Path(scratch))}
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        args.json.write_text(json.dumps({**header("sweep"), **figures}, indent=1) + "\n")
 
 
 def arguments() -> argparse.Namespace:

@@ -30,6 +30,7 @@ from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.tracking.spool import Entry, Spool
+from measuring import header
 from sweep import run, slots, trainings
 
 EPOCH_SECONDS = 196 * 8e-3
@@ -42,7 +43,7 @@ def main() -> None:
         figures = {f"heads={heads}": logging(heads, args.rounds, Path(scratch) / str(heads)) for heads in (1, 8)}
         figures["training"] = training(args.epochs, Path(scratch))
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        args.json.write_text(json.dumps({**header("tracking"), **figures}, indent=1) + "\n")
 
 
 def arguments() -> argparse.Namespace:

@@ -8,6 +8,8 @@ from headsweep.sweep.fingerprint import fingerprint, group, identity
     "override",
     [
         "device=cpu",
+        "compile=step",
+        "activation_checkpointing=true",
         "paths.output=/elsewhere",
         "paths.data=/elsewhere",
         "tracking=none",

@@ -6,7 +6,8 @@ With a single query no key or value of a token need ever be formed (docs/heads.m
 
 so all K x H queries meet the tokens in one product and one weighted sum, and the layer-normalised tokens are shared by
 all branches: the norm's gain folds into W; its bias is the same for every token, so it leaves the softmax of the keys
-alone and adds W_v bias to the values, whose weights sum to one.
+alone and adds W_v bias to the values, whose weights sum to one. Its centring folds into W too, so that what is left of
+the norm is one number a token (`softmax_pool`).
 
 Legend: b images, n tokens, d width, k branches, h attention heads of a branch, j = k h, e = d / 4, f = e / h,
 p = 3 e.
@@ -18,7 +19,10 @@ from jaxtyping import Float
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from headsweep.heads.softmax_pool import softmax_pool
 from headsweep.heads.stacked import StackedGroupedLinear, StackedLayerNorm, StackedLinear, stacked_linear
+
+torch.fx.wrap("softmax_pool")  # FX traces neither autocast nor an autograd function
 
 ATTENTION_HEADS = 8
 EXPANSION = 4  # the width over that of queries, keys and values, and the hidden width of the MLP over the width
@@ -75,39 +79,40 @@ class ClassAttention(nn.Module):
 
         From logarithms, so that there is a row even where a query spends all but nothing on the tokens.
         """
-        tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
-        scores, _ = self._scores(query, tokens, *self._projections())
-        shares = scores.log_softmax(-1)[..., :-1].unflatten(1, (-1, ATTENTION_HEADS))
+        queries, own_score, _ = self._queries(query, *self._projections())
+        scores = torch.bmm(queries, F.layer_norm(tokens, tokens.shape[-1:]).transpose(1, 2))
+        shares = torch.cat([scores, own_score], -1).log_softmax(-1)[..., :-1].unflatten(1, (-1, ATTENTION_HEADS))
         return shares.logsumexp(2).softmax(-1)
 
     def _attend(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """Attention of each query over itself and all tokens, with keys and values of tokens never formed."""
-        tokens, query = F.layer_norm(tokens, tokens.shape[-1:]), F.layer_norm(query, query.shape[-1:])
         weight, bias = self._projections()
-        scores, own_value = self._scores(query, tokens, weight, bias)
-        shares, own_share = scores.softmax(-1).split([tokens.shape[1], 1], -1)
+        queries, own_score, own_value = self._queries(query, weight, bias)
+        sums, log_sum = softmax_pool(queries, tokens, scaled=True)
         weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 2]
-        values = stacked_linear(torch.bmm(shares, tokens), weight_v.flatten(0, 1)) + own_share * own_value
+        values = stacked_linear(sums, weight_v.flatten(0, 1))
+        values = values + (own_score - log_sum).sigmoid() * (own_value - values)
         return self.proj(_by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2])
 
     def _projections(self) -> tuple[Float[Tensor, "k p d"], Float[Tensor, "k p"]]:
-        """Weight and bias of queries, keys and values of normalised vectors, whose gain and bias are in them."""
-        return self.qkv * self.norm1.weight.unsqueeze(1), torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1)
+        """Weight and bias of queries, keys and values, with the norm's gain, centring and bias in them.
 
-    def _scores(
-        self,
-        query: Float[Tensor, "b k d"],
-        tokens: Float[Tensor, "b n d"],
-        weight: Float[Tensor, "k p d"],
-        bias: Float[Tensor, "k p"],
-    ) -> tuple[Float[Tensor, "b j n+1"], Float[Tensor, "b j f"]]:
-        """Scores of all tokens and, last, of the query itself, before the softmax; the query's own value."""
+        They are for vectors of deviation 1, centred or not: the rows of the weight are centred instead.
+        """
+        weight = self.qkv * self.norm1.weight.unsqueeze(1)
+        bias = torch.bmm(self.qkv, self.norm1.bias.unsqueeze(-1)).squeeze(-1)
+        return weight - weight.mean(-1, keepdim=True), bias
+
+    def _queries(
+        self, query: Float[Tensor, "b k d"], weight: Float[Tensor, "k p d"], bias: Float[Tensor, "k p"]
+    ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j f"]]:
+        """What meets the tokens for a score, and the query's own score and value."""
         weight_k = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 1]
-        q, own_key, own_value = stacked_linear(query, weight).chunk(3, -1)
+        q, own_key, own_value = stacked_linear(F.layer_norm(query, query.shape[-1:]), weight).chunk(3, -1)
         q = (q + bias.chunk(3, 1)[0]) * self.scale
         q, own_key, own_value = (_by_attention_head(y) for y in (q, own_key, own_value))
-        scores = torch.bmm(stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2)), tokens.transpose(1, 2))
-        return torch.cat([scores, (q * own_key).sum(-1, keepdim=True)], -1), own_value
+        queries = stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2))
+        return queries, (q * own_key).sum(-1, keepdim=True), own_value
 
 
 def _by_attention_head(x: Float[Tensor, "b k e"]) -> Float[Tensor, "b j f"]:

@@ -4,7 +4,6 @@ Legend: b images, n tokens, d width, k branches, c gram channels (G), kc = k c o
 t = G (G + 1) / 2 entries of the triangle.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from headsweep.heads.precision import full_precision
 from headsweep.heads.stacked import StackedBatchNorm, StackedGroupedLinear
 
 GROUPS = 8  # of both 1x1 convolutions
@@ -76,7 +76,8 @@ class GramTriangle(torch.autograd.Function):
     """Upper triangle of f f^T in row order; by hand because the matrix is symmetric.
 
     The gradient of f is (U + U^T) f, U being the gradient of the triangle: one product where autograd has two, and a
-    gather where it has a scatter.
+    gather where it has a scatter. It computes in float32 at least, and keeps f as it is given: under autocast in half
+    the memory.
     """
 
     @staticmethod
@@ -88,16 +89,21 @@ class GramTriangle(torch.autograd.Function):
     ) -> Float[Tensor, "m t"]:
         """Gather the triangle of each matrix."""
         ctx.save_for_backward(features, symmetric)
-        return torch.bmm(features, features.transpose(1, 2)).flatten(1)[:, triangle]
+        exact = _exact(features)
+        return torch.bmm(exact, exact.transpose(1, 2)).flatten(1).index_select(1, triangle)
 
     @staticmethod
     def backward(ctx: Any, gradient: Float[Tensor, "m t"]) -> tuple[Tensor, None, None]:
         """Spread the triangle's gradient over both halves; the diagonal counts twice."""
         features, symmetric = ctx.saved_tensors
         channels = features.shape[1]
-        full = gradient[:, symmetric].view(-1, channels, channels)
+        full = gradient.index_select(1, symmetric).view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
-        return torch.bmm(full, features), None, None
+        return torch.bmm(full, _exact(features)).to(features.dtype), None, None
+
+
+def _exact(features: Tensor) -> Tensor:
+    return features if features.dtype == torch.float64 else features.float()
 
 
 @torch.fx.wrap  # FX traces neither autocast nor an autograd function
@@ -105,8 +111,7 @@ def _gram_vectors(
     features: Float[Tensor, "m c n"], triangle: Int[Tensor, " t"], symmetric: Int[Tensor, " s"]
 ) -> Float[Tensor, "m t"]:
     """L2-normalised triangles of the Gram matrices, in float32 under autocast too."""
-    with _full_precision(features.device):
-        features = features.float() if features.dtype != torch.float64 else features
+    with full_precision(features.device):
         return F.normalize(GramTriangle.apply(features, triangle, symmetric))
 
 
@@ -116,8 +121,3 @@ def _triangle_indices(size: int) -> tuple[Int[Tensor, " t"], Int[Tensor, " s"]]:
     symmetric = torch.empty(size, size, dtype=torch.long)
     symmetric[rows, columns] = symmetric[columns, rows] = torch.arange(len(rows), device=rows.device)
     return rows * size + columns, symmetric.flatten()
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off; the meta device has none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

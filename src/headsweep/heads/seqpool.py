@@ -11,7 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
+from headsweep.heads.softmax_pool import softmax_pool
 from headsweep.heads.stacked import StackedLinear
+
+torch.fx.wrap("softmax_pool")  # FX traces neither autocast nor an autograd function
 
 
 @final
@@ -24,7 +27,8 @@ class SequencePool(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """One weighted mean of the tokens per branch."""
-        return torch.bmm(self.token_weights(tokens), tokens)
+        queries = self.score.weight.squeeze(1).expand(tokens.shape[0], -1, -1)
+        return softmax_pool(queries, tokens, self.score.bias.expand(tokens.shape[0], -1, -1))[0]
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
         """The weights of the mean, of each branch."""

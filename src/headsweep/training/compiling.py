@@ -1,0 +1,201 @@
+"""Loss and gradients of a micro-batch, by graphs that torch.compile makes where that pays.
+
+Compiled or not, a run draws the same dropout masks and differs in rounding alone; checkpoints are interchangeable.
+"""
+
+# b images, c classes
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headsweep import streams
+from headsweep.config import Compilation, Precision, RunConfig
+from headsweep.training.compile_once import compiled_once, shape_key
+from headsweep.training.device import autocast
+from headsweep.training.objective import objective
+from headsweep.training.ranks import Ranks
+
+LOGGER = logging.getLogger("headsweep")
+# Compiling a step takes about 68 s, or 6 s from torch's cache. Over so many steps it has to save 7 ms of each, or 0.6.
+PAYS_FROM_STEPS = 10_000
+TRIALS = 3  # first micro-batches, in which whatever is compiled or recorded is: a CUDA graph with the second
+BACKEND = "inductor"
+ALONE = Ranks()
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Gradients:
+    """Adds the gradients of a micro-batch's loss to those of the model's parameters.
+
+    If compiling fails, the run goes on without, with a warning.
+    """
+
+    def __init__(
+        self, model: nn.Module, run: RunConfig, device: torch.device, steps: int, ranks: Ranks = ALONE
+    ) -> None:
+        """`model` is on `device`; `steps` are those of the whole run."""
+        self._model, self._run, self._device, self._ranks = model, run, device, ranks
+        self._eager: Loss = partial(_loss, model, run.precision, device, run.decorrelation, run.accumulation)
+        self._loss: Loss = self._eager
+        self._trials = TRIALS
+        kind = choose(run, device, steps)
+        self.used = kind.value  # for RunResult.environment: "off", "blocks", "step" or "off (why)"
+        self._replays = kind is Compilation.step and device.type == "cuda"
+        self._keeps_gradients = run.accumulation > 1
+        if kind is Compilation.step:
+            self._loss = torch.compile(self._eager, **_options(device, graphs=True))
+        elif kind is Compilation.blocks:
+            for block in repeated_blocks(model):
+                block.compile(**_options(device, graphs=False))
+
+    def __call__(
+        self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
+    ) -> Float[Tensor, ""]:
+        """The loss, detached; `position` is what `streams.enter_step` takes."""
+        if self._trials == 0 or self.used == Compilation.off.value:
+            return self._differentiated(images, targets, position)
+        self._trials -= 1
+        before = _State(self._model)
+        try:
+            with self._turn(len(images)):
+                loss = self._differentiated(images, targets, position)
+                self._evaluated(images)
+                return loss
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            before.restore()
+            self._model.train()
+            self._give_up()
+            loss = self._differentiated(images, targets, position)  # raises if it was no fault of the compiler
+            self.used = f"off ({_reason(error)})"
+            LOGGER.warning("compile: the run goes on without, as compiling failed (%s)", _reason(error))
+            return loss
+
+    def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
+        streams.enter_step(*position)
+        if not self._replays:
+            loss = self._loss(images, targets)
+            loss.backward()
+            return loss.detach()
+        torch.compiler.cudagraph_mark_step_begin()
+        new = [parameter for parameter in self._model.parameters() if parameter.grad is None]
+        loss = self._loss(images, targets)
+        loss.backward()
+        if self._keeps_gradients:  # those of the next micro-batch are written to the same place
+            for parameter in new:
+                parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+        return loss.detach().clone()
+
+    def _evaluated(self, images: Tensor) -> None:
+        """Blocks are compiled for evaluation, too: a failure is met here, where the run can go on without."""
+        if self.used == Compilation.blocks.value:
+            self._model.eval()
+            with torch.inference_mode(), autocast(self._run.precision, self._device):
+                self._model(images, per_head=True)
+            self._model.train()
+
+    def _turn(self, images: int) -> AbstractContextManager[None]:
+        """Compiling is with the first micro-batch. Ranks may meet in it, so none of them waits for another."""
+        first = self._trials == TRIALS - 1
+        wait = first and self._ranks.count == 1
+        return compiled_once(shape_key(self._run, images, self._device)) if wait else nullcontext()
+
+    def _give_up(self) -> None:
+        self._loss, self._replays, self._trials, self.used = self._eager, False, 0, Compilation.off.value
+        for block in repeated_blocks(self._model):
+            block.compile(disable=True)
+
+
+def choose(run: RunConfig, device: torch.device, steps: int) -> Compilation:
+    """What `compile=auto` means for a run of so many steps; anything else means itself."""
+    if run.compile is not Compilation.auto:
+        return run.compile
+    pays = device.type == "cuda" and steps >= PAYS_FROM_STEPS and not run.debug.detect_anomaly
+    if not pays:
+        return Compilation.off
+    # Recomputed blocks draw their masks again: eager mode sees to it that they are the same.
+    return Compilation.blocks if run.activation_checkpointing else Compilation.step
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model is a repetition of: of a class of its own, in lists, with none such inside."""
+    members = [
+        child for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)) for child in module
+    ]
+    own = [member for member in members if not type(member).__module__.startswith("torch.")]
+    counts = Counter(map(type, own))
+    blocks = {member for member in own if counts[type(member)] > 1}
+    return [block for block in own if block in blocks and not blocks & set(_inside(block))]
+
+
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    modules = module.modules()
+    next(modules)
+    return modules
+
+
+def _loss(
+    model: nn.Module,
+    precision: Precision,
+    device: torch.device,
+    decorrelation: float,
+    accumulation: int,
+    images: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """A micro-batch's part of the loss of its step."""
+    with autocast(precision, device):
+        logits = model(images, per_head=True)
+    return objective(logits, targets, decorrelation) / accumulation
+
+
+def _options(device: torch.device, graphs: bool) -> dict[str, Any]:
+    """Keywords of torch.compile."""
+    options = {"fallback_random": True}  # the masks of eager mode
+    if device.type == "cuda":
+        options["triton.cudagraphs"] = graphs
+        if "deterministic" in torch._inductor.list_options():
+            options["deterministic"] = True  # no choice between kernels by their speed on that day (law 5)
+    return {"backend": BACKEND, "dynamic": False} | ({"options": options} if BACKEND == "inductor" else {})
+
+
+class _State:
+    """What a step that failed half-way may have changed: buffers and gradients."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        gradients = ((parameter, parameter.grad) for parameter in model.parameters())
+        self._gradients = [(parameter, None if grad is None else grad.clone()) for parameter, grad in gradients]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for buffer, value in self._buffers:
+                buffer.copy_(value)
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """The compiler wraps what it meets."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__
+    return False
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {str(inner).strip()}".split("\n", 1)[0]

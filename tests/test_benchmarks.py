@@ -1,0 +1,210 @@
+"""Every benchmark runs, on sizes that say nothing of speed, and what it writes can be compared."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from headsweep.config import PROJECT_ROOT
+
+FOLDER = PROJECT_ROOT / "benchmarks"
+SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
+STEP = ["--model", "cct_2_3x2", "--image-size", "16", "--batch", "4", "--size", "32", "--rounds", "2", "--threads", "1"]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a script of benchmarks/ as it is found where it is run; the number of threads stays what it was."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before, threads = set(sys.modules), torch.get_num_threads()
+    yield lambda name: __import__(name)
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").parent in (FOLDER, PROJECT_ROOT / "tests/heads"):
+            del sys.modules[name]
+
+
+def rows(path: Path, benchmark: str) -> dict[str, dict[str, Any]]:
+    """The rows of a file of results by name, whose format is checked."""
+    content = json.loads(path.read_text())
+    assert content["benchmark"] == benchmark and content["command"] and content["date"]
+    assert {"processor", "cores", "gpu", "threads", "load", "torch", "python"} == set(content["machine"])
+    for row in content["rows"]:
+        assert len({len(samples) for samples in row["samples"].values()}) == 1
+        assert all(value > 0 for samples in row["samples"].values() for value in samples)
+    return {row["name"]: row for row in content["rows"]}
+
+
+def test_heads(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    words = [
+        "--head",
+        "seqattn",
+        "--heads",
+        "1",
+        "2",
+        "--batch",
+        "2",
+        "--tokens",
+        "4",
+        "--width",
+        "32",
+        "--rounds",
+        "2",
+    ]
+    benchmark("heads").main([*words, "--json", str(path)])
+    found = rows(path, "heads")
+    assert list(found) == ["A/A", "seqattn K=1", "seqattn K=2"]
+    assert list(found["seqattn K=2"]["samples"]) == ["loop", "stacked"]
+
+
+def test_step(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "step.json"
+    cells = ["--cells", "seqpool1", "ga2", "--sides", "plain", "off"]
+    benchmark("step").main([*STEP, *cells, "--json", str(path)])
+    found = rows(path, "step")
+    assert list(found) == ["product", "copy", "A/A", "seqpool1", "ga2", "heads"]
+    assert list(found["ga2"]["samples"]) == ["plain", "off"] and len(found["ga2"]["samples"]["off"]) == 2
+    assert list(found["heads"]["samples"]) == ["seqpool1", "ga2"]
+
+
+def test_e2e(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "e2e.json"
+    benchmark("e2e").main(["--seeds", "1", "--epochs", "1", "--threads", "1", "--json", str(path), *SMALL])
+    found = rows(path, "e2e")
+    assert found["A/A"]["accuracy"]["ours"] == found["A/A"]["accuracy"]["ours again"]
+    assert 0 < found["plain / ours"]["accuracy"]["plain"][0] < 1
+
+
+def test_the_plain_step_is_ours(benchmark: Any) -> None:
+    """From the same weights, without what is drawn at random, both sides of `step` and `e2e` compute the same."""
+    run = benchmark("composed").compose([*SMALL, "head=ga", "model.attention_dropout=0", "model.drop_path=0"])
+    from headsweep.models.build import model_of
+
+    images = torch.randn(3, 1, 16, 16)
+    plain, ours = benchmark("plain").PlainModel(run), model_of(run)
+    torch.testing.assert_close(plain(images), ours(images, per_head=True), rtol=1e-4, atol=1e-4)
+
+
+def test_flops_are_those_of_the_loop(benchmark: Any) -> None:
+    """CCT-7/3x1 at 32x32, forward and backward: MFU is quoted on them, whatever algebra saves."""
+    compose, loop_flops = benchmark("composed").compose, benchmark("roofline").loop_flops
+    for words, billions in ((["head=seqpool"], 7.076), (["head=seqattn", "heads=8"], 7.506)):
+        run = compose(["model=cct_7_3x1", "dataset=cifar100", *words])
+        assert loop_flops(run) == pytest.approx(billions * 1e9, rel=1e-3)
+
+
+def results(path: Path, benchmark: str, loop: list[float], stacked: list[float], processor: str = "x") -> str:
+    samples = {"loop": loop, "stacked": stacked}
+    pair = {"name": "A/A", "unit": "ms", "samples": {"loop": [10.0, 10.0], "loop again": [10.1, 9.9]}}
+    rows = [pair, {"name": "ga K=8", "unit": "ms", "samples": samples}]
+    path.write_text(
+        json.dumps({"benchmark": benchmark, "date": "d", "machine": {"processor": processor}, "rows": rows})
+    )
+    return str(path)
+
+
+def test_compare_finds_what_is_worse(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a machine half as fast, on which the stacked head has lost a fifth beside the loop."""
+    compare: ModuleType = benchmark("compare")
+    before = results(tmp_path / "a.json", "heads", [10.0, 10.2], [2.0, 2.0])
+    slower = results(tmp_path / "b.json", "heads", [20.0, 20.4], [4.0, 4.0])
+    worse = results(tmp_path / "c.json", "heads", [20.0, 20.4], [5.0, 5.0])
+    assert compare.main([before, slower]) == 0
+    assert "  ga K=8: stacked" in capsys.readouterr().out
+    assert compare.main([before, worse]) == 1
+    assert "* ga K=8: stacked                  0.80 (0.79 to 0.81)  WORSE" in capsys.readouterr().out
+    assert compare.main([worse, before]) == 0
+    assert compare.main([before, worse, "--tolerance", "0.3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (("step", "x"), "one is of heads, the other of step"),
+        (("heads", "y"), r"they are of different machines \(processor: x, y\)"),
+    ],
+)
+def test_compare_refuses_what_is_not_the_same(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], other: tuple[str, str], reason: str
+) -> None:
+    compare = benchmark("compare")
+    one = results(tmp_path / "a.json", "heads", [10.0], [2.0])
+    two = results(tmp_path / "b.json", other[0], [10.0], [2.0], other[1])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        compare.main([one, two])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason.replace("\\", "") in line
+    assert compare.main([one, two, "--anyway"]) == 0
+
+
+def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
+    benchmark("targets").main([str(tmp_path)])
+    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    assert ["ga K=8, loop / stacked", ">= 4", "5", "yes"] in lines
+    assert ["seqattn K=8, loop / stacked", ">= 8", "-", "open"] in lines
+
+
+def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
+    """A step of 8 ms, heads that cost 0.1 ms, an augmentation of 0.2 ms, packed runs of which four are fastest."""
+    cells = {"seqpool1": 8.0, "seqattn1": 8.1, "ga1": 8.1, "seqattn8": 8.1, "ga8": 8.1}
+    gib = dict.fromkeys(cells, 2.0)
+    files = {
+        "step": [
+            {"name": "seqpool1", "images": 256, "samples": {"plain": [80.0], "step": [8.0]}},
+            {"name": "heads", "samples": {cell: [ms] for cell, ms in cells.items()}, "peak_gib": gib},
+        ],
+        "data": [{"name": "ours / timm", "images": 2560, "samples": {"timm": [9.0], "ours": [2.0]}}],
+        "upstream": [{"name": "plain / ours", "images_per_second": {"plain": [5_000.0], "ours": [30_000.0]}}],
+        "packing": [{"name": "together", "samples": {"1 run": [3e4], "3 runs": [4e4], "4 runs": [5e4]}}],
+    }
+    targets = benchmark("targets")
+    got = [target.line({name: {"rows": rows} for name, rows in files.items()})[2:] for target in targets.GPU]
+    assert got == [
+        ("32,000 images/s", "yes"),
+        ("32,000 images/s", "yes"),
+        *[("1.012", "yes")] * 2,
+        *[("1", "yes")] * 4,
+        ("2.5 %", "yes"),
+        ("30,000 images/s", "yes"),
+        ("6", "yes"),
+        ("40,000 images/s", "yes"),
+        ("8.333 min", "yes"),
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmarks_say_so(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark("gpu").main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no GPU" in line and "TINY=1" in line
+
+
+def test_the_gpu_s_parts_are_tried_and_what_fails_or_hangs_is_named(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = benchmark("gpu")
+    scripts = {"good": "import sys; open(sys.argv[2], 'w').write('{}')", "bad": "raise SystemExit(3)"}
+    scripts["hangs"] = "import time; time.sleep(100)"
+    for name, text in scripts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(gpu, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr(
+        gpu, "tiny", lambda: [gpu.Part(name, [f"{name}.py"], 60 if name != "hangs" else 1) for name in scripts]
+    )
+    assert gpu.main(["--tiny", "--folder", str(tmp_path / "results")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "not done, or not to the end: bad, hangs"
+    assert (tmp_path / "results" / "good.json").exists()
+
+
+def test_both_sets_of_parts_are_the_same(benchmark: Any) -> None:
+    """What is tried where there is no GPU is what is measured where there is one, by scripts that exist."""
+    gpu = benchmark("gpu")
+    assert [part.name for part in gpu.full()] == [part.name for part in gpu.tiny()]
+    for part in (*gpu.full(), *gpu.tiny()):
+        assert all((FOLDER / command.split()[0]).is_file() for command in part.commands if "packing" not in command)
