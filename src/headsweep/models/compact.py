@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from timm.layers import DropPath, resample_abs_pos_embed, to_2tuple, trunc_normal_
+from timm.layers import resample_abs_pos_embed, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -24,6 +24,7 @@ from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.models.backbone import Backbone
+from headsweep.models.drop_path import DropPath
 
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
@@ -87,7 +88,8 @@ class Block(nn.Module):
             _linear(hidden, model.width),
             nn.Dropout(model.dropout),
         )
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        # In the first block too, whose rate is 0: all blocks are one compiled graph.
+        self.drop_path = DropPath(drop_path) if model.drop_path else nn.Identity()
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Refined tokens."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from headsweep.config import TimmConfig
 from headsweep.errors import ConfigError
 from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.drop_path import hold_rates_as_data
 
 OWN_MODULES = ("registry",)  # the last part of `headsweep.models.registry`, whose models timm lists with its own
 
@@ -43,6 +44,7 @@ class TimmBackbone(Backbone):
         built = _create(model, image_size, channels)
         if model.small_stem:
             _replace_stem(model.name, built)
+        hold_rates_as_data(built)
         pools = _refuses_unpooled(built)
         features = _probe(model.name, built, pools, image_size, channels)
         if not pools and isinstance(features, Tensor) and features.ndim == 2:
