@@ -8,6 +8,7 @@ from headsweep.sweep.fingerprint import fingerprint, group, identity
     "override",
     [
         "device=cpu",
+        "compile=step",
         "paths.output=/elsewhere",
         "paths.data=/elsewhere",
         "tracking=none",

@@ -25,6 +25,15 @@ class Precision(Enum):
     bfloat16 = "bfloat16"
 
 
+class Compilation(Enum):
+    """What torch.compile makes of the training step; `auto` is `step` on a GPU for runs that are long enough."""
+
+    auto = "auto"
+    off = "off"
+    blocks = "blocks"  # the repeated block of the backbone, once for all
+    step = "step"  # forward pass, objective and backward pass, on a GPU as CUDA graphs
+
+
 class ScheduleName(Enum):
     """Shape of the learning rate after the warm-up."""
 
@@ -233,6 +242,7 @@ class DebugConfig:
 NOT_IDENTITY = frozenset(
     {
         "device",
+        "compile",  # changes rounding alone, as the device does
         "paths",
         "tracking",
         "loader.workers",
@@ -270,6 +280,7 @@ class RunConfig:
     clip_norm: float | None  # largest gradient norm
     ema_decay: float | None  # exponential moving average of the weights, evaluated instead of them
     precision: Precision
+    compile: Compilation
     device: str  # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self) -> None:

@@ -50,7 +50,8 @@ class Tokenizer(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
-        return self.layers(images).flatten(2).transpose(1, 2)
+        # Laid out as what the blocks hand on, or the compiler would take the first block for another one.
+        return self.layers(images).flatten(2).transpose(1, 2).contiguous()
 
 
 class SelfAttention(nn.Module):

@@ -2,8 +2,6 @@
 
 # b images
 
-from __future__ import annotations
-
 import timm.layers
 import torch
 from jaxtyping import Float

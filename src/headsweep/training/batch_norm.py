@@ -24,7 +24,8 @@ def normalise_over_all(model: nn.Module, ranks: Ranks) -> None:
         return
     for module in model.modules():
         if "running_mean" in dict(module.named_buffers(recurse=False)):
-            module.forward = _within(_OverAll(ranks), module.forward)
+            # No part of a compiled graph: ranks meet in it.
+            module.forward = torch.compiler.disable(_within(_OverAll(ranks), module.forward))
 
 
 def _within(mode: TorchFunctionMode, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -11,13 +11,13 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from headsweep import streams
 from headsweep.config import RunConfig
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.spool import Entry, series
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
+from headsweep.training.compiling import Gradients
 from headsweep.training.device import (
     autocast,
     choose_device,
@@ -27,7 +27,6 @@ from headsweep.training.device import (
     peak_memory,
 )
 from headsweep.training.evaluation import Evaluation, evaluate
-from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
@@ -67,6 +66,7 @@ class Training:
         optimizer = build_optimizer(model, run.optimizer)
         average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
         normalise_over_all(model, ranks)
+        self.gradients = Gradients(model, run, self.device, self.steps)
         self.state = TrainingState(model, optimizer, average)
         self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
         self.each_epoch = "val" if "val" in evaluations else "test"
@@ -174,12 +174,8 @@ class Training:
         total = torch.zeros((), device=self.device)
         for number, (images, targets) in enumerate(micro_batches):
             # Other draws for the images of other ranks: those of one rank with as many micro-batches.
-            streams.enter_step(run.seed, state.step, number * self.ranks.count + self.ranks.rank)
-            with autocast(run.precision, self.device):
-                logits = state.model(images, per_head=True)
-            loss = objective(logits, targets, run.decorrelation) / run.accumulation
-            loss.backward()
-            total += loss.detach()
+            place = number * self.ranks.count + self.ranks.rank
+            total += self.gradients(images, targets, (run.seed, state.step, place))
         gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
         self.ranks.average([*gradients, total])
         if run.clip_norm is not None:
@@ -258,6 +254,5 @@ class Training:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # the median epoch: a stall does not count
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
-        return RunResult(
-            state, metrics, epochs, self.state.step, clock, environment(self.device, self.ranks.count), note
-        )
+        place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}
+        return RunResult(state, metrics, epochs, self.state.step, clock, place, note)

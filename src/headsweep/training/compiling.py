@@ -1,0 +1,174 @@
+"""Loss and gradients of a micro-batch, by graphs that torch.compile makes where that pays.
+
+Compiled or not, a run draws the same dropout masks and differs in rounding alone; checkpoints are interchangeable.
+"""
+
+# b images, c classes
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headsweep import streams
+from headsweep.config import Compilation, Precision, RunConfig
+from headsweep.training.device import autocast
+from headsweep.training.objective import objective
+
+LOGGER = logging.getLogger("headsweep")
+# Compiling a step takes about 68 s, or 6 s from torch's cache. Over so many steps it has to save 7 ms of each, or 0.6.
+PAYS_FROM_STEPS = 10_000
+TRIALS = 3  # first micro-batches, in which whatever is compiled or recorded is: a CUDA graph with the second
+BACKEND = "inductor"
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Gradients:
+    """Adds the gradients of a micro-batch's loss to those of the model's parameters.
+
+    If compiling fails, the run goes on without, with a warning.
+    """
+
+    def __init__(self, model: nn.Module, run: RunConfig, device: torch.device, steps: int) -> None:
+        """`model` is on `device`; `steps` are those of the whole run."""
+        self._model, self._device = model, device
+        self._eager: Loss = partial(_loss, model, run.precision, device, run.decorrelation, run.accumulation)
+        self._loss: Loss = self._eager
+        self._trials = TRIALS
+        kind = choose(run, device, steps)
+        self.used = kind.value  # for RunResult.environment: "off", "blocks", "step" or "off (why)"
+        self._replays = kind is Compilation.step and device.type == "cuda"
+        self._keeps_gradients = run.accumulation > 1
+        if kind is Compilation.step:
+            self._loss = torch.compile(self._eager, **_options(device, graphs=True))
+        elif kind is Compilation.blocks:
+            for block in repeated_blocks(model):
+                block.compile(**_options(device, graphs=False))
+
+    def __call__(
+        self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
+    ) -> Float[Tensor, ""]:
+        """The loss, detached; `position` is what `streams.enter_step` takes."""
+        if self._trials == 0 or self.used == Compilation.off.value:
+            return self._differentiated(images, targets, position)
+        self._trials -= 1
+        before = _State(self._model)
+        try:
+            return self._differentiated(images, targets, position)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise
+            before.restore()
+            self._give_up()
+            loss = self._differentiated(images, targets, position)  # raises if it was no fault of the compiler
+            self.used = f"off ({_reason(error)})"
+            LOGGER.warning("compile: the run goes on without, as compiling failed (%s)", _reason(error))
+            return loss
+
+    def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
+        streams.enter_step(*position)
+        if not self._replays:
+            loss = self._loss(images, targets)
+            loss.backward()
+            return loss.detach()
+        torch.compiler.cudagraph_mark_step_begin()
+        new = [parameter for parameter in self._model.parameters() if parameter.grad is None]
+        loss = self._loss(images, targets)
+        loss.backward()
+        if self._keeps_gradients:  # those of the next micro-batch are written to the same place
+            for parameter in new:
+                parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+        return loss.detach().clone()
+
+    def _give_up(self) -> None:
+        self._loss, self._replays, self.used = self._eager, False, Compilation.off.value
+        for block in repeated_blocks(self._model):
+            block.compile(disable=True)
+
+
+def choose(run: RunConfig, device: torch.device, steps: int) -> Compilation:
+    """What `compile=auto` means for a run of so many steps; anything else means itself."""
+    if run.compile is not Compilation.auto:
+        return run.compile
+    pays = device.type == "cuda" and steps >= PAYS_FROM_STEPS and not run.debug.detect_anomaly
+    return Compilation.step if pays else Compilation.off
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The modules that a model is a repetition of: of a class of its own, in lists, with none such inside."""
+    members = [
+        child for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)) for child in module
+    ]
+    own = [member for member in members if not type(member).__module__.startswith("torch.")]
+    counts = Counter(map(type, own))
+    blocks = {member for member in own if counts[type(member)] > 1}
+    return [block for block in own if block in blocks and not blocks & set(_inside(block))]
+
+
+def _inside(module: nn.Module) -> Iterator[nn.Module]:
+    modules = module.modules()
+    next(modules)
+    return modules
+
+
+def _loss(
+    model: nn.Module,
+    precision: Precision,
+    device: torch.device,
+    decorrelation: float,
+    accumulation: int,
+    images: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """A micro-batch's part of the loss of its step."""
+    with autocast(precision, device):
+        logits = model(images, per_head=True)
+    return objective(logits, targets, decorrelation) / accumulation
+
+
+def _options(device: torch.device, graphs: bool) -> dict[str, Any]:
+    """Keywords of torch.compile."""
+    options = {"fallback_random": True}  # the masks of eager mode
+    if device.type == "cuda":
+        options["triton.cudagraphs"] = graphs
+        if "deterministic" in torch._inductor.list_options():
+            options["deterministic"] = True  # no choice between kernels by their speed on that day (law 5)
+    return {"backend": BACKEND, "dynamic": False} | ({"options": options} if BACKEND == "inductor" else {})
+
+
+class _State:
+    """What a step that failed half-way may have changed: buffers and gradients."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        gradients = ((parameter, parameter.grad) for parameter in model.parameters())
+        self._gradients = [(parameter, None if grad is None else grad.clone()) for parameter, grad in gradients]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for buffer, value in self._buffers:
+                buffer.copy_(value)
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """The compiler wraps what it meets."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        error = getattr(error, "inner_exception", None) or error.__cause__
+    return False
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {str(inner).strip()}".split("\n", 1)[0]

@@ -1,0 +1,197 @@
+"""Compiled steps: the numbers of eager ones, one graph for all blocks, and eager ones where compiling fails."""
+
+import copy
+import logging
+
+import jaxtyping
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from commands import TINY
+from comparing import differences
+from composing import compose_run
+from headsweep.config import Compilation
+from headsweep.models.build import build_model
+from headsweep.sweep.one_run import preflight, train_folder
+from headsweep.sweep.plan import freeze, make_plan
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training import compiling
+from headsweep.training.checkpoint import TrainingState
+from headsweep.training.compiling import PAYS_FROM_STEPS, Gradients, choose, repeated_blocks
+from headsweep.training.progress import Stopped
+
+CPU = torch.device("cpu")
+SMALL = ["model.width=32", "model.attention_heads=1", "model.dropout=0.1", "model.drop_path=0.5"]
+SHORT = [word for word in TINY if not word.startswith("hydra")]
+
+
+@pytest.fixture(autouse=True)
+def unchecked_shapes():
+    """As outside of tests; and no graphs of other tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def quick_backend(monkeypatch):
+    """Graphs are found and cut, and run as they are: code is not generated, which takes half a minute."""
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+
+
+def built(*overrides):
+    run = compose_run(*SMALL, *overrides)
+    model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
+    return run, model.train()
+
+
+def batch(images=4):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(images, 1, 16, 16, generator=generator), torch.full((images, 10), 0.1)
+
+
+def test_one_graph_serves_all_blocks_in_training_and_one_in_evaluation(quick_backend):
+    run, model = built("compile=blocks", "model.depth=7")
+    gradients = Gradients(model, run, CPU, steps=2)
+    for step in range(2):
+        gradients(*batch(), (0, step, 0))
+    assert counters["stats"]["unique_graphs"] == 1
+    model.eval()
+    with torch.inference_mode():
+        model(batch()[0])
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_checkpoints_and_averages_do_not_know_what_is_compiled(quick_backend, tmp_path, how):
+    run, model = built(f"compile={how}", "model.depth=2")
+    gradients = Gradients(model, run, CPU, steps=2)
+    gradients(*batch(), (0, 0, 0))
+    plain = built("compile=off", "model.depth=2")[1]
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys() == plain.state_dict().keys()
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None).save(tmp_path / "checkpoint.pt")
+    TrainingState(plain, torch.optim.SGD(plain.parameters(), lr=0.1), None).restore(tmp_path / "checkpoint.pt", CPU)
+
+
+def test_the_blocks_of_a_backbone_are_found():
+    compact = built("model.depth=3")[1]
+    assert repeated_blocks(compact) == list(compact.backbone.blocks)
+    run = compose_run("model=timm", "model.name=resnet26", "model.small_stem=true")
+    resnet = build_model(run.model, run.head, heads=1, num_classes=10, image_size=16, channels=1, seed=0)
+    assert [type(block).__name__ for block in repeated_blocks(resnet)] == ["Bottleneck"] * 8
+    assert repeated_blocks(built("model.depth=1")[1]) == []
+
+
+def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
+    gpu, long = torch.device("cuda"), PAYS_FROM_STEPS
+    assert choose(compose_run(), gpu, long) is Compilation.step
+    assert choose(compose_run(), gpu, long - 1) is Compilation.off
+    assert choose(compose_run("debug=quick"), gpu, long) is Compilation.off
+    assert choose(compose_run(), CPU, long) is Compilation.off
+    assert choose(compose_run(), torch.device("mps"), long) is Compilation.off
+    assert choose(compose_run("compile=blocks"), CPU, 1) is Compilation.blocks
+
+
+def planned(output, *overrides: str) -> RunFolder:
+    run = compose_run(*SHORT, *SMALL, "duration='6 steps'", f"paths.output={output}", *overrides)
+    plan = make_plan([run])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
+    return plan.folders[0]
+
+
+def trained(output, *overrides: str, stops=()) -> RunFolder:
+    """To the end; `stops` are the numbers of questions after which it is stopped on the way there."""
+    folder = planned(output, *overrides)
+    for asked in stops:
+        answers = iter([False] * asked)
+        with pytest.raises(Stopped):
+            train_folder(folder, lambda progress: None, lambda answers=answers: next(answers, True))
+        torch.compiler.reset()  # as a new process
+    train_folder(folder, lambda progress: None)
+    return folder
+
+
+def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
+    return torch.load(folder.checkpoint, weights_only=True)["model"]
+
+
+def broken(graph, inputs):
+    raise RuntimeError("no compiler on this machine")
+
+
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_where_compiling_fails_the_run_goes_on_without_says_why_and_has_the_same_bits(
+    tmp_path, monkeypatch, caplog, how
+):
+    options = ["head=ga", "heads=2", "accumulation=2", "model.depth=2"]
+    plain = trained(tmp_path / "plain", *options)
+    monkeypatch.setattr(compiling, "BACKEND", broken)
+    with caplog.at_level(logging.WARNING, "headsweep"):
+        failed = trained(tmp_path / "failed", *options, f"compile={how}")
+    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert said == ["compile: the run goes on without, as compiling failed (RuntimeError: no compiler on this machine)"]
+    assert failed.result().environment["compile"] == "off (RuntimeError: no compiler on this machine)"
+    assert plain.result().environment["compile"] == "off"
+    assert differences(plain, failed) == []
+
+
+def test_a_failure_in_the_backward_pass_leaves_nothing_behind(monkeypatch):
+    """Its graph is compiled when it is needed first, when the forward pass has moved the running statistics."""
+    run, model = built("compile=step", "head=ga", "heads=2", "model.depth=1")
+    other = copy.deepcopy(model)
+    Gradients(other, compose_run(*SMALL, "compile=off"), CPU, 2)(*batch(), (0, 0, 0))
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    gradients = Gradients(model, run, CPU, steps=2)
+    breaks = iter([True])
+    next(model.parameters()).register_hook(lambda gradient: 1 / 0 if next(breaks, False) else None)
+    gradients(*batch(), (0, 0, 0))
+    assert gradients.used == "off (ZeroDivisionError: division by zero)"
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("when", ["while it compiles", "while it computes"])
+def test_too_little_memory_is_no_fault_of_the_compiler(monkeypatch, when):
+    def greedy(*inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(compiling, "BACKEND", greedy if when == "while it compiles" else lambda graph, inputs: greedy)
+    run, model = built("compile=step", "model.depth=1")
+    gradients = Gradients(model, run, CPU, steps=2)
+    with pytest.raises(Exception, match="CUDA out of memory"):
+        gradients(*batch(), (0, 0, 0))
+    assert gradients.used == "step"
+
+
+def test_what_fails_without_the_compiler_too_is_raised_as_it_is(quick_backend):
+    run, model = built("compile=step", "model.depth=1")
+    gradients = Gradients(model, run, CPU, steps=2)
+    with pytest.raises(ValueError, match="images of 20x20: the model was built for 16x16"):
+        gradients(torch.zeros(4, 1, 20, 20), batch()[1], (0, 0, 0))
+    assert gradients.used == "off"
+
+
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend, how):
+    options = ["model.depth=2", "head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", f"compile={how}"]
+    whole, parts = trained(tmp_path / "whole", *options), trained(tmp_path / "parts", *options, stops=(2, 3))
+    assert whole.result().environment["compile"] == how
+    assert differences(parts, whole) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_bits(tmp_path, how):
+    options = ["model.depth=2", "heads=2", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
+    plain, whole = trained(tmp_path / "plain", *options), trained(tmp_path / "whole", *options, f"compile={how}")
+    assert whole.result().environment["compile"] == how
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(whole)[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    parts = trained(tmp_path / "parts", *options, f"compile={how}", stops=(2,))
+    assert differences(parts, whole) == []
