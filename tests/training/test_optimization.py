@@ -115,6 +115,13 @@ def test_twenty_steps_of_adamw_are_torchs():
         torch.testing.assert_close(our, their, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(("optimizer", "fused"), [("adamw", True), ("sgd", True), ("lamb", None)])
+def test_parameters_are_updated_in_one_kernel_where_torch_has_one(optimizer, fused):
+    config = compose_run(f"optimizer={optimizer}").optimizer
+    assert build_optimizer(nn.Linear(4, 3), config).defaults.get("fused") is fused
+    assert not build_optimizer(nn.Linear(4, 3, device="meta"), config).defaults.get("fused")
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
 def test_each_optimizer_takes_its_options_and_steps(optimizer):
     run = compose_run(f"optimizer={optimizer}")
