@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,14 +20,17 @@ from torch import Tensor, nn
 
 from headsweep import streams
 from headsweep.config import Compilation, Precision, RunConfig
+from headsweep.training.compile_once import compiled_once, shape_key
 from headsweep.training.device import autocast
 from headsweep.training.objective import objective
+from headsweep.training.ranks import Ranks
 
 LOGGER = logging.getLogger("headsweep")
 # Compiling a step takes about 68 s, or 6 s from torch's cache. Over so many steps it has to save 7 ms of each, or 0.6.
 PAYS_FROM_STEPS = 10_000
 TRIALS = 3  # first micro-batches, in which whatever is compiled or recorded is: a CUDA graph with the second
 BACKEND = "inductor"
+ALONE = Ranks()
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,9 +41,11 @@ class Gradients:
     If compiling fails, the run goes on without, with a warning.
     """
 
-    def __init__(self, model: nn.Module, run: RunConfig, device: torch.device, steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, run: RunConfig, device: torch.device, steps: int, ranks: Ranks = ALONE
+    ) -> None:
         """`model` is on `device`; `steps` are those of the whole run."""
-        self._model, self._device = model, device
+        self._model, self._run, self._device, self._ranks = model, run, device, ranks
         self._eager: Loss = partial(_loss, model, run.precision, device, run.decorrelation, run.accumulation)
         self._loss: Loss = self._eager
         self._trials = TRIALS
@@ -62,7 +68,8 @@ class Gradients:
         self._trials -= 1
         before = _State(self._model)
         try:
-            return self._differentiated(images, targets, position)
+            with self._turn(len(images)):
+                return self._differentiated(images, targets, position)
         except Exception as error:
             if _is_out_of_memory(error):
                 raise
@@ -87,6 +94,12 @@ class Gradients:
             for parameter in new:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         return loss.detach().clone()
+
+    def _turn(self, images: int) -> AbstractContextManager[None]:
+        """Compiling is with the first micro-batch. Ranks may meet in it, so none of them waits for another."""
+        first = self._trials == TRIALS - 1
+        wait = first and self._ranks.count == 1
+        return compiled_once(shape_key(self._run, images, self._device)) if wait else nullcontext()
 
     def _give_up(self) -> None:
         self._loss, self._replays, self.used = self._eager, False, Compilation.off.value

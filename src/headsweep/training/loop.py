@@ -66,7 +66,7 @@ class Training:
         optimizer = build_optimizer(model, run.optimizer)
         average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
         normalise_over_all(model, ranks)
-        self.gradients = Gradients(model, run, self.device, self.steps)
+        self.gradients = Gradients(model, run, self.device, self.steps, ranks)
         self.state = TrainingState(model, optimizer, average)
         self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
         self.each_epoch = "val" if "val" in evaluations else "test"

@@ -1,0 +1,44 @@
+"""One cold compile for all processes of a machine that want the same: they share torch's cache and wait for the first."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from headsweep.config import RunConfig
+
+
+@contextmanager
+def compiled_once(key: str) -> Iterator[None]:
+    """Of all who enter with one key at a time, let the first through alone, and the others when it has left.
+
+    Its lock dies with its process; who comes when one has been through does not wait. Raises OSError if torch's cache
+    cannot be written.
+    """
+    from torch._inductor.codecache import cache_dir  # seconds, for those who compile
+
+    folder = Path(cache_dir()) / "headsweep"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / f"{key}.done"
+    with FileLock(folder / f"{key}.lock"):
+        if not done.exists():
+            yield
+            done.touch()
+            return
+    yield
+
+
+def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
+    """Names what decides which code is generated for the steps of a run; `images` are those of a micro-batch."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
+    objective = (run.decorrelation, run.accumulation, run.precision)
+    model = {**dataclasses.asdict(run.model), "checkpoint": None, "checkpoint_digest": None}
+    parts = (model, run.head, run.heads, shapes, objective, run.compile, name, torch.__version__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
