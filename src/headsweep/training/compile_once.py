@@ -1,4 +1,4 @@
-"""One cold compile for all processes of a machine that want the same: they share torch's cache and wait for the first."""
+"""One cold compile for all processes of a machine that want the same: they share torch's cache, and wait for one."""
 
 from __future__ import annotations
 
