@@ -9,6 +9,7 @@ from headsweep.sweep.fingerprint import fingerprint, group, identity
     [
         "device=cpu",
         "compile=step",
+        "activation_checkpointing=true",
         "paths.output=/elsewhere",
         "paths.data=/elsewhere",
         "tracking=none",

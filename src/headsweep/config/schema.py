@@ -243,6 +243,7 @@ NOT_IDENTITY = frozenset(
     {
         "device",
         "compile",  # changes rounding alone, as the device does
+        "activation_checkpointing",
         "paths",
         "tracking",
         "loader.workers",
@@ -281,6 +282,7 @@ class RunConfig:
     ema_decay: float | None  # exponential moving average of the weights, evaluated instead of them
     precision: Precision
     compile: Compilation
+    activation_checkpointing: bool  # recompute blocks in the backward pass: the same numbers with less memory
     device: str  # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self) -> None:

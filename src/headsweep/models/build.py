@@ -55,9 +55,9 @@ def build_model(
 
 
 def model_of(run: RunConfig) -> Classifier:
-    """The model of a planned run. Raises ConfigError as `build_model` does."""
+    """The model of a planned run. Raises ConfigError as `build_model` does, or if its blocks cannot be recomputed."""
     assert run.dataset.num_classes is not None, "filled in when the run was planned"
-    return build_model(
+    model = build_model(
         run.model,
         run.head,
         heads=run.heads,
@@ -66,6 +66,21 @@ def model_of(run: RunConfig) -> Classifier:
         channels=run.dataset.channels,
         seed=run.seed,
     )
+    if run.activation_checkpointing:
+        _recompute_blocks(model, run.model)
+    return model
+
+
+def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
+    """Without one difference in what is computed: running statistics would count each batch twice."""
+    if any(name.endswith("running_mean") for name, _ in model.backbone.named_buffers()):
+        reason = "has batch normalisation, which would count each batch twice"
+    else:
+        try:
+            return model.set_grad_checkpointing()
+        except (AssertionError, AttributeError, NotImplementedError):
+            reason = "cannot recompute its blocks"
+    raise ConfigError("activation_checkpointing", "true", f"model.name={config.name} {reason}; want false")
 
 
 def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None:
