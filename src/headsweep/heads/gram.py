@@ -76,7 +76,8 @@ class GramTriangle(torch.autograd.Function):
     """Upper triangle of f f^T in row order; by hand because the matrix is symmetric.
 
     The gradient of f is (U + U^T) f, U being the gradient of the triangle: one product where autograd has two, and a
-    gather where it has a scatter.
+    gather where it has a scatter. It computes in float32 at least, and keeps f as it is given: under autocast in half
+    the memory.
     """
 
     @staticmethod
@@ -88,7 +89,8 @@ class GramTriangle(torch.autograd.Function):
     ) -> Float[Tensor, "m t"]:
         """Gather the triangle of each matrix."""
         ctx.save_for_backward(features, symmetric)
-        return torch.bmm(features, features.transpose(1, 2)).flatten(1)[:, triangle]
+        exact = _exact(features)
+        return torch.bmm(exact, exact.transpose(1, 2)).flatten(1)[:, triangle]
 
     @staticmethod
     def backward(ctx: Any, gradient: Float[Tensor, "m t"]) -> tuple[Tensor, None, None]:
@@ -97,7 +99,11 @@ class GramTriangle(torch.autograd.Function):
         channels = features.shape[1]
         full = gradient[:, symmetric].view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
-        return torch.bmm(full, features), None, None
+        return torch.bmm(full, _exact(features)).to(features.dtype), None, None
+
+
+def _exact(features: Tensor) -> Tensor:
+    return features if features.dtype == torch.float64 else features.float()
 
 
 @torch.fx.wrap  # FX traces neither autocast nor an autograd function
@@ -106,7 +112,6 @@ def _gram_vectors(
 ) -> Float[Tensor, "m t"]:
     """L2-normalised triangles of the Gram matrices, in float32 under autocast too."""
     with _full_precision(features.device):
-        features = features.float() if features.dtype != torch.float64 else features
         return F.normalize(GramTriangle.apply(features, triangle, symmetric))
 
 
