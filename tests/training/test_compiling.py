@@ -12,7 +12,7 @@ from commands import TINY
 from comparing import differences
 from composing import compose_run
 from headsweep.config import Compilation
-from headsweep.models.build import build_model
+from headsweep.models.build import build_model, model_of
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
@@ -56,14 +56,39 @@ def batch(images=4):
 def test_one_graph_serves_all_blocks_in_training_and_one_in_evaluation(quick_backend):
     run, model = built("compile=blocks", "model.depth=7")
     gradients = Gradients(model, run, CPU, steps=2)
-    for step in range(2):
-        gradients(*batch(), (0, step, 0))
-    assert counters["stats"]["unique_graphs"] == 1
+    gradients(*batch(), (0, 0, 0))
+    assert counters["stats"]["unique_graphs"] == 2
+    gradients(*batch(), (0, 1, 0))
     model.eval()
     with torch.inference_mode():
         model(batch()[0])
     assert counters["stats"]["unique_graphs"] == 2
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("options", [[], ["precision=bfloat16"], ["debug=quick"], ["activation_checkpointing=true"]])
+def test_a_step_is_one_graph(quick_backend, options):
+    run = compose_run(*SMALL, "compile=step", "model.depth=2", "head=ga", "heads=2", "decorrelation=-0.8", *options)
+    run.dataset.num_classes = 10
+    gradients = Gradients(model_of(run).train(), run, CPU, steps=2)
+    with torch.autograd.set_detect_anomaly(run.debug.detect_anomaly):
+        for step in range(2):
+            gradients(*batch(), (0, step, 0))
+    assert gradients.used == "step"
+    assert (counters["stats"]["unique_graphs"], counters["graph_break"]) == (1, {})
+
+
+def test_a_failure_in_what_is_compiled_for_evaluation_is_met_in_training(monkeypatch):
+    def fails_without_gradients(graph, inputs):
+        if torch.is_grad_enabled():
+            return graph
+        raise RuntimeError("nothing for evaluation")
+
+    monkeypatch.setattr(compiling, "BACKEND", fails_without_gradients)
+    run, model = built("compile=blocks", "model.depth=2")
+    gradients = Gradients(model, run, CPU, steps=2)
+    gradients(*batch(), (0, 0, 0))
+    assert gradients.used == "off (RuntimeError: nothing for evaluation)" and model.training
 
 
 @pytest.mark.parametrize("how", ["blocks", "step"])
@@ -89,6 +114,7 @@ def test_the_blocks_of_a_backbone_are_found():
 def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
     gpu, long = torch.device("cuda"), PAYS_FROM_STEPS
     assert choose(compose_run(), gpu, long) is Compilation.step
+    assert choose(compose_run("activation_checkpointing=true"), gpu, long) is Compilation.blocks
     assert choose(compose_run(), gpu, long - 1) is Compilation.off
     assert choose(compose_run("debug=quick"), gpu, long) is Compilation.off
     assert choose(compose_run(), CPU, long) is Compilation.off
@@ -177,11 +203,10 @@ def test_what_fails_without_the_compiler_too_is_raised_as_it_is(quick_backend):
     assert gradients.used == "off"
 
 
-@pytest.mark.parametrize("how", ["blocks", "step"])
-def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend, how):
-    options = ["model.depth=2", "head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", f"compile={how}"]
-    whole, parts = trained(tmp_path / "whole", *options), trained(tmp_path / "parts", *options, stops=(2, 3))
-    assert whole.result().environment["compile"] == how
+def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend):
+    options = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "compile=step"]
+    whole, parts = trained(tmp_path / "whole", *options), trained(tmp_path / "parts", *options, stops=(2,))
+    assert whole.result().environment["compile"] == "step"
     assert differences(parts, whole) == []
 
 

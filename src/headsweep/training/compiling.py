@@ -69,11 +69,14 @@ class Gradients:
         before = _State(self._model)
         try:
             with self._turn(len(images)):
-                return self._differentiated(images, targets, position)
+                loss = self._differentiated(images, targets, position)
+                self._evaluated(images)
+                return loss
         except Exception as error:
             if _is_out_of_memory(error):
                 raise
             before.restore()
+            self._model.train()
             self._give_up()
             loss = self._differentiated(images, targets, position)  # raises if it was no fault of the compiler
             self.used = f"off ({_reason(error)})"
@@ -95,6 +98,14 @@ class Gradients:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         return loss.detach().clone()
 
+    def _evaluated(self, images: Tensor) -> None:
+        """Blocks are compiled for evaluation, too: a failure is met here, where the run can go on without."""
+        if self.used == Compilation.blocks.value:
+            self._model.eval()
+            with torch.inference_mode(), autocast(self._run.precision, self._device):
+                self._model(images, per_head=True)
+            self._model.train()
+
     def _turn(self, images: int) -> AbstractContextManager[None]:
         """Compiling is with the first micro-batch. Ranks may meet in it, so none of them waits for another."""
         first = self._trials == TRIALS - 1
@@ -112,7 +123,10 @@ def choose(run: RunConfig, device: torch.device, steps: int) -> Compilation:
     if run.compile is not Compilation.auto:
         return run.compile
     pays = device.type == "cuda" and steps >= PAYS_FROM_STEPS and not run.debug.detect_anomaly
-    return Compilation.step if pays else Compilation.off
+    if not pays:
+        return Compilation.off
+    # Recomputed blocks draw their masks again: eager mode sees to it that they are the same.
+    return Compilation.blocks if run.activation_checkpointing else Compilation.step
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
