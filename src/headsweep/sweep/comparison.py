@@ -12,7 +12,8 @@ from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder, RunResult
 
 _ACCURACIES = ("test/top1", "test/top5")
-_PLACES = ("device", "threads", "ranks", "python", "platform", "torch", "cuda")  # of a result's environment
+# Of a result's environment; one that an older result does not have is not compared.
+_PLACES = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
 
 
 @dataclass(frozen=True)
@@ -148,4 +149,5 @@ def _points(first: RunResult, second: RunResult) -> float:
 
 def _environment(first: RunResult, second: RunResult) -> list[str]:
     was, now = first.environment, second.environment
-    return [f"{key} {now.get(key)}, originally {was.get(key)}" for key in _PLACES if was.get(key) != now.get(key)]
+    differ = [key for key in _PLACES if key in was and was[key] != now.get(key)]
+    return [f"{key} {now.get(key)}, originally {was[key]}" for key in differ]
