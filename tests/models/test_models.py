@@ -14,6 +14,7 @@ from headsweep import config
 from headsweep.config import HEADS, CompactConfig, HeadConfig, ModelConfig, Positions
 from headsweep.models import count_cost
 from headsweep.models.compact import sine_positions
+from headsweep.models.drop_path import DropPath
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 
 # docs/heads.md: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
@@ -154,8 +155,18 @@ def test_one_seed_gives_byte_identical_heads_and_leaves_the_global_generator_alo
 
 
 def test_drop_path_is_linear_in_depth() -> None:
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in tiny(GAP).backbone.blocks]
+    rates = [block.drop_path.drop_prob for block in tiny(GAP).backbone.blocks]
     assert rates == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_drop_path_leaves_out_whole_images_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    dropped = DropPath(0.25).train()(torch.ones(4000, 2, 3))
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(dropped, dropped[:, :1, :1].expand_as(dropped))
+    assert dropped.mean().item() == pytest.approx(1, abs=0.03)
+    assert torch.equal(DropPath(0.25).eval()(torch.ones(4, 2)), torch.ones(4, 2))
+    assert torch.equal(DropPath(0.0).train()(torch.ones(4, 2)), torch.ones(4, 2))
 
 
 def test_dropout_and_drop_path_are_off_in_evaluation() -> None:

@@ -15,8 +15,8 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        # No number in an attribute, which the compiler takes for a part of the code; no part of a checkpoint.
-        self.register_buffer("keep", torch.tensor(1 - rate), persistent=False)
+        self.drop_prob = rate  # to be read, as timm's: the compiler would take it for a part of the code
+        self.register_buffer("keep", torch.tensor(1 - rate, device="cpu"), persistent=False)
 
     def forward(self, branch: Float[Tensor, "b *n"]) -> Float[Tensor, "b *n"]:
         """As timm's DropPath, with draws of its own."""
