@@ -122,6 +122,31 @@ def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
     assert choose(compose_run("compile=blocks"), CPU, 1) is Compilation.blocks
 
 
+def test_torch_knows_the_options_for_a_gpu():
+    options = compiling._options(torch.device("cuda"), graphs=True)
+    assert options["options"]["triton.cudagraphs"] and options["options"]["fallback_random"]
+    torch.compile(lambda images: images, **options)
+
+
+def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
+    (run, model), (eager, plain) = (
+        built("accumulation=2", "model.depth=1", f"compile={how}") for how in ("step", "off")
+    )
+    replayed, oracle = Gradients(model, run, CPU, steps=2), Gradients(plain, eager, CPU, steps=2)
+    replayed._replays = True  # as on a GPU
+    of_the_graph = []
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda parameter: of_the_graph.append(parameter.grad))
+    for micro_batch in range(2):
+        ours, theirs = (step(*batch(), (0, 0, micro_batch)) for step in (replayed, oracle))
+        assert torch.equal(ours, theirs)
+        if micro_batch == 0:
+            for gradient in of_the_graph:  # the next replay writes there
+                gradient.zero_()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def planned(output, *overrides: str) -> RunFolder:
     run = compose_run(*SHORT, *SMALL, "duration='6 steps'", f"paths.output={output}", *overrides)
     plan = make_plan([run])
