@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained
 
@@ -61,6 +63,18 @@ def test_two_ranks_train_what_one_trains(tmp_path, of_two, of_one):
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=1e-5, msg=name)
     assert two.result().environment["ranks"] == 2 and one.result().environment["ranks"] == 1
+
+
+def test_two_ranks_meet_outside_of_what_is_compiled(tmp_path, monkeypatch):
+    """In the batch normalisation of ga, that is."""
+    monkeypatch.setattr(compiling, "BACKEND", "eager")  # generating code takes half a minute
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    options = ["head=ga", "heads=2", *STILL]
+    two, one = planned(tmp_path / "two", *options, "compile=step"), planned(tmp_path / "one", *options)
+    assert trained(two, 2) == [0, 0]
+    train_folder(one, lambda progress: None)
+    assert two.result().environment["compile"] == "step"
+    assert history(two) == pytest.approx(history(one), abs=1e-5)
 
 
 def test_killed_and_stopped_two_ranks_end_with_the_same_bits(tmp_path):
