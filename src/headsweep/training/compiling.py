@@ -113,7 +113,7 @@ class Gradients:
         return compiled_once(shape_key(self._run, images, self._device)) if wait else nullcontext()
 
     def _give_up(self) -> None:
-        self._loss, self._replays, self.used = self._eager, False, Compilation.off.value
+        self._loss, self._replays, self._trials, self.used = self._eager, False, 0, Compilation.off.value
         for block in repeated_blocks(self._model):
             block.compile(disable=True)
 
