@@ -8,12 +8,16 @@ import traceback
 from collections.abc import Callable
 
 import sklearn.datasets  # noqa: F401 - for the data set of the tests: each process would import it anew
+import torch
 
 from headsweep.errors import LostPeer
 from headsweep.sweep.one_run import dismiss, follow, train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Stop, Stopped
 from headsweep.training.ranks import Ranks, joined
+
+# autograd counts devices once, and starts threads for them that no fork survives: now, while no test has a fake one.
+torch.zeros((), requires_grad=True).backward()
 
 LOST = 143  # exit code of a rank that has lost another
 
