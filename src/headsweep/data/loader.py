@@ -90,7 +90,7 @@ class TrainLoader:
         order = torch.randperm(self.images, generator=streams.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
         key = streams.derive(self.seed, "augmentation", epoch)
-        return self.maker.make(key, batches, self._mixes(epoch, first))
+        return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
         for step in range(first, self.steps_per_epoch):

@@ -55,17 +55,16 @@ class Job:
             with StopRequest(SIGNALS, insistent=False) as request:
                 self._follow(request)
             return
-        with StopRequest(SIGNALS, insistent=False) as request:
+        with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
             try:
                 with self._projector(folders[0]) as told:
-                    sweep = SweepFolder(self.sweep)
-                    with launching(self.sweep, _called()):
-                        told.notify(sweep)  # a parent before its children
-                        train = self._lead if self.settings.distributed else self._train
-                        train(folders, told.notify, request)
-                    told.notify(sweep)  # which may have ended with this job
+                    told.notify(SweepFolder(self.sweep))  # a parent before its children
+                    train = self._lead if self.settings.distributed else self._train
+                    train(folders, told.notify, request)
             except Interrupted:
                 _leave(request, restarts, self.settings.requeues)
+        with self._projector(folders[0]) as told:
+            told.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
         if failed:
             sys.exit(f"headsweep: {len(failed)} of {len(folders)} runs failed: {', '.join(failed)}")
