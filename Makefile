@@ -51,7 +51,7 @@ bench: $(READY) ## measure on this machine's CPU, best while it is idle (10 minu
 	$(BIN)/python benchmarks/heads.py --head seqpool --head ga --head seqattn --rounds 5 --json $(RESULTS)/heads.json
 	$(BIN)/python benchmarks/step.py --cells seqpool1 seqattn8 ga8 --batch 16 --rounds 4 --json $(RESULTS)/step.json
 	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json
-	$(BIN)/python benchmarks/streaming.py --images 600 --round 192 --rounds 2 --json $(RESULTS)/streaming.json
+	$(BIN)/python benchmarks/streaming.py --images 600 --round 192 --rounds 2 --workers 1 --json $(RESULTS)/streaming.json
 	$(BIN)/python benchmarks/e2e.py --json $(RESULTS)/e2e.json
 	$(BIN)/python benchmarks/sweep.py --fresh 3 --epochs 3 --json $(RESULTS)/sweep.json
 	$(BIN)/python benchmarks/tracking.py --epochs 3 --json $(RESULTS)/tracking.json

@@ -90,7 +90,10 @@ def full() -> Iterator[Part]:
     yield Part("heads", ["heads.py --device cuda --batch 256 --head seqpool --head ga --head seqattn"], 40)
     yield Part("packing", ["packing.py --device cuda --most 3 --rounds 1 --seconds 3"], 90)
     yield Part("e2e", ["e2e.py --device cuda --epochs 10 --seeds 5 --workers 4"], 100)
-    yield Part("streaming", ["streaming.py --images 1500 --round 512 --rounds 2"], 60)
+    streaming = (
+        f"streaming.py --device cuda --workers {workers} --images 3000 --round 1536 --rounds 2 --model cct_14_7x2_224"
+    )
+    yield Part("streaming", [f"{streaming} --model cct_14_7x2_224"], 60)
 
 
 def tiny() -> Iterator[Part]:
@@ -106,7 +109,8 @@ def tiny() -> Iterator[Part]:
     yield Part("heads", ["heads.py --batch 4 --tokens 16 --width 32 --rounds 1 --threads 1"], 120)
     yield Part("packing", [packing], 180)
     yield Part("e2e", [f"{runs} {small}"], 120)
-    yield Part("streaming", ["streaming.py --images 80 --round 64 --rounds 1"], 180)
+    streaming = "streaming.py --images 80 --round 64 --rounds 1 --workers 1 --model vit_2_4_32"
+    yield Part("streaming", [streaming], 180)
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -9,18 +9,16 @@ worker processes. A round is a part of an epoch, drawn anew; rounds are interlea
 slows both. First ours is measured against itself (A/A): the spread of that ratio is what a difference must exceed to
 mean anything. CPU time of all processes stands beside wall time, for machines that others use too.
 
-Then, with the most workers: how many images a second does the device consume, in training steps of a model in eager
-mode on one batch that lies there, and what does our loader feed it? Below 1 the device waits for images.
+Then, with --model and the most workers: how many images a second does the device consume, in training steps of that
+model in eager mode on one batch that lies there, and what does our loader feed it? Below 1 the device waits for images.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +26,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import timm
@@ -51,17 +48,11 @@ from headsweep.config import (
 )
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
+from measuring import AA, Results, Samples, parser, ratio, ready
 
 BATCH = 64
 CLASSES = 10
 SIZES = [(500, 375)] * 8 + [(375, 500), (500, 333)] * 3 + [(333, 500), (500, 400), (400, 300), (640, 480), (800, 600)]
-
-
-class Pace(NamedTuple):
-    """What a round cost."""
-
-    images_per_second: float
-    cpu_ms_per_image: float  # of this process and its workers
 
 
 Pipeline = Callable[[int], None]  # runs the round of that number
@@ -69,71 +60,57 @@ Pipeline = Callable[[int], None]  # runs the round of that number
 
 def main() -> None:
     args = arguments()
-    torch.set_num_threads(1)
-    device = torch.device(args.device)
+    device, results = ready(args), Results("streaming", args.json, args.device)
     with tempfile.TemporaryDirectory(prefix="streaming-") as root:
         write_images(Path(root), args.images)
-        figures = compare_all(Path(root), args, device)
-        feeding = ours(Path(root), recipe(), args.workers[-1], args.round, device)
-        consuming = consumer(args.model, args.round, device)
-        name = f"fed / consumed by {args.model}"
-        figures["feeding"] = compare(name, feeding, consuming, args.rounds, args.round)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        compare_loaders(results, Path(root), args, device)
+        if args.model:
+            feeding = ours(Path(root), recipe(), args.workers[-1], args.round, device)
+            sides = {"consumed": consumer(args.model, args.round, device), "fed": feeding}
+            compare(results, "fed / consumed", sides, args, model=args.model)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5000, help="JPEGs to make")
-    parser.add_argument("--round", type=int, default=1024, help="images in a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="decoding processes, the most last")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where batches are wanted")
-    parser.add_argument("--model", default="cct_14_7x2_224", help="that consumes them; timm's name")
-    parser.add_argument("--json", type=Path, help="write raw samples here")
-    args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: this machine shows no GPU; want --device cpu", file=sys.stderr)
-        raise SystemExit(2)
-    return args
+    made = parser(__doc__, rounds=5)
+    made.set_defaults(threads=1)
+    made.add_argument("--images", type=int, default=5000, help="JPEGs to make")
+    made.add_argument("--round", type=int, default=1024, help="images in a round")
+    made.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="decoding processes, the most last")
+    made.add_argument("--model", help="that consumes them, by timm's name, e.g. cct_14_7x2_224")
+    return made.parse_args()
 
 
-def compare_all(root: Path, args: argparse.Namespace, device: torch.device) -> dict[str, list[tuple[Pace, Pace]]]:
-    plain, rounds, images = recipe(), args.rounds, args.round
-    figures = {}
+def compare_loaders(results: Results, root: Path, args: argparse.Namespace, device: torch.device) -> None:
+    plain, images = recipe(), args.round
     one, other = (ours(root, plain, args.workers[-1], images, device) for _ in range(2))
-    figures["A/A"] = compare(f"A/A, ours, {args.workers[-1]} workers", one, other, rounds, images)
+    compare(results, AA, {"ours": one, "ours again": other}, args)
     for workers in args.workers:
         for name, augmentation in (("plain", replace(plain, randaugment=None)), ("RandAugment", plain)):
-            title = f"{name}, {workers} workers"
-            pair = tuple(side(root, augmentation, workers, images, device) for side in (ours, timms))
-            figures[title] = compare(f"ours / timm, {title}", *pair, rounds, images)
-    return figures
+            sides = {side: make(root, augmentation, workers, images, device) for side, make in LOADERS.items()}
+            compare(results, f"ours / timm, {name}", sides, args, workers=workers)
 
 
-def compare(name: str, first: Pipeline, second: Pipeline, rounds: int, images: int) -> list[tuple[Pace, Pace]]:
-    """The pace of both, round by round; which goes first alternates."""
-    samples = []
-    for number in range(rounds + 1):
-        order = (first, second) if number % 2 else (second, first)
-        paces = [pace(pipeline, number, images) for pipeline in order]
-        if number:  # the first round starts the workers
-            samples.append((paces[0], paces[1]) if number % 2 else (paces[1], paces[0]))
-    speeds = sorted(a.images_per_second / b.images_per_second for a, b in samples)
-    cpu = statistics.median(b.cpu_ms_per_image / a.cpu_ms_per_image for a, b in samples)
-    medians = [statistics.median(pair[side].images_per_second for pair in samples) for side in (0, 1)]
+def compare(results: Results, name: str, sides: dict[str, Pipeline], args: argparse.Namespace, **more: object) -> None:
+    """Both sides, round by round; which goes first alternates. The first side is what the other is compared with."""
+    wall: Samples = {side: [] for side in sides}
+    cpu: Samples = {side: [] for side in sides}
+    for number in range(args.rounds + 1):
+        for side in sides if number % 2 else reversed(sides):
+            before = time.perf_counter(), cpu_seconds()
+            sides[side](number)
+            if number:  # the first round starts the workers
+                wall[side].append((time.perf_counter() - before[0]) * 1e3)
+                cpu[side].append((cpu_seconds() - before[1]) * 1e3)
+    first, second = sides
+    pace = [args.round / statistics.median(wall[side]) * 1e3 for side in (second, first)]
+    told = "".join(f", {key} {value}" for key, value in more.items())
     print(
-        f"{name}: {medians[0]:.0f} / {medians[1]:.0f} images/s = {statistics.median(speeds):.2f} "
-        f"({speeds[0]:.2f} to {speeds[-1]:.2f}); by CPU time {cpu:.2f}",
+        f"{name}{told}: {second} / {first}, {pace[0]:.0f} / {pace[1]:.0f} images/s = "
+        f"{ratio(wall[first], wall[second])}; by CPU time {ratio(cpu[first], cpu[second])}",
         flush=True,
     )
-    return samples
-
-
-def pace(pipeline: Pipeline, number: int, images: int) -> Pace:
-    wall, cpu = time.perf_counter(), cpu_seconds()
-    pipeline(number)
-    return Pace(images / (time.perf_counter() - wall), (cpu_seconds() - cpu) * 1000 / images)
+    for kind, samples in (("wall", wall), ("cpu", cpu)):
+        results.add(name, samples, kind=kind, images=args.round, **more)
 
 
 def cpu_seconds() -> float:
@@ -220,6 +197,9 @@ def timms(root: Path, augmentation: AugmentationConfig, workers: int, images: in
         settle(device)
 
     return run
+
+
+LOADERS = {"timm": timms, "ours": ours}
 
 
 def consumer(name: str, images: int, device: torch.device) -> Pipeline:

@@ -121,6 +121,12 @@ GPU = (
         lambda files: whole("ours")(files) / whole("plain")(files),
         least=4,
     ),
+    Target(
+        "loader at 224 pixels, ours / timm's", faster("streaming", "ours / timm, RandAugment", "timm", "ours"), least=1
+    ),
+    Target(
+        "what it feeds / what cct_14_7x2 consumes", faster("streaming", "fed / consumed", "consumed", "fed"), least=1
+    ),
     Target("up to three runs together", packed, least=36_000, unit=" images/s"),
     Target(
         f"{EPOCHS} epochs of {IMAGES:,} images at that speed, without evaluation",
