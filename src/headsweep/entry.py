@@ -316,7 +316,8 @@ def _exit_on_errors() -> Iterator[None]:
         _exit(2, error, _one_line(error))
     except OSError as error:  # a full disk, a folder that may not be written
         where = error.filename or "input or output"
-        _exit(2, error, f"{where}: {error.strerror or error}; paths.output is the folder that runs are written to")
+        want = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
+        _exit(2, error, f"{where}: {error.strerror or error}; {want}")
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
