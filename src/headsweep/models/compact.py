@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.layers import resample_abs_pos_embed, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
@@ -23,6 +22,7 @@ from headsweep.config import Block as BlockKind
 from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
+from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath
 
@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
         """Tokens mixed by attention."""
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        mixed = attend(query, key, value, dropout)
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(-2)))
 
 
