@@ -15,7 +15,6 @@ from torch import Tensor
 RATES = 1 << 16  # what a mask is drawn from: a rate is met to half of 1 / RATES
 
 
-@torch.fx.wrap  # FX does not know the device
 def attend(
     query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h m d"], value: Float[Tensor, "b h m d"], dropout: float
 ) -> Float[Tensor, "b h n d"]:

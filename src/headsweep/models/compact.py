@@ -26,6 +26,7 @@ from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath
 
+torch.fx.wrap("attend")  # FX does not know the device
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
 
