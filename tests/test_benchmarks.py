@@ -161,6 +161,10 @@ def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
         ],
         "data": [{"name": "ours / timm", "images": 2560, "samples": {"timm": [9.0], "ours": [2.0]}}],
         "upstream": [{"name": "plain / ours", "images_per_second": {"plain": [5_000.0], "ours": [30_000.0]}}],
+        "streaming": [
+            {"name": "ours / timm, RandAugment", "samples": {"timm": [30.0], "ours": [20.0]}},
+            {"name": "fed / consumed", "samples": {"consumed": [30.0], "fed": [10.0]}},
+        ],
         "packing": [{"name": "together", "samples": {"1 run": [3e4], "3 runs": [4e4], "4 runs": [5e4]}}],
     }
     targets = benchmark("targets")
@@ -173,6 +177,8 @@ def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
         ("2.5 %", "yes"),
         ("30,000 images/s", "yes"),
         ("6", "yes"),
+        ("1.5", "yes"),
+        ("3", "yes"),
         ("40,000 images/s", "yes"),
         ("8.333 min", "yes"),
     ]

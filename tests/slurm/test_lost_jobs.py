@@ -33,6 +33,7 @@ def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_
     either.ask("scancel", jobs[1])
     either.ask("scontrol", "release", jobs[2])
     wait_until(lambda: "PartitionDown" in words(either, tmp_path)[2])
+    wait_until(lambda: words(either, tmp_path)[1].startswith("lost"))
     told = words(either, tmp_path)
     assert told[0] == f"queued  job {jobs[0]} is pending: JobHeldUser"
     assert told[1] == f"lost  job {jobs[1]} is unknown to the cluster; `headsweep retry` submits the run again"
