@@ -53,6 +53,19 @@ def batch(images=4):
     return torch.randn(images, 1, 16, 16, generator=generator), torch.full((images, 10), 0.1)
 
 
+@torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False)  # as they are by themselves
+def test_a_process_compiles_the_steps_of_more_models_than_torch_allows(quick_backend):
+    """Eight that are alive, after which it goes on in eager mode without a word."""
+    alive = []
+    for heads in range(1, 11):
+        counters.clear()
+        run, model = built("compile=step", "model.depth=1", f"heads={heads}")
+        gradients = Gradients(model, run, CPU, steps=2)
+        alive.append(gradients)
+        gradients(*batch(), (0, 0, 0))
+        assert (gradients.used, counters["stats"]["unique_graphs"]) == ("step", 1)
+
+
 def test_one_graph_serves_all_blocks_in_training_and_one_in_evaluation(quick_backend):
     run, model = built("compile=blocks", "model.depth=7")
     gradients = Gradients(model, run, CPU, steps=2)

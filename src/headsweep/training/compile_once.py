@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
+import headsweep
 from headsweep.config import RunConfig
 
 
@@ -40,5 +42,15 @@ def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
     shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
     objective = (run.decorrelation, run.accumulation, run.precision)
     model = {**dataclasses.asdict(run.model), "checkpoint": None, "checkpoint_digest": None}
-    parts = (model, run.head, run.heads, shapes, objective, run.compile, name, torch.__version__)
+    how = (run.compile, run.activation_checkpointing, name, torch.__version__, _code())
+    parts = (model, run.head, run.heads, shapes, objective, how)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """A digest of this package's modules: another version of a head is other code to generate."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(headsweep.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

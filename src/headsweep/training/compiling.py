@@ -29,6 +29,8 @@ LOGGER = logging.getLogger("headsweep")
 # Compiling a step takes about 68 s, or 6 s from torch's cache. Over so many steps it has to save 7 ms of each, or 0.6.
 PAYS_FROM_STEPS = 10_000
 TRIALS = 3  # first micro-batches, in which whatever is compiled or recorded is: a CUDA graph with the second
+# Of a process that holds several models, as a notebook does. Beyond 8, torch goes on in eager mode without a word.
+MOST_GRAPHS = 256
 BACKEND = "inductor"
 ALONE = Ranks()
 
@@ -53,6 +55,9 @@ class Gradients:
         self.used = kind.value  # for RunResult.environment: "off", "blocks", "step" or "off (why)"
         self._replays = kind is Compilation.step and device.type == "cuda"
         self._keeps_gradients = run.accumulation > 1
+        if kind is not Compilation.off:
+            torch._dynamo.config.recompile_limit = MOST_GRAPHS
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
         if kind is Compilation.step:
             self._loss = torch.compile(self._eager, **_options(device, graphs=True))
         elif kind is Compilation.blocks:

@@ -38,6 +38,9 @@ def make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Nothing reads memory that it has not written; else each new tensor would be filled with NaN first.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to give the same bits
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
