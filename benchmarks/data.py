@@ -31,7 +31,8 @@ from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder
 from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, RecordedMaker
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
-from measuring import AA, Results, Step, interleaved, parser, ratio, ready, surroundings
+from headsweep.entry import one_line_errors
+from measuring import AA, Results, Step, interleaved, parser, positive, ratio, ready, surroundings
 
 BATCH = 256
 CLASSES = 100
@@ -60,7 +61,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
-    made.add_argument("--images", type=int, help="1,024; on a GPU 16,384")
+    made.add_argument("--images", type=positive, help="1,024; on a GPU 16,384")
     args = made.parse_args()
     args.images = args.images or (16_384 if args.device == "cuda" else 1024)
     return args
@@ -184,4 +185,5 @@ def timm_pil(source: ResidentSource) -> Step:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

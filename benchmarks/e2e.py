@@ -32,6 +32,7 @@ from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.data.sources import ResidentSource
+from headsweep.entry import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.training.evaluation import evaluate
@@ -39,7 +40,7 @@ from headsweep.training.loop import Training
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_schedule, run_steps
 from headsweep.training.ranks import Ranks
-from measuring import AA, Results, parser, ratio, ready, surroundings
+from measuring import AA, Results, parser, positive, ratio, ready, surroundings
 from plain import PlainBatches, PlainModel, plain_optimizer
 
 USUAL = ("head=seqattn", "heads=4")
@@ -76,10 +77,10 @@ def main(words: Sequence[str] | None = None) -> None:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=0)
     made.add_argument("words", nargs="*", metavar="KEY=VALUE")
-    made.add_argument("--seeds", type=int, default=2)
-    made.add_argument("--epochs", type=int, default=3)
+    made.add_argument("--seeds", type=positive, default=2)
+    made.add_argument("--epochs", type=positive, default=3)
     made.add_argument("--workers", type=int, default=0, help="processes of the plain path's DataLoader")
-    made.add_argument("--images", type=int, help="train on so many parts of photographs")
+    made.add_argument("--images", type=positive, help="train on so many parts of photographs")
     return made.parse_args(words)
 
 
@@ -184,4 +185,5 @@ def verdict(sides: tuple[str, str], first: list[float], second: list[float]) -> 
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

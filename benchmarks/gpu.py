@@ -31,6 +31,8 @@ CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'"]
 UPSTREAM = ["model=cct_7_3x1", "head=seqattn", "heads=8", "augmentation=paper", "batch_size=256"]
 UPSTREAM += ["compile=step", "schedule.warmup='0 epochs'"]
+PACKED = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=8", "batch_size=256"]
+PACKED += ["compile=step"]
 
 
 class Part(NamedTuple):
@@ -50,6 +52,10 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         return 2
     parts = list(tiny() if args.tiny else full())
+    if unknown := set(args.only or ()) - {part.name for part in parts}:
+        known = ", ".join(part.name for part in parts)
+        print(f"--only {' '.join(sorted(unknown))}: unknown; known: {known}", file=sys.stderr)
+        return 2
     args.folder.mkdir(parents=True, exist_ok=True)
     until, failed = time.monotonic() + 60 * args.minutes, []
     for part in parts:
@@ -61,8 +67,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if seconds < 1 or not run(part, args.folder / f"{part.name}.json", seconds):
             failed.append(part.name)
         print(f"== {part.name}: {time.monotonic() - started:.0f} s", flush=True)
-    print("tiny sizes: the figures mean nothing" if args.tiny else f"files: {args.folder}")
-    targets.show(args.folder, targets.GPU)
+    print(f"files: {args.folder}")
+    if args.tiny:
+        print("tiny sizes, whose figures mean nothing: no targets are looked at")
+    else:
+        targets.show(args.folder, targets.GPU)
     if failed:
         print(f"not done, or not to the end: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
@@ -80,7 +89,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def full() -> Iterator[Part]:
     """Limits add up to more than the ten minutes: what ends early leaves its time to others."""
     workers = max(1, (os.cpu_count() or 2) - 2)
-    compiling = [f"step.py --device cuda --compile-only --cells {cell} --sides step" for cell in CELLS]
+    compiling = [f"step.py --device cuda --compile-only --cells {cell} --sides blocks step" for cell in CELLS]
     upstream = f"e2e.py --device cuda --images 51200 --epochs 2 --seeds 1 --workers {workers} {_quoted(UPSTREAM)}"
     yield Part("roofline", ["roofline.py --device cuda"], 40)
     yield Part("compiling", compiling, 150)
@@ -88,7 +97,7 @@ def full() -> Iterator[Part]:
     yield Part("upstream", [upstream], 100)
     yield Part("data", ["data.py --device cuda --rounds 3"], 50)
     yield Part("heads", ["heads.py --device cuda --batch 256 --head seqpool --head ga --head seqattn"], 40)
-    yield Part("packing", ["packing.py --device cuda --most 3 --rounds 1 --seconds 3"], 90)
+    yield Part("packing", ["packing.py --device cuda --most 3 --rounds 1 --seconds 3 " + _quoted(PACKED)], 150)
     yield Part("e2e", ["e2e.py --device cuda --epochs 10 --seeds 5 --workers 4"], 100)
     streaming = (
         f"streaming.py --device cuda --workers {workers} --images 3000 --round 1536 --rounds 2 --model cct_14_7x2_224"

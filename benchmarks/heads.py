@@ -23,8 +23,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
 
+from headsweep.entry import one_line_errors
 from headsweep.heads import HEADS, Head, build_head
-from measuring import AA, Results, Step, interleaved, parser, ratio, ready, surroundings
+from measuring import AA, Results, Step, interleaved, parser, positive, ratio, ready, surroundings
 
 CLASSES = 100
 
@@ -47,10 +48,10 @@ def main(words: Sequence[str] | None = None) -> None:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=11)
     made.add_argument("--head", action="append", choices=list(HEADS), help="only this head (may be repeated)")
-    made.add_argument("--heads", type=int, nargs="+", default=[1, 2, 4, 8], metavar="K")
-    made.add_argument("--batch", type=int, default=64)
-    made.add_argument("--tokens", type=int, default=256)
-    made.add_argument("--width", type=int, default=256)
+    made.add_argument("--heads", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="K")
+    made.add_argument("--batch", type=positive, default=64)
+    made.add_argument("--tokens", type=positive, default=256)
+    made.add_argument("--width", type=positive, default=256)
     return made.parse_args(words)
 
 
@@ -83,4 +84,5 @@ def measure(results: Results, name: str, sides: dict[str, Step], rounds: int, de
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

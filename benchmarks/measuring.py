@@ -87,11 +87,18 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: want a whole number of at least 1")
+    return int(text)
+
+
 def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
     """The options that all of them take."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=rounds)
-    made.add_argument("--threads", type=int, default=2, help="of the CPU")
+    made.add_argument("--rounds", type=positive, default=rounds)
+    made.add_argument("--threads", type=positive, default=2, help="of the CPU")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("--json", type=Path, help="write raw samples here")
     return made

@@ -23,12 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
 
-from composing import compose_run
+from composed import compose
 from headsweep.config import RunConfig
+from headsweep.entry import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import TRIALS, Gradients
 from headsweep.training.device import choose_device
 from headsweep.training.optimization import build_optimizer
+from measuring import positive
 
 STANDARD = ["model=cct_7_3x1", "dataset=cifar100", "head=seqattn", "heads=8", "batch_size=64"]
 
@@ -36,7 +38,7 @@ STANDARD = ["model=cct_7_3x1", "dataset=cifar100", "head=seqattn", "heads=8", "b
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
-    run = compose_run(*STANDARD, *args.keys)
+    run = compose([*STANDARD, *args.keys])
     device = choose_device(run.device)
     used, step = training_step(run, device, args.loop)
     for _ in range(1 if used == "off" else TRIALS):  # whatever is compiled and recorded is, then
@@ -53,8 +55,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--loop", action="store_true", help="the loop over branches in the place of the head")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=positive, default=3)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--json", type=Path, help="write all operators here")
     return parser.parse_args()
 
@@ -133,4 +135,5 @@ def calls(rows: list[dict[str, object]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

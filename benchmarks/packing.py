@@ -13,21 +13,17 @@ all numbers take turns. A run has the cores divided by the runs as threads, if n
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import shlex
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from headsweep.config import RunConfig, parse
 from headsweep.config.expansion import composer
+from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
 from headsweep.sweep import gpus as driver
 from headsweep.sweep.measuring import Unmeasured
@@ -35,6 +31,7 @@ from headsweep.sweep.plan import resolve
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.throughput import Throughput
+from measuring import AA, Results, positive, surroundings
 
 USUAL = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]
 
@@ -46,41 +43,28 @@ def main(words: Sequence[str] | None = None) -> None:
         print("--device cuda: this machine shows no GPU; want --device cpu", file=sys.stderr)
         raise SystemExit(2)
     run = configured(args.words or [*USUAL, f"batch_size={256 if gpus else 8}"])
-    run = replace(run, device="cuda" if gpus else "cpu")
-    machine = about(gpus)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
+    device = "cuda" if gpus else "cpu"
+    run = replace(run, device=device)
+    mps = bool(gpus) and driver.mps_is_active()
+    results = Results("packing", args.json, device)
+    results.content |= {"batch_size": run.batch_size, "mps": mps}
+    print(f"{surroundings()}; {driver.name(gpus[0]) if gpus else 'CPU'}{' with MPS' if mps else ''}", flush=True)
     throughput = Throughput(Processes(), run, gpus[0] if gpus else None, seconds=args.seconds)
     try:
-        rows = measure(throughput, args.most, args.rounds, args.threads)
+        measure(results, throughput, args.most, args.rounds, args.threads)
     except Unmeasured as error:
         raise SystemExit(f"packing.py: {error}") from None
-    report(rows[-1])
-    if args.json:
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        head = {"benchmark": "packing", "command": shlex.join(sys.argv), "date": date, "machine": machine}
-        args.json.write_text(json.dumps({**head, "batch_size": run.batch_size, "rows": rows}, indent=1) + "\n")
-
-
-def about(gpus: Sequence[str]) -> dict[str, object]:
-    """What a reader must know of the machine."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": driver.name(gpus[0]) if gpus else None,
-        "mps": bool(gpus) and driver.mps_is_active(),
-        "load": os.getloadavg()[0],
-        "torch": version("torch"),
-    }
+    report(results.content["rows"][-1])
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--most", type=int, default=4, help="runs at a time")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--most", type=positive, default=4, help="runs at a time")
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a window, if four steps fit into it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, help="of each run on the CPU")
+    parser.add_argument("--threads", type=positive, help="of each run on the CPU")
     parser.add_argument("--json", type=Path, help="write raw samples here")
     return parser.parse_args(words)
 
@@ -89,11 +73,11 @@ def configured(words: list[str]) -> RunConfig:
     with composer() as compose:
         (run,) = resolve([parse(compose(words))])
     if isinstance(run, UserError):
-        raise SystemExit(f"packing.py: {run}")
+        raise run
     return run
 
 
-def measure(throughput: Throughput, most: int, rounds: int, threads: int | None) -> list[dict[str, Any]]:
+def measure(results: Results, throughput: Throughput, most: int, rounds: int, threads: int | None) -> None:
     """The A/A pair, then images a second by number of runs; a number that does not fit is left out from then on."""
     cores = len(os.sched_getaffinity(0))
     with StopRequest() as request:
@@ -110,16 +94,8 @@ def measure(throughput: Throughput, most: int, rounds: int, threads: int | None)
                     limit = f"{name(count)}: {error}"
                     samples = {fewer: speeds for fewer, speeds in samples.items() if fewer < count}
                     break
-    twice = {"1 run": pair[:1], "1 run again": pair[1:]}
-    return [
-        {"name": "A/A", "unit": "images/s", "samples": twice},
-        {
-            "name": "together",
-            "unit": "images/s",
-            "samples": {name(count): speeds for count, speeds in samples.items()},
-            "limit": limit,
-        },
-    ]
+    results.add(AA, {"1 run": pair[:1], "1 run again": pair[1:]}, "images/s")
+    results.add("together", {name(count): speeds for count, speeds in samples.items()}, "images/s", limit=limit)
 
 
 def name(count: int) -> str:
@@ -138,4 +114,5 @@ def report(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -15,7 +15,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from headsweep.config import CompactConfig, RunConfig
-from measuring import Results, interleaved, parser, ready
+from headsweep.entry import one_line_errors
+from measuring import Results, interleaved, parser, positive, ready
 from plain import PlainModel
 
 BACKWARD = 2  # products and passes over memory, in forward ones
@@ -85,7 +86,7 @@ def roofline(machine: Machine, model: CompactConfig, tokens: int) -> float:
 
 def main(words: Sequence[str] | None = None) -> None:
     made = parser(__doc__, rounds=10)
-    made.add_argument("--size", type=int, help="of the matrices; 8192 on a GPU, 1024 on a CPU")
+    made.add_argument("--size", type=positive, help="of the matrices; 8192 on a GPU, 1024 on a CPU")
     args = made.parse_args(words)
     device = ready(args)
     size = args.size or (8192 if args.device == "cuda" else 1024)
@@ -93,4 +94,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from composed import compose
 from headsweep.config import Compilation, RunConfig
+from headsweep.entry import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import Gradients
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer
-from measuring import AA, Results, Samples, Step, interleaved, parser, ratio, ready, surroundings
+from measuring import AA, Results, Samples, Step, interleaved, parser, positive, ratio, ready, surroundings
 from plain import PlainModel, plain_optimizer
 from roofline import Machine, calibrate, loop_flops, roofline
 
@@ -72,11 +73,11 @@ def main(words: Sequence[str] | None = None) -> None:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.add_argument("--model", default="cct_7_3x1")
-    made.add_argument("--image-size", type=int, default=32)
+    made.add_argument("--image-size", type=positive, default=32)
     made.add_argument("--cells", nargs="+", default=CELLS, metavar="HEADK", help="e.g. seqattn8")
     made.add_argument("--sides", nargs="+", choices=GPU_SIDES)
-    made.add_argument("--batch", type=int, help="256 on a GPU, 64 on a CPU")
-    made.add_argument("--size", type=int, help="of the matrices of the calibration")
+    made.add_argument("--batch", type=positive, help="256 on a GPU, 64 on a CPU")
+    made.add_argument("--size", type=positive, help="of the matrices of the calibration")
     made.add_argument("--compile-only", action="store_true", help="fill the compile cache; measure nothing")
     args = made.parse_args(words)
     gpu = args.device == "cuda"
@@ -198,4 +199,5 @@ def compare_heads(bench: Bench, heads: dict[str, tuple[Step, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -48,7 +48,8 @@ from headsweep.config import (
 )
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
-from measuring import AA, Results, Samples, parser, ratio, ready
+from headsweep.entry import one_line_errors
+from measuring import AA, Results, Samples, parser, positive, ratio, ready
 
 BATCH = 64
 CLASSES = 10
@@ -73,9 +74,9 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
-    made.add_argument("--images", type=int, default=5000, help="JPEGs to make")
-    made.add_argument("--round", type=int, default=1024, help="images in a round")
-    made.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="decoding processes, the most last")
+    made.add_argument("--images", type=positive, default=5000, help="JPEGs to make")
+    made.add_argument("--round", type=positive, default=1024, help="images in a round")
+    made.add_argument("--workers", type=positive, nargs="+", default=[1, 2], help="decoding processes, the most last")
     made.add_argument("--model", help="that consumes them, by timm's name, e.g. cct_14_7x2_224")
     return made.parse_args()
 
@@ -261,4 +262,5 @@ def part(draw: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

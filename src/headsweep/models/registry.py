@@ -9,7 +9,7 @@ SeqAttention authors' code every such name builds eight.
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -185,21 +185,13 @@ def build(
     """
     entry = ENTRIES[name]
     _check_options(name, entry.head, options)
-    if entry.heads is not None and heads not in (None, entry.heads):
-        raise UserError(f"{name}: heads={heads} contradicts the name, which says {entry.heads}")
-    changes: dict[str, Any] = {
-        "positions": _one_of(Positions, name, "positions", positions),
-        "block": _one_of(Block, name, "block", block),
-        "dropout": drop_rate,
-        "attention_dropout": attn_drop_rate,
-        "drop_path": drop_path_rate,
-    }
-    model = dataclasses.replace(entry.model, **{k: v for k, v in changes.items() if v is not None})
+    rates = {"dropout": drop_rate, "attention_dropout": attn_drop_rate, "drop_path": drop_path_rate}
+    model = _changed(name, entry.model, positions, block, rates)
     size = to_2tuple(entry.image_size if img_size is None else img_size)
     check_size(model, size)
     backbone = CompactTransformer(model, size, in_chans, HEADS[entry.head].class_token)
     classes = entry.num_classes if num_classes is None else num_classes
-    count = next(count for count in (heads, entry.heads, 1) if count is not None)
+    count = _heads(name, entry, heads)
     sizes = {"width": model.width, "tokens": backbone.tokens, "num_classes": classes, "heads": count}
     try:
         classifier = Classifier(backbone, build_head(entry.head, **sizes, **options))
@@ -208,6 +200,25 @@ def build(
     if global_pool is not None:
         classifier.reset_classifier(classes, global_pool)
     return classifier
+
+
+def _changed(
+    name: str, model: CompactConfig, positions: Any, block: Any, rates: Mapping[str, float | None]
+) -> CompactConfig:
+    """The architecture with what is not None."""
+    words = {
+        "positions": _one_of(Positions, name, "positions", positions),
+        "block": _one_of(Block, name, "block", block),
+    }
+    given: dict[str, Any] = {key: value for key, value in {**words, **rates}.items() if value is not None}
+    return dataclasses.replace(model, **given)
+
+
+def _heads(name: str, entry: Entry, heads: int | None) -> int:
+    """K: as the name says it, else as given, else 1."""
+    if entry.heads is not None and heads not in (None, entry.heads):
+        raise UserError(f"{name}: heads={heads} contradicts the name, which says {entry.heads}")
+    return next(count for count in (heads, entry.heads, 1) if count is not None)
 
 
 def _keywords(function: Callable[..., Any]) -> set[str]:
