@@ -60,14 +60,17 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
 
 
 def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
-    differences = [row.difference for row in rows if row.difference]
-    if not differences:
+    if not any(row.difference for row in rows):
         return
+    is_any_bold = question.shows(question.metric) and any(row.is_better for row in rows)
+    if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
+        yield from _paired(cells, rows, question, family)
     if question.shows("p_mcnemar"):
         yield from _mcnemar(rows, question)
-    is_any_bold = question.shows(question.metric) and any(row.is_better for row in rows)
-    if not (question.shows("difference", "p", "p_sign_flip") or is_any_bold):
-        return
+
+
+def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
+    differences = [row.difference for row in rows if row.difference]
     repeated = [d for d in differences if d.n > 1]
     alone = "; its interval stands alone, uncorrected" if any(d.half_width is not None for d in differences) else ""
     what = MEASURES[question.metric].noun
