@@ -46,7 +46,7 @@ format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure on this machine's CPU, best while it is idle (10 minutes); files in benchmarks/results/
+bench: $(READY) ## measure on this machine's CPU, best while it is idle (5 minutes); files in benchmarks/results/
 	@mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/heads.py --head seqpool --head ga --head seqattn --rounds 5 --json $(RESULTS)/heads.json
 	$(BIN)/python benchmarks/step.py --cells seqpool1 seqattn8 ga8 --batch 16 --rounds 4 --json $(RESULTS)/step.json
