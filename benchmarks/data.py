@@ -15,17 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Callable
 from itertools import count
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 from sklearn.datasets import load_sample_images
-from timm.data import Mixup, RandomResizedCropAndInterpolation, rand_augment_transform
-from timm.data.random_erasing import RandomErasing
-from torchvision import transforms
+from timm.data import Mixup
 
 from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
 from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, RecordedMaker
@@ -33,6 +29,7 @@ from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
 from headsweep.entry import one_line_errors
 from measuring import AA, Results, Step, interleaved, parser, positive, ratio, ready, surroundings
+from plain import Pictures, pil_transform
 
 BATCH = 256
 CLASSES = 100
@@ -147,39 +144,17 @@ def same_bytes(source: ResidentSource, device: torch.device) -> bool:
     return torch.equal(*made)
 
 
-def guarded(augment: Callable[[Image.Image], Image.Image]) -> Callable[[Image.Image], Image.Image]:
-    """The RandAugment of timm, tried again when it asks Pillow for 0 bits."""
-
-    def call(image: Image.Image) -> Image.Image:
-        while True:
-            try:
-                return augment(image)
-            except ValueError:
-                continue
-
-    return call
-
-
 def timm_pil(source: ResidentSource) -> Step:
-    recipe, dataset = paper(), cifar100()
-    transform = transforms.Compose(
-        [
-            transforms.RandomHorizontalFlip(recipe.flip),
-            guarded(rand_augment_transform(recipe.randaugment, {"img_mean": (128, 128, 128)})),
-            RandomResizedCropAndInterpolation(32, recipe.crop_scale, recipe.crop_ratio, "bicubic"),
-            transforms.ToTensor(),
-            transforms.Normalize(dataset.mean, dataset.std),
-            RandomErasing(recipe.erasing, max_count=recipe.erasing_count, device="cpu"),
-        ]
-    )
+    recipe = paper()
     mix = Mixup(recipe.mixup, recipe.cutmix, prob=recipe.mix_probability, num_classes=CLASSES)
-    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in source.images]
+    pictures = Pictures(source.images, source.labels, pil_transform(recipe, cifar100()))
     epochs = count()
 
     def epoch() -> None:
         order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(next(epochs)))
         for rows in order.split(BATCH):
-            mix(torch.stack([transform(pictures[row]) for row in rows.tolist()]), source.labels[rows])
+            images, labels = zip(*(pictures[row] for row in rows.tolist()), strict=True)
+            mix(torch.stack(images), torch.stack(labels))
 
     return epoch
 
