@@ -22,6 +22,24 @@ def test_without_a_gpu_it_is_called():
     assert len(calls) == 3
 
 
+def test_other_shapes_than_the_recorded_ones_are_no_replay(monkeypatch):
+    class Graph:
+        def replay(self):
+            raise NotImplementedError
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr("headsweep.data.recorded._warm_up", lambda *_: None)
+    recorded = Recorded(both_signs)
+    with FakeTensorMode():
+        for _ in range(2):
+            with pytest.raises(NotImplementedError):
+                recorded(torch.zeros(3, device="cuda"))
+            up, _ = recorded(torch.zeros(4, device="cuda"))
+            assert up.shape == (4,)
+
+
 def test_where_recording_fails_it_is_called_and_one_line_says_why(monkeypatch, recwarn):
     def refuse():
         try:

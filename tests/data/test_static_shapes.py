@@ -15,7 +15,7 @@ from headsweep.data.mixing import Box, Mix, Mixer, mix, mix_static
 from headsweep.data.operations import NAMES, _counted, _searched, affines
 from headsweep.data.randaugment import Operations, Policy, RandAugment, arguments_of, randaugment
 from headsweep.data.sources import ResidentSource
-from headsweep.data.static_shapes import StaticRandAugment, numbers
+from headsweep.data.static_shapes import StaticRandAugment, layers, rooms
 
 CPU = torch.device("cpu")
 B = 20  # images in a batch
@@ -23,8 +23,8 @@ WAITS = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "item", "b
 UNSETTLED = ("scatter", "index_put", "index_copy", "index_add")  # wait where a GPU must be deterministic
 
 
-def static(images, drawn):
-    return StaticRandAugment(CPU)(images.clone(), numbers(drawn))
+def static(images, drawn, room=(1, 1, 1)):
+    return StaticRandAugment(CPU)(images.clone(), layers(drawn, room))
 
 
 def coloured(tiles, channels):
@@ -57,6 +57,23 @@ def test_every_policy_is_the_grouped_one(tiles, channels, text):
     for seed in range(5):
         drawn = RandAugment(Policy.parse(text), 32).draw(seed, torch.arange(len(images)))
         assert torch.equal(static(images, drawn), randaugment(images.clone(), drawn))
+
+
+@pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-n3-p0.9-m0-mstd101", "rand-p1-m9"])
+def test_there_is_room_for_every_batch_and_not_for_much_more(text):
+    """Shapes do not change, and no family is computed for more than its share and a bit."""
+    policy, n = Policy.parse(text), 1024
+    room = rooms(policy, n)
+    for key in range(50):
+        its = layers(RandAugment(policy, 32).draw(key, torch.arange(n)), room)
+        assert tuple(part.shape[1] for part in its[:3]) == room
+    assert sum(room) < n * policy.probability + 0.25 * n and rooms(replace(policy, probability=0.0), n) == (0, 0, 0)
+
+
+def test_more_images_than_there_is_room_for_are_the_grouped_ones(tiles):
+    drawn = RandAugment(Policy.parse("rand-m9-mstd0.5-inc1"), 32).draw(0, torch.arange(len(tiles)))
+    for room in ((0, 0, 0), (2, 99, 0), (50, 1, 3)):
+        assert torch.equal(static(tiles, drawn, room), randaugment(tiles.clone(), drawn))
 
 
 def test_flat_channels_and_few_pixels_too(tiles):
@@ -145,8 +162,8 @@ class Watching(TorchDispatchMode):
 def drawn_inputs(recorded, key):
     indices = torch.randperm(60, generator=torch.Generator().manual_seed(key))[: 2 * B]
     mixes = [Mix(blend=0.1 * key, share=0.5), Mix(box=Box(key, 2, 20, 9 + key), share=0.3)]
-    drawn = recorded.augment.numbers(key, indices).unflatten(0, (2, B))
-    return indices.view(2, B), drawn, torch.stack([its.numbers() for its in mixes])
+    numbers, its = recorded.augment.numbers(key, indices)
+    return indices.view(2, B), torch.stack([mix.numbers() for mix in mixes]), numbers, *its
 
 
 def test_all_batches_are_the_same_operations_and_wait_for_nothing(make_makers):

@@ -19,10 +19,10 @@ from headsweep.data.augment import Augmenter, crop_at
 from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
 from headsweep.data.recorded import Recorded
 from headsweep.data.sources import ResidentSource, Source, to_device
-from headsweep.data.static_shapes import StaticAugmenter
+from headsweep.data.static_shapes import Layers, StaticAugmenter
 
 # Pixels that are augmented at once, 4 batches of 256 images of side 32: a batch is some hundred small operations, and
-# so are four. With static shapes, which hold the 16 neighbours of each pixel, that takes about 0.7 GB in colour.
+# so are four. With static shapes that takes about 0.2 GB in colour.
 PIXELS_AT_ONCE = 2**20
 
 
@@ -137,8 +137,9 @@ class RecordedMaker:
         for some in batches.split(self.at_once):
             with _one_thread():
                 mixed = torch.stack([its.numbers() for its in islice(drawn, len(some))])
-                inputs = some, self.augment.numbers(key, some.flatten()).unflatten(0, some.shape), mixed
-                made = self.recorded(*(to_device(self._filled(values), self.device) for values in inputs))
+                places, mixed = self._filled(some), self._filled(mixed)
+                numbers, layers = self.augment.numbers(key, places.flatten())
+                made = self.recorded(*(to_device(its, self.device) for its in (places, mixed, numbers, *layers)))
             for batch in islice(zip(*made, strict=True), len(some)):
                 yield TrainBatch(*batch)
 
@@ -146,10 +147,10 @@ class RecordedMaker:
         """As many batches as always: at the end of an epoch the last one again and again, for nobody."""
         return torch.cat((values, values[-1:].expand(self.at_once - len(values), *values.shape[1:])))
 
-    def _made(self, there: Tensor, numbers: Tensor, mixes: Tensor) -> tuple[Tensor, ...]:
-        """Places (m b), numbers (m b n) and mixes (m 8) to the fields of m batches."""
+    def _made(self, there: Tensor, mixes: Tensor, numbers: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
+        """Places (m b), mixes (m 8) and the numbers and layers of m b images to the fields of m batches."""
         flat = there.flatten()
-        images = self.augment(self.images.index_select(0, flat), numbers.flatten(0, 1)).unflatten(0, there.shape)
+        images = self.augment(self.images.index_select(0, flat), numbers, Layers(*layers)).unflatten(0, there.shape)
         mixed = mix_static(images, self.targets(flat).unflatten(0, there.shape), mixes)
         return tuple(values.index_select(1, self.kept) for values in (*mixed, there))
 

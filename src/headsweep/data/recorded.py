@@ -16,7 +16,7 @@ Outputs = tuple[Tensor, ...]
 class Recorded:
     """Calls `function` by replaying its recording; where there is no CUDA, or recording fails, by calling it.
 
-    The shapes of its tensors must not depend on anything, and it may not wait for the device. Inputs are copied to
+    It may not wait for the device, and a call with other shapes than the first one is no replay. Inputs are copied to
     where the recording reads them, and outputs from where it leaves them, on the stream of the caller: whatever is
     handed over stays valid, and the caller may be any number of calls ahead of the device.
     """
@@ -26,7 +26,7 @@ class Recorded:
         self.replay: Callable[..., Outputs] | None = None
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        """The function of these inputs, all on one device and of the shapes of the first call."""
+        """The function of these inputs, all on one device."""
         if self.replay is None:
             self.replay = _recorded(self.function, inputs) if inputs[0].is_cuda else self.function
         return self.replay(*inputs)
@@ -47,6 +47,8 @@ def _recorded(function: Callable[..., Outputs], examples: tuple[Tensor, ...]) ->
         return function
 
     def replay(*inputs: Tensor) -> Outputs:
+        if any(place.shape != given.shape for place, given in zip(places, inputs, strict=True)):
+            return function(*inputs)
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given)
         graph.replay()

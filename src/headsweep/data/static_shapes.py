@@ -1,14 +1,18 @@
-"""Augmentation with static shapes: every image goes through the same tensor operations, whatever it drew.
+"""Augmentation with static shapes: every batch goes through the same tensor operations, whatever its images drew.
 
 On a GPU the hundreds of small kernels of a batch grouped by operation cost more to launch than to run, and their shapes
-change with every batch. Here a layer is one look-up, one blend and one move of all images; an image that drew no such
-operation has the table, factor or place that changes nothing. One CUDA graph serves all batches, the host waits for
-nothing, and the pixels are those of the grouped path, to the byte.
+change with every batch. Here a layer is one look-up, one blend and one move, each of as many images as hardly any batch
+has that drew one; then every image takes its own from all that is there. One CUDA graph serves all batches, the host
+waits for nothing, and the pixels are those of the grouped path, to the byte.
 
-Letters: b batch, n images drawn for, l layers, c channels, h w size.
+Letters: b batch, n images drawn for, l layers, c channels, h w size; t, u, v images with room in a layer.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from headsweep.data.augment import Drawer, Normaliser, crop_at, erase, flip
 from headsweep.data.crop import CropTable, resample
 from headsweep.data.operations import (
     DEGENERATES,
+    GEOMETRY,
     NAMES,
     TABLES,
     blend,
@@ -28,20 +33,52 @@ from headsweep.data.operations import (
     neighbour,
     within,
 )
-from headsweep.data.randaugment import NOTHING, Operations
+from headsweep.data.randaugment import NOTHING, Operations, Policy
 
 # Tables of these do not depend on the image, and arguments are whole numbers up to these: each table is made once.
 _LARGEST_ARGUMENTS = {"Invert": 0, "Posterize": 4, "Solarize": 256, "SolarizeAdd": 110}
-_NUMBERS = 12  # of an image in a layer
+_FAMILIES = len(TABLES), len(DEGENERATES), len(GEOMETRY)  # how many operations: look-ups, blends, moves
+_FAMILY = torch.tensor([family for family, count in enumerate(_FAMILIES) for _ in range(count)] + [len(_FAMILIES)])
+_DEVIATIONS = 5  # above the mean that there is room for: one batch in 100,000 has a family that needs more
 
 
-def numbers(drawn: Operations) -> Tensor:
-    """(n l) draws to (n l 12) float32: operation, row of `Tables`, factor of a blend, bicubic, and where it looks."""
+class Layers(NamedTuple):
+    """What is done to n images in each layer. What is computed in vain is of image 0, and nobody takes it."""
+
+    looked: Tensor  # (l t 3) float32: which image, operation, row of the tables
+    blended: Tensor  # (l u 3) float32: which image, operation, factor
+    moved: Tensor  # (l v 10) float32: which image, is it bicubic, where it looks
+    taken: Tensor  # (l n) int64: what becomes of each image, a place in (images, looked up, blended, moved)
+
+
+def rooms(policy: Policy, n: int) -> tuple[int, ...]:
+    """How many of n images each family gets room for."""
+    shares = [policy.probability * count / len(NAMES) for count in _FAMILIES]
+    return tuple(min(n, ceil(n * p + _DEVIATIONS * sqrt(n * p * (1 - p)))) for p in shares)
+
+
+def layers(drawn: Operations, room: Sequence[int]) -> Layers:
+    """Put down what is done, with room for so many images of each family, or for more where more drew it."""
     operations, arguments = drawn.operations, drawn.arguments
-    table = _FIRST_ROWS[operations] + torch.minimum(arguments, _LARGEST[operations])
-    blends = (operations >= len(TABLES)) & (operations < len(TABLES) + len(DEGENERATES))
-    factor = torch.where(blends, arguments, 1.0)
-    return torch.cat((torch.stack((operations, table, factor, drawn.bicubic), -1), drawn.looks), -1)
+    rows = _FIRST_ROWS[operations] + torch.minimum(arguments, _LARGEST[operations])
+    details = (
+        torch.stack((operations, rows), -1),
+        torch.stack((operations, arguments), -1),
+        torch.cat((drawn.bicubic[..., None], drawn.looks), -1),
+    )
+    computed, taken = [], torch.arange(len(operations)).repeat(operations.shape[1], 1)
+    first = len(operations)
+    for family, (least, its) in enumerate(zip(room, details, strict=True)):
+        chosen = [(layer == family).nonzero()[:, 0] for layer in _FAMILY[operations].unbind(1)]
+        most = max((least, *map(len, chosen)))
+        put = torch.zeros(len(chosen), most, 1 + its.shape[2])
+        for layer, images in enumerate(chosen):
+            put[layer, : len(images)] = torch.cat((images[:, None], its[images, layer]), 1)
+            taken[layer, images] = first + torch.arange(len(images))
+        computed.append(put)
+        first += most
+    looked, blended, moved = computed
+    return Layers(looked, blended, moved, taken)
 
 
 def _first_rows() -> tuple[Tensor, Tensor]:
@@ -68,30 +105,30 @@ class StaticAugmenter:
         self.randaugment = StaticRandAugment(device)
         self.normalise = Normaliser(dataset, device)
 
-    def numbers(self, key: int, indices: Tensor) -> Tensor:
-        """What is drawn for (n,) images, on the host, as (n, numbers) float32; whole numbers in it are exact."""
-        draws = self.draw(key, indices)
-        flipped, holes, layers = draws.flipped[:, None], draws.holes.flatten(1), numbers(draws.randaugment).flatten(1)
-        return torch.cat((flipped, draws.crops, holes, layers), 1).float()
+    def numbers(self, key: int, indices: Tensor) -> tuple[Tensor, Layers]:
+        """What is drawn for (n,) images, on the host: (n, numbers) int64, and the layers of RandAugment."""
+        draws, policy = self.draw(key, indices), self.draw.randaugment
+        room = rooms(policy.policy, len(indices)) if policy else (0, 0, 0)
+        numbers = torch.cat((draws.flipped[:, None], draws.crops, draws.holes.flatten(1)), 1)
+        return numbers, layers(draws.randaugment, room)
 
-    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, numbers: Tensor, layers: Layers) -> Tensor:
         """Augment a batch.
 
         Args:
-            images: (b c s s) uint8 of the model's size.
+            images: (n c s s) uint8 of the model's size.
             numbers: as drawn for them, on their device.
+            layers: likewise.
 
         Returns:
-            (b c s s) float32, normalised.
+            (n c s s) float32, normalised.
         """
-        holes_end = 5 + 4 * self.draw.boxes
-        flipped, crops, holes, layers = numbers.tensor_split((1, 5, holes_end), 1)
+        flipped, crops, holes = numbers.tensor_split((1, 5), 1)
         if self.table and self.crops_first:
-            images = resample(images, crops.long(), self.table)
-        images = flip(images, flipped[:, 0].long())
-        images = self.randaugment(images, layers.unflatten(1, (-1, _NUMBERS)))
+            images = resample(images, crops, self.table)
+        images = self.randaugment(flip(images, flipped[:, 0]), layers)
         if self.table and not self.crops_first:
-            images = resample(images, crops.long(), self.table)
+            images = resample(images, crops, self.table)
         return erase(self.normalise(images), holes.unflatten(1, (-1, 4)))
 
 
@@ -107,21 +144,19 @@ class StaticRandAugment:
             tables.append(table.expand(largest + 1, 1, 256, 1))
         self.tables = torch.cat(tables)[:, :, :, 0]  # (rows 1 256) uint8; row 0 changes nothing
 
-    def __call__(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """All layers.
-
-        Args:
-            images: (b c h w) uint8.
-            drawn: (b l 12) of `numbers`, on the images' device.
-        """
-        for layer in drawn.unbind(1):
-            operations, rows, factors, bicubic = layer[:, :4, None, None, None].unbind(1)
-            images = self._looked_up(images, operations[..., 0], rows)
-            images = blend(_degenerate(images, operations), images, factors)
-            images = moved(images, layer[:, 4:], bicubic > 0)
+    def __call__(self, images: Tensor, layers: Layers) -> Tensor:
+        """All layers of (n c h w) uint8, on their device."""
+        families = self._looked_up, _blended, _moved
+        for *parts, taken in zip(*(values.unbind() for values in layers), strict=True):
+            computed = [
+                family(images.index_select(0, part[:, 0].long()), part[:, 1:])
+                for family, part in zip(families, parts, strict=True)
+            ]
+            images = torch.cat((images, *computed)).index_select(0, taken)
         return images
 
-    def _looked_up(self, images: Tensor, operations: Tensor, rows: Tensor) -> Tensor:
+    def _looked_up(self, images: Tensor, drawn: Tensor) -> Tensor:
+        operations, rows = drawn[..., None, None].unbind(1)
         own = self.tables.index_select(0, rows.flatten().long())
         for name in ("AutoContrast", "Equalize"):
             table = TABLES[name](self.levels, images, operations)[..., 0]
@@ -129,23 +164,18 @@ class StaticRandAugment:
         return own.gather(2, images.flatten(2).long()).view(images.shape)
 
 
-def _degenerate(images: Tensor, operations: Tensor) -> Tensor:
+def _blended(images: Tensor, drawn: Tensor) -> Tensor:
+    operations, factors = drawn[..., None, None, None].unbind(1)
     chosen = torch.zeros((), device=images.device)
     for name, degenerate in DEGENERATES.items():
         chosen = torch.where(operations == NAMES.index(name), degenerate(images), chosen)
-    return chosen
+    return blend(chosen, images, factors)
 
 
-def moved(images: Tensor, looks: Tensor, bicubic: Tensor) -> Tensor:
-    """As `operations.move` along both axes, with an interpolation for each image.
-
-    Args:
-        images: (b c h w) uint8.
-        looks: (b 8) of `operations.affines`.
-        bicubic: (b 1 1 1) bool.
-    """
+def _moved(images: Tensor, drawn: Tensor) -> Tensor:
+    """As `operations.move` along both axes, with an interpolation for each image."""
     b, c, h, w = images.shape
-    x, y = look(looks, images)
+    bicubic, (x, y) = drawn[:, :1, None, None] > 0, look(drawn[:, 1:], images)
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = torch.arange(-1, 3, device=images.device).view(4, 1, 1)
     columns, rows = (column + reach).clamp_(0, w - 1), (row + reach).clamp_(0, h - 1).mul_(w)  # (b 4 h w)
