@@ -25,6 +25,7 @@ from headsweep.config.slurm import parse_slurm
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
 
 T = TypeVar("T")
+_SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "-sc", "--shell-completion"}
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
 
 
@@ -256,8 +257,8 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     """The arguments with what Hydra does not know spelled out: `seeds=3` as `seed=0,1,2`, and `--dry-run`.
 
     Raises:
-        UserError: `seeds` is no number of at least 1; it or a study stands without -m; --cfg or torchrun stands
-            beside -m.
+        UserError: `seeds` is no number of at least 1; it, a study or a launcher's key stands without -m; --cfg or
+            torchrun stands beside -m.
     """
     grid = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
     shows = any(word.split("=")[0] in ("-c", "--cfg") for word in arguments)
@@ -268,6 +269,9 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     study = next((word for word in arguments if word.lstrip("+").startswith("sweeps=")), None)
     if study and not (grid or shows):
         raise UserError(f"{study}: a study is a grid, whose axes a single run would drop; want -m {study}")
+    key = next((word for word in arguments if re.match(r"\+{0,2}hydra[./]launcher[.=]", word)), None)
+    if key and not grid and _SHOWING.isdisjoint(word.split("=")[0] for word in arguments):
+        raise UserError(f"{key}: launchers start grids, and a single run would ignore it; want -m, or no {key}")
     return [_spell_out(word, arguments) for word in arguments]
 
 

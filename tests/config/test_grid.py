@@ -165,3 +165,11 @@ def test_a_mistake_in_seeds_is_one_line(words, message):
     with pytest.raises(UserError) as caught:
         spell_out(words)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["hydra.launcher.slots=auto", "hydra/launcher=slurm", "+hydra.launcher.extra.x=1"])
+def test_a_launchers_key_is_of_grids(key):
+    with pytest.raises(UserError, match=r"launchers start grids, and a single run would ignore it; want -m"):
+        spell_out(["head=ga", key])
+    for flag in ("-m", "--help", "--cfg=hydra", "--info"):
+        assert spell_out([flag, key]) == [flag, key]
