@@ -238,7 +238,7 @@ def test_a_gpu_gets_static_shapes_for_small_resident_images(make_dataset, make_a
 @pytest.mark.parametrize("order", AugmentationOrder)
 def test_a_recording_is_the_function(make_makers, order):
     """To the byte, on a GPU that must be deterministic, and the batches of a CPU."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     try:
         makers = make_makers(torch.device("cuda"), order=order)
         eager, got = both(*makers, 1)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from headsweep import streams
 from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.compile_once import compiled_once, shape_key
-from headsweep.training.device import autocast
+from headsweep.training.device import autocast, is_undetermined
 from headsweep.training.objective import objective
 from headsweep.training.ranks import Ranks
 
@@ -40,7 +40,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Gradients:
     """Adds the gradients of a micro-batch's loss to those of the model's parameters.
 
-    If compiling fails, the run goes on without, with a warning.
+    If compiling fails, or an operation has no deterministic kernel, the run goes on without, with a warning.
     """
 
     def __init__(
@@ -52,10 +52,11 @@ class Gradients:
         self._loss: Loss = self._eager
         self._trials = TRIALS
         kind = choose(run, device, steps)
+        self._compiles = kind is not Compilation.off
         self.used = kind.value  # for RunResult.environment: "off", "blocks", "step" or "off (why)"
         self._replays = kind is Compilation.step and device.type == "cuda"
         self._keeps_gradients = run.accumulation > 1
-        if kind is not Compilation.off:
+        if self._compiles:
             torch._dynamo.config.recompile_limit = MOST_GRAPHS
             torch._dynamo.config.fail_on_recompile_limit_hit = True
         if kind is Compilation.step:
@@ -68,7 +69,8 @@ class Gradients:
         self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
     ) -> Float[Tensor, ""]:
         """The loss, detached; `position` is what `streams.enter_step` takes."""
-        if self._trials == 0 or self.used == Compilation.off.value:
+        may_fail = self._compiles or torch.are_deterministic_algorithms_enabled()
+        if self._trials == 0 or not may_fail:
             return self._differentiated(images, targets, position)
         self._trials -= 1
         before = _State(self._model)
@@ -78,15 +80,31 @@ class Gradients:
                 self._evaluated(images)
                 return loss
         except Exception as error:
-            if _is_out_of_memory(error):
+            undetermined = any(map(is_undetermined, _causes(error)))
+            if _is_out_of_memory(error) or not (self._compiles or undetermined):
                 raise
             before.restore()
             self._model.train()
-            self._give_up()
-            loss = self._differentiated(images, targets, position)  # raises if it was no fault of the compiler
-            self.used = f"off ({_reason(error)})"
-            LOGGER.warning("compile: the run goes on without, as compiling failed (%s)", _reason(error))
-            return loss
+            return (self._loosely if undetermined else self._eagerly)(error, images, targets, position)
+
+    def _loosely(
+        self, error: Exception, images: Tensor, targets: Tensor, position: tuple[int, int, int]
+    ) -> Float[Tensor, ""]:
+        """The same again, where the kernels that there are may do."""
+        LOGGER.warning("two such runs may differ in their last digits here (%s)", _reason(error))
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        self._trials += 1
+        return self(images, targets, position)
+
+    def _eagerly(
+        self, error: Exception, images: Tensor, targets: Tensor, position: tuple[int, int, int]
+    ) -> Float[Tensor, ""]:
+        """The same again, and from now on, without a compiler."""
+        self._give_up()
+        loss = self(images, targets, position)  # raises if it was no fault of the compiler
+        self.used = f"off ({_reason(error)})"
+        LOGGER.warning("compile: the run goes on without, as compiling failed (%s)", _reason(error))
+        return loss
 
     def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
         streams.enter_step(*position)
@@ -113,12 +131,12 @@ class Gradients:
 
     def _turn(self, images: int) -> AbstractContextManager[None]:
         """Compiling is with the first micro-batch. Ranks may meet in it, so none of them waits for another."""
-        first = self._trials == TRIALS - 1
+        first = self._compiles and self._trials == TRIALS - 1
         wait = first and self._ranks.count == 1
         return compiled_once(shape_key(self._run, images, self._device)) if wait else nullcontext()
 
     def _give_up(self) -> None:
-        self._loss, self._replays, self._trials, self.used = self._eager, False, 0, Compilation.off.value
+        self._loss, self._replays, self._compiles, self.used = self._eager, False, False, Compilation.off.value
         for block in repeated_blocks(self._model):
             block.compile(disable=True)
 
@@ -192,13 +210,15 @@ class _State:
             parameter.grad = gradient
 
 
-def _is_out_of_memory(error: BaseException | None) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
+    return any(isinstance(cause, (torch.OutOfMemoryError, MemoryError)) for cause in _causes(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The compiler wraps what it meets."""
     while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            return True
+        yield error
         error = getattr(error, "inner_exception", None) or error.__cause__
-    return False
 
 
 def _reason(error: Exception) -> str:

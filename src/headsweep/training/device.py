@@ -34,13 +34,20 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Ask for the same bits twice (law 5); what has no deterministic kernel on a GPU warns."""
+    """Ask for the same bits twice (law 5); what has no deterministic kernel on a GPU raises, see `is_undetermined`."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Where that only warns, torch takes attention's fastest gradient, which is not deterministic.
+        torch.use_deterministic_algorithms(True)
         # Nothing reads memory that it has not written; else each new tensor would be filled with NaN first.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to give the same bits
+
+
+def is_undetermined(error: BaseException) -> bool:
+    """Has an operation raised that can be computed, but not twice with the same bits?"""
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    return strict and "torch.use_deterministic_algorithms(True)" in str(error)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

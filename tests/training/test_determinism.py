@@ -1,0 +1,110 @@
+"""The same bits twice on a GPU, as far as it can be seen without one."""
+
+import copy
+import logging
+
+import jaxtyping
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from composing import compose_run
+from headsweep.heads import HEADS
+from headsweep.models.build import build_model
+from headsweep.training import compiling
+from headsweep.training.compiling import Gradients
+from headsweep.training.device import make_deterministic
+
+CPU = torch.device("cpu")
+SMALL = ["model.width=32", "model.attention_heads=1", "model.depth=1"]
+# Parts of names of what has no deterministic kernel on a GPU, as torch.use_deterministic_algorithms lists it.
+UNDETERMINED = (
+    "adaptive_avg_pool", "adaptive_max_pool", "avg_pool3d", "bincount", "ctc_loss", "cumsum", "embedding_bag",
+    "fractional_max_pool", "grid_sampler", "histc", "kthvalue", "max_pool3d", "max_unpool", "median", "nll_loss2d",
+    "put_", "put.", "reflection_pad", "resize_", "scatter_reduce", "upsample",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_torch_comes():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    torch.compiler.reset()
+    cudnn, fill = torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory = cudnn, fill
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def built(*overrides):
+    run = compose_run(*SMALL, "head=ga", "heads=2", *overrides)
+    model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
+    return run, model.train()
+
+
+def batch():
+    return torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.full((4, 10), 0.1)
+
+
+def test_the_gradients_of_attention_are_asked_for_strictly(monkeypatch):
+    """With `warn_only` torch takes cuDNN's kernel on Hopper, else flash attention's that adds up in any order."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    make_deterministic(torch.device("cuda"))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func).removeprefix("aten."))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_step_has_deterministic_kernels(head):
+    run, model = built(f"head={head}", "compile=off", "decorrelation=-0.8", "model.drop_path=0.1")
+    with Seen() as seen:
+        Gradients(model, run, CPU, steps=2)(*batch(), (0, 0, 0))
+    assert "max_pool2d_with_indices_backward.default" in seen.names, "the backward pass is seen"
+    assert [name for name in seen.names if name.startswith(UNDETERMINED)] == []
+
+
+class Putting(torch.autograd.Function):
+    """Its backward pass overwrites, in no order: torch has no deterministic kernel for that, on a CPU neither."""
+
+    @staticmethod
+    def forward(context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient.clone().put_(torch.tensor([0]), torch.zeros(1))
+
+
+@pytest.mark.parametrize("how", ["off", "step", "broken"])
+def test_where_there_is_no_such_kernel_a_run_goes_on_with_a_warning(monkeypatch, caplog, how):
+    monkeypatch.setattr(compiling, "BACKEND", "eager" if how == "step" else lambda graph, inputs: 1 / 0)
+    run, model = built(f"compile={'off' if how == 'off' else 'step'}")
+    model.backbone.norm.register_forward_hook(lambda module, given, tokens: Putting.apply(tokens))
+    other = copy.deepcopy(model)
+    Gradients(other, compose_run(*SMALL, "compile=off"), CPU, 2)(*batch(), (0, 0, 0))
+    torch.use_deterministic_algorithms(True)
+    gradients = Gradients(model, run, CPU, steps=2)
+    with caplog.at_level(logging.WARNING, "headsweep"):
+        gradients(*batch(), (0, 0, 0))
+    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert [line.startswith("two such runs may differ in their last digits here") for line in said][:1] == [True]
+    assert len(said) == (2 if how == "broken" else 1)
+    assert gradients.used.startswith({"broken": "off (ZeroDivisionError"}.get(how, how))
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+    model.zero_grad()
+    with caplog.at_level(logging.WARNING, "headsweep"):
+        gradients(*batch(), (0, 1, 0))
+    assert len(caplog.records) == len(said), "it is said once"
