@@ -41,7 +41,7 @@ from headsweep.training.objective import objective
 from headsweep.training.optimization import build_schedule, run_steps
 from headsweep.training.ranks import Ranks
 from measuring import AA, Results, parser, positive, ratio, ready, surroundings
-from plain import PlainBatches, PlainModel, plain_optimizer
+from plain import PlainBatches, PlainModel, as_it_comes, plain_optimizer
 
 USUAL = ("head=seqattn", "heads=4")
 ENOUGH = 3  # seeds
@@ -129,6 +129,7 @@ def ours(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ende
 
 def plain(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ended:
     """The same run, as upstream would train it."""
+    as_it_comes()
     splits = splits_of(run, args)
     started = time.perf_counter()
     torch.manual_seed(run.seed)

@@ -57,10 +57,14 @@ class Results:
         """One more row, as it is in the file."""
         row = {"name": name, "unit": unit, "samples": samples, **more}
         self.content["rows"].append(row)
+        self.write()
+        return row
+
+    def write(self) -> None:
+        """What there is so far."""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.content, indent=1) + "\n")
-        return row
 
 
 def header(benchmark: str, device: str = "cpu") -> dict[str, Any]:

@@ -28,7 +28,7 @@ from headsweep.config import RunConfig
 from headsweep.entry import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import TRIALS, Gradients
-from headsweep.training.device import choose_device
+from headsweep.training.device import choose_device, make_deterministic
 from headsweep.training.optimization import build_optimizer
 from measuring import positive
 
@@ -67,6 +67,7 @@ def training_step(run: RunConfig, device: torch.device, loop: bool) -> tuple[str
     model: nn.Module = model_of(run)
     if loop:
         model = Loop(model.backbone, oracle.reference(run.head.name, model.head))
+    make_deterministic(device)  # as a run does
     model = model.to(device).train()
     optimizer = build_optimizer(model, run.optimizer)
     gradients = Gradients(model, run, device, steps=0)

@@ -51,6 +51,10 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{surroundings()}; {driver.name(gpus[0]) if gpus else 'CPU'}{' with MPS' if mps else ''}", flush=True)
     throughput = Throughput(Processes(), run, gpus[0] if gpus else None, seconds=args.seconds)
     try:
+        if args.compile_only:
+            with StopRequest() as request:
+                throughput.images_per_second(1, args.threads or cores(), request)
+            return
         measure(results, throughput, args.most, args.rounds, args.threads)
     except Unmeasured as error:
         raise SystemExit(f"packing.py: {error}") from None
@@ -65,6 +69,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a window, if four steps fit into it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=positive, help="of each run on the CPU")
+    parser.add_argument("--compile-only", action="store_true", help="fill the compile cache; measure nothing")
     parser.add_argument("--json", type=Path, help="write raw samples here")
     return parser.parse_args(words)
 
@@ -79,23 +84,29 @@ def configured(words: list[str]) -> RunConfig:
 
 def measure(results: Results, throughput: Throughput, most: int, rounds: int, threads: int | None) -> None:
     """The A/A pair, then images a second by number of runs; a number that does not fit is left out from then on."""
-    cores = len(os.sched_getaffinity(0))
     with StopRequest() as request:
-        pair = [throughput.images_per_second(1, threads or cores, request) for _ in range(2)]
+        pair = [throughput.images_per_second(1, threads or cores(), request) for _ in range(2)]
         print(f"A/A       {pair[1] / pair[0]:.3f}", flush=True)
-        samples: dict[int, list[float]] = {count: [] for count in range(1, most + 1)}
-        limit = ""
+        results.add(AA, {"1 run": pair[:1], "1 run again": pair[1:]}, "images/s")
+        row, counts = results.add("together", {}, "images/s", limit=""), list(range(1, most + 1))
         for _ in range(rounds):
-            for count in list(samples):
-                share = threads or max(1, cores // count)
+            for count in list(counts):
+                share = threads or max(1, cores() // count)
                 try:
-                    samples[count].append(throughput.images_per_second(count, share, request))
+                    speed = throughput.images_per_second(count, share, request)
                 except Unmeasured as error:
-                    limit = f"{name(count)}: {error}"
-                    samples = {fewer: speeds for fewer, speeds in samples.items() if fewer < count}
+                    row["limit"] = f"{name(count)}: {error}"
+                    counts = [fewer for fewer in counts if fewer < count]
+                    row["samples"] = {name(fewer): row["samples"][name(fewer)] for fewer in counts}
                     break
-    results.add(AA, {"1 run": pair[:1], "1 run again": pair[1:]}, "images/s")
-    results.add("together", {name(count): speeds for count, speeds in samples.items()}, "images/s", limit=limit)
+                else:
+                    row["samples"].setdefault(name(count), []).append(speed)
+                finally:
+                    results.write()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def name(count: int) -> str:

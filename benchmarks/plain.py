@@ -68,6 +68,12 @@ def plain_optimizer(model: nn.Module, run: RunConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=run.optimizer.lr)
 
 
+def as_it_comes() -> None:
+    """Let torch take the kernels of a process that asked for nothing, whatever a run of ours has asked for before."""
+    torch.backends.cudnn.deterministic = False
+    torch.use_deterministic_algorithms(False)
+
+
 class Pictures(Dataset):
     """Images of (n c y x) uint8 as Pillow holds them, through a transform."""
 

@@ -26,10 +26,11 @@ from headsweep.config import Compilation, RunConfig
 from headsweep.entry import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import Gradients
+from headsweep.training.device import make_deterministic
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer
 from measuring import AA, Results, Samples, Step, interleaved, parser, positive, ratio, ready, surroundings
-from plain import PlainModel, plain_optimizer
+from plain import PlainModel, as_it_comes, plain_optimizer
 from roofline import Machine, calibrate, loop_flops, roofline
 
 CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")
@@ -50,6 +51,7 @@ class Bench:
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
     device = ready(args)
+    make_deterministic(device)  # cuBLAS looks at what it has to do once, and roofline.py is the first to ask it
     print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
     results = Results("step", args.json, args.device)
     if args.compile_only:
@@ -60,14 +62,15 @@ def main(words: Sequence[str] | None = None) -> None:
     bench = Bench(args, device, calibrate(device, args.size, 10, results), results)
     first = cell(args.cells[0], args)
     show(bench, AA, first, {"off": build("off", first, bench)[0], "off again": build("off", first, bench)[0]}, {})
+    fastest: dict[str, tuple[Step, float]] = {}
     for name in args.cells:
         run = cell(name, args)
         built = {side: build(side, run, bench) for side in args.sides}
+        fastest[name] = built[args.sides[-1]]
         memory = {side: gib for side, (_, gib) in built.items() if gib}
         show(bench, name, run, {side: step for side, (step, _) in built.items()}, memory)
-    if len(args.cells) > 1:
-        heads = {name: build(args.sides[-1], cell(name, args), bench) for name in args.cells}
-        compare_heads(bench, heads)
+    if len(fastest) > 1:
+        compare_heads(bench, fastest)
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -117,7 +120,7 @@ def plain(run: RunConfig, device: torch.device, autocast: bool) -> Step:
     images, targets = batch(run, device)
 
     def step() -> None:
-        repeatable(False)
+        as_it_comes()
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             logits = model(images)
@@ -137,19 +140,12 @@ def ours(side: str, run: RunConfig, bench: Bench) -> Step:
     numbers = count()
 
     def step() -> None:
-        repeatable(True)
+        make_deterministic(bench.device)  # as a run is, down to the key of torch's compile cache
         gradients(images, targets, (run.seed, next(numbers), 0))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-def repeatable(wanted: bool) -> None:
-    """Runs of ours end with the same bits twice, which costs them something on a GPU."""
-    if torch.cuda.is_available():
-        torch.backends.cudnn.deterministic = wanted
-        torch.use_deterministic_algorithms(wanted, warn_only=True)
 
 
 def show(bench: Bench, name: str, run: RunConfig, sides: dict[str, Step], memory: dict[str, float]) -> None:

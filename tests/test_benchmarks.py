@@ -3,13 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from headsweep.config import PROJECT_ROOT
+from headsweep.sweep.measuring import Unmeasured
 
 FOLDER = PROJECT_ROOT / "benchmarks"
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
@@ -72,9 +73,41 @@ def test_step(benchmark: Any, tmp_path: Path) -> None:
     assert list(found["heads"]["samples"]) == ["seqpool1", "ga2"]
 
 
-def test_e2e(benchmark: Any, tmp_path: Path) -> None:
-    path = tmp_path / "e2e.json"
-    benchmark("e2e").main(["--seeds", "1", "--epochs", "1", "--threads", "1", "--json", str(path), *SMALL])
+@pytest.fixture
+def deterministic() -> Any:
+    """As a run of ours leaves a process with a GPU."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_a_plain_step_is_free_to_choose_kernels_and_ours_asks_for_those_of_a_run(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, asked = benchmark("step"), []
+    monkeypatch.setattr(step, "make_deterministic", asked.append)
+    run = benchmark("composed").compose([*SMALL, "batch_size=4"])
+    run.dataset.num_classes = 10
+    bench = SimpleNamespace(device=torch.device("cpu"))
+    step.ours("off", run, bench)()
+    assert asked == [bench.device] and torch.are_deterministic_algorithms_enabled()
+    step.plain(run, bench.device, False)()
+    assert asked == [bench.device] and not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_e2e(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, e2e, strict = tmp_path / "e2e.json", benchmark("e2e"), set()
+    objective = e2e.objective  # of the plain path
+
+    def watched(*given: Any) -> Any:
+        strict.add(torch.are_deterministic_algorithms_enabled())
+        return objective(*given)
+
+    monkeypatch.setattr(e2e, "objective", watched)
+    e2e.main(["--seeds", "1", "--epochs", "1", "--threads", "1", "--json", str(path), *SMALL])
+    assert strict == {False}, "it is upstream's"
     found = rows(path, "e2e")
     assert found["A/A"]["accuracy"]["ours"] == found["A/A"]["accuracy"]["ours again"]
     assert 0 < found["plain / ours"]["accuracy"]["plain"][0] < 1
@@ -182,6 +215,45 @@ def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
         ("40,000 images/s", "yes"),
         ("8.333 min", "yes"),
     ]
+
+
+class Speeds:
+    """Stands in for what measures: 100 images/s a run, until there are too many runs, or too little time."""
+
+    def __init__(self, fit: int, times: int) -> None:
+        self.fit, self.times = fit, times
+
+    def images_per_second(self, count: int, threads: int, request: Any) -> float:
+        self.times -= 1
+        if self.times < 0:
+            raise KeyboardInterrupt
+        if count > self.fit:
+            raise Unmeasured("out of memory")
+        return 100.0 * count
+
+
+def test_packing_that_is_cut_short_leaves_what_it_has_seen(benchmark: Any, tmp_path: Path) -> None:
+    packing, path = benchmark("packing"), tmp_path / "packing.json"
+    with pytest.raises(KeyboardInterrupt):
+        packing.measure(packing.Results("packing", path), Speeds(fit=4, times=4), 3, 1, 1)
+    assert rows(path, "packing")["together"]["samples"] == {"1 run": [100.0], "2 runs": [200.0]}
+
+
+def test_packing_leaves_out_what_does_not_fit(benchmark: Any, tmp_path: Path) -> None:
+    packing, path = benchmark("packing"), tmp_path / "packing.json"
+    packing.measure(packing.Results("packing", path), Speeds(fit=2, times=99), 4, 2, 1)
+    found = rows(path, "packing")["together"]
+    assert found["samples"] == {"1 run": [100.0] * 2, "2 runs": [200.0] * 2}
+    assert found["limit"] == "3 runs: out of memory"
+
+
+def test_packing_fills_the_compile_cache(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packing, path, counts = benchmark("packing"), tmp_path / "packing.json", []
+    monkeypatch.setattr(packing, "Processes", lambda: None)
+    measures = SimpleNamespace(images_per_second=lambda count, threads, request: counts.append(count))
+    monkeypatch.setattr(packing, "Throughput", lambda *given, **named: measures)
+    packing.main(["--device", "cpu", "--compile-only", "--json", str(path), *SMALL])
+    assert counts == [1] and not path.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
