@@ -51,7 +51,7 @@ class Bench:
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
     device = ready(args)
-    make_deterministic(device)  # cuBLAS looks at what it has to do once, and roofline.py is the first to ask it
+    make_deterministic(device)  # before the first product, and down to what the key of torch's compile cache holds
     print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
     results = Results("step", args.json, args.device)
     if args.compile_only:
@@ -140,12 +140,19 @@ def ours(side: str, run: RunConfig, bench: Bench) -> Step:
     numbers = count()
 
     def step() -> None:
-        make_deterministic(bench.device)  # as a run is, down to the key of torch's compile cache
+        as_in_a_run(bench.device)
         gradients(images, targets, (run.seed, next(numbers), 0))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def as_in_a_run(device: torch.device) -> None:
+    """What `make_deterministic` has set and `as_it_comes` undone."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True)
 
 
 def show(bench: Bench, name: str, run: RunConfig, sides: dict[str, Step], memory: dict[str, float]) -> None:

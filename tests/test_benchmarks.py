@@ -86,7 +86,7 @@ def test_a_plain_step_is_free_to_choose_kernels_and_ours_asks_for_those_of_a_run
     benchmark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, asked = benchmark("step"), []
-    monkeypatch.setattr(step, "make_deterministic", asked.append)
+    monkeypatch.setattr(step, "as_in_a_run", asked.append)
     run = benchmark("composed").compose([*SMALL, "batch_size=4"])
     run.dataset.num_classes = 10
     bench = SimpleNamespace(device=torch.device("cpu"))

@@ -6,6 +6,7 @@ import logging
 import jaxtyping
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from composing import compose_run
@@ -48,10 +49,30 @@ def batch():
 
 def test_the_gradients_of_attention_are_asked_for_strictly(monkeypatch):
     """With `warn_only` torch takes cuDNN's kernel on Hopper, else flash attention's that adds up in any order."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    make_deterministic(torch.device("cuda"))
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with FakeTensorMode():
+        make_deterministic(torch.device("cuda"))
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+class OldProducts(TorchDispatchMode):
+    """As of torch before 2.15, where something has multiplied on the GPU before cuBLAS was told."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mm.default and not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError("enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS\nTo ...")
+        return func(*args, **(kwargs or {}))
+
+
+def test_products_that_were_asked_for_too_early_are_no_failure(monkeypatch, caplog):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    with FakeTensorMode(), OldProducts(), caplog.at_level(logging.WARNING, "headsweep"):
+        make_deterministic(torch.device("cuda"))
+        torch.ones(2, 2, device="cuda") @ torch.ones(2, 2, device="cuda")
+    (record,) = caplog.records
+    assert record.getMessage().endswith("(enabled with `torch.use_deterministic_algorithms(True)`, but it uses CuBLAS)")
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 class Seen(TorchDispatchMode):

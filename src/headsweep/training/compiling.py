@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from headsweep import streams
 from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.compile_once import compiled_once, shape_key
-from headsweep.training.device import autocast, is_undetermined
+from headsweep.training.device import autocast, is_undetermined, settle_for_less
 from headsweep.training.objective import objective
 from headsweep.training.ranks import Ranks
 
@@ -85,16 +85,11 @@ class Gradients:
                 raise
             before.restore()
             self._model.train()
-            return (self._loosely if undetermined else self._eagerly)(error, images, targets, position)
-
-    def _loosely(
-        self, error: Exception, images: Tensor, targets: Tensor, position: tuple[int, int, int]
-    ) -> Float[Tensor, ""]:
-        """The same again, where the kernels that there are may do."""
-        LOGGER.warning("two such runs may differ in their last digits here (%s)", _reason(error))
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        self._trials += 1
-        return self(images, targets, position)
+            if undetermined:
+                settle_for_less(_reason(error))
+                self._trials += 1
+                return self(images, targets, position)
+            return self._eagerly(error, images, targets, position)
 
     def _eagerly(
         self, error: Exception, images: Tensor, targets: Tensor, position: tuple[int, int, int]

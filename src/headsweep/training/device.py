@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import resource
@@ -13,6 +14,7 @@ import torch
 from headsweep.config import Precision
 from headsweep.errors import ConfigError
 
+LOGGER = logging.getLogger("headsweep")
 CONTEXT_GIB = 0.75  # of a GPU, outside torch's pool: a CUDA context takes about half a GiB, and kernels add to it
 
 
@@ -42,12 +44,24 @@ def make_deterministic(device: torch.device) -> None:
         # Nothing reads memory that it has not written; else each new tensor would be filled with NaN first.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to give the same bits
+        try:  # older versions of torch look once, before their first product on a GPU
+            torch.ones(1, 1, device=device) @ torch.ones(1, 1, device=device)
+        except RuntimeError as error:
+            if not is_undetermined(error):
+                raise
+            settle_for_less(str(error).strip().split("\n", 1)[0])
 
 
 def is_undetermined(error: BaseException) -> bool:
     """Has an operation raised that can be computed, but not twice with the same bits?"""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     return strict and "torch.use_deterministic_algorithms(True)" in str(error)
+
+
+def settle_for_less(reason: str) -> None:
+    """Go on with the kernels that there are, and say so."""
+    LOGGER.warning("two such runs may differ in their last digits here (%s)", reason)
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
