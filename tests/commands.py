@@ -11,15 +11,15 @@ from unittest.mock import patch
 from headsweep import cli
 from headsweep.config import PROJECT_ROOT
 
-TINY = [  # a true run on true images, as short as can be
+TINY_RUN = [  # a true run on true images, as short as can be
     "model.width=32",
     "model.depth=1",
     "model.attention_heads=1",
     "debug.train_images=128",
     "debug.eval_images=128",
     "batch_size=32",
-    "hydra.launcher.slots=2",
 ]
+TINY = [*TINY_RUN, "hydra.launcher.slots=2"]  # a grid of such runs
 
 
 def give(*arguments: object) -> int:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import TINY, give
+from commands import TINY_RUN, give
 from composing import compose_run
 from headsweep.heads import HEADS
 from headsweep.models import model_of
@@ -23,7 +23,7 @@ from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.checkpoint import TrainingState
 
-SHORT = [*(word for word in TINY if not word.startswith("hydra")), "tracking=none", "duration='2 epochs'"]
+SHORT = [*TINY_RUN, "tracking=none", "duration='2 epochs'"]
 
 
 inspect = partial(give, "inspect")

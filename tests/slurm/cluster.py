@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import TINY, command
+from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
-RUN = [word for word in TINY if not word.startswith("hydra")]  # true, on true images, as short as can be
+RUN = TINY_RUN  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
 
 

@@ -10,7 +10,7 @@ from multiprocessing import Pipe
 import pytest
 import torch
 
-from commands import TINY
+from commands import TINY_RUN
 from composing import compose_run
 from headsweep.errors import ConfigError, Interrupted
 from headsweep.sweep import auto_slots, gpus, rehearsal
@@ -25,7 +25,7 @@ from headsweep.sweep.study import run_study
 from headsweep.sweep.throughput import Throughput
 from headsweep.tracking.run_folder import RunFolder
 
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 CORES = 8
 GPU = ("GPU-a",)
 

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 
-from commands import TINY, give, train
+from commands import TINY_RUN, give, train
 from composing import compose_run
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep import batch_size, gpus, machine, rehearsal, sharing
@@ -17,7 +17,7 @@ from headsweep.sweep.plan import resolve
 from headsweep.sweep.sharing import ALONE, Sharing
 from headsweep.sweep.slots import Slots
 
-SHORT = [word for word in TINY if not word.startswith(("hydra", "batch_size"))]
+SHORT = [word for word in TINY_RUN if not word.startswith("batch_size")]
 IMAGES = 50_000
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, train
+from commands import TINY_RUN, train
 from composing import compose_run
 from headsweep.sweep.one_run import train_folder
 from headsweep.sweep.plan import freeze, make_plan
@@ -14,7 +14,7 @@ from headsweep.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["duration='1 epochs'", *(word for word in TINY if not word.startswith("hydra"))]
+SHORT = ["duration='1 epochs'", *TINY_RUN]
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from commands import TINY
+from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
 from headsweep.sweep import worker
@@ -20,7 +20,7 @@ from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 EVERYTHING = [
-    *(word for word in TINY if not word.startswith("hydra")),
+    *TINY_RUN,
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
     *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
     "duration='24 epochs'",

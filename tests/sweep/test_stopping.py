@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, start, train, wait_for
+from commands import TINY, TINY_RUN, start, train, wait_for
 from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError, FailedRunsError
@@ -23,7 +23,7 @@ from headsweep.sweep.study import run_study
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Busy, Stopped
 
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 GRID = ["-m", "duration='2 epochs'", "tracking=none", *TINY]
 BAD = [sys.executable, str(Path(__file__).with_name("sabotage.py"))]
 
@@ -86,11 +86,11 @@ def test_a_timeout_that_is_none_is_refused(given):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("grid", [["-m", "heads=1,2,3"], ["heads=2"]], ids=["grid", "single"])
+@pytest.mark.parametrize("grid", [["-m", "heads=1,2,3", *TINY], ["heads=2", *TINY_RUN]], ids=["grid", "single"])
 def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
     """An epoch of these runs takes a minute, on a fast machine too."""
     large = ["model.width=256", "model.depth=7", "model.attention_heads=4", "debug.train_images=1000", "batch_size=2"]
-    job = [*grid, "duration='60 epochs'", "tracking=none", *TINY, *large]
+    job = [*grid, "duration='60 epochs'", "tracking=none", *large]
     process = start(*job, f"paths.output={tmp_path}")
     runs = 2 if "-m" in grid else 1
     time.sleep(1)

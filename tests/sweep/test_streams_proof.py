@@ -6,14 +6,14 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from commands import TINY
+from commands import TINY_RUN
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
 from headsweep.models import model_of
 from headsweep.sweep.plan import make_plan
 
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 BATCHES = 100
 
 

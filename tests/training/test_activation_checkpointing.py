@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from commands import TINY
+from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError
@@ -13,7 +13,7 @@ from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from memory import saved_bytes
 
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 COMPACT = ["model.depth=3", "model.dropout=0.2", "model.attention_dropout=0.2", "model.drop_path=0.2"]
 VIT = ["model=timm", "model.name=vit_tiny_patch16_224"]
 VIT_OPTIONS = ["model.options={depth: 3, embed_dim: 32, num_heads: 1, patch_size: 4, proj_drop_rate: 0.2}"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from commands import TINY
+from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
 from headsweep.config import Compilation
@@ -23,7 +23,7 @@ from headsweep.training.progress import Stopped
 
 CPU = torch.device("cpu")
 SMALL = ["model.width=32", "model.attention_heads=1", "model.dropout=0.1", "model.drop_path=0.5"]
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from commands import TINY
+from commands import TINY_RUN
 from composing import compose_run
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.training.loop import Training
 
-SHORT = [word for word in TINY if not word.startswith("hydra")]
+SHORT = TINY_RUN
 WAITS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default}
 
 

@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 import torch
 
-from commands import TINY, command
+from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
 from headsweep.entry import spell_out
@@ -27,7 +27,7 @@ SGD = [
     "optimizer=sgd",
     "optimizer.lr=0.05",
 ]  # AdamW's first steps are the signs of gradients, be they as small as noise
-SHORT = [*(word for word in TINY if not word.startswith("hydra")), "debug.eval_images=70", "duration='6 steps'", *SGD]
+SHORT = [*TINY_RUN, "debug.eval_images=70", "duration='6 steps'", *SGD]
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
