@@ -12,17 +12,19 @@ tolerance. 2: the files cannot be compared.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from measuring import AA, Ratio, ratio
+from headsweep.errors import UserError
+from measuring import AA, Ratio, not_negative, ratio
+from reading import read
 
 SAME = ("processor", "cores", "gpu", "threads")
-MORE_IS_BETTER = ("images/s",)  # units; of all others, less is
+TOLD = ("torch", "python", "mps")  # they may be what is compared
+MORE_IS_BETTER = ("images/s", "share")  # units; of all others, less is
 Figures = dict[tuple[str, str], Ratio]
 
 
@@ -36,13 +38,20 @@ class Change(NamedTuple):
 
 def main(words: Sequence[str] | None = None) -> int:
     args = arguments(words)
-    before, after = read(args.before), read(args.after)
+    try:
+        before, after = read(args.before), read(args.after)
+    except UserError as error:
+        refuse(str(error))
     if not args.anyway and (reason := different(before, after)):
         refuse(f"{args.before}, {args.after}: {reason}; want two of the same, or --anyway")
     noise = max(spread(before), spread(after))
-    print(f"{before['benchmark']}: {before['date']} -> {after['date']}; sides of the A/A pairs differ by {noise:.2f}")
+    found = list(changes(before, after, noise))
+    if not found:
+        refuse(f"{args.before}, {args.after}: no row that both have; want two of the same rows")
+    told = "".join(f"; {line}" for line in unequal(before["machine"], after["machine"], TOLD))
+    print(f"{before['benchmark']}: {before['date']} -> {after['date']}; A/A pairs differ by {noise:.2f}{told}")
     worse = False
-    for change in changes(before, after, noise):
+    for change in found:
         bad = change.marked and change.by.median < 1 - args.tolerance
         worse |= bad
         print(f"{'*' if change.marked else ' '} {change.what:32} {change.by}{'  WORSE' if bad else ''}")
@@ -53,20 +62,11 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("before", type=Path)
     made.add_argument("after", type=Path)
-    made.add_argument("--tolerance", type=float, default=0.05, help="how much worse is no regression")
-    made.add_argument("--anyway", action="store_true", help="compare other benchmarks' or machines' files, too")
+    made.add_argument("--tolerance", type=not_negative, default=0.05, help="how much worse is no regression")
+    made.add_argument(
+        "--anyway", action="store_true", help="compare other benchmarks', machines' or settings' files, too"
+    )
     return made.parse_args(words)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A file of results; one line and exit code 2 where it is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        refuse(f"{path}: {error}; want a file that a benchmark wrote with --json")
-    if not isinstance(content, dict) or not {"benchmark", "machine", "rows"} <= set(content):
-        refuse(f"{path}: no benchmark, machine or rows in it; want a file that a benchmark wrote with --json")
-    return content
 
 
 def refuse(reason: str) -> NoReturn:
@@ -78,11 +78,17 @@ def different(before: dict[str, Any], after: dict[str, Any]) -> str:
     """What keeps the two from being compared."""
     if before["benchmark"] != after["benchmark"]:
         return f"one is of {before['benchmark']}, the other of {after['benchmark']}"
-    for key in SAME:
-        one, other = before["machine"].get(key), after["machine"].get(key)
-        if one != other:
-            return f"they are of different machines ({key}: {one}, {other})"
+    if found := unequal(before["machine"], after["machine"], SAME):
+        return f"they are of different machines ({'; '.join(found)})"
+    one, other = before["settings"], after["settings"]
+    if found := unequal(one, other, {**one, **other}):
+        return f"they are of different settings ({'; '.join(found)})"
     return ""
+
+
+def unequal(one: Mapping[str, Any], other: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """What the two have under the keys in which they differ."""
+    return [f"{key}: {one.get(key)}, {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
 
 
 def spread(content: dict[str, Any]) -> float:

@@ -40,7 +40,7 @@ def main() -> None:
     args = arguments()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    device, results = ready(args), Results("data", args.json, args.device)
+    device, results = ready(args), Results("data", args, args.device)
     source = resident(args.images)
     print(f"{surroundings()}; {args.images} images a round, {args.rounds} rounds")
     measure(results, AA, {"ours": ours(source, device), "ours again": ours(source, device)}, args, device)

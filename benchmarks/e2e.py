@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     device = ready(args)
     run = configured(args)
     print(f"{surroundings()}; {args.epochs} epochs, {args.seeds} seeds, {' '.join(args.words or USUAL)}")
-    results = Results("e2e", args.json, args.device)
+    results = Results("e2e", args, args.device)
     first = replace(run, seed=0)
     show(results, AA, [ours(first, device, args)], [ours(first, device, args)])
     plains, mine = [], []

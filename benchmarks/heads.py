@@ -33,7 +33,7 @@ CLASSES = 100
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
     device = ready(args)
-    results = Results("heads", args.json, args.device)
+    results = Results("heads", args, args.device)
     tokens = torch.randn(args.batch, args.tokens, args.width, device=device, requires_grad=True)
     print(f"{surroundings()}; median of {args.rounds} rounds")
     loop = oracle.reference("seqattn", build("seqattn", 2, tokens))

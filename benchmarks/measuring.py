@@ -1,14 +1,15 @@
 """What the benchmarks share: clocks, rounds that take turns, ratios within a round, and one format of results.
 
-A file of results is {"benchmark", "command", "date", "machine", "rows"}; a row has a name, a unit, raw samples by side
-(the first side is what the others are compared with, and samples of the same place belong to one round), and whatever
-else was seen. `python benchmarks/compare.py A.json B.json` compares two such files.
+A file of results is {"benchmark", "command", "date", "machine", "settings", "rows"}; a row has a name, a unit, raw
+samples by side (the first side is what the others are compared with, and samples of the same place belong to one
+round), and whatever else was seen. `python benchmarks/compare.py A.json B.json` compares two such files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 AA = "A/A"  # the name of rows whose sides are the same thing: what their ratio is, is noise
+NO_SETTINGS = {"json", "keep", "uri", "rounds", "seeds"}  # options: where it is written, and how often it is measured
 Step = Callable[[], object]
 Samples = dict[str, list[float]]
 
@@ -49,9 +51,9 @@ class Took(NamedTuple):
 class Results:
     """Rows as they are measured; written after each, so that a benchmark that is cut short leaves what it has seen."""
 
-    def __init__(self, benchmark: str, path: Path | None, device: str = "cpu") -> None:
-        self.path = path
-        self.content: dict[str, Any] = {**header(benchmark, device), "rows": []}
+    def __init__(self, benchmark: str, args: argparse.Namespace, device: str = "cpu") -> None:
+        self.path: Path | None = args.json
+        self.content: dict[str, Any] = {**header(benchmark, args, device), "rows": []}
 
     def add(self, name: str, samples: Samples, unit: str = "ms", **more: Any) -> dict[str, Any]:
         """One more row, as it is in the file."""
@@ -67,7 +69,7 @@ class Results:
             self.path.write_text(json.dumps(self.content, indent=1) + "\n")
 
 
-def header(benchmark: str, device: str = "cpu") -> dict[str, Any]:
+def header(benchmark: str, args: argparse.Namespace, device: str) -> dict[str, Any]:
     """What a reader must know of a measurement."""
     machine = {
         "processor": processor(),
@@ -79,7 +81,9 @@ def header(benchmark: str, device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
     }
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"benchmark": benchmark, "command": shlex.join(sys.argv), "date": date, "machine": machine}
+    settings = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
+    command = shlex.join(sys.argv)
+    return {"benchmark": benchmark, "command": command, "date": date, "machine": machine, "settings": settings}
 
 
 def processor() -> str:
@@ -96,6 +100,37 @@ def positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: want a whole number of at least 1")
     return int(text)
+
+
+def not_negative(text: str) -> float:
+    """A number of at least 0, for argparse."""
+    return _number(text, 0, "a number of at least 0")
+
+
+def above_zero(text: str) -> float:
+    """A number above 0, for argparse."""
+    return _number(text, sys.float_info.min, "a number above 0")
+
+
+def _number(text: str, least: float, want: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: want {want}")
+    return value
+
+
+def multiple(of: int, why: str) -> Callable[[str], int]:
+    """The type of such numbers, for argparse."""
+
+    def parsed(text: str) -> int:
+        if not text.isdecimal() or not int(text) or int(text) % of:
+            raise argparse.ArgumentTypeError(f"{text!r}: want a multiple of {of}, {why}")
+        return int(text)
+
+    return parsed
 
 
 def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:

@@ -46,8 +46,9 @@ def main(words: Sequence[str] | None = None) -> None:
     device = "cuda" if gpus else "cpu"
     run = replace(run, device=device)
     mps = bool(gpus) and driver.mps_is_active()
-    results = Results("packing", args.json, device)
-    results.content |= {"batch_size": run.batch_size, "mps": mps}
+    results = Results("packing", args, device)
+    results.content["machine"]["mps"] = mps
+    results.content["settings"]["batch_size"] = run.batch_size
     print(f"{surroundings()}; {driver.name(gpus[0]) if gpus else 'CPU'}{' with MPS' if mps else ''}", flush=True)
     throughput = Throughput(Processes(), run, gpus[0] if gpus else None, seconds=args.seconds)
     try:

@@ -34,7 +34,7 @@ BATCH = 200_000  # rows of one insert
 
 def main() -> None:
     options = _options()
-    results = Results("report", options.json)
+    results = Results("report", options)
     for runs in options.runs:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(options.keep or scratch) / str(runs)

@@ -90,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = made.parse_args(words)
     device = ready(args)
     size = args.size or (8192 if args.device == "cuda" else 1024)
-    calibrate(device, size, args.rounds, Results("roofline", args.json, args.device))
+    calibrate(device, size, args.rounds, Results("roofline", args, args.device))
 
 
 if __name__ == "__main__":

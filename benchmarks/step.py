@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
     device = ready(args)
     make_deterministic(device)  # before the first product, and down to what the key of torch's compile cache holds
     print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
-    results = Results("step", args.json, args.device)
+    results = Results("step", args, args.device)
     if args.compile_only:
         bench = Bench(args, device, Machine(1, 1, 1), results)
         for name, side in product(args.cells, args.sides):

@@ -61,7 +61,7 @@ Pipeline = Callable[[int], None]  # runs the round of that number
 
 def main() -> None:
     args = arguments()
-    device, results = ready(args), Results("streaming", args.json, args.device)
+    device, results = ready(args), Results("streaming", args, args.device)
     with tempfile.TemporaryDirectory(prefix="streaming-") as root:
         write_images(Path(root), args.images)
         compare_loaders(results, Path(root), args, device)

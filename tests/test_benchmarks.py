@@ -1,7 +1,10 @@
 """Every benchmark runs, on sizes that say nothing of speed, and what it writes can be compared."""
 
 import json
+import math
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -32,7 +35,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
 def rows(path: Path, benchmark: str) -> dict[str, dict[str, Any]]:
     """The rows of a file of results by name, whose format is checked."""
     content = json.loads(path.read_text())
-    assert content["benchmark"] == benchmark and content["command"] and content["date"]
+    assert content["benchmark"] == benchmark and content["command"] and content["date"] and content["settings"]
     assert {"processor", "cores", "gpu", "threads", "load", "torch", "python"} == set(content["machine"])
     for row in content["rows"]:
         assert len({len(samples) for samples in row["samples"].values()}) == 1
@@ -59,6 +62,8 @@ def test_heads(benchmark: Any, tmp_path: Path) -> None:
     ]
     benchmark("heads").main([*words, "--json", str(path)])
     found = rows(path, "heads")
+    settings = json.loads(path.read_text())["settings"]
+    assert settings["batch"] == 2 and settings["heads"] == [1, 2] and not {"json", "rounds"} & set(settings)
     assert list(found) == ["A/A", "seqattn K=1", "seqattn K=2"]
     assert list(found["seqattn K=2"]["samples"]) == ["loop", "stacked"]
 
@@ -131,13 +136,11 @@ def test_flops_are_those_of_the_loop(benchmark: Any) -> None:
         assert loop_flops(run) == pytest.approx(billions * 1e9, rel=1e-3)
 
 
-def results(path: Path, benchmark: str, loop: list[float], stacked: list[float], processor: str = "x") -> str:
-    samples = {"loop": loop, "stacked": stacked}
+def results(path: Path, benchmark: str, loop: list[float], stacked: list[float], **more: Any) -> str:
     pair = {"name": "A/A", "unit": "ms", "samples": {"loop": [10.0, 10.0], "loop again": [10.1, 9.9]}}
-    rows = [pair, {"name": "ga K=8", "unit": "ms", "samples": samples}]
-    path.write_text(
-        json.dumps({"benchmark": benchmark, "date": "d", "machine": {"processor": processor}, "rows": rows})
-    )
+    rows = [pair, {"name": "ga K=8", "unit": "ms", "samples": {"loop": loop, "stacked": stacked}}]
+    content = {"benchmark": benchmark, "date": "d", "machine": {"processor": "x", "torch": "2"}, "rows": rows}
+    path.write_text(json.dumps({**content, "settings": {"batch": 64}, **more}))
     return str(path)
 
 
@@ -156,23 +159,94 @@ def test_compare_finds_what_is_worse(benchmark: Any, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("other", "reason"),
+    ("benchmark_", "more", "reason"),
     [
-        (("step", "x"), "one is of heads, the other of step"),
-        (("heads", "y"), r"they are of different machines \(processor: x, y\)"),
+        ("step", {}, "one is of heads, the other of step"),
+        ("heads", {"machine": {"processor": "y"}}, "they are of different machines (processor: x, y)"),
+        ("heads", {"settings": {"batch": 2, "head": ["ga"]}}, "different settings (batch: 64, 2; head: None, ['ga'])"),
     ],
 )
 def test_compare_refuses_what_is_not_the_same(
-    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], other: tuple[str, str], reason: str
+    benchmark: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    benchmark_: str,
+    more: dict[str, Any],
+    reason: str,
 ) -> None:
     compare = benchmark("compare")
     one = results(tmp_path / "a.json", "heads", [10.0], [2.0])
-    two = results(tmp_path / "b.json", other[0], [10.0], [2.0], other[1])
+    two = results(tmp_path / "b.json", benchmark_, [10.0], [2.0], **more)
     with pytest.raises(SystemExit, match=r"^2$"):
         compare.main([one, two])
     (line,) = capsys.readouterr().err.splitlines()
-    assert reason.replace("\\", "") in line
+    assert reason in line
     assert compare.main([one, two, "--anyway"]) == 0
+
+
+def test_compare_takes_another_torch_and_says_so(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = results(tmp_path / "a.json", "heads", [10.0], [2.0])
+    two = results(tmp_path / "b.json", "heads", [10.0], [2.0], machine={"processor": "x", "torch": "3"})
+    assert benchmark("compare").main([one, two]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("; torch: 2, 3")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content.pop("date"), "date: got None, want a str"),
+        (lambda content: content.update(machine=None), "machine: got None, want a dict"),
+        (lambda content: content.update(rows={}), "rows: got {}, want a list"),
+        (lambda content: content["rows"][1].pop("name"), "a row without name or unit"),
+        (lambda content: content["rows"].append(3), "a row without name or unit: 3"),
+        (lambda content: content["rows"][1].update(samples={}), "row ga K=8: got {}, want samples by side"),
+        (lambda content: content["rows"][0]["samples"].pop("loop"), "row A/A: got {'loop again': [10.1, 9.9]}, want"),
+        (lambda content: content["rows"][1]["samples"].update(loop=[]), "row ga K=8, loop: got [], want"),
+        (lambda content: content["rows"][1]["samples"].update(loop=[1, 0]), "row ga K=8, loop: got [1, 0], want"),
+        (lambda content: content["rows"][1]["samples"].update(loop=[math.nan]), "row ga K=8, loop: got [nan], want"),
+        (lambda content: content["rows"][1].update(name="ga K=4"), "no row that both have"),
+    ],
+)
+def test_compare_names_what_is_wrong_with_a_file(
+    benchmark: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], object],
+    reason: str,
+) -> None:
+    one, two = (results(tmp_path / name, "heads", [10.0], [2.0]) for name in ("a.json", "b.json"))
+    content = json.loads(Path(two).read_text())
+    change(content)
+    Path(two).write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"^2$"):
+        benchmark("compare").main([one, two])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert two in line and reason in line
+
+
+@pytest.mark.parametrize("text", [None, "", "3", '{"benchmark": "hea'])
+def test_compare_names_a_file_that_is_none(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit, match=r"^2$"):
+        benchmark("compare").main([str(path), str(path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"compare.py: {path}: ")
+
+
+def test_compare_takes_the_rounds_that_all_sides_of_a_row_have(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they are left by what is interrupted in its second round."""
+    whole = results(tmp_path / "a.json", "heads", [10.0], [2.0])
+    cut = results(tmp_path / "b.json", "heads", [10.0, 99.0], [2.0])
+    assert benchmark("compare").main([whole, cut]) == 0
+    assert "ga K=8: stacked                  1.00 (1.00 to 1.00)" in capsys.readouterr().out
 
 
 def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,13 +309,13 @@ class Speeds:
 def test_packing_that_is_cut_short_leaves_what_it_has_seen(benchmark: Any, tmp_path: Path) -> None:
     packing, path = benchmark("packing"), tmp_path / "packing.json"
     with pytest.raises(KeyboardInterrupt):
-        packing.measure(packing.Results("packing", path), Speeds(fit=4, times=4), 3, 1, 1)
+        packing.measure(packing.Results("packing", Namespace(json=path, most=3)), Speeds(fit=4, times=4), 3, 1, 1)
     assert rows(path, "packing")["together"]["samples"] == {"1 run": [100.0], "2 runs": [200.0]}
 
 
 def test_packing_leaves_out_what_does_not_fit(benchmark: Any, tmp_path: Path) -> None:
     packing, path = benchmark("packing"), tmp_path / "packing.json"
-    packing.measure(packing.Results("packing", path), Speeds(fit=2, times=99), 4, 2, 1)
+    packing.measure(packing.Results("packing", Namespace(json=path, most=4)), Speeds(fit=2, times=99), 4, 2, 1)
     found = rows(path, "packing")["together"]
     assert found["samples"] == {"1 run": [100.0] * 2, "2 runs": [200.0] * 2}
     assert found["limit"] == "3 runs: out of memory"
