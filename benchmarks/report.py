@@ -17,23 +17,32 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy
 
-from headsweep.tracking.mlflow_store import prepare
-from measuring import Results
+from headsweep.entry import one_line_errors
+from headsweep.errors import UserError
+from headsweep.tracking.mlflow_store import prepare, reason, shown
+from measuring import AA, Results, positive
 
 EPOCHS = 300
 SEEDS = 5
 METRICS = ("train/loss", "val/loss", "val/top1", "val/top5")
 HEADS = ("seqpool", "ga", "seqattn", "gap", "cait")
 BATCH = 200_000  # rows of one insert
+COMMANDS = {
+    "table": ["table", "params.`dataset.name` = 'cifar100'", "--format", "markdown"],
+    "last3": ["table", "params.`dataset.name` = 'cifar100'", "--format", "csv", "--metric", "val_top1_last3"],
+    "report": ["report", "params.`dataset.name` = 'cifar100'"],
+}
 
 
-def main() -> None:
-    options = _options()
+def main(words: Sequence[str] | None = None) -> None:
+    options = _options(words)
+    if options.uri:
+        _reach(options.uri)
     results = Results("report", options)
     for runs in options.runs:
         with tempfile.TemporaryDirectory() as scratch:
@@ -45,6 +54,15 @@ def main() -> None:
             print(f"{runs} runs written in {time.perf_counter() - started:.0f} s", flush=True)
             for command in options.commands:
                 _measure(results, command, uri, experiment, folder, runs)
+
+
+def _reach(uri: str) -> None:
+    """Raises UserError where no database answers."""
+    try:
+        sqlalchemy.create_engine(uri).connect().close()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        want = "want that of a database that answers, e.g. postgresql://user:password@host/name"
+        raise UserError(f"--uri {shown(uri)}: {reason(error, uri)}; {want}") from None
 
 
 def fill(uri: str, experiment: str, folder: Path, runs: int) -> None:
@@ -151,16 +169,11 @@ def _costs(heads: int, number: int) -> dict[str, float]:
 
 
 def _measure(results: Results, command: str, uri: str, experiment: str, folder: Path, runs: int) -> None:
-    arguments = {
-        "table": ["table", "params.`dataset.name` = 'cifar100'", "--format", "markdown"],
-        "last3": ["table", "params.`dataset.name` = 'cifar100'", "--format", "csv", "--metric", "val_top1_last3"],
-        "report": ["report", "params.`dataset.name` = 'cifar100'"],
-    }[command]
     words = [
         sys.executable,
         "-m",
         "headsweep.cli",
-        *arguments,
+        *COMMANDS[command],
         "--uri",
         uri,
         "--experiment",
@@ -175,24 +188,35 @@ def _measure(results: Results, command: str, uri: str, experiment: str, folder: 
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     kind = uri.partition(":")[0]
-    results.add(f"{kind} {runs} {command}", {"seconds": seconds}, "s", peak_gib=peak)
+    name = f"{kind} {runs} {command}"
+    results.add(AA, {"first": seconds[:1], "again": seconds[1:]}, "s", of=name)
+    results.add(name, {"seconds": seconds}, "s", peak_gib=peak)
     print(
-        f"{kind} {runs} {command}: {min(seconds):.2f} s, A/A {seconds[1] / seconds[0]:.2f}; peak so far {peak:.2f} GiB",
+        f"{name}: {min(seconds):.2f} s, A/A {seconds[1] / seconds[0]:.2f}; peak so far {peak:.2f} GiB",
         flush=True,
     )
 
 
-def _options() -> argparse.Namespace:
+def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--runs", type=lambda text: [int(word) for word in text.split(",")], default=[1000, 3000, 10_000]
-    )
-    parser.add_argument("--commands", type=lambda text: text.split(","), default=["table", "last3", "report"])
+    parser.add_argument("--runs", type=_numbers, default=[1000, 3000, 10_000], help="with commas between them")
+    parser.add_argument("--commands", type=_commands, default=list(COMMANDS), help="with commas between them")
     parser.add_argument("--uri", help="a database of MLflow's, e.g. postgresql://...; default: sqlite files")
     parser.add_argument("--keep", help="folder in which the sqlite files stay")
     parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+    return parser.parse_args(words)
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(word) for word in text.split(",")]
+
+
+def _commands(text: str) -> list[str]:
+    if unknown := [word for word in text.split(",") if word not in COMMANDS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: unknown; known: {', '.join(COMMANDS)}")
+    return text.split(",")
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -18,7 +18,6 @@ first evaluation is not enclosed and counts as overhead. All runs have one CPU t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -26,13 +25,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
-from measuring import header
+from measuring import AA, Results, positive
 
 TRAIN = [sys.executable, str(PROJECT_ROOT / "src" / "train.py")]
 HEADS, BRANCHES = ("seqpool", "ga", "seqattn"), (1, 4, 8)
@@ -65,30 +64,34 @@ class Sample:
         return None if self.occupied is None else self.occupied - self.training
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
+    results = Results("sweep", args)
     with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
-        figures = {"overhead": overhead(args, Path(scratch)), "efficiency": efficiency(args, Path(scratch))}
-    if args.json:
-        args.json.write_text(json.dumps({**header("sweep"), **figures}, indent=1) + "\n")
+        overhead(args, Path(scratch), results)
+        efficiency(args, Path(scratch), results)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=50, help="of a run whose overhead is measured")
-    parser.add_argument("--batch-size", type=int, default=16, help="of such a run")
-    parser.add_argument("--fresh", type=int, default=5, help="runs in a fresh process each, at most 9")
-    parser.add_argument("--epochs", type=int, default=10, help="of a run whose efficiency is measured")
-    parser.add_argument("--slots", type=int, default=2, help="of the local launcher")
+    parser.add_argument("--steps", type=positive, default=50, help="of a run whose overhead is measured")
+    parser.add_argument("--batch-size", type=positive, default=16, help="of such a run")
+    parser.add_argument("--fresh", type=positive, default=5, help="runs in a fresh process each, more than slots")
+    parser.add_argument("--epochs", type=positive, default=10, help="of a run whose efficiency is measured")
+    parser.add_argument("--slots", type=positive, default=2, help="of the local launcher")
     parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+    args = parser.parse_args(words)
+    if not args.slots < args.fresh <= len(CELLS):  # the first run of a slot says nothing
+        want = f"want more than --slots {args.slots}, which is at most {len(CELLS) - 1}, and at most {len(CELLS)}"
+        parser.error(f"--fresh {args.fresh}: {want}")
+    return args
 
 
-def overhead(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
+def overhead(args: argparse.Namespace, scratch: Path, results: Results) -> None:
     """The ways to run the grid, one after the other; the local launcher first and last."""
     short = [f"duration='{args.steps} steps'", "schedule.warmup='1 steps'", f"batch_size={args.batch_size}"]
     local = ["-m", *GRID, *slots(args.slots)]
-    figures = {}
+    ways: dict[str, list[Sample]] = {}
     for name, one_by_one, words, width in (
         ("local", False, local, args.slots),
         ("basic", False, ["-m", *GRID, BASIC], 1),
@@ -98,16 +101,25 @@ def overhead(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
         output = scratch / name.replace(" ", "-")
         given = [*words, *short, f"paths.output={output}"]
         commands = [run([*cell(*at), *given]) for at in CELLS[: args.fresh]] if one_by_one else [run(given)]
-        figures[name] = summary(name, commands, output, width)
+        ways[name] = list(samples(commands, output, width))
+        both, figures = paired(ways["local"], ways[name]), summary(name, commands, ways[name], width)
+        if name == "local":
+            results.add(name, {name: both[0]}, "s", **figures)
+        else:
+            row = AA if name == "local again" else f"local / {name}"
+            results.add(row, dict(zip(("local", name), both, strict=True)), "s", **figures)
     for name in ("local again", "basic", "fresh"):
-        print(
-            f"{name} / local: {median(figures[name]) / median(figures['local']):.2f} (medians of later runs)",
-            flush=True,
-        )
-    return figures
+        print(f"{name} / local: {median(ways[name]) / median(ways['local']):.2f} (medians of later runs)", flush=True)
 
 
-def efficiency(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
+def paired(one: Sequence[Sample], other: Sequence[Sample]) -> tuple[list[float], list[float]]:
+    """The overheads of the cells of which both have one, cell by cell."""
+    first, second = ({s.name: s.overhead for s in side if s.overhead is not None} for side in (one, other))
+    names = [name for name in first if name in second]
+    return [first[name] for name in names], [second[name] for name in names]
+
+
+def efficiency(args: argparse.Namespace, scratch: Path, results: Results) -> None:
     output = scratch / "long"
     command = run(["-m", *GRID, *slots(args.slots), f"duration='{args.epochs} epochs'", f"paths.output={output}"])
     runs = list(samples([command], output, args.slots))
@@ -115,7 +127,8 @@ def efficiency(args: argparse.Namespace, scratch: Path) -> dict[str, object]:
     empty = sum(max(command.ended.values()) - end for end in sorted(command.ended.values())[-args.slots :])
     whole, busy = training / (span * args.slots), training / (span * args.slots - empty)
     print(f"efficiency {whole:.3f}; {busy:.3f} without the slots that are empty at the end ({empty:.1f} slot seconds)")
-    return {"whole": whole, "busy": busy, "empty": empty, "span": span, "runs": [asdict(sample) for sample in runs]}
+    details = {"whole": whole, "empty": empty, "span": span, "runs": [asdict(sample) for sample in runs]}
+    results.add("efficiency", {"busy": [busy]}, "share", **details)
 
 
 def slots(count: int) -> list[str]:
@@ -166,19 +179,17 @@ def trainings(output: Path) -> Iterator[tuple[str, float]]:
         yield record.name, steps + last.clock["time"] - first.clock["time"]
 
 
-def summary(name: str, commands: Sequence[Command], output: Path, width: int) -> dict[str, object]:
-    runs = list(samples(commands, output, width))
+def summary(name: str, commands: Sequence[Command], runs: Sequence[Sample], width: int) -> dict[str, object]:
     wall = sum(command.end - command.start for command in commands)
     whole = (wall * width - sum(sample.training for sample in runs)) / len(runs)
-    figures = {"whole": whole, "wall": wall, "runs": [{**asdict(s), "overhead": s.overhead} for s in runs]}
     later = [sample.overhead for sample in runs if sample.overhead is not None]
     spread = f"mean {statistics.mean(later):.2f}, {min(later):.2f} to {max(later):.2f} s"
     print(f"{name:12} overhead a run: whole {whole:.2f} s; later runs: median {statistics.median(later):.2f}, {spread}")
-    return figures
+    return {"whole": whole, "wall": wall, "runs": [{**asdict(s), "overhead": s.overhead} for s in runs]}
 
 
-def median(figures: Mapping[str, object]) -> float:
-    return statistics.median(run["overhead"] for run in figures["runs"] if run["overhead"] is not None)
+def median(runs: Sequence[Sample]) -> float:
+    return statistics.median(sample.overhead for sample in runs if sample.overhead is not None)
 
 
 if __name__ == "__main__":

@@ -18,55 +18,60 @@ which imports MLflow and projects, slow the training down?
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.tracking.spool import Entry, Spool
-from measuring import header
+from measuring import AA, Results, Took, clock, positive, ratio
 from sweep import run, slots, trainings
 
 EPOCH_SECONDS = 196 * 8e-3
+AGAIN = "spool again"
 Log = Callable[[int, dict[str, float]], object]  # takes an epoch and its metrics
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
+    results = Results("tracking", args)
     with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
-        figures = {f"heads={heads}": logging(heads, args.rounds, Path(scratch) / str(heads)) for heads in (1, 8)}
-        figures["training"] = training(args.epochs, Path(scratch))
-    if args.json:
-        args.json.write_text(json.dumps({**header("tracking"), **figures}, indent=1) + "\n")
+        for heads in (1, 8):
+            logging(heads, args.rounds, Path(scratch) / str(heads), results)
+        training(args.epochs, Path(scratch), results)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20, help="epochs that each way logs")
-    parser.add_argument("--epochs", type=int, default=6, help="of a run that is trained with and without MLflow")
+    parser.add_argument("--rounds", type=positive, default=20, help="epochs that each way logs")
+    parser.add_argument("--epochs", type=positive, default=6, help="of a run that is trained with and without MLflow")
     parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def logging(heads: int, rounds: int, scratch: Path) -> dict[str, list[tuple[float, float]]]:
+def logging(heads: int, rounds: int, scratch: Path, results: Results) -> None:
     """Milliseconds, wall and CPU, that each way takes for one epoch, after one round to warm up."""
     with ExitStack() as stack:
         ways = all_ways(scratch, stack)
-        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        took = Took({name: [] for name in ways}, {name: [] for name in ways})
         for epoch in range(1, rounds + 2):
             for name, log in ways.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                log(epoch, epoch_metrics(heads, epoch))
-                samples[name].append(((time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3))
-    samples = {name: times[1:] for name, times in samples.items()}
-    show(samples, len(epoch_metrics(heads, 1)))
-    return samples
+                wall, cpu = clock(partial(log, epoch, epoch_metrics(heads, epoch)), torch.device("cpu"))
+                if epoch > 1:
+                    took.wall[name].append(wall)
+                    took.cpu[name].append(cpu)
+    show(took, len(epoch_metrics(heads, 1)))
+    for row, names in ((AA, ["spool", AGAIN]), (f"heads={heads}", [name for name in took.wall if name != AGAIN])):
+        wall, cpu = ({name: samples[name] for name in names} for samples in took)
+        results.add(row, wall, cpu_samples=cpu, heads=heads)
 
 
 def epoch_metrics(heads: int, epoch: int) -> dict[str, float]:
@@ -88,7 +93,7 @@ def all_ways(scratch: Path, stack: ExitStack) -> dict[str, Log]:
 
     return {
         "spool": spooled(folder.spool),
-        "spool again": spooled(Spool(scratch / "again.jsonl")),
+        AGAIN: spooled(Spool(scratch / "again.jsonl")),
         "spool, synced": synced(Spool(scratch / "synced.jsonl")),
         "projection": projection,
         **clients(uri, experiment),
@@ -143,18 +148,16 @@ def clients(uri: str, experiment: str) -> dict[str, Log]:
     }
 
 
-def show(samples: Mapping[str, list[tuple[float, float]]], metrics: int) -> None:
+def show(took: Took, metrics: int) -> None:
     print(f"{metrics} metrics an epoch; shares are of {EPOCH_SECONDS:.2f} s of training; medians")
     print(f"  {'':18} {'ms':>8} {'CPU ms':>8} {'us a metric':>11} {'share':>8} {'x spool':>8}")
-    spool = [wall for wall, _ in samples["spool"]]
-    for name, times in samples.items():
-        wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
-        ratio = statistics.median(other / own for (other, _), own in zip(times, spool, strict=True))
-        share = wall / EPOCH_SECONDS / 1e3
-        print(f"  {name:18} {wall:8.3f} {cpu:8.3f} {wall / metrics * 1e3:11.0f} {share:8.3%} {ratio:8.1f}", flush=True)
+    for name, samples in took.wall.items():
+        wall, cpu = statistics.median(samples), statistics.median(took.cpu[name])
+        times, share = ratio(samples, took.wall["spool"]).median, wall / EPOCH_SECONDS / 1e3
+        print(f"  {name:18} {wall:8.3f} {cpu:8.3f} {wall / metrics * 1e3:11.0f} {share:8.3%} {times:8.1f}", flush=True)
 
 
-def training(epochs: int, scratch: Path) -> dict[str, float]:
+def training(epochs: int, scratch: Path, results: Results) -> None:
     """Seconds of training of two runs at a time; tracking=none comes twice: the A/A pair."""
     seconds = {}
     for name in ("none", "mlflow", "none again"):
@@ -165,7 +168,8 @@ def training(epochs: int, scratch: Path) -> dict[str, float]:
     calm = (seconds["none"] + seconds["none again"]) / 2
     print(f"training with tracking=mlflow / none: {seconds['mlflow'] / calm:.3f}", end="; ")
     print(f"A/A {seconds['none again'] / seconds['none']:.3f}; {seconds}")
-    return seconds
+    for row, side in ((AA, "none again"), ("training", "mlflow")):
+        results.add(row, {name: [seconds[name]] for name in ("none", side)}, "s")
 
 
 if __name__ == "__main__":

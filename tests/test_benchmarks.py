@@ -249,6 +249,57 @@ def test_compare_takes_the_rounds_that_all_sides_of_a_row_have(
     assert "ga K=8: stacked                  1.00 (1.00 to 1.00)" in capsys.readouterr().out
 
 
+def noise(benchmark: Any, path: Path) -> float:
+    """That compare.py sees in a file."""
+    found: float = benchmark("compare").spread(benchmark("reading").read(path))
+    return found
+
+
+def test_sweep_s_noise_is_found(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run trains for a second; the second time the local launcher takes twice as long beside it."""
+    sweep, path, took = benchmark("sweep"), tmp_path / "sweep.json", iter([1.5, 3.0, *[9.0] * 3, 2.0, 1.5])
+    names = [f"{head}{count}-x" for head, count in sweep.CELLS]
+
+    def run(words: list[str]) -> Any:
+        mine, seconds = names if "-m" in words else [f"{words[0][5:]}{words[1][6:]}-x"], next(took)
+        ended = {name: seconds * (1 + names.index(name)) for name in mine}
+        return sweep.Command(0.0, max(ended.values()), 0.0, ended)
+
+    monkeypatch.setattr(sweep, "run", run)
+    monkeypatch.setattr(sweep, "trainings", lambda output: [(name, 1.0) for name in names])
+    sweep.main(["--slots", "1", "--fresh", "3", "--json", str(path)])
+    found = rows(path, "sweep")
+    assert list(found) == ["local", "local / basic", "local / fresh", "A/A", "efficiency"]
+    assert found["A/A"]["samples"] == {"local": [0.5] * 8, "local again": [1.0] * 8}
+    assert found["local / fresh"]["samples"] == {"local": [0.5] * 2, "fresh": [8.0] * 2}
+    assert noise(benchmark, path) == 2
+
+
+def test_tracking_s_noise_is_found(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking, path, took = benchmark("tracking"), tmp_path / "tracking.json", iter([1.0, 3.0, 2.0])
+    ways = dict.fromkeys(["spool", "spool again", "projection"], lambda epoch, metrics: None)
+    monkeypatch.setattr(tracking, "all_ways", lambda scratch, stack: ways)
+    monkeypatch.setattr(tracking, "clock", lambda step, device: (5.0, step() or 1.0))
+    monkeypatch.setattr(tracking, "run", lambda words: None)
+    monkeypatch.setattr(tracking, "trainings", lambda output: [("x", next(took))])
+    tracking.main(["--rounds", "2", "--json", str(path)])
+    found = rows(path, "tracking")
+    assert list(found) == ["A/A", "heads=1", "heads=8", "training"]
+    assert found["heads=8"]["samples"] == {"spool": [5.0] * 2, "projection": [5.0] * 2}
+    assert found["training"]["samples"] == {"none": [1.0], "mlflow": [3.0]}
+    assert noise(benchmark, path) == 2
+
+
+def test_report_s_noise_is_found(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, path, clock = benchmark("report"), tmp_path / "report.json", iter([0, 1, 1, 3, 3, 6, 6, 9])
+    monkeypatch.setattr(report, "fill", lambda *given: None)
+    monkeypatch.setattr(report, "subprocess", SimpleNamespace(run=lambda *given, **named: None, DEVNULL=None))
+    monkeypatch.setattr(report, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    report.main(["--runs", "7", "--commands", "report", "--json", str(path)])
+    assert rows(path, "report")["sqlite 7 report"]["samples"] == {"seconds": [2, 3]}
+    assert noise(benchmark, path) == 1.5
+
+
 def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
     benchmark("targets").main([str(tmp_path)])
