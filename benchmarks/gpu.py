@@ -68,13 +68,14 @@ def main(words: Sequence[str] | None = None) -> int:
             failed.append(part.name)
         print(f"== {part.name}: {time.monotonic() - started:.0f} s", flush=True)
     print(f"files: {args.folder}")
+    code = 0
     if args.tiny:
         print("tiny sizes, whose figures mean nothing: no targets are looked at")
     else:
-        targets.show(args.folder, targets.GPU)
+        code = targets.show(args.folder, targets.GPU)
     if failed:
         print(f"not done, or not to the end: {', '.join(failed)}", file=sys.stderr)
-    return int(bool(failed))
+    return 1 if failed else code
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

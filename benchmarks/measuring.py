@@ -66,7 +66,8 @@ class Results:
         """What there is so far."""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+            begun = [row for row in self.content["rows"] if row["samples"]]
+            self.path.write_text(json.dumps({**self.content, "rows": begun}, indent=1) + "\n")
 
 
 def header(benchmark: str, args: argparse.Namespace, device: str) -> dict[str, Any]:

@@ -3,12 +3,12 @@
     python benchmarks/targets.py [benchmarks/results]
 
 Of each target that the benchmarks of a GPU or of a CPU can speak of: what is wanted, what was measured, whether it is
-met; "open" where there is no figure.
+met; "open" where there is no figure. Exit code 2: a file is broken, which is said; the other files are looked at.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headsweep.errors import UserError
 from measuring import ratio
+from reading import read
 
 RESULTS = Path(__file__).resolve().parent / "results"
 EPOCHS, IMAGES = 300, 50_000  # of the paper's run
@@ -144,23 +146,38 @@ CPU = (
 )
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    given = sys.argv[1:] if words is None else words
-    folder = Path(given[0]) if given else RESULTS
-    show(folder, GPU if any(content.get("machine", {}).get("gpu") for content in read(folder).values()) else CPU)
+def main(words: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("folder", type=Path, nargs="?", default=RESULTS, help="of files that benchmarks wrote")
+    folder = made.parse_args(words).folder
+    if not folder.is_dir():
+        made.error(f"{folder}: no folder; want one with files that benchmarks wrote, e.g. by make bench")
+    return show(folder)
 
 
-def read(folder: Path) -> Files:
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-
-
-def show(folder: Path, targets: Sequence[Target]) -> None:
-    files = read(folder)
+def show(folder: Path, targets: Sequence[Target] = ()) -> int:
+    """Print the table, of a GPU's targets or a CPU's as the files are, if none are given; the exit code."""
+    files, broken = read_all(folder)
+    targets = targets or (GPU if any(content["machine"].get("gpu") for content in files.values()) else CPU)
     lines = [("target", "wanted", "measured", "met"), *(target.line(files) for target in targets)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for reason in broken:
+        print(f"targets.py: {reason}", file=sys.stderr)
+    return 2 if broken else 0
+
+
+def read_all(folder: Path) -> tuple[Files, list[str]]:
+    """The files of a folder, and what is wrong with those that are broken."""
+    files, broken = {}, []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            files[path.stem] = read(path)
+        except UserError as error:
+            broken.append(str(error))
+    return files, broken
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -302,10 +302,30 @@ def test_report_s_noise_is_found(benchmark: Any, tmp_path: Path, monkeypatch: py
 
 def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
-    benchmark("targets").main([str(tmp_path)])
+    assert benchmark("targets").main([str(tmp_path)]) == 0
     lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
     assert ["ga K=8, loop / stacked", ">= 4", "5", "yes"] in lines
     assert ["seqattn K=8, loop / stacked", ">= 8", "-", "open"] in lines
+
+
+def test_targets_of_a_broken_file_are_open_and_it_is_named(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
+    (tmp_path / "step.json").write_text('{"benchmark": "st')
+    assert benchmark("targets").main([str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert [line.rpartition("|")[2].strip() for line in out.splitlines()] == ["met", "open", "yes", *["open"] * 3]
+    (line,) = err.splitlines()
+    assert f"{tmp_path / 'step.json'}: " in line
+
+
+@pytest.mark.parametrize("words", [["--bogus"], ["absent"], [__file__]])
+def test_targets_are_of_a_folder(benchmark: Any, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        benchmark("targets").main(words)
+    out, err = capsys.readouterr()
+    assert words[0] in err.splitlines()[-1] and not out
 
 
 def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
@@ -362,6 +382,13 @@ def test_packing_that_is_cut_short_leaves_what_it_has_seen(benchmark: Any, tmp_p
     with pytest.raises(KeyboardInterrupt):
         packing.measure(packing.Results("packing", Namespace(json=path, most=3)), Speeds(fit=4, times=4), 3, 1, 1)
     assert rows(path, "packing")["together"]["samples"] == {"1 run": [100.0], "2 runs": [200.0]}
+
+
+def test_packing_that_is_cut_short_before_its_first_round_leaves_a_whole_file(benchmark: Any, tmp_path: Path) -> None:
+    packing, path = benchmark("packing"), tmp_path / "packing.json"
+    with pytest.raises(KeyboardInterrupt):
+        packing.measure(packing.Results("packing", Namespace(json=path, most=3)), Speeds(fit=4, times=2), 3, 1, 1)
+    assert [row["name"] for row in benchmark("reading").read(path)["rows"]] == ["A/A"]
 
 
 def test_packing_leaves_out_what_does_not_fit(benchmark: Any, tmp_path: Path) -> None:
