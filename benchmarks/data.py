@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
@@ -28,7 +29,7 @@ from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, Recorded
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
 from headsweep.entry import one_line_errors
-from measuring import AA, Results, Step, interleaved, parser, positive, ratio, ready, surroundings
+from measuring import AA, Results, Step, interleaved, multiple, parser, ratio, ready, surroundings
 from plain import Pictures, pil_transform
 
 BATCH = 256
@@ -36,8 +37,8 @@ CLASSES = 100
 AIMS = 20_000, 32_000  # images a second of a training step
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     device, results = ready(args), Results("data", args, args.device)
@@ -55,11 +56,11 @@ def main() -> None:
     measure(results, "ways", sides, args, device)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
-    made.add_argument("--images", type=positive, help="1,024; on a GPU 16,384")
-    args = made.parse_args()
+    made.add_argument("--images", type=multiple(BATCH, "of a batch"), help="1,024; on a GPU 16,384")
+    args = made.parse_args(words)
     args.images = args.images or (16_384 if args.device == "cuda" else 1024)
     return args
 

@@ -12,7 +12,7 @@ import argparse
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,8 @@ HEADINGS = (
 )
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
     logging.getLogger("headsweep").setLevel(logging.ERROR)  # what a load changes is known here
     upstream = args.upstream and upstream_builders(args.upstream)
     official = args.official and official_builders(args.official)
@@ -101,12 +101,25 @@ def main() -> None:
         args.markdown.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", type=Path, help="write the table here")
-    parser.add_argument("--upstream", type=Path, help="checkout of the SeqAttention code")
-    parser.add_argument("--official", type=Path, help="checkout of the CCT authors' code")
-    return parser.parse_args()
+    parser.add_argument("--upstream", type=checkout("models/cct.py"), help="checkout of the SeqAttention code")
+    parser.add_argument("--official", type=checkout("src/cct.py"), help="checkout of the CCT authors' code")
+    return parser.parse_args(words)
+
+
+def checkout(with_file: str) -> Callable[[str], Path]:
+    """The type of a folder that has this file, for argparse."""
+
+    def parsed(text: str) -> Path:
+        if not (Path(text) / with_file).is_file():
+            raise argparse.ArgumentTypeError(
+                f"{text}: no {with_file} in it; want a checkout of the authors' repository"
+            )
+        return Path(text)
+
+    return parsed
 
 
 def rows(upstream: dict[str, Builder] | None, official: dict[str, Builder] | None) -> Iterator[Row]:

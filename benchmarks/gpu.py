@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 
 import targets
+from measuring import above_zero
 
 BENCHMARKS = Path(__file__).resolve().parent
 CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")
@@ -56,7 +57,11 @@ def main(words: Sequence[str] | None = None) -> int:
         known = ", ".join(part.name for part in parts)
         print(f"--only {' '.join(sorted(unknown))}: unknown; known: {known}", file=sys.stderr)
         return 2
-    args.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--folder {args.folder}: {error.strerror}; want a folder that can be made and written", file=sys.stderr)
+        return 2
     until, failed = time.monotonic() + 60 * args.minutes, []
     for part in parts:
         if args.only and part.name not in args.only:
@@ -81,7 +86,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--folder", type=Path, default=targets.RESULTS, help="for the files of results")
-    made.add_argument("--minutes", type=float, default=10, help="for all parts together")
+    made.add_argument("--minutes", type=above_zero, default=10, help="for all parts together")
     made.add_argument("--tiny", action="store_true", help="tiny sizes on the CPU")
     made.add_argument("--only", nargs="+", metavar="PART", help="only these parts")
     return made.parse_args(words)
@@ -99,11 +104,9 @@ def full() -> Iterator[Part]:
     yield Part("upstream", [upstream], 100)
     yield Part("data", ["data.py --device cuda --images 4096 --rounds 5"], 50)
     yield Part("heads", ["heads.py --device cuda --batch 256 --head seqpool --head ga --head seqattn"], 40)
-    yield Part("packing", ["packing.py --device cuda --most 3 --rounds 1 --seconds 3 " + _quoted(PACKED)], 150)
+    yield Part("packing", ["packing.py --device cuda --most 4 --rounds 1 --seconds 3 " + _quoted(PACKED)], 150)
     yield Part("e2e", ["e2e.py --device cuda --epochs 10 --seeds 5 --workers 4"], 100)
-    streaming = (
-        f"streaming.py --device cuda --workers {workers} --images 3000 --round 1536 --rounds 2 --model cct_14_7x2_224"
-    )
+    streaming = f"streaming.py --device cuda --workers {workers} --images 3000 --round 1536 --rounds 2"
     yield Part("streaming", [f"{streaming} --model cct_14_7x2_224"], 60)
 
 

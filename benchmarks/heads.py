@@ -25,7 +25,8 @@ import oracle
 
 from headsweep.entry import one_line_errors
 from headsweep.heads import HEADS, Head, build_head
-from measuring import AA, Results, Step, interleaved, parser, positive, ratio, ready, surroundings
+from headsweep.heads.class_attention import ATTENTION_HEADS, EXPANSION
+from measuring import AA, Results, Step, interleaved, multiple, parser, positive, ratio, ready, surroundings
 
 CLASSES = 100
 
@@ -51,7 +52,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--heads", type=positive, nargs="+", default=[1, 2, 4, 8], metavar="K")
     made.add_argument("--batch", type=positive, default=64)
     made.add_argument("--tokens", type=positive, default=256)
-    made.add_argument("--width", type=positive, default=256)
+    made.add_argument(
+        "--width", type=multiple(EXPANSION * ATTENTION_HEADS, "which class attention splits"), default=256
+    )
     return made.parse_args(words)
 
 

@@ -31,7 +31,7 @@ from headsweep.sweep.plan import resolve
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.throughput import Throughput
-from measuring import AA, Results, positive, surroundings
+from measuring import AA, Results, above_zero, positive, surroundings
 
 USUAL = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]
 
@@ -67,7 +67,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--most", type=positive, default=4, help="runs at a time")
     parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a window, if four steps fit into it")
+    parser.add_argument("--seconds", type=above_zero, default=5.0, help="of a window, if four steps fit into it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=positive, help="of each run on the CPU")
     parser.add_argument("--compile-only", action="store_true", help="fill the compile cache; measure nothing")

@@ -13,6 +13,7 @@ that of benchmarks/roofline.py.
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from torch import Tensor
 from composed import compose
 from headsweep.config import Compilation, RunConfig
 from headsweep.entry import one_line_errors
+from headsweep.heads import HEADS
 from headsweep.models.build import model_of
 from headsweep.training.compiling import Gradients
 from headsweep.training.device import make_deterministic
@@ -50,21 +52,21 @@ class Bench:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
+    runs = {name: cell(name, args) for name in args.cells}
     device = ready(args)
     make_deterministic(device)  # before the first product, and down to what the key of torch's compile cache holds
     print(f"{surroundings()}; median of {args.rounds} rounds of {args.batch} images")
     results = Results("step", args, args.device)
     if args.compile_only:
         bench = Bench(args, device, Machine(1, 1, 1), results)
-        for name, side in product(args.cells, args.sides):
-            build(side, cell(name, args), bench)
+        for run, side in product(runs.values(), args.sides):
+            build(side, run, bench)
         return
     bench = Bench(args, device, calibrate(device, args.size, 10, results), results)
-    first = cell(args.cells[0], args)
+    first = runs[args.cells[0]]
     show(bench, AA, first, {"off": build("off", first, bench)[0], "off again": build("off", first, bench)[0]}, {})
     fastest: dict[str, tuple[Step, float]] = {}
-    for name in args.cells:
-        run = cell(name, args)
+    for name, run in runs.items():
         built = {side: build(side, run, bench) for side in args.sides}
         fastest[name] = built[args.sides[-1]]
         memory = {side: gib for side, (_, gib) in built.items() if gib}
@@ -77,7 +79,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.add_argument("--model", default="cct_7_3x1")
     made.add_argument("--image-size", type=positive, default=32)
-    made.add_argument("--cells", nargs="+", default=CELLS, metavar="HEADK", help="e.g. seqattn8")
+    made.add_argument("--cells", type=head_and_number, nargs="+", default=CELLS, metavar="HEADK", help="e.g. seqattn8")
     made.add_argument("--sides", nargs="+", choices=GPU_SIDES)
     made.add_argument("--batch", type=positive, help="256 on a GPU, 64 on a CPU")
     made.add_argument("--size", type=positive, help="of the matrices of the calibration")
@@ -87,6 +89,15 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     args.sides = args.sides or (GPU_SIDES if gpu else CPU_SIDES)
     args.batch, args.size = args.batch or (256 if gpu else 64), args.size or (8192 if gpu else 1024)
     return args
+
+
+def head_and_number(text: str) -> str:
+    """The name of a cell, for argparse."""
+    found = re.fullmatch(r"([a-z]+)[1-9]\d*", text)
+    if not found or found[1] not in HEADS:
+        want = f"want a head and how many of it, e.g. seqattn8; heads: {', '.join(HEADS)}"
+        raise argparse.ArgumentTypeError(f"{text!r}: {want}")
+    return text
 
 
 def cell(name: str, args: argparse.Namespace) -> RunConfig:

@@ -16,12 +16,13 @@ model in eager mode on one batch that lies there, and what does our loader feed 
 from __future__ import annotations
 
 import argparse
+import difflib
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -49,7 +50,7 @@ from headsweep.config import (
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
 from headsweep.entry import one_line_errors
-from measuring import AA, Results, Samples, parser, positive, ratio, ready
+from measuring import AA, Results, Samples, multiple, parser, positive, ratio, ready
 
 BATCH = 64
 CLASSES = 10
@@ -59,8 +60,8 @@ SIZES = [(500, 375)] * 8 + [(375, 500), (500, 333)] * 3 + [(333, 500), (500, 400
 Pipeline = Callable[[int], None]  # runs the round of that number
 
 
-def main() -> None:
-    args = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
     device, results = ready(args), Results("streaming", args, args.device)
     with tempfile.TemporaryDirectory(prefix="streaming-") as root:
         write_images(Path(root), args.images)
@@ -71,14 +72,24 @@ def main() -> None:
             compare(results, "fed / consumed", sides, args, model=args.model)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
     made.add_argument("--images", type=positive, default=5000, help="JPEGs to make")
-    made.add_argument("--round", type=positive, default=1024, help="images in a round")
+    made.add_argument("--round", type=multiple(BATCH, "of a batch"), default=1024, help="images in a round")
     made.add_argument("--workers", type=positive, nargs="+", default=[1, 2], help="decoding processes, the most last")
-    made.add_argument("--model", help="that consumes them, by timm's name, e.g. cct_14_7x2_224")
-    return made.parse_args()
+    made.add_argument("--model", type=known_to_timm, help="that consumes them, by timm's name, e.g. cct_14_7x2_224")
+    args = made.parse_args(words)
+    if args.images < args.round:
+        made.error(f"--images {args.images}: want at least --round {args.round}, which is drawn from them")
+    return args
+
+
+def known_to_timm(name: str) -> str:
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 3, 0))
+        raise argparse.ArgumentTypeError(f"{name!r}: unknown to timm; want one of its models, e.g. {near}")
+    return name
 
 
 def compare_loaders(results: Results, root: Path, args: argparse.Namespace, device: torch.device) -> None:

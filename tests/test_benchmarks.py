@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from headsweep.config import PROJECT_ROOT
+from headsweep.errors import UserError
 from headsweep.sweep.measuring import Unmeasured
 
 FOLDER = PROJECT_ROOT / "benchmarks"
@@ -66,6 +68,63 @@ def test_heads(benchmark: Any, tmp_path: Path) -> None:
     assert settings["batch"] == 2 and settings["heads"] == [1, 2] and not {"json", "rounds"} & set(settings)
     assert list(found) == ["A/A", "seqattn K=1", "seqattn K=2"]
     assert list(found["seqattn K=2"]["samples"]) == ["loop", "stacked"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("packing", "--seconds -1", "--seconds: '-1': want a number above 0"),
+        ("sweep", "--fresh 0", "--fresh: '0': want a whole number of at least 1"),
+        ("sweep", "--slots 0", "--slots: '0': want a whole number of at least 1"),
+        ("sweep", "--slots 3 --fresh 3", "--fresh 3: want more than --slots 3"),
+        ("sweep", "--fresh 10", "at most 9"),
+        ("tracking", "--epochs 0", "--epochs: '0': want a whole number of at least 1"),
+        ("tracking", "--rounds 0", "--rounds: '0': want a whole number of at least 1"),
+        ("report", "--runs 0", "--runs: '0': want a whole number of at least 1"),
+        ("report", "--runs abc", "--runs: 'abc': want a whole number of at least 1"),
+        ("report", "--commands nope", "--commands: 'nope': unknown; known: table, last3, report"),
+        ("streaming", "--model cct_14_7x2_223", "--model: 'cct_14_7x2_223': unknown to timm"),
+        ("streaming", "--images 3", "--images 3: want at least --round 1024"),
+        ("streaming", "--round 100", "--round: '100': want a multiple of 64"),
+        ("data", "--images 64", "--images: '64': want a multiple of 256"),
+        ("heads", "--width 3", "--width: '3': want a multiple of 32"),
+        ("fidelity", "--upstream /nope", "--upstream: /nope: no models/cct.py in it"),
+        ("fidelity", "--official /nope", "--official: /nope: no src/cct.py in it"),
+        ("gpu", "--tiny --minutes nan", "--minutes: 'nan': want a number above 0"),
+        ("compare", "a b --tolerance nan", "--tolerance: 'nan': want a number of at least 0"),
+        ("compare", "a b --tolerance -0.1", "--tolerance: '-0.1': want a number of at least 0"),
+        ("step", "--cells seqpool1 seqpool", "--cells: 'seqpool': want a head and how many of it"),
+        ("step", "--cells seqattn0", "--cells: 'seqattn0': want a head and how many of it"),
+        ("step", "--cells nope1", "--cells: 'nope1': want a head and how many of it"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(
+    benchmark: Any, capsys: pytest.CaptureFixture[str], script: str, words: str, said: str
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        benchmark(script).main(words.split())
+    out, err = capsys.readouterr()
+    assert said in err.splitlines()[-1] and not out
+
+
+def test_step_composes_all_cells_before_it_calibrates(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exception, match="nope"):
+        benchmark("step").main([*STEP, "--model", "nope"])
+    assert not capsys.readouterr().out
+
+
+def test_report_asks_first_whether_a_database_answers(benchmark: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"^--uri sqlite:///{tmp_path}/no/x.db: .*; want that of a database"):
+        benchmark("report").main(["--runs", "3", "--uri", f"sqlite:///{tmp_path}/no/x.db"])
+
+
+def test_the_gpu_s_folder_must_be_one_that_can_be_made(
+    benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert benchmark("gpu").main(["--tiny", "--folder", str(tmp_path / "file" / "x")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"--folder {tmp_path / 'file' / 'x'}: ")
 
 
 def test_step(benchmark: Any, tmp_path: Path) -> None:
@@ -438,3 +497,19 @@ def test_both_sets_of_parts_are_the_same(benchmark: Any) -> None:
     assert [part.name for part in gpu.full()] == [part.name for part in gpu.tiny()]
     for part in (*gpu.full(), *gpu.tiny()):
         assert all((FOLDER / command.split()[0]).is_file() for command in part.commands if "packing" not in command)
+
+
+def test_the_scripts_take_the_words_of_the_parts_and_each_option_once(benchmark: Any) -> None:
+    gpu = benchmark("gpu")
+    for part in (*gpu.full(), *gpu.tiny()):
+        for command in part.commands:
+            script, *words = shlex.split(command)
+            options = [word for word in words if word.startswith("--")]
+            assert len(options) == len(set(options)), command
+            if script != "roofline.py":  # which has none of its own
+                benchmark(script.removesuffix(".py")).arguments(words)
+
+
+def test_packing_on_a_gpu_tries_up_to_four_runs(benchmark: Any) -> None:
+    (part,) = (part for part in benchmark("gpu").full() if part.name == "packing")
+    assert benchmark("packing").arguments(shlex.split(part.commands[0])[1:]).most == 4
