@@ -6,8 +6,8 @@ A step logs nothing; an epoch logs one line of 4 metrics, and one more for each 
 waits for is the spool (measured twice: the A/A pair); "synced" is what its next checkpoint waits for, with two syncs
 of its own. MLflow's client would wait for its sqlite store: metric by metric, or all metrics at once with `log_metrics`
 and `log_batch`. Our projection sends the same epoch from the launcher's process. All of them log one epoch in turn,
-round by round; the first finds the processor's caches full of MLflow, the others do not. CPU time stands beside wall
-time, for machines that others use too.
+round by round; each spool of the pair comes after something of MLflow's, which the processor's caches are full of. CPU
+time stands beside wall time, for machines that others use too.
 
 A share of training is of an epoch of 196 steps of 8 ms: CIFAR at batch 256 on a GPU.
 
@@ -93,9 +93,9 @@ def all_ways(scratch: Path, stack: ExitStack) -> dict[str, Log]:
 
     return {
         "spool": spooled(folder.spool),
-        AGAIN: spooled(Spool(scratch / "again.jsonl")),
         "spool, synced": synced(Spool(scratch / "synced.jsonl")),
         "projection": projection,
+        AGAIN: spooled(Spool(scratch / "again.jsonl")),
         **clients(uri, experiment),
     }
 
