@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
-    made.add_argument("--images", type=multiple(BATCH, "of a batch"), help="1,024; on a GPU 16,384")
+    made.add_argument("--images", type=multiple(BATCH, "the images of a batch"), help="1,024; on a GPU 16,384")
     args = made.parse_args(words)
     args.images = args.images or (16_384 if args.device == "cuda" else 1024)
     return args

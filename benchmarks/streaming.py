@@ -76,7 +76,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=5)
     made.set_defaults(threads=1)
     made.add_argument("--images", type=positive, default=5000, help="JPEGs to make")
-    made.add_argument("--round", type=multiple(BATCH, "of a batch"), default=1024, help="images in a round")
+    made.add_argument("--round", type=multiple(BATCH, "the images of a batch"), default=1024, help="images in a round")
     made.add_argument("--workers", type=positive, nargs="+", default=[1, 2], help="decoding processes, the most last")
     made.add_argument("--model", type=known_to_timm, help="that consumes them, by timm's name, e.g. cct_14_7x2_224")
     args = made.parse_args(words)
