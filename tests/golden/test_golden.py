@@ -18,10 +18,10 @@ from headsweep.sweep.fingerprint import fingerprint
 
 HERE = Path(__file__).parent
 FINGERPRINTS = json.loads((HERE / "fingerprints.json").read_text())
-COMMAND = (
-    "-m head=seqpool,seqattn heads=1 seed=0,1,2 model.width=32 model.depth=1 model.attention_heads=1 "
-    "debug.train_images=128 debug.eval_images=128 batch_size=32 tracking=none"
-).split()
+COMMAND = [
+    *("-m", "head=seqpool,seqattn", "heads=1", "seed=0,1,2", "model.width=32", "model.depth=1"),
+    *("model.attention_heads=1", "debug.train_images=128", "debug.eval_images=128", "batch_size=32", "tracking=none"),
+]
 STOPPED, NEW = "fdd33dfd4eea", "7072c96916fc"
 NUMBERS = ("parameters", "head_parameters", "flops", "top1_mean", "top1_half_width", "top5_mean", "difference_mean")
 
