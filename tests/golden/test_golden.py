@@ -41,7 +41,8 @@ def test_the_table_has_the_numbers_that_it_had(output, capfd):
     made = list(csv.DictReader(capfd.readouterr().out.splitlines()))
     (written,) = (HERE / "output").glob("sweeps/*/table.csv")
     golden = list(csv.DictReader(written.read_text().splitlines()))
-    assert [[row[name] for name in NUMBERS] for row in made] == [[row[name] for name in NUMBERS] for row in golden]
+    finished = [row for row in made if row["state"] == "finished"]
+    assert [[row[name] for name in NUMBERS] for row in finished] == [[row[name] for name in NUMBERS] for row in golden]
 
 
 @pytest.mark.slow
