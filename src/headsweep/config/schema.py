@@ -186,7 +186,7 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         self.uri = self.uri and keep(self.uri)
-        if self.uri is not None and not re.match(r"(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
+        if self.uri is not None and not re.match(r"(https?|(sqlite|postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
             raise ConfigError(
                 "tracking.uri",
                 self.uri,

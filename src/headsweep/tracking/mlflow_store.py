@@ -50,13 +50,19 @@ def default_uri(output: Path) -> str:
 
 
 def sqlite_uri(database: Path) -> str:
-    """The address of a sqlite file; SQLAlchemy decodes what is encoded, and MLflow cuts at # and ?."""
-    return _SQLITE + re.sub("[%?#]", lambda found: quote(found[0]), str(database))
+    """The address of a sqlite file: SQLAlchemy decodes what is encoded, and MLflow cuts at # and ?.
+
+    With the driver in an encoded one: without it, MLflow makes a folder of the name as it is encoded.
+    """
+    path = str(database)
+    encoded = re.sub("[%?#]", lambda found: quote(found[0]), path)
+    return f"{_SQLITE if encoded == path else 'sqlite+pysqlite:///'}{encoded}"
 
 
 def database_file(uri: str) -> Path | None:
     """The file of a sqlite store."""
-    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
+    scheme, _, path = uri.partition(":///")
+    return Path(unquote(path.partition("?")[0])) if scheme.partition("+")[0] == "sqlite" else None
 
 
 def moved_uri(uri: str | None, before: str, output: Path) -> str | None:
