@@ -206,9 +206,8 @@ def test_an_address_that_is_none_is_one_line(address, output, sweep, synced):
 def test_a_store_of_another_mlflow_is_one_line_with_the_whole_hint(revision, hint, output, sweep, synced):
     with sqlite3.connect(output / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
-    with pytest.raises(
-        UserError, match=rf"its schema is {revision}, and MLflow \S+ here expects \w+[;:] {hint}"
-    ) as said:
+    said = rf"its schema is {revision}, and MLflow \S+ here expects \w+[;:] {hint}"
+    with pytest.raises(UserError, match=said) as mistake:
         synced()
     assert "\n" not in str(mistake.value)
 

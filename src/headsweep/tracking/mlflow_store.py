@@ -24,6 +24,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from headsweep import credentials
 from headsweep.credentials import complete, hidden
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow_location import files_of, relocate
@@ -88,11 +89,13 @@ def opening(uri: str) -> str:
 
 
 def reason(error: Exception, uri: str) -> str:
-    """What went wrong in the store at `uri`, in one short line without its password."""
+    """What went wrong in the store at `uri`, in one short line without its password, which may be what is lacking."""
     if found := _VERSIONS.search(str(error)):
         return _other_schema(uri, *found.groups())
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return hidden(line.replace(complete(uri), hidden(uri)))[:160]
+    full, shown = complete(uri), hidden(uri)
+    lost = "" if hidden(full) == shown else f"; {credentials.file()} has no password for it"
+    return hidden(line.replace(full, shown))[:160] + lost
 
 
 def _other_schema(uri: str, found: str, expected: str) -> str:
