@@ -18,6 +18,7 @@ from headsweep.tracking.mlflow_store import client, default_uri, moved_uri, plan
 from headsweep.tracking.mlflow_sync import sync
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from postgres import postgres
 
 ODD = ["a%20b", "a%3Fb", "a?b", "a#b", "a b", "a;b", "a&b=c", "ä", "100%"]
 
@@ -131,6 +132,18 @@ def test_a_store_elsewhere_is_told_where_a_moved_folder_is(outputs, tmp_path, ho
         assert {name: run.info.run_id for name, run in active(shared).items()} == before
     kept = place if how == "moved" else outputs
     assert all(str(kept) in run.info.artifact_uri for run in active(shared).values())
+
+
+@pytest.mark.slow
+def test_a_postgres_store_is_told_where_a_moved_folder_is(outputs, tmp_path):
+    with postgres() as shared:
+        synced(outputs, shared)
+        before = {name: run.info.run_id for name, run in active(shared).items()}
+        place = moved(outputs, tmp_path / "a%b", "moved")
+        synced(place, shared)
+        assert {name: run.info.run_id for name, run in active(shared).items()} == before
+        listed = [files(shared, run_id) for run_id in before.values()]
+        assert all(listed) and all(path.is_relative_to(place) for found in listed for path in found.values())
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def log_model(folder: RunFolder, uri: str, build: Build) -> bool:
         Whether the store lacked it.
 
     Raises:
-        UserError: the folder names no MLflow run.
+        UserError: the folder names no MLflow run, or one that was deleted.
         Exception: whatever MLflow raises, and what `build` raises.
     """
     store = client(uri)
@@ -72,6 +72,8 @@ def log_model(folder: RunFolder, uri: str, build: Build) -> bool:
         found = _find(store, experiment_id, run_id)
         there = next((model for model in found if model.status == "READY"), None)
         if there is None:
+            if store.get_run(run_id).info.lifecycle_stage == "deleted":
+                raise UserError("its MLflow run was deleted; `headsweep sync` makes it anew")
             for half in found:
                 store.delete_logged_model(half.model_id)
         model_id = there.model_id if there else _upload(store, folder, experiment_id, run_id, build(folder))
