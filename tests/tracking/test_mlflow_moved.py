@@ -95,6 +95,16 @@ def test_runs_and_their_files_follow_the_folder(outputs, tmp_path, how):
         assert all("first" in run.info.artifact_uri for run in active(default_uri(outputs)).values())
 
 
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_without_references_they_are_found_by_fingerprint_and_name(outputs, tmp_path, how):
+    before = {name: run.info.run_id for name, run in active(default_uri(outputs)).items()}
+    place = moved(outputs, tmp_path / "second", how)
+    for path in place.glob("*/*/mlflow.json"):
+        path.unlink()
+    synced(place)
+    assert {name: run.info.run_id for name, run in active(default_uri(place)).items()} == before
+
+
 def test_new_runs_of_a_moved_folder_put_their_files_there(outputs, tmp_path, make_run):
     place = moved(outputs, tmp_path / "second", "moved")
     make_run("c", epochs=1).path.rename(place / "runs" / "c")
