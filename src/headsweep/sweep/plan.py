@@ -333,6 +333,6 @@ def frozen(folder: RunFolder) -> RunConfig:
         raise UserError(
             f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
         ) from error
-    output = folder.path.resolve().parents[1]
+    output = folder.path.absolute().parents[1].resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
