@@ -22,6 +22,7 @@ from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.slurm import parse_slurm
+from headsweep.credentials import hidden, keep_all
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
 
 T = TypeVar("T")
@@ -256,6 +257,8 @@ def _fit_cluster(runs: Sequence[RunConfig]) -> int:
 def spell_out(arguments: Sequence[str]) -> list[str]:
     """The arguments with what Hydra does not know spelled out: `seeds=3` as `seed=0,1,2`, and `--dry-run`.
 
+    The password of `tracking.uri` is kept aside: from here on, the command says *** in its place.
+
     Raises:
         UserError: `seeds` is no number of at least 1; it, a study or a launcher's key stands without -m; --cfg or
             torchrun stands beside -m.
@@ -272,7 +275,7 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
     key = next((word for word in arguments if re.match(r"\+{0,2}hydra[./]launcher[.=]", word)), None)
     if key and not grid and _SHOWING.isdisjoint(word.split("=")[0] for word in arguments):
         raise UserError(f"{key}: launchers start grids, and a single run would ignore it; want -m, or no {key}")
-    return [_spell_out(word, arguments) for word in arguments]
+    return [_spell_out(word, arguments) for word in keep_all(arguments)]
 
 
 def _spell_out(word: str, arguments: Sequence[str]) -> str:
@@ -334,7 +337,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        print(f"headsweep: {message}", file=sys.stderr)
+        print(f"headsweep: {hidden(message)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -27,12 +27,14 @@ class DataError(UserError):
 
 
 class FailedRunsError(Exception):
-    """Some runs failed; exit code 1. `advice` says how they are tried again, `reasons` has a line for each."""
+    """Some of `count` runs failed; exit code 1. `advice` says how to try them again, `reasons` has a line for each."""
 
-    def __init__(self, runs: int, reasons: list[str], advice: str = "the same command tries them again") -> None:
+    def __init__(
+        self, count: int, reasons: list[str], advice: str = "the same command tries them again", what: str = "runs"
+    ) -> None:
         self.reasons = reasons
         lines = "".join(f"\n  {reason}" for reason in reasons)
-        super().__init__(f"{len(reasons)} of {runs} runs failed; {advice}{lines}")
+        super().__init__(f"{len(reasons)} of {count} {what} failed; {advice}{lines}")
 
 
 class LostPeer(Exception):  # noqa: N818 - it is no error of this process

@@ -7,9 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from composing import compose_run
+from headsweep.credentials import complete
 from headsweep.errors import UserError
 from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
@@ -107,6 +109,26 @@ def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):
     before = [folder.record() for folder in plan.folders]
     freeze(plan, {run.fingerprint: {**COST, "flops": 2} for run in plan.runs})
     assert [folder.record() for folder in plan.folders] == before
+
+
+def test_a_frozen_run_lies_where_its_folder_lies_now(tmp_path):
+    was, now = tmp_path / "was", tmp_path / "now"
+    plan = make_plan([compose_run(f"tracking.uri=sqlite:///{was}/mine.db", f"paths.output={was}")])
+    freeze(plan, {run.fingerprint: COST for run in plan.runs})
+    was.rename(now)
+    run = frozen(RunFolder(now / "runs" / plan.runs[0].fingerprint))
+    assert (run.paths.output, run.tracking.uri) == (str(now), f"sqlite:///{now}/mine.db")
+    assert fingerprint(run) == plan.runs[0].fingerprint
+
+
+def test_a_password_in_a_configuration_of_before_works_and_is_not_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    plan = make_plan([compose_run(f"paths.output={tmp_path}")])
+    freeze(plan, {plan.runs[0].fingerprint: COST})
+    (folder,) = plan.folders
+    folder.config.write_text(folder.config.read_text().replace("uri: null", "uri: http://anna:geheim@host"))
+    assert frozen(folder).tracking.uri == "http://anna:***@host"
+    assert complete("http://anna:***@host") == "http://anna:geheim@host"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from commands import TINY_RUN
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.errors import UserError
+from headsweep.sweep import predictor
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.predictor import log_models as log_in_this_process
@@ -83,6 +84,30 @@ def test_sync_sends_what_is_lacking_and_then_nothing(uri, output, experiment_id,
     client(uri).delete_logged_model(models(uri, experiment_id)[0].model_id)
     assert synced().endswith("  1 models")
     assert len(models(uri, experiment_id)) == 1
+
+
+def test_a_deleted_run_does_not_keep_others_from_their_models(
+    uri, output, experiment_id, make_run, result, monkeypatch
+):
+    runs = [make_run("a", epochs=1), make_run("b", epochs=1)]
+    for run in runs:
+        run.checkpoint.write_bytes(b"weights")
+        run.finish(result)
+    deleted, kept = (project(run, uri, experiment_id).run_id for run in runs)
+    client(uri).delete_run(deleted)
+    monkeypatch.setattr(predictor, "predictor", build)
+    with pytest.raises(UserError, match=r"took 1 of 2 models \(ga4-a: its MLflow run was deleted; `headsweep sync`"):
+        log_in_this_process(runs, uri)
+    assert [model.source_run_id for model in models(uri, experiment_id)] == [kept]
+    sync(output, None, None, lambda line: None, build)
+    assert len(models(uri, experiment_id)) == 2
+
+
+def test_a_folder_that_names_no_mlflow_run_is_one_line(uri, experiment_id, finished):
+    project(finished, uri, experiment_id)
+    (finished.path / "mlflow.json").write_text("[")
+    with pytest.raises(UserError, match=r"mlflow\.json names no MLflow run; `headsweep sync` finds it again"):
+        log_model(finished, uri, build)
 
 
 def test_a_run_that_was_planned_without_has_none(uri, output, experiment_id, finished):

@@ -250,13 +250,47 @@ def test_a_lost_reference_is_found_by_the_fingerprint(uri, experiment_id, make_r
     assert held(first) == expected(3)
 
 
-def test_a_run_of_another_folder_is_left_alone(uri, experiment_id, make_run, tmp_path):
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Another output folder, in which the store does not lie."""
+    return lambda folder: shutil.copytree(folder.path, tmp_path / "elsewhere" / "runs" / folder.path.name)
+
+
+def test_a_run_of_another_folder_with_other_numbers_is_left_alone(
+    uri, experiment_id, make_run, make_entry, elsewhere, held
+):
     folder = make_run(epochs=3)
+    other = RunFolder(elsewhere(folder))
+    other.spool.rewind(make_entry(2).step)
+    other.spool.append(replace(make_entry(3), metrics={"train/loss": 7.0, "val/top1": 0.5}))
     theirs = project(folder, uri, experiment_id).run_id
-    shutil.copytree(folder.path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("mlflow.json"))
-    ours = project(RunFolder(tmp_path / "elsewhere"), uri, experiment_id).run_id
-    assert ours != theirs
+    ours = project(other, uri, experiment_id).run_id
+    assert [project(each, uri, experiment_id).run_id for each in (folder, other)] == [theirs, ours]
     assert len(runs_in(uri, experiment_id)) == 2
+    assert held(theirs) == expected(3)
+
+
+def test_a_copy_shares_the_mlflow_run_and_takes_nothing_back(
+    uri, experiment_id, make_run, make_entry, elsewhere, held, result
+):
+    folder = make_run(epochs=1)
+    copy = RunFolder(elsewhere(folder))
+    with folder.lock():  # trained on, while its copy is not
+        folder.spool.append(make_entry(2))
+        first = project(folder, uri, experiment_id)
+        shutil.copy(folder.path / "mlflow.json", copy.path)
+        assert project(copy, uri, experiment_id).is_lent
+        assert client(uri).get_run(first.run_id).info.status == "RUNNING"
+        folder.spool.append(make_entry(3))
+    folder.finish(result)
+    project(folder, uri, experiment_id, first)
+    assert project(copy, uri, experiment_id).is_lent
+    (run,) = runs_in(uri, experiment_id)
+    assert (run.info.run_id, run.info.status, held(run.info.run_id)) == (first.run_id, "FINISHED", expected(3))
+    for epoch in (2, 3, 4):  # the copy gets ahead
+        copy.spool.append(make_entry(epoch))
+    assert project(copy, uri, experiment_id).run_id == first.run_id
+    assert held(first.run_id) == expected(4)
 
 
 def test_another_store_gets_its_own_run_and_the_first_is_found_again(uri, experiment_id, make_run, tmp_path, held):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from headsweep.tracking.mlflow_store import client, default_uri, opening, prepare, shown
+from headsweep.credentials import hidden
+from headsweep.tracking.mlflow_store import client, default_uri, opening, prepare
 
 PREPARE = """
 import sys
@@ -65,7 +66,7 @@ def test_importing_the_projection_does_not_import_mlflow():
 
 def test_a_password_is_never_shown():
     secret = "postgresql://anna:geheim@host/db"
-    assert shown(secret) == "postgresql://anna:***@host/db"
+    assert hidden(secret) == "postgresql://anna:***@host/db"
     assert "geheim" not in opening(secret)
 
 

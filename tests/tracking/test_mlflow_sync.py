@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
+from mlflow.entities import ViewType
 
 from headsweep.errors import FailedRunsError, UserError
+from headsweep.tracking import durable
 from headsweep.tracking.mlflow_projection import Projector
 from headsweep.tracking.mlflow_store import client, prepare
 from headsweep.tracking.mlflow_sync import sync
@@ -75,6 +80,85 @@ def test_what_was_deleted_in_mlflow_is_rebuilt(uri, output, sweep, synced, conte
     assert contents(uri, "study") == before
 
 
+def all_runs(uri, output, view=ViewType.ACTIVE_ONLY):
+    return client(uri).search_runs([prepare(uri, "study", output)], run_view_type=view)
+
+
+@pytest.mark.parametrize("how", ["experiment", "runs"])
+def test_what_comes_back_from_the_trash_is_closed_and_tagged(uri, output, sweep, synced, contents, how):
+    """Of each fingerprint, and of the sweep, one active run stays, whichever an experiment brings back with it."""
+    store = client(uri)
+    for late in (2, 1):  # each time all is rebuilt, while the old ones are in the trash, one as RUNNING
+        synced()
+        before = contents(uri, "study")
+        for run in all_runs(uri, output):
+            store.update_run(run.info.run_id, status="RUNNING")
+            store.delete_run(run.info.run_id)
+        assert len(all_runs(uri, output, ViewType.DELETED_ONLY)) == 4 * (3 - late)
+    lines = synced()
+    assert len(lines) == 6
+    if how == "experiment":
+        store.delete_experiment(prepare(uri, "study", output))
+    else:
+        for run in all_runs(uri, output, ViewType.DELETED_ONLY):
+            store.restore_run(run.info.run_id)
+    assert [line.split("  ")[-1] for line in synced()[:3]] == ["2 superfluous closed"] * 3
+    assert contents(uri, "study") == before  # which has one of each name
+    kept = {run.info.run_name: run.info.run_id for run in all_runs(uri, output)}
+    closed = all_runs(uri, output, ViewType.DELETED_ONLY)
+    assert len(closed) == 8 and {run.info.status for run in closed} == {"KILLED"}
+    assert all(run.data.tags["headsweep.superseded_by"] == kept[run.info.run_name] for run in closed)
+    assert synced()[-1].endswith("0 of 5 had news")
+
+
+def test_the_last_one_that_came_back_is_a_run_again(uri, output, sweep, synced, contents):
+    """As when the one that had taken its place is deleted, too."""
+    synced()
+    before, store = contents(uri, "study"), client(uri)
+    first = {run.info.run_id for run in all_runs(uri, output)}
+    for run_id in first:
+        store.set_tag(run_id, "headsweep.superseded_by", "gone")
+    for path in output.glob("*/*/mlflow.json"):
+        path.unlink()
+    synced()
+    assert {run.info.run_id for run in all_runs(uri, output)} == first
+    assert contents(uri, "study") == before
+
+
+def test_runs_that_are_gone_for_good_are_made_anew_with_their_parent(uri, output, sweep, synced, contents):
+    synced()
+    before, store = contents(uri, "study"), client(uri)._tracking_client.store
+    for run in all_runs(uri, output):
+        client(uri).delete_run(run.info.run_id)
+        store._hard_delete_run(run.info.run_id)  # what `mlflow gc` does
+    assert synced()[-1].endswith("4 of 5 had news")
+    assert contents(uri, "study") == before
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a/b; DROP TABLE runs", "ä %20 ?", "x" * 200])
+def test_an_experiment_may_have_any_name(uri, sweep, synced, name):
+    assert synced(experiment=name)[-1].endswith("4 of 5 had news")
+    assert synced(experiment=name)[-1].endswith("0 of 5 had news")
+
+
+def test_two_at_once_send_each_thing_once(uri, output, sweep, synced, contents):
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(synced), pool.submit(synced)]:
+            done.result()
+    assert len(all_runs(uri, output)) == 4
+    assert synced()[-1].endswith("0 of 5 had news")
+
+
+def test_a_store_that_is_down_does_not_hold_up_the_others(uri, output, sweep, synced, free_port, make_run):
+    lost = make_run("e", epochs=1)
+    record = lost.record()
+    record.config["tracking"]["uri"] = f"http://127.0.0.1:{free_port}"
+    durable.write_json(lost.path / "run.json", asdict(record))
+    with pytest.raises(UserError, match="cannot be used"):
+        synced()
+    assert len(all_runs(uri, output)) == 4
+
+
 def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, synced, contents):
     (tmp_path / "other").mkdir()
     other = f"sqlite:///{tmp_path}/other/mlflow.db"
@@ -86,7 +170,9 @@ def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, 
 
 def test_a_damaged_run_is_named_and_the_others_are_sent(uri, sweep, synced, contents):
     sweep.runs()[0].spool.path.write_text("not json\n")
-    with pytest.raises(FailedRunsError, match=r"1 of 4 runs failed; all others are in MLflow(.*)\n  ga4-a: "):
+    with pytest.raises(
+        FailedRunsError, match=r"1 of 5 runs and sweeps failed; all others are in MLflow(.*)\n  ga4-a: "
+    ):
         synced()
     assert set(contents(uri, "study")) == {"pilot", "ga4-b", "ga4-c"}
 
@@ -108,6 +194,42 @@ def test_an_address_that_is_none_is_one_line(address, output, sweep, synced):
     with pytest.raises(UserError, match="cannot be used") as mistake:
         synced(address.format(output=output))
     assert "\n" not in str(mistake.value)
+
+
+@pytest.mark.parametrize(
+    ("revision", "hint"),
+    [
+        ("0584bdc529eb", r"make a copy of it, then run: \S*mlflow db upgrade sqlite:///\S*/mlflow.db\)"),
+        ("ffffffffffff", r"a newer MLflow has made it; install that version, e.g. pip install --upgrade mlflow\)"),
+    ],
+)
+def test_a_store_of_another_mlflow_is_one_line_with_the_whole_hint(revision, hint, output, sweep, synced):
+    with sqlite3.connect(output / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    said = rf"its schema is {revision}, and MLflow \S+ here expects \w+[;:] {hint}"
+    with pytest.raises(UserError, match=said) as mistake:
+        synced()
+    assert "\n" not in str(mistake.value)
+
+
+def test_a_file_that_is_no_database_is_one_line(output, sweep, synced):
+    (output / "mlflow.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"cannot be used .*file is not a database"):
+        synced()
+
+
+@pytest.mark.parametrize("problem", ["attempt to write a readonly database", "database or disk is full"])
+def test_a_store_that_takes_nothing_is_one_line_each_and_nothing_is_lost(
+    problem, uri, output, sweep, synced, contents, monkeypatch
+):
+    prepare(uri, "study", output)
+    with monkeypatch.context() as broken:
+        kind = type(client(uri))
+        broken.setattr(kind, "create_run", lambda *_, **__: (_ for _ in ()).throw(OSError(problem)))
+        with pytest.raises(FailedRunsError, match=f"4 of 5 runs and sweeps failed.*(\n  .*: {problem}  .*){{4}}$"):
+            synced()
+    synced()
+    assert set(contents(uri, "study")) == {"pilot", "ga4-a", "ga4-b", "ga4-c"}
 
 
 def test_no_runs_is_a_mistake(output, synced):

@@ -6,6 +6,8 @@ One module a theme, one function a command; what is heavy (torch, timm, Hydra) i
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
@@ -20,12 +22,14 @@ from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
     watching,
 )
 from headsweep.cli.group import commands
+from headsweep.credentials import keep_all
 from headsweep.errors import UserError
 
 
 def main() -> None:
     """Run the command line; a mistake is one line and exit code 2."""
     try:
+        sys.argv[1:] = keep_all(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         from headsweep.entry import one_line_errors  # imports Hydra, to know its errors

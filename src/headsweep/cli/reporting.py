@@ -55,10 +55,11 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 def _track(folder: SweepFolder, table: Table) -> None:
     """Bring the page to the MLflow run of the sweep, if it has one; a store that is down does no harm."""
     from headsweep.tracking.mlflow_projection import Projector
+    from headsweep.tracking.mlflow_store import planned_uri
 
-    tracking = table.cells[0].record.config["tracking"]
-    if tracking["name"] != "mlflow" or not folder.is_one():
+    config, output = table.cells[0].record.config, folder.path.parents[1]
+    if config["tracking"]["name"] != "mlflow" or not folder.is_one():
         return
-    with Projector(tracking["uri"], tracking["experiment"], folder.path.parents[1]) as told:
+    with Projector(planned_uri(config, output), config["tracking"]["experiment"], output) as told:
         told.notify(folder)
     click.echo(told.description())

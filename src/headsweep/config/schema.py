@@ -14,6 +14,7 @@ from headsweep.config.checks import at_least, fraction
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
+from headsweep.credentials import keep
 from headsweep.errors import ConfigError
 
 
@@ -184,7 +185,8 @@ class TrackingConfig:
     models: bool  # log the model of each run that has ended
 
     def __post_init__(self) -> None:
-        if self.uri is not None and not re.match(r"(https?|sqlite|(postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
+        self.uri = self.uri and keep(self.uri)
+        if self.uri is not None and not re.match(r"(https?|(sqlite|postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
             raise ConfigError(
                 "tracking.uri",
                 self.uri,

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
 from headsweep.config.spelling import Speller, Spelling, command, in_full, words
+from headsweep.credentials import hidden
 from headsweep.errors import UserError
 from headsweep.report.choosing import choose, named, read_words
 from headsweep.report.results import Cell, Run, read_cells, varying_axes
@@ -165,7 +166,7 @@ def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
         full = OmegaConf.load(folder.config)
         assert isinstance(full, DictConfig)
         del full["seed"]
-        return (*in_full(full, PROJECT_ROOT / "conf"), checkout, doubt)
+        return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
     try:
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))

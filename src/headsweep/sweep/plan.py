@@ -16,11 +16,13 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, DatasetConfig, ModelConfig, RunConfig, parse
+from headsweep.credentials import hidden
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
 from headsweep.tracking import durable
+from headsweep.tracking.mlflow_store import moved_uri
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -205,7 +207,7 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "name": plan.name,
         "axes": axes,
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), shlex.join(["python", *sys.argv])))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), hidden(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
 
@@ -316,7 +318,7 @@ def frozen(folder: RunFolder) -> RunConfig:
     """The configuration that a run was planned with.
 
     A key that headsweep has got since, and that only says where a run trains, has the value that it has today in
-    conf/: with any value it is the same run.
+    conf/: with any value it is the same run. `paths.output` is where the folder lies now: it may have been moved.
 
     Raises:
         UserError: the run's folder is damaged, or was planned by a version of headsweep whose runs had other keys.
@@ -326,8 +328,11 @@ def frozen(folder: RunFolder) -> RunConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder.config} cannot be read ({error}); remove the run's folder") from error
     try:
-        return parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
+        run = parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
     except ConfigError as error:
         raise UserError(
             f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
         ) from error
+    output = folder.path.absolute().parents[1].resolve()
+    tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
+    return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)

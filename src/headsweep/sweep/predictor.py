@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from headsweep.config import DatasetConfig
+from headsweep.credentials import hidden
 from headsweep.data.augment import Normaliser
 from headsweep.errors import UserError
 from headsweep.models import Classifier
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.trained import trained
 from headsweep.tracking.mlflow_model import Built, log_model
-from headsweep.tracking.mlflow_store import reason, shown
+from headsweep.tracking.mlflow_store import reason
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -49,15 +50,17 @@ def log_models(folders: Sequence[RunFolder], uri: str) -> int:
     """Give the MLflow runs of `folders` in the store at `uri` their models; how many were new.
 
     Raises:
-        UserError: the store, or a model, could not be used. What was logged by then stays.
+        UserError: some models could not be logged, the others have been.
     """
-    logged = 0
+    logged, failed = 0, []
     for folder in folders:
         try:
             logged += log_model(folder, uri, predictor)
-        except Exception as error:  # whatever a store does
-            raise UserError(
-                f"MLflow at {shown(uri)} took {logged} of {len(folders)} models ({reason(error, uri)}); the weights "
-                "are safe in the runs' folders, and `headsweep sync` sends the others"
-            ) from error
+        except Exception as error:  # whatever a store does, or somebody has done in it
+            failed.append(f"{folder.record().name}: {reason(error, uri)}")
+    if failed:
+        raise UserError(
+            f"MLflow at {hidden(uri)} took {logged} of {len(folders)} models ({failed[0]}); the weights are safe in "
+            "the runs' folders, and `headsweep sync` sends the others"
+        )
     return logged

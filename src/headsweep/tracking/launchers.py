@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from headsweep.credentials import hidden
 from headsweep.errors import Interrupted
 
 
@@ -49,7 +50,7 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
     Raises:
         Interrupted: SIGTERM came where the body does not catch it.
     """
-    command = command or shlex.join([sys.executable, *sys.argv])
+    command = command or hidden(shlex.join([sys.executable, *sys.argv]))
     here = Launcher(os.getpid(), os.uname().nodename, time.time(), command)
     path = sweep / "launchers" / f"{here.host}-{here.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from headsweep.tracking import durable
-from headsweep.tracking.mlflow_store import client, shown
+from headsweep.errors import UserError
+from headsweep.tracking.mlflow_reference import path_in, read_reference, write_reference
+from headsweep.tracking.mlflow_store import client
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def has_model(folder: RunFolder) -> bool:
 
 def is_lacking(folder: RunFolder, uri: str) -> bool:
     """Is there a model, and no word of it with the run's MLflow run in the store at `uri`? Asks files alone."""
-    reference = _reference(folder)
-    return reference.get("uri") == shown(uri) and "model_id" not in reference and has_model(folder)
+    reference = read_reference(folder.path)
+    return reference is not None and reference.is_in(uri) and reference.model_id is None and has_model(folder)
 
 
 def log_model(folder: RunFolder, uri: str, build: Build) -> bool:
@@ -60,19 +60,24 @@ def log_model(folder: RunFolder, uri: str, build: Build) -> bool:
         Whether the store lacked it.
 
     Raises:
+        UserError: the folder names no MLflow run, or one that was deleted.
         Exception: whatever MLflow raises, and what `build` raises.
     """
     store = client(uri)
     with FileLock(folder.path / "model.lock", timeout=_LOCK_SECONDS):
-        reference = _reference(folder)
-        run_id, experiment_id = reference["run_id"], reference["experiment_id"]
+        reference = read_reference(folder.path)
+        if reference is None:
+            raise UserError(f"{path_in(folder.path)} names no MLflow run; `headsweep sync` finds it again")
+        run_id, experiment_id = reference.run_id, reference.experiment_id
         found = _find(store, experiment_id, run_id)
         there = next((model for model in found if model.status == "READY"), None)
         if there is None:
+            if store.get_run(run_id).info.lifecycle_stage == "deleted":
+                raise UserError("its MLflow run was deleted; `headsweep sync` makes it anew")
             for half in found:
                 store.delete_logged_model(half.model_id)
         model_id = there.model_id if there else _upload(store, folder, experiment_id, run_id, build(folder))
-        durable.write_json(folder.path / "mlflow.json", {**reference, "model_id": model_id})
+        write_reference(folder.path, replace(reference, model_id=model_id))
     return there is None
 
 
@@ -132,8 +137,3 @@ def _metrics(store: MlflowClient, run_id: str, model_id: str, prefix: str) -> li
     names = [name for name in store.get_run(run_id).data.metrics if name.startswith((prefix, "cost/"))]
     points = [point for name in names for point in store.get_metric_history(run_id, name)]
     return [Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id) for point in points]
-
-
-def _reference(folder: RunFolder) -> dict[str, str]:
-    path = folder.path / "mlflow.json"
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -10,8 +10,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 
+from headsweep.credentials import hidden
 from headsweep.tracking.mlflow_run import Attachment, Folder, abandoned, project
-from headsweep.tracking.mlflow_store import default_uri, opening, prepare, reason, shown
+from headsweep.tracking.mlflow_store import default_uri, opening, prepare, reason
 
 _RETRY_SECONDS = 15.0  # how long a store that failed is left alone
 
@@ -117,7 +118,11 @@ class Projector(NullProjector):
         """Once, add what earlier commands have left RUNNING."""
         if self._reaped:
             return []
-        left = {folder.path: folder for folder in abandoned(self._uri, experiment_id) if folder.path not in pending}
+        left = {
+            folder.path: folder
+            for folder in abandoned(self._uri, experiment_id, self._output)
+            if folder.path not in pending
+        }
         self._reaped = True
         pending.update(left)
         return list(left)
@@ -139,7 +144,7 @@ class Projector(NullProjector):
     def _warn(self, what: str) -> None:
         if self._warned.acquire(blocking=False):
             text = (
-                f"headsweep: MLflow at {shown(self._uri)} {what}; all metrics are safe in the runs' metrics.jsonl, "
+                f"headsweep: MLflow at {hidden(self._uri)} {what}; all metrics are safe in the runs' metrics.jsonl, "
                 "and `headsweep sync` replays them, as does the same command\n"
             )
             sys.stderr.write(text)

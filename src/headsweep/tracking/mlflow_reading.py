@@ -15,8 +15,9 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from headsweep.credentials import complete, hidden
 from headsweep.errors import UserError
-from headsweep.tracking.mlflow_store import client, database_file, quiet_mlflow, reason, shown
+from headsweep.tracking.mlflow_store import client, database_file, is_server, quiet_mlflow, reason
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -77,13 +78,13 @@ class MlflowReader:
 
     @property
     def _is_server(self) -> bool:
-        return self._uri.startswith(("http://", "https://"))
+        return is_server(self._uri)
 
     @cached_property
     def _engine(self) -> Engine:
         import sqlalchemy
 
-        return sqlalchemy.create_engine(self._uri)
+        return sqlalchemy.create_engine(complete(self._uri))
 
     @cached_property
     def _experiment_id(self) -> Any:
@@ -96,7 +97,7 @@ class MlflowReader:
                 found = _first(connection, self._experiment)
         if found is None:
             raise UserError(
-                f"MLflow at {shown(self._uri)} has no experiment {self._experiment}; known: {', '.join(known)}"
+                f"MLflow at {hidden(self._uri)} has no experiment {self._experiment}; known: {', '.join(known)}"
             )
         return found.experiment_id if self._is_server else found
 
@@ -119,7 +120,7 @@ class MlflowReader:
         except UserError:
             raise
         except Exception as error:  # whatever a driver, a server or a network does
-            raise UserError(f"MLflow at {shown(self._uri)} cannot be read ({reason(error, self._uri)})") from error
+            raise UserError(f"MLflow at {hidden(self._uri)} cannot be read ({reason(error, self._uri)})") from error
 
 
 def _ask(connection: Connection, question: str, **values: object) -> Sequence[Any]:

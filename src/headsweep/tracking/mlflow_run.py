@@ -6,18 +6,15 @@ matter where the last call, the last process or the server stopped.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from headsweep.tracking import durable
-from headsweep.tracking.mlflow_store import client, shown
-from headsweep.tracking.mlflow_wanted import SCREENED_OUT, Point, Wanted, of_run, of_sweep
+from headsweep.credentials import hidden
+from headsweep.tracking.mlflow_attachment import SUPERSEDED, Attachment, attach
+from headsweep.tracking.mlflow_reference import read_reference
+from headsweep.tracking.mlflow_store import client
+from headsweep.tracking.mlflow_wanted import CHECKPOINT, FOLDER_TAG, SCREENED_OUT, Wanted, of_run, of_sweep
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
@@ -28,21 +25,7 @@ if TYPE_CHECKING:
 Folder = RunFolder | SweepFolder
 
 _BATCH_METRICS, _BATCH_PARAMS = 800, 100  # MLflow takes 1000 things at once, of them 100 parameters and 100 tags
-_ATTACH_SECONDS = 60.0
 _FILES_VERSION = "headsweep.files"  # tag: which of several versions of its files a run has
-
-
-@dataclass
-class Attachment:
-    """What MLflow is known to hold of one run."""
-
-    run_id: str
-    status: str
-    points: dict[Point, float] = field(default_factory=dict)
-    params: set[str] = field(default_factory=set)
-    tags: dict[str, str] = field(default_factory=dict)
-    files: set[str] = field(default_factory=set)
-    sent: Counter[str] = field(default_factory=Counter)  # since it was attached: kind -> number
 
 
 def project(folder: Folder, uri: str, experiment_id: str, attached: Attachment | None = None) -> Attachment | None:
@@ -67,101 +50,50 @@ def project(folder: Folder, uri: str, experiment_id: str, attached: Attachment |
     if wanted is None:
         return None
     store = client(uri)
-    if attached is None or wanted.contradicted_by(attached.points):
-        attached = _attach(store, wanted, uri, experiment_id)
+    if attached is None or attached.is_lent or wanted.contradicted_by(attached.points):
+        attached = attach(store, wanted, uri, experiment_id)
+    if attached.is_lent:
+        return attached
     _send(store, wanted, attached)
     _set_status(store, wanted, attached)
     _send_files(store, wanted, attached)  # last: a server may lack a place for them
     return attached
 
 
-def abandoned(uri: str, experiment_id: str) -> Iterator[Folder]:
+def abandoned(uri: str, experiment_id: str, output: Path) -> Iterator[Folder]:
     """The folders on this machine whose MLflow runs say RUNNING though no process trains them.
 
     A run of another machine is never among them, even if its folder has the same path there: the folder here must
-    name the MLflow run as its own.
+    name the MLflow run as its own. A folder that has moved since lies in `output`.
     """
     store, token = client(uri), None
     while token != "":
         page = store.search_runs([experiment_id], "attributes.status = 'RUNNING'", page_token=token)
         for run in page:
-            path = Path(run.data.tags.get("headsweep.folder", ""))
-            if _reference(path, uri, experiment_id) != run.info.run_id:
+            folder = _folder_of(run, output)
+            if folder is None:
                 continue
-            folder = SweepFolder(path) if run.data.tags.get("headsweep.kind") == "sweep" else RunFolder(path)
             is_trained = folder.is_active() if isinstance(folder, SweepFolder) else folder.state() is RunState.running
             if not is_trained:
                 yield folder
         token = page.token or ""
 
 
+def _folder_of(run: Run, output: Path) -> Folder | None:
+    """The folder that names an MLflow run as its own: where it was, or where `output` is now."""
+    was = Path(run.data.tags.get("headsweep.folder", ""))
+    for path in (was, output.resolve() / was.parent.name / was.name):
+        reference = read_reference(path)
+        if reference and reference.run_id == run.info.run_id:
+            return SweepFolder(path) if run.data.tags.get("headsweep.kind") == "sweep" else RunFolder(path)
+    return None
+
+
 def _parent(folder: RunFolder, uri: str, experiment_id: str) -> str | None:
     """The MLflow run of the first sweep that a run belongs to."""
     sweeps = sweeps_of(folder)
-    return _reference(sweeps[0].path, uri, experiment_id) if sweeps else None
-
-
-def _attach(store: MlflowClient, wanted: Wanted, uri: str, experiment_id: str) -> Attachment:
-    """Find or create the MLflow run; one that contradicts the folder goes to MLflow's trash."""
-    with FileLock(wanted.place / "mlflow.lock", timeout=_ATTACH_SECONDS):  # two launchers, one MLflow run
-        for run in _candidates(store, wanted, uri, experiment_id):
-            held = _ask(store, run)
-            if not wanted.contradicted_by(held.points):
-                break
-            store.delete_run(held.run_id)
-        else:
-            held = _create(store, wanted, experiment_id)
-        reference = {"uri": shown(uri), "experiment_id": experiment_id, "run_id": held.run_id}
-        if held.run_id != _reference(wanted.place, uri, experiment_id):
-            durable.write_json(wanted.place / "mlflow.json", reference)
-    return held
-
-
-def _reference(place: Path, uri: str, experiment_id: str) -> str | None:
-    """The MLflow run that a folder names as its own, if it does for this experiment."""
-    path = place / "mlflow.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    is_ours = (known.get("uri"), known.get("experiment_id")) == (shown(uri), experiment_id)
-    return known["run_id"] if is_ours else None
-
-
-def _candidates(store: MlflowClient, wanted: Wanted, uri: str, experiment_id: str) -> Iterator[Run]:
-    """The run that mlflow.json names, then any that this same folder made; never another folder's."""
-    from mlflow.exceptions import MlflowException
-
-    run_id = _reference(wanted.place, uri, experiment_id)
-    if run_id is not None:
-        try:
-            run = store.get_run(run_id)
-            if run.info.lifecycle_stage == "active":
-                yield run
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-    for run in store.search_runs([experiment_id], wanted.query, order_by=["attributes.start_time"]):
-        if run.data.tags.get("headsweep.folder") == wanted.tags["headsweep.folder"]:
-            yield run
-
-
-def _ask(store: MlflowClient, run: Run) -> Attachment:
-    points = {
-        (name, metric.step): metric.value
-        for name in run.data.metrics
-        for metric in store.get_metric_history(run.info.run_id, name)
-    }
-    files = set(_files(store, run.info.run_id))
-    return Attachment(run.info.run_id, run.info.status, points, set(run.data.params), dict(run.data.tags), files)
-
-
-def _files(store: MlflowClient, run_id: str, folder: str | None = None) -> Iterator[str]:
-    """Paths of all artifacts, those in folders included."""
-    for file in store.list_artifacts(run_id, folder):
-        yield from _files(store, run_id, file.path) if file.is_dir else [file.path]
-
-
-def _create(store: MlflowClient, wanted: Wanted, experiment_id: str) -> Attachment:
-    run = store.create_run(experiment_id, wanted.span[0], wanted.tags, wanted.name)
-    return Attachment(run.info.run_id, run.info.status, tags=dict(wanted.tags), sent=Counter({"new": 1}))
+    reference = read_reference(sweeps[0].path) if sweeps else None
+    return reference.run_id if reference and reference.is_in(uri, experiment_id) else None
 
 
 def _send(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
@@ -179,9 +111,11 @@ def _send(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
     while metrics or parameters or labels:
         store.log_batch(held.run_id, metrics[:_BATCH_METRICS], parameters[:_BATCH_PARAMS], labels)
         metrics, parameters, labels = metrics[_BATCH_METRICS:], parameters[_BATCH_PARAMS:], []
-    if SCREENED_OUT in held.tags and SCREENED_OUT not in wanted.tags:  # it was trained on
-        store.delete_tag(held.run_id, SCREENED_OUT)
-        del held.tags[SCREENED_OUT]
+    for obsolete in {SCREENED_OUT, SUPERSEDED} & held.tags.keys() - wanted.tags.keys():  # trained on; restored
+        store.delete_tag(held.run_id, obsolete)
+        del held.tags[obsolete]
+    if FOLDER_TAG in tags:  # it has moved
+        held.files.discard(CHECKPOINT)
     held.points |= points
     held.params |= params.keys()
     held.tags |= tags
@@ -207,7 +141,7 @@ def _send_files(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
             if isinstance(content, Path):
                 store.log_artifact(held.run_id, str(content), name.rpartition("/")[0] or None)
             else:
-                store.log_text(held.run_id, content(), name)
+                store.log_text(held.run_id, hidden(content()), name)
             held.files.add(name)
             held.sent.update(files=1)
     if changed:

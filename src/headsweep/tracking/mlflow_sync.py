@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from headsweep.credentials import hidden
 from headsweep.errors import FailedRunsError, UserError
+from headsweep.tracking.mlflow_attachment import Attachment
 from headsweep.tracking.mlflow_model import Build, has_model, log_model
 from headsweep.tracking.mlflow_run import Folder, project
-from headsweep.tracking.mlflow_store import default_uri, prepare, reason, shown
+from headsweep.tracking.mlflow_store import planned_uri, prepare, reason
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
@@ -38,38 +39,56 @@ def sync(
     places: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
-        places.setdefault(_place(run, output, uri, experiment), []).append(run)
+        try:
+            places.setdefault(_place(run, output, uri, experiment), []).append(run)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            failed.append(f"{run.path.name}: run.json is damaged ({error}); remove its folder and train it again")
+    unusable: list[UserError] = []
+    sweeps = 0
     for place, theirs in places.items():
-        failed += _sync_all(theirs, place, output, say, build)
+        try:
+            folders = _folders(theirs)
+            sweeps += len(folders) - len(theirs)
+            failed += _sync_all(folders, place, output, say, build)
+        except UserError as error:  # another store may be up
+            unusable.append(error)
+    if unusable and not failed:
+        raise unusable[0]
     if failed:
-        raise FailedRunsError(len(runs), failed, "all others are in MLflow, the same command tries these again")
+        failed += map(str, unusable)
+        advice = "all others are in MLflow, the same command tries these again"
+        raise FailedRunsError(len(runs) + sweeps, failed, advice, "runs and sweeps")
 
 
 def _place(run: RunFolder, output: Path, uri: str | None, experiment: str | None) -> Place:
-    tracking = run.record().config["tracking"]
-    return uri or tracking["uri"] or default_uri(output), experiment or tracking["experiment"]
+    config = run.record().config
+    return uri or planned_uri(config, output), experiment or config["tracking"]["experiment"]
+
+
+def _folders(runs: list[RunFolder]) -> list[Folder]:
+    """The runs and, before them, their sweeps."""
+    return [*{sweep.path: sweep for run in runs for sweep in sweeps_of(run)}.values(), *runs]
 
 
 def _sync_all(
-    runs: list[RunFolder], place: Place, output: Path, say: Callable[[str], object], build: Build | None
+    folders: list[Folder], place: Place, output: Path, say: Callable[[str], object], build: Build | None
 ) -> list[str]:
-    """Send what one store lacks; the runs that could not be sent, each with the reason."""
+    """Send what one store lacks; the runs and sweeps that could not be sent, each with the reason."""
     uri, experiment = place
     failed, changed = [], 0
     experiment_id = _open(uri, experiment, output)
-    sweeps = {sweep.path: sweep for run in runs for sweep in sweeps_of(run)}
-    for name, folder in _named([*sweeps.values(), *runs]):
+    for name, folder in _named(folders):
         try:
             held = project(folder, uri, experiment_id)
             if held and build and isinstance(folder, RunFolder) and _is_to_have_model(folder):
                 held.sent["models"] = int(log_model(folder, uri, build))
         except Exception as error:  # a damaged folder; a store that went away says so here
             _open(uri, experiment, output)
-            failed.append(f"{name.rstrip()}: {reason(error, uri)}")
+            failed.append(f"{name.rstrip()}: {reason(error, uri)}  ({folder.path})")
             continue
-        say(f"{name}  {_said(held.sent) if held else 'has no metrics yet'}")
+        say(f"{name}  {_said(held) if held else 'has no metrics yet'}")
         changed += held is not None and held.sent.total() > 0
-    say(f"{shown(uri)}, experiment {experiment}: {changed} of {len(sweeps) + len(runs)} had news")
+    say(f"{hidden(uri)}, experiment {experiment}: {changed} of {len(folders)} had news")
     return failed
 
 
@@ -89,12 +108,15 @@ def _open(uri: str, experiment: str, output: Path) -> str:
         return prepare(uri, experiment, output)
     except Exception as error:  # whatever a store, a driver or a network does
         raise UserError(
-            f"MLflow at {shown(uri)} cannot be used ({reason(error, uri)}); start it or say another with --uri, "
+            f"MLflow at {hidden(uri)} cannot be used ({reason(error, uri)}); start it or say another with --uri, "
             "then give the command again: nothing is lost"
         ) from error
 
 
-def _said(sent: Counter[str]) -> str:
+def _said(held: Attachment) -> str:
+    if held.is_lent:
+        return "nothing to send: the folder that it is a copy of is ahead of it"
+    sent = held.sent
     counts = [f"{number} {kind}" for kind, number in sent.items() if number and kind not in ("new", "status")]
     words = [*(["new run"] if sent["new"] else []), *counts, *(["status"] if sent["status"] else [])]
     return ", ".join(words) or "nothing to send"

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headsweep.credentials import hidden
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
+from headsweep.tracking.mlflow_reference import path_in
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import Entry
@@ -30,7 +32,9 @@ _STATUS = {
     RunState.diverged: "FAILED",
     RunState.failed: "FAILED",
 }
+FOLDER_TAG = "headsweep.folder"  # where its files lie
 SCREENED_OUT = "headsweep.screened_out"  # tag: e.g. "3 of 20 epochs"
+CHECKPOINT = "checkpoint.json"  # the file that names a run's weights
 _TAG_LENGTH = 4000  # characters; MLflow refuses more than 8000
 _NOTE_LENGTH = 7900
 
@@ -52,6 +56,10 @@ class Wanted:
     milliseconds: dict[Point, int] = field(default_factory=dict)  # when a point was spooled
     is_over: bool = False  # no more points will come
 
+    def contains(self, points: Mapping[Point, float]) -> bool:
+        """Has the spool all of `points`, and are there any?"""
+        return bool(points) and points.keys() <= self.points.keys() and not self.contradicted_by(points)
+
     def contradicted_by(self, points: Mapping[Point, float]) -> bool:
         """Is there a point in `points` that the spool has not, or has otherwise? It cannot be taken back in MLflow.
 
@@ -72,7 +80,7 @@ def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
     inspection = last_inspection(folder.path)
     # From its first entry, not from its start, so that a replay has the same beginning.
     unfinished = state in (RunState.new, RunState.partial, RunState.running)
-    if unfinished and not entries and not (folder.path / "mlflow.json").exists():
+    if unfinished and not entries and not path_in(folder.path).exists():
         return None
     timed = [(entry, int(entry.clock["time"] * 1000)) for entry in entries if "time" in entry.clock]
     moments, planned = [moment for _, moment in timed], int(folder.config.stat().st_mtime * 1000)
@@ -101,19 +109,19 @@ def of_sweep(folder: SweepFolder) -> Wanted | None:
     records, screening = [run.record() for run in runs], folder.screening()
     words = [_word(run.state(), record, screening) for run, record in zip(runs, records, strict=True)]
     seeds = sorted({record.seed for record in records})
-    texts = {path.name: path.read_text() for path in folder.files()}
+    texts = {path.name: hidden(path.read_text()) for path in folder.files()}
     spools = [run.spool.path for run in runs if run.spool.path.exists()]
     end = max((path.stat().st_mtime for path in spools), default=folder.started())
     return Wanted(
         place=folder.path,
-        query="tags.`headsweep.kind` = 'sweep'",
+        query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {_quoted(folder.name)}",
         name=folder.name,
         status="RUNNING" if is_launched else _sweep_status(words),
         span=(int(folder.started() * 1000), int(end * 1000)),
         tags={
             "headsweep.kind": "sweep",
             "headsweep.sweep": folder.name,
-            "headsweep.folder": str(folder.path.resolve()),
+            FOLDER_TAG: str(folder.path.resolve()),
             "headsweep.seeds": ", ".join(map(str, seeds))[:_TAG_LENGTH],
             "headsweep.state": ", ".join(f"{n} {word}" for word, n in Counter(words).items()),
             "mlflow.source.name": "headsweep",
@@ -136,7 +144,7 @@ def _run_tags(
     tags = {
         "headsweep.kind": "run",
         "headsweep.fingerprint": record.fingerprint,
-        "headsweep.folder": str(folder.path.resolve()),
+        FOLDER_TAG: str(folder.path.resolve()),
         "headsweep.data": record.data,
         "headsweep.group": record.group,
         "headsweep.sweep": record.sweep,
@@ -150,7 +158,7 @@ def _run_tags(
         "mlflow.source.name": "headsweep",
         "mlflow.source.git.commit": commit,
     }
-    return {key: value[:_TAG_LENGTH] for key, value in tags.items() if value}
+    return {key: hidden(value)[:_TAG_LENGTH] for key, value in tags.items() if value}
 
 
 def _screened_out(run: RunFolder, record: RunRecord) -> str:
@@ -190,7 +198,7 @@ def _run_files(
     if result is not None:
         files["environment.json"] = lambda: _json(result.environment)
         if folder.checkpoint.exists():
-            files["checkpoint.json"] = lambda: _json(_checkpoint(folder))
+            files[CHECKPOINT] = lambda: _json(_checkpoint(folder))
         if folder.correct.exists():
             files[folder.correct.name] = folder.correct
     if inspection is not None:
@@ -202,6 +210,10 @@ def _checkpoint(folder: RunFolder) -> dict[str, Any]:
     """A reference to the checkpoint: MLflow gets no copy of the weights."""
     path = folder.checkpoint.resolve()
     return {"path": str(path), "bytes": path.stat().st_size, "sha256": checkpoint_digest(folder)}
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _word(state: RunState, record: RunRecord, screening: Screening | None) -> str:

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from headsweep.credentials import hidden
 from headsweep.tracking import durable, launchers
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
@@ -63,8 +64,8 @@ class SweepFolder:
         return json.loads((self.path / "plan.json").read_text())
 
     def commands(self) -> list[str]:
-        """The commands that planned it, as they were given; none where an older version did."""
-        return self.plan().get("commands", [])
+        """The commands that planned it, as they were given, but for passwords; none where an older version did."""
+        return [hidden(command) for command in self.plan().get("commands", [])]
 
     def runs(self) -> list[RunFolder]:
         """The planned runs whose folders are still there."""
