@@ -303,7 +303,9 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
 def _where_runs_train() -> DictConfig:
     """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
     today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
-    chosen = {group: choice for entry in today.defaults if entry != "_self_" for group, choice in entry.items()}
+    chosen = {
+        group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
+    }
     for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
         today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
     for key in NOT_IDENTITY:
