@@ -21,13 +21,13 @@ PROJECT_ROOT = Path(__file__).resolve().parents[3]
 OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 
 
-def parse(config: DictConfig) -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`.
+def parse(config: DictConfig, start: str = "") -> RunConfig:
+    """Turn a composed configuration into a checked `RunConfig`; `start` is where relative folders count from.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
-    return build(typed(config), config)
+    return build(typed(config), config, start)
 
 
 def typed(config: DictConfig) -> DictConfig:
@@ -49,7 +49,7 @@ def typed(config: DictConfig) -> DictConfig:
     return merged
 
 
-def build(values: DictConfig, config: DictConfig) -> RunConfig:
+def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
     """The dataclasses of typed `values`; `config` is where an error looks up what was given.
 
     Raises:
@@ -60,12 +60,22 @@ def build(values: DictConfig, config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise explain(error, config) from error
     assert isinstance(run, RunConfig)
-    run.paths.data, run.paths.output = (str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output))
-    if run.dataset.root is not None:
-        run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
-    if run.model.checkpoint is not None:
-        run.model.checkpoint = str(Path(run.model.checkpoint).expanduser().resolve())
+    for key in ("paths.data", "paths.output", "dataset.root", "model.checkpoint"):
+        section, name = key.split(".")
+        given = getattr(getattr(run, section), name)
+        if given is not None:
+            setattr(getattr(run, section), name, _absolute(key, given, start))
     return run
+
+
+def _absolute(key: str, given: str, start: str) -> str:
+    """The whole path of a folder or file. Raises ConfigError where there can be none of that name."""
+    if not given.isprintable():
+        raise ConfigError(key, given, "expected a path of printable characters")
+    try:
+        return str((start / Path(given).expanduser()).resolve())
+    except (RuntimeError, OSError) as error:  # of a user that there is not; of links that lead in a circle
+        raise ConfigError(key, given, f"expected a path, found none ({error})") from error
 
 
 def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
