@@ -122,6 +122,40 @@ def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
     assert handed == []
 
 
+def test_cells_of_equal_values_are_one_run_and_said_so(handed, capsys):
+    for words, why in (
+        (["heads=1,2,1"], "1 of 3 cells are runs of earlier cells: heads=1 is given 2 times"),
+        (
+            ["optimizer.lr=1e-3,0.001", "heads=1,2"],
+            "2 of 4 cells are runs of earlier cells: optimizer.lr=0.001",
+        ),
+        (["heads=1,'1'"], "1 of 2 cells are runs of earlier cells: heads=1 and heads='1' are equal"),
+        (["duration='2 epochs'", "heads=1,2"], None),
+    ):
+        assert enter("-m", *words) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(why) and said.count("\n") == 1 if why else said == ""
+
+
+@pytest.mark.parametrize("axis", ["compile=off,step", "device=auto,cpu", "loader.workers=0,1", "dataset.root=/a,/b"])
+def test_an_axis_that_changes_no_result_is_refused(axis, tmp_path, capsys):
+    key, _, values = axis.partition("=")
+    for launcher in ([], ["hydra/launcher=plan", "hydra.launcher.costs=false"]):
+        assert enter("-m", *launcher, axis, "heads=1,2", f"paths.output={tmp_path}") == 2
+        said = f"headsweep: {key}={values}: changes no result, so that cells that differ in it alone are one run"
+        assert capsys.readouterr().err.startswith(said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("axis", ["paths.output=/a,b", "tracking=mlflow,none", "tracking.experiment=a,b"])
+def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert enter("-m", "heads=1,2", axis) == 2
+    error = capsys.readouterr().err
+    assert "expected one value for all cells of a grid; give one, or quote a text that has a comma, as in" in error
+    assert handed == [] and not list(tmp_path.iterdir())
+
+
 def test_an_option_may_stand_between_the_overrides(handed):
     assert enter("heads=2", "-m", "seeds=2") == 0
     assert [(run.heads, run.seed) for run in handed[0][1]] == [(2, 0), (2, 1)]

@@ -225,6 +225,8 @@ def _expand(
 
     `fit` finds what is asked for by batch_size=auto. Raises UserError if it is not found.
     """
+    from headsweep.sweep.same_runs import check_shared, repetitions
+
     grid = Grid(compose)
     answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
     composed = [at for at, answer in enumerate(answers) if isinstance(answer, Cell)]
@@ -236,7 +238,11 @@ def _expand(
     if is_wanted([cell.select(KEY, None) for cell in answers if isinstance(cell, Cell)]):
         size = fit(_without_mistakes(cells, _parsed([_resized(answer, grid, None) for answer in answers])))
         answers = [_resized(answer, grid, size) for answer in answers]
-    return _parsed(answers)
+    parsed = _parsed(answers)
+    check_shared([run for run in parsed if isinstance(run, RunConfig)])
+    if say and (repeated := repetitions(cells, parsed, exclusions.axes)):
+        print(repeated)
+    return parsed
 
 
 def _resized(answer: Any, grid: Grid, size: int | None) -> Any:

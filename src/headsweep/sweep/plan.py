@@ -20,6 +20,7 @@ from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
+from headsweep.sweep.same_runs import check_distinct
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -99,7 +100,8 @@ def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
 
 
 def plan_of(resolved: Sequence[RunConfig]) -> Plan:
-    """The plan of runs whose data has been looked at."""
+    """The plan of runs whose data has been looked at. Raises ConfigError as `check_distinct`."""
+    check_distinct(resolved)
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
