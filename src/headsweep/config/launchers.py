@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep.config.checks import is_one_line
 from headsweep.errors import ConfigError
 
 T = TypeVar("T")
@@ -70,8 +71,8 @@ def parse_launcher(schema: type[T], settings: Mapping[str, Any], wanted: Mapping
     for key, value in settings.items():
         if key not in types:
             raise wrong(key, value, f"unknown; known: {', '.join(sorted(types))}")
-        if isinstance(value, str) and not value.isprintable():
-            raise wrong(key, value, "expected one line of printable characters")
+        if isinstance(value, str) and not is_one_line(value):
+            raise wrong(key, value, "expected a text of one line, without control characters")
         try:
             typed[key] = value
         except OmegaConfBaseException as error:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep.config.checks import is_one_line
 from headsweep.config.explaining import explain
 from headsweep.config.head import HEADS
 from headsweep.config.model import MODELS
@@ -40,7 +41,7 @@ def typed(config: DictConfig) -> DictConfig:
     schema = OmegaConf.structured(RunConfig)
     schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
     schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
-    _check_finite(plain)
+    _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
     except OmegaConfBaseException as error:
@@ -70,8 +71,6 @@ def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
 
 def _absolute(key: str, given: str, start: str) -> str:
     """The whole path of a folder or file. Raises ConfigError where there can be none of that name."""
-    if not given.isprintable():
-        raise ConfigError(key, given, "expected a path of printable characters")
     try:
         return str((start / Path(given).expanduser()).resolve())
     except (RuntimeError, OSError) as error:  # of a user that there is not; of links that lead in a circle
@@ -86,11 +85,13 @@ def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T
     return known[name]
 
 
-def _check_finite(section: Mapping[Any, Any], prefix: str = "") -> None:
-    """No number of a configuration may be NaN or infinite; said before a rule compares it with anything."""
+def _check_values(section: Mapping[Any, Any], prefix: str = "") -> None:
+    """No number may be NaN or infinite, and every text is one line; said before a rule compares it with anything."""
     for key, value in section.items():
         if isinstance(value, DictConfig):
-            _check_finite(value, f"{prefix}{key}.")
-        for number in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
+            _check_values(value, f"{prefix}{key}.")
+        for item in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(prefix + str(key), value, "want a finite number")
+            if isinstance(item, str) and not is_one_line(item):
+                raise ConfigError(prefix + str(key), value, "expected a text of one line, without control characters")

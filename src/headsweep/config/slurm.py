@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from headsweep.config import launchers
+from headsweep.config.checks import is_one_line
 from headsweep.config.launchers import check_least, check_threads, check_timeout, parse_launcher, wrong
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
@@ -87,6 +88,8 @@ class SlurmConfig:
         for option, value in self.extra.items():
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
                 raise wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
+            if not is_one_line(f"{option}{value}"):
+                raise wrong(f"extra.{option}", value, "expected one line, without control characters")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise wrong("memory", self.memory, "want a whole number and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
