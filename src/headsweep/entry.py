@@ -29,7 +29,7 @@ from headsweep.config.expansion import given, study_axes
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
-from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError
+from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError, printable
 
 T = TypeVar("T")
 _FOLDERS = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
@@ -328,7 +328,8 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        print(f"headsweep: {message}", file=sys.stderr)
+        lines = re.split(r"\n(?=  )", message)  # an indented line for each of several mistakes
+        print(f"headsweep: {chr(10).join(map(printable, lines))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -22,7 +22,9 @@ def spell_out(words: Sequence[str]) -> list[str]:
             stands beside -m.
     """
     options = ["hydra.launcher.dry_run=true" if word == "--dry-run" else word for word in words]
-    given = _Parser(parents=[get_args_parser()], add_help=False).parse_intermixed_args(options)
+    given, unknown = _Parser(parents=[get_args_parser()], add_help=False).parse_known_intermixed_args(options)
+    if wrong := [word for word in unknown if word.startswith("-")]:
+        raise UserError(f"{printable(wrong[0])}: unknown option (--help, --hydra-help)")
     if given.multirun and given.cfg:
         raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
     if given.multirun and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -38,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
     """Hydra's options, of which a wrong one is one line without their usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{printable(message)} (--hydra-help)")
+        raise UserError(f"{printable(message)} (--help, --hydra-help)")
 
 
 def _spell_out(word: str, overrides: Sequence[str]) -> str:

@@ -12,11 +12,14 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep.config.checks import is_one_line
 from headsweep.config.explaining import explain
 from headsweep.errors import EXPECTED, ConfigError, UserError, printable
 
 # What Hydra says of several values where it composes one run.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)
+
+_NO_TEXT = re.compile(r"""^\w+\(|\$\{|['"\\]""")  # a function, an interpolation, quotes
 
 
 @contextmanager
@@ -50,11 +53,13 @@ def one_line(error: Exception) -> str:
 
 
 def quoted(override: str) -> str | None:
-    """Return an override whose value is one text, as a shell's word; None where quotes do not make it one."""
+    """Return an override whose value is one text, as a shell's word; None where it is likely to be something else."""
     key, equals, value = override.partition("=")
+    if not (key and equals) or _NO_TEXT.search(value) or not is_one_line(override):
+        return None
     word = f'{key}="{value}"'
     try:
-        is_text = equals and "${" not in value and OverridesParser.create().parse_override(word).value() == value
+        is_text = OverridesParser.create().parse_override(word).value() == value
     except HydraException:
         return None
     return shlex.quote(word) if is_text else None
@@ -68,7 +73,7 @@ def _or_quoted(override: str) -> str:
 def _unreadable(override: str, reason: str) -> str:
     word = quoted(override)
     if word:
-        return f"{printable(override)}: the value has a character that must be quoted; give {printable(word)}"
+        return f"{printable(override)}: the value has a character that must be quoted; give {word}"
     return f"'{printable(override)}' is not an override ({printable(reason)}); give KEY=VALUE, e.g. heads=1,4,8"
 
 
@@ -107,7 +112,7 @@ def _wrong_choice(override: Override) -> str | None:
     names = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or all(isinstance(name, str) for name in names):
         return None
-    if (override.is_delete() and value is None) or override.is_hydra_override():
+    if override.is_delete() and value is None:
         return None
     return f"expected the name of a choice, found {'null' if value is None else value}; see conf/{key}/"
 

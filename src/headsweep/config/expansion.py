@@ -79,6 +79,8 @@ def points(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list
             for override in parsed
             if override.is_discrete_sweep()
         }
+        if empty := [key for key, size in sizes.items() if not size]:
+            raise ConfigError(empty[0], None, "expected at least one value of an axis, found none")
         if math.prod(sizes.values()) > MOST_CELLS:
             axes = ", ".join(f"{key}: {'more' if size > MOST_CELLS else size}" for key, size in sizes.items())
             raise UserError(f"expected a grid of at most {MOST_CELLS} cells, found more (values of {axes})")

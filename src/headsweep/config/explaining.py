@@ -33,7 +33,7 @@ _INTERPOLATION = "expected ${...} to name a key or resolver that there is, or si
 def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
     """Say an OmegaConf error in one line that names the key; `config` is where its value is looked up."""
     reason = str(error).split("\n", 1)[0]
-    key = error.full_key or str(error.key or "")
+    key = error.full_key or str(error.key or "") or "the configuration"
     if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
         return ConfigError(key, None, f"{_INTERPOLATION} ({reason})")
     if "not in" in reason:
