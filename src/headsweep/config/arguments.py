@@ -25,9 +25,10 @@ def spell_out(words: Sequence[str]) -> list[str]:
     given, unknown = _Parser(parents=[get_args_parser()], add_help=False).parse_known_intermixed_args(options)
     if wrong := [word for word in unknown if word.startswith("-")]:
         raise UserError(f"{printable(wrong[0])}: unknown option (--help, --hydra-help)")
-    if given.multirun and given.cfg:
+    grid = given.multirun or "hydra.mode=MULTIRUN" in given.overrides
+    if grid and given.cfg:
         raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
-    if given.multirun and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if grid and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("-m under torchrun: its processes train one run together; want one run, or -m without torchrun")
     if given.experimental_rerun and not Path(given.experimental_rerun).is_file():
         raise UserError(f"--experimental-rerun {given.experimental_rerun}: expected a job's pickle, found no such file")

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
@@ -74,15 +75,19 @@ def points(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list
     """
     with composing(overrides):
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
-        sizes = {
-            override.get_key_element(): len(list(islice(override.sweep_string_iterator(), MOST_CELLS + 1)))
-            for override in parsed
-            if override.is_discrete_sweep()
-        }
+        sizes = {override.get_key_element(): _count(override) for override in parsed}
         if empty := [key for key, size in sizes.items() if not size]:
             raise ConfigError(empty[0], None, "expected at least one value of an axis, found none")
         if math.prod(sizes.values()) > MOST_CELLS:
-            axes = ", ".join(f"{key}: {'more' if size > MOST_CELLS else size}" for key, size in sizes.items())
+            counts = {key: "more" if size > MOST_CELLS else size for key, size in sizes.items() if size > 1}
+            axes = ", ".join(f"{key}: {count}" for key, count in counts.items())
             raise UserError(f"expected a grid of at most {MOST_CELLS} cells, found more (values of {axes})")
         (cells,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         return cells
+
+
+def _count(override: Override) -> int:
+    """Values of an axis, counted no further than one beyond what any grid has."""
+    if not override.is_discrete_sweep():
+        return 1
+    return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_CELLS + 1))

@@ -27,7 +27,7 @@ _WANTED = {
     "Incompatible value 'None'": "want a value, not null",
     "is not Optional": "want a value, not null",
 }
-_INTERPOLATION = "expected ${...} to name a key or resolver that there is, or single quotes around a text"
+_INTERPOLATION = "expected ${...} to name a key or a resolver that exists"
 
 
 def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:

@@ -134,9 +134,7 @@ class AugmentationConfig:
                 raise ConfigError(f"augmentation.{key}", got, "want [least, most] with 0 < least <= most")
         if self.crop_scale is not None and self.crop_scale[1] > 1:
             raise ConfigError("augmentation.crop_scale", self.crop_scale, "want shares of at most 1")
-        if self.randaugment is not None and not re.fullmatch(
-            r"rand(-(m|n|p|mstd)[0-9]+(\.[0-9]*)?|-inc[01])*", self.randaugment
-        ):
+        if self.randaugment is not None and not RANDAUGMENT.fullmatch(self.randaugment):
             raise ConfigError(
                 "augmentation.randaugment",
                 self.randaugment,
