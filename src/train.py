@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from headsweep.entry import one_line_errors, run_single, spell_out
+from headsweep.entry import command_line, run_single
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -15,6 +15,5 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with one_line_errors():
-        sys.argv[1:] = spell_out(sys.argv[1:])
+    with command_line(sys.argv[1:]):
         main()

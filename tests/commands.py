@@ -1,6 +1,7 @@
 """Giving the true command, as a user does."""
 
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -27,6 +28,17 @@ def give(*arguments: object) -> int:
     with patch.object(sys, "argv", ["headsweep", *map(str, arguments)]):
         try:
             cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
+
+
+def enter(*arguments: str) -> int:
+    """Exit code of `python src/train.py ARGUMENTS`, in this process."""
+    script = str(PROJECT_ROOT / "src" / "train.py")
+    with patch.object(sys, "argv", [script, *arguments]):
+        try:
+            runpy.run_path(script, run_name="__main__")
         except SystemExit as stop:
             return int(stop.code or 0)
     return 0

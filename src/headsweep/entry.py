@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headsweep.config import RunConfig, explain, parse
+from headsweep.config import RunConfig, parse
+from headsweep.config.arguments import spell_out
 from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
+from headsweep.config.composition import composing, one_line
 from headsweep.config.exclusions import Exclusions, left_out
+from headsweep.config.expansion import given, study_axes
 from headsweep.config.grid import Cell, Compose, Grid
+from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
-from headsweep.credentials import hidden, keep_all
-from headsweep.errors import ConfigError, FailedRunsError, Interrupted, LostPeer, UserError
+from headsweep.credentials import hidden
+from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError, printable
 
 T = TypeVar("T")
-_SHOWING = {"-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "-sc", "--shell-completion"}
+_FOLDERS = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
+_ADVICE = {
+    errno.ENOSPC: f"; free some space, or choose another disk: {_FOLDERS}",
+    errno.EDQUOT: f"; free some space, or choose another disk: {_FOLDERS}",
+    errno.EACCES: f"; choose a folder that you may write: {_FOLDERS}",
+    errno.EROFS: f"; choose a folder that you may write: {_FOLDERS}",
+}
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
 
 
@@ -34,12 +47,40 @@ def run_single(config: DictConfig) -> float:
     """Train one run in this process; the accuracy that a search would maximise."""
     if HydraConfig.get().mode is RunMode.RUN:
         with _exit_on_errors():  # before Hydra adds a line of its own
+            _check_single(HydraConfig.get())
             return _run_single(config)
     return _run_single(config)
 
 
+@contextmanager
+def crashing() -> Iterator[None]:
+    """Raise Crash for an error that is no mistake of the user, as `composing` around it would take it for one."""
+    try:
+        yield
+    except (*EXPECTED, OSError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        raise Crash(traceback.format_exc()) from error
+
+
+def _check_single(hydra: HydraConf) -> None:
+    """Raise UserError where a single run would ignore what the command line or a study says of grids."""
+    launchers = (word for word in given(hydra.overrides.hydra) if re.match(r"[+~]*hydra[./]launcher\b", word))
+    if key := next(launchers, None):
+        raise UserError(f"{key}: launchers start grids, and a single run would ignore it; want -m, or no {key}")
+    if axes := study_axes(hydra.sweeper):
+        study = next((word for word in given(hydra.overrides.task) if word.startswith("+")), "hydra.sweeper.params")
+        raise UserError(
+            f"{study}: a study is a grid, whose axes a single run would drop; want -m {study} ({' '.join(axes)})"
+        )
+    launcher = hydra.runtime.choices.get("hydra/launcher")
+    if launcher != "local":
+        raise UserError(f"hydra/launcher={launcher}: launchers start grids, and a single run would ignore it; want -m")
+
+
+@crashing()
 def _run_single(config: DictConfig) -> float:
-    run = parse(_sized_single(config))
+    run = parse(_sized_single(config), HydraConfig.get().runtime.cwd)
     if _is_one_of_several():
         from headsweep.sweep.together import train_together
 
@@ -71,15 +112,7 @@ def _is_one_of_several() -> bool:
 
 
 def run_grid(
-    cells: Sequence[Sequence[str]],
-    compose: Compose,
-    exclusions: Exclusions,
-    slots: int | str | None,
-    threads: int | None,
-    runs_per_gpu: int | None = None,
-    attempts: int | None = None,
-    timeout: float | None = None,
-    halving: int | None = None,
+    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, machine: LocalConfig
 ) -> list[float | None]:
     """Train the cells of a grid on this machine, but for those that `exclusions` leave out.
 
@@ -87,10 +120,7 @@ def run_grid(
         cells: the overrides of each.
         compose: gives the configuration of a list of overrides.
         exclusions: see `left_out`.
-        slots, threads, runs_per_gpu: see `Slots`, and `AutoSlots` for slots="auto".
-        attempts: see `run_study`.
-        timeout: see `LocalPool`.
-        halving: of the cells that are left, one in so many goes on after each round; None: all are trained to the end.
+        machine: how this machine shares them out.
 
     Returns:
         For each cell, in order, the accuracy that a search would maximise; None where it was left out.
@@ -100,15 +130,15 @@ def run_grid(
     """
     from headsweep.sweep.sharing import Sharing
 
-    sharing = Sharing(slots, threads, runs_per_gpu)
+    sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
     answers, runs = _valid(cells, compose, exclusions, sharing.batch_size)
     from headsweep.sweep.halving import Halving
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.study import objectives, run_study
 
-    pool = LocalPool(sharing.slots_of(runs), timeout=timeout)
-    screen = None if halving is None else partial(Halving, halving, pool)
-    values = iter(objectives(run_study(runs, pool, attempts=attempts, halving=screen)))
+    pool = LocalPool(sharing.slots_of(runs), timeout=machine.timeout)
+    screen = None if machine.halving is None else partial(Halving, machine.halving, pool)
+    values = iter(objectives(run_study(runs, pool, attempts=machine.attempts, halving=screen)))
     return [None if answer is None else next(values) for answer in answers]
 
 
@@ -156,47 +186,35 @@ def _without_mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object])
     return runs
 
 
-def plan_grid(
-    cells: Sequence[Sequence[str]],
-    compose: Compose,
-    exclusions: Exclusions,
-    costs: bool,
-    json: bool,
-    slots: int | str | None,
-    threads: int | None,
-    runs_per_gpu: int | None,
-    halving: int | None = None,
-    **_: object,
-) -> None:
+def plan_grid(cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, machine: PlanConfig) -> None:
     """Print what `run_grid` would train, and every cell that is not valid; exit with 2 if there is one.
 
     Args:
         cells, compose, exclusions: as for `run_grid`.
-        slots, threads, runs_per_gpu, halving: as for `run_grid`, whose other options change nothing here.
-        costs: count the parameters and FLOPs of new runs too, which imports torch in another process, and measure
-            what batch_size=auto asks for.
-        json: print one JSON object.
+        machine: as for `run_grid`, and how the plan is shown. To count costs imports torch, in another process; what
+            batch_size=auto asks for is measured then, too.
     """
     from headsweep.sweep.sharing import Sharing
 
-    sharing = Sharing(slots, threads, runs_per_gpu)
-    answers = _expand(cells, compose, exclusions, partial(sharing.batch_size, measure=costs), say=not json)
+    sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
+    fit = partial(sharing.batch_size, measure=machine.costs)
+    answers = _expand(cells, compose, exclusions, fit, say=not machine.json)
     runs = [run for run in answers if isinstance(run, RunConfig)]
     from headsweep.sweep.auto_slots import AutoSlots
     from headsweep.sweep.local import LocalPool
     from headsweep.sweep.planning import show, survey
 
-    machine = sharing.slots_of(runs)
-    machine = machine.expected() if isinstance(machine, AutoSlots) else machine
-    check = (lambda new: LocalPool(machine).check(new)) if costs else None
-    survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(machine.gpus))
-    if halving is not None and not survey_.bad:
+    slots = sharing.slots_of(runs)
+    slots = slots.expected() if isinstance(slots, AutoSlots) else slots
+    check = (lambda new: LocalPool(slots).check(new)) if machine.costs else None
+    survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(slots.gpus))
+    if machine.halving is not None and not survey_.bad:
         from headsweep.sweep.halving import Halving
         from headsweep.sweep.plan import make_plan
 
-        opening = Halving(halving, None, make_plan(runs)).opening
+        opening = Halving(machine.halving, None, make_plan(runs)).opening
         print(opening, file=sys.stderr)
-    show(survey_, machine.count, json)
+    show(survey_, slots.count, machine.json)
     if survey_.bad:
         sys.exit(2)
 
@@ -208,6 +226,8 @@ def _expand(
 
     `fit` finds what is asked for by batch_size=auto. Raises UserError if it is not found.
     """
+    from headsweep.sweep.same_runs import check_shared, repetitions
+
     grid = Grid(compose)
     answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
     composed = [at for at, answer in enumerate(answers) if isinstance(answer, Cell)]
@@ -219,7 +239,11 @@ def _expand(
     if is_wanted([cell.select(KEY, None) for cell in answers if isinstance(cell, Cell)]):
         size = fit(_without_mistakes(cells, _parsed([_resized(answer, grid, None) for answer in answers])))
         answers = [_resized(answer, grid, size) for answer in answers]
-    return _parsed(answers)
+    parsed = _parsed(answers)
+    check_shared([run for run in parsed if isinstance(run, RunConfig)])
+    if say and (repeated := repetitions(cells, parsed, exclusions.axes)):
+        print(repeated)
+    return parsed
 
 
 def _resized(answer: Any, grid: Grid, size: int | None) -> Any:
@@ -241,7 +265,7 @@ def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list
     """Name, by the overrides that not all cells have, and mistake of each cell that has one."""
     common = set(cells[0]).intersection(*cells)
     return [
-        (" ".join(word for word in words if word not in common) or "the only cell", _one_line(answer))
+        (" ".join(word for word in words if word not in common) or "the only cell", one_line(answer))
         for words, answer in zip(cells, answers, strict=True)
         if isinstance(answer, Exception)
     ]
@@ -254,47 +278,12 @@ def _fit_cluster(runs: Sequence[RunConfig]) -> int:
     raise ConfigError(KEY, AUTO, want)
 
 
-def spell_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with what Hydra does not know spelled out: `seeds=3` as `seed=0,1,2`, and `--dry-run`.
-
-    The password of `tracking.uri` is kept aside: from here on, the command says *** in its place.
-
-    Raises:
-        UserError: `seeds` is no number of at least 1; it, a study or a launcher's key stands without -m; --cfg or
-            torchrun stands beside -m.
-    """
-    grid = not {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments)
-    shows = any(word.split("=")[0] in ("-c", "--cfg") for word in arguments)
-    if grid and shows:
-        raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
-    if grid and _is_one_of_several():
-        raise UserError("-m under torchrun: its processes train one run together; want one run, or -m without torchrun")
-    study = next((word for word in arguments if word.lstrip("+").startswith("sweeps=")), None)
-    if study and not (grid or shows):
-        raise UserError(f"{study}: a study is a grid, whose axes a single run would drop; want -m {study}")
-    key = next((word for word in arguments if re.match(r"\+{0,2}hydra[./]launcher[.=]", word)), None)
-    if key and not grid and _SHOWING.isdisjoint(word.split("=")[0] for word in arguments):
-        raise UserError(f"{key}: launchers start grids, and a single run would ignore it; want -m, or no {key}")
-    return [_spell_out(word, arguments) for word in keep_all(arguments)]
-
-
-def _spell_out(word: str, arguments: Sequence[str]) -> str:
-    if word == "--dry-run":
-        if not any(other.startswith("hydra/launcher=slurm") for other in arguments):
-            raise UserError(
-                "--dry-run prints what sbatch would be given; want hydra/launcher=slurm (or `headsweep plan`)"
-            )
-        return "hydra.launcher.dry_run=true"
-    if not word.startswith("seeds="):
-        return word
-    number = word.partition("=")[2]
-    if not re.fullmatch(r"[1-9]\d{0,3}", number):
-        raise UserError(f"{word}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")
-    if {"-m", "--multirun", "hydra.mode=MULTIRUN"}.isdisjoint(arguments):
-        raise UserError(f"{word}: several seeds are a grid; want -m, or seed=N for one run")
-    if any(other.startswith("seed=") for other in arguments):
-        raise UserError(f"{word}: the seeds are given twice; want either seeds={number} or seed=...")
-    return f"seed={','.join(map(str, range(int(number))))}"
+@contextmanager
+def command_line(words: Sequence[str]) -> Iterator[None]:
+    """Hand the words of a command to Hydra, which is called inside, and say any mistake in them in one line."""
+    with one_line_errors(), composing(words):
+        sys.argv[1:] = spell_out(words)
+        yield
 
 
 @contextmanager
@@ -319,12 +308,15 @@ def _exit_on_errors() -> Iterator[None]:
         yield
     except FailedRunsError as error:
         _exit(1, error, str(error))
+    except Crash as error:
+        if FULL_ERRORS:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        _exit(2, error, _one_line(error))
-    except OSError as error:  # a full disk, a folder that may not be written
-        where = error.filename or "input or output"
-        want = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
-        _exit(2, error, f"{where}: {error.strerror or error}; {want}")
+        _exit(2, error, one_line(error))
+    except OSError as error:
+        _exit(2, error, _system_error(error))
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
@@ -337,26 +329,12 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        print(f"headsweep: {hidden(message)}", file=sys.stderr)
+        lines = re.split(r"\n(?=  )", hidden(message))  # an indented line for each of several mistakes
+        print(f"headsweep: {chr(10).join(map(printable, lines))}", file=sys.stderr)
     sys.exit(code)
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _unknown_choice(error.missing_cfg_file, error.options or ())
-    if isinstance(error, OverrideParseException):
-        reason = str(error).split("\n", 1)[0]
-        return f"'{error.override}' is not an override ({reason}); want key=value, e.g. heads=1,4,8"
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        return str(explain(error.__cause__))
-    if isinstance(error, OmegaConfBaseException):
-        return str(explain(error))
-    return re.sub(r"\s*\n\s*", "; ", str(error).strip())
-
-
-def _unknown_choice(missing: str, options: Sequence[str]) -> str:
-    group, _, choice = missing.rpartition("/")
-    known = ", ".join(sorted(options))
-    return str(ConfigError(group, choice, f"unknown {group.replace('/', ' ')}; known: {known}"))
+def _system_error(error: OSError) -> str:
+    """What failed and where; where it can help, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or f'{type(error).__name__}: {error}'}{_ADVICE.get(error.errno or 0, '')}"

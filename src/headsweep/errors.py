@@ -16,7 +16,8 @@ class ConfigError(UserError):
 
     def __init__(self, key: str, got: object, want: str) -> None:
         self.key, self.got, self.want = key, got, want
-        super().__init__(f"{key}: {want}" if got is None else f"{key}={got}: {want}")
+        found = key if got is None else f"{key}={got}"
+        super().__init__(f"{printable(found)}: {want}")
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         return ConfigError, (self.key, self.got, self.want)
@@ -37,6 +38,10 @@ class FailedRunsError(Exception):
         super().__init__(f"{len(reasons)} of {count} {what} failed; {advice}{lines}")
 
 
+class Crash(Exception):  # noqa: N818 - what it stands for is the error
+    """An error that is no mistake of the user; the message is its traceback."""
+
+
 class LostPeer(Exception):  # noqa: N818 - it is no error of this process
     """Another process of the same run is gone: this one cannot go on, and the run is not at fault."""
 
@@ -47,3 +52,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         self.signal = signal
         super().__init__(signal)
+
+
+EXPECTED = (UserError, FailedRunsError, Crash, LostPeer)  # how a command may end, each with its exit code
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters, line ends and broken letters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.utils import JobReturn
 
-from headsweep.entry import submit_grid
+from headsweep.entry import crashing, submit_grid
 from hydra_plugins.headsweep_local_launcher import LocalLauncher, jobs
 
 
 class SlurmLauncher(LocalLauncher):
-    """Expands, checks and freezes the grid as `local` does, and hands it to the cluster."""
+    """Expands, checks and freezes the grid as `local` does, and hands it to the cluster; `settings`: `SlurmConfig`."""
 
-    def __init__(self, exclude: Sequence[str], **settings: Any) -> None:
-        """Take the keys of `conf/hydra/launcher/slurm.yaml`."""
-        super().__init__(exclude)
-        self._settings = settings
-
+    @crashing()
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit what is missing of the cells; a cell has a value if `wait` is set, else None."""
         values = submit_grid(job_overrides, self._compose, self._exclusions(), self._settings)

@@ -113,10 +113,13 @@ def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkey
     monkeypatch.setattr(local, "LocalPool", lambda slots, timeout: None)
     monkeypatch.setattr(study, "run_study", lambda runs, trainer, attempts, halving: runs)
     monkeypatch.setattr(study, "objectives", lambda runs: [run.heads / 10 for run in runs])
-    launcher = LocalLauncher(slots=1, threads=1, exclude=["heads<1", "head=ga heads>2", "head=cls"])
-    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: compose("train", overrides=overrides))
-    axes = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "overrides": {"task": ["head=seqpool,ga"]}}
-    config = OmegaConf.create({"hydra": axes})
+    machine = dict.fromkeys(("runs_per_gpu", "attempts", "timeout", "halving")) | {"slots": 1, "threads": 1}
+    launcher = LocalLauncher(**machine, exclude=["heads<1", "head=ga heads>2", "head=cls"])
+    hydra = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "launcher": {}}
+    loader = SimpleNamespace(
+        load_sweep_config=lambda _, words: OmegaConf.merge({"hydra": hydra}, compose("train", overrides=words))
+    )
+    config = OmegaConf.create({"hydra": {**hydra, "overrides": {"task": ["head=seqpool,ga"]}}})
     launcher.setup(hydra_context=SimpleNamespace(config_loader=loader), task_function=None, config=config)
     grid = [[f"head={head}", f"heads={heads}", "device=cpu"] for head in ("seqpool", "ga") for heads in (0, 2, 4)]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):

@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import PROJECT_ROOT, parse
+from headsweep.config.arguments import spell_out
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
-from headsweep.entry import spell_out
 from headsweep.errors import UserError
 
 STUDIES = sorted(path.stem for path in (PROJECT_ROOT / "sweeps").glob("*.yaml"))
@@ -150,12 +150,12 @@ def test_seeds_are_spelled_out():
     assert spell_out(["-m", "seeds=3", "head=ga"]) == ["-m", "seed=0,1,2", "head=ga"]
     assert spell_out(["--multirun", "seeds=1"]) == ["--multirun", "seed=0"]
     assert spell_out(["heads=2", "seed=0,1"]) == ["heads=2", "seed=0,1"]
+    assert spell_out(["head=ga", "-m", "seeds=2"]) == ["-m", "head=ga", "seed=0,1"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["seeds=3"], "seeds=3: several seeds are a grid; want -m"),
         (["-m", "seeds=0"], "seeds=0: want a number of seeds of at least 1"),
         (["-m", "seeds=0,1"], "seeds=0,1: want a number of seeds"),
         (["-m", "seeds=2", "seed=4"], "seeds=2: the seeds are given twice"),
@@ -165,11 +165,3 @@ def test_a_mistake_in_seeds_is_one_line(words, message):
     with pytest.raises(UserError) as caught:
         spell_out(words)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["hydra.launcher.slots=auto", "hydra/launcher=slurm", "+hydra.launcher.extra.x=1"])
-def test_a_launchers_key_is_of_grids(key):
-    with pytest.raises(UserError, match=r"launchers start grids, and a single run would ignore it; want -m"):
-        spell_out(["head=ga", key])
-    for flag in ("-m", "--help", "--cfg=hydra", "--info"):
-        assert spell_out([flag, key]) == [flag, key]

@@ -6,7 +6,7 @@ import pytest
 
 from commands import command
 from composing import compose_run
-from headsweep.entry import spell_out
+from headsweep.config.arguments import spell_out
 from headsweep.errors import UserError
 from headsweep.report.power import seeds_needed, spread
 from headsweep.sweep.plan import freeze, make_plan

@@ -15,7 +15,7 @@ import pytest
 
 from composing import compose_run
 from headsweep import credentials
-from headsweep.entry import spell_out
+from headsweep.config.arguments import spell_out
 from headsweep.errors import UserError
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.study import projector

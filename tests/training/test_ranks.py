@@ -13,7 +13,7 @@ import torch
 from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
-from headsweep.entry import spell_out
+from headsweep.config.arguments import spell_out
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import checked_uri, commands, output_option
 from headsweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option(
     "--verify", type=click.Path(path_type=Path, dir_okay=False), help="Compare a file's tables with the runs."
 )
-@click.option("--uri", help="MLflow's store; default: sqlite in the output folder.")
+@click.option("--uri", callback=checked_uri, help="MLflow's store; default: sqlite in the output folder.")
 @click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment.")
 def table(
     source: str,

@@ -83,7 +83,7 @@ def match(
 
 def _count(budget: str) -> int:
     """A number with a unit: 4.2M."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)", budget.replace(",", ""))
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGT]?)", budget.replace(",", ""))
     count = round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[match[2]]) if match else 0
     if not count:
         raise UserError(f"--budget {budget}: want a number above 0, e.g. 4.2M or 4200000")

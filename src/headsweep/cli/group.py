@@ -21,3 +21,12 @@ output_option = click.option(
     show_default=True,
     help="Folder of the sweeps and runs (paths.output).",
 )
+
+
+def checked_uri(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse an address that cannot be read, before anything heavy is imported for it."""
+    if value is not None:
+        from headsweep.config.checks import address
+
+        address("--uri", value)
+    return value

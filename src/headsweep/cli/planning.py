@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from headsweep.cli.group import commands
@@ -24,13 +22,12 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
     import hydra
 
     from headsweep.config import PROJECT_ROOT
-    from headsweep.entry import one_line_errors, run_single, spell_out
+    from headsweep.entry import command_line, run_single
 
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
         raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json (headsweep plan --help)")
     words = ["-m", "hydra/launcher=plan", *(word for word in arguments if word not in ("-m", "--multirun"))]
     options = [f"hydra.launcher.costs={not listing}", f"hydra.launcher.json={as_json}"]
-    sys.argv = [sys.argv[0], *spell_out(words), *options]
-    with one_line_errors():  # Hydra would print its own, and exit, before `main` hears of them
+    with command_line([*words, *options]):  # Hydra would print its own, and exit, before `main` hears of them
         hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")(run_single)()

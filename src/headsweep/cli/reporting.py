@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import checked_uri, commands, output_option
 
 if TYPE_CHECKING:
     from headsweep.report.table import Table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @output_option
 @click.option("--baseline", multiple=True, help="What to compare with, e.g. head=seqpool or head=seqpool,heads=1.")
 @click.option("--metric", default="top1", show_default=True, help="What is compared, e.g. top1_last3, val_top1.")
-@click.option("--uri", help="MLflow's store, for a filter; default: sqlite in the output folder.")
+@click.option("--uri", callback=checked_uri, help="MLflow's store, for a filter; default: sqlite in the output folder.")
 @click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment, for a filter.")
 def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, uri: str | None, experiment: str) -> None:
     """Write SOURCE as one HTML page with its table and figures, and the figures as SVG and PDF.

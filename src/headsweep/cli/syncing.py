@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import checked_uri, commands, output_option
 
 if TYPE_CHECKING:
     from headsweep.tracking.mlflow_model import Built
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @commands.command()
 @output_option
-@click.option("--uri", help="Address of MLflow's store; default: the one that each run was planned with.")
+@click.option(
+    "--uri", callback=checked_uri, help="Address of MLflow's store; default: the one that each run was planned with."
+)
 @click.option("--experiment", help="Its experiment; default: the one that each run was planned with.")
 def sync(output: Path, uri: str | None, experiment: str | None) -> None:
     """Send to MLflow what it lacks of all runs and sweeps.

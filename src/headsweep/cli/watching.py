@@ -84,8 +84,11 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
     SWEEP and RUN are as in `status` and `logs`; without any, it is the latest sweep. What was submitted to a cluster is
     submitted there again.
     """
+    from headsweep.config.launchers import check_threads
     from headsweep.sweep.slurm import queue
     from headsweep.sweep.watching import find_each
+
+    check_threads(threads)
 
     folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
     submitted = {} if here else queue.by_sweep(folders)

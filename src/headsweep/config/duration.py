@@ -8,6 +8,8 @@ from enum import Enum
 
 from headsweep.errors import ConfigError
 
+MOST = 1e12  # of any unit: no run comes to its end, and the steps of more are too many for a number
+
 
 class DurationUnit(Enum):
     """What a duration counts."""
@@ -28,9 +30,11 @@ class Duration:
     @staticmethod
     def parse(key: str, text: str) -> Duration:
         """Read `text`; raises ConfigError naming `key`."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*(?:(epoch|step|image)s?|percent)\s*", text)
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*(?:(epoch|step|image)s?|percent)\s*", text)
         if match is None:
             raise ConfigError(key, text, "want a number and a unit, e.g. '10 epochs', '500 steps', '1e6 images'")
+        if not float(match[1]) <= MOST:
+            raise ConfigError(key, text, f"expected at most {MOST:g}")
         return Duration(float(match[1]), DurationUnit(f"{match[2]}s" if match[2] else "percent"))
 
     def steps(self, steps_per_epoch: int, batch_size: int, whole: int = 0) -> int:

@@ -44,7 +44,7 @@ class Exclusions:
     axes: Sequence[str] = ()  # all axes, as overrides such as `head=gap,ga`, of which some cells may not be asked for
 
     def __post_init__(self) -> None:
-        if isinstance(self.lines, str):
+        if isinstance(self.lines, str) or not isinstance(self.lines, Sequence):
             raise ConfigError(
                 _KEY, self.lines, """want a list; quote it for the shell: 'exclude=["head=ga heads<2"]'"""
             )

@@ -7,11 +7,13 @@ import difflib
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from headsweep.config.head import HEADS
+from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
+from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 
 # What OmegaConf says of a wrong type -> what a user needs to hear.
@@ -25,17 +27,23 @@ _WANTED = {
     "Incompatible value 'None'": "want a value, not null",
     "is not Optional": "want a value, not null",
 }
+_INTERPOLATION = "expected ${...} to name a key or a resolver that exists"
 
 
 def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
     """Say an OmegaConf error in one line that names the key; `config` is where its value is looked up."""
     reason = str(error).split("\n", 1)[0]
-    key = error.full_key or str(error.key or "")
+    key = error.full_key or str(error.key or "") or "the configuration"
+    if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
+        return ConfigError(key, None, f"{_INTERPOLATION} ({reason})")
     if "not in" in reason:
         return unknown_key(key)
     if "missing" in reason.lower():
         return ConfigError(key, None, "is missing; give it a value")
-    got = OmegaConf.select(config, key) if config is not None and key else None
+    try:
+        got = OmegaConf.select(config, key) if config is not None and key else None
+    except OmegaConfBaseException:
+        got = None  # the value refers to something that is not there either
     wanted = next((want for sign, want in _WANTED.items() if sign in reason), reason[0].lower() + reason[1:])
     return ConfigError(key, got, wanted)
 
@@ -49,8 +57,12 @@ def unknown_key(key: str) -> ConfigError:
             return ConfigError(key, None, f"is an option of {' and '.join(owners)} alone")
     if key.startswith("model.options."):
         return ConfigError(key, None, f'give all options at once: "model.options={{{key.split(".", 2)[2]}: ...}}"')
+    if key.startswith("hydra.launcher."):
+        return ConfigError(key, None, f"is no key of this launcher; {_where_known(key.rpartition('.')[2])}")
     if key.startswith("hydra."):
-        return ConfigError(key, None, "unknown key; those of a launcher are in conf/hydra/launcher/NAME.yaml")
+        return ConfigError(key, None, "is no key of Hydra's; python src/train.py --cfg hydra shows them")
+    if "/" in key:
+        return ConfigError(key, None, f"a group is chosen in a file's `defaults`: `- override /{key}: NAME`")
     known = _all_keys()
     section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
@@ -59,6 +71,13 @@ def unknown_key(key: str) -> ConfigError:
     siblings = [name for name in known if name.rpartition(".")[0] == section]
     sections = sorted({name.split(".")[0] for name in known})
     return ConfigError(key, None, f"unknown key; known: {', '.join(siblings if section and siblings else sections)}")
+
+
+def _where_known(name: str) -> str:
+    """Which of our launchers have a key of that name."""
+    schemas = {"local": LocalConfig, "plan": PlanConfig, "slurm": SlurmConfig}
+    owners = [f"hydra/launcher={launcher}" for launcher, schema in schemas.items() if name in _keys(schema)]
+    return f"{' and '.join(owners)} has it" if owners else "they are in conf/hydra/launcher/NAME.yaml"
 
 
 def _all_keys() -> list[str]:

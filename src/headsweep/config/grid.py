@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep.config.checks import is_one_line
 from headsweep.config.parsing import build, parse, typed
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
@@ -139,7 +140,7 @@ def _is_plain_value(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, str):
-        return "${" not in value and value != "???"
+        return "${" not in value and value != "???" and is_one_line(value)
     return value is None or isinstance(value, bool | int)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from headsweep.config.checks import at_least, fraction
+from headsweep.config.checks import at_least, fraction, name
 from headsweep.errors import ConfigError
 
 
@@ -45,6 +45,9 @@ class ModelConfig:
     checkpoint: str | None  # file of weights to start from: ours, the published ones, or timm's
     checkpoint_digest: str | None  # filled in when a run is planned: SHA-256 of that file
 
+    def __post_init__(self) -> None:
+        name("model.name", self.name, in_path=True)  # the folder of a sweep has it in its name
+
 
 @dataclass
 class CompactConfig(ModelConfig):
@@ -64,7 +67,8 @@ class CompactConfig(ModelConfig):
     drop_path: float  # stochastic depth of the last block; linear from 0
 
     def __post_init__(self) -> None:
-        if not re.match(r"(cct|cvt|vit)_\d", self.name):
+        super().__post_init__()
+        if not re.match(r"(cct|cvt|vit)_[0-9]", self.name):
             raise ConfigError(
                 "model.name",
                 self.name,
@@ -131,6 +135,7 @@ class TimmConfig(ModelConfig):
     options: dict[str, Any] | None  # passed to timm.create_model, e.g. {drop_path_rate: 0.1}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option, got in (self.options or {}).items():
             if option in _DECIDED_ELSEWHERE:
                 key = _DECIDED_ELSEWHERE[option]

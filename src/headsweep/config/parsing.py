@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep.config.checks import is_one_line
 from headsweep.config.explaining import explain
 from headsweep.config.head import HEADS
 from headsweep.config.model import MODELS
@@ -21,13 +22,13 @@ PROJECT_ROOT = Path(__file__).resolve().parents[3]
 OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
 
 
-def parse(config: DictConfig) -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`.
+def parse(config: DictConfig, start: str = "") -> RunConfig:
+    """Turn a composed configuration into a checked `RunConfig`; `start` is where relative folders count from.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
-    return build(typed(config), config)
+    return build(typed(config), config, start)
 
 
 def typed(config: DictConfig) -> DictConfig:
@@ -40,7 +41,7 @@ def typed(config: DictConfig) -> DictConfig:
     schema = OmegaConf.structured(RunConfig)
     schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
     schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
-    _check_finite(plain)
+    _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
     except OmegaConfBaseException as error:
@@ -49,7 +50,7 @@ def typed(config: DictConfig) -> DictConfig:
     return merged
 
 
-def build(values: DictConfig, config: DictConfig) -> RunConfig:
+def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
     """The dataclasses of typed `values`; `config` is where an error looks up what was given.
 
     Raises:
@@ -60,12 +61,20 @@ def build(values: DictConfig, config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         raise explain(error, config) from error
     assert isinstance(run, RunConfig)
-    run.paths.data, run.paths.output = (str(Path(p).expanduser().resolve()) for p in (run.paths.data, run.paths.output))
-    if run.dataset.root is not None:
-        run.dataset.root = str(Path(run.dataset.root).expanduser().resolve())
-    if run.model.checkpoint is not None:
-        run.model.checkpoint = str(Path(run.model.checkpoint).expanduser().resolve())
+    for key in ("paths.data", "paths.output", "dataset.root", "model.checkpoint"):
+        section, name = key.split(".")
+        given = getattr(getattr(run, section), name)
+        if given is not None:
+            setattr(getattr(run, section), name, _absolute(key, given, start))
     return run
+
+
+def _absolute(key: str, given: str, start: str) -> str:
+    """The whole path of a folder or file. Raises ConfigError where there can be none of that name."""
+    try:
+        return str((start / Path(given).expanduser()).resolve())
+    except (RuntimeError, OSError) as error:  # of a user that there is not; of links that lead in a circle
+        raise ConfigError(key, given, f"expected a path, found none ({error})") from error
 
 
 def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
@@ -76,11 +85,13 @@ def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T
     return known[name]
 
 
-def _check_finite(section: Mapping[Any, Any], prefix: str = "") -> None:
-    """No number of a configuration may be NaN or infinite; said before a rule compares it with anything."""
+def _check_values(section: Mapping[Any, Any], prefix: str = "") -> None:
+    """No number may be NaN or infinite, and every text is one line; said before a rule compares it with anything."""
     for key, value in section.items():
         if isinstance(value, DictConfig):
-            _check_finite(value, f"{prefix}{key}.")
-        for number in value if isinstance(value, ListConfig) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
+            _check_values(value, f"{prefix}{key}.")
+        for item in value if isinstance(value, ListConfig) else [value]:
+            if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(prefix + str(key), value, "want a finite number")
+            if isinstance(item, str) and not is_one_line(item):
+                raise ConfigError(prefix + str(key), value, "expected a text of one line, without control characters")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
-from headsweep.config.checks import at_least, fraction
+from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
@@ -94,6 +94,9 @@ class DatasetConfig:
             raise ConfigError("dataset.std", self.std, "want numbers above 0")
 
 
+RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd)[0-9]+(\.[0-9]*)?|-inc[01])*")
+
+
 class AugmentationOrder(Enum):
     """Where the random resized crop stands among what is done to a training image."""
 
@@ -132,7 +135,7 @@ class AugmentationConfig:
                 raise ConfigError(f"augmentation.{key}", got, "want [least, most] with 0 < least <= most")
         if self.crop_scale is not None and self.crop_scale[1] > 1:
             raise ConfigError("augmentation.crop_scale", self.crop_scale, "want shares of at most 1")
-        if self.randaugment is not None and not re.fullmatch(r"rand(-(m|n|p|mstd)[0-9.]+|-inc[01])*", self.randaugment):
+        if self.randaugment is not None and not RANDAUGMENT.fullmatch(self.randaugment):
             raise ConfigError(
                 "augmentation.randaugment",
                 self.randaugment,
@@ -193,6 +196,9 @@ class TrackingConfig:
                 "want http://host:port, sqlite:////absolute/path.db or postgresql://..., or null for sqlite in "
                 "paths.output",
             )
+        if self.uri is not None:
+            address("tracking.uri", self.uri)
+        name("tracking.experiment", self.experiment, in_path=False)
 
 
 @dataclass
@@ -208,6 +214,9 @@ class PathsConfig:
                 raise ConfigError(f"paths.{key}", "''", "want a folder")
 
 
+MOST_WORKERS = 1024  # with many more, no system starts a process
+
+
 @dataclass
 class LoaderConfig:
     """How images reach the device."""
@@ -220,6 +229,8 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
+        if self.workers > MOST_WORKERS:
+            raise ConfigError("loader.workers", self.workers, f"expected at most {MOST_WORKERS} processes")
         if self.resident_gib < 0:
             raise ConfigError("loader.resident_gib", self.resident_gib, "want a number of at least 0")
         if self.stage is not None and not self.stage.strip():
@@ -303,7 +314,7 @@ class RunConfig:
             raise ConfigError("clip_norm", self.clip_norm, "want a number above 0, or null for no clipping")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError("ema_decay", self.ema_decay, "want a number in (0, 1), or null for no average")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
             raise ConfigError("device", self.device, "want auto, cpu, mps, cuda or cuda:N")
         if self.heads == 1 and self.decorrelation != 0:
             raise ConfigError(

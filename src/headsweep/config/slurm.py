@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from headsweep.config import launchers
+from headsweep.config.checks import is_one_line
+from headsweep.config.launchers import check_least, check_threads, check_timeout, parse_launcher, wrong
 
-from headsweep.errors import ConfigError
-
-MEMORY = re.compile(r"\d+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
+MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 WANT_OPTIONS = "want options of sbatch and their values, e.g. {mail-type: END}"
 WANT_LINES = 'want a list of shell lines, e.g. ["module load cuda"]'
-WANT_MINUTES = "want minutes, a number above 0, or null"
-# What a user needs to hear of a value of the wrong type, by the key or by the type of its field.
 WANTED = {
+    **launchers.WANTED,
     "time": f"want minutes, a whole number of at least {SHORTEST}",
-    "timeout": WANT_MINUTES,
     "slots": "want a whole number, or null; auto is of hydra/launcher=local, which measures where the runs train",
-    "int": "want a whole number",
-    "int | None": "want a whole number, or null",
-    "bool": "want true or false",
-    "str | None": "want a text, or null",
     "list[str]": WANT_LINES,
     "dict[str, Any]": WANT_OPTIONS,
     "Projection": "want login or jobs",
@@ -79,27 +71,29 @@ class SlurmConfig:
             ("runs_per_job", 1),
             ("warning", 10),
         ):
-            self._check_least(key, least)
+            check_least(key, getattr(self, key), least)
         for key in ("max_parallel", "slots", "threads", "attempts"):
-            self._check_least(key, 1)
-        self._check_least("requeues", 0)
+            check_least(key, getattr(self, key), 1)
+        check_least("requeues", self.requeues, 0)
+        check_threads(self.threads)
         if self.nodes > 1 and not self.distributed:
-            raise _wrong("nodes", self.nodes, "want 1, or hydra.launcher.distributed=true for runs over several nodes")
+            raise wrong("nodes", self.nodes, "want 1, or hydra.launcher.distributed=true for runs over several nodes")
         if self.distributed and self.slots is not None:
-            raise _wrong(
+            raise wrong(
                 "slots", self.slots, "want null with hydra.launcher.distributed=true: a job trains one at a time"
             )
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise _wrong("timeout", self.timeout, WANT_MINUTES)
+        check_timeout(self.timeout)
         if not all(isinstance(line, str) for line in self.setup):
-            raise _wrong("setup", self.setup, WANT_LINES)
+            raise wrong("setup", self.setup, WANT_LINES)
         for option, value in self.extra.items():
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-                raise _wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
+                raise wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
+            if not is_one_line(f"{option}{value}"):
+                raise wrong(f"extra.{option}", value, "expected one line, without control characters")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
-            raise _wrong("memory", self.memory, "want a whole number and a unit, e.g. 16GB, or null")
+            raise wrong("memory", self.memory, "want a whole number and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
-            raise _wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
+            raise wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
 
     @property
     def tasks(self) -> int:
@@ -111,29 +105,7 @@ class SlurmConfig:
         """Processes that train a run together."""
         return self.nodes * self.tasks
 
-    def _check_least(self, key: str, least: int) -> None:
-        got = getattr(self, key)
-        if got is not None and got < least:
-            raise _wrong(key, got, f"want a whole number of at least {least}")
-
 
 def parse_slurm(settings: Mapping[str, Any]) -> SlurmConfig:
-    """The launcher's keys, typed and checked.
-
-    Raises:
-        ConfigError: a value has the wrong type or contradicts another.
-    """
-    typed = OmegaConf.structured(SlurmConfig)
-    for key, value in settings.items():
-        field = SlurmConfig.__dataclass_fields__.get(key)
-        if field is None:
-            raise _wrong(key, value, f"unknown; known: {', '.join(sorted(SlurmConfig.__dataclass_fields__))}")
-        try:
-            typed[key] = value
-        except OmegaConfBaseException as error:
-            raise _wrong(key, value, WANTED.get(key) or WANTED[str(field.type)]) from error
-    return OmegaConf.to_object(typed)  # type: ignore[return-value]
-
-
-def _wrong(key: str, got: object, want: str) -> ConfigError:
-    return ConfigError(f"hydra.launcher.{key}", "null" if got is None else got, want)
+    """Return the launcher's keys, typed and checked. Raises ConfigError as `parse_launcher`."""
+    return parse_launcher(SlurmConfig, settings, WANTED)

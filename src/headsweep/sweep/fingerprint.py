@@ -16,6 +16,11 @@ def identity(run: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in _flatten(run) if not _excluded(key)}
 
 
+def place(run: RunConfig) -> dict[str, Any]:
+    """Dotted key -> plain value, of the other keys: where a run computes and where its files are."""
+    return {key: value for key, value in _flatten(run) if _excluded(key)}
+
+
 def fingerprint(run: RunConfig) -> str:
     """12 hexadecimal digits over the full resolved configuration, so that a changed default is a new run."""
     return _digest(identity(run))

@@ -21,6 +21,7 @@ from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep.code_version import code_version
 from headsweep.sweep.fingerprint import fingerprint, group, identity
+from headsweep.sweep.same_runs import check_distinct
 from headsweep.tracking import durable
 from headsweep.tracking.mlflow_store import moved_uri
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
@@ -101,7 +102,8 @@ def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
 
 
 def plan_of(resolved: Sequence[RunConfig]) -> Plan:
-    """The plan of runs whose data has been looked at."""
+    """The plan of runs whose data has been looked at. Raises ConfigError as `check_distinct`."""
+    check_distinct(resolved)
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
@@ -305,7 +307,9 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
 def _where_runs_train() -> DictConfig:
     """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
     today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
-    chosen = {group: choice for entry in today.defaults if entry != "_self_" for group, choice in entry.items()}
+    chosen = {
+        group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
+    }
     for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
         today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
     for key in NOT_IDENTITY:

@@ -1,0 +1,132 @@
+"""Hydra's composition, whose every failure is a mistake in what was given, told in one line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from headsweep.config.checks import is_one_line
+from headsweep.config.explaining import explain
+from headsweep.errors import EXPECTED, ConfigError, UserError, printable
+
+# What Hydra says of several values where it composes one run.
+_SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)
+
+_NO_TEXT = re.compile(r"""^\w+\(|\$\{|['"\\]""")  # a function, an interpolation, quotes
+
+
+@contextmanager
+def composing(overrides: Sequence[str]) -> Iterator[None]:
+    """Raise UserError for what Hydra raises beside its own errors; nothing but composition may run inside.
+
+    Hydra, OmegaConf and the parser below them raise ValueError, TypeError, KeyError, AssertionError and others for
+    values that they do not expect. All of them are mistakes in `overrides`, or in the files that these choose.
+    """
+    try:
+        yield
+    except (*EXPECTED, OSError, HydraException, OmegaConfBaseException):
+        raise
+    except Exception as error:
+        raise UserError(_culprit(overrides) or _unnamed(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """Return what a user needs to know of an error that Hydra, OmegaConf or this package raised."""
+    if known := next((it for it in _causes(error) if isinstance(it, UserError)), None):
+        return str(known)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _unknown_choice(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error).split("\n", 1)[0])
+    if several := _SEVERAL.match(str(error)):
+        return f"{several[1]}: several values make a grid, found without -m; add -m{_or_quoted(several[1])}"
+    if cause := next((it for it in _causes(error) if isinstance(it, OmegaConfBaseException)), None):
+        return str(explain(cause))
+    return _joined(str(error)) or type(error).__name__
+
+
+def quoted(override: str) -> str | None:
+    """Return an override whose value is one text, as a shell's word; None where it is likely to be something else."""
+    key, equals, value = override.partition("=")
+    if not (key and equals) or _NO_TEXT.search(value) or not is_one_line(override):
+        return None
+    word = f'{key}="{value}"'
+    try:
+        is_text = OverridesParser.create().parse_override(word).value() == value
+    except HydraException:
+        return None
+    return shlex.quote(word) if is_text else None
+
+
+def _or_quoted(override: str) -> str:
+    word = quoted(override)
+    return f", or quote a text that has a comma: {word}" if word else ""
+
+
+def _unreadable(override: str, reason: str) -> str:
+    word = quoted(override)
+    if word:
+        return f"{printable(override)}: the value has a character that must be quoted; give {word}"
+    return f"'{printable(override)}' is not an override ({printable(reason)}); give KEY=VALUE, e.g. heads=1,4,8"
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        return f"--config-name {choice}: no such file in conf/ or --config-dir; leave it out for conf/train.yaml"
+    known = ", ".join(sorted(error.options or ())) or f"none, there is no folder {group}"
+    return str(ConfigError(group, choice, f"unknown {group.replace('/', ' ')}; known: {known}"))
+
+
+def _culprit(overrides: Sequence[str]) -> str | None:
+    """Of the overrides the first that Hydra cannot handle, and why."""
+    parser = OverridesParser.create()
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+            if override.is_discrete_sweep():
+                next(override.sweep_string_iterator(), None)
+        except HydraException:
+            continue  # Hydra itself says so, of what it reads as an override
+        except Exception as error:
+            return f"{printable(word)}: {_joined(str(error))}"
+        if reason := _wrong_choice(override):
+            return f"{printable(word)}: {reason}"
+    return None
+
+
+def _wrong_choice(override: Override) -> str | None:
+    key = override.key_or_group
+    if not key:
+        return "expected KEY=VALUE, found no key"
+    if "." in key or override.is_sweep_override():
+        return None
+    value = override.value()
+    names = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) or all(isinstance(name, str) for name in names):
+        return None
+    if override.is_delete() and value is None:
+        return None
+    return f"expected the name of a choice, found {'null' if value is None else value}; see conf/{key}/"
+
+
+def _unnamed(error: Exception) -> str:
+    reason = f"{type(error).__name__}: {_joined(str(error))}".removesuffix(": ")
+    return f"the configuration cannot be composed ({reason}); HYDRA_FULL_ERROR=1 shows where"
+
+
+def _joined(text: str) -> str:
+    return printable(re.sub(r"\s*\n\s*", "; ", text.strip()))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__

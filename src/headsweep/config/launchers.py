@@ -1,0 +1,105 @@
+"""What launchers are told, typed: the keys of `conf/hydra/launcher/*.yaml`; those of `slurm` are in `slurm.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from headsweep.config.checks import is_one_line
+from headsweep.errors import ConfigError
+
+T = TypeVar("T")
+
+MOST_THREADS = 1024  # with many more, no system starts a process
+WANT_MINUTES = "want minutes, a number above 0, or null"
+
+
+@dataclass
+class LocalConfig:
+    """How this machine shares out the runs of a grid."""
+
+    slots: int | str | None  # runs at a time; None: runs_per_gpu per GPU, or one per CPU core; "auto": measured
+    runs_per_gpu: int | None  # runs that share a GPU; None: one, unless there are more slots
+    threads: int | None  # CPU threads of a run; None: the cores divided by the slots
+    attempts: int | None  # tries of a run that fails; None: no end
+    timeout: float | None  # minutes without progress after which a run counts as hanging; None: never
+    halving: int | None  # of the cells that are left, one in so many goes on after each round; None: all
+
+    def __post_init__(self) -> None:
+        for key, least in (("runs_per_gpu", 1), ("threads", 1), ("attempts", 1), ("halving", 2)):
+            check_least(key, getattr(self, key), least)
+        if isinstance(self.slots, int):
+            check_least("slots", self.slots, 1)
+        elif self.slots not in ("auto", None):
+            raise wrong("slots", self.slots, WANTED["int | str | None"])
+        check_threads(self.threads)
+        check_timeout(self.timeout)
+
+
+@dataclass
+class PlanConfig(LocalConfig):
+    """The same, and how the plan is shown."""
+
+    costs: bool  # count the parameters and FLOPs of new runs, which imports torch
+    json: bool  # print one JSON object
+
+
+# What a user needs to hear of a value of the wrong type, by the type of its field.
+WANTED = {
+    "int": "want a whole number",
+    "int | None": "want a whole number, or null",
+    "int | str | None": "want a whole number of at least 1, auto or null",
+    "float | None": WANT_MINUTES,
+    "bool": "want true or false",
+    "str | None": "want a text, or null",
+}
+
+
+def parse_launcher(schema: type[T], settings: Mapping[str, Any], wanted: Mapping[str, str] = WANTED) -> T:
+    """Return the launcher's keys, typed and checked; `wanted` says what a key, or a type, can be.
+
+    Raises:
+        ConfigError: a key is unknown or missing, a value has the wrong type or contradicts another.
+    """
+    types = {field.name: str(field.type) for field in fields(schema)}  # type: ignore[arg-type]
+    typed = OmegaConf.structured(schema)
+    for key, value in settings.items():
+        if key not in types:
+            raise wrong(key, value, f"unknown; known: {', '.join(sorted(types))}")
+        if isinstance(value, str) and not is_one_line(value):
+            raise wrong(key, value, "expected a text of one line, without control characters")
+        try:
+            typed[key] = value
+        except OmegaConfBaseException as error:
+            raise wrong(key, value, wanted.get(key) or wanted[types[key]]) from error
+    if missing := types.keys() - settings.keys():
+        raise ConfigError(f"hydra.launcher.{min(missing)}", None, "is missing; give it a value")
+    return OmegaConf.to_object(typed)  # type: ignore[return-value]
+
+
+def check_least(key: str, got: int | None, least: int) -> None:
+    """Raise ConfigError unless `got` is None or at least `least`."""
+    if got is not None and got < least:
+        raise wrong(key, got, f"want a whole number of at least {least}")
+
+
+def check_threads(got: int | None) -> None:
+    """Raise ConfigError for more CPU threads than a process can have."""
+    if got is not None and got > MOST_THREADS:
+        raise wrong("threads", got, f"expected at most {MOST_THREADS} CPU threads of a run")
+
+
+def check_timeout(got: float | None) -> None:
+    """Raise ConfigError unless `got` is None or minutes."""
+    if got is not None and not 0 < got < math.inf:
+        raise wrong("timeout", got, WANT_MINUTES)
+
+
+def wrong(key: str, got: object, want: str) -> ConfigError:
+    """Return what is wrong with a launcher's key."""
+    return ConfigError(f"hydra.launcher.{key}", "null" if got is None else got, want)
