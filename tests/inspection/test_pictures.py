@@ -10,10 +10,8 @@ from PIL import Image
 
 from headsweep.inspection import pictures
 from headsweep.inspection.pictures import (
-    SCALES,
     Samples,
     _draw_accuracies,
-    _draw_matrix,
     _limits,
     _maps,
     draw_attention,
@@ -90,15 +88,22 @@ def test_a_long_name_is_broken_into_lines(figure) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "top"), [("disagreement", 0.7, 1), ("cka", 1.0, 1), ("kl", 3.86e-6, 0.1), ("kl", 2.5, 2.5)]
+    ("values", "tops"),
+    [
+        ({"disagreement": 0.7, "kl": 3.86e-6, "cka": 0.99}, (1, 0.1, 1)),
+        ({"disagreement": 1.0, "kl": 2.5, "cka": 0.0}, (1, 2.5, 1)),
+    ],
 )
-def test_colours_begin_at_0_and_end_where_the_quantity_does(name: str, value: float, top: float) -> None:
-    axes = Figure().add_subplot()
-    _draw_matrix(axes, np.array([[0, value], [value * 0.999, 0]]), SCALES.get(name))
-    (shade,) = axes.images
-    assert shade.get_clim() == (0, pytest.approx(top))
-    colours = shade.to_rgba(shade.get_array())
-    np.testing.assert_allclose(colours[0, 1], colours[1, 0], atol=0.02)  # a difference of a thousandth is no pattern
+def test_colours_begin_at_0_and_end_where_the_quantity_does(figure, values: dict[str, float], tops: tuple) -> None:
+    matrices = {name: [[0, value], [value * 0.999, 0]] for name, value in values.items()}
+    drawn(draw_diversity, [0.5, 0.6], 0.6, matrices, "a run")
+    for axes, top in zip(figure.axes[1:4], tops, strict=True):
+        (shade,) = axes.images
+        assert shade.get_clim() == (0, pytest.approx(top))
+        colours = shade.to_rgba(shade.get_array())
+        np.testing.assert_allclose(
+            colours[0, 1], colours[1, 0], atol=0.02
+        )  # a difference of a thousandth is no pattern
 
 
 def test_accuracies_that_hardly_differ_stand_close_together() -> None:

@@ -99,6 +99,12 @@ def test_the_caption_of_overlapping_bars_points_to_the_paired_differences(paired
     assert caption == "No intervals: one seed each."
 
 
+def test_the_n_of_the_bars_is_of_the_cells_that_have_one():
+    table = table_of([run("ga", 1, seed, 0.9 + SHIFTS[seed]) for seed in SEEDS] + [run("ga", 2, 0, 0.9)])
+    caption = compare_cells(table, select(table), accuracy(table)).caption
+    assert "(n = 3). 1 of 2 have none: one seed each." in caption
+
+
 def test_one_seed_gets_differences_without_intervals_and_without_claims():
     table = table_of(paired_runs(seeds=(0,)))
     figure = differences(table, select(table))

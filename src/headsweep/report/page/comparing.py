@@ -63,28 +63,25 @@ def interval_words(rows: Sequence[Row]) -> str:
     if without == len(found):
         return f"No intervals: {without_spread(found)}."
     some = f" {without} of {len(found)} have none: {without_spread(found)}." if without else ""
-    ends = [it.mean + sign * it.half_width for it in found if it.half_width is not None for sign in (-1, 1)]
-    cut = "" if min(ends) >= 0 and max(ends) <= 1 else " The axis ends at 0 and 100 %, and some bars go on beyond."
-    return f"Bars are 95 % t-intervals of the mean over seeds (n = {range_words([it.n for it in found])}).{some}{cut}"
+    bars = [(estimate, estimate.half_width) for estimate in found if estimate.half_width is not None]
+    is_cut = any(it.mean - half < 0 or it.mean + half > 1 for it, half in bars)
+    cut = " The axis ends at 0 and 100 %, and some bars go on beyond." if is_cut else ""
+    return f"Bars are 95 % t-intervals of the mean over seeds (n = {range_words([it.n for it, _ in bars])}).{some}{cut}"
 
 
 def accuracy_note(table: Table, rows: Sequence[Row]) -> str:
     """What the bars are, and what they are not for."""
     paired = any(row.difference and row.difference.half_width for row in table.rows)
-    shared = "They hold what a seed does to all heads alike, too: to compare two heads, see the paired differences."
+    shared = "Bars include what a seed does to all heads alike: to compare two heads, see the paired differences."
     return joined(interval_words(rows), shared if paired else "")
 
 
 def without_spread(found: Sequence[Estimate]) -> str:
     """Say why those that have no interval have none."""
     alone = {estimate.n == 1 for estimate in found if estimate.half_width is None}
-    return (
-        "one seed each"
-        if alone == {True}
-        else "the seeds all agree"
-        if alone == {False}
-        else "one seed, or seeds that all agree"
-    )
+    if alone == {True}:
+        return "one seed each"
+    return "the seeds all agree" if alone == {False} else "one seed, or seeds that all agree"
 
 
 def range_words(numbers: Sequence[int]) -> str:
