@@ -150,7 +150,7 @@ def _draw_accuracies(axes: Axes, top1: Sequence[float], together: float) -> None
     axes.invert_yaxis()
     low, high = axes.get_xlim()
     more = max(_LEAST_POINTS - (high - low), 0) / 2
-    axes.set_xlim(low - more, high + more)
+    axes.set_xlim(max(low - more, -1), min(high + more, 101))  # no share is below 0 or above 100 %
     axes.set_xlabel("top-1 (%)", fontsize=8)
     axes.set_title(f"top-1 of each head\n(line: all together, {100 * together:.2f} %)", fontsize=9)
 
