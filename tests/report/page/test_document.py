@@ -162,7 +162,7 @@ def test_without_validation_the_curves_are_of_the_test_images(write_page):
         del one.result.metrics["val/top1"]
     page = write_page([found, bare])
     assert "test top-1 (%)" in section(page, "learning")
-    assert "Without values by epoch: se." in section(page, "learning")
+    assert "Without values at these epochs: se." in section(page, "learning")
 
 
 def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_have():

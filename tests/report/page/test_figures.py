@@ -185,6 +185,13 @@ def test_the_last_quarter_is_drawn_again_on_a_scale_of_its_own():
     assert [figure.name for figure in learning_curves(short, select(short))] == ["learning-curves-1"]
 
 
+def test_a_curve_that_ends_before_the_last_quarter_is_named_there():
+    short = {"val/top1": dict.fromkeys(range(1, 11), 0.5)}
+    table = table_of([*curve_runs(40, ("ga",)), *(run("se", 1, seed, 0.5, history=short) for seed in SEEDS)])
+    whole, end = learning_curves(table, select(table))
+    assert "Without values" not in whole.caption and "Without values at these epochs: se." in end.caption
+
+
 @pytest.mark.parametrize("epochs", [4, 8, 100])
 def test_no_marker_of_a_curve_lies_on_that_of_another(epochs):
     table = table_of(curve_runs(epochs))

@@ -132,7 +132,7 @@ def _figure(name: str, of: str, metric: str, curves: Sequence[Curve], labels: Se
     without = [label for label in labels if label not in {curve.label for curve in curves}]
     words = [
         _line_words(curves),
-        f"Without values by epoch: {', '.join(without)}." if without else "",
+        f"Without values at these epochs: {', '.join(without)}." if without else "",
         left_out,
     ]
     alt = "; ".join(
