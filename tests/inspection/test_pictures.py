@@ -5,9 +5,18 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
-from headsweep.inspection.pictures import Samples, _maps, _scale, draw_attention, draw_diversity
+from headsweep.inspection import pictures
+from headsweep.inspection.pictures import (
+    Samples,
+    _draw_accuracies,
+    _limits,
+    _maps,
+    draw_attention,
+    draw_diversity,
+)
 
 
 def samples(count: int = 1, heads: int = 3, channels: int = 1, tokens: int = 16) -> Samples:
@@ -30,19 +39,78 @@ def test_attention_is_a_picture(heads: int, channels: int) -> None:
     assert np.asarray(picture.convert("RGB")).std() > 10
 
 
+@pytest.fixture
+def figure(monkeypatch) -> Figure:
+    """The next figure that is drawn, to look at its axes."""
+    kept = Figure()
+    monkeypatch.setattr(pictures, "Figure", lambda figsize, dpi, layout: kept)
+    return kept
+
+
 def test_a_map_is_brightest_where_the_token_weighs_most() -> None:
     given = samples(heads=1)
     given.weights.fill_(0.5 / 15)
-    given.weights[0, 0, 4 * 1 + 2] = 0.5  # second row, third column of 4 x 4 tokens, each 2 x 2 pixels
-    row, column = np.unravel_index(_maps(given)[0, 0].argmax(), (8, 8))
-    assert (row // 2, column // 2) == (1, 2)
+    given.weights[0, 0, 4 * 1 + 2] = 0.5  # second row, third column of 4 x 4 tokens
+    assert np.unravel_index(_maps(given)[0, 0].argmax(), (4, 4)) == (1, 2)
 
 
 def test_a_map_of_equal_weights_is_one_everywhere_and_in_the_middle_of_the_colours() -> None:
     given = samples(heads=2, tokens=49)
     given.weights.fill_(1 / 49)
     np.testing.assert_allclose(_maps(given), 1, rtol=1e-6)
-    assert float(_scale(given.weights)(1.0)) == pytest.approx(0.5)
+    low, high = _limits(_maps(given))
+    assert low * high == pytest.approx(1)
+
+
+def test_a_map_of_equal_weights_is_of_one_colour_whatever_the_image_shows(figure) -> None:
+    given = samples(heads=2)
+    given.weights.fill_(1 / 16)
+    drawn(draw_attention, given, "a run")
+    (image,), *maps = ([*place.images] for place in figure.axes[:3])
+    for shown in maps:
+        assert len(shown) == 1, "the map alone, nothing below it"
+        assert len(np.unique(shown[0].to_rgba(shown[0].get_array()).reshape(-1, 4), axis=0)) == 1
+        assert shown[0].get_alpha() is None
+    assert len(np.unique(image.get_array())) > 1
+
+
+def test_weights_beyond_the_colours_are_announced_at_the_end_of_the_colour_bar(figure) -> None:
+    given = samples(count=4, heads=2)
+    given.weights.fill_(1 / 16)
+    given.weights[0, 0, 0] = 1
+    drawn(draw_attention, given, "a run")
+    assert figure.axes[-1]._colorbar.extend == "max"
+
+
+def test_a_long_name_is_broken_into_lines(figure) -> None:
+    drawn(draw_attention, samples(heads=1), "-".join(["attention"] * 12))
+    assert max(map(len, figure.get_suptitle().splitlines())) < 100
+
+
+@pytest.mark.parametrize(
+    ("values", "tops"),
+    [
+        ({"disagreement": 0.7, "kl": 3.86e-6, "cka": 0.99}, (1, 0.1, 1)),
+        ({"disagreement": 1.0, "kl": 2.5, "cka": 0.0}, (1, 2.5, 1)),
+    ],
+)
+def test_colours_begin_at_0_and_end_where_the_quantity_does(figure, values: dict[str, float], tops: tuple) -> None:
+    matrices = {name: [[0, value], [value * 0.999, 0]] for name, value in values.items()}
+    drawn(draw_diversity, [0.5, 0.6], 0.6, matrices, "a run")
+    for axes, top in zip(figure.axes[1:4], tops, strict=True):
+        (shade,) = axes.images
+        assert shade.get_clim() == (0, pytest.approx(top))
+        colours = shade.to_rgba(shade.get_array())
+        np.testing.assert_allclose(
+            colours[0, 1], colours[1, 0], atol=0.02
+        )  # a difference of a thousandth is no pattern
+
+
+def test_accuracies_that_hardly_differ_stand_close_together() -> None:
+    axes = Figure().add_subplot()
+    _draw_accuracies(axes, [0.98, 0.9801], 0.98)
+    low, high = axes.get_xlim()
+    assert high - low >= 4.5 and high <= 101
 
 
 @pytest.mark.parametrize("heads", [2, 8, 13])

@@ -121,7 +121,7 @@ def test_words_of_others_stay_words(write_page):
 def test_one_seed_has_points_without_bars_and_words_for_it(write_page):
     page = write_page([run(head, heads, 0, 0.9) for head in ("seqpool", "ga") for heads in (1, 2)])
     assert "ONE SEED in 4 of 4 rows" in section(page, "warnings")
-    assert "One seed each: no intervals." in section(page, "accuracy")
+    assert "No intervals: one seed each." in section(page, "accuracy")
     assert "±" not in section(page, "accuracy") + section(page, "table")
 
 
@@ -161,8 +161,8 @@ def test_without_validation_the_curves_are_of_the_test_images(write_page):
     for one in (found, bare):
         del one.result.metrics["val/top1"]
     page = write_page([found, bare])
-    assert "test top-1 %" in section(page, "learning")
-    assert "Without values by epoch: se." in section(page, "learning")
+    assert "test top-1 (%)" in section(page, "learning")
+    assert "Without values at these epochs: se." in section(page, "learning")
 
 
 def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_have():
@@ -183,7 +183,7 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     drawn = alts(page)["accuracy-against-heads"]
     assert drawn.count(";") == series.MOST - 1
     assert "lr 40" in drawn and "lr 33:" in drawn and "lr 32" not in drawn
-    assert f"Drawn are the {series.MOST} lines with the best cells, of 40" in section(page, "accuracy")
+    assert f"of 40 lines, the {series.MOST} with the best cells by validation top-1" in section(page, "accuracy")
 
 
 def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_page):

@@ -1,11 +1,11 @@
-"""The front is what brute force finds."""
+"""The front is what brute force finds, and no more of it is claimed than the seeds support."""
 
 import itertools
 import random
 
 import pytest
 
-from headsweep.report.page.pareto import front
+from headsweep.report.page.pareto import front, supported
 
 
 def dominates(one, other):
@@ -21,3 +21,29 @@ def test_the_front_is_what_no_other_point_dominates_ties_included(seed):
     assert set(found) == wanted
     assert len(found) == len(wanted)
     assert all(points[a] <= points[b] for a, b in itertools.pairwise(found))
+
+
+SEEDS = {0: 0.50, 1: 0.54, 2: 0.46, 3: 0.51}  # far apart, as seeds are
+
+
+def better(by: float, wobble: float = 0.001) -> dict[int, float]:
+    return {seed: value + by + wobble * (-1) ** seed for seed, value in SEEDS.items()}
+
+
+def test_a_point_is_supported_if_it_beats_each_point_that_costs_no_more_by_the_same_seeds():
+    assert supported([0, 1], [1, 2], [SEEDS, better(0.05)]) == [1]
+    assert supported([0, 1], [1, 2], [SEEDS, better(0.0005)]) == []
+    assert supported([0, 2], [1, 1, 2], [SEEDS, better(0.0499, 0.02), better(0.05)]) == []  # one of two is too near
+    assert supported([0, 1], [1, 2], [SEEDS, {9: 0.9, 8: 0.91, 7: 0.92}]) == []  # no seed in common
+
+
+def test_the_more_points_could_have_been_on_the_front_the_more_it_takes():
+    wins = better(0.004, 0.0015)
+    assert supported([0, 1], [1, 2], [SEEDS, wins]) == [1]
+    crowd = [better(-0.3 - at / 100, 0.01) for at in range(30)]
+    assert supported([0, 1], [1, 2, *range(3, 33)], [SEEDS, wins, *crowd]) == []
+
+
+def test_one_seed_or_seeds_without_spread_support_nothing():
+    assert supported([0, 1], [1, 2], [{0: 0.5}, {0: 0.9}]) == []
+    assert supported([0, 1], [1, 2], [SEEDS, better(0.1, 0)]) == []

@@ -12,7 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from headsweep.report.page import sections
-from headsweep.report.page.comparing import Quantity, accuracy, compare_cells, interval_words
+from headsweep.report.page.comparing import accuracy, compare_cells
+from headsweep.report.page.costs import measured
+from headsweep.report.page.differences import differences
 from headsweep.report.page.drawing import Drawing, Figure, draw
 from headsweep.report.page.ensembles import ensembles
 from headsweep.report.page.inside import inside_heads
@@ -21,12 +23,13 @@ from headsweep.report.page.origin import Origin
 from headsweep.report.page.sections import Section
 from headsweep.report.page.series import Selection, select
 from headsweep.report.page.tradeoff import COSTS, tradeoff
-from headsweep.report.table import Row, Table
+from headsweep.report.table import Table
 from headsweep.tracking import durable
 
 PAGE, FIGURES = "report.html", "figures"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _NO_NUMBER = "No finished run has a number to draw."
+_ONE_COST = "No two cells with a number differ in their cost."
 
 
 def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
@@ -47,7 +50,9 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         sections.warned(table),
         sections.comparison(table),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_NUMBER),
-        sections.figures("tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _NO_NUMBER),
+        sections.figures(
+            "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_NUMBER
+        ),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has several epochs of accuracy."),
         sections.figures("ensembles", "Inside an ensemble of heads", drawn["ensembles"], "No cell has several heads."),
         inside_heads(table),
@@ -91,31 +96,17 @@ def page(name: str, parts: Sequence[Section]) -> str:
 
 def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
     """Theme -> its figures."""
-    measured = (
-        Quantity("time", "training time", "minutes of training", "minutes", _minutes, 1),
-        Quantity("memory", "memory", "GiB of memory", "GiB", _memory),
-    )
     return {
-        "accuracy": _there(compare_cells(table, selection, accuracy(table), interval_words(selection.rows))),
+        "accuracy": _there(compare_cells(table, selection, accuracy(table)), differences(table, selection)),
         "tradeoffs": _there(*(tradeoff(table, selection, cost) for cost in COSTS)),
         "learning": learning_curves(table, selection),
         "ensembles": _there(ensembles(table, selection)),
-        "costs": _there(*(compare_cells(table, selection, quantity, "Median over seeds.") for quantity in measured)),
+        "costs": _there(*(compare_cells(table, selection, quantity) for quantity in measured(table))),
     }
 
 
 def _there(*figures: Figure | None) -> list[Figure]:
     return [figure for figure in figures if figure]
-
-
-def _minutes(row: Row) -> tuple[float, None] | None:
-    return (row.costs["train_seconds"] / 60, None) if "train_seconds" in row.costs else None
-
-
-def _memory(row: Row) -> tuple[float, None] | None:
-    """The GPU's where there is one, else the process's."""
-    taken = row.costs.get("peak_gpu_memory_gib", row.costs.get("peak_memory_gib"))
-    return (taken, None) if taken is not None else None
 
 
 def _write_figures(drawings: Sequence[Drawing], folder: Path) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from headsweep.report.page.series import STYLES
+from headsweep.report.page.series import GREY, STYLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-INK, GRID, GREY, PAPER = "#1c2024", "#d9dde2", "#70767d", "#fefefe"
+INK, GRID, PAPER = "#1c2024", "#d9dde2", "#fefefe"
 # In a page every colour is one of the page's, which has others in the dark.
 COLORS = {
     INK: "currentColor",
@@ -25,6 +26,7 @@ COLORS = {
     **{style.color: f"var(--series-{at})" for at, style in enumerate(STYLES, start=1)},
 }
 WIDTH = 5.0  # inches; at 10 points the text can be read on a phone
+_LEGEND_ROW = 0.21  # inches
 _RC: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GREY,
@@ -61,7 +63,7 @@ class Figure:
     caption: str  # how to read it
     alt: str  # what it shows, in numbers, for who does not see it
     draw: Callable[[Axes], None]
-    height: float = 3.6  # inches
+    height: float = 3.2  # inches, without the legend
 
 
 @dataclass(frozen=True)
@@ -99,20 +101,23 @@ def draw(figure: Figure) -> Drawing:
         canvas = Canvas(figsize=(WIDTH, figure.height), layout="constrained")
         axes = canvas.add_subplot()
         figure.draw(axes)
-        _add_legend(canvas, axes)
+        rows = _add_legend(canvas, axes)
+        canvas.set_figheight(figure.height + _LEGEND_ROW * rows)
         svg, pdf = io.StringIO(), io.BytesIO()
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return Drawing(figure, svg.getvalue(), pdf.getvalue())
 
 
-def _add_legend(canvas: Canvas, axes: Axes) -> None:
-    """Below the axes, the series before what explains them."""
+def _add_legend(canvas: Canvas, axes: Axes) -> int:
+    """Add it below the axes, the series before what explains them; return how many lines it has."""
     from matplotlib.container import Container
 
     known = list(zip(*axes.get_legend_handles_labels(), strict=True))
     entries = sorted(known, key=lambda entry: not isinstance(entry[0], Container))
-    if entries:
-        longest = max(len(label) for _, label in entries)
-        columns = 1 if longest > 22 else 2 if longest > 12 else 3
-        canvas.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
+    if not entries:
+        return 0
+    longest = max(len(label) for _, label in entries)
+    columns = 1 if longest > 22 else 2 if longest > 12 else 3
+    canvas.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
+    return math.ceil(len(entries) / columns)

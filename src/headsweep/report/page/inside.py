@@ -52,4 +52,5 @@ def _one(run: Run, seen: Inspection) -> str:
 
 def _picture(path: Path, words: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(words)}"></figure>'
+    # As wide as its own text needs, not as a figure's column: 16 maps stand side by side.
+    return f'<figure style="max-width: none"><img src="data:image/png;base64,{data}" alt="{escape(words)}"></figure>'

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headsweep.report.measures import MEASURES
+from headsweep.report.page.ranking import Ranking, rank, spoken
 from headsweep.report.results import MISSING
 from headsweep.report.statistics import Estimate
 from headsweep.report.table import Row, Table
@@ -34,6 +34,10 @@ STYLES = tuple(
 )
 
 
+GREY = "#70767d"
+OTHERS = Style(GREY, "o", "-")
+
+
 @dataclass(frozen=True)
 class Series:
     """The cells that differ in their number of heads alone, by that number."""
@@ -50,6 +54,7 @@ class Selection:
     series: tuple[Series, ...]
     others: tuple[Row, ...]  # rows with a number that belong to no series that is drawn
     words: str  # "" if nothing is left out
+    ranking: Ranking  # of all rows
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -61,15 +66,19 @@ class Selection:
         """The numbers of heads that are drawn, ascending."""
         return tuple(sorted({row.heads for row in self.rows}))
 
+    def style(self, row: Row) -> Style:
+        """The style of the row's line in all figures; a grey dot where its line is not drawn."""
+        return next((one.style for one in self.series if row in one.rows), OTHERS)
+
 
 def compared(row: Row) -> Estimate | None:
     """The number that the table compares; None where the row has none."""
     return row.estimates.get(row.metric)
 
 
-def metric_title(table: Table) -> str:
-    """What is compared, e.g. "top-1 %"."""
-    return MEASURES[table.metric].title
+def metric_axis(table: Table) -> str:
+    """What is compared, at an axis: with the images that it is of and the unit."""
+    return f"{spoken(table.metric)} (%)"
 
 
 def metric_noun(table: Table) -> str:
@@ -108,24 +117,13 @@ def select(table: Table) -> Selection:
     for row in table.rows:
         if compared(row):
             found.setdefault(series_label(table, row), []).append(row)
-    best = sorted(found, key=lambda label: max(map(_mean, found[label])), reverse=True)[:MOST]
+    ranking = rank(table)
+    best = sorted(found, key=lambda label: max(map(ranking.score, found[label])), reverse=True)[:MOST]
     drawn = [label for label in found if label in best]
     series = tuple(Series(label, _by_heads(found[label]), style) for label, style in zip(drawn, STYLES, strict=False))
-    words = f"Drawn are the {MOST} lines with the best cells, of {len(found)}; all are in the table."
+    words = f"Drawn are, of {len(found)} lines, the {MOST} with the best cells {ranking.words}; all are in the table."
     others = tuple(row for label, rows in found.items() if label not in best for row in rows)
-    return Selection(series, others, words if others else "")
-
-
-def best_rows(rows: Iterable[Row], count: int) -> tuple[Row, ...]:
-    """The `count` rows with the best means, in their order."""
-    rows = tuple(rows)
-    kept = set(sorted(range(len(rows)), key=lambda at: _mean(rows[at]), reverse=True)[:count])
-    return tuple(row for at, row in enumerate(rows) if at in kept)
-
-
-def _mean(row: Row) -> float:
-    found = compared(row)
-    return found.mean if found else -math.inf
+    return Selection(series, others, words if others else "", ranking)
 
 
 def _by_heads(rows: Sequence[Row]) -> tuple[Row, ...]:
