@@ -15,6 +15,7 @@ from torch import Tensor
 from headsweep import streams
 from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data import locate
+from headsweep.data.listing import ImageFile
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.stage import stage
 from headsweep.errors import ConfigError, DataError
@@ -92,7 +93,7 @@ def _load(dataset: DatasetConfig) -> tuple[Source, Source | None, Source]:
         return _digits(dataset)
     if dataset.name in locate.CIFAR_FILES:
         return _cifar(dataset, train=True), None, _cifar(dataset, train=False)
-    splits = {name: _folder(folder, dataset) for name, folder in locate.split_folders(dataset).items()}
+    splits = {name: _files(images, dataset) for name, images in locate.planned_tree(dataset).splits.items()}
     return splits["train"], splits.get("validation"), splits["test"]
 
 
@@ -148,17 +149,11 @@ def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> Res
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
 
 
-def _folder(folder: Path, dataset: DatasetConfig) -> StreamedSource:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        samples: Sequence[tuple[str, int]] = ImageFolder(str(folder)).samples
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {_one_line(error)}") from error
-    labels = torch.tensor([label for _, label in samples])
+def _files(images: Sequence[ImageFile], dataset: DatasetConfig) -> StreamedSource:
+    labels = torch.tensor([image.label for image in images])
     # One image of each class in turn, so that the first so many hold all classes.
     order = _rank_in_class(labels).argsort(stable=True)
-    return StreamedSource([samples[row][0] for row in order.tolist()], labels[order], dataset)
+    return StreamedSource([images[row].path for row in order.tolist()], labels[order], dataset)
 
 
 def _first(source: Source, count: int | None) -> Source:
