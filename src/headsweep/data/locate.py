@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -29,6 +29,8 @@ CIFAR_FILES = {
 }
 _CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
 _DIGITS_CLASSES = 10
+
+Located = tuple[int, str | None]  # the number of classes, and what `DatasetConfig.digest` is to be
 
 
 @contextmanager
@@ -53,16 +55,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "want 1 (grey) or 3 (RGB)")
-    content = None
-    if dataset.name is DatasetName.digits:
-        num_classes = _DIGITS_CLASSES
-    elif dataset.name in CIFAR_FILES:
-        num_classes = _locate_cifar(dataset)
-    elif dataset.name is DatasetName.imagenet:
-        num_classes = len(_locate_imagenet(dataset).classes)
-    else:
-        tree = _locate_folder(dataset)
-        num_classes, content = len(tree.classes), digest(image_sizes(replace(dataset, digest=None), tree))
+    num_classes, content = _LOCATED[dataset.name](dataset)
     if dataset.num_classes not in (None, num_classes):
         want = f"{dataset.name.value} has {num_classes} classes; want {num_classes}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, want)
@@ -140,7 +133,11 @@ def digest(sizes: dict[str, int]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names are bytes
 
 
-def _locate_cifar(dataset: DatasetConfig) -> int:
+def _locate_digits(dataset: DatasetConfig) -> Located:
+    return _DIGITS_CLASSES, None
+
+
+def _locate_cifar(dataset: DatasetConfig) -> Located:
     folder_name, names = CIFAR_FILES[dataset.name]
     folder = root_of(dataset) / folder_name
     absent = [name for name in names if not (folder / name).is_file()]
@@ -150,10 +147,10 @@ def _locate_cifar(dataset: DatasetConfig) -> int:
             f"{dataset.name.value}: {what}; give dataset.download=true, or put the folder {folder_name} "
             "there, or point dataset.root at the folder that holds it"
         )
-    return _CIFAR_CLASSES[dataset.name]
+    return _CIFAR_CLASSES[dataset.name], None
 
 
-def _locate_imagenet(dataset: DatasetConfig) -> Tree:
+def _locate_imagenet(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     for split in ("train", "val"):
         if not _is_folder(root / split):
@@ -161,10 +158,10 @@ def _locate_imagenet(dataset: DatasetConfig) -> Tree:
                 f"imagenet: no {root / split}; get ILSVRC2012 from https://image-net.org, unpack it as "
                 f"{root}/{{train,val}}/<class>/*, or point dataset.root at the folder that holds train and val"
             )
-    return _read_tree(dataset)
+    return len(_read_tree(dataset).classes), None
 
 
-def _locate_folder(dataset: DatasetConfig) -> Tree:
+def _locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     if not _is_folder(root / "train"):
         raise DataError(f"imagefolder: no {root / 'train'}; want {root}/{{train,val,test}}/<class>/<image>")
@@ -173,7 +170,8 @@ def _locate_folder(dataset: DatasetConfig) -> Tree:
             f"imagefolder: {root} has no test images: neither test/ nor val/; want at least one of them, "
             "with the class folders of train/"
         )
-    return _read_tree(dataset)
+    tree = _read_tree(dataset)
+    return len(tree.classes), digest(image_sizes(replace(dataset, digest=None), tree))
 
 
 def _read_tree(dataset: DatasetConfig) -> Tree:
@@ -187,3 +185,12 @@ def _read_tree(dataset: DatasetConfig) -> Tree:
 def _note(line: str) -> None:
     """Log it once, in however many sizes the cells of a grid use the data set."""
     LOGGER.warning(line)
+
+
+_LOCATED: dict[DatasetName, Callable[[DatasetConfig], Located]] = {
+    DatasetName.digits: _locate_digits,
+    DatasetName.cifar10: _locate_cifar,
+    DatasetName.cifar100: _locate_cifar,
+    DatasetName.imagefolder: _locate_folder,
+    DatasetName.imagenet: _locate_imagenet,
+}
