@@ -1,8 +1,17 @@
 """The errors that a user can cause, each said in one line: what was got, what is wanted, how to fix it."""
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""Escape what cannot be printed or ends a line: a file may be called "a\nb", or b"\xff", which is no UTF-8."""
+    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
 class UserError(Exception):
     """A mistake that the user can mend; printed as one line, without a traceback, exit code 2."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class ConfigError(UserError):
@@ -25,6 +34,9 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A data set is absent or is not what the configuration says; the message says where it was looked for."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class FailedRunsError(Exception):

@@ -1,6 +1,7 @@
 """Batches are a function of (seed, epoch) alone."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -185,11 +186,14 @@ def test_batch_larger_than_the_split(resident, make_dataset, make_augmentation):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_file_is_one_line(workers, streamed, make_augmentation, tmp_path):
     dataset, splits = streamed()
-    (tmp_path / "None/train/class2/004.jpg").write_bytes(b"no image")
+    at = splits.train.paths.index(f"{tmp_path}/None/train/class2/004.jpg")
+    bad = Path(splits.train.paths[at]).with_name(os.fsdecode(b"\xff DataError: two\nlines.jpg"))
+    bad.write_bytes(b"no image")
+    splits.train.paths[at] = str(bad)
     with pytest.raises(DataError) as caught:
         list(make_loader(splits.train, dataset, make_augmentation(), batch_size=4, workers=workers).epoch(0))
-    assert "class2/004.jpg cannot be decoded" in str(caught.value) and "\n" not in str(caught.value)
-    assert str(caught.value).startswith(str(tmp_path))
+    want = rf"{tmp_path}/None/train/class2/\xff DataError: two\nlines.jpg cannot be decoded"
+    assert str(caught.value).startswith(want) and str(caught.value).isprintable()
 
 
 @pytest.mark.gpu

@@ -7,7 +7,8 @@ import sys
 import pytest
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from headsweep.data.locate import IMAGE_SUFFIXES, resolve
+from headsweep.data.listing import IMAGE_SUFFIXES
+from headsweep.data.locate import resolve
 from headsweep.errors import ConfigError, DataError
 
 

@@ -14,7 +14,7 @@ from headsweep.config import DebugConfig, LoaderConfig
 from headsweep.data import stage as staging
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
-from headsweep.data.locate import image_sizes, resolve
+from headsweep.data.locate import image_sizes, planned_tree, resolve
 from headsweep.data.stage import stage
 from headsweep.errors import ConfigError, DataError
 
@@ -117,7 +117,7 @@ def test_a_killed_copy_is_completed(dataset, tmp_path):
     copying.communicate()
     (copy,) = (tmp_path / "disk").glob("*/")
     held = when_changed(copy)
-    assert 0 < len(held) < len(image_sizes(dataset))
+    assert 0 < len(held) < len(image_sizes(dataset, planned_tree(dataset)))
     assert stage(dataset, str(tmp_path / "disk")) == copy and files(copy) == files(dataset.root)
     assert held.items() <= when_changed(copy).items()  # what was whole is not copied again
 
@@ -130,13 +130,13 @@ def test_two_at_once_share_one_copy(dataset, tmp_path):
     (copy,) = (tmp_path / "disk").glob("*/")
     assert files(copy) == files(dataset.root)
     copied = (tmp_path / "disk.copied").read_text().splitlines()
-    assert len(copied) == len(image_sizes(dataset))
+    assert len(copied) == len(image_sizes(dataset, planned_tree(dataset)))
 
 
 def test_a_disk_that_is_too_small_is_one_line_with_both_numbers(dataset, tmp_path, monkeypatch):
     # A disk of a size to choose cannot be had without root: only what it says of itself is replaced.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
-    needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset).values())
+    needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset, planned_tree(dataset)).values())
     with pytest.raises(ConfigError) as caught:
         stage(dataset, str(tmp_path / "disk"))
     want = f"loader.stage={tmp_path}/disk: {needed:,} bytes are still to be copied there, 5,000 are free; want"

@@ -15,12 +15,15 @@ from torch import Tensor
 from headsweep import streams
 from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data import locate
+from headsweep.data.listing import ImageFile
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.stage import stage
 from headsweep.errors import ConfigError, DataError
 
 _DIGITS_TEST_SHARE = 0.2
 _GIB = 2**30
+
+Loaded = tuple[Source, Source | None, Source]  # train, the set's own validation split, test
 
 
 class Splits(NamedTuple):
@@ -44,7 +47,7 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
         DataError: files are absent or corrupted.
         ConfigError: the validation share holds out no image, or the copy finds no room.
     """
-    train, validation, test = _load(dataset)
+    train, validation, test = _LOADED[dataset.name](dataset)
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, streams.generator(seed, "validation split"))
         if not held_out.any():
@@ -86,17 +89,7 @@ def _rank_in_class(labels: Tensor) -> Tensor:
     return ranks
 
 
-def _load(dataset: DatasetConfig) -> tuple[Source, Source | None, Source]:
-    """Train, own validation split or None, test."""
-    if dataset.name is DatasetName.digits:
-        return _digits(dataset)
-    if dataset.name in locate.CIFAR_FILES:
-        return _cifar(dataset, train=True), None, _cifar(dataset, train=False)
-    splits = {name: _folder(folder, dataset) for name, folder in locate.split_folders(dataset).items()}
-    return splits["train"], splits.get("validation"), splits["test"]
-
-
-def _digits(dataset: DatasetConfig) -> tuple[Source, None, Source]:
+def _digits(dataset: DatasetConfig) -> Loaded:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -106,7 +99,11 @@ def _digits(dataset: DatasetConfig) -> tuple[Source, None, Source]:
     return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
 
 
-def _cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
+def _cifar(dataset: DatasetConfig) -> Loaded:
+    return _read_cifar(dataset, train=True), None, _read_cifar(dataset, train=False)
+
+
+def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if dataset.name is DatasetName.cifar10 else CIFAR100
@@ -148,17 +145,16 @@ def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> Res
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
 
 
-def _folder(folder: Path, dataset: DatasetConfig) -> StreamedSource:
-    from torchvision.datasets import ImageFolder
+def _tree(dataset: DatasetConfig) -> Loaded:
+    splits = {name: _files(images, dataset) for name, images in locate.planned_tree(dataset).splits.items()}
+    return splits["train"], splits.get("validation"), splits["test"]
 
-    try:
-        samples: Sequence[tuple[str, int]] = ImageFolder(str(folder)).samples
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {_one_line(error)}") from error
-    labels = torch.tensor([label for _, label in samples])
+
+def _files(images: Sequence[ImageFile], dataset: DatasetConfig) -> StreamedSource:
+    labels = torch.tensor([image.label for image in images])
     # One image of each class in turn, so that the first so many hold all classes.
     order = _rank_in_class(labels).argsort(stable=True)
-    return StreamedSource([samples[row][0] for row in order.tolist()], labels[order], dataset)
+    return StreamedSource([images[row].path for row in order.tolist()], labels[order], dataset)
 
 
 def _first(source: Source, count: int | None) -> Source:
@@ -178,3 +174,12 @@ def _near(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> Split
 
 def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
     return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)
+
+
+_LOADED: dict[DatasetName, Callable[[DatasetConfig], Loaded]] = {
+    DatasetName.digits: _digits,
+    DatasetName.cifar10: _cifar,
+    DatasetName.cifar100: _cifar,
+    DatasetName.imagefolder: _tree,
+    DatasetName.imagenet: _tree,
+}

@@ -6,16 +6,19 @@ Nothing here imports torch, torchvision or numpy (law 10).
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from headsweep.config import DatasetConfig, DatasetName
-from headsweep.errors import ConfigError, DataError
+from headsweep.data.listing import Tree, read_tree
+from headsweep.errors import ConfigError, DataError, printable
 
-# The endings that torchvision's ImageFolder loads.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+LOGGER = logging.getLogger("headsweep")
 
 CIFAR_FILES = {
     DatasetName.cifar10: (
@@ -27,7 +30,19 @@ CIFAR_FILES = {
 _CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
 _DIGITS_CLASSES = 10
 
+Located = tuple[int, str | None]  # the number of classes, and what `DatasetConfig.digest` is to be
 
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Name what a disk refuses, e.g. a folder without the right to read it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}; mend or remove it") from error
+
+
+@_reading()
 def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """Check that the data is there and fill in what only the data can say.
 
@@ -40,15 +55,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "want 1 (grey) or 3 (RGB)")
-    content = None
-    if dataset.name is DatasetName.digits:
-        num_classes = _DIGITS_CLASSES
-    elif dataset.name in CIFAR_FILES:
-        num_classes = _locate_cifar(dataset)
-    elif dataset.name is DatasetName.imagenet:
-        num_classes = _locate_imagenet(dataset)
-    else:
-        num_classes, content = _locate_folder(dataset)
+    num_classes, content = _LOCATED[dataset.name](dataset)
     if dataset.num_classes not in (None, num_classes):
         want = f"{dataset.name.value} has {num_classes} classes; want {num_classes}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, want)
@@ -65,10 +72,17 @@ def root_of(dataset: DatasetConfig) -> Path:
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     """The folders of an image tree by their use: train, test, and validation where the set has its own."""
     root = root_of(dataset)
-    if dataset.name is DatasetName.imagenet or not (root / "test").is_dir():
+    if dataset.name is DatasetName.imagenet or not _is_folder(root / "test"):
         return {"train": root / "train", "test": root / "val"}
     folders = {"train": root / "train", "test": root / "test"}
-    return {**folders, "validation": root / "val"} if (root / "val").is_dir() else folders
+    return {**folders, "validation": root / "val"} if _is_folder(root / "val") else folders
+
+
+def _is_folder(path: Path) -> bool:
+    """Raises DataError on a link that leads nowhere: the split is not absent, its disk is."""
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path} is a link to {path.readlink()}, which does not exist; mend or remove the link")
+    return path.is_dir()
 
 
 def has_validation(dataset: DatasetConfig) -> bool:
@@ -77,43 +91,53 @@ def has_validation(dataset: DatasetConfig) -> bool:
     return dataset.validation > 0 or (is_folder and "validation" in split_folders(dataset))
 
 
-def class_names(folder: Path) -> list[str]:
-    """The class folders of a split, sorted, which is the order of the labels."""
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+@_reading()
+def planned_tree(dataset: DatasetConfig) -> Tree:
+    """List the images of an image tree whose run has been planned.
+
+    Raises:
+        DataError: the images are not those of the plan, or are no data set (see `read_tree`).
+    """
+    tree = read_tree(split_folders(dataset))
+    if len(tree.classes) != dataset.num_classes:
+        raise _changed(dataset)
+    if dataset.digest is not None:
+        image_sizes(dataset, tree)
+    return tree
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Every image below `folder`, sorted within each folder."""
-    for parent, names in _listing(folder):
-        yield from (Path(parent, name) for name in names)
+def image_sizes(dataset: DatasetConfig, tree: Tree) -> dict[str, int]:
+    """Look up the bytes of every image by its name below the root.
+
+    Raises:
+        DataError: an image is empty, or the images are not those that `dataset.digest` stands for.
+    """
+    skip = len(str(root_of(dataset))) + 1
+    paths = [image.path for images in tree.splits.values() for image in images]
+    sizes = {path[skip:]: os.stat(path).st_size for path in paths}  # noqa: PTH116 - a million Paths are slow
+    if empty := [name for name, size in sizes.items() if size == 0]:
+        more = f", as are {len(empty) - 1} more images" * (len(empty) > 1)
+        raise DataError(f"{root_of(dataset) / empty[0]} is empty (0 bytes){more}; restore or remove it")
+    if dataset.digest not in (None, digest(sizes)):
+        raise _changed(dataset)
+    return sizes
 
 
-def _listing(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each folder from `folder` down, and the names of the images in it; both sorted."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield parent, sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
-
-
-def image_sizes(dataset: DatasetConfig) -> dict[str, int]:
-    """The bytes of every image of an image tree, by its name below the root; of what is there, were it nothing."""
-    root = str(root_of(dataset))
-    # Texts, not paths: a million of them are made into one digest.
-    return {
-        f"{parent}/{name}"[len(root) + 1 :]: os.stat(f"{parent}/{name}").st_size  # noqa: PTH116
-        for folder in split_folders(dataset).values()
-        for parent, names in _listing(folder)
-        for name in names
-    }
+def _changed(dataset: DatasetConfig) -> DataError:
+    return DataError(f"{dataset.root} has changed since the run was planned; plan again: its runs are new runs")
 
 
 def digest(sizes: dict[str, int]) -> str:
     """A hash of the names and sizes of images, so that a changed folder makes a new run."""
     lines = sorted(f"{name}\0{size}\n" for name, size in sizes.items())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names are bytes
 
 
-def _locate_cifar(dataset: DatasetConfig) -> int:
+def _locate_digits(dataset: DatasetConfig) -> Located:
+    return _DIGITS_CLASSES, None
+
+
+def _locate_cifar(dataset: DatasetConfig) -> Located:
     folder_name, names = CIFAR_FILES[dataset.name]
     folder = root_of(dataset) / folder_name
     absent = [name for name in names if not (folder / name).is_file()]
@@ -123,51 +147,50 @@ def _locate_cifar(dataset: DatasetConfig) -> int:
             f"{dataset.name.value}: {what}; give dataset.download=true, or put the folder {folder_name} "
             "there, or point dataset.root at the folder that holds it"
         )
-    return _CIFAR_CLASSES[dataset.name]
+    return _CIFAR_CLASSES[dataset.name], None
 
 
-def _locate_imagenet(dataset: DatasetConfig) -> int:
+def _locate_imagenet(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     for split in ("train", "val"):
-        if not (root / split).is_dir():
+        if not _is_folder(root / split):
             raise DataError(
                 f"imagenet: no {root / split}; get ILSVRC2012 from https://image-net.org, unpack it as "
                 f"{root}/{{train,val}}/<class>/*, or point dataset.root at the folder that holds train and val"
             )
-    return _count_classes(split_folders(dataset))
+    return len(_read_tree(dataset).classes), None
 
 
-def _locate_folder(dataset: DatasetConfig) -> tuple[int, str]:
+def _locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
-    if not (root / "train").is_dir():
+    if not _is_folder(root / "train"):
         raise DataError(f"imagefolder: no {root / 'train'}; want {root}/{{train,val,test}}/<class>/<image>")
-    if not any((root / split).is_dir() for split in ("val", "test")):
+    if not any(_is_folder(root / split) for split in ("val", "test")):
         raise DataError(
             f"imagefolder: {root} has no test images: neither test/ nor val/; want at least one of them, "
             "with the class folders of train/"
         )
-    folders = split_folders(dataset)
-    return _count_classes(folders), digest(image_sizes(dataset))
+    tree = _read_tree(dataset)
+    return len(tree.classes), digest(image_sizes(replace(dataset, digest=None), tree))
 
 
-def _count_classes(folders: dict[str, Path]) -> int:
-    """The number of classes, after checking that the splits agree and that no class is empty."""
-    names = class_names(folders["train"])
-    if len(names) < 2:
-        raise DataError(f"{folders['train']} has {len(names)} class folders; want at least 2")
-    for folder in folders.values():
-        _same_classes(names, folder, folders["train"])
-        for name in names:
-            if next(image_files(folder / name), None) is None:
-                raise DataError(f"{folder / name} holds no image (known endings: {' '.join(IMAGE_SUFFIXES)})")
-    return len(names)
+def _read_tree(dataset: DatasetConfig) -> Tree:
+    tree = read_tree(split_folders(dataset))
+    if skipped := ", ".join(f"{kind}: {count}" for kind, count in sorted(tree.skipped.items()) if count):
+        _note(printable(f"{dataset.root}: left out {skipped}"))
+    return tree
 
 
-def _same_classes(names: list[str], folder: Path, train: Path) -> None:
-    found = class_names(folder)
-    if differing := sorted(set(names) ^ set(found)):
-        side = "lacks" if differing[0] in names else "alone has"
-        raise DataError(
-            f"{folder} has {len(found)} class folders, {train} has {len(names)}; {folder.name}/ {side} "
-            f"{differing[0]!r}; want the same classes in both"
-        )
+@cache
+def _note(line: str) -> None:
+    """Log it once, in however many sizes the cells of a grid use the data set."""
+    LOGGER.warning(line)
+
+
+_LOCATED: dict[DatasetName, Callable[[DatasetConfig], Located]] = {
+    DatasetName.digits: _locate_digits,
+    DatasetName.cifar10: _locate_cifar,
+    DatasetName.cifar100: _locate_cifar,
+    DatasetName.imagefolder: _locate_folder,
+    DatasetName.imagenet: _locate_imagenet,
+}

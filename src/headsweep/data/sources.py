@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from headsweep.children import born_deaf, end_with_parent
 from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
+from headsweep.data.decoding import decode
 from headsweep.errors import DataError
 
 Request = tuple[int, list[int]]  # the key of the crop's random stream, and the images wanted
@@ -154,9 +155,11 @@ class StreamedReader:
             for images in decoded:
                 yield images.to(self.device, non_blocking=True)
         except DataError as error:
+            if self.loader.num_workers == 0:
+                raise
             # A worker's error arrives with its traceback in the message; the last line is what was said.
-            said = str(error).strip().splitlines()[-1]
-            raise DataError(said.rpartition("DataError: ")[2]) from error
+            said = error.args[0].strip().splitlines()[-1]
+            raise DataError(said.removeprefix("headsweep.errors.DataError: ")) from error
 
 
 class _Requests(Sampler[Request]):
@@ -188,17 +191,6 @@ class _Decoder(Dataset[Tensor]):
         boxes = self.crop.boxes(key, torch.tensor(indices), heights, widths).tolist()
         crops = (crop_image(image, box, dataset.image_size) for image, box in zip(images, boxes, strict=True))
         return stack(crops, len(images), dataset)
-
-
-def decode(path: str | PathLike[str], channels: int) -> Image.Image:
-    """The image at `path` as grey (1 channel) or RGB (3); raises DataError naming the file."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode = "L" if channels == 1 else "RGB"
-            return image if image.mode == mode else image.convert(mode)  # convert copies an image of the same mode
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be decoded: {error}") from error
 
 
 def fit(image: Image.Image, dataset: DatasetConfig) -> Image.Image:

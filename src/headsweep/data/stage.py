@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from headsweep.config import DatasetConfig
 from headsweep.data import locate
+from headsweep.data.listing import read_tree
 from headsweep.errors import ConfigError, DataError
 
 _COPIES = 8  # at a time: a network's delay is longer than the copying of one image
@@ -38,18 +38,22 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
         ConfigError: the folder's disk is too small, or a variable is not set.
         DataError: the images are not those that were planned, or change while they are copied.
     """
-    sizes = locate.image_sizes(dataset)
-    digest = locate.digest(sizes)
-    if dataset.digest not in (None, digest):
-        raise DataError(f"{dataset.root} has changed since the run was planned; plan again: its runs are new runs")
-    copy = _expanded(folder) / f"{dataset.name.value}-{digest}"
+    sizes = locate.image_sizes(dataset, read_tree(locate.split_folders(dataset)))
+    copy = _expanded(folder) / f"{dataset.name.value}-{locate.digest(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
-        held = locate.image_sizes(replace(dataset, root=str(copy)))
-        missing = {name: size for name, size in sizes.items() if held.get(name) != size}
+        missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}
         _check_room(missing, copy)
         _copy_all(missing, locate.root_of(dataset), copy)
     return copy
+
+
+def _held(copy: Path) -> int | None:
+    """The bytes of a copied file; None if it is not there."""
+    try:
+        return copy.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _expanded(folder: str) -> Path:
