@@ -67,8 +67,3 @@ class Interrupted(KeyboardInterrupt):
 
 
 EXPECTED = (UserError, FailedRunsError, Crash, LostPeer)  # how a command may end, each with its exit code
-
-
-def printable(text: str) -> str:
-    """Return a text in which control characters, line ends and broken letters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
