@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headsweep.config.values import canonical
 from headsweep.report.results import Cell
 
 SHARE = 0.1  # of the reference's value, up to which a difference is not worth a flag
@@ -85,4 +86,4 @@ def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]
 
 def _question(cell: Cell) -> tuple[str, ...]:
     """What a study asks about; cells that agree in it differ in how they were tuned."""
-    return tuple(str(cell.value(key)) for key in ("head", "heads", "model", "dataset"))
+    return tuple(canonical(cell.value(key)) for key in ("head", "heads", "model", "dataset"))

@@ -95,6 +95,7 @@ def _match(cell: Cell, speller: Speller, wish: Wish) -> Match:
 
 def _baseline(cell: Cell, speller: Speller, baseline: Baseline) -> RunConfig:
     """The cell with the overrides of the baseline; another head has options of its own."""
+    baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a group is chosen
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
     return _located(speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
