@@ -57,5 +57,5 @@ def test_words_are_separated_by_commas_and_blanks_that_are_in_no_value():
 
 @pytest.mark.parametrize("word", ["", "ga", "head=", "=ga"])
 def test_a_word_that_is_none_is_one_line(word):
-    with pytest.raises(UserError, match="--baseline '.*': expected KEY=VALUE"):
+    with pytest.raises(UserError, match=r"--baseline '.*': expected KEY=VALUE"):
         read_words([word], "--baseline ")

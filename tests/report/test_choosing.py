@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.errors import UserError
 from headsweep.config.values import read_words
+from headsweep.errors import UserError
 from headsweep.report.choosing import choose, named
 from headsweep.report.reference import references
 from headsweep.report.results import Run, gather, read_cells, varying_axes

@@ -102,7 +102,8 @@ def _verify(path: Path, place: Place, request: Request | None) -> None:
 
     def parse(words: str) -> Request:
         try:
-            context = table.make_context("table", shlex.split(words)[2:])
+            # Without --help, which would print and exit as if the table agreed.
+            context = table.make_context("table", shlex.split(words)[2:], help_option_names=[])
         except (click.ClickException, ValueError) as error:
             reason = error.format_message() if isinstance(error, click.ClickException) else error
             raise UserError(f"{path}: {words!r} is no command of this version ({reason})") from error

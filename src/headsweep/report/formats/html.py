@@ -9,6 +9,8 @@ from itertools import groupby
 from headsweep.report.columns import COLUMNS, Entry
 from headsweep.report.sheet import Heading, Sheet
 
+OPENING = '<table class="comparison">'
+
 
 def write(sheet: Sheet) -> str:
     """The sheet as <table>, then its footnotes, if it has any, as <ul>."""
@@ -16,7 +18,7 @@ def write(sheet: Sheet) -> str:
     rows = [f"<tr>{''.join(map(_cell, sheet.headings, row))}</tr>" for row in sheet.rows]
     notes = [f"<li>{escape(note)}</li>" for note in sheet.footnotes]
     lines = [
-        '<table class="comparison">',
+        OPENING,
         f"<thead>{_groups(sheet.headings)}<tr>{titles}</tr></thead>",
         *("<tbody>", *rows, "</tbody>", "</table>"),
         *(('<ul class="footnotes">', *notes, "</ul>") if notes else ()),

@@ -25,12 +25,14 @@ _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
+SETUP = r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true}"
+
 
 def write(sheet: Sheet) -> str:
     """The sheet as a tabular and a block of notes; titles that read "M" or "G" in every entry say it once, above."""
     lines = [
         r"\begingroup",
-        r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true}",
+        SETUP,
         rf"\begin{{tabular}}{{@{{}}{''.join(map(_format, sheet.headings, _by_column(sheet)))}@{{}}}}",
         r"\toprule",
         *_groups(sheet.headings),
