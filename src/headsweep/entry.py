@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep import printable
 from headsweep.config import RunConfig, explain, parse
 from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
 from headsweep.config.exclusions import Exclusions, left_out
@@ -334,7 +335,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        print(f"headsweep: {message}", file=sys.stderr)
+        print(f"headsweep: {printable.lines(message)}", file=sys.stderr)
     sys.exit(code)
 
 

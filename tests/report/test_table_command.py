@@ -64,15 +64,16 @@ def test_the_columns_are_those_that_were_asked_for(sweep, give):
     sweep()
     code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
     assert code == 0
-    assert lines(text)[0] == ["head", "heads", "n", "head params", "top-5 %", "Δ top-1", "p sign-flip"]
-    assert lines(text)[3] == ["ga", "1", "5", "1.0 k", "96.36 ± 0.23", "+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
+    assert lines(text)[0] == ["head", "heads", "n", "head params (k)", "top-5 %", "Δ top-1", "p sign-flip"]
+    assert lines(text)[3] == ["ga", "1", "5", "1.0", "96.36 ± 0.23", "*+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
 
 
 def test_only_what_is_shown_is_explained(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "parameters,n")
     assert "images/s" not in text and "FLOPs" not in text and "McNemar" not in text and "Δ" not in text
-    assert "Bold: better than the reference" in give("pilot", "--columns", "top1")[1].replace("\n", " ")
+    assert "*: better than the reference" in give("pilot", "--columns", "top1")[1]
+    assert "better than" not in give("pilot", "--columns", "p")[1]
     _, text = give("pilot", "--columns", "p_mcnemar")
     assert "here no cell and its reference are that" in " ".join(text.split()) and "paired t-test" not in text
 
@@ -114,7 +115,7 @@ def test_a_pivot_shows_what_a_cell_reached_and_else_how_it_stands(sweep, give, m
 def test_everything_can_be_compared_with_one_cell(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "difference", "--baseline", "head=seqpool,heads=1")
-    assert [row[2] for row in lines(text)[1:5]] == ["reference", "+0.30", "+2.52 ± 0.54", "+2.82 ± 0.54"]
+    assert [row[2] for row in lines(text)[1:5]] == ["reference", "+0.30", "*+2.52 ± 0.54", "*+2.82 ± 0.54"]
     assert "minus that of head=seqpool heads=1 and otherwise the same" in text.replace("\n", " ")
     assert "corrected for 3 differences" in text.replace("\n", " ")
 
@@ -349,6 +350,7 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
         assert not os.environ.get("HEADSWEEP_REQUIRE_LATEX"), "pdflatex is missing (texlive-science)"
         pytest.skip("needs pdflatex with siunitx (Debian: texlive-science)")
     strange = [make_run("a_b", 4, seed, top1, optimizer__lr="50%&{~^$#\\") for seed, top1 in enumerate(GA)]
+    strange += [make_run("[1]|\n\\input{x}\x1b", 4, seed, top1 - 0.1) for seed, top1 in enumerate(GA)]
     sweep([*sweep(), *strange])
     give("pilot", "--write", tmp_path / "flat.tex")
     give(

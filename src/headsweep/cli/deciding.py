@@ -10,6 +10,7 @@ import click
 
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
+from headsweep.printable import lines
 
 
 @commands.command()
@@ -42,7 +43,8 @@ def power(
 
     if not math.isfinite(difference) or difference > 100:
         raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
-    click.echo(advise(SweepFolder(folder), read_words(baseline, "--baseline "), Aim(difference, power, alpha, slots)))
+    aim = Aim(difference, power, alpha, slots)
+    click.echo(lines(advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)))
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})

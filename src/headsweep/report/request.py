@@ -20,7 +20,6 @@ from headsweep.report.table import Question, Table, compare
 from headsweep.tracking.sweep_folder import SweepFolder
 
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
-_MARKS = {"markdown": ("<!-- ", " -->"), "html": ("<!-- ", " -->"), "latex": ("% ", "")}
 COMMAND = "headsweep table "
 END = "end of headsweep table"
 
@@ -102,8 +101,8 @@ class Request:
         if layout == "json":
             return json.write(table, self.words())
         write = {"markdown": markdown.write, "html": html.write, "latex": latex.write}[layout]
-        before, after = _MARKS[layout]
-        return f"{before}{self.words()}{after}\n{write(self.sheet(table))}{before}{END}{after}\n"
+        comment = latex.comment if layout == "latex" else markdown.comment
+        return f"{comment(self.words())}\n{write(self.sheet(table))}{comment(END)}\n"
 
 
 def read_sweep(sweep: SweepFolder) -> list[Cell]:

@@ -52,7 +52,7 @@ def question(table: Table, origin: Origin) -> Section:
 
 def warned(table: Table) -> Section | None:
     """What weakens the numbers; None if nothing does."""
-    notes = [*table.warnings, *_gaps(table)]
+    notes = [*map(str, table.warnings), *_gaps(table)]
     return Section("warnings", "Before you read on", _list(notes)) if notes else None
 
 
@@ -114,7 +114,7 @@ def environment(table: Table) -> Section:
 
 def notes(table: Table, made_by: str) -> Section:
     """How the numbers were made."""
-    said = [note for note in table.footnotes if note not in table.warnings]
+    said = [str(note) for note in table.footnotes if note not in table.warnings]
     made = f"<p>Made by <code>{escape(made_by)}</code>; every figure lies in <code>figures</code> beside it, too.</p>"
     return Section("notes", "How the numbers were made", _list(said) + made)
 
@@ -127,7 +127,7 @@ def _gaps(table: Table) -> Iterator[str]:
     what, of = metric_noun(table), f"of {len(finished)} rows"
     if without := sum(compared(row) is None for row in finished):
         yield f"NO {what.upper()} in {without} {of}: their runs did not measure it, or it is not a number."
-    if alone := sum(len(row.seeds) == 1 for row in finished):
+    if alone := sum((value := compared(row)) is not None and value.n == 1 for row in finished):
         yield f"ONE SEED in {alone} {of}: no interval, and no claim that a head is better."
 
 
