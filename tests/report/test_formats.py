@@ -139,6 +139,14 @@ def test_a_unit_stands_above_its_column_alone_and_digits_tell_counts_apart(make_
     assert flat(build(runs), ["parameters"]).rows[1][2].text == "123.456789013"
 
 
+def test_a_pivot_of_counts_has_their_unit(make_run):
+    runs = [make_run(head, heads, 0, 0.9) for head in ("gap", "ga") for heads in (1, 4)]
+    sheet = Request("x", rows="head", cols="heads", columns="parameters").sheet(build(runs))
+    console = Console(width=100, file=io.StringIO())
+    terminal.show_sheet(sheet, console)
+    assert console.file.getvalue().count("params (k)") == 2
+
+
 def test_a_short_time_has_its_digits(make_run):
     runs = [make_run(head, 1, 0, 0.9) for head in ("gap", "ga")]
     for run, seconds in zip(runs, (600.0, 0.9), strict=True):

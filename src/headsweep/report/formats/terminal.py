@@ -85,8 +85,8 @@ def _rich(sheet: Sheet, console: Console, stack: bool = False) -> RichTable:
 
 
 def _title(heading: Heading, is_shared: bool) -> str:
-    """The group stands for its columns where each has one."""
-    if heading.group and is_shared:
+    """The group stands for its columns where each has one, unless they have a unit."""
+    if heading.group and is_shared and not heading.unit:
         return escape(heading.group)
     return "\n".join(escape(part) for part in (heading.group, heading.label) if part)
 
