@@ -1,13 +1,15 @@
 """`headsweep status`, `logs`, `retry` and `cancel` as a user gives them, beside and after a true sweep."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
-from commands import TINY, start
+from commands import TINY, give, start
 from composing import compose_run
 from headsweep.errors import ConfigError, UserError
 from headsweep.sweep import again
@@ -63,6 +65,22 @@ def test_the_log_is_followed_by_why_the_run_failed_unless_it_says_so_itself(fail
     assert "abcdef012345  failed, epoch 0/2" in answer.stderr
     failed.log.write_text("more of the traceback\nValueError: no\n")
     assert headsweep("logs", "abc", "-f", "--output", tmp_path).stdout == "more of the traceback\nValueError: no\n"
+
+
+def test_what_a_copied_folder_says_cannot_act_on_the_terminal(failed, tmp_path, capsys):
+    evil = "\x1b]0;title\x07\x1b[2J\u009b3Jname"
+    record = json.loads((failed.path / "run.json").read_text())
+    (failed.path / "run.json").write_text(json.dumps(record | {"name": evil}))
+    failed.log.write_bytes(f"{evil}\r\n\x1b[31mred\x1b[0m größer ".encode() + b"\xff\n")
+    failed.fail(f"Traceback\nValueError: {evil}")
+    for arguments in (["status"], ["status", "latest"], ["logs", "abc"], ["logs", "nothing"], ["cancel", "latest"]):
+        give(*arguments, "--output", tmp_path)
+        said = capsys.readouterr()
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said.out + said.err), arguments
+        if arguments == ["status", "latest"]:
+            assert r"\x1b]0;title\x07\x1b[2J\x9b3Jname" in said.out and said.out.count("\n") == 5
+        if arguments[1:] == ["abc"]:
+            assert "red größer \ufffd\n" in said.out
 
 
 @pytest.mark.parametrize(

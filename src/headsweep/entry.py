@@ -30,7 +30,8 @@ from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
 from headsweep.credentials import hidden
-from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError, printable
+from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError
+from headsweep.printable import escaped
 
 T = TypeVar("T")
 _FOLDERS = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
@@ -330,7 +331,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
         lines = re.split(r"\n(?=  )", hidden(message))  # an indented line for each of several mistakes
-        print(f"headsweep: {chr(10).join(map(printable, lines))}", file=sys.stderr)
+        print(f"headsweep: {chr(10).join(map(escaped, lines))}", file=sys.stderr)
     sys.exit(code)
 
 

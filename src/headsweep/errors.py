@@ -1,17 +1,13 @@
 """The errors that a user can cause, each said in one line: what was got, what is wanted, how to fix it."""
 
-
-def printable(text: str, keep: str = "") -> str:
-    r"""Escape what cannot be printed or ends a line: a file may be called "a\nb", or b"\xff", which is no UTF-8."""
-    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+from headsweep.printable import escaped
 
 
 class UserError(Exception):
     """A mistake that the user can mend; printed as one line, without a traceback, exit code 2."""
 
     def __str__(self) -> str:
-        return printable(super().__str__(), keep="\n")
+        return escaped(super().__str__(), keep="\n")
 
 
 class ConfigError(UserError):
@@ -26,7 +22,7 @@ class ConfigError(UserError):
     def __init__(self, key: str, got: object, want: str) -> None:
         self.key, self.got, self.want = key, got, want
         found = key if got is None else f"{key}={got}"
-        super().__init__(f"{printable(found)}: {want}")
+        super().__init__(f"{escaped(found)}: {want}")
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
         return ConfigError, (self.key, self.got, self.want)
@@ -36,7 +32,7 @@ class DataError(UserError):
     """A data set is absent or is not what the configuration says; the message says where it was looked for."""
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return escaped(super().__str__())
 
 
 class FailedRunsError(Exception):

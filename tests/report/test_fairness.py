@@ -45,7 +45,7 @@ def test_size_cost_and_training_are_flagged_above_the_share(make_run):
     got, found = flags(runs)
     assert got == {
         "seqpool": [],
-        "ga": ["params +73 %", "FLOPs -50 %"],
+        "ga": ["params +73 %", "FLOPs \N{MINUS SIGN}50 %"],
         "gap": ["epochs +100 %"],
         "se": ["steps +50 %"],
     }

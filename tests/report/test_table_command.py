@@ -64,15 +64,16 @@ def test_the_columns_are_those_that_were_asked_for(sweep, give):
     sweep()
     code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
     assert code == 0
-    assert lines(text)[0] == ["head", "heads", "n", "head params", "top-5 %", "Δ top-1", "p sign-flip"]
-    assert lines(text)[3] == ["ga", "1", "5", "1.0 k", "96.36 ± 0.23", "+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
+    assert lines(text)[0] == ["head", "heads", "n", "head params (k)", "top-5 %", "Δ top-1", "p sign-flip"]
+    assert lines(text)[3] == ["ga", "1", "5", "1.0", "96.36 ± 0.23", "*+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
 
 
 def test_only_what_is_shown_is_explained(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "parameters,n")
     assert "images/s" not in text and "FLOPs" not in text and "McNemar" not in text and "Δ" not in text
-    assert "Bold: better than the reference" in give("pilot", "--columns", "top1")[1].replace("\n", " ")
+    assert "*: better than the reference" in give("pilot", "--columns", "top1")[1]
+    assert "better than" not in give("pilot", "--columns", "p")[1]
     _, text = give("pilot", "--columns", "p_mcnemar")
     assert "here no cell and its reference are that" in " ".join(text.split()) and "paired t-test" not in text
 
@@ -114,7 +115,7 @@ def test_a_pivot_shows_what_a_cell_reached_and_else_how_it_stands(sweep, give, m
 def test_everything_can_be_compared_with_one_cell(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "difference", "--baseline", "head=seqpool,heads=1")
-    assert [row[2] for row in lines(text)[1:5]] == ["reference", "+0.30", "+2.52 ± 0.54", "+2.82 ± 0.54"]
+    assert [row[2] for row in lines(text)[1:5]] == ["reference", "+0.30", "*+2.52 ± 0.54", "*+2.82 ± 0.54"]
     assert "minus that of head=seqpool heads=1 and otherwise the same" in text.replace("\n", " ")
     assert "corrected for 3 differences" in text.replace("\n", " ")
 
@@ -199,13 +200,89 @@ def test_tables_are_verified_where_they_stand_in_a_paper(sweep, give, tmp_path):
     assert code == 1 and said.count("but the runs say") >= 2
 
 
+FIRST = "headsweep table pilot --rows head --cols heads"
+END = "end of headsweep table"
+SPOILED = {  # what is done to the second of two tables -> what is said
+    "no first comment": (FIRST, "", "the table that ends in line .* has no comment 'headsweep table \\.\\.\\.' above"),
+    "no last comment": (END, "", "the table that begins in line .* has no comment 'end of headsweep table' below"),
+    "twice a first comment": (FIRST, FIRST + "{after}\n{before}" + FIRST, "the table that begins in line .* has no"),
+    "twice a last comment": (END, END + "{after}\n{before}" + END, "the table that ends in line .* has no comment"),
+    "words after a comment": (END + "{after}", END + "{after} {before}", "begins in line|and something else"),
+    "another last comment": (END, END + "s", "begins in line|something else"),
+    "text before a comment": ("{before}" + FIRST, "See {before}" + FIRST, "line .* has a comment of headsweep's and"),
+}
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "html"])
+def test_a_table_that_is_not_between_its_comments_is_an_error_that_counts_the_tables(sweep, give, tmp_path, ending):
+    sweep()
+    before, after = ("% ", "") if ending == "tex" else ("<!-- ", " -->")
+    give("pilot", "--write", tmp_path / f"a.{ending}")
+    give("pilot", "--rows", "head", "--cols", "heads", "--write", tmp_path / f"b.{ending}")
+    whole, other = ((tmp_path / f"{name}.{ending}").read_text().replace("92.72", "99.99") for name in "ba")
+    whole, paper = whole.replace("99.99", "92.72"), tmp_path / f"paper.{ending}"
+    for name, (old, new, message) in SPOILED.items():
+        old, new = (words.replace("{before}", before).replace("{after}", after) for words in (old, new))
+        assert whole.count(old) == 1
+        paper.write_text(other + whole.replace(old, new))
+        code, said = give("--verify", paper)
+        assert code == 2 and said.count("\n") == 1, name
+        assert re.search(rf"paper\.{ending}: expected [23] tables, found [12]: .*({message})", said), (name, said)
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "html"])
+def test_a_table_that_lost_both_comments_beside_another_is_counted_by_its_looks(sweep, give, tmp_path, ending):
+    sweep()
+    file = tmp_path / f"a.{ending}"
+    give("pilot", "--write", file)
+    table = file.read_text()
+    bare = "\n".join(table.splitlines()[1:-1]).replace("92.72", "99.99")
+    file.write_text(f"{table}\n{bare}\n")
+    code, said = give("--verify", file)
+    assert code == 2 and "expected 2 tables, found 1: the table in line" in said
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "html"])
+def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep, give, tmp_path, ending):
+    sweep()
+    file = tmp_path / f"a.{ending}"
+    give("pilot", "--columns", "n,top1", "--write", file)
+    text = file.read_text()
+    for old, new in (
+        ("n,top1", "top1,n"),
+        ("(Holm)", "(none)"),
+        ("table pilot", "table pil"),
+        ("n,top1", "n,top1 --metric top5"),
+    ):
+        assert old in text
+        file.write_text(text.replace(old, new))
+        code, said = give("--verify", file)
+        assert code == 1 and "but the runs say" in said, old
+    for option in ("--help", "--old"):
+        file.write_text(text.replace("n,top1", f"n,top1 {option}", 1))
+        code, said = give("--verify", file)
+        assert code == 2 and "is no command of this version" in said and said.count("\n") == 1
+    loose = "\ufeff" + "".join(f"  {line}  \r\n\r\n" for line in text.splitlines())
+    file.write_bytes(loose.encode())
+    assert give("--verify", file)[0] == 0
+
+
+def test_words_about_the_command_are_no_comment_of_a_table(sweep, give, tmp_path):
+    sweep()
+    file = tmp_path / "a.md"
+    give("pilot", "--write", file)
+    file.write_text(f"Made by\n\n    headsweep table pilot\n\n{file.read_text()}\nend of headsweep table\n")
+    assert give("--verify", file) == (0, f"{file}: 1 table agrees with the runs\n")
+
+
 MISTAKES = [
     (["--columns", "top2"], "--columns top2: unknown; known: parameters, head_parameters"),
     (["--columns", ","], "--columns ,: unknown"),
     (["--metric", "loss"], "--metric loss: unknown; known: top1"),
-    (["--baseline", "seqpool"], "--baseline seqpool: want key=value"),
-    (["--baseline", ""], "--baseline '': want key=value"),
-    (["--baseline", "head=cls"], "--baseline head=cls: no cell has head.name=cls; known: seqpool, ga"),
+    (["--baseline", "seqpool"], "--baseline 'seqpool': expected KEY=VALUE"),
+    (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads?"),
+    (["--baseline", ""], "--baseline '': expected KEY=VALUE"),
+    (["--baseline", "head=cls"], "--baseline head=cls: no such cell among 4; head is seqpool, ga"),
     (["--rows", "head"], "the cells differ in heads, too"),
     (["--rows", "head", "--cols", "width"], "width: no cell has such a key; the cells differ in: head, heads"),
     (["--rows", "head", "--cols", "head"], "--rows head --cols head: want the axis in one of the two"),
@@ -232,7 +309,10 @@ def test_a_file_without_a_table_is_not_true(sweep, give, tmp_path):
     (tmp_path / "a.md").write_text("# No table\n")
     assert "a.md has no table of headsweep's" in give("--verify", tmp_path / "a.md")[1]
     (tmp_path / "b.md").write_text("<!-- headsweep table pilot -->\n| a |\n")
-    assert "b.md:1: this table has no end" in give("--verify", tmp_path / "b.md")[1]
+    assert (
+        "b.md: expected 1 table, found 0: the table that begins in line 1 has no comment 'end of"
+        in (give("--verify", tmp_path / "b.md")[1])
+    )
     (tmp_path / "c.json").write_text("[]")
     assert "c.json is no table of headsweep's" in give("--verify", tmp_path / "c.json")[1]
     (tmp_path / "d.md").write_text("<!-- headsweep table pilot --old -->\n<!-- end of headsweep table -->\n")
@@ -270,6 +350,7 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
         assert not os.environ.get("HEADSWEEP_REQUIRE_LATEX"), "pdflatex is missing (texlive-science)"
         pytest.skip("needs pdflatex with siunitx (Debian: texlive-science)")
     strange = [make_run("a_b", 4, seed, top1, optimizer__lr="50%&{~^$#\\") for seed, top1 in enumerate(GA)]
+    strange += [make_run("[1]|\n\\input{x}\x1b", 4, seed, top1 - 0.1) for seed, top1 in enumerate(GA)]
     sweep([*sweep(), *strange])
     give("pilot", "--write", tmp_path / "flat.tex")
     give(

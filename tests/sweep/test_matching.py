@@ -40,7 +40,9 @@ def test_no_other_width_is_nearer():
     text, _ = match(["head=ga", "heads=2", *TINY, "seeds=3"], Wish("params", budget, {}, "width", 0.1))
     (row,) = rows_of(text)
     assert row[0] == f"head=ga heads=2 head.gram_dim={best}"
-    assert row[1] == f"{sizes[best]:,}" and row[4] == f"{sizes[best] / budget - 1:+.1%}".rstrip("%")
+    assert row[1] == f"{sizes[best]:,}" and row[4] == f"{sizes[best] / budget - 1:+.1%}".rstrip("%").replace(
+        "-", "\N{MINUS SIGN}"
+    )
     assert trained_by(text) == [("ga", 2, best)] and text.endswith(" seeds=3")
 
 
@@ -54,7 +56,7 @@ def test_a_baseline_gives_each_number_of_heads_its_own_budget():
 
 
 def test_widths_of_several_heads_are_one_grid():
-    wish = Wish("params", None, {"head": "seqattn"}, "width", 0.1)
+    wish = Wish("params", None, {"head.name": "seqattn"}, "width", 0.1)
     text, _ = match(["head=sg,ga", "heads=1,4", *TINY], wish)
     assert text.count("python src/train.py") == 1
     (wide,) = {width for head, _, width in trained_by(text) if head == "sg"}

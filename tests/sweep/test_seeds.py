@@ -58,7 +58,7 @@ def test_another_baseline_is_another_number_of_differences(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
     assert "corrected" not in advise(folder, {"head": "ga"}, AIM)
     assert "head=seqpool heads=1" in advise(folder, {"head": "ga"}, AIM)
-    with pytest.raises(UserError, match=r"--baseline head=cait: no cell has head\.name=cait; known: seqpool, ga"):
+    with pytest.raises(UserError, match="--baseline head=cait: no such cell among 2; head is seqpool, ga"):
         advise(folder, {"head": "cait"}, AIM)
 
 

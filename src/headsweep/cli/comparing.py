@@ -12,6 +12,7 @@ import click
 
 from headsweep.cli.group import checked_uri, commands, output_option
 from headsweep.errors import UserError
+from headsweep.printable import one_line
 
 if TYPE_CHECKING:
     from headsweep.report.request import Place, Request
@@ -85,15 +86,12 @@ def _request(options: dict[str, Any], output: Path) -> Request:
 
 
 def _print(request: Request, answer: Table) -> None:
-    from rich.console import Console
-
     from headsweep.report.formats import terminal
 
-    console = Console()
-    if request.columns or request.rows or request.cols or not console.is_terminal:
-        terminal.show_sheet(request.sheet(answer), console)
+    if request.columns or request.rows or request.cols:
+        terminal.show_sheet(request.sheet(answer), terminal.screen())
     else:
-        terminal.show(answer, console)
+        terminal.show(answer, terminal.screen())
 
 
 def _verify(path: Path, place: Place, request: Request | None) -> None:
@@ -102,7 +100,8 @@ def _verify(path: Path, place: Place, request: Request | None) -> None:
 
     def parse(words: str) -> Request:
         try:
-            context = table.make_context("table", shlex.split(words)[2:])
+            # Without --help, which would print and exit as if the table agreed.
+            context = table.make_context("table", shlex.split(words)[2:], help_option_names=[])
         except (click.ClickException, ValueError) as error:
             reason = error.format_message() if isinstance(error, click.ClickException) else error
             raise UserError(f"{path}: {words!r} is no command of this version ({reason})") from error
@@ -110,7 +109,7 @@ def _verify(path: Path, place: Place, request: Request | None) -> None:
 
     count, found = differences(path, place, parse, request)
     for line in found:
-        click.echo(f"headsweep: {line}", err=True)
+        click.echo(one_line(f"headsweep: {line}"), err=True)
     if found:
         sys.exit(1)
     click.echo(f"{path}: {count} table{'s agree' if count > 1 else ' agrees'} with the runs")

@@ -10,6 +10,7 @@ import click
 
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
+from headsweep.printable import lines
 
 
 @commands.command()
@@ -36,13 +37,14 @@ def power(
     from headsweep.sweep.watching import find_sweep
 
     folder = find_sweep(sweep, output)
-    from headsweep.report.reference import parse_baseline
+    from headsweep.config.values import read_words
     from headsweep.sweep.seeds import Aim, advise
     from headsweep.tracking.sweep_folder import SweepFolder
 
     if not math.isfinite(difference) or difference > 100:
         raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
-    click.echo(advise(SweepFolder(folder), parse_baseline(baseline), Aim(difference, power, alpha, slots)))
+    aim = Aim(difference, power, alpha, slots)
+    click.echo(lines(advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)))
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
@@ -64,7 +66,7 @@ def match(
     The settings whose parameters (params) or FLOPs of one image's forward pass (flops) are nearest to the budget are
     printed, with the commands that train them. Nothing is started.
     """
-    from headsweep.report.reference import parse_baseline
+    from headsweep.config.values import read_words
     from headsweep.sweep.matching import Wish
     from headsweep.sweep.matching import match as text
 
@@ -74,7 +76,7 @@ def match(
     if unknown:
         raise UserError(f"{unknown[0]}: no option of match (headsweep match --help)")
     words = [word for word in arguments if not word.startswith("-")]
-    wish = Wish(measure, _count(budget) if budget else None, parse_baseline(baseline), vary, share / 100)
+    wish = Wish(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
     found, is_any_near = text(words, wish)
     click.echo(found.rstrip())
     if not is_any_near:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import commands, output_option
+from headsweep.printable import lines, one_line
 
 if TYPE_CHECKING:
     from headsweep.sweep.comparison import Comparison
@@ -26,7 +27,7 @@ def explain(cell: tuple[str, ...], sweep: str | None, output: Path) -> None:
     """
     from headsweep.sweep.explaining import explain as text
 
-    click.echo(text(cell, sweep, output))
+    click.echo(lines(text(cell, sweep, output)))
 
 
 @commands.command()
@@ -56,7 +57,7 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, toler
 
     record = original.record()
     comparison = train(original, into or output / "reproductions" / record.fingerprint, code)
-    click.echo(f"{record.name} ({record.fingerprint}), trained again")
+    click.echo(one_line(f"{record.name} ({record.fingerprint}), trained again"))
     _print(comparison)
     if record.code.get("dirty"):
         click.echo("code        the original had uncommitted changes, which are lost")

@@ -49,10 +49,11 @@ def inspect(
 
 def _show(found: Inspection, name: str) -> None:
     """A line a head, with the mean of what it has with each other head."""
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table("head", "top-1 %", *(title for title, _ in COLUMNS.values()), title=name)
+    from headsweep.report.formats.terminal import escape, screen
+
+    table = Table("head", "top-1 %", *(title for title, _ in COLUMNS.values()), title=escape(name))
     for column in table.columns[1:]:
         column.justify = "right"
     for head, top1 in enumerate(found.heads):
@@ -60,7 +61,7 @@ def _show(found: Inspection, name: str) -> None:
         table.add_row(str(head + 1), f"{100 * top1:.2f}", *map(_said, COLUMNS, others))
     means = (found.metrics.get(key) for key in COLUMNS)
     table.add_row("together", f"{100 * found.metrics['top1']:.2f}", *map(_said, COLUMNS, means))
-    Console().print(table)
+    screen().print(table)
     click.echo(_summary(found))
     if found.attention is None:
         click.echo("no picture of attention: the head reads no patch token")

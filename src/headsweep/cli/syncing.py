@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import checked_uri, commands, output_option
+from headsweep.printable import one_line
 
 if TYPE_CHECKING:
     from headsweep.tracking.mlflow_model import Built
@@ -28,7 +29,8 @@ def sync(output: Path, uri: str | None, experiment: str | None) -> None:
     """
     from headsweep.tracking import mlflow_sync
 
-    mlflow_sync.sync(output, uri, experiment, click.echo, _build if find_spec("torch") else None)
+    build = _build if find_spec("torch") else None
+    mlflow_sync.sync(output, uri, experiment, lambda line: click.echo(one_line(line)), build)
     if not find_spec("torch"):
         click.echo("no models were sent: there is no torch here; give the command where it is")
 

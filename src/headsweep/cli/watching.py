@@ -13,6 +13,7 @@ import click
 
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
+from headsweep.printable import lines, one_line
 
 if TYPE_CHECKING:
     from headsweep.tracking.run_folder import RunFolder
@@ -130,7 +131,7 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
         click.echo(f"nothing to cancel: no process trains {folders[0].name if sweep else 'a sweep'} in {output}")
     for folder in busy:
         for launcher, outcome in launchers.stop(folder, wait).items():
-            click.echo(f"{folder.name}: {launcher} {outcome}")
+            click.echo(one_line(f"{folder.name}: {launcher} {outcome}"))
 
 
 def _print_log(folder: RunFolder, follow: bool) -> None:
@@ -142,14 +143,15 @@ def _print_log(folder: RunFolder, follow: bool) -> None:
         ended = not (follow and is_going_on(folder))  # asked first, so that its last words are shown
         source = folder.log if folder.log.exists() else queue.printed(folder)  # of a job that never came to the run
         text = source.read_bytes() if source else b""
-        click.echo(text[shown:], nl=False)
-        shown = len(text)
+        whole = text if ended else text[: text.rfind(b"\n") + 1]  # half a line may end in half a character
+        click.echo(lines(whole[shown:].decode(errors="replace")), nl=False)
+        shown = len(whole)
         if ended:
             break
         time.sleep(FOLLOW_SECONDS)
     failure = folder.failure() or ""
     if failure.strip().rpartition("\n")[2].encode() not in text:
-        click.echo(failure, nl=False)
+        click.echo(lines(failure), nl=False)
 
 
 def _watch(look: Callable[[], str]) -> None:

@@ -12,7 +12,8 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from headsweep.credentials import keep_all
-from headsweep.errors import UserError, printable
+from headsweep.errors import UserError
+from headsweep.printable import escaped
 
 
 def spell_out(words: Sequence[str]) -> list[str]:
@@ -27,7 +28,7 @@ def spell_out(words: Sequence[str]) -> list[str]:
     options = ["hydra.launcher.dry_run=true" if word == "--dry-run" else word for word in keep_all(words)]
     given, unknown = _Parser(parents=[get_args_parser()], add_help=False).parse_known_intermixed_args(options)
     if wrong := [word for word in unknown if word.startswith("-")]:
-        raise UserError(f"{printable(wrong[0])}: unknown option (--help, --hydra-help)")
+        raise UserError(f"{escaped(wrong[0])}: unknown option (--help, --hydra-help)")
     grid = given.multirun or "hydra.mode=MULTIRUN" in given.overrides
     if grid and given.cfg:
         raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
@@ -44,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
     """Hydra's options, of which a wrong one is one line without their usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{printable(message)} (--help, --hydra-help)")
+        raise UserError(f"{escaped(message)} (--help, --hydra-help)")
 
 
 def _spell_out(word: str, overrides: Sequence[str]) -> str:
@@ -52,7 +53,7 @@ def _spell_out(word: str, overrides: Sequence[str]) -> str:
         return word
     number = word.partition("=")[2]
     if not re.fullmatch(r"[1-9][0-9]{0,3}", number):
-        raise UserError(f"{printable(word)}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")
+        raise UserError(f"{escaped(word)}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")
     if any(other.startswith("seed=") for other in overrides):
         raise UserError(f"{word}: the seeds are given twice; want either seeds={number} or seed=...")
     return f"seed={','.join(map(str, range(int(number))))}"

@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
 from headsweep.config.explaining import explain
-from headsweep.errors import EXPECTED, ConfigError, UserError, printable
+from headsweep.errors import EXPECTED, ConfigError, UserError
+from headsweep.printable import escaped
 
 # What Hydra says of several values where it composes one run.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)
@@ -73,8 +74,8 @@ def _or_quoted(override: str) -> str:
 def _unreadable(override: str, reason: str) -> str:
     word = quoted(override)
     if word:
-        return f"{printable(override)}: the value has a character that must be quoted; give {word}"
-    return f"'{printable(override)}' is not an override ({printable(reason)}); give KEY=VALUE, e.g. heads=1,4,8"
+        return f"{escaped(override)}: the value has a character that must be quoted; give {word}"
+    return f"'{escaped(override)}' is not an override ({escaped(reason)}); give KEY=VALUE, e.g. heads=1,4,8"
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -96,9 +97,9 @@ def _culprit(overrides: Sequence[str]) -> str | None:
         except HydraException:
             continue  # Hydra itself says so, of what it reads as an override
         except Exception as error:
-            return f"{printable(word)}: {_joined(str(error))}"
+            return f"{escaped(word)}: {_joined(str(error))}"
         if reason := _wrong_choice(override):
-            return f"{printable(word)}: {reason}"
+            return f"{escaped(word)}: {reason}"
     return None
 
 
@@ -123,7 +124,7 @@ def _unnamed(error: Exception) -> str:
 
 
 def _joined(text: str) -> str:
-    return printable(re.sub(r"\s*\n\s*", "; ", text.strip()))
+    return escaped(re.sub(r"\s*\n\s*", "; ", text.strip()))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

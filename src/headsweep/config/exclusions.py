@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString, ValueType
+from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.explaining import unknown_key
 from headsweep.config.grid import Cell
+from headsweep.config.values import canonical, matches
 from headsweep.errors import ConfigError
 
 _KEY = "hydra.launcher.exclude"
@@ -76,7 +77,7 @@ class _Part:
     def holds(self, got: Any) -> bool:
         """Does the value `got` of a cell fulfil the condition?"""
         if not self.orders:
-            return equals(got, self.wanted) is (self.operator == "=")
+            return matches(self.wanted, got) is (self.operator == "=")
         if got is None:
             return False
         numbers = _number(got), _number(self.wanted)
@@ -101,7 +102,7 @@ def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence
         got = {at: _value(cells[at], part.key) for at, still in enumerate(answers) if still}
         if got and all(value is _ABSENT for value in got.values()):
             raise ConfigError(_KEY, exclusion, str(unknown_key(part.key)))
-        if not part.orders and not any(equals(value, part.wanted) for value in got.values()):
+        if not part.orders and not any(matches(part.wanted, value) for value in got.values()):
             _check_value(part, exclusion, cells, axes)
         answers = [at in got and got[at] is not _ABSENT and part.holds(got[at]) for at in range(len(cells))]
     return answers
@@ -110,9 +111,9 @@ def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence
 def _check_value(part: _Part, exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str]) -> None:
     """Raise ConfigError if neither a cell nor an axis has the value."""
     values = [value for cell in cells if (value := _value(cell, part.key)) is not _ABSENT]
-    if not values or any(equals(value, part.wanted) for value in [*values, *_values(axes, part.key)]):
+    if not values or any(matches(part.wanted, value) for value in [*values, *_values(axes, part.key)]):
         return
-    known = ", ".join(dict.fromkeys(map(_text, values)))
+    known = ", ".join(dict.fromkeys(map(canonical, values)))
     raise ConfigError(_KEY, exclusion, f"no cell has {part.key}={part.wanted}; the grid has {known}")
 
 
@@ -120,7 +121,7 @@ def _values(axes: Sequence[str], key: str) -> Iterator[Any]:
     """The values of an axis; that of a group has the group's name, an exclusion may say `.name`."""
     for axis in OverridesParser.create().parse_overrides(list(axes)):
         if axis.value_type in _LISTS and axis.key_or_group.removesuffix(".name") == key.removesuffix(".name"):
-            yield from (value.text if isinstance(value, QuotedString) else value for value in axis.sweep_iterator())
+            yield from axis.sweep_iterator()
 
 
 def _parts(exclusion: str) -> Iterator[_Part]:
@@ -145,18 +146,6 @@ def _select(cell: DictConfig | Cell, key: str) -> Any:
     if isinstance(cell, Cell):
         return cell.select(key, _ABSENT)
     return OmegaConf.select(cell, key, default=_ABSENT)
-
-
-def equals(got: Any, wanted: str) -> bool:
-    """Is `got`, the value of a key, what `wanted` says on a command line?"""
-    numbers = _number(got), _number(wanted)
-    if numbers[0] is not None and numbers[1] is not None:
-        return numbers[0] == numbers[1]
-    return _text(got) == wanted
-
-
-def _text(value: Any) -> str:
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def _number(value: Any) -> float | None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from headsweep.config import DatasetConfig, DatasetName
 from headsweep.data.listing import Tree, read_tree
-from headsweep.errors import ConfigError, DataError, printable
+from headsweep.errors import ConfigError, DataError
+from headsweep.printable import escaped
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -177,7 +178,7 @@ def _locate_folder(dataset: DatasetConfig) -> Located:
 def _read_tree(dataset: DatasetConfig) -> Tree:
     tree = read_tree(split_folders(dataset))
     if skipped := ", ".join(f"{kind}: {count}" for kind, count in sorted(tree.skipped.items()) if count):
-        _note(printable(f"{dataset.root}: left out {skipped}"))
+        _note(escaped(f"{dataset.root}: left out {skipped}"))
     return tree
 
 

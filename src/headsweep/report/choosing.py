@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headsweep.config.exclusions import equals
 from headsweep.config.explaining import unknown_key
+from headsweep.config.values import canonical, matches
 from headsweep.errors import UserError
 from headsweep.report.results import Cell
 
 Wanted = Mapping[str, str]  # dotted key, or a group such as `head`, which stands for its name -> value
-
-
-def read_words(given: Sequence[str]) -> dict[str, str]:
-    """Key -> value of words KEY=VALUE, several of which may stand in one. Raises UserError for any other word."""
-    split = [word for text in given for word in text.split()]
-    for word in split:
-        if "=" not in word.strip("="):
-            raise UserError(f"{word!r}: want KEY=VALUE, e.g. head=seqattn heads=4")
-    return {key: value.strip("'\"") for key, _, value in (word.partition("=") for word in split)}
 
 
 def choose(cells: Sequence[Cell], wanted: Wanted) -> list[Cell]:
@@ -28,7 +19,7 @@ def choose(cells: Sequence[Cell], wanted: Wanted) -> list[Cell]:
         UserError: there is none, or no cell has such a key.
     """
     for key in wanted:
-        if all(cell.value(key) is None for cell in cells):
+        if not any(cell.has(key) for cell in cells):
             raise unknown_key(key)
     chosen = [cell for cell in cells if _has(cell, wanted)]
     if not chosen:
@@ -45,8 +36,8 @@ def named(cell: Cell, axes: Sequence[str]) -> str:
 
 
 def _has(cell: Cell, wanted: Wanted) -> bool:
-    return all(equals(cell.value(key), value) for key, value in wanted.items())
+    return all(cell.has(key) and matches(value, cell.value(key)) for key, value in wanted.items())
 
 
 def _values(cells: Sequence[Cell], key: str) -> str:
-    return ", ".join(dict.fromkeys(str(cell.value(key)) for cell in cells))
+    return ", ".join(dict.fromkeys(canonical(cell.value(key)) for cell in cells if cell.has(key)))

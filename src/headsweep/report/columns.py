@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headsweep.report.measures import MEASURES
+from headsweep.report.mixing import seeds_in_words
 from headsweep.report.results import MISSING
 from headsweep.report.statistics import Estimate
 
 if TYPE_CHECKING:
     from headsweep.report.table import Row
 
+MINUS = "\N{MINUS SIGN}"
+MOST_DECIMALS = 4  # of what was measured
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 
@@ -51,52 +55,75 @@ def unit_of(largest: float) -> tuple[float, str]:
 
 
 def _cost(name: str) -> Entries:
-    """A count, in the unit of the largest one."""
+    """A count, in the unit of the largest one, with as many digits as tell the counts apart."""
 
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        largest = max((row.costs[name] for row in rows if name in row.costs), default=0)
-        size, unit = unit_of(largest)
-        decimals = {"": 0, "k": 1}.get(unit, 2)
-        found = [_plain(row.costs.get(name), decimals, size, f" {unit}" if unit else "") for row in rows]
-        return unit, found
+        counts = {row.costs[name] for row in rows if name in row.costs}
+        size, unit = unit_of(max(counts, default=0))
+        decimals, exact = {"": 0, "k": 1}.get(unit, 2), round(math.log10(size))
+        while decimals < exact and len({rounded(count / size, decimals) for count in counts}) < len(counts):
+            decimals += 1
+        return unit, [_plain(row.costs.get(name), decimals, size) for row in rows]
 
     return entries
 
 
 def _clock(name: str, decimals: int, size: float = 1.0) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        return "", [_plain(row.costs.get(name), decimals, size) for row in rows]
+        values = [None if (value := row.costs.get(name)) is None else value / size for row in rows]
+        return "", _plains(values, decimals)
 
     return entries
 
 
-def _plain(value: float | None, decimals: int, size: float = 1.0, unit: str = "") -> Entry:
+def _plains(values: Sequence[float | None], decimals: int) -> list[Entry]:
+    """Measured values, with two digits of the smallest at the least."""
+    smallest = min((value for value in values if value), default=1.0)
+    while decimals < MOST_DECIMALS and smallest < 10 ** (1 - decimals):
+        decimals += 1
+    return [_plain(value, decimals) for value in values]
+
+
+def _plain(value: float | None, decimals: int, size: float = 1.0) -> Entry:
     if value is None:
         return ABSENT
-    return Entry(f"{value / size:.{decimals}f}{unit}", value / size, decimals=decimals)
+    return Entry(human(rounded(value / size, decimals)), value / size, decimals=decimals)
+
+
+def rounded(value: float, decimals: int, sign: str = "") -> str:
+    """The value with so many decimals; what rounds to zero has no sign."""
+    text = f"{value:{sign}.{decimals}f}"
+    return text if float(text) else f"{0:.{decimals}f}"
+
+
+def human(number: str) -> str:
+    """A computed number as people print it: with a minus sign (U+2212), which is as wide as a plus."""
+    return number.replace("-", MINUS)
 
 
 def _head_share(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     shares = [100 * row.costs["head_flops"] / row.costs["flops"] if row.costs.get("flops") else None for row in rows]
-    return "%", [_plain(share, 1, unit=" %") for share in shares]
+    return "%", [_plain(share, 1) for share in shares]
 
 
 def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     """The GPU's where there is one, else the process's."""
     memory = [row.costs.get("peak_gpu_memory_gib", row.costs.get("peak_memory_gib")) for row in rows]
-    return "GiB", [_plain(value, 2, unit=" GiB") for value in memory]
+    return "GiB", _plains(memory, 2)
 
 
 def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [
-        Entry(str(n) if (n := seeds_with_a_number(row)) == row.planned else f"{n}/{row.planned}") for row in rows
-    ]
+    return "", [ABSENT if row.state != "finished" else _one_n(seeds_with_a_number(row), row.planned) for row in rows]
+
+
+def _one_n(n: int, planned: int) -> Entry:
+    return Entry(str(n) if n == planned else f"{n}/{planned}")
 
 
 def seeds_with_a_number(row: Row) -> int:
-    """The n of what is compared; of runs that have not finished, how many they are."""
+    """The n of what is compared: the runs whose numbers are in the mean."""
     value = row.estimates.get(row.metric)
-    return len(row.seeds) if row.state != "finished" else value.n if value else 0
+    return value.n if value else 0
 
 
 def _measure(name: str) -> Entries:
@@ -108,21 +135,15 @@ def _measure(name: str) -> Entries:
 
 def _one_measure(row: Row, name: str) -> Entry:
     if row.state != "finished" and name == row.metric:
-        return Entry(f"{row.state} ({_seeds(row.seeds)})")
+        return Entry(f"{row.state} ({seeds_in_words(row.seeds)})")
     return _percent(row.estimates.get(name), bold=row.is_better and name == row.metric)
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) > 3:
-        return f"{len(seeds)} seeds"
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
     if value is None:
         return ABSENT
     half = None if value.half_width is None else 100 * value.half_width
-    text = f"{100 * value.mean:{sign}.2f}" + ("" if half is None else f" ± {half:.2f}") + note
+    text = human(rounded(100 * value.mean, 2, sign)) + ("" if half is None else f" ± {half:.2f}") + note
     return Entry(text, 100 * value.mean, half, sign=sign, bold=bold)
 
 
@@ -182,7 +203,7 @@ _ALL = [
         "training time of a run without evaluation, median over seeds",
         _clock("train_seconds", 1, 60),
     ),
-    Column("n", "n", "seeds that finished, of those that were planned", _n),
+    Column("n", "n", "seeds in the mean, of those that were planned", _n),
     *(
         Column(name, measure.title, measure.note or measure.metric, _measure(name))
         for name, measure in MEASURES.items()
@@ -201,11 +222,5 @@ DEFAULT = (
     "parameters", "flops", "head_share", "images_per_second", "n", "top1", "published", "top5", "difference", "p",
     "p_mcnemar", "flags",
 )  # fmt: skip
-EXPENDABLE = (
-    "head_share",
-    "top5",
-    "images_per_second",
-    "flags",
-    "flops",
-    "parameters",
-)  # what a narrow screen loses, in order
+# What a narrow screen loses, in order.
+EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headsweep.config.values import canonical
+from headsweep.report.columns import human
 from headsweep.report.results import Cell
 
 SHARE = 0.1  # of the reference's value, up to which a difference is not worth a flag
@@ -31,7 +33,7 @@ class Imbalance:
         """A flag for a table."""
         if self.what == "tuning":  # counts so small that a percentage hides them
             return f"tuning {self.got:g} to {self.reference:g}"
-        return f"{self.what} {self.got / self.reference - 1:+.0%}".replace("%", " %")
+        return human(f"{self.what} {self.got / self.reference - 1:+.0%}".replace("%", " %"))
 
 
 def unfair(cells: Sequence[Cell], against: Sequence[Cell | None], share: float = SHARE) -> list[tuple[Imbalance, ...]]:
@@ -85,4 +87,4 @@ def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]
 
 def _question(cell: Cell) -> tuple[str, ...]:
     """What a study asks about; cells that agree in it differ in how they were tuned."""
-    return tuple(str(cell.value(key)) for key in ("head", "heads", "model", "dataset"))
+    return tuple(canonical(cell.value(key)) for key in ("head", "heads", "model", "dataset"))

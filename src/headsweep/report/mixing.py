@@ -64,6 +64,11 @@ def _seeds(cells: Sequence[Cell]) -> Iterator[Mixture]:
         yield Mixture("seeds", f"UNEQUAL SEED SETS: {counted}. A mean over other seeds is another estimate.")
 
 
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """E.g. seed 3, or seeds 0-4, 7."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {_listed(sorted(seeds))}"
+
+
 def _listed(seeds: Sequence[int]) -> str:
     """E.g. 0-4, 7."""
     parts: list[list[int]] = []

@@ -4,27 +4,50 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from headsweep.report.choosing import named
 from headsweep.report.measures import MEASURES
-from headsweep.report.mixing import code_version, mixtures
+from headsweep.report.mixing import code_version, mixtures, seeds_in_words
 from headsweep.report.results import Cell, Run
 from headsweep.report.statistics import smallest_sign_flip_p
+from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.screening import Screening
 
 if TYPE_CHECKING:
     from headsweep.report.table import Question, Row
 
+MOST_NAMED = 5  # cells
 
-def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
+
+@dataclass(frozen=True)
+class Note:
+    """A footnote."""
+
+    text: str
+    columns: tuple[str, ...] = ()  # that it explains, any of them; none: it stands below whatever is shown
+    is_of_bold: bool = False  # it explains the entries that are set off
+
+    def said(self, bold: str) -> str:
+        """The sentence; `bold` is how entries are set off."""
+        return f"{bold}: {self.text}" if self.is_of_bold else self.text
+
+    def __str__(self) -> str:
+        return self.said("Bold")
+
+
+def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
     """How the numbers are made, the general before the particular; `family` is the number of planned differences."""
     if question.query:
-        yield f"The runs are those that match: {question.query}."
+        yield Note(f"The runs are those that match: {question.query}.")
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
 
 
-def warnings(cells: Sequence[Cell], question: Question, screening: Screening | None = None) -> Iterator[str]:
+def warnings(
+    cells: Sequence[Cell], axes: Sequence[str], question: Question, screening: Screening | None = None
+) -> Iterator[str]:
     """What weakens the numbers, a sentence or two each."""
     runs = [run for cell in cells for run in cell.runs]
     if "metric" in question.query:
@@ -32,6 +55,7 @@ def warnings(cells: Sequence[Cell], question: Question, screening: Screening | N
     yield from _screening(cells, screening)
     yield from _gone(question)
     yield from _missing(runs)
+    yield from _diverged(cells, axes)
     yield from _numberless(runs, question)
     yield from _no_shares(runs, question)
     yield from (mixture.sentence for mixture in mixtures(cells))
@@ -39,17 +63,21 @@ def warnings(cells: Sequence[Cell], question: Question, screening: Screening | N
     yield from _devices([run for run in runs if run.finished])
 
 
-def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
-    speed = "; images/s is the speed of training as it was, beside whatever else the machine did"
-    yield (
-        "Top-1 and top-5 are percent of the test images; n is the number of seeds"
-        f"{speed if question.shows('images_per_second') else ''}."
-    )
-    if question.shows("flops", "head_flops", "head_share") and any("flops" in row.costs for row in rows):
-        yield "FLOPs are those of one image's forward pass, a multiply-add being two."
+def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
+    yield Note("Top-1 and top-5 are percent of the test images; n is the number of seeds in the mean.")
+    if question.shows("images_per_second"):
+        speed = "Images/s is the speed of training as it was, beside whatever else the machine did."
+        yield Note(speed, ("images_per_second",))
+    counted = ("flops", "head_flops", "head_share")
+    if question.shows(*counted) and any("flops" in row.costs for row in rows):
+        yield Note("FLOPs are those of one image's forward pass, a multiply-add being two.", counted)
     for name in question.measures:
         if MEASURES[name].note:
-            yield f"{MEASURES[name].noun.capitalize()}: {MEASURES[name].note}."
+            yield Note(f"{MEASURES[name].noun.capitalize()}: {MEASURES[name].note}.", (name,))
+    yield from map(Note, _spreads(rows, question))
+
+
+def _spreads(rows: Sequence[Row], question: Question) -> Iterator[str]:
     estimates = [row.estimates[question.metric] for row in rows if question.metric in row.estimates]
     if any(e.half_width is not None for e in estimates):
         yield "± is the half-width of a 95 % t-interval of the mean over seeds."
@@ -59,14 +87,17 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[str]:
         yield "Where all seeds gave the same number, their spread cannot be estimated: no interval."
 
 
-def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
+def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
     if not any(row.difference for row in rows):
         return
-    is_any_bold = question.shows(question.metric) and any(row.is_better for row in rows)
+    bold = (question.metric, "difference")
+    is_any_bold = question.shows(*bold) and any(row.is_better for row in rows)
     if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
-        yield from _paired(cells, rows, question, family)
+        yield from map(Note, _paired(cells, rows, question, family))
+    if is_any_bold:
+        yield Note("better than the reference, p < 0.05.", bold, is_of_bold=True)
     if question.shows("p_mcnemar"):
-        yield from _mcnemar(rows, question)
+        yield from map(Note, _mcnemar(rows, question))
 
 
 def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
@@ -81,7 +112,7 @@ def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fami
     if any(d.p is not None for d in differences):
         yield (
             f"p is two-sided, from a paired t-test, corrected for {family} difference{'s' if family > 1 else ''} "
-            "(Holm), all that were planned. Bold: better than the reference, p < 0.05."
+            "(Holm), all that were planned."
         )
     if repeated:
         reach = ", ".join(f"{smallest_sign_flip_p(n):.3g} with n = {n}" for n in sorted({d.n for d in repeated}))
@@ -164,6 +195,19 @@ def _missing(runs: Sequence[Run]) -> Iterator[str]:
         f"({', '.join(f'{count} {state}' for state, count in counts.items())}): a mean is over the seeds that finished"
         " and may flatter a head that lost some."
     )
+
+
+def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
+    """Which runs have diverged; a pivot has no rows for them."""
+    found = {
+        named(cell, axes): seeds
+        for cell in cells
+        if (seeds := [run.record.seed for run in cell.runs if run.state is RunState.diverged])
+    }
+    if found:
+        words = [f"{name} ({seeds_in_words(seeds)})" for name, seeds in found.items()]
+        more = f"; and {len(words) - MOST_NAMED} more cells" * (len(words) > MOST_NAMED)
+        yield f"DIVERGED, in no mean: {'; '.join(words[:MOST_NAMED])}{more}."
 
 
 def _code(runs: Sequence[Run]) -> Iterator[str]:

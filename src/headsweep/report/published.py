@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config import PROJECT_ROOT
+from headsweep.config.values import matches
 from headsweep.errors import UserError
 from headsweep.report.results import Cell
 
@@ -79,7 +80,7 @@ def load(folder: Path) -> list[Source]:
 def matching(cell: Cell, sources: Sequence[Source]) -> tuple[PublishedRow, ...]:
     """The printed rows whose whole stated configuration is that of `cell`."""
     rows = [row for source in sources for row in source.rows]
-    return tuple(row for row in rows if all(cell.value(key) == value for key, value in row.cell.items()))
+    return tuple(row for row in rows if all(matches(value, cell.value(key)) for key, value in row.cell.items()))
 
 
 def within_tolerance(row: Row) -> bool | None:

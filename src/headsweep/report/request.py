@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headsweep.config.values import read_words
 from headsweep.errors import UserError
 from headsweep.report import published
 from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.measures import MEASURES
 from headsweep.report.mixing import mixtures
-from headsweep.report.reference import parse_baseline
 from headsweep.report.results import Cell, read_cells, varying_axes
 from headsweep.report.sheet import Sheet, flat, parse_columns, pivot
 from headsweep.report.stored import read_stored
@@ -20,7 +20,6 @@ from headsweep.report.table import Question, Table, compare
 from headsweep.tracking.sweep_folder import SweepFolder
 
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
-_MARKS = {"markdown": ("<!-- ", " -->"), "html": ("<!-- ", " -->"), "latex": ("% ", "")}
 COMMAND = "headsweep table "
 END = "end of headsweep table"
 
@@ -82,7 +81,7 @@ class Request:
         if axes and not columns:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
-        question = Question(parse_baseline(self.baseline), self.metric, columns, axes, query, gone)
+        question = Question(read_words(self.baseline, "--baseline "), self.metric, columns, axes, query, gone)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
@@ -102,8 +101,8 @@ class Request:
         if layout == "json":
             return json.write(table, self.words())
         write = {"markdown": markdown.write, "html": html.write, "latex": latex.write}[layout]
-        before, after = _MARKS[layout]
-        return f"{before}{self.words()}{after}\n{write(self.sheet(table))}{before}{END}{after}\n"
+        comment = latex.comment if layout == "latex" else markdown.comment
+        return f"{comment(self.words())}\n{write(self.sheet(table))}{comment(END)}\n"
 
 
 def read_sweep(sweep: SweepFolder) -> list[Cell]:
@@ -134,7 +133,7 @@ def _axes(words: str | None) -> tuple[str, ...]:
 def _check_axes(cells: Sequence[Cell], axes: Sequence[str]) -> None:
     """Raise UserError where no cell has a value for one of the axes."""
     for axis in axes:
-        if all(cell.value(axis) is None for cell in cells):
+        if not any(cell.has(axis) for cell in cells):
             known = ", ".join(("head", "heads", *varying_axes(cells)))
             raise UserError(f"{axis}: no cell has such a key; the cells differ in: {known}")
 

@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from headsweep.config import NOT_IDENTITY
+from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import series
 
 MISSING = "—"  # what a cell says of an axis that it does not have
+_ABSENT = object()
 
 History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value
 
@@ -82,12 +84,20 @@ class Cell:
 
     def value(self, axis: str) -> Any:
         """The value of a dotted key; a section is its name; None where the cell does not have it."""
+        found = self._find(axis)
+        return None if found is _ABSENT else found
+
+    def has(self, axis: str) -> bool:
+        """Does the cell have this key, be its value null?"""
+        return self._find(axis) is not _ABSENT
+
+    def _find(self, axis: str) -> Any:
         found: Any = self.record.parameters.get(axis)
         if found is None:
             found = self.record.config
             for key in axis.split("."):
-                found = found.get(key) if isinstance(found, Mapping) else None
-        return found.get("name") if isinstance(found, Mapping) else found
+                found = found.get(key, _ABSENT) if isinstance(found, Mapping) else _ABSENT
+        return found.get("name", _ABSENT) if isinstance(found, Mapping) else found
 
 
 def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None) -> list[Cell]:
@@ -120,12 +130,18 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
     Where the recorded parameters leave two cells looking the same, the keys of the whole configuration decide.
     """
     axes = [axis for axis in dict.fromkeys(given) if axis not in ("head", "head.name", "heads", "seed")]
+    known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
     parameters = [key for cell in cells for key in cell.record.parameters]
-    axes += [key for key in dict.fromkeys(parameters) if key not in axes and _tells_apart(key, cells)]
+    axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _tells_apart(key, cells)]
     for twins in _alike(cells, axes):
         keys = [key for cell in twins for key in _flat(cell.record.config)]
         axes += [key for key in dict.fromkeys(keys) if key not in axes and _tells_apart(key, twins)]
     return axes
+
+
+def group_of(key: str) -> str:
+    """`model` of both `model` and `model.name`, which are the same axis; any other key is itself."""
+    return key.removesuffix(".name")
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:
@@ -160,14 +176,14 @@ def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:
     alike: dict[object, set[str]] = {}
     for cell in cells:
         name = cell.value(section) if section and not key.endswith(".name") else None
-        alike.setdefault(str(name), set()).add(str(cell.value(key)))
+        alike.setdefault(canonical(name), set()).add(canonical(cell.value(key)))
     return any(len(values) > 1 for values in alike.values())
 
 
 def _alike(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[list[Cell]]:
     looks: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        look = (cell.head, str(cell.heads), *(str(cell.value(axis)) for axis in axes))
+        look = (cell.head, str(cell.heads), *(canonical(cell.value(axis)) for axis in axes))
         looks.setdefault(look, []).append(cell)
     return (twins for twins in looks.values() if len(twins) > 1)
 

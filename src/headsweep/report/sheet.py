@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headsweep.errors import UserError
 from headsweep.report.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
 from headsweep.report.measures import MEASURES
+from headsweep.report.notes import Note
 
 if TYPE_CHECKING:
     from headsweep.report.table import Row, Table
@@ -24,6 +25,13 @@ class Heading:
     is_number: bool = True
     group: str = ""  # what several columns of a pivot share
 
+    @property
+    def label(self) -> str:
+        """The title with the unit of the entries below it."""
+        if self.unit == "%":
+            return f"{self.title} %"
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -31,7 +39,12 @@ class Sheet:
 
     headings: tuple[Heading, ...]
     rows: tuple[tuple[Entry, ...], ...]
-    footnotes: tuple[str, ...]
+    footnotes: tuple[Note, ...]
+
+    def notes(self, bold: str = "Bold") -> list[str]:
+        """The footnotes of the columns that are there; `bold` is how an entry is set off."""
+        shown = {heading.name for heading in self.headings}
+        return [note.said(bold) for note in self.footnotes if not note.columns or shown.intersection(note.columns)]
 
     def without(self, name: str) -> Sheet:
         """The sheet without the columns of that name."""

@@ -103,16 +103,16 @@ class Table:
 
     axes: tuple[str, ...]  # the columns beside head and heads that tell cells apart
     rows: tuple[Row, ...]
-    footnotes: tuple[str, ...]
+    footnotes: tuple[notes.Note, ...]
     metric: str = "top1"  # what is compared
-    warnings: tuple[str, ...] = ()  # those of the footnotes that weaken the numbers
+    warnings: tuple[notes.Note, ...] = ()  # those of the footnotes that weaken the numbers
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
 
     def print(self, console: Console | None = None) -> None:
         """Print to the terminal; columns that do not fit are left out and named."""
         from headsweep.report.formats import terminal
 
-        terminal.show(self, console or Console())
+        terminal.show(self, console or terminal.screen())
 
     def markdown(self) -> str:
         """The table and its footnotes, for people."""
@@ -175,8 +175,10 @@ def compare(
     family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
     family += question.gone  # each may have been a comparison of its own
     rows = _corrected(rows, family)
-    warnings = (*notes.warnings(cells, question, screening), *fairness.footnotes(unlike))
-    footnotes = (*notes.footnotes(cells, rows, question, family), *warnings, *published.footnotes(rows, axes, sources))
+    weak = [*notes.warnings(cells, axes, question, screening), *fairness.footnotes(unlike)]
+    warnings = tuple(map(notes.Note, weak))
+    printed = map(notes.Note, published.footnotes(rows, axes, sources))
+    footnotes = (*notes.footnotes(cells, rows, question, family), *warnings, *printed)
     return Table(axes, tuple(rows), footnotes, question.metric, warnings, tuple(cells))
 
 

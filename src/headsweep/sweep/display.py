@@ -8,7 +8,9 @@ from types import TracebackType
 
 from rich import progress as bars
 from rich.console import Console
+from rich.markup import escape
 
+from headsweep.printable import one_line
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Progress
 
@@ -54,7 +56,7 @@ class Display:
     def started(self, folder: RunFolder) -> None:
         """A run has a process now."""
         self._started[folder] = time.monotonic()
-        self._tasks[folder] = self._bars.add_task(folder.record().name, total=None, note="")
+        self._tasks[folder] = self._bars.add_task(escape(one_line(folder.record().name)), total=None, note="")
 
     def progress(self, folder: RunFolder, progress: Progress) -> None:
         """A run has taken steps, or ended an epoch."""
@@ -86,7 +88,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _outcome(folder: RunFolder) -> str:

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
 from headsweep.config.spelling import Speller, Spelling, command, in_full, words
+from headsweep.config.values import read_words
 from headsweep.credentials import hidden
 from headsweep.errors import UserError
-from headsweep.report.choosing import choose, named, read_words
+from headsweep.report.choosing import choose, named
 from headsweep.report.results import Cell, Run, read_cells, varying_axes
 from headsweep.report.statistics import Estimate, estimate
 from headsweep.sweep.code_version import is_here

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from headsweep.errors import UserError
+from headsweep.printable import one_line
 from headsweep.sweep.local import LocalPool
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
@@ -104,7 +105,7 @@ class _Lines:
         for run in view.runs:
             if self._words.get(run.folder.path) != run.word:
                 self._words[run.folder.path] = run.word
-                self._console.print(_line(run), markup=False, highlight=False, soft_wrap=True)
+                self._console.print(one_line(_line(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(run: RunView) -> str:

@@ -12,6 +12,7 @@ from headsweep.config.grid import Cell
 from headsweep.config.schema import MOST_HEADS
 from headsweep.config.spelling import Speller, Spelling, command, grids, words
 from headsweep.data.locate import resolve
+from headsweep.report.columns import human, rounded
 from headsweep.report.reference import Baseline
 from headsweep.sweep.one_run import preflight
 from headsweep.sweep.status import aligned
@@ -95,6 +96,7 @@ def _match(cell: Cell, speller: Speller, wish: Wish) -> Match:
 
 def _baseline(cell: Cell, speller: Speller, baseline: Baseline) -> RunConfig:
     """The cell with the overrides of the baseline; another head has options of its own."""
+    baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a group is chosen
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
     return _located(speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
@@ -136,7 +138,7 @@ def _nearest(values: Sequence[int], size: Callable[[int], int], budget: int) -> 
 def _table(names: Sequence[str], matches: Sequence[Match], wish: Wish) -> str:
     rows = [("CELL", wish.measure.upper(), "OF THE HEAD", "BUDGET", "DEVIATION")]
     for name, one in zip(names, matches, strict=True):
-        deviation = f"{one.deviation:+.1%}".replace("%", " %")
+        deviation = human(rounded(100 * one.deviation, 1, "+")) + " %"
         rows.append((name, f"{one.size:,}", f"{one.head_size:,}", f"{one.budget:,}", deviation))
     return aligned(rows)
 

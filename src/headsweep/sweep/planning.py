@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import heapq
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
-from rich.table import Table
-
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
+from headsweep.printable import one_line
 from headsweep.sweep.fingerprint import group
 from headsweep.sweep.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
 from headsweep.sweep.records import Records, cost_class, plain
+from headsweep.sweep.status import aligned
 from headsweep.tracking.run_folder import RunState
 
 Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
 UNKNOWN = "?"
+HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
 _OVER = {RunState.finished, RunState.diverged}
 
 
@@ -102,22 +103,14 @@ def show(survey: Survey, slots: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(survey), indent=1))
         return
-    console = Console()
-    if console.is_terminal:
-        console.print(_table(survey.rows))
+    if sys.stdout.isatty():
+        print(aligned([HEADINGS, *map(_cells, survey.rows)]))
     else:
         for row in survey.rows:
-            print("  ".join(_cells(row)))
+            print(one_line("  ".join(_cells(row))))
     for name, mistake in survey.bad:
-        print(f"not valid  {name}: {mistake}")
+        print(one_line(f"not valid  {name}: {mistake}"))
     print(_totals(survey, slots))
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table("fingerprint", "run", "state", "parameters", "FLOPs backbone + head", "time", "memory", box=None)
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
 
 
 def _cells(row: Row) -> list[str]:

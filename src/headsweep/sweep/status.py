@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from rich.cells import cell_len
 
+from headsweep.printable import one_line
 from headsweep.sweep.watching import (
     STARTING,
     RunView,
@@ -48,7 +50,7 @@ def summary(folder: RunFolder) -> str:
     """A run in a line."""
     run = read_run(folder)
     epoch, top1, _ = _numbers(run)
-    return f"{folder.path.name}  {run.word}, epoch {epoch}, top-1 {top1}  {_named(run)}"
+    return one_line(f"{folder.path.name}  {run.word}, epoch {epoch}, top-1 {top1}  {_named(run)}")
 
 
 def overview(sweeps: Sequence[SweepView]) -> str:
@@ -67,7 +69,7 @@ def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
     heading += [f"{launcher} since {_clock(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
     rows += [(run.folder.path.name, run.word, *_numbers(run), _named(run)) for run in sweep.runs]
-    return "\n".join([*heading, "", aligned(rows, state=1)])
+    return "\n".join([*map(one_line, heading), "", aligned(rows, state=1)])
 
 
 def _counted(sweep: SweepView) -> str:
@@ -103,10 +105,11 @@ def _named(run: RunView) -> str:
 
 def aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
     """Rows as columns two spaces apart; the column of states in colour, which `click.echo` drops outside a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row[:-1], widths, strict=False)]
         if state is not None:
             cells[state] = click.style(cells[state], fg=COLORS.get(row[state]))
         lines.append("  ".join([*cells, row[-1]]))

@@ -101,3 +101,22 @@ def test_the_dark_changes_ground_text_and_lines(browser, study_file):
         seen.append((color_of(browser, "body", "background-color"), color_of(browser, "body", "color"), line))
     assert all(light != dark for light, dark in zip(*seen, strict=True))
     assert seen[0][0] == "rgb(255, 255, 255)"
+
+
+def test_on_a_phone_names_are_whole_and_the_difference_is_in_sight_without_scrolling(browser, study_file):
+    open_page(browser, study_file, PHONE)
+    heights, names, right, box = browser.execute_script("""
+        const box = document.querySelector("#table .scroll"), rows = [...box.querySelectorAll("tbody tr")];
+        const title = [...box.querySelectorAll("thead th")].findIndex(it => it.textContent.startsWith("Δ"));
+        return [rows.map(it => it.offsetHeight), rows.map(it => it.cells[0].scrollWidth <= it.cells[0].clientWidth),
+                Math.max(...rows.map(it => it.cells[title].getBoundingClientRect().right)),
+                box.getBoundingClientRect().right]""")
+    assert max(heights) - min(heights) <= 1 and all(names)  # a name that breaks makes its row higher
+    assert right <= box
+
+
+def test_a_table_that_goes_on_beyond_its_edge_has_a_shadow_there(browser, study_file):
+    open_page(browser, study_file, PHONE)
+    shadows = color_of(browser, "#table .scroll", "background-image").count("linear-gradient")
+    assert shadows == 3 and color_of(browser, "#table .scroll", "background-attachment").startswith("local, scroll")
+    assert color_of(browser, "#table tbody td:last-child", "background-color") == "rgba(0, 0, 0, 0)"

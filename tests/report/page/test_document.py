@@ -47,6 +47,19 @@ def test_a_page_without_faults_has_no_warnings_and_no_failures(study_page):
     assert not section(study_page, "warnings") and not section(study_page, "failures")
 
 
+def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study_page):
+    table = section(study_page, "table")
+    titles = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
+    assert titles[:5] == ["head", "heads", "top-1 %", "Δ top-1", "n"] and titles[-1].startswith("images/s")
+    assert 'style="--first: 7"' in table
+
+
+def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_page):
+    bad = run("ga", 1, 1, 0.9, metrics={"test/top1": math.nan})
+    page = write_page([run("ga", 1, 0, 0.9), bad])
+    assert "ONE SEED in 1 of 1 rows" in section(page, "warnings")
+
+
 def test_what_is_read_aloud_are_the_numbers_of_the_table(study, study_page):
     said, table = alts(study_page), table_of(study)
     for row in table.rows:

@@ -96,8 +96,8 @@ def test_a_failed_run_is_named_with_the_last_line_of_its_error_and_its_log(make_
     [
         (("other",), "other: no such sweep; known: pilot"),
         (("pilot", "--metric", "f1"), "--metric f1: unknown; known: top1"),
-        (("pilot", "--baseline", "head=none"), "--baseline head=none: no cell has head.name=none; known: ga"),
-        (("pilot", "--baseline", "ga"), "want key=value"),
+        (("pilot", "--baseline", "head=none"), "--baseline head=none: no such cell among 2; head is ga"),
+        (("pilot", "--baseline", "ga"), "expected KEY=VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(make_sweep, give, arguments, message):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from headsweep.printable import one_line
 from headsweep.report.columns import printed, seeds_with_a_number
 from headsweep.report.published import within_tolerance
 from headsweep.report.statistics import Estimate
@@ -19,12 +21,32 @@ _CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_me
 
 def write(table: Table) -> str:
     """An empty field is a number that there is not."""
-    records = [record(table, row) for row in table.rows]
+    records = [_escaped(record(table, row)) for row in table.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, dict.fromkeys(key for one in records for key in one), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+def escape(value: object) -> object:
+    """The value, a text in one line; one that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _escaped(record: Mapping[str, object]) -> dict[object, object]:
+    return {escape(key): escape(value) for key, value in record.items()}
 
 
 def record(table: Table, row: Row) -> dict[str, object]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from html import escape as with_entities
 from itertools import groupby
 
+from headsweep.printable import one_line
 from headsweep.report.columns import COLUMNS, Entry
 from headsweep.report.sheet import Heading, Sheet
+
+OPENING = '<table class="comparison">'
 
 
 def write(sheet: Sheet) -> str:
     """The sheet as <table>, then its footnotes, if it has any, as <ul>."""
     titles = "".join(map(_heading, sheet.headings))
     rows = [f"<tr>{''.join(map(_cell, sheet.headings, row))}</tr>" for row in sheet.rows]
-    notes = [f"<li>{escape(note)}</li>" for note in sheet.footnotes]
+    notes = [f"<li>{escape(note)}</li>" for note in sheet.notes()]
     lines = [
-        '<table class="comparison">',
+        OPENING,
         f"<thead>{_groups(sheet.headings)}<tr>{titles}</tr></thead>",
         *("<tbody>", *rows, "</tbody>", "</table>"),
         *(('<ul class="footnotes">', *notes, "</ul>") if notes else ()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def escape(text: str) -> str:
+    """The text in one line, with what is special to HTML written out."""
+    return with_entities(one_line(text))
 
 
 def _groups(headings: Sequence[Heading]) -> str:
@@ -36,7 +44,7 @@ def _groups(headings: Sequence[Heading]) -> str:
 
 
 def _heading(heading: Heading) -> str:
-    return f'<th scope="col"{_class(heading)}>{escape(heading.title)}</th>'
+    return f'<th scope="col"{_class(heading)}>{escape(heading.label)}</th>'
 
 
 def _cell(heading: Heading, entry: Entry) -> str:

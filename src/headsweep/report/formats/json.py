@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from headsweep.report.formats.csv import record
 
 if TYPE_CHECKING:
     from headsweep.report.table import Table
+
+_CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def write(table: Table, made_by: str) -> str:
@@ -21,6 +24,8 @@ def write(table: Table, made_by: str) -> str:
         "metric": table.metric,
         "axes": list(table.axes),
         "rows": rows,
-        "footnotes": list(table.footnotes),
+        "footnotes": [note.text for note in table.footnotes if not note.is_of_bold],
     }
-    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    # JSON itself writes out no more than the first 32 control characters.
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"

@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from headsweep.report.columns import Entry
+from headsweep.printable import one_line
+from headsweep.report.columns import MINUS, Entry, rounded
 from headsweep.report.sheet import Heading, Sheet
 
 _SPECIAL = {
@@ -22,15 +23,19 @@ _SPECIAL = {
     "<": r"$<$",
     ">": r"$>$",
     "λ": r"$\lambda$",
+    MINUS: r"$-$",
+    "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
+SETUP = r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true}"
+
 
 def write(sheet: Sheet) -> str:
-    """The sheet as a tabular and a block of notes; titles that read "M" or "G" in every entry say it once, above."""
+    """The sheet as a tabular and a block of notes."""
     lines = [
         r"\begingroup",
-        r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-weight=true}",
+        SETUP,
         rf"\begin{{tabular}}{{@{{}}{''.join(map(_format, sheet.headings, _by_column(sheet)))}@{{}}}}",
         r"\toprule",
         *_groups(sheet.headings),
@@ -40,14 +45,19 @@ def write(sheet: Sheet) -> str:
         r"\bottomrule",
         r"\end{tabular}",
         r"\endgroup",
-        *(rf"\par\smallskip{{\footnotesize {escape(note)}\par}}" for note in sheet.footnotes),
+        *(rf"\par\smallskip{{\footnotesize {escape(note)}\par}}" for note in sheet.notes()),
     ]
     return "\n".join(lines) + "\n"
 
 
 def escape(text: str) -> str:
-    """The text with what is special to TeX written out; a link may break anywhere."""
-    return re.sub("|".join(map(re.escape, _SPECIAL)), lambda match: _SPECIAL[match[0]], text)
+    """The text in one line, with what is special to TeX written out."""
+    return re.sub("|".join(map(re.escape, _SPECIAL)), lambda match: _SPECIAL[match[0]], one_line(text))
+
+
+def comment(text: str) -> str:
+    """The text as a comment: a line end in it would make the rest of it live."""
+    return f"% {one_line(text)}"
 
 
 def _by_column(sheet: Sheet) -> list[tuple[Entry, ...]]:
@@ -81,8 +91,7 @@ def _groups(headings: Sequence[Heading]) -> list[str]:
 
 
 def _title(heading: Heading) -> str:
-    unit = f" ({heading.unit})" if heading.unit and heading.unit not in heading.title else ""
-    text = escape(heading.title + unit)
+    text = escape(heading.label)
     return f"{{{text}}}" if heading.is_number else text
 
 
@@ -91,11 +100,12 @@ def _entry(heading: Heading, entry: Entry) -> str:
     if entry.number is None:
         text = escape(entry.text)
         return f"{{{text}}}" if heading.is_number else text
-    number = f"{entry.number:{entry.sign}.{entry.decimals}f}"
+    number = rounded(entry.number, entry.decimals, entry.sign)
     if entry.half_width is not None:
         number += rf" \pm {entry.half_width:.{entry.decimals}f}"
     return rf"\bfseries {number}" if entry.bold else number
 
 
 def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""  # else an option of the line end above
+    return guard + " & ".join(cells) + r" \\"

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+from headsweep.printable import one_line
 from headsweep.report.columns import Entry
 from headsweep.report.sheet import Heading, Sheet
+
+# What begins a tag, an entity, a link, code, emphasis or strikethrough, or ends a cell; a lone `<` or `*` does not.
+_SPECIAL = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)|[\\`|\[\]]|[*~](?=\S)|(?<!\w)_(?=\S)")
+_ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 def write(sheet: Sheet) -> str:
@@ -13,16 +20,26 @@ def write(sheet: Sheet) -> str:
         _line(["---:" if heading.is_number else "---" for heading in sheet.headings]),
         *(_line([_text(entry) for entry in row]) for row in sheet.rows),
     ]
-    return "\n".join([*lines, "", *(f"- {note}" for note in sheet.footnotes)]) + "\n"
+    return "\n".join([*lines, "", *(f"- {escape(note)}" for note in sheet.notes())]) + "\n"
+
+
+def escape(text: str) -> str:
+    """The text in one line, with what is special to Markdown written out."""
+    return _SPECIAL.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), one_line(text))
+
+
+def comment(text: str) -> str:
+    """The text as a comment that ends where it ends; that of HTML."""
+    return f"<!-- {one_line(text).replace('-->', '-- >')} -->"
 
 
 def _title(heading: Heading) -> str:
-    return f"{heading.group}: {heading.title}" if heading.group else heading.title
+    return escape(f"{heading.group}: {heading.label}" if heading.group else heading.label)
 
 
 def _text(entry: Entry) -> str:
-    return f"**{entry.text}**" if entry.bold else entry.text
+    return f"**{escape(entry.text)}**" if entry.bold else escape(entry.text)
 
 
 def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(cells)} |"

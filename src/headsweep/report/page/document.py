@@ -7,10 +7,10 @@ figures/*.svg, *.pdf each figure of it, for a paper
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from headsweep.report.formats.html import escape
 from headsweep.report.page import sections
 from headsweep.report.page.comparing import accuracy, compare_cells
 from headsweep.report.page.costs import measured

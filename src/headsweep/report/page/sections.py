@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
+
+from rich.cells import cell_len
 
 from headsweep.report.columns import ABSENT, COLUMNS
 from headsweep.report.formats import html
+from headsweep.report.formats.html import escape
 from headsweep.report.mixing import code_version
 from headsweep.report.page.drawing import Drawing
 from headsweep.report.page.origin import Origin
@@ -21,6 +23,7 @@ from headsweep.tracking.run_folder import RunState
 COSTS = ("parameters", "head_parameters", "flops", "head_flops", "images_per_second", "time", "peak_memory")
 LAST = (*COSTS, "head_share")
 MOST_FAILURES = 100
+MOST_OF_A_NAME = 16  # letters of a head in one line
 MOST_VALUES = 6  # of one thing of the environment
 
 
@@ -45,21 +48,29 @@ def question(table: Table, origin: Origin) -> Section:
     facts = _term("seeds of a cell", seeds)
     facts += _term("runs", f"{len(runs)} in {len(table.cells)} cells, {finished} of them finished")
     facts += _term("compared with", _references(table))
-    study = f"<pre>{escape(origin.study)}</pre>" if origin.study else ""
+    study = f"<pre>{'<br>'.join(map(escape, origin.study.splitlines()))}</pre>" if origin.study else ""
     commands = "".join(f"<p><code>{escape(command)}</code></p>" for command in origin.commands)
     return Section("question", "Question", f"{study}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
 
 
 def warned(table: Table) -> Section | None:
     """What weakens the numbers; None if nothing does."""
-    notes = [*table.warnings, *_gaps(table)]
+    notes = [*map(str, table.warnings), *_gaps(table)]
     return Section("warnings", "Before you read on", _list(notes)) if notes else None
 
 
 def comparison(table: Table) -> Section:
-    """The table itself; what a narrow screen shows without scrolling is the accuracy, not the costs."""
+    """The table itself; what a narrow screen shows without scrolling is accuracy and difference, not the costs."""
     sheet = flat(table)
-    order = sorted(range(len(sheet.headings)), key=lambda at: sheet.headings[at].name in LAST)
+    first = (table.metric, "difference", "p")
+
+    def place(at: int) -> int:
+        name = sheet.headings[at].name
+        if name not in COLUMNS:  # an axis
+            return -1
+        return first.index(name) if name in first else len(first) + (name in LAST)
+
+    order = sorted(range(len(sheet.headings)), key=place)
     headings = tuple(sheet.headings[at] for at in order)
     rows = tuple(tuple(row[at] for at in order) for row in sheet.rows)
     return Section("table", "Table", _scrolling(Sheet(headings, rows, footnotes=()), "Comparison of the cells"))
@@ -114,7 +125,7 @@ def environment(table: Table) -> Section:
 
 def notes(table: Table, made_by: str) -> Section:
     """How the numbers were made."""
-    said = [note for note in table.footnotes if note not in table.warnings]
+    said = [str(note) for note in table.footnotes if note not in table.warnings]
     made = f"<p>Made by <code>{escape(made_by)}</code>; every figure lies in <code>figures</code> beside it, too.</p>"
     return Section("notes", "How the numbers were made", _list(said) + made)
 
@@ -127,7 +138,7 @@ def _gaps(table: Table) -> Iterator[str]:
     what, of = metric_noun(table), f"of {len(finished)} rows"
     if without := sum(compared(row) is None for row in finished):
         yield f"NO {what.upper()} in {without} {of}: their runs did not measure it, or it is not a number."
-    if alone := sum(len(row.seeds) == 1 for row in finished):
+    if alone := sum((value := compared(row)) is not None and value.n == 1 for row in finished):
         yield f"ONE SEED in {alone} {of}: no interval, and no claim that a head is better."
 
 
@@ -188,9 +199,11 @@ def _list(sentences: Sequence[str] | Iterator[str]) -> str:
 
 
 def _scrolling(sheet: Sheet, label: str) -> str:
-    return _region(html.write(sheet), label)
+    longest = max((cell_len(row[0].text) for row in sheet.rows), default=0)
+    return _region(html.write(sheet), label, max(4, min(longest, MOST_OF_A_NAME)))
 
 
-def _region(content: str, label: str) -> str:
-    """What is wider than a phone scrolls by itself, by keyboard, too."""
-    return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{content}</div>'
+def _region(content: str, label: str, first: int = 0) -> str:
+    """What is wider than a phone scrolls by itself, by keyboard, too; its first column has room for `first` letters."""
+    attributes = f'role="region" aria-label="{escape(label)}" tabindex="0" style="--first: {first}"'
+    return f'<div class="scroll" {attributes}>{content}</div>'
