@@ -91,7 +91,7 @@ MISTAKES = [
     ("-m hydra.sweeper.max_batch_size=2", "hydra.sweeper.max_batch_size=2: expected null"),
     ("-m seed=range(0,1e18)", "expected a grid of at most 100000 cells, found more (values of seed: more)"),
     ("-m seed=range(0,400) heads=range(0,400)", "expected a grid of at most 100000 cells, found more (values of"),
-    ("-m head=choice()", "head: expected at least one value of an axis, found none"),
+    ("-m head=glob(zz*)", "head: expected at least one value of an axis, found none"),
     ("-m heads=range(1,5,0)", "heads=range(1,5,0): range() arg 3 must not be zero"),
     ("--nosuch", "--nosuch: unknown option (--help, --hydra-help)"),
     ("--config-name nosuch", "--config-name nosuch: no such file in conf/ or --config-dir"),
