@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep import printing
 from headsweep.config import RunConfig, explain, parse
 from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
 from headsweep.config.exclusions import Exclusions, left_out
@@ -298,13 +299,14 @@ def _spell_out(word: str, arguments: Sequence[str]) -> str:
 def one_line_errors() -> Iterator[None]:
     """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
 
-    A process that has lost another of its run exits with 143, too.
+    A process that has lost another of its run exits with 143, too. Streams that take no text raise nothing: see
+    `printing`.
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
     try:
-        with _exit_on_errors():
+        with printing.tolerant(), _exit_on_errors():
             yield
     finally:
         del os.environ["HYDRA_FULL_ERROR"]

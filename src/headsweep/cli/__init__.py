@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from headsweep import printing
 from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
     comparing,
     deciding,
@@ -24,7 +25,12 @@ from headsweep.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line and exit code 2."""
+    """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
+    with printing.tolerant():
+        _run()
+
+
+def _run() -> None:
     try:
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from headsweep import printing
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
 
@@ -141,7 +142,7 @@ def _print_log(folder: RunFolder, follow: bool) -> None:
         text = source.read_bytes() if source else b""
         click.echo(text[shown:], nl=False)
         shown = len(text)
-        if ended:
+        if ended or printing.is_broken():
             break
         time.sleep(FOLLOW_SECONDS)
     failure = folder.failure() or ""
@@ -156,6 +157,6 @@ def _watch(look: Callable[[], str]) -> None:
     from rich.text import Text
 
     with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="crop") as screen:
-        while True:
+        while not printing.is_broken():
             screen.update(Text.from_ansi(look()), refresh=True)
             time.sleep(REFRESH_SECONDS)
