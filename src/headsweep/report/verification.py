@@ -56,7 +56,7 @@ def differences(
 
 def _blocks(path: Path, layout: str) -> Iterator[_Block]:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if layout == "csv":
