@@ -9,12 +9,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.2  # how often a child looks whether its parent is there
+
+
+def answered(signals: Sequence[int]) -> list[int]:
+    """Return those of `signals` that are to be handled: not a SIGHUP that `nohup` has this process ignore."""
+    return [it for it in signals if it != signal.SIGHUP or signal.getsignal(it) is not signal.SIG_IGN]
 
 
 @contextmanager

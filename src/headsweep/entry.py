@@ -299,8 +299,8 @@ def _spell_out(word: str, arguments: Sequence[str]) -> str:
 def one_line_errors() -> Iterator[None]:
     """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
 
-    A process that has lost another of its run exits with 143, too. Streams that take no text raise nothing: see
-    `printing`.
+    A closed terminal (SIGHUP) exits with 129, a process that has lost another of its run with 143, too. Streams that
+    take no text raise nothing: see `printing`.
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
