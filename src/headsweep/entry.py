@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep import printing
+from headsweep.children import starved
 from headsweep.config import RunConfig, explain, parse
 from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
 from headsweep.config.exclusions import Exclusions, left_out
@@ -324,6 +325,8 @@ def _exit_on_errors() -> Iterator[None]:
         where = error.filename or "input or output"
         want = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
         _exit(2, error, f"{where}: {error.strerror or error}; {want}")
+    except (ImportError, MemoryError) as error:
+        _exit(2, error, starved(error))
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
