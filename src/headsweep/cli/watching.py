@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 2.0
 FOLLOW_SECONDS = 0.2
+
+
+def _seconds(context: click.Context, option: click.Parameter, given: float) -> float:
+    if not (math.isfinite(given) and given >= 0):
+        raise UserError(f"--wait={given:g}: expected a finite number of seconds, at least 0")
+    return given
 
 
 @commands.command()
@@ -106,7 +113,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
 @commands.command()
 @click.argument("sweep", required=False)
 @output_option
-@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for the end.")
+@click.option("--wait", default=30.0, show_default=True, callback=_seconds, help="Seconds to wait for the end.")
 def cancel(sweep: str | None, output: Path, wait: float) -> None:
     """Stop the training of SWEEP, here as Ctrl-C would, or its jobs; `headsweep retry SWEEP` goes on from there.
 
