@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import TINY, command
 from headsweep.config import PROJECT_ROOT
+from headsweep.tracking.run_folder import RunFolder, RunState
 
 PROGRAM = r"""
 import os, sys
@@ -80,6 +82,11 @@ def test_characters_that_a_terminal_lacks_are_replaced(tmp_path, environment, te
     assert answer.stdout.decode("latin-1" if "latin-1" in environment.values() else "utf-8") == text + "\n"
 
 
+def test_a_terminal_of_no_columns_shows_tables(tmp_path):
+    answer = give("", tmp_path, last="from rich.console import Console; Console().print('shown')", COLUMNS="0")
+    assert answer.stdout.endswith(b"shown\n")
+
+
 @pytest.mark.parametrize(
     "words", [["-m", "headsweep.cli", "--help"], [str(PROJECT_ROOT / "src" / "train.py"), "--help"]]
 )
@@ -88,3 +95,19 @@ def test_both_programs_print_so(words):
         answer = subprocess.run([sys.executable, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert answer.returncode == 2
     assert answer.stderr == ("headsweep: standard output: No space left on device; what was printed is incomplete\n")
+
+
+@pytest.mark.slow
+def test_a_grid_trains_to_its_end_though_its_reader_has_gone(tmp_path):
+    """Piped into `head -1`, with a longer TMPDIR than a socket may have."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    job = ["-m", "seed=0,1", "duration='1 epochs'", "tracking=none", *TINY, f"paths.output={tmp_path}"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer):
+        environment = {**os.environ, "TMPDIR": str(long)}
+        answer = subprocess.run(command(*job), stdout=writer, stderr=writer, env=environment, timeout=300)
+    assert answer.returncode == 0, "the runs have ended well"
+    states = [RunFolder(path).state() for path in tmp_path.glob("runs/*")]
+    assert states == [RunState.finished] * 2

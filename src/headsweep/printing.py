@@ -43,6 +43,8 @@ def prepare() -> None:
     """Make both streams tolerant; one that is not the process's own, as in a test or a notebook, stays as it is."""
     _open_closed_descriptors()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or printing stops a background job after `stty tostop`
+    if os.environ.get("COLUMNS") == "0":  # some terminals set it; rich would print nothing
+        del os.environ["COLUMNS"]
     if sys.stdout is sys.__stdout__:
         sys.stdout = _tolerant(sys.stdout, 1)
     if sys.stderr is sys.__stderr__:
