@@ -91,6 +91,10 @@ def test_what_a_copied_folder_says_cannot_act_on_the_terminal(failed, tmp_path, 
         (["logs", "zzz"], "zzz: no run of that fingerprint or name"),
         (["retry", "zzz"], "zzz: no run of that fingerprint or name"),
         (["cancel", "cifar"], "cifar: no such sweep; known: digits-1"),
+        *(
+            (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds, at least 0")
+            for wait, found in (("inf", "inf"), ("1e400", "inf"), ("nan", "nan"), ("-1", "-1"))
+        ),
     ],
 )
 def test_a_mistake_is_one_line(arguments, message, failed, tmp_path):

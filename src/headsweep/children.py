@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.2  # how often a child looks whether its parent is there
+
+
+def answered(signals: Sequence[int]) -> list[int]:
+    """Return those of `signals` that are to be handled: not a SIGHUP that `nohup` has this process ignore."""
+    return [it for it in signals if it != signal.SIGHUP or signal.getsignal(it) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -45,3 +51,12 @@ def end_with_parent() -> None:
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def starved(error: BaseException) -> str:
+    """Say in a line why a library was not loaded, or memory not given, and which limit to raise if there is one."""
+    what = f"{type(error).__name__}: {error}".strip(": ").split("\n", 1)[0]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return f"{what}; install what is missing, or free memory"
+    return f"{what}; expected more address space than the limit of {limit >> 20} MiB; raise it (ulimit -v unlimited)"

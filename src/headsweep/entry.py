@@ -20,6 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from headsweep import printing
+from headsweep.children import starved
 from headsweep.config import RunConfig, parse
 from headsweep.config.arguments import spell_out
 from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
@@ -291,13 +293,14 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
 
-    A process that has lost another of its run exits with 143, too.
+    A closed terminal (SIGHUP) exits with 129, a process that has lost another of its run with 143, too. Streams that
+    take no text raise nothing: see `printing`.
 
     HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
     try:
-        with _exit_on_errors():
+        with printing.tolerant(), _exit_on_errors():
             yield
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -318,6 +321,8 @@ def _exit_on_errors() -> Iterator[None]:
         _exit(2, error, one_line(error))
     except OSError as error:
         _exit(2, error, _system_error(error))
+    except (ImportError, MemoryError) as error:
+        _exit(2, error, starved(error))
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")

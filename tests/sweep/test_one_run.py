@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -242,13 +243,14 @@ def test_clipping_bounds_the_step(tmp_path):
     assert moved.item() == pytest.approx(1e-3, rel=0.05)
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a checkpoint"])
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"0 is not a checkpoint", pickle.dumps(print)])
 def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage):
     folder = trained(tmp_path)
     (folder.path / "result.json").unlink()
     folder.checkpoint.write_bytes(damage)
-    with pytest.raises(UserError, match=r"checkpoint.pt is damaged .*remove it to start the run again"):
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: .*remove it to start the run again") as refused:
         train_folder(folder, lambda progress: None)
+    assert "weights_only" not in str(refused.value) + folder.failure(), "torch advises to run what is in the file"
     assert folder.state() is RunState.failed
 
 

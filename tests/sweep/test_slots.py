@@ -1,4 +1,5 @@
 import os
+import resource
 
 import pytest
 
@@ -59,3 +60,19 @@ def test_a_number_of_slots_that_is_none_is_refused(given):
         ConfigError, match=f"hydra.launcher.threads={given}: want a whole number of at least 1, or null"
     ):
         Slots.of_this_machine(None, given, runs=9, gpus=())
+
+
+def test_threads_that_no_machine_has_are_refused():
+    with pytest.raises(ConfigError, match=r"hydra.launcher.threads=100000: expected at most \d+ CPU threads for a run"):
+        Slots.of_this_machine(2, 100_000, runs=9, gpus=())
+
+
+def test_slots_for_which_a_launcher_may_not_open_enough_files_are_refused(monkeypatch):
+    """Without a number the cores decide, as far as the files go."""
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(384)))
+    want = r"expected at most 68 runs at a time with this limit of open files \(ulimit -n\)"
+    with pytest.raises(ConfigError, match=f"hydra.launcher.slots=100: {want}"):
+        Slots.of_this_machine(100, None, runs=999, gpus=())
+    assert Slots.of_this_machine(100, None, runs=9, gpus=()).count == 9
+    assert Slots.of_this_machine(None, None, runs=999, gpus=()).count == 68

@@ -14,12 +14,14 @@ import torch
 from commands import TINY, TINY_RUN, start, train, wait_for
 from comparing import differences
 from composing import compose_run
-from headsweep.errors import ConfigError, FailedRunsError
+from headsweep.errors import ConfigError, FailedRunsError, Interrupted
 from headsweep.sweep.local import LocalPool
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.slots import Slots
+from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.study import run_study
+from headsweep.tracking.launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Busy, Stopped
 
@@ -85,7 +87,7 @@ def test_a_timeout_that_is_none_is_refused(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])  # SIGTERM: test_signals.py
 @pytest.mark.parametrize("grid", [["-m", "heads=1,2,3", *TINY], ["heads=2", *TINY_RUN]], ids=["grid", "single"])
 def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
     """An epoch of these runs takes a minute, on a fast machine too."""
@@ -104,6 +106,25 @@ def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tm
     steps = [torch.load(path, weights_only=True)["step"] for path in tmp_path.glob("runs/*/checkpoint.pt")]
     assert len(steps) == runs and all(step % 500 for step in steps), steps
     assert not list(tmp_path.glob("runs/*/failure.txt"))
+
+
+def test_a_terminal_that_is_closed_asks_and_never_insists():
+    with StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)  # of the shell, beside the kernel's
+        assert request.signal == signal.SIGHUP
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_nohup_holds(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with launching(tmp_path), StopRequest() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not request.made()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

@@ -95,6 +95,29 @@ def test_the_time_left_is_shared_by_those_that_run_and_ends_with_the_longest(mak
         assert watching.read_sweep(folder).seconds_left() == 58
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "coloured"), [("TERM", "xterm", 1), ("TERM", "dumb", 0), ("NO_COLOR", "1", 0)]
+)
+def test_states_are_coloured_where_that_is_welcome(make_run, make_sweep, tmp_path, monkeypatch, name, value, coloured):
+    for variable in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, value)
+    make_sweep("s", make_run("a"))
+    assert ("\x1b" in show("s", tmp_path)) == coloured
+
+
+def test_a_clock_that_was_set_back_tells_no_time(make_run, make_sweep, tmp_path):
+    """One hour, after the first of two epochs; and by days, so that the last sign of life is in the future."""
+    run = make_run("a", 1)
+    run.spool.append(Entry(2, 20, {}, {"time": 1.7e9 - 3600}))
+    folder = make_sweep("s", run)
+    with run.lock():
+        assert watching.read_sweep(folder).seconds_left() is None
+        assert "active: now\n" in show("s", tmp_path)
+    os.utime(folder / "plan.json", (2e10, 2e10))
+    assert "active: unknown (its last sign of life is in the future)\n" in show("s", tmp_path)
+
+
 def test_a_sweep_is_found_by_the_beginning_of_its_name_or_as_the_latest(make_run, make_sweep, tmp_path):
     with pytest.raises(UserError, match=r"no sweep in .*start one with `python src/train.py -m"):
         watching.find_sweep("digits", tmp_path)

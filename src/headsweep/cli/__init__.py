@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from headsweep import printing
 from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
     comparing,
     deciding,
@@ -27,7 +28,12 @@ from headsweep.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line and exit code 2."""
+    """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
+    with printing.tolerant():
+        _run()
+
+
+def _run() -> None:
     try:
         sys.argv[1:] = keep_all(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)

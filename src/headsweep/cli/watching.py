@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from headsweep import printing
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
 from headsweep.printable import lines, one_line
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 2.0
 FOLLOW_SECONDS = 0.2
+
+
+def _seconds(context: click.Context, option: click.Parameter, given: float) -> float:
+    if not (math.isfinite(given) and given >= 0):
+        raise UserError(f"--wait={given:g}: expected a finite number of seconds, at least 0")
+    return given
 
 
 @commands.command()
@@ -109,7 +117,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
 @commands.command()
 @click.argument("sweep", required=False)
 @output_option
-@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for the end.")
+@click.option("--wait", default=30.0, show_default=True, callback=_seconds, help="Seconds to wait for the end.")
 def cancel(sweep: str | None, output: Path, wait: float) -> None:
     """Stop the training of SWEEP, here as Ctrl-C would, or its jobs; `headsweep retry SWEEP` goes on from there.
 
@@ -146,7 +154,7 @@ def _print_log(folder: RunFolder, follow: bool) -> None:
         whole = text if ended else text[: text.rfind(b"\n") + 1]  # half a line may end in half a character
         click.echo(lines(whole[shown:].decode(errors="replace")), nl=False)
         shown = len(whole)
-        if ended:
+        if ended or printing.is_broken():
             break
         time.sleep(FOLLOW_SECONDS)
     failure = folder.failure() or ""
@@ -161,6 +169,6 @@ def _watch(look: Callable[[], str]) -> None:
     from rich.text import Text
 
     with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="crop") as screen:
-        while True:
+        while not printing.is_broken():
             screen.update(Text.from_ansi(look()), refresh=True)
             time.sleep(REFRESH_SECONDS)

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from headsweep import sockets
 from headsweep.children import born_deaf, end_with_parent
 from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
@@ -150,6 +151,7 @@ class StreamedReader:
         """See `Reader.read`; raises DataError naming a file that cannot be decoded."""
         self.requests.pending = [(key, indices.tolist()) for indices in batches]
         try:
+            sockets.folder()
             with born_deaf():  # the workers, which the first epoch starts
                 decoded = iter(self.loader)
             for images in decoded:

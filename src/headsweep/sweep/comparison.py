@@ -103,9 +103,10 @@ def _tensors(folder: RunFolder) -> dict[str, Any]:
     try:
         content = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
         parts = {part: content[part] or {} for part in ("model", "state_dict_ema")}
-    except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{folder.checkpoint} is damaged ({type(error).__name__}: {reason})") from error
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # whose text advises to load the file with weights_only=False: arbitrary code
+        raise UserError(f"{folder.checkpoint} is damaged: expected a run's checkpoint") from error
     return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 

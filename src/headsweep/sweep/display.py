@@ -1,4 +1,4 @@
-"""What a person sees while runs train: live bars on a terminal, plain lines elsewhere."""
+"""What a person sees while runs train: live bars on a terminal, plain lines elsewhere and where TERM=dumb."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Display:
             bars.TimeRemainingColumn(compact=True),
             bars.TextColumn("{task.fields[note]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_interactive,
         )
         self._runs, self._ended, self._epoch_lines = runs, 0, epoch_lines
         self._all = self._bars.add_task("all runs", total=runs, note="", visible=runs > 1)
@@ -67,7 +67,7 @@ class Display:
         if not progress.metrics:
             return
         self._bars.update(task, note=_accuracy(progress.metrics))
-        if self._epoch_lines and not self._console.is_terminal:
+        if self._epoch_lines and not self._console.is_interactive:
             self.say(f"epoch {progress.epoch}/{progress.epochs}  {_said(progress.metrics)}")
 
     def ended(self, folder: RunFolder) -> None:

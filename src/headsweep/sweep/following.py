@@ -68,7 +68,7 @@ def _log(folders: Sequence[RunFolder], uri: str) -> int:
 
 def _follow(sweep: Path, told: NullProjector) -> None:
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_interactive:
         _look(sweep, told, _Lines(console))
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:

@@ -71,7 +71,4 @@ class LocalPool:
 
     def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
         """As `predictor.log_models`, in a process that has torch already."""
-        answer = self._processes.ask("log_models", folders, uri)
-        if isinstance(answer, UserError):
-            raise answer
-        return answer
+        return self._processes.ask("log_models", folders, uri)

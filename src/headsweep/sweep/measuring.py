@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from headsweep.config import RunConfig
 from headsweep.errors import Interrupted
+from headsweep.sweep.listening import ListeningClock
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.schedule import OUT_OF_MEMORY, POLL_SECONDS
 from headsweep.sweep.stopping import StopRequest
@@ -30,11 +30,12 @@ def hear(member: Member, request: StopRequest, timeout: float | None = None) -> 
         Interrupted: someone asked to stop.
     """
     process, connection = member
-    begun = time.monotonic()
+    clock, silent = ListeningClock(), 0.0
     while not connection.poll(POLL_SECONDS):
         if request.signal is not None:
             raise Interrupted(request.signal)
-        if timeout is not None and time.monotonic() - begun > 60 * timeout:
+        silent += clock.passed()
+        if timeout is not None and silent > 60 * timeout:
             raise Unmeasured(f"no step in {timeout:g} minutes")
     try:
         answer = connection.recv()

@@ -101,7 +101,8 @@ def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
         error = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
     reason = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
     if ranks.is_first_to_fail(reason):
-        folder.fail(reason)
+        with suppress(OSError):  # a disk that is too full for this, too
+            folder.fail(reason)
     return error
 
 

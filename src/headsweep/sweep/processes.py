@@ -6,13 +6,19 @@ They are deaf to the signals that the launcher answers, and execute the function
 from __future__ import annotations
 
 import multiprocessing
+import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
-from typing import Any
+from typing import Any, TypeVar
 
+from headsweep import sockets
 from headsweep.children import born_deaf
 from headsweep.errors import UserError
+
+T = TypeVar("T")
+TRIES = 2  # the second finds out that the forkserver was killed, and starts another
 
 
 class Processes:
@@ -21,34 +27,64 @@ class Processes:
     def __init__(self) -> None:
         """Start importing at once, in the background."""
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        # Hydra too: a new process runs the entry script, which imports it. The digits come with scikit-learn, whose
-        # import takes longer than all else that a run does before its first step.
-        self._context.set_forkserver_preload(["headsweep.sweep.worker", "hydra", "sklearn.datasets"])
-        with born_deaf():  # the forkserver, and with it every run
-            ensure_running()
+        self._context.set_forkserver_preload(["headsweep.sweep.warm"])
+        _started(_ensure_server, tries=1)
 
     def ask(self, task: str, *arguments: object) -> Any:
-        """What a process says to a task. Raises UserError if it ends without a word."""
+        """What a process says to a task. Raises UserError if it ends without a word, or says only why it failed."""
         process, connection = self.start(task, *arguments)
         try:
-            return connection.recv()
-        except EOFError:
+            answer = connection.recv()
+        except (EOFError, OSError):
             process.join()
             raise UserError(f"the process of {task} ended with exit code {process.exitcode}, see above") from None
         finally:
             process.kill()  # when it is interrupted it has nobody to answer to
+        if isinstance(answer, str):
+            raise UserError(answer)
+        return answer
 
     def start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
-        """A process that executes a task, and the connection to it."""
+        """A process that executes a task, and the connection to it.
+
+        Raises:
+            UserError: the system gives no process.
+        """
+        return _started(lambda: self._start(task, *arguments), TRIES)
+
+    def _start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
+        _ensure_server()
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_call, args=(task, *arguments, theirs))
-        process.start()
-        theirs.close()
+        with theirs:
+            try:
+                process = self._context.Process(target=_call, args=(task, *arguments, theirs))
+                process.start()
+            except BaseException:
+                ours.close()
+                raise
         return process, ours
 
 
-def _call(task: str, *arguments: object) -> None:
-    """Name a function of the worker module, which only the new process imports: it is heavy."""
-    from headsweep.sweep import worker
+def _ensure_server() -> None:
+    with born_deaf(), sockets.told():  # the forkserver, and with it every run
+        ensure_running()
 
-    getattr(worker, task)(*arguments)
+
+def _started(start: Callable[[], T], tries: int) -> T:
+    try:
+        return start()
+    except (OSError, EOFError) as error:
+        if tries > 1:
+            return _started(start, tries - 1)
+        want = "expected processes, files and memory to be left (ulimit -a); raise the limit, or use fewer slots"
+        raise UserError(f"no process can be started ({error}): {want}") from error
+
+
+def _call(task: str, *arguments: Any) -> None:
+    """Name a function of the worker module, which only the new process imports: it is heavy."""
+    from headsweep.sweep import warm
+
+    if warm.failure:
+        arguments[-1].send(warm.failure)
+        sys.exit(1)
+    getattr(warm.worker, task)(*arguments)

@@ -6,16 +6,17 @@ import contextlib
 import os
 import re
 import signal
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
-from headsweep.errors import Interrupted
+from headsweep.errors import Interrupted, UserError
 from headsweep.sweep.display import Display
 from headsweep.sweep.gpus import free_gib
+from headsweep.sweep.listening import ListeningClock
 from headsweep.sweep.packing import Packing, fits
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
@@ -27,6 +28,7 @@ OUT_OF_MEMORY = re.compile(
     r"OutOfMemoryError|CUDA error: out of memory|STATUS_ALLOC_FAILED|MemoryError|can't allocate memory"
 )
 BUSY = os.EX_TEMPFAIL  # exit code of a process that found its run in the hands of another sweep
+UNKNOWN = 255  # exit code, by multiprocessing, of a process whose forkserver was killed
 
 Start = Callable[[RunFolder, str | None], tuple[ForkServerProcess, Connection]]
 
@@ -41,17 +43,20 @@ class _Training:
     process: ForkServerProcess
     connection: Connection
     failed_tries: int  # before this one
-    heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
+    silent: float = 0.0  # seconds for which the launcher has listened in vain
     taken: float = 0.0  # GiB of the GPU's memory so far
     evaluated: bool = False  # has it ended an epoch here, and taken all that it needs?
-    killed: str | None = None  # why we killed it
+    reason: str | None = None  # why it was killed here, or has failed by its own account
 
     def listen(self, display: Display, changed: Callable[[RunFolder], None]) -> bool:
         """Pass on what the process has said; False once it is gone."""
         try:
             while self.connection.poll():
                 progress = self.connection.recv()
-                self.heard = time.monotonic()
+                self.silent = 0.0
+                if isinstance(progress, str):
+                    self.reason = progress
+                    continue
                 self.taken = progress.gpu_memory_gib or 0.0
                 display.progress(self.folder, progress)
                 if progress.metrics:
@@ -63,7 +68,7 @@ class _Training:
 
     def kill(self, why: str | None = None) -> None:
         """End the process at once; the last checkpoint is on disk."""
-        self.killed = why
+        self.reason = why
         self.process.kill()
         self.process.join()
 
@@ -78,14 +83,14 @@ class _Training:
         code = self.end()
         if code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
             return None
-        if self.killed:
-            return self.killed
+        if self.reason:
+            return self.reason
         return f"the process {_killed_by(-code) if code < 0 else f'ended with exit code {code}'}"
 
     def ran_out_of_memory(self) -> bool:
         """Did it want more memory than there was?"""
         code = self.end()
-        if code == 0 or self.killed or self.folder.result() is not None:
+        if code == 0 or self.reason or self.folder.result() is not None:
             return False
         return code == -signal.SIGKILL or bool(OUT_OF_MEMORY.search(self.folder.failure() or ""))
 
@@ -116,6 +121,9 @@ class Schedule:
         self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU
         self._had_no_memory: set[RunFolder] = set()
         self._training: dict[int, _Training] = {}  # by slot
+        self._unknown: set[RunFolder] = set()  # how they ended once
+        self._no_process = False  # could none be started since the last one ended?
+        self._clock = ListeningClock()
         self._stopping = False
 
     def __call__(self) -> None:
@@ -144,7 +152,7 @@ class Schedule:
 
     def _fill_slots(self) -> None:
         for slot in range(self._slots.count):
-            if slot not in self._training:
+            if slot not in self._training and not self._no_process:
                 gpu = self._slots.gpu(slot)
                 neighbours = [training for training in self._training.values() if training.gpu == gpu]
                 if any(training.alone for training in neighbours):
@@ -172,29 +180,42 @@ class Schedule:
         return None
 
     def _begin(self, slot: int, folder: RunFolder, alone: bool) -> None:
+        """Give a run a process; if there is none, wait for the end of another. Raises UserError if no other trains."""
         gpu = self._slots.gpu(slot)
+        try:
+            process, connection = self._start(folder, gpu)
+        except UserError as error:
+            if not self._training:
+                raise
+            self._no_process = True
+            (self._waiting_alone[gpu].appendleft if alone else partial(self._waiting.insert, 0))(folder)
+            self._display.say(f"{error}; waiting for a run to end")
+            return
         self._display.started(folder)
-        self._training[slot] = _Training(folder, gpu, alone, *self._start(folder, gpu), folder.failed_tries())
+        self._training[slot] = _Training(folder, gpu, alone, process, connection, folder.failed_tries())
 
     def _listen(self) -> None:
         wait([training.connection for training in self._training.values()], POLL_SECONDS)
+        passed = self._clock.passed()
         for slot, training in list(self._training.items()):
             lives = training.listen(self._display, self._changed)
             if training.evaluated and training.gpu:
                 self._packing.learn(training.folder, training.taken)
             if lives:
+                training.silent += passed
                 self._kill_if_silent(training)
             else:
                 del self._training[slot]
                 self._end(training)
 
     def _kill_if_silent(self, training: _Training) -> None:
-        if self._timeout is not None and time.monotonic() - training.heard > 60 * self._timeout:
+        if self._timeout is not None and training.silent > 60 * self._timeout:
             training.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
 
     def _end(self, training: _Training) -> None:
         folder = training.folder
-        if training.end() == BUSY:
+        self._no_process = False
+        if training.end() == BUSY or self._is_unknown(training):
             self._display.left(folder)
             self._waiting.append(folder)
             return
@@ -203,7 +224,7 @@ class Schedule:
             self._display.left(folder)
             return
         if reason := training.died_of():
-            folder.fail(reason)
+            self._fail(folder, reason)
         self._changed(folder)
         if training.ran_out_of_memory() and folder not in self._had_no_memory:
             self._had_no_memory.add(folder)
@@ -214,6 +235,20 @@ class Schedule:
             self._display.say(f"{folder.record().name}  {what}: tried once more with {where} to itself")
         else:
             self._display.ended(folder)
+
+    def _is_unknown(self, training: _Training) -> bool:
+        """Return, once for each run, whether nothing tells how it ended: it is begun again, and ends if it was over."""
+        folder = training.folder
+        if training.end() != UNKNOWN or folder.result() is not None or self._stopping or folder in self._unknown:
+            return False
+        self._unknown.add(folder)
+        return True
+
+    def _fail(self, folder: RunFolder, reason: str) -> None:
+        try:
+            folder.fail(reason)
+        except OSError as error:  # on a full disk the other runs may still end well
+            self._display.say(f"{folder.record().name}  {reason} ({folder.path}: {error.strerror})")
 
     def _ask_to_stop(self) -> None:
         self._stopping = True

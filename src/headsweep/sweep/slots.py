@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from dataclasses import dataclass
 
 from headsweep.errors import ConfigError
+
+MOST_THREADS = 1024  # of a run, on a machine of fewer cores; OpenMP crashes at some tens of thousands
+FILES_PER_RUN = 3  # that a launcher holds open: its connection and both ends of the pipes to its process
+OTHER_FILES = 50  # of the launcher itself, with MLflow's
 
 
 @dataclass(frozen=True)
@@ -25,15 +31,18 @@ class Slots:
         `runs` is the number planned, finished ones included, so that the same command uses the same threads.
 
         Raises:
-            ConfigError: a number asked for is not a whole number of at least 1, or two of them contradict each other.
+            ConfigError: a number asked for is not a whole number of at least 1, is more than the machine allows, or two
+                of them contradict each other.
         """
         slots, threads = _whole("slots", count), _whole("threads", threads)
         runs_per_gpu = _whole("runs_per_gpu", runs_per_gpu)
         if runs_per_gpu is not None:
             _check_runs_per_gpu(runs_per_gpu, slots, len(gpus))
         cores = len(os.sched_getaffinity(0))
-        number = min(slots or len(gpus) * (runs_per_gpu or 1) or cores, runs)
-        return Slots(number, threads or max(1, cores // number), gpus)
+        number = min(slots or len(gpus) * (runs_per_gpu or 1) or min(cores, _most_runs()), runs)
+        threads = threads or max(1, cores // number)
+        _check_limits(number, threads)
+        return Slots(number, threads, gpus)
 
     def gpu(self, slot: int) -> str | None:
         """The GPU of a slot, if there are GPUs."""
@@ -45,6 +54,24 @@ def _whole(key: str, given: object) -> int | None:
         return given
     auto = " auto" * (key == "slots")
     raise ConfigError(f"hydra.launcher.{key}", given, f"want a whole number of at least 1,{auto} or null")
+
+
+def _check_limits(runs: int, threads: int) -> None:
+    """Raise ConfigError for what the machine refuses in the middle of a grid, or ends a run for with SIGSEGV."""
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads > most:
+        raise ConfigError("hydra.launcher.threads", threads, f"expected at most {most} CPU threads for a run")
+    if runs > (most := _most_runs()):
+        want = (
+            f"expected at most {most} runs at a time with this limit of open files (ulimit -n); raise it, or use fewer"
+        )
+        raise ConfigError("hydra.launcher.slots", runs, want)
+
+
+def _most_runs() -> int:
+    """Return how many runs the limit of open files lets a launcher train at a time."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, (files - OTHER_FILES) // FILES_PER_RUN)
 
 
 def _check_runs_per_gpu(runs_per_gpu: int, count: int | None, gpus: int) -> None:

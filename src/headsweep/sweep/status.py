@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from headsweep.sweep.watching import (
 from headsweep.tracking.launchers import Launcher, find
 from headsweep.tracking.run_folder import RunFolder
 
+CLOCK_SKEW = 60.0  # seconds by which another machine's clock, or a file server's, may be ahead
 COLORS = {
     "running": "cyan",
     "finished": "green",
@@ -85,7 +87,8 @@ def _best(sweep: SweepView) -> str:
 
 def _activity(sweep: SweepView) -> str:
     if "running" not in sweep.counts:
-        return f"{_span(time.time() - sweep.active)} ago"
+        since = time.time() - sweep.active
+        return f"{_span(since)} ago" if since > -CLOCK_SKEW else "unknown (its last sign of life is in the future)"
     left = sweep.seconds_left()
     return "now" if left is None else f"now, {_span(left)} left"
 
@@ -110,10 +113,14 @@ def aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
     lines = []
     for row in rows:
         cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row[:-1], widths, strict=False)]
-        if state is not None:
+        if state is not None and _is_coloured():
             cells[state] = click.style(cells[state], fg=COLORS.get(row[state]))
         lines.append("  ".join([*cells, row[-1]]))
     return "\n".join(lines)
+
+
+def _is_coloured() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _clock(moment: float) -> str:
@@ -122,7 +129,7 @@ def _clock(moment: float) -> str:
 
 def _span(seconds: float) -> str:
     """A time span in its two largest units."""
-    whole = max(0, round(seconds))
+    whole = max(0, round(seconds))  # a file system's clock may be a little ahead of this machine's
     for unit, size, smaller in (("d", 86400, "h"), ("h", 3600, "min"), ("min", 60, "s")):
         if whole >= size:
             part = {"h": 3600, "min": 60, "s": 1}[smaller]

@@ -1,4 +1,8 @@
-"""Stopping on a signal: the first asks, the second insists."""
+"""Stopping on a signal: the first asks, the second insists.
+
+A terminal that is closed sends SIGHUP, often twice, from the kernel and from the shell: it asks, and never insists.
+`nohup` has it ignored, and so it stays.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import signal
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 
+from headsweep.children import answered
 from headsweep.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
@@ -19,7 +24,7 @@ class StopRequest:
         self._signals, self._insistent = signals, insistent
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._hear) for number in self._signals}
+        self._before = {number: signal.signal(number, self._hear) for number in answered(self._signals)}
         return self
 
     def __exit__(
@@ -38,6 +43,6 @@ class StopRequest:
         return self.heard[0] if self.heard else None
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard and self._insistent:
+        if self.heard and self._insistent and number != signal.SIGHUP:
             raise Interrupted(number)
         self.heard.append(number)

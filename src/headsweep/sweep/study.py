@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from headsweep import printing
 from headsweep.config import RunConfig, TrackingName
 from headsweep.errors import ConfigError, FailedRunsError, UserError
 from headsweep.report import published, table
@@ -195,7 +196,8 @@ def conclude(
     print(f"table    {sweep.path / 'table.md'} and table.csv")
     print(f"runs     {sweep.path.parents[1] / 'runs'}")
     print(told.description())
-    sys.stdout.flush()
+    if reason := printing.lost():  # what is printed is a courtesy: the exit code is that of the runs
+        print(f"headsweep: standard output: {reason}; the table is {sweep.path / 'table.md'}", file=sys.stderr)
     out = _screened_out(sweep, folders)
     failed = [folder for folder in folders if folder.result() is None and folder not in out]
     if failed:

@@ -332,9 +332,13 @@ def _epochs(config: Mapping[str, Any], last: Entry | None) -> int | None:
 
 
 def _seconds_per_epoch(entries: Sequence[Entry]) -> float | None:
-    """The shortest of the last epochs: one that was interrupted lasted longer, and says nothing."""
+    """The shortest of the last epochs: one that was interrupted lasted longer, and says nothing.
+
+    Nor does one in which the machine's clock was set back.
+    """
     pairs = [(old, new) for old, new in itertools.pairwise(entries) if new.epoch > old.epoch]
-    return min(((new.clock["time"] - old.clock["time"]) / (new.epoch - old.epoch) for old, new in pairs), default=None)
+    seconds = [(new.clock["time"] - old.clock["time"]) / (new.epoch - old.epoch) for old, new in pairs]
+    return min((lasted for lasted in seconds if lasted > 0), default=None)
 
 
 def _last_active(sweep: Path) -> float:

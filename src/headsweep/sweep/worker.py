@@ -1,4 +1,4 @@
-"""What the processes of the local launcher execute. The forkserver preloads this module, so they start warm."""
+"""What the processes of the local launcher execute. The forkserver preloads this module (`warm`)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def train(path: Path, threads: int, gpu: str | None, until: int | None, connecti
     except Busy:
         sys.exit(BUSY)
     except UserError as error:
+        connection.send(str(error))  # the disk may be too full for the run's folder to keep it
         sys.exit(f"headsweep: {error}")
 
 
@@ -64,7 +65,7 @@ def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -
     try:
         connection.send(predictor.log_models(folders, uri))
     except UserError as error:
-        connection.send(error)
+        connection.send(str(error))
 
 
 def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:

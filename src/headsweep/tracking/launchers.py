@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from headsweep.children import answered
 from headsweep.credentials import hidden
 from headsweep.errors import Interrupted
 
@@ -48,7 +49,7 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
     `command` says what it is; without it, that is the command line.
 
     Raises:
-        Interrupted: SIGTERM came where the body does not catch it.
+        Interrupted: SIGTERM or SIGHUP came where the body does not catch it.
     """
     command = command or hidden(shlex.join([sys.executable, *sys.argv]))
     here = Launcher(os.getpid(), os.uname().nodename, time.time(), command)
@@ -60,11 +61,12 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
         file.write(json.dumps(asdict(here)))
         file.flush()
         aside.replace(path)  # the lock stays with the file: nobody ever sees it without
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = {it: signal.signal(it, _interrupt) for it in answered([signal.SIGTERM, signal.SIGHUP])}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             path.unlink(missing_ok=True)
 
 

@@ -176,13 +176,13 @@ class RunFolder:
 
     def failure(self) -> str | None:
         """Why the last try failed; None if it did not."""
-        return self._failure.read_text().partition("\n")[2] if self._failure.exists() else None
+        return self._failure.read_text(encoding="utf-8").partition("\n")[2] if self._failure.exists() else None
 
     def failed_tries(self) -> int:
         """How many tries have failed since the last `forget_failure`."""
         if not self._failure.exists():
             return 0
-        return int(self._failure.read_text().partition("\n")[0].rpartition(":")[2])
+        return int(self._failure.read_text(encoding="utf-8").partition("\n")[0].rpartition(":")[2])
 
     def forget_failure(self) -> None:
         """Let the run be tried again as if it had never failed; it goes on from its checkpoint."""

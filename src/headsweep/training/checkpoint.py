@@ -90,8 +90,10 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _read(path: Path, device: torch.device, then: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} is damaged ({_first_line(error)}); remove it to {then}") from error
+    except (MemoryError, torch.OutOfMemoryError, PermissionError):
+        raise  # the file may be whole
+    except Exception as error:  # whose text advises to load the file with weights_only=False: arbitrary code
+        raise UserError(f"{path} is damaged: expected a file of torch.save; remove it to {then}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -71,7 +71,7 @@ def page(name: str, parts: Sequence[Section]) -> str:
     bodies = "\n".join(
         f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
     )
-    style = (files("headsweep.report.page") / "style.css").read_text()
+    style = (files("headsweep.report.page") / "style.css").read_text(encoding="utf-8")
     title = escape(name)
     return f"""<!DOCTYPE html>
 <html lang="en">

@@ -25,7 +25,9 @@ def origin_of(sweep: SweepFolder, studies: Path = STUDIES) -> Origin:
     """Read them from the sweep's plan and from `studies`; a study that is gone is no error."""
     commands = tuple(sweep.commands())
     names = dict.fromkeys(re.findall(r"\+sweeps=([\w-]+)", " ".join(commands)))
-    headers = [header(path.read_text()) for name in names if (path := studies / f"{name}.yaml").exists()]
+    headers = [
+        header(path.read_text(encoding="utf-8")) for name in names if (path := studies / f"{name}.yaml").exists()
+    ]
     return Origin(sweep.name, commands, "\n".join(headers))
 
 
