@@ -92,7 +92,8 @@ class ClassAttention(nn.Module):
         weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 2]
         values = stacked_linear(sums, weight_v.flatten(0, 1))
         values = values + (own_score - log_sum).sigmoid() * (own_value - values)
-        return self.proj(_by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2])
+        found = _by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2]
+        return self.proj(found.to(self.proj.weight.dtype))  # the logarithms are float32 at least
 
     def _projections(self) -> tuple[Float[Tensor, "k p d"], Float[Tensor, "k p"]]:
         """Weight and bias of queries, keys and values, with the norm's gain, centring and bias in them.
