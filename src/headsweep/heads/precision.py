@@ -1,4 +1,4 @@
-"""What autocast and `torch.func` mean for operations that are written by hand."""
+"""What autocast, `torch.func` and exporters mean for operations that are written by hand."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -20,8 +20,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def differentiates_by_hand() -> bool:
-    """Whether a gradient written by hand is used: `torch.func` transforms what the forward pass does instead.
+    """Whether gradients written by hand are used, in an autograd function.
 
-    An autograd function knows nothing of vmap, forward mode and derivatives of its derivative; plain operations do.
+    Such a function knows nothing of `torch.func`: vmap, forward mode, derivatives of its derivative. And the TorchScript
+    exporter gets the shapes of its results wrong. Both are given the plain operations of its forward pass instead.
     """
-    return not torch._C._are_functorch_transforms_active()
+    return not (torch._C._are_functorch_transforms_active() or torch.onnx.is_in_onnx_export())

@@ -69,12 +69,13 @@ class StackedLayerNorm(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
+        self.width = width  # a number to exporters that trace shapes
         self.weight = nn.Parameter(torch.ones(heads, width))
         self.bias = nn.Parameter(torch.zeros(heads, width))
 
     def forward(self, x: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         """Normalise each vector and apply its branch's gain and bias."""
-        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        return F.layer_norm(x, (self.width,)) * self.weight + self.bias
 
 
 class StackedBatchNorm(nn.BatchNorm2d):
