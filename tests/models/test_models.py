@@ -226,3 +226,20 @@ def test_counting_leaves_the_model_alone() -> None:
     model = tiny(GA)
     count_cost(model, 16, 3)
     assert model.training and next(model.parameters()).device.type == "cpu"
+
+
+@every_head
+@pytest.mark.parametrize("kind", Positions)
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_model_of_the_meta_device_takes_weights(head: HeadConfig, kind: Positions, assign: bool) -> None:
+    """What is in no state dict is computed anew: of the gram heads, of fixed positions, of stochastic depth."""
+    source, images = tiny(head, positions=kind), torch.randn(4, 3, 16, 16)
+    with torch.device("meta"):
+        model = tiny(head, positions=kind)
+    if not assign:
+        for tensor in model.to_empty(device="cpu").buffers():
+            tensor.zero_()  # `to_empty` leaves anything there
+    model.load_state_dict(source.state_dict(), assign=assign)
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    torch.testing.assert_close(dict(model.named_buffers()), dict(source.named_buffers()), rtol=0, atol=0)
+    assert torch.equal(model.eval()(images), source.eval()(images))

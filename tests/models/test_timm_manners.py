@@ -26,6 +26,14 @@ def images(count: int = 2, rows: int = 16, columns: int = 16) -> Tensor:
 # Names and keywords
 
 
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """The run-time checks of annotations, which only tests have, cannot be traced, and refuse wrong types first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_name_describes_its_input(name: str) -> None:
     data, small = resolve_data_config(model=on_meta(name)), name.removesuffix("_sine").endswith("_32")
@@ -67,14 +75,31 @@ def test_timm_s_keywords_reach_the_model() -> None:
         ("seqpool2_cct_7_3x1_32", {"gram_dim": 16}, "unknown keyword gram_dim"),
         ("cct_2_3x2_32", {"positions": "up"}, "positions=up: want learnable or sine or none"),
         ("cct_2_3x2_32", {"block": "up"}, "block=up: want pre_norm or stream_norm"),
-        ("cct_2_3x2_32", {"drop_rate": 1.5}, "dropout=1.5: want"),
+        ("cct_2_3x2_32", {"drop_rate": 1.5}, r"^drop_rate=1.5: expected a number in \[0, 1\)$"),
+        ("cct_2_3x2_32", {"drop_rate": True}, "^drop_rate=True: expected a number"),
+        ("cct_2_3x2_32", {"attn_drop_rate": "0.1"}, "^attn_drop_rate='0.1': expected a number"),
+        ("cct_2_3x2_32", {"drop_path_rate": float("nan")}, "^drop_path_rate=nan: expected a number"),
+        ("cct_2_3x2_32", {"in_chans": 0}, "^in_chans=0: expected an integer >= 1$"),
+        ("cct_2_3x2_32", {"in_chans": True}, "^in_chans=True: expected an integer >= 1$"),
+        ("cct_2_3x2_32", {"in_chans": 3.0}, "^in_chans=3.0: expected an integer >= 1$"),
+        ("cct_2_3x2_32", {"num_classes": "10"}, "^num_classes='10': expected an integer >= 0$"),
+        ("cct_2_3x2_32", {"num_classes": -1}, "^num_classes=-1: expected an integer >= 0$"),
+        ("cct_2_3x2_32", {"heads": 0}, "^heads=0: expected an integer >= 1$"),
+        ("ga2_cct_7_3x1_32", {"heads": 2.0}, "^heads=2.0: expected an integer >= 1$"),
+        ("ga2_cct_7_3x1_32", {"gram_dim": 64.0}, "^gram_dim=64.0: expected an integer >= 1$"),
+        ("ga2_cct_7_3x1_32", {"gram_dim": 17}, "gram_dim=17: want a multiple of 16"),
+        ("cct_2_3x2_32", {"img_size": "32"}, "^img_size='32': expected an integer >= 1 or a pair of them"),
+        ("cct_2_3x2_32", {"img_size": (32,)}, r"^img_size=\(32,\): expected an integer >= 1 or a pair"),
+        ("cct_2_3x2_32", {"img_size": (32, "a")}, r"^img_size=\(32, 'a'\): expected an integer >= 1 or a pair"),
+        ("cct_2_3x2_32", {"features_only": True, "out_indices": 9}, "^out_indices=9: expected how many .*, 1 to 2, or"),
+        ("cct_2_3x2_32", {"features_only": True, "out_indices": "a"}, "^out_indices='a': expected how many"),
         ("vit_2_4_32", {"img_size": 30}, "img_size=30: want a multiple of"),
         ("cct_2_3x2_32", {"global_pool": "avg"}, "global_pool=avg: the head pools"),
         ("cct_2_3x2_32", {"global_pool": ""}, "global_pool=: the head pools; want none, or '' with num_classes=0"),
         ("cct_2_3x2_32", {"pretrained": True}, "no pretrained weights are hosted"),
     ],
 )
-def test_a_wrong_keyword_is_named_in_one_line(name: str, keywords: dict, message: str) -> None:
+def test_a_wrong_keyword_is_named_in_one_line(shapes_unchecked: None, name: str, keywords: dict, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         on_meta(name, **keywords)
     assert "\n" not in str(caught.value)
@@ -113,6 +138,24 @@ def test_taking_away_the_classifiers_and_then_the_head(head: HeadConfig) -> None
     model.load_state_dict(tiny(head).state_dict(), strict=False)
     with pytest.raises(UserError, match="the head was taken away"):
         model.reset_classifier(4)
+
+
+@pytest.mark.parametrize("classes", ["4", 4.0, -1, None])
+def test_a_wrong_number_of_classes_leaves_the_classifiers_alone(shapes_unchecked: None, classes: object) -> None:
+    model = tiny(SEQPOOL)
+    with pytest.raises(UserError, match=f"^num_classes={classes!r}: expected an integer >= 0$"):
+        model.reset_classifier(classes)
+    assert model.num_classes == 10
+
+
+@pytest.mark.parametrize("size", ["32", 0, 31.5, (32,), (32, -1), None])
+def test_a_wrong_image_size_leaves_the_model_alone(shapes_unchecked: None, size: object) -> None:
+    model = tiny(SEQPOOL)
+    with pytest.raises(
+        UserError, match=r"^img_size=.*: expected an integer >= 1 or a pair of them, \(rows, columns\)$"
+    ):
+        model.set_input_size(size)
+    assert model.backbone.image_size == (16, 16)
 
 
 def test_a_new_classifier_is_where_the_model_is() -> None:
@@ -260,14 +303,6 @@ def test_a_timm_backbone_takes_another_size() -> None:
 
 
 # Tracing
-
-
-@pytest.fixture
-def shapes_unchecked() -> Iterator[None]:
-    """The run-time checks of annotations, which only tests have, cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ class ClassAttention(nn.Module):
         if width % (EXPANSION * ATTENTION_HEADS):
             raise ValueError(f"width={width}: want a multiple of {EXPANSION * ATTENTION_HEADS}")
         inner = width // EXPANSION
-        self.scale = (inner // ATTENTION_HEADS) ** -0.5
+        self.width, self.scale = width, (inner // ATTENTION_HEADS) ** -0.5
         self.norm1 = StackedLayerNorm(heads, width)
         self.qkv = nn.Parameter(torch.empty(heads, 3 * inner, width))
         self.proj = StackedLinear(heads, inner, width)
@@ -80,7 +80,7 @@ class ClassAttention(nn.Module):
         From logarithms, so that there is a row even where a query spends all but nothing on the tokens.
         """
         queries, own_score, _ = self._queries(query, *self._projections())
-        scores = torch.bmm(queries, F.layer_norm(tokens, tokens.shape[-1:]).transpose(1, 2))
+        scores = torch.bmm(queries, F.layer_norm(tokens, (self.width,)).transpose(1, 2))
         shares = torch.cat([scores, own_score], -1).log_softmax(-1)[..., :-1].unflatten(1, (-1, ATTENTION_HEADS))
         return shares.logsumexp(2).softmax(-1)
 
@@ -92,7 +92,8 @@ class ClassAttention(nn.Module):
         weight_v = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 2]
         values = stacked_linear(sums, weight_v.flatten(0, 1))
         values = values + (own_score - log_sum).sigmoid() * (own_value - values)
-        return self.proj(_by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2])
+        found = _by_branch(values, query.shape[1]) + bias.chunk(3, 1)[2]
+        return self.proj(found.to(self.proj.weight.dtype))  # the logarithms are float32 at least
 
     def _projections(self) -> tuple[Float[Tensor, "k p d"], Float[Tensor, "k p"]]:
         """Weight and bias of queries, keys and values, with the norm's gain, centring and bias in them.
@@ -108,7 +109,7 @@ class ClassAttention(nn.Module):
     ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j f"]]:
         """What meets the tokens for a score, and the query's own score and value."""
         weight_k = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 1]
-        q, own_key, own_value = stacked_linear(F.layer_norm(query, query.shape[-1:]), weight).chunk(3, -1)
+        q, own_key, own_value = stacked_linear(F.layer_norm(query, (self.width,)), weight).chunk(3, -1)
         q = (q + bias.chunk(3, 1)[0]) * self.scale
         q, own_key, own_value = (_by_attention_head(y) for y in (q, own_key, own_value))
         queries = stacked_linear(q, weight_k.flatten(0, 1).transpose(1, 2))

@@ -11,8 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headsweep.heads.precision import full_precision
-from headsweep.heads.stacked import StackedBatchNorm, StackedGroupedLinear
+from headsweep.heads.buffers import derive_after_loading
+from headsweep.heads.precision import differentiates_by_hand, full_precision
+from headsweep.heads.stacked import (
+    StackedBatchNorm,
+    StackedGroupedLinear,
+    add_batch_counts,
+    drop_batch_counts,
+    normalise_branches,
+)
 
 GROUPS = 8  # of both 1x1 convolutions
 
@@ -29,7 +36,7 @@ class GramQuery(nn.Module):
 
     def __init__(self, heads: int, width: int, gram_dim: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.gram_dim = heads, gram_dim
         if gram_dim < 16 or gram_dim % 16:
             raise ValueError(f"gram_dim={gram_dim}: want a multiple of 16 (both 1x1 convolutions have 8 groups)")
         entries = gram_dim * (gram_dim + 1) // 2
@@ -37,15 +44,22 @@ class GramQuery(nn.Module):
         self.contraction_norm = StackedBatchNorm(heads, gram_dim)
         self.embedding = StackedGroupedLinear(heads, GROUPS, entries, width)
         self.embedding_norm = StackedBatchNorm(heads, width)
-        triangle, symmetric = _triangle_indices(gram_dim)
-        self.register_buffer("triangle", triangle, persistent=False)
-        self.register_buffer("symmetric", symmetric, persistent=False)
+        for name, indices in self.derived_buffers().items():
+            self.register_buffer(name, indices, persistent=False)
+        self.register_state_dict_post_hook(drop_batch_counts)
+        self.register_load_state_dict_pre_hook(add_batch_counts)
+        derive_after_loading(self)
+
+    def derived_buffers(self) -> dict[str, Tensor]:
+        """Where the triangle's entries lie in the flat matrix, and the entry of each place of the matrix."""
+        return dict(zip(("triangle", "symmetric"), _triangle_indices(self.gram_dim), strict=True))
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """One query per branch."""
         gram = _gram_vectors(self._features(tokens), self.triangle, self.symmetric)
-        grouped = gram.unflatten(1, (GROUPS, -1)).unflatten(0, (-1, self.heads))
-        return self.embedding_norm(self.embedding(grouped).flatten(1)).unflatten(-1, (self.heads, -1))
+        grouped = gram.to(self.embedding.weight.dtype).unflatten(1, (GROUPS, -1)).unflatten(0, (-1, self.heads))
+        embedded = self.embedding(grouped).flatten(1)
+        return normalise_branches(self.embedding_norm, embedded).unflatten(-1, (self.heads, -1))
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
         """How much of the length of the Gram vector g is of each token: (g_n . g) / (g . g), g being the sum of g_n.
@@ -60,16 +74,17 @@ class GramQuery(nn.Module):
 
     def _features(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "m c n"]:
         """The contracted tokens of each branch and image."""
-        return self.contraction_norm(self._contract(tokens)).unflatten(1, (self.heads, -1)).flatten(0, 1)
+        contracted = normalise_branches(self.contraction_norm, self._contract(tokens))
+        return contracted.unflatten(1, (self.heads, -1)).flatten(0, 1)
 
     def _contract(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b kc n"]:
         """The first 1x1 convolution: one product per group, over all branches and images at once."""
-        batch, count, _ = tokens.shape
+        batch, count, width = tokens.shape
         weight = self.contraction.weight.transpose(0, 1)
         bias = self.contraction.bias.unflatten(1, (GROUPS, -1)).transpose(0, 1)
-        grouped = tokens.reshape(batch * count, GROUPS, -1).permute(1, 2, 0)
+        grouped = tokens.reshape(batch * count, GROUPS, width // GROUPS).permute(1, 2, 0)
         out = torch.baddbmm(bias.flatten(1).unsqueeze(-1), weight.flatten(1, 2), grouped)
-        return out.view(GROUPS, self.heads, -1, batch, count).permute(3, 1, 0, 2, 4).flatten(1, 3)
+        return out.view(GROUPS, self.heads, weight.shape[2], batch, count).permute(3, 1, 0, 2, 4).flatten(1, 3)
 
 
 class GramTriangle(torch.autograd.Function):
@@ -89,8 +104,7 @@ class GramTriangle(torch.autograd.Function):
     ) -> Float[Tensor, "m t"]:
         """Gather the triangle of each matrix."""
         ctx.save_for_backward(features, symmetric)
-        exact = _exact(features)
-        return torch.bmm(exact, exact.transpose(1, 2)).flatten(1).index_select(1, triangle)
+        return _triangle(features, triangle)
 
     @staticmethod
     def backward(ctx: Any, gradient: Float[Tensor, "m t"]) -> tuple[Tensor, None, None]:
@@ -100,6 +114,11 @@ class GramTriangle(torch.autograd.Function):
         full = gradient.index_select(1, symmetric).view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
         return torch.bmm(full, _exact(features)).to(features.dtype), None, None
+
+
+def _triangle(features: Float[Tensor, "m c n"], indices: Int[Tensor, " t"]) -> Float[Tensor, "m t"]:
+    exact = _exact(features)
+    return torch.bmm(exact, exact.transpose(1, 2)).flatten(1).index_select(1, indices)
 
 
 def _exact(features: Tensor) -> Tensor:
@@ -112,7 +131,9 @@ def _gram_vectors(
 ) -> Float[Tensor, "m t"]:
     """L2-normalised triangles of the Gram matrices, in float32 under autocast too."""
     with full_precision(features.device):
-        return F.normalize(GramTriangle.apply(features, triangle, symmetric))
+        if differentiates_by_hand():
+            return F.normalize(GramTriangle.apply(features, triangle, symmetric))
+        return F.normalize(_triangle(features, triangle))
 
 
 def _triangle_indices(size: int) -> tuple[Int[Tensor, " t"], Int[Tensor, " s"]]:

@@ -1,4 +1,4 @@
-"""What autocast means for operations that are written by hand."""
+"""What autocast, `torch.func` and exporters mean for operations that are written by hand."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,11 +7,22 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The type in which a product of this tensor is taken here."""
+    """The type in which a product of this tensor is taken here; autocast leaves float64 alone."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else x.dtype
+    if device == "meta" or x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Autocast off; the meta device has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def differentiates_by_hand() -> bool:
+    """Whether gradients written by hand are used, in an autograd function.
+
+    Such a function knows nothing of `torch.func`: vmap, forward mode, derivatives of its derivative. And the TorchScript
+    exporter gets the shapes of its results wrong. Both are given the plain operations of its forward pass instead.
+    """
+    return not (torch._C._are_functorch_transforms_active() or torch.onnx.is_in_onnx_export())

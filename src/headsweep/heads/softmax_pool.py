@@ -6,7 +6,8 @@ For a query q of an image with tokens t_n, and r_n = 1 (plain) or one over the d
 
 The gradient is written by hand because that of the tokens is as large as the batch's tokens. Autograd would write such
 a tensor for the scores, for the sums and for a layer norm and add them; here it is one product of stacked factors,
-written once, and normalised tokens are never formed. There is no second derivative.
+written once, and normalised tokens are never formed. Where more than one derivative is asked for (`create_graph=True`,
+`torch.func`), autograd does it all the same.
 
 Legend: b images, n tokens, d width, j queries of an image.
 """
@@ -16,9 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from headsweep.heads.precision import full_precision, product_dtype
+from headsweep.heads.precision import differentiates_by_hand, full_precision, product_dtype
 
 EPSILON = 1e-5  # of the layer norm whose scale this is
 
@@ -41,11 +41,18 @@ def softmax_pool(
     """
     queries = queries.to(product_dtype(queries))
     with full_precision(tokens.device):
-        return SoftmaxPool.apply(queries, tokens, bias, scaled)
+        if not differentiates_by_hand():
+            return _pool(queries, tokens, bias, scaled)
+        with torch.no_grad():
+            scale, mean = _scale_and_mean(tokens) if scaled else (None, None)
+        return SoftmaxPool.apply(queries, tokens.to(queries.dtype), bias, scale, mean)
 
 
 class SoftmaxPool(torch.autograd.Function):
-    """Products in the type of the queries, all else in float32 at least."""
+    """Products in the type of the queries, all else in float32 at least.
+
+    The scale depends on the tokens: its gradient is a part of theirs.
+    """
 
     @staticmethod
     def forward(
@@ -53,29 +60,24 @@ class SoftmaxPool(torch.autograd.Function):
         queries: Float[Tensor, "b j d"],
         tokens: Float[Tensor, "b n d"],
         bias: Float[Tensor, "b j 1"] | None,
-        scaled: bool,
+        scale: Float[Tensor, "b 1 n"] | None,
+        mean: Float[Tensor, "b n 1"] | None,
     ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]]:
         """One product for the scores and one for the sums."""
-        operand = tokens.to(queries.dtype)
-        scale, mean = _scale_and_mean(tokens) if scaled else (None, None)
-        scores = torch.bmm(queries, operand.transpose(1, 2))
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        scores = scores if scale is None else scores * scale
-        log_sums = (scores if bias is None else scores + bias).logsumexp(-1, keepdim=True)
-        _, weights = _shares(scores, bias, log_sums, scale)
-        ctx.save_for_backward(queries, operand, bias, scores, log_sums, scale, mean)
-        ctx.dtype = tokens.dtype
-        return torch.bmm(weights.to(queries.dtype), operand), log_sums
+        sums, log_sums, scores = _pool_scaled(queries, tokens, bias, scale)
+        ctx.save_for_backward(queries, tokens, bias, scale, mean, scores, log_sums)
+        return sums, log_sums
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, by_sums: Float[Tensor, "b j d"], by_log_sums: Float[Tensor, "b j 1"]
-    ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None, None]:
+    ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None, None, None]:
         """Two products for the queries and one for the tokens."""
-        queries, operand, bias, scores, log_sums, scale, mean = ctx.saved_tensors
+        queries, tokens, bias, scale, mean, scores, log_sums = ctx.saved_tensors
+        if torch.is_grad_enabled():  # `create_graph=True`: what follows is to be differentiated itself
+            return *_gradient(queries, tokens, bias, scale is not None, (by_sums, by_log_sums)), None, None
         shares, weights = _shares(scores, bias, log_sums, scale)
-        by_share = torch.bmm(by_sums, operand.transpose(1, 2)) * weights
+        by_share = torch.bmm(by_sums, tokens.transpose(1, 2)) * weights
         by_score = torch.addcmul(by_share, shares, by_log_sums - by_share.sum(-1, keepdim=True))
         by_product = (by_score if scale is None else by_score * scale).to(queries.dtype)
         factors = (
@@ -85,10 +87,46 @@ class SoftmaxPool(torch.autograd.Function):
         by_tokens = torch.bmm(*factors)
         if scale is not None:  # through r, whose own gradient times r is the sum over queries of what follows
             by_scale = torch.addcmul(by_share, by_score, scores).sum(1, keepdim=True)
-            change = (by_scale * scale.square() / -operand.shape[-1]).transpose(1, 2)
-            by_tokens.addcmul_(operand, change).sub_(change * mean)
+            change = (by_scale * scale.square() / -tokens.shape[-1]).transpose(1, 2)
+            by_tokens.addcmul_(tokens, change).sub_(change * mean)
         by_bias = by_score.sum(-1, keepdim=True) if ctx.needs_input_grad[2] else None
-        return torch.bmm(by_product, operand), by_tokens.to(ctx.dtype), by_bias, None
+        return torch.bmm(by_product, tokens), by_tokens, by_bias, None, None
+
+
+def _pool(
+    queries: Float[Tensor, "b j d"], tokens: Float[Tensor, "b n d"], bias: Float[Tensor, "b j 1"] | None, scaled: bool
+) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]]:
+    """The same, for autograd to differentiate as often as need be."""
+    scale = _scale_and_mean(tokens)[0] if scaled else None
+    return _pool_scaled(queries, tokens.to(queries.dtype), bias, scale)[:2]
+
+
+def _gradient(
+    queries: Float[Tensor, "b j d"],
+    tokens: Float[Tensor, "b n d"],
+    bias: Float[Tensor, "b j 1"] | None,
+    scaled: bool,
+    by_pooled: tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]],
+) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None]:
+    """The gradient as a function that can be differentiated."""
+    if bias is None:
+        return *torch.func.vjp(lambda q, t: _pool(q, t, None, scaled), queries, tokens)[1](by_pooled), None
+    return torch.func.vjp(lambda q, t, b: _pool(q, t, b, scaled), queries, tokens, bias)[1](by_pooled)
+
+
+def _pool_scaled(
+    queries: Float[Tensor, "b j d"],
+    tokens: Float[Tensor, "b n d"],
+    bias: Float[Tensor, "b j 1"] | None,
+    scale: Float[Tensor, "b 1 n"] | None,
+) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j n"]]:
+    """The sums, their logarithms, and the scores without the bias."""
+    scores = torch.bmm(queries, tokens.transpose(1, 2))
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores = scores if scale is None else scores * scale
+    log_sums = (scores if bias is None else scores + bias).logsumexp(-1, keepdim=True)
+    _, weights = _shares(scores, bias, log_sums, scale)
+    return torch.bmm(weights.to(queries.dtype), tokens), log_sums, scores
 
 
 def _shares(

@@ -4,12 +4,14 @@ Legend: b images, k branches, i and o features in and out, g groups, d width, c 
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def stacked_linear(
@@ -67,28 +69,73 @@ class StackedLayerNorm(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
+        self.width = width  # a number to exporters that trace shapes
         self.weight = nn.Parameter(torch.ones(heads, width))
         self.bias = nn.Parameter(torch.zeros(heads, width))
 
     def forward(self, x: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
         """Normalise each vector and apply its branch's gain and bias."""
-        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        return F.layer_norm(x, (self.width,)) * self.weight + self.bias
 
 
-class StackedBatchNorm(nn.Module):
-    """K batch normalisations over the images (and positions) of the batch, per branch and channel."""
+class StackedBatchNorm(nn.BatchNorm2d):
+    """K batch normalisations over the images (and positions) of the batch, per branch and channel.
 
-    running_mean: Tensor
-    running_var: Tensor
+    A BatchNorm2d, so that what freezes or converts these in a model (timm's `freeze`, torch's `convert_sync_batchnorm`)
+    finds it; call it by `normalise_branches`, which takes the layer that such a utility leaves in its place, too.
+    """
 
     def __init__(self, heads: int, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(heads, channels))
-        self.bias = nn.Parameter(torch.zeros(heads, channels))
-        self.register_buffer("running_mean", torch.zeros(heads, channels))
-        self.register_buffer("running_var", torch.ones(heads, channels))
+        super().__init__(heads * channels)
+        self.weight, self.bias = nn.Parameter(torch.ones(heads, channels)), nn.Parameter(torch.zeros(heads, channels))
+        self.running_mean, self.running_var = torch.zeros(heads, channels), torch.ones(heads, channels)
+        # Counts for a cumulative mean alone (`momentum=None`), so that it is no part of a state dict.
+        self.register_buffer("num_batches_tracked", torch.tensor(0, device="cpu"), persistent=False)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """As any module does it: torch's own adds a count to state dicts that have none."""
+        nn.Module._load_from_state_dict(self, *arguments)
 
     def forward(self, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
         """Normalise channels that lie branch after branch on the second axis."""
-        mean, variance = self.running_mean.view(-1), self.running_var.view(-1)
-        return F.batch_norm(x, mean, variance, self.weight.view(-1), self.bias.view(-1), self.training)
+        mean, variance = self.running_mean, self.running_var
+        if mean is not None and variance is not None:  # `torch.func.replace_all_batch_norm_modules_` takes them away
+            mean, variance = mean.view(-1), variance.view(-1)
+        weight, bias, batch = self.weight.view(-1), self.bias.view(-1), self.training or mean is None
+        return F.batch_norm(x, mean, variance, weight, bias, batch, self._momentum(), self.eps)
+
+    def _momentum(self) -> float:
+        """The share of this batch in the running statistics; without a momentum, the same for all batches."""
+        if self.momentum is not None:
+            return self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            return 1 / float(self.num_batches_tracked)
+        return 0.0
+
+
+def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
+    """Channels that lie branch after branch, by a StackedBatchNorm or the layer that a utility made of one.
+
+    Such a layer (`SyncBatchNorm`, `FrozenBatchNorm2d`) has taken over the tensors as they are, (k c), where it needs
+    them flat, and it may insist on images.
+    """
+    if isinstance(norm, StackedBatchNorm):
+        return norm(x)
+    tensors = (*norm.named_parameters(), *norm.named_buffers())
+    flat = {name: tensor.view(-1) for name, tensor in tensors if tensor.ndim == 2}
+    return functional_call(norm, flat, x.flatten(2).unsqueeze(-1) if x.ndim > 2 else x[..., None, None]).view_as(x)
+
+
+def drop_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict[str, Any]) -> None:
+    """Give a state dict the names it has without conversion: for `register_state_dict_post_hook`."""
+    for name, _ in module.named_children():
+        state.pop(f"{prefix}{name}.num_batches_tracked", None)
+
+
+def add_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Add what a converted layer asks for and `drop_batch_counts` left out: for `register_load_state_dict_pre_hook`."""
+    for name, child in module.named_children():
+        count = child.state_dict().get("num_batches_tracked")
+        if count is not None:
+            state.setdefault(f"{prefix}{name}.num_batches_tracked", count)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.keywords import check_image_size, check_integer
 from headsweep.models.published import compute_as, fit, told_by
 
 LOGGER = logging.getLogger("headsweep")
@@ -90,8 +91,9 @@ class Classifier(nn.Module):
         """Replace the classifiers; 0 classes takes them away, and with `global_pool=""` the whole head.
 
         Raises:
-            UserError: another pooling is asked for, or classifiers of a head that is gone.
+            UserError: no number of classes, another pooling is asked for, or classifiers of a head that is gone.
         """
+        check_integer("num_classes", num_classes, 0)
         if global_pool == "" and num_classes == 0:
             self.head = nn.Identity()
         elif global_pool is not None:
@@ -115,6 +117,7 @@ class Classifier(nn.Module):
         Raises:
             UserError: the head's parameters depend on the number of tokens, or the backbone cannot take such images.
         """
+        check_image_size("img_size", img_size)
         size = to_2tuple(img_size)
         if isinstance(self.head, Head) and self.head.fixed_tokens:
             raise UserError(

@@ -22,6 +22,7 @@ from headsweep.config import Block as BlockKind
 from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
+from headsweep.heads.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath
@@ -126,6 +127,7 @@ class CompactTransformer(Backbone):
         self.options, self.image_size, self.grid, self.grad_checkpointing = model, size, (rows, columns), False
         self.tokenizer = Tokenizer(model, channels)
         self._add_positions(model.positions)
+        derive_after_loading(self)
         self.dropout = nn.Dropout(model.dropout)
         rates = torch.linspace(0, model.drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(Block(model, rate) for rate in rates)
@@ -148,10 +150,16 @@ class CompactTransformer(Backbone):
         if kind is Positions.learnable:
             self.positions = nn.Parameter(torch.empty(1, count, self.width))
             trunc_normal_(self.positions.detach()[:, self.prefix :], std=0.2)
-        elif kind is Positions.sine:
-            self.register_buffer("positions", sine_positions(count, self.width), persistent=False)
-        else:
-            self.register_buffer("positions", torch.zeros(1, 1, self.width), persistent=False)
+        for name, fixed in self.derived_buffers().items():
+            self.register_buffer(name, fixed, persistent=False)
+
+    def derived_buffers(self) -> dict[str, Tensor]:
+        """Positions that are not learned."""
+        if self.options.positions is Positions.learnable:
+            return {}
+        if self.options.positions is Positions.sine:
+            return {"positions": sine_positions(self.prefix + self.tokens, self.width)}
+        return {"positions": torch.zeros(1, 1, self.width)}
 
     def _add_class_token(self, kind: Positions) -> None:
         """Drawn last, so that all else starts byte-identical with and without a class token."""

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headsweep.heads.buffers import derive_after_loading
+
 
 class DropPath(nn.Module):
     """Leaves out, in training, the branch of each image with probability `rate`, and scales those that stay."""
@@ -17,6 +19,11 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = rate  # to be read, as timm's: the compiler would take it for a part of the code
         self.register_buffer("keep", torch.tensor(1 - rate, device="cpu"), persistent=False)
+        derive_after_loading(self)
+
+    def derived_buffers(self) -> dict[str, Tensor]:
+        """The probability of staying."""
+        return {"keep": torch.tensor(1 - self.drop_prob)}
 
     def forward(self, branch: Float[Tensor, "b *n"]) -> Float[Tensor, "b *n"]:
         """As timm's DropPath, with draws of its own."""

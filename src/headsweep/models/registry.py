@@ -24,6 +24,7 @@ from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer, check_size
+from headsweep.models.keywords import check_feature_indices, check_image_size, check_integer, check_rate
 from headsweep.models.layouts import HEAD_COUNTS
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -142,7 +143,10 @@ def create(name: str, *, pretrained: bool = False, out_indices: Any = None, **ke
     """
     if pretrained and not _weights(name, keywords):
         raise UserError(f"{name}: no pretrained weights are hosted; pass checkpoint_path=FILE to load your own")
-    last = min(3, ENTRIES[name].model.depth)
+    depth = ENTRIES[name].model.depth
+    if out_indices is not None:
+        check_feature_indices("out_indices", out_indices, depth)
+    last = min(3, depth)
     features = {"feature_cls": "getter", "out_indices": last if out_indices is None else out_indices}
     return build_model_with_cfg(functools.partial(build, name), name, pretrained, feature_cfg=features, **keywords)
 
@@ -185,6 +189,8 @@ def build(
     """
     entry = ENTRIES[name]
     _check_options(name, entry.head, options)
+    _check_values(num_classes=num_classes, img_size=img_size, in_chans=in_chans, heads=heads)
+    _check_values(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
     rates = {"dropout": drop_rate, "attention_dropout": attn_drop_rate, "drop_path": drop_path_rate}
     model = _changed(name, entry.model, positions, block, rates)
     size = to_2tuple(entry.image_size if img_size is None else img_size)
@@ -227,13 +233,35 @@ def _keywords(function: Callable[..., Any]) -> set[str]:
     return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
 
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "num_classes": functools.partial(check_integer, least=0),
+    "img_size": check_image_size,
+    "in_chans": functools.partial(check_integer, least=1),
+    "heads": functools.partial(check_integer, least=1),
+    "drop_rate": check_rate,
+    "attn_drop_rate": check_rate,
+    "drop_path_rate": check_rate,
+}
+
+
+def _check_values(**given: Any) -> None:
+    """Raise UserError for a value that is given and of no use."""
+    for key, value in given.items():
+        if value is not None:
+            _CHECKS[key](key, value)
+
+
 def _check_options(name: str, head: str, options: dict[str, Any]) -> None:
-    """Raise UserError if the head does not know one of these."""
+    """Raise UserError if the head does not know one of these, or its value is no integer where that is asked for."""
     own = _keywords(HEADS[head].__init__)
     unknown = sorted(options.keys() - own)
     if unknown:
         known = ", ".join(sorted(_keywords(build) | own))
         raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone know {known}")
+    parameters = inspect.signature(HEADS[head].__init__).parameters
+    for key, value in options.items():
+        if parameters[key].annotation is int:
+            check_integer(key, value, 1)
 
 
 def _one_of(kind: type[Enum], name: str, key: str, value: str | Enum | None) -> Enum | None:

@@ -1,0 +1,46 @@
+"""A head computes in whatever type it is converted to, forward and backward."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from headsweep.heads import HEADS, Head, build_head
+
+# What a type's rounding costs, relative to float64; batch norms over six images widen it.
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.08}
+
+
+def make(name: str) -> Head:
+    """A head away from its initial point, where gammas of 1e-4 take gradients out of float16's range."""
+    torch.manual_seed(0)
+    head = build_head(name, width=64, num_classes=10, heads=2, tokens=16)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return head
+
+
+def outcome(head: Head, x: Tensor, autocast: bool = False) -> list[Tensor]:
+    """Logits, and the gradients of the tokens, and of all parameters as one vector."""
+    x = x.clone().requires_grad_()
+    half = torch.float16 if x.dtype is torch.float16 else torch.bfloat16  # torch's batch norm mixes neither
+    with torch.autocast("cpu", half, enabled=autocast):
+        logits = head(x)
+    loss = logits.double().square().sum()
+    by_tokens, *by_parameters = torch.autograd.grad(loss, [x, *head.parameters()])
+    assert all(by.dtype == p.dtype for by, p in zip(by_parameters, head.parameters(), strict=True))
+    return [logits, by_tokens, torch.cat([by.flatten() for by in by_parameters])]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_a_converted_head_trains_and_evaluates(name: str, dtype: torch.dtype, training: bool, autocast: bool) -> None:
+    head, x = make(name).to(dtype).train(training), torch.randn(6, 16, 64).to(dtype)
+    exact = make(name).to(dtype).double().train(training)
+    want, got = outcome(exact, x.double()), outcome(head, x, autocast)
+    assert autocast or got[0].dtype is dtype
+    tolerance = max(TOLERANCES[dtype], TOLERANCES[torch.bfloat16] if autocast else 0)
+    for a, b in zip(got, want, strict=True):
+        assert (a.double() - b).norm() < tolerance * b.norm()

@@ -1,0 +1,46 @@
+"""The older of torch's ONNX exporters, by TorchScript, takes every model; the newer one is `torch.export`'s."""
+
+import io
+import warnings
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+from making import HEAD_CONFIGS, every_head, tiny
+
+from headsweep.config import HeadConfig
+from headsweep.heads.gram import GramTriangle
+from headsweep.heads.softmax_pool import SoftmaxPool
+
+
+@pytest.fixture(autouse=True)
+def shapes_unchecked() -> Iterator[None]:
+    """The run-time checks of annotations, which only tests have, cannot be traced."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@every_head
+def test_an_exporter_is_given_plain_operations(head: HeadConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes those of an autograd function with shapes that ONNX Runtime refuses."""
+    model, images = tiny(head, depth=1).eval(), torch.randn(2, 3, 16, 16)
+    want = model(images)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    for function in (SoftmaxPool, GramTriangle):
+        monkeypatch.setattr(function, "apply", None)
+    assert torch.equal(model(images), want)
+
+
+def test_onnx_runtime_computes_the_same() -> None:
+    pytest.importorskip("onnx")
+    runtime, images = pytest.importorskip("onnxruntime"), torch.randn(5, 3, 16, 16)
+    for head in HEAD_CONFIGS:
+        model, file = tiny(head, depth=1).eval(), io.BytesIO()
+        options = {"dynamo": False, "input_names": ["images"], "dynamic_axes": {"images": {0: "count"}}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, (images[:2],), file, **options)
+        (got,) = runtime.InferenceSession(file.getvalue()).run(None, {"images": images.numpy()})
+        torch.testing.assert_close(torch.from_numpy(got), model(images).detach())
