@@ -8,6 +8,8 @@ from enum import Enum
 
 from headsweep.errors import ConfigError
 
+MOST = 1e15  # of any unit: beyond what any computer trains
+
 
 class DurationUnit(Enum):
     """What a duration counts."""
@@ -31,6 +33,8 @@ class Duration:
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*(?:(epoch|step|image)s?|percent)\s*", text)
         if match is None:
             raise ConfigError(key, text, "want a number and a unit, e.g. '10 epochs', '500 steps', '1e6 images'")
+        if float(match[1]) > MOST:
+            raise ConfigError(key, text, f"expected at most {MOST:g}, found more; give a duration that can end")
         return Duration(float(match[1]), DurationUnit(f"{match[2]}s" if match[2] else "percent"))
 
     def steps(self, steps_per_epoch: int, batch_size: int, whole: int = 0) -> int:

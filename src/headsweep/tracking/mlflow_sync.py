@@ -38,7 +38,13 @@ def sync(
     places: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
-        places.setdefault(_place(run, output, uri, experiment), []).append(run)
+        damage = run.damage()
+        try:
+            if damage:
+                raise damage
+            places.setdefault(_place(run, output, uri, experiment), []).append(run)
+        except (UserError, TypeError, KeyError) as error:
+            failed.append(f"{run.path.name}: {error}")
     for place, theirs in places.items():
         failed += _sync_all(theirs, place, output, say, build)
     if failed:
