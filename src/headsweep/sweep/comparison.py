@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunResult
 
 _ACCURACIES = ("test/top1", "test/top5")
@@ -103,10 +104,15 @@ def _tensors(folder: RunFolder) -> dict[str, Any]:
     try:
         content = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
         parts = {part: content[part] or {} for part in ("model", "state_dict_ema")}
-    except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{folder.checkpoint} is damaged ({type(error).__name__}: {reason})") from error
-    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        found = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        if not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+            raise TypeError("expected tensors, found something else")
+    except Exception as error:  # whatever a damaged archive makes torch raise
+        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0]
+        raise Damaged(
+            folder.checkpoint, f"expected a checkpoint ({reason})", "without it the rest is compared"
+        ) from error
+    return found
 
 
 def _same_bytes(first: Any, second: Any) -> bool:

@@ -9,7 +9,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -75,6 +75,9 @@ def survey(
     if not good:
         return Survey("", [], bad)
     plan = plan_of(good)
+    damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
+    plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
+    bad += [(name, str(damage)) for name, damage in damages.items() if damage]
     answers = check_new(plan, check) if check else {}
     names = run_names([planned.run for planned in plan.runs])
     records = Records(plan.output)
