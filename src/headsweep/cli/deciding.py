@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import commands, end_incomplete, output_option
 from headsweep.errors import UserError
 
 
@@ -42,7 +42,9 @@ def power(
 
     if not math.isfinite(difference) or difference > 100:
         raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
-    click.echo(advise(SweepFolder(folder), parse_baseline(baseline), Aim(difference, power, alpha, slots)))
+    said, damages = advise(SweepFolder(folder), parse_baseline(baseline), Aim(difference, power, alpha, slots))
+    click.echo(said)
+    end_incomplete(damages)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import commands, end_incomplete, output_option
 
 if TYPE_CHECKING:
     from headsweep.sweep.comparison import Comparison
@@ -26,7 +26,9 @@ def explain(cell: tuple[str, ...], sweep: str | None, output: Path) -> None:
     """
     from headsweep.sweep.explaining import explain as text
 
-    click.echo(text(cell, sweep, output))
+    said, damages = text(cell, sweep, output)
+    click.echo(said)
+    end_incomplete(damages)
 
 
 @commands.command()

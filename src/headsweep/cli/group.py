@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,3 +23,11 @@ output_option = click.option(
     show_default=True,
     help="Folder of the sweeps and runs (paths.output).",
 )
+
+
+def end_incomplete(damages: Sequence[Exception]) -> None:
+    """Exit with 1 if an answer leaves out what cannot be read, and say what, as every command over many runs does."""
+    for damage in damages:
+        click.echo(f"headsweep: {damage}", err=True)
+    if damages:
+        sys.exit(1)
