@@ -265,7 +265,7 @@ def test_different_durations_and_devices_are_said(make_run):
 def test_no_run_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="no runs to compare"):
         build([])
-    with pytest.raises(UserError, match=r"nothing holds no run \(no run.json\)"):
+    with pytest.raises(UserError, match=r"nothing/run.json, expected a file, found none"):
         build([RunFolder(tmp_path / "nothing")])
 
 

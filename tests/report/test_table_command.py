@@ -78,9 +78,12 @@ def test_only_what_is_shown_is_explained(sweep, give):
     assert "here no cell and its reference are that" in " ".join(text.split()) and "paired t-test" not in text
 
 
-def test_an_accuracy_that_cannot_be_is_doubted(sweep, give, make_run):
+def test_an_accuracy_that_cannot_be_is_left_out_and_said(sweep, give, make_run):
     sweep([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 91.0)])
-    assert "IMPOSSIBLE: 1 run has an accuracy outside 0 to 100 %, e.g. 9100 %" in give("pilot")[1].replace("\n", " ")
+    code, text = give("pilot")
+    assert code == 1 and "ga" not in [row[0] for row in lines(text)]
+    assert "PARTIAL: 1 planned run is left out" in text.replace("\n", " ")
+    assert "test/top1: expected a number in [0, 1], found 91.0" in text.replace("\n", " ")
 
 
 def test_an_empty_name_is_no_sweep(sweep, give):
@@ -409,19 +412,20 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_result_is_one_line_that_names_the_folder(sweep, give, content):
+def test_a_run_with_a_damaged_result_is_left_out_and_named(sweep, give, content):
     folders = sweep()
     (folders[0].path / "result.json").write_text(content)
     code, text = give("pilot")
-    assert code == 2 and text.count("\n") == 1
-    assert text.startswith(f"headsweep: {folders[0].path} cannot be read (")
+    assert code == 1 and len(lines(text)) > 4
+    assert "PARTIAL: 1 planned run is left out" in text.replace("\n", " ")
+    assert text.splitlines()[-1].startswith(f"headsweep: damaged: {folders[0].path / 'result.json'}, ")
 
 
 def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     folders = sweep()
     folders[0].spool.path.write_text('{"epoch": 1\n{"epoch": 2}\n')
     code, text = give("pilot", "--columns", "top1_last3")
-    assert code == 2 and text.count("\n") == 1 and "metrics.jsonl cannot be read" in text
+    assert code == 1 and f"headsweep: damaged: {folders[0].spool.path}, a line of it: " in text
     (tmp_path / "a.tex").write_text("% headsweep table pilot --columns 'a\n% end of headsweep table\n")
     code, text = give("--verify", tmp_path / "a.tex")
     assert code == 2 and text.count("\n") == 1 and "No closing quotation" in text

@@ -66,7 +66,7 @@ def runs_of(text) -> list[str]:
 
 
 def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
-    text = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert text.startswith("head=ga heads=1 optimizer.lr=0.001  group ")
     assert "  test/top1   62.50 ± 158.83 %, n = 2  of 50.00, 75.00" in text
     assert "1,234 parameters (34 of the head), 5,678 FLOPs an image" in text
@@ -81,7 +81,7 @@ def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
 
 
 def test_several_cells_and_a_run_that_was_not_trained(output):
-    text = explain(["head=ga"], "latest", output)
+    text, _ = explain(["head=ga"], "latest", output)
     assert [len(runs_of(part)) for part in text.split("To train them again")] == [2, 2, 0]
     assert "seed 1, new\n" in text
 
@@ -89,7 +89,7 @@ def test_several_cells_and_a_run_that_was_not_trained(output):
 @pytest.mark.parametrize("kind", ["fingerprint", "group"])
 def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
     record = RunFolder(next((output / "runs").iterdir())).record()
-    text = explain([getattr(record, kind)[:8]], None, output)
+    text, _ = explain([getattr(record, kind)[:8]], None, output)
     assert f"group {record.group}" in text
     assert record.fingerprint in runs_of(text) and len(runs_of(text)) == 2
 
@@ -110,13 +110,13 @@ def test_what_is_not_there_is_said(words, message, output):
 
 def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(output, monkeypatch):
     monkeypatch.setattr(explaining, "is_here", lambda commit, folders=(): folders == ["conf"])
-    text = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert f"  git checkout {COMMIT}\n  python src/train.py -m head=ga" in text
     assert "weight_decay" not in text
     assert f"headsweep reproduce {runs_of(text)[0]} --code recorded" in text
     explaining._checkout.cache_clear()
     monkeypatch.setattr(explaining, "is_here", lambda commit, folders=(): False)
-    (command,) = commands(explain(["head=ga", "optimizer.lr=0.001"], None, output))
+    (command,) = commands(explain(["head=ga", "optimizer.lr=0.001"], None, output)[0])
     assert "optimizer.weight_decay=0.06" in command and command[-1] == "seed=0,1"
     assert fingerprint(compose_run(*command[1:-1], "seed=0")) in runs_of(text)
 
@@ -124,7 +124,7 @@ def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(outp
 def test_uncommitted_changes_are_said_to_be_lost(output):
     folder = RunFolder(next((output / "runs").iterdir()))
     recorded(folder, {"commit": COMMIT, "dirty": True})
-    text = explain([folder.path.name], None, output)
+    text, _ = explain([folder.path.name], None, output)
     assert "with uncommitted changes, which are lost" in text
     assert "(its code had uncommitted changes: not exactly this)" in text
     assert len(commands(text)) == 2  # the other seed is not in doubt
@@ -132,10 +132,10 @@ def test_uncommitted_changes_are_said_to_be_lost(output):
 
 def test_a_run_of_another_version_is_said_to_be_a_new_one(output, monkeypatch):
     monkeypatch.setattr(explaining, "fingerprint", lambda run: "another")
-    text = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert "(this version of headsweep gives it another fingerprint: it would be a new run)" in text
     for path in (output / "runs").glob("*/config.yaml"):
         path.write_text(path.read_text().replace("batch_size:", "batch_sizes:"))
-    text = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert "batch_sizes: unknown key" in text and "another version of headsweep" in text
     assert commands(text) == []

@@ -18,6 +18,7 @@ from headsweep.errors import UserError
 from headsweep.models import model_of
 from headsweep.sweep.one_run import preflight, train_folder
 from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.sweep.trained import trained as trained_model
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.spool import series
 from headsweep.training.evaluation import evaluate
@@ -272,3 +273,18 @@ def test_the_frozen_configuration_refers_to_nothing_outside_itself(tmp_path):
 def test_the_shape_of_the_model_is_counted_before_it_is_trained(tmp_path):
     cost = planned(tmp_path, "head=seqattn", "heads=4").record().cost
     assert 0 < cost["head_parameters"] < cost["parameters"] and 0 < cost["head_flops"] < cost["flops"]
+
+
+def test_a_configuration_that_was_changed_is_not_trained_under_the_old_fingerprint(tmp_path):
+    folder = planned(tmp_path)
+    folder.config.write_text(folder.config.read_text().replace("batch_size: 32", "batch_size: 16"))
+    with pytest.raises(UserError, match=r"damaged: .*config.yaml, expected the configuration of fingerprint"):
+        train_folder(folder, lambda progress: None)
+    assert folder.state() is RunState.failed and folder.spool.entries() == []
+
+
+def test_weights_of_another_model_are_one_line(tmp_path):
+    folder = planned(tmp_path)
+    torch.save({"model": {"head.weight": torch.ones(2)}}, folder.checkpoint)
+    with pytest.raises(UserError, match=r"checkpoint.pt: expected the weights of this model, found others"):
+        trained_model(folder)

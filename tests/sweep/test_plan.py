@@ -11,6 +11,7 @@ from headsweep.credentials import complete
 from headsweep.errors import UserError
 from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -83,10 +84,13 @@ def test_a_sweep_keeps_the_commands_that_planned_it_each_once(plan_seeds, monkey
     assert SweepFolder(plan.folder).commands() == [f"python src/train.py -m seed={seed}" for seed in "01"]
 
 
-def test_a_run_that_was_removed_or_is_damaged_leaves_the_plan_of_its_sweep(plan_seeds):
+def test_a_run_that_was_removed_leaves_the_plan_of_its_sweep_and_a_damaged_one_is_refused(plan_seeds):
     first = plan_seeds(0, 1)
     shutil.rmtree(first.folders[0].path)
     (first.folders[1].path / "run.json").write_text('{"fingerprint": ')
+    with pytest.raises(Damaged, match=rf"{first.folders[1].path}/run.json, expected JSON"):
+        plan_seeds(2)
+    shutil.rmtree(first.folders[1].path)
     second = plan_seeds(2)
     assert frozen_order(second) == [(4, 2), (1, 0), (1, 1), (1, 2)]
     (second.folder / "plan.json").write_text('{"runs": ["a')

@@ -10,10 +10,11 @@ import torch
 
 from commands import TINY, train
 from composing import compose_run
+from headsweep.config.spelling import in_full
 from headsweep.errors import UserError
 from headsweep.sweep import code_version, reproducing
 from headsweep.sweep.comparison import compare
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.sweep.plan import freeze, frozen_values, make_plan
 from headsweep.sweep.reproducing import reproduce
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.spool import Entry
@@ -165,6 +166,28 @@ def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_pa
     (project / "src" / "train.py").write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
         reproduce(original, tmp_path / "again", "current")
+
+
+def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tmp_path):
+    """Another would be composed, with whatever it says to Hydra."""
+    values = frozen_values(original)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "evil.yaml").write_text("# @package _global_\nhydra: {}\n")
+    values.model.name = "../evil"
+    assert not [word for word in in_full(values, tmp_path / "conf") if word.startswith("model=")]
+
+
+def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(original):
+    """The code that planned it does not know the others."""
+    text = original.config.read_text()
+    original.config.write_text("".join(line for line in text.splitlines(True) if not line.startswith("decorrelation")))
+    values = frozen_values(original)
+    assert "decorrelation" not in values and values.head.gram_dim == 32
+
+
+def test_what_lets_git_take_another_repository_is_not_handed_on(original, project, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert reproduce(original, tmp_path / "again", "recorded").is_exact
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
 
 def test_the_neediest_cell_decides_and_the_command_adds_its_seeds(tmp_path):
     folder = sweep(tmp_path)
-    lines = advise(folder, {}, AIM).splitlines()
+    lines = advise(folder, {}, AIM)[0].splitlines()
     wanted = [
         seeds_needed(0.01, spread(seen).deviation, 0.8, 0.025) for seen in ([0.01, 0.03, 0.02], [-0.1, -0.06, -0.08])
     ]
@@ -56,15 +56,15 @@ def test_the_neediest_cell_decides_and_the_command_adds_its_seeds(tmp_path):
 
 def test_another_baseline_is_another_number_of_differences(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
-    assert "corrected" not in advise(folder, {"head": "ga"}, AIM)
-    assert "head=seqpool heads=1" in advise(folder, {"head": "ga"}, AIM)
+    assert "corrected" not in advise(folder, {"head": "ga"}, AIM)[0]
+    assert "head=seqpool heads=1" in advise(folder, {"head": "ga"}, AIM)[0]
     with pytest.raises(UserError, match="--baseline head=cait: no such cell among 2; head is seqpool, ga"):
         advise(folder, {"head": "cait"}, AIM)
 
 
 def test_seeds_that_are_there_cost_nothing(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
-    assert "seeds=3: they are all there" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))
+    assert "seeds=3: they are all there" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
 
 
 def test_one_seed_says_that_a_variance_needs_two(tmp_path):

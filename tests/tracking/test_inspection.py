@@ -81,11 +81,11 @@ def test_one_that_cannot_be_written_leaves_the_old(folder, found):
     assert not list(folder.path.glob("*.part"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": 3}', '{"folder": "x"}'])
 def test_a_damaged_one_is_a_line_that_says_what_to_do(folder, found, content):
     write_inspection(folder.path, found, {})
     (folder.path / "inspection" / "inspection.json").write_text(content)
     with pytest.raises(
-        UserError, match=r"inspection.json cannot be read; `headsweep inspect .* --again` writes it anew"
+        UserError, match=r"damaged: .*inspection.json, .*; `headsweep inspect .* --again` writes it anew"
     ):
         read_inspection(folder.path)

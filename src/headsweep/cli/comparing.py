@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headsweep.cli.group import checked_uri, commands, output_option
+from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
 from headsweep.errors import UserError
 from headsweep.printable import one_line
 
@@ -73,6 +73,7 @@ def table(
         _print(request, answer)
     else:
         click.echo(request.text(answer, layout), nl=False)
+    end_incomplete(answer.damages)
 
 
 def _request(options: dict[str, Any], output: Path) -> Request:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import commands, end_incomplete, output_option
 from headsweep.errors import UserError
 from headsweep.printable import lines
 
@@ -44,7 +44,9 @@ def power(
     if not math.isfinite(difference) or difference > 100:
         raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
     aim = Aim(difference, power, alpha, slots)
-    click.echo(lines(advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)))
+    said, damages = advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)
+    click.echo(lines(said))
+    end_incomplete(damages)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import commands, end_incomplete, output_option
 from headsweep.printable import lines, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def explain(cell: tuple[str, ...], sweep: str | None, output: Path) -> None:
     """
     from headsweep.sweep.explaining import explain as text
 
-    click.echo(lines(text(cell, sweep, output)))
+    said, damages = text(cell, sweep, output)
+    click.echo(lines(said))
+    end_incomplete(damages)
 
 
 @commands.command()

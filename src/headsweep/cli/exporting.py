@@ -88,7 +88,7 @@ def _named(path: Path, name: str) -> Classifier:
 
     from headsweep.models.published import count_classes
     from headsweep.models.registry import ENTRIES
-    from headsweep.sweep.trained import weights_in
+    from headsweep.sweep.trained import load_weights, weights_in
 
     if name not in ENTRIES:
         raise UserError(
@@ -96,7 +96,7 @@ def _named(path: Path, name: str) -> Classifier:
         )
     weights = weights_in(path)
     model = timm.create_model(name, num_classes=count_classes(weights))
-    model.load_state_dict(weights)
+    load_weights(model, weights, path)
     return model
 
 

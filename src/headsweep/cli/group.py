@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+from headsweep.printable import lines
 
 OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # what paths.output is, unless it is set
 
@@ -30,3 +34,11 @@ def checked_uri(context: click.Context, parameter: click.Parameter, value: str |
 
         address("--uri", value)
     return value
+
+
+def end_incomplete(damages: Sequence[Exception]) -> None:
+    """Exit with 1 if an answer leaves out what cannot be read, and say what, as every command over many runs does."""
+    for damage in damages:
+        click.echo(f"headsweep: {lines(str(damage))}", err=True)
+    if damages:
+        sys.exit(1)

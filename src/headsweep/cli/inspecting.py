@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,9 @@ def _show(found: Inspection, name: str) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for head, top1 in enumerate(found.heads):
-        others = (_mean_of_others(found.matrices[key][head], head) for key in COLUMNS)
+        others = (
+            _mean_of_others(found.matrices[key][head], head) if key in found.matrices else None for key in COLUMNS
+        )
         table.add_row(str(head + 1), f"{100 * top1:.2f}", *map(_said, COLUMNS, others))
     means = (found.metrics.get(key) for key in COLUMNS)
     table.add_row("together", f"{100 * found.metrics['top1']:.2f}", *map(_said, COLUMNS, means))
@@ -82,7 +85,7 @@ def _summary(found: Inspection) -> str:
     images = f"{found.images} {found.question.split} images"
     if len(found.heads) == 1:
         return f"{images}; one head: there is nothing to compare"
-    points = {key: 100 * value for key, value in found.metrics.items()}
+    points = {key: 100 * found.metrics.get(key, math.nan) for key in ("ensemble_gain", "gain_over_best", "any_top1")}
     return (
         f"{images}; together {points['ensemble_gain']:+.2f} points over the mean head, {points['gain_over_best']:+.2f} "
         f"over the best; at least one head is right on {points['any_top1']:.2f} %"

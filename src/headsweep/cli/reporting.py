@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import checked_uri, commands, output_option
+from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
 
 if TYPE_CHECKING:
     from headsweep.report.table import Table
@@ -50,6 +50,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     click.echo(f"figures  {folder / document.FIGURES} ({count}, as SVG and PDF)")
     if sweep:
         _track(sweep, table)
+    end_incomplete(table.damages)
 
 
 def _track(folder: SweepFolder, table: Table) -> None:

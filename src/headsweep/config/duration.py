@@ -34,7 +34,7 @@ class Duration:
         if match is None:
             raise ConfigError(key, text, "want a number and a unit, e.g. '10 epochs', '500 steps', '1e6 images'")
         if not float(match[1]) <= MOST:
-            raise ConfigError(key, text, f"expected at most {MOST:g}")
+            raise ConfigError(key, text, f"expected at most {MOST:g}, found more; give a duration that can end")
         return Duration(float(match[1]), DurationUnit(f"{match[2]}s" if match[2] else "percent"))
 
     def steps(self, steps_per_epoch: int, batch_size: int, whole: int = 0) -> int:

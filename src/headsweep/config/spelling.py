@@ -118,7 +118,8 @@ def in_full(config: DictConfig, conf: Path) -> list[str]:
     """
     values = _flat(config)
     model = values["model.name"]
-    model = model if (conf / "model" / f"{model}.yaml").exists() else "timm" if values["model.family"] == "timm" else ""
+    known = {path.stem for path in (conf / "model").glob("*.yaml")}
+    model = model if model in known else "timm" if values["model.family"] == "timm" else ""
     return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_spelled(values))]
 
 

@@ -54,6 +54,7 @@ def warnings(
         yield "CHOSEN BY RESULT: a filter on metrics chooses runs by what they reached, and their means flatter."
     yield from _screening(cells, screening)
     yield from _gone(question)
+    yield from _damaged(question)
     yield from _missing(runs)
     yield from _diverged(cells, axes)
     yield from _numberless(runs, question)
@@ -163,6 +164,14 @@ def _gone(question: Question) -> Iterator[str]:
         yield (
             f"PARTIAL: the folders of {question.gone} planned run{'s are' if question.gone > 1 else ' is'} gone, and a "
             "cell that lost all of them with it; p is corrected as if each had been a comparison of its own."
+        )
+
+
+def _damaged(question: Question) -> Iterator[str]:
+    if count := len(question.damages):
+        yield (
+            f"PARTIAL: {count} planned run{'s are' if count > 1 else ' is'} left out, whose files cannot be read: "
+            f"{'. '.join(map(str, question.damages))}. p is corrected as if each had been a comparison of its own."
         )
 
 

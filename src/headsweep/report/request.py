@@ -13,10 +13,11 @@ from headsweep.report import published
 from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.measures import MEASURES
 from headsweep.report.mixing import mixtures
-from headsweep.report.results import Cell, read_cells, varying_axes
+from headsweep.report.results import Cell, read_cells, varying_axes, without_damaged
 from headsweep.report.sheet import Sheet, flat, parse_columns, pivot
 from headsweep.report.stored import read_stored
 from headsweep.report.table import Question, Table, compare
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.sweep_folder import SweepFolder
 
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
@@ -68,20 +69,32 @@ class Request:
         Raises:
             UserError: there are no runs, they must not stand in one table, or an option names what there is not.
         """
-        columns = parse_columns(self.columns)
+        parse_columns(self.columns)
         if self.metric not in MEASURES:
             raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
-        sweep = None if self.is_filter else SweepFolder(place.output / "sweeps" / self.source)
-        cells = read_sweep(sweep) if sweep else read_stored(place.uri, place.experiment, self.source)
+        if self.is_filter:
+            return self._compare(read_stored(place.uri, place.experiment, self.source), None, ())
+        sweep = SweepFolder(place.output / "sweeps" / self.source)
+        screening = sweep.screening()
+        return without_damaged(
+            sweep.runs(),
+            lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages),
+        )
+
+    def _compare(self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...]) -> Table:
+        """Compare the cells; `damages` are of the sweep's runs that are left out."""
+        columns = parse_columns(self.columns)
         gone = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         if not self.mark:
-            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_whole=not gone)
+            is_whole = not (gone or damages)
+            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_whole)
         if axes and not columns:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
-        question = Question(read_words(self.baseline, "--baseline "), self.metric, columns, axes, query, gone)
+        baseline = read_words(self.baseline, "--baseline ")
+        question = Question(baseline, self.metric, columns, axes, query, gone, damages)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
@@ -103,15 +116,6 @@ class Request:
         write = {"markdown": markdown.write, "html": html.write, "latex": latex.write}[layout]
         comment = latex.comment if layout == "latex" else markdown.comment
         return f"{comment(self.words())}\n{write(self.sheet(table))}{comment(END)}\n"
-
-
-def read_sweep(sweep: SweepFolder) -> list[Cell]:
-    """The cells of a sweep, in the order of its plan. Raises UserError if its plan is damaged or its runs are gone."""
-    try:
-        sweep.plan()
-    except ValueError as error:
-        raise UserError(f"{sweep.path}/plan.json cannot be read ({error}); give the sweep's command again") from error
-    return read_cells(sweep.runs(), sweep.screening())
 
 
 def layout_of(path: Path) -> str:

@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from headsweep.config import NOT_IDENTITY
 from headsweep.config.values import canonical
 from headsweep.errors import UserError
+from headsweep.tracking.reading import Damaged, require
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.spool import series
@@ -19,6 +20,7 @@ from headsweep.tracking.spool import series
 MISSING = "—"  # what a cell says of an axis that it does not have
 _ABSENT = object()
 
+T = TypeVar("T")
 History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value
 
 
@@ -104,10 +106,39 @@ def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None)
     """Read every run, once, and gather the cells in the order of `folders`; `screening` says what was screened out.
 
     Raises:
-        UserError: there is no folder, or one holds no run.
+        Damaged: a folder holds no run, or a damaged one.
+        UserError: there is no folder.
     """
     unique = {folder.path.resolve(): folder for folder in folders}.values()
     return gather([_read(folder, screening) for folder in unique])
+
+
+def without_damaged(folders: Sequence[RunFolder], make: Callable[[list[RunFolder], tuple[Damaged, ...]], T]) -> T:
+    """What `make` makes of the folders that can be read, whichever of their files it reads, and of what damages others.
+
+    Raises:
+        Damaged: every folder is damaged.
+    """
+    damages = [damage for folder in folders if (damage := _damage(folder))]
+    left = [folder for folder in folders if not any(folder.path in damage.path.parents for damage in damages)]
+    while left or not damages:
+        try:
+            return make(left, tuple(damages))
+        except Damaged as error:
+            others = [folder for folder in left if folder.path not in error.path.parents]
+            if len(others) == len(left):  # a file of the sweep itself
+                raise
+            left = others
+            damages.append(error)
+    raise damages[0]
+
+
+def _damage(folder: RunFolder) -> Damaged | None:
+    try:
+        _read(folder, None)
+    except Damaged as error:
+        return error
+    return None
 
 
 def gather(runs: Iterable[Run]) -> list[Cell]:
@@ -145,27 +176,27 @@ def group_of(key: str) -> str:
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:
+    # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
+    state = folder.state()
+    record, result = folder.record(), folder.result()
     try:
-        # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
-        state = folder.state()
-        record, result = folder.record(), folder.result()
-        if result and not all(isinstance(value, int | float) for value in result.metrics.values()):
-            raise ValueError("a metric that is no number")
-        out = screening.screened_out(record.group) if screening and state is RunState.partial else None
-        return Run(record, state, result, out, record.data, partial(_series, folder), folder)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder.path} holds no run (no run.json)") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{folder.path} cannot be read ({error}); remove the folder to train the run again") from error
+        _check_cell(record.config)
+    except ValueError as error:
+        raise Damaged(folder.path / "run.json", str(error), "remove the folder to train the run again") from error
+    out = screening.screened_out(record.group) if screening and state is RunState.partial else None
+    return Run(record, state, result, out, record.data, partial(_series, folder), folder)
+
+
+def _check_cell(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a configuration without what names a cell."""
+    head, heads = config.get("head"), config.get("heads")
+    name = head.get("name") if isinstance(head, Mapping) else None
+    require("config.head.name", name, isinstance(name, str), "a text")
+    require("config.heads", heads, isinstance(heads, int) and heads >= 1, "an integer of at least 1")
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
-    try:
-        return series(folder.spool.entries(), metric)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{folder.spool.path} cannot be read ({error}); remove the run's folder to train it again"
-        ) from error
+    return series(folder.spool.entries(), metric)
 
 
 def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:

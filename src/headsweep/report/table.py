@@ -11,9 +11,10 @@ from rich.console import Console
 from headsweep.report import fairness, notes, published
 from headsweep.report.measures import MEASURES
 from headsweep.report.reference import Baseline, references
-from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes
+from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes, without_damaged
 from headsweep.report.statistics import Difference, Estimate, estimate, holm, mcnemar_p, paired_difference
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 
@@ -40,6 +41,7 @@ class Question:
     axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
     query: str = ""  # MLflow's filter that chose the runs
     gone: int = 0  # planned runs whose folders are no more
+    damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -107,6 +109,7 @@ class Table:
     metric: str = "top1"  # what is compared
     warnings: tuple[notes.Note, ...] = ()  # those of the footnotes that weaken the numbers
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
+    damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
 
     def print(self, console: Console | None = None) -> None:
         """Print to the terminal; columns that do not fit are left out and named."""
@@ -147,10 +150,17 @@ def build(
         sources: published numbers to stand beside ours.
         screening: what successive halving has chosen among the cells.
 
+    Runs that are damaged are left out, which the table says.
+
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or all are damaged.
     """
-    return compare(read_cells(folders, screening), Question(axes=tuple(axes)), sources, screening)
+
+    def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> Table:
+        question = Question(axes=tuple(axes), damages=damages)
+        return compare(read_cells(left, screening), question, sources, screening)
+
+    return without_damaged(folders, make)
 
 
 def compare(
@@ -173,13 +183,13 @@ def compare(
         for row in _rows(cell, axes, other, question, sources)
     ]
     family = sum(other is not None and other is not cell for cell, other in zip(cells, against, strict=True))
-    family += question.gone  # each may have been a comparison of its own
+    family += question.gone + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
     weak = [*notes.warnings(cells, axes, question, screening), *fairness.footnotes(unlike)]
     warnings = tuple(map(notes.Note, weak))
     printed = map(notes.Note, published.footnotes(rows, axes, sources))
     footnotes = (*notes.footnotes(cells, rows, question, family), *warnings, *printed)
-    return Table(axes, tuple(rows), footnotes, question.metric, warnings, tuple(cells))
+    return Table(axes, tuple(rows), footnotes, question.metric, warnings, tuple(cells), question.damages)
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
@@ -247,5 +257,11 @@ def _run_against_run(cell: Cell, reference: Cell) -> float | None:
     runs = [only for it in (cell, reference) if len(it.finished) == 1 for only in it.finished]
     if len(runs) != 2 or runs[0].record.seed != runs[1].record.seed or runs[0].data != runs[1].data:
         return None
-    ours, theirs = (run.folder.test_correct() if run.folder else None for run in runs)
-    return None if ours is None or theirs is None else mcnemar_p(ours, theirs)
+    folders = [run.folder for run in runs if run.folder]
+    ours, theirs = (folder.test_correct() for folder in folders) if len(folders) == 2 else (None, None)
+    if ours is None or theirs is None:
+        return None
+    if ours.size != theirs.size:
+        reason = f"expected {theirs.size} answers, as in {folders[1].correct}, found {ours.size}"
+        raise Damaged(folders[0].correct, reason, "remove it, and the run is compared without it")
+    return mcnemar_p(ours, theirs)

@@ -55,11 +55,11 @@ def _checked(view: RunView, output: Path) -> RunConfig:
     where = f"{view.name} ({view.folder.path.name})"
     if view.state is RunState.running:
         raise UserError(f"{where} is being trained; wait for it, or `headsweep cancel` its sweep first")
-    if view.state is None:
-        raise UserError(f"{where} {view.note}")
+    if damage := view.folder.damage():
+        raise damage
     if not view.folder.config.exists():
         raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
     run = frozen(view.folder)
     if fingerprint(run) != view.folder.path.name:
-        raise UserError(f"{where} was planned by another version of headsweep; give the sweep's command again")
+        raise UserError(f"{view.folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
     return replace(run, paths=replace(run.paths, output=str(output)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunResult
 
 _ACCURACIES = ("test/top1", "test/top5")
@@ -103,11 +104,15 @@ def _tensors(folder: RunFolder) -> dict[str, Any]:
     try:
         content = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
         parts = {part: content[part] or {} for part in ("model", "state_dict_ema")}
+        found = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        if not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+            raise TypeError("expected tensors, found something else")
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # whose text advises to load the file with weights_only=False: arbitrary code
-        raise UserError(f"{folder.checkpoint} is damaged: expected a run's checkpoint") from error
-    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        fix = "without it the rest is compared"
+        raise Damaged(folder.checkpoint, "expected a run's checkpoint, found something else", fix) from error
+    return found
 
 
 def _same_bytes(first: Any, second: Any) -> bool:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
@@ -20,20 +17,36 @@ from headsweep.config.values import read_words
 from headsweep.credentials import hidden
 from headsweep.errors import UserError
 from headsweep.report.choosing import choose, named
-from headsweep.report.results import Cell, Run, read_cells, varying_axes
+from headsweep.report.results import Cell, Run, read_cells, varying_axes, without_damaged
 from headsweep.report.statistics import Estimate, estimate
 from headsweep.sweep.code_version import is_here
 from headsweep.sweep.fingerprint import fingerprint
-from headsweep.sweep.plan import frozen
-from headsweep.sweep.watching import find_sweep, read_run
+from headsweep.sweep.plan import frozen, frozen_values
+from headsweep.sweep.watching import find_sweep
+from headsweep.tracking.reading import Damaged, read_json, require
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 _METRICS = ("test/top1", "test/top5", "val/top1")
 
 
-def explain(given: Sequence[str], sweep: str | None, output: Path) -> str:
-    """Where the numbers of cells come from.
+@dataclass(frozen=True)
+class _Reference:
+    """The content of mlflow.json."""
+
+    run_id: str
+    experiment_id: str
+    uri: str
+    model_id: str | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be printed."""
+        for key in ("run_id", "experiment_id", "uri"):
+            require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
+
+
+def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
+    """Where the numbers of cells come from, and why runs are left out that may be of them.
 
     Args:
         given: words KEY=VALUE, which choose cells of a sweep; or the beginning of a run's fingerprint or cell's group.
@@ -44,29 +57,44 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> str:
         UserError: there is no such cell.
     """
     if len(given) == 1 and "=" not in given[0]:
-        cells = chosen = _of_fingerprint(given[0], sweep, output)
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        screening = None
+        alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
         folder = SweepFolder(find_sweep(sweep or "latest", output))
-        cells = read_cells(folder.runs(), folder.screening())
-        chosen = choose(cells, read_words(given))
-    axes = varying_axes(cells)
-    with composer() as compose:
-        speller = Speller(compose)
-        return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen)
+        alike, unread, screening = folder.runs(), (), folder.screening()
+
+    def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
+        cells = read_cells(left, screening)
+        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        axes = varying_axes(cells)
+        with composer() as compose:
+            speller = Speller(compose)
+            return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
+
+    return without_damaged(alike, make)
 
 
-def _of_fingerprint(beginning: str, sweep: str | None, output: Path) -> list[Cell]:
-    """The one cell whose group, or one of whose runs, begins so."""
-    folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
-    records = {folder: folder.record() for folder in folders if read_run(folder).state is not None}
+def _of_fingerprint(
+    beginning: str, folders: Sequence[RunFolder], where: str
+) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
+    """The runs of the one cell whose group, or one of whose runs, begins so, and the damage of one that may be it."""
+    records, unread = {}, []
+    for folder in folders:
+        try:
+            records[folder] = folder.record()
+        except Damaged as error:
+            unread += [error] * folder.path.name.startswith(beginning)
     groups = {
         it.group for it in records.values() if it.group.startswith(beginning) or it.fingerprint.startswith(beginning)
     }
+    if unread and not groups:
+        raise unread[0]
     if len(groups) != 1:
         what = f"may be any of {', '.join(sorted(groups)[:5])}" if groups else "no run or cell of that fingerprint"
-        raise UserError(f"{beginning}: {what} in {sweep or output}; `headsweep status SWEEP` lists runs")
+        raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
     alike = [folder for folder, record in records.items() if record.group in groups]
-    return read_cells(sorted(alike, key=lambda folder: records[folder].seed))
+    return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
 
 
 def _all_runs(output: Path) -> list[RunFolder]:
@@ -82,11 +110,11 @@ def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> st
             values = ", ".join(f"{100 * value:.2f}" for value in by_seed.values())
             lines.append(f"  {metric:10}  {_mean(estimate(list(by_seed.values())))}  of {values}")
     cost = record.cost
-    if cost:
+    if {"parameters", "head_parameters", "flops"} <= cost.keys():
         head = f"{cost['head_parameters']:,} of the head"
         lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs an image")
     for run in cell.runs:
-        lines += ["", *_run(run, RunFolder(output / "runs" / run.record.fingerprint))]
+        lines += ["", *_run(run)]
     return "\n".join([*lines, "", *_again(cell, speller, output)])
 
 
@@ -95,8 +123,9 @@ def _mean(value: Estimate) -> str:
     return f"{100 * value.mean:.2f}{spread} %, n = {value.n}"
 
 
-def _run(run: Run, folder: RunFolder) -> list[str]:
-    record, result = run.record, run.result
+def _run(run: Run) -> list[str]:
+    record, result, folder = run.record, run.result, run.folder
+    assert folder is not None, "read from folders"
     top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
@@ -129,12 +158,14 @@ def _machine(environment: dict[str, Any]) -> str:
 def _mlflow(folder: RunFolder) -> str | None:
     """Where the run is in MLflow, if it was sent there."""
     try:
-        reference = json.loads((folder.path / "mlflow.json").read_text())
-        return f"run {reference['run_id']} of experiment {reference['experiment_id']} in {reference['uri']}"
-    except FileNotFoundError:
+        reference = read_json(
+            folder.path / "mlflow.json", _Reference, "remove it, and `headsweep sync` writes it again"
+        )
+    except Damaged as error:
+        return str(error)
+    if reference is None:
         return None
-    except (ValueError, KeyError) as error:
-        return f"mlflow.json cannot be read ({type(error).__name__})"
+    return f"run {reference.run_id} of experiment {reference.experiment_id} in {reference.uri}"
 
 
 def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
@@ -162,16 +193,18 @@ def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
     """The overrides of a run but for its seed, then the command that brings its code back, then what is in doubt."""
     commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
     checkout, same_defaults, doubt = _checkout(commit, dirty)
-    folder = RunFolder(output / "runs" / run.record.fingerprint)
-    if not same_defaults:
-        full = OmegaConf.load(folder.config)
-        assert isinstance(full, DictConfig)
-        del full["seed"]
-        return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
+    assert run.folder is not None, "read from folders"
+    folder = run.folder
     try:
+        if not same_defaults:
+            full = frozen_values(folder)
+            del full["seed"]
+            return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
         (spelled,) = speller.spell([config])
+    except Damaged:
+        raise
     except UserError as error:
         return checkout, str(error)
     if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, speller):

@@ -9,13 +9,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, DatasetConfig, ModelConfig, RunConfig, parse
+from headsweep.config.parsing import typed
 from headsweep.credentials import hidden
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
@@ -24,6 +28,7 @@ from headsweep.sweep.fingerprint import fingerprint, group, identity
 from headsweep.sweep.same_runs import check_distinct
 from headsweep.tracking import durable
 from headsweep.tracking.mlflow_store import moved_uri
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -84,14 +89,17 @@ def make_plan(configs: Sequence[RunConfig]) -> Plan:
     """Look at the data of every run, name the runs and find in what they differ; nothing is written.
 
     Raises:
-        UserError: the data or the checkpoint of a run is absent, or the data is not what the configuration says.
+        UserError: the data or the checkpoint of a run is absent, or the data is not what the configuration says; or
+            the folder of a run, or of another one of the sweep, is damaged.
     """
     resolved = resolve(configs)
     names = run_names(configs)
     bad = [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]
     if bad:
         raise refusal(bad, len(configs))
-    return plan_of([run for run in resolved if isinstance(run, RunConfig)])
+    plan = plan_of([run for run in resolved if isinstance(run, RunConfig)])
+    _check_folders(plan)
+    return plan
 
 
 def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
@@ -112,6 +120,22 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
     return Plan(_sweep_name(runs), runs, tuple(cells), _axes([identity(planned.run) for planned in runs]), output)
+
+
+def _check_folders(plan: Plan) -> None:
+    """Raise UserError, which names the damaged among the folders of the plan and of its sweep's earlier commands."""
+    earlier: list[RunFolder] = []
+    with contextlib.suppress(Damaged):  # the first command, or a damaged plan: it is written anew
+        earlier = SweepFolder(plan.folder).runs()
+    folders = {folder.path: folder for folder in (*plan.folders, *earlier)}.values()
+    found = [damage for folder in folders if (damage := folder.damage())]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        lines = [f"\n  {damage}" for damage in found[:MOST_SHOWN]]
+        lines += [f"\n  and {len(found) - MOST_SHOWN} more"] * (len(found) > MOST_SHOWN)
+        what = f"{len(found)} of {len(folders)} run folders of {plan.name} are damaged, nothing was started"
+        raise UserError(what + "".join(lines))
 
 
 def refusal(bad: Sequence[tuple[str, str]], cells: int) -> UserError:
@@ -165,7 +189,9 @@ def code_change(folders: Sequence[RunFolder]) -> str | None:
     """One line if some of the runs were begun with another commit than the one that would go on; None if none was."""
     now = code_version()["commit"]
     begun = [
-        folder.record().code["commit"] for folder in folders if folder.state() in (RunState.partial, RunState.failed)
+        folder.record().code.get("commit")
+        for folder in folders
+        if folder.state() in (RunState.partial, RunState.failed)
     ]
     others = Counter(commit for commit in begun if commit != now)
     if not others:
@@ -215,20 +241,17 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
 
 
 def _earlier_commands(plan: Plan) -> list[str]:
-    with contextlib.suppress(OSError, ValueError):  # as below
+    with contextlib.suppress(Damaged):  # as below
         return SweepFolder(plan.folder).commands()
     return []
 
 
 def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:
     """Fingerprint -> cell and seed of the sweep's runs that were planned before and whose folders are still there."""
-    found = {}
-    with contextlib.suppress(OSError, ValueError, KeyError):  # the first command, or a damaged plan: it is written anew
-        for folder in SweepFolder(plan.folder).runs():
-            with contextlib.suppress(OSError, ValueError, TypeError):  # damaged: no part of the comparison
-                record = folder.record()
-                found[record.fingerprint] = (record.group, record.seed)
-    return found
+    with contextlib.suppress(Damaged):  # the first command, or a damaged plan: it is written anew
+        records = [folder.record() for folder in SweepFolder(plan.folder).runs()]
+        return {record.fingerprint: (record.group, record.seed) for record in records}
+    return {}
 
 
 def _resolve(
@@ -304,6 +327,7 @@ def _run_name(values: dict[str, Any], axes: Sequence[str]) -> str:
     return "-".join([head, *others, f"seed{values['seed']}"])
 
 
+@cache
 def _where_runs_train() -> DictConfig:
     """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
     today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
@@ -325,18 +349,98 @@ def frozen(folder: RunFolder) -> RunConfig:
     conf/: with any value it is the same run. `paths.output` is where the folder lies now: it may have been moved.
 
     Raises:
-        UserError: the run's folder is damaged, or was planned by a version of headsweep whose runs had other keys.
+        Damaged: the file was changed since, or is none of headsweep's.
+        UserError: the run was planned by a version of headsweep whose runs had other keys.
     """
-    try:
-        config = OmegaConf.load(folder.config)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder.config} cannot be read ({error}); remove the run's folder") from error
+    config = _frozen_file(folder)
     try:
         run = parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
     except ConfigError as error:
-        raise UserError(
-            f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
-        ) from error
+        raise _other_version(folder, error) from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _no_configuration(folder, error) from error
+    planned, found = folder.record().fingerprint, fingerprint(run)
+    if found != planned:
+        reason = f"expected the configuration of fingerprint {planned}, found that of {found}: it was changed"
+        raise Damaged(folder.config, reason, f"remove {folder.path} and give the sweep's command again")
     output = folder.path.absolute().parents[1].resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
+
+
+def frozen_values(folder: RunFolder) -> DictConfig:
+    """The keys that a run's frozen configuration has, with values of the schema's types, for the code that planned it.
+
+    Keys that headsweep has got since are not among them: that code does not know them.
+
+    Raises:
+        Damaged: as `frozen`.
+        UserError: the file has keys that headsweep does not know any more.
+    """
+    config = _frozen_file(folder)
+    try:
+        values = typed(config)
+    except ConfigError as error:
+        raise _other_version(folder, error) from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _no_configuration(folder, error) from error
+    try:
+        frozen(folder)  # for its fingerprint
+    except Damaged:
+        raise
+    except UserError:
+        pass  # it lacks a key of today's
+    plain = OmegaConf.to_container(values, enum_to_str=True)
+    return OmegaConf.create(_common(plain, OmegaConf.to_container(config)))
+
+
+def _common(values: Any, keys: Any) -> Any:
+    """The part of nested `values` whose keys are in `keys`, too."""
+    if not (isinstance(values, dict) and isinstance(keys, dict)):
+        return values
+    return {key: _common(value, keys[key]) for key, value in values.items() if key in keys}
+
+
+def _frozen_file(folder: RunFolder) -> DictConfig:
+    """The content of config.yaml, which has plain values only: a run is frozen when all else has been resolved.
+
+    Raises:
+        Damaged: it is no YAML, or holds what would be resolved when it is read.
+    """
+    try:
+        config = OmegaConf.create(folder.config_text())
+        if not isinstance(config, DictConfig) or not config:
+            raise ValueError("it has no keys")
+        _check_plain(OmegaConf.to_container(config, resolve=False), "")
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AssertionError, RecursionError) as error:
+        raise _no_configuration(folder, error) from error
+    return config
+
+
+def _check_plain(value: Any, key: str) -> None:
+    """Raise ValueError for what would be resolved, e.g. `${oc.env:HOME}`, and for what would be said to Hydra."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str) or not name.isidentifier() or name == "hydra":
+                raise ValueError(f"{key}{name!r}: unknown key")
+            _check_plain(item, f"{key}{name}.")
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, key)
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"{key.rstrip('.')}: expected a plain value, found an interpolation")
+
+
+def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
+    return UserError(
+        f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
+    )
+
+
+def _no_configuration(folder: RunFolder, error: Exception) -> Damaged:
+    reason = " ".join(str(error).split())
+    return Damaged(
+        folder.config,
+        f"expected a frozen configuration, found something else ({reason})",
+        f"remove {folder.path} and give the sweep's command again",
+    )

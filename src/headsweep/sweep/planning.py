@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
@@ -76,6 +76,9 @@ def survey(
     if not good:
         return Survey("", [], bad)
     plan = plan_of(good)
+    damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
+    plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
+    bad += [(name, str(damage)) for name, damage in damages.items() if damage]
     answers = check_new(plan, check) if check else {}
     names = run_names([planned.run for planned in plan.runs])
     records = Records(plan.output)

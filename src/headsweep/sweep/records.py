@@ -13,6 +13,7 @@ from typing import Any
 
 from headsweep.config import Duration, RunConfig
 from headsweep.sweep.plan import Cost, PlannedRun
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
 
 # What a step costs does not depend on these.
@@ -56,8 +57,8 @@ def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
         folder = RunFolder(path.parent)
         try:
             yield folder.record(), folder.result()
-        except (OSError, ValueError, TypeError):
-            continue  # damaged, or of another version: no reason not to plan
+        except Damaged:
+            continue  # no reason not to plan
 
 
 def cost_class(config: Mapping[str, Any]) -> str:

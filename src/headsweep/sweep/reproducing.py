@@ -6,20 +6,18 @@ is used through its command line, which changes less than what is behind it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.spelling import in_full
 from headsweep.errors import Interrupted, UserError
-from headsweep.sweep.code_version import checked_out, code_version, is_here
+from headsweep.sweep.code_version import checked_out, code_version, git_environment, is_here
 from headsweep.sweep.comparison import Comparison, compare
+from headsweep.sweep.plan import frozen_values
 from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 
@@ -38,13 +36,14 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
             what is here if it is that commit.
 
     Raises:
-        UserError: the run has not ended, its code is not here, or `into` holds something else.
+        UserError: the run has not ended or is damaged, its code is not here, or `into` holds something else.
         Interrupted: someone asked to stop; the same call goes on.
         SystemExit: the training failed, with its exit code; it has said why.
     """
     record = original.record()
     if original.result() is None:
         raise UserError(f"{record.name} ({record.fingerprint}) has not ended: there is nothing to compare with")
+    frozen_values(original)  # before anything is checked out
     with _code(record, code) as root:
         _check(
             into,
@@ -104,12 +103,11 @@ def _runs(into: Path) -> list[RunFolder]:
 
 
 def _train(original: RunFolder, into: Path, root: Path) -> None:
-    frozen = OmegaConf.load(original.config)
-    assert isinstance(frozen, DictConfig)
+    frozen = frozen_values(original)
     frozen.tracking.name, frozen.paths.output = "none", str(into.resolve())
     result = original.result()
     threads = result.environment.get("threads") if result else None
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    environment = {**git_environment(), "PYTHONPATH": str(root / "src")}
     if threads:  # sums are split over them: another number would give other last bits
         environment["OMP_NUM_THREADS"] = str(threads)
     code = _run([sys.executable, str(root / "src" / "train.py"), *in_full(frozen, root / "conf")], environment)

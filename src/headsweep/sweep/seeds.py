@@ -12,12 +12,11 @@ from headsweep.errors import UserError
 from headsweep.report.choosing import named
 from headsweep.report.power import MOST_SEEDS, Need, needs, sign_flip_seeds
 from headsweep.report.reference import Baseline, references
-from headsweep.report.request import read_sweep
-from headsweep.report.results import Cell, varying_axes
+from headsweep.report.results import Cell, read_cells, varying_axes, without_damaged
 from headsweep.sweep.plan import frozen
 from headsweep.sweep.planning import span
 from headsweep.sweep.status import aligned
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.sweep_folder import SweepFolder
 
 
@@ -31,8 +30,8 @@ class Aim:
     slots: int  # runs at a time, for the time that it takes
 
 
-def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
-    """The seeds that the differences of `sweep` need, and how they are added.
+def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
+    """The seeds that the differences of `sweep` need, and how they are added; and why runs are left out of it.
 
     Args:
         sweep: has runs with several seeds.
@@ -42,7 +41,14 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
     Raises:
         UserError: no two cells can be compared, or none has two seeds with a result.
     """
-    cells = read_sweep(sweep)
+    screening = sweep.screening()
+    return without_damaged(
+        sweep.runs(),
+        lambda folders, damages: (_advice(read_cells(folders, screening), sweep, baseline, aim), damages),
+    )
+
+
+def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
     axes = varying_axes(cells)
     against = references(cells, axes, baseline)
     tests = sum(reference not in (None, cell) for cell, reference in zip(cells, against, strict=True))
@@ -136,7 +142,7 @@ def _seconds(cell: Cell) -> float | None:
 def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     """What adds seeds to the cells of a sweep: the command that made it, but for what else was the default."""
     output = sweep.path.parents[1]
-    runs = [frozen(RunFolder(output / "runs" / cell.record.fingerprint)) for cell in cells]
+    runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]
     with composer() as compose:
         spelled = Speller(compose).spell(runs)

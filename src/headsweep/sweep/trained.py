@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.models import Classifier, model_of
@@ -35,8 +36,18 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
         raise UserError(f"{folder.path} has no {folder.checkpoint.name}: its run has one after its first epoch")
     run = frozen(folder)
     model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
-    model.load_state_dict(weights_in(folder.best if best else folder.checkpoint))
+    path = folder.best if best else folder.checkpoint
+    load_weights(model, weights_in(path), path)
     return model
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a model the weights of the file `path`. Raises UserError where they are those of another model."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: expected the weights of this model, found others ({reason[:200]})") from error
 
 
 def weights_in(path: Path) -> dict[str, Tensor]:

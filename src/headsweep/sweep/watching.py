@@ -7,7 +7,6 @@ cannot be read is shown as damaged.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections import Counter
@@ -20,16 +19,15 @@ from typing import Any
 from headsweep.errors import UserError
 from headsweep.sweep.slurm import queue
 from headsweep.tracking import launchers
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.reading import Damaged
+from headsweep.tracking.run_folder import TAIL, RunFolder, RunState
 from headsweep.tracking.screening import Screening
-from headsweep.tracking.spool import Entry, Spool
+from headsweep.tracking.spool import MOST, Entry
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
-TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
 PLAN = "plan.json"
 SCREENED_OUT = "screened out"
 STARTING = "start one with `python src/train.py -m head=seqpool,ga heads=1,4`"
-_DAMAGE = (ValueError, TypeError, KeyError)  # what reading a file raises that is not what headsweep wrote
 
 
 @dataclass(frozen=True)
@@ -128,23 +126,17 @@ def read_run(folder: RunFolder) -> RunView:
     """What the files of a run say."""
     try:
         return _read_run(folder)
-    except _DAMAGE as error:
-        note = f"cannot be read ({_one_line(error)}); remove {folder.path} and give the sweep's command again"
-        return RunView(folder, folder.path.name, note=note)
+    except Damaged as error:
+        return RunView(folder, folder.path.name, note=str(error))
 
 
 def planned(path: Path) -> list[RunFolder]:
     """The runs of the sweep in folder `path`.
 
     Raises:
-        UserError: its plan is damaged.
+        Damaged: its plan is not as it was written.
     """
-    try:
-        fingerprints = json.loads((path / PLAN).read_text())["runs"]
-        return [RunFolder(path.parents[1] / "runs" / fingerprint) for fingerprint in fingerprints]
-    except _DAMAGE as error:
-        what = f"{path / PLAN} cannot be read ({_one_line(error)})"
-        raise UserError(f"damaged: {what}; the sweep's command writes it again") from error
+    return SweepFolder(path).planned()
 
 
 def read_sweep(path: Path) -> SweepView:
@@ -154,26 +146,29 @@ def read_sweep(path: Path) -> SweepView:
 
 def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     """As `read_sweep`, for several; a cluster, which may take seconds, is asked once."""
-    views = [_read_sweep(path) for path in paths]
-    jobs = [_jobs(view) for view in views]
+    views, jobs = zip(*map(_with_its_jobs, map(_read_sweep, paths)), strict=True) if paths else ((), ())
     states = queue.states_of(job for theirs in jobs for job in theirs.values())
     return [_with_jobs(view, theirs, states) for view, theirs in zip(views, jobs, strict=True)]
 
 
 def _read_sweep(path: Path) -> SweepView:
     try:
-        folders, screening = planned(path), _screening(path)
-    except UserError as error:
+        folders, screening = planned(path), SweepFolder(path).screening()
+    except Damaged as error:
         return SweepView(path, (), _last_sign(path, ()), str(error))
     runs = [_marked(read_run(folder), screening) for folder in folders]
     return SweepView(path, runs, _last_sign(path, folders))
 
 
-def _jobs(sweep: SweepView) -> dict[str, str]:
-    """Fingerprint -> the job of a run that nobody trains now and that is to be trained."""
+def _with_its_jobs(sweep: SweepView) -> tuple[SweepView, dict[str, str]]:
+    """The sweep, and fingerprint -> the job of a run that nobody trains now and that is to be trained."""
     states = (RunState.new, RunState.partial)
     idle = {run.folder.path.name for run in sweep.runs if run.state in states and not run.beside}
-    return {fingerprint: job for fingerprint, job in queue.jobs_of(sweep.path).items() if fingerprint in idle}
+    try:
+        jobs = queue.jobs_of(sweep.path)
+    except Damaged as error:
+        return replace(sweep, note=str(error)), {}
+    return sweep, {fingerprint: job for fingerprint, job in jobs.items() if fingerprint in idle}
 
 
 def _with_jobs(sweep: SweepView, jobs: Mapping[str, str], states: Mapping[str, queue.JobState]) -> SweepView:
@@ -185,14 +180,6 @@ def _with_jobs(sweep: SweepView, jobs: Mapping[str, str], states: Mapping[str, q
 
 def _queued(run: RunView, job: queue.JobState) -> RunView:
     return replace(run, beside="queued" if job.is_active else "lost", note=str(job))
-
-
-def _screening(path: Path) -> Screening | None:
-    try:
-        return SweepFolder(path).screening()
-    except _DAMAGE as error:
-        what = f"{path}/screening.json cannot be read ({_one_line(error)})"
-        raise UserError(f"damaged: {what}; the sweep's command writes it again") from error
 
 
 def _marked(run: RunView, screening: Screening | None) -> RunView:
@@ -284,7 +271,7 @@ def _read_run(folder: RunFolder) -> RunView:
     state = folder.state()
     if state is RunState.new and not folder.config.exists():
         return RunView(folder, folder.path.name, state=state, note="its folder was removed")
-    record, result, entries = folder.record(), folder.result(), _last_entries(folder.spool)
+    record, result, entries = folder.record(), folder.result(), folder.spool.last(3, TAIL)
     last = entries[-1] if entries else None
     note = result.note if result else ""
     if state is RunState.failed:
@@ -304,30 +291,18 @@ def _read_run(folder: RunFolder) -> RunView:
     )
 
 
-def _last_entries(spool: Spool) -> list[Entry]:
-    """The last entries of a spool, three if it has them, without reading all of it."""
-    if not spool.path.exists():
-        return []
-    with spool.path.open("rb") as file:
-        start = max(0, spool.path.stat().st_size - TAIL)
-        file.seek(start)
-        lines = file.read().splitlines(keepends=True)
-    whole = [line for line in lines[1 if start else 0 :] if line.endswith(b"\n")]
-    if start and len(whole) < 3:  # many heads make long lines
-        return spool.entries()[-3:]
-    return [Entry(**json.loads(line)) for line in whole[-3:]]
-
-
 def _epochs(config: Mapping[str, Any], last: Entry | None) -> int | None:
-    """How many epochs a run's duration is."""
-    match = re.match(r"\s*([\d.e]+)\s*([esi])", config["duration"])
-    assert match is not None, "checked when the run was planned"
-    count, unit = float(match[1]), match[2]
-    if unit == "e":
-        return math.ceil(count)
-    if last is None:
+    """How many epochs a run's duration is; None where it is not known, or the record has none that can be."""
+    match = re.match(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([esi])", str(config.get("duration")))
+    count = float(match[1]) if match else math.inf
+    if match is None or count > MOST:
         return None
-    steps = round(count if unit == "s" else count / config["batch_size"])
+    if match[2] == "e":
+        return math.ceil(count)
+    batch_size = config.get("batch_size")
+    if last is None or not isinstance(batch_size, int) or batch_size < 1:
+        return None
+    steps = round(count if match[2] == "s" else count / batch_size)
     return -(-steps * last.epoch // last.step)
 
 
@@ -336,7 +311,8 @@ def _seconds_per_epoch(entries: Sequence[Entry]) -> float | None:
 
     Nor does one in which the machine's clock was set back.
     """
-    pairs = [(old, new) for old, new in itertools.pairwise(entries) if new.epoch > old.epoch]
+    timed = [entry for entry in entries if "time" in entry.clock]
+    pairs = [(old, new) for old, new in itertools.pairwise(timed) if new.epoch > old.epoch]
     seconds = [(new.clock["time"] - old.clock["time"]) / (new.epoch - old.epoch) for old, new in pairs]
     return min((lasted for lasted in seconds if lasted > 0), default=None)
 
@@ -344,7 +320,7 @@ def _seconds_per_epoch(entries: Sequence[Entry]) -> float | None:
 def _last_active(sweep: Path) -> float:
     try:
         return _last_sign(sweep, planned(sweep))
-    except UserError:
+    except Damaged:
         return _last_sign(sweep, ())
 
 
@@ -354,12 +330,11 @@ def _last_sign(sweep: Path, folders: Sequence[RunFolder]) -> float:
 
 
 def _changed(path: Path) -> float:
-    return path.stat().st_mtime if path.exists() else 0
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
 
 
 def _mean_seconds(runs: Sequence[RunView]) -> float:
     return sum(run.seconds_per_epoch or 0 for run in runs) / len(runs)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".split("\n", 1)[0]

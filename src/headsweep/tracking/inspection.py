@@ -8,14 +8,13 @@ inspection/diversity.png    the matrices as heat maps, if there are several head
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from headsweep.errors import UserError
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged, check_shares, read_json, require, require_share
 from headsweep.tracking.run_folder import RunFolder
 
 FOLDER = "inspection"
@@ -32,6 +31,10 @@ class Question:
     split: str  # val or test
     images: int | None  # at most so many of it, the first ones; None: all
     samples: int  # images in the picture of attention
+
+    def check(self) -> None:
+        """Raise ValueError for what nobody can ask."""
+        require("question.split", self.split, self.split in ("val", "test"), "val or test")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,20 @@ class Inspection:
     earlier: list[dict[str, float]] = field(default_factory=list)  # metrics of inspections before, the first one first
     folder: Path | None = field(default=None, compare=False)  # where its files are; not in the file itself
 
+    def check(self) -> None:
+        """Raise ValueError for what no inspection can find."""
+        self.question.check()
+        require("images", self.images, self.images >= 1, "an integer of at least 1")
+        require("heads", self.heads, bool(self.heads), "a top-1 of each head")
+        require("metrics.top1", None, "top1" in self.metrics, "a number")
+        for head, top1 in enumerate(self.heads):
+            require_share(f"heads[{head}]", top1)
+        for metrics in (self.metrics, *self.earlier):
+            check_shares(metrics)
+        for name, matrix in self.matrices.items():
+            sizes = {len(matrix), *map(len, matrix)}
+            require(f"matrices.{name}", matrix, sizes == {len(self.heads)}, f"{len(self.heads)} rows and columns")
+
     @property
     def attention(self) -> Path | None:
         """The picture of what each token weighs; None if the head has no weights over tokens."""
@@ -67,14 +84,14 @@ class Inspection:
 
     def _file(self, name: str) -> Path | None:
         path = self.folder / name if self.folder else None
-        return path if path and path.exists() else None
+        return path if path and path.is_file() and not path.is_symlink() else None
 
 
 def read_inspection(folder: Path) -> Inspection | None:
     """What is known of the heads of the run in `folder`; None if nothing is, or if it has been trained on since.
 
     Raises:
-        UserError: the file is damaged.
+        Damaged: the file is not as `write_inspection` writes it.
     """
     found = last_inspection(folder)
     return found if found and found.checkpoint == checkpoint_digest(RunFolder(folder)) else None
@@ -82,14 +99,12 @@ def read_inspection(folder: Path) -> Inspection | None:
 
 def last_inspection(folder: Path) -> Inspection | None:
     """As `read_inspection`, though the run may have been trained on since."""
+    fix = f"`headsweep inspect {folder} --again` writes it anew"
     path = folder / FOLDER / NUMBERS
-    try:
-        content = json.loads(path.read_text())
-        return Inspection(**content | {"question": Question(**content["question"])}, folder=path.parent)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} cannot be read; `headsweep inspect {folder} --again` writes it anew") from error
+    if path.parent.is_symlink():
+        raise Damaged(path.parent, "expected a folder, found a link", fix)
+    found = read_json(path, Inspection, fix)
+    return replace(found, folder=path.parent) if found else None
 
 
 def write_inspection(folder: Path, found: Inspection, pictures: Mapping[str, Draw]) -> Inspection:

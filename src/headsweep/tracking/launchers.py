@@ -22,6 +22,8 @@ from types import FrameType
 from headsweep.children import answered
 from headsweep.credentials import hidden
 from headsweep.errors import Interrupted
+from headsweep.tracking.reading import Damaged, parse_json, require
+from headsweep.tracking.spool import LATEST
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Launcher:
     host: str
     started: float  # Unix time
     command: str
+
+    def check(self) -> None:
+        """Raise ValueError for what is no process: 0 and less would be a group of them, or all."""
+        require("pid", self.pid, 1 <= self.pid < 2**31, "the number of a process")
+        require("started", self.started, 0 <= self.started <= LATEST, "seconds since 1970")
 
     @property
     def is_here(self) -> bool:
@@ -75,7 +82,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def find(sweep: Path) -> list[Launcher]:
-    """The processes that train the sweep in folder `sweep` now."""
+    """The processes that train the sweep in folder `sweep` now.
+
+    Raises:
+        Damaged: the file of one is not as `launching` writes it.
+    """
     return [launcher for path in sorted((sweep / "launchers").glob("*.json")) if (launcher := _living(path))]
 
 
@@ -100,9 +111,11 @@ def _living(path: Path) -> Launcher | None:
     try:
         with path.open() as file:
             if _is_held(file.fileno()):
-                return Launcher(**json.load(file))
+                return parse_json(file.read(), Launcher)
     except FileNotFoundError:  # it ended between the listing and the look
         return None
+    except (OSError, ValueError) as error:
+        raise Damaged(path, f"it cannot be read ({error})", "end the process that holds it, or remove it") from error
     if path.stem.rpartition("-")[0] == os.uname().nodename:  # locks of other machines may not be seen from here
         path.unlink(missing_ok=True)
     return None

@@ -39,10 +39,13 @@ def sync(
     places: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
+        damage = run.damage()
         try:
+            if damage:
+                raise damage
             places.setdefault(_place(run, output, uri, experiment), []).append(run)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            failed.append(f"{run.path.name}: run.json is damaged ({error}); remove its folder and train it again")
+        except (UserError, TypeError, KeyError) as error:
+            failed.append(f"{run.path.name}: {error}")
     unusable: list[UserError] = []
     sweeps = 0
     for place, theirs in places.items():

@@ -194,12 +194,12 @@ def _inspected(inspection: Inspection) -> dict[Point, float]:
 def _run_files(
     folder: RunFolder, result: RunResult | None, inspection: Inspection | None
 ) -> dict[str, Callable[[], str] | Path]:
-    files: dict[str, Callable[[], str] | Path] = {folder.config.name: folder.config.read_text}
+    files: dict[str, Callable[[], str] | Path] = {folder.config.name: folder.config_text}
     if result is not None:
         files["environment.json"] = lambda: _json(result.environment)
         if folder.checkpoint.exists():
             files[CHECKPOINT] = lambda: _json(_checkpoint(folder))
-        if folder.correct.exists():
+        if folder.test_correct() is not None:
             files[folder.correct.name] = folder.correct
     if inspection is not None:
         files |= {f"{FOLDER}/{path.name}": path for path in inspection.files}

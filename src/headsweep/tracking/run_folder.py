@@ -19,6 +19,8 @@ import fcntl
 import hashlib
 import io
 import json
+import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -26,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from headsweep.tracking import durable
-from headsweep.tracking.spool import Spool
+from headsweep.tracking.reading import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
+from headsweep.tracking.spool import MOST, Spool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MOST_COUNTED = 10**18  # parameters or FLOPs of a model: beyond what any computer holds
+TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
+_TRIES = "failed tries: "
+_COMMIT = re.compile(r"[0-9a-f]{4,64}")
 _NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # where images lie, and what is done to them later
 
 
@@ -66,6 +73,19 @@ class RunRecord:
     code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
     cost: dict[str, int]  # parameters, head_parameters, flops, head_flops (of one image's forward pass)
 
+    def check(self) -> None:
+        """Raise ValueError for what no run can be; a commit is digits, so that git takes it for nothing else."""
+        require("fingerprint", self.fingerprint, is_name(self.fingerprint), "the name of a folder")
+        for key in ("group", "name", "sweep"):
+            require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
+        require("seed", self.seed, 0 <= self.seed <= MOST, f"an integer in [0, {MOST}]")
+        commit, dirty = self.code.get("commit"), self.code.get("dirty", False)
+        is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
+        require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
+        require("code.dirty", dirty, isinstance(dirty, bool), "true or false")
+        for key, count in self.cost.items():
+            require(f"cost.{key}", count, 0 <= count <= MOST_COUNTED, f"an integer in [0, {MOST_COUNTED}]")
+
     @property
     def data(self) -> str:
         """What the run is trained and tested on: a name and a digest, the same for the same images."""
@@ -87,6 +107,17 @@ class RunResult:
     environment: dict[str, Any] = field(default_factory=dict)  # device, threads, versions
     note: str = ""  # e.g. at which step the loss became NaN
 
+    def check(self) -> None:
+        """Raise ValueError for an end that no run can have."""
+        ends = (RunState.finished.value, RunState.diverged.value)
+        require("state", self.state, self.state in ends, " or ".join(ends))
+        for key in ("epochs", "steps"):
+            require(key, getattr(self, key), 0 <= getattr(self, key) <= MOST, f"an integer in [0, {MOST}]")
+        for key, value in self.clock.items():
+            require(f"clock.{key}", value, not value < 0, "a number of at least 0")
+        require("note", self.note, self.note.isprintable(), "a text of printable characters")
+        check_shares(self.metrics)
+
 
 class RunFolder:
     """The files of one run."""
@@ -104,6 +135,7 @@ class RunFolder:
         self._failure = path / "failure.txt"
         self._claim = path / "claim"
         self._word: str | None = None
+        self._fix = f"remove {path} and give the sweep's command again"
 
     def lock(self) -> FileLock:
         """The lock that the training process holds; acquire it before writing anything here."""
@@ -116,17 +148,16 @@ class RunFolder:
         """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
         self._word = uuid4().hex
         durable.write_text(self._claim, self._word)
-        for written in (self.checkpoint, self.best, self.correct):
-            for half in self.path.glob(f"{written.name}.*.part"):  # of a process that was killed as it wrote
-                half.unlink(missing_ok=True)
+        durable.sweep_up(self.path)
 
     def check_claim(self) -> None:
         """Look whether this object's claim still stands, before anything is written.
 
         Raises:
             TakenOver: another process has claimed the folder. It goes on from what was written until then.
+            Damaged: the claim cannot be read.
         """
-        if self._claim.read_text() != self._word:
+        if read_text(self._claim, self._fix) != self._word:
             raise TakenOver
 
     def create(self, record: RunRecord, config_yaml: str) -> None:
@@ -135,9 +166,59 @@ class RunFolder:
             durable.write_text(self.config, config_yaml)
             durable.write_json(self._record, asdict(record))
 
+    def damage(self) -> Damaged | None:
+        """What is wrong with the files that a training reads and adds to; None if nothing."""
+        try:
+            self._check()
+        except Damaged as error:
+            return error
+        return None
+
+    def _check(self) -> None:
+        """Raise Damaged for a file that cannot be read, or a link, through which something else would be written."""
+        for entry in os.scandir(self.path) if self.path.is_dir() else ():
+            if entry.is_symlink() and entry.name not in (self.checkpoint.name, self.best.name):  # replaced, not filled
+                raise Damaged(Path(entry.path), "expected a file, found a link", self._fix)
+        if self.state() is not RunState.new or self._record.exists():
+            self.record()
+        self.failed_tries()
+        self.sweeps()
+        self.spool.last(1, TAIL)
+
     def record(self) -> RunRecord:
-        """Who the run is."""
-        return RunRecord(**json.loads(self._record.read_text()))
+        """Who the run is.
+
+        Raises:
+            Damaged: run.json is absent or not as `create` writes it.
+        """
+        record = read_json(self._record, RunRecord, self._fix)
+        if record is None:
+            raise Damaged(self._record, "expected a file, found none", self._fix)
+        return record
+
+    def sweeps(self) -> list[str]:
+        """The names of the sweeps that it is launched in, in the order in which they were first launched.
+
+        Raises:
+            Damaged: sweeps.txt holds no names of folders.
+        """
+        path, fix = self.path / "sweeps.txt", "remove it, and the sweeps' commands write it again"
+        names = list(dict.fromkeys((read_text(path, fix) or "").splitlines()))
+        for name in names:
+            if not is_name(name):
+                raise Damaged(path, f"expected names of sweeps, found {name[:40]!r}", fix)
+        return names
+
+    def config_text(self) -> str:
+        """The frozen configuration, in YAML.
+
+        Raises:
+            Damaged: config.yaml is absent or no text.
+        """
+        text = read_text(self.config, self._fix)
+        if text is None:
+            raise Damaged(self.config, "expected a file, found none", self._fix)
+        return text
 
     def count(self, cost: dict[str, int]) -> None:
         """State what the run costs, which was not known when it was planned."""
@@ -155,10 +236,25 @@ class RunFolder:
         """What `write_test_correct` stated last; None for a run that was never tested, or tested before this was kept.
 
         Of a finished run it is said of the weights that metrics `test/*` are of.
+
+        Raises:
+            Damaged: the file is not as `write_test_correct` writes it.
         """
+        content = read_bytes(self.correct, self._fix)
+        if content is None:
+            return None
         import numpy as np
 
-        return np.load(self.correct) if self.correct.exists() else None
+        try:
+            correct = np.load(io.BytesIO(content), allow_pickle=False)
+        except Exception as error:  # whatever a damaged array makes numpy raise
+            reason = str(error).split("\n", 1)[0]
+            raise Damaged(
+                self.correct, f"expected an array of numpy, found something else ({reason})", self._fix
+            ) from error
+        if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 1 or not correct.size:
+            raise Damaged(self.correct, "expected a truth value for each test image, found another array", self._fix)
+        return correct
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""
@@ -167,29 +263,51 @@ class RunFolder:
         self._failure.unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
-        """How the run ended; None while it has not."""
-        return RunResult(**json.loads(self._result.read_text())) if self._result.exists() else None
+        """How the run ended; None while it has not.
+
+        Raises:
+            Damaged: result.json is not as `finish` writes it.
+        """
+        return read_json(self._result, RunResult, self._fix)
 
     def fail(self, reason: str) -> None:
         """Count a try that failed and keep its traceback, or its one line."""
-        durable.write_text(self._failure, f"failed tries: {self.failed_tries() + 1}\n{reason.rstrip()}\n")
+        text = reason.rstrip().encode(errors="backslashreplace").decode()  # names of files may be no text
+        durable.write_text(self._failure, f"{_TRIES}{self.failed_tries() + 1}\n{text}\n")
 
     def failure(self) -> str | None:
-        """Why the last try failed; None if it did not."""
-        return self._failure.read_text(encoding="utf-8").partition("\n")[2] if self._failure.exists() else None
+        """Why the last try failed; None if it did not. Raises Damaged as `failed_tries`."""
+        return self._failed()[1]
 
     def failed_tries(self) -> int:
-        """How many tries have failed since the last `forget_failure`."""
-        if not self._failure.exists():
-            return 0
-        return int(self._failure.read_text(encoding="utf-8").partition("\n")[0].rpartition(":")[2])
+        """How many tries have failed since the last `forget_failure`.
+
+        Raises:
+            Damaged: failure.txt is not as `fail` writes it.
+        """
+        return self._failed()[0]
+
+    def _failed(self) -> tuple[int, str | None]:
+        fix = "remove it, and the run counts as never failed"
+        text = read_text(self._failure, fix)
+        if text is None:
+            return 0, None
+        first, _, reason = text.partition("\n")
+        tries = first.removeprefix(_TRIES)
+        if not (first.startswith(_TRIES) and re.fullmatch(r"[1-9]\d{0,5}", tries)):
+            raise Damaged(self._failure, f"expected '{_TRIES}N' in the first line, found {first[:40]!r}", fix)
+        return int(tries), reason
 
     def forget_failure(self) -> None:
         """Let the run be tried again as if it had never failed; it goes on from its checkpoint."""
         self._failure.unlink(missing_ok=True)
 
     def state(self) -> RunState:
-        """What is to be done about the run, from its files alone."""
+        """What is to be done about the run, from its files alone.
+
+        Raises:
+            Damaged: result.json is not as `finish` writes it, or the lock cannot be looked at.
+        """
         result = self.result()
         if result is not None:
             return RunState(result.state)
@@ -210,4 +328,6 @@ class RunFolder:
             return False
         except BlockingIOError:
             return True
+        except OSError as error:
+            raise Damaged(self.path / "lock", f"it cannot be read ({error.strerror or error})", self._fix) from error
         return False

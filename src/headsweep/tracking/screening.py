@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from headsweep.tracking.reading import require, require_share
+from headsweep.tracking.spool import MOST
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ class Screening:
     cells: int
     rounds: tuple[Round, ...]
 
-    @staticmethod
-    def of(content: dict[str, Any]) -> Screening:
-        """From what `dataclasses.asdict` made of it."""
-        return Screening(**{**content, "rounds": tuple(Round(**choice) for choice in content["rounds"])})
+    def check(self) -> None:
+        """Raise ValueError for what no screening can have chosen."""
+        for key, least in (("eta", 2), ("epochs", 1), ("cells", 1)):
+            require(key, getattr(self, key), least <= getattr(self, key) <= MOST, f"an integer in [{least}, {MOST}]")
+        for choice in self.rounds:
+            require("rounds.until", choice.until, 1 <= choice.until <= self.epochs, f"an epoch in [1, {self.epochs}]")
+            require("rounds.went_on", choice.went_on, choice.scores.keys() >= set(choice.went_on), "cells with a score")
+            for cell, score in choice.scores.items():
+                require_share(f"rounds.scores.{cell}", 0.0 if score is None else score)
 
     def last_round(self, cell: str) -> Round | None:
         """The round that screened a cell out; None if none did. A cell with a failed run was not judged."""

@@ -7,13 +7,16 @@ them behind it, calls `Spool.sync` first: the checkpoint, the result, and each p
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged, check_shares, parse_json, read_bytes, require
 
+MOST = 10**15  # epochs or steps: beyond what any computer takes
+LATEST = 1e11  # Unix time: the year 5138, beyond which Python writes no date
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -29,6 +32,14 @@ class Entry:
     step: int
     metrics: dict[str, float]
     clock: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise ValueError for a moment at which no run can be, or an accuracy that none can have."""
+        require("epoch", self.epoch, 1 <= self.epoch <= MOST, f"an integer in [1, {MOST}]")
+        require("step", self.step, 1 <= self.step <= MOST, f"an integer in [1, {MOST}]")
+        time = self.clock.get("time", 0.0)
+        require("clock.time", time, 0 <= time <= LATEST, "seconds since 1970")
+        check_shares(self.metrics)
 
 
 class Spool:
@@ -51,22 +62,56 @@ class Spool:
             durable.sync(self.path)
 
     def entries(self) -> list[Entry]:
-        """All whole entries; a line that a crash tore is not one."""
-        return [Entry(**json.loads(line)) for line in self._whole_lines()]
+        """All whole entries; a line that a crash tore is not one.
+
+        Raises:
+            Damaged: a whole line is none that `append` writes.
+        """
+        return self._parsed(self._whole_lines())
+
+    def last(self, count: int, tail: int) -> list[Entry]:
+        """The last `count` entries, or all, from the last `tail` bytes of the file if those suffice.
+
+        Raises:
+            Damaged: as `entries`, for those lines alone.
+        """
+        if self.path.is_symlink():
+            return self.entries()  # which refuses it
+        try:
+            with self.path.open("rb") as file:
+                start = max(0, self.path.stat().st_size - tail)
+                file.seek(start)
+                lines = file.read().splitlines(keepends=True)
+        except OSError:
+            return self.entries()[-count:]  # says what is wrong
+        whole = list(takewhile(_is_whole, lines[1 if start else 0 :]))
+        if start and len(whole) < count:  # many heads make long lines
+            return self.entries()[-count:]
+        return self._parsed(whole[-count:])
 
     def rewind(self, step: int) -> None:
         """Forget what came after `step`, and a torn last line, before a run goes on from its checkpoint."""
+        lines = self._whole_lines()
         if not self.path.exists():
             return
-        kept = [line for line in self._whole_lines() if json.loads(line)["step"] <= step]
+        kept = [line for line, entry in zip(lines, self._parsed(lines), strict=True) if entry.step <= step]
         with self.path.open("r+b") as file:
             file.truncate(sum(map(len, kept)))
         self.sync()
 
     def _whole_lines(self) -> list[bytes]:
-        if not self.path.exists():
-            return []
-        return list(takewhile(_is_whole, self.path.read_bytes().splitlines(keepends=True)))
+        content = read_bytes(self.path, self._fix) or b""
+        return list(takewhile(_is_whole, content.splitlines(keepends=True)))
+
+    def _parsed(self, lines: Sequence[bytes]) -> list[Entry]:
+        try:
+            return [parse_json(line, Entry) for line in lines]
+        except ValueError as error:
+            raise Damaged(self.path, f"a line of it: {error}", self._fix) from error
+
+    @property
+    def _fix(self) -> str:
+        return f"remove {self.path.parent} and give the sweep's command again"
 
 
 def _is_whole(line: bytes) -> bool:

@@ -13,17 +13,36 @@ to wherever it can belong to only one.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headsweep.credentials import hidden
 from headsweep.tracking import durable, launchers
+from headsweep.tracking.reading import Damaged, is_name, read_json, read_text, require
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
+from headsweep.tracking.spool import LATEST
+
+_FIX = "the sweep's command writes it again"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The content of plan.json; what older versions did not write has a default."""
+
+    runs: list[str]  # fingerprints
+    name: str = ""
+    axes: list[str] = field(default_factory=list)
+    code: dict[str, Any] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise ValueError for a run that is no folder beside others."""
+        for at, run in enumerate(self.runs):
+            require(f"runs[{at}]", run, is_name(run), "the name of a folder")
 
 
 class SweepFolder:
@@ -38,12 +57,14 @@ class SweepFolder:
 
     def launch(self, runs: Sequence[RunFolder]) -> None:
         """Have it known that `runs` are launched as parts of this sweep. One run is no sweep."""
+        for folder in (self.path, self.path / "launchers", *(run.path for run in runs)):
+            durable.sweep_up(folder)
         if len(runs) == 1 and not self.is_one():
             return
         if not self.is_one():
             durable.write_text(self._started, repr(time.time()))
         for run in runs:
-            if self.name not in _sweep_names(run):
+            if self.name not in run.sweeps():
                 with (run.path / "sweeps.txt").open("a") as file:
                     file.write(f"{self.name}\n")
 
@@ -56,25 +77,50 @@ class SweepFolder:
         return bool(launchers.find(self.path))
 
     def started(self) -> float:
-        """Unix time of the first launch."""
-        return float(self._started.read_text())
+        """Unix time of the first launch.
+
+        Raises:
+            Damaged: `started` holds no time.
+        """
+        text = read_text(self._started, f"remove it, and {_FIX}")
+        try:
+            moment = float(text or "")
+            require("it", moment, 0 <= moment <= LATEST, "seconds since 1970")
+        except ValueError as error:
+            raise Damaged(self._started, str(error), f"remove it, and {_FIX}") from error
+        return moment
 
     def plan(self) -> dict[str, Any]:
-        """What was planned."""
-        return json.loads((self.path / "plan.json").read_text())
+        """What was planned: name, axes, runs (fingerprints), code and commands.
+
+        Raises:
+            Damaged: plan.json is absent or not as it was written.
+        """
+        path = self.path / "plan.json"
+        plan = read_json(path, _Plan, _FIX)
+        if plan is None:
+            raise Damaged(path, "expected a file, found none", _FIX)
+        return asdict(plan)
 
     def commands(self) -> list[str]:
         """The commands that planned it, as they were given, but for passwords; none where an older version did."""
-        return [hidden(command) for command in self.plan().get("commands", [])]
+        return [hidden(command) for command in self.plan()["commands"]]
+
+    def planned(self) -> list[RunFolder]:
+        """The planned runs, whether their folders are still there or not. Raises Damaged as `plan`."""
+        return [RunFolder(self.path.parents[1] / "runs" / fingerprint) for fingerprint in self.plan()["runs"]]
 
     def runs(self) -> list[RunFolder]:
-        """The planned runs whose folders are still there."""
-        places = [self.path.parents[1] / "runs" / fingerprint for fingerprint in self.plan()["runs"]]
-        return [RunFolder(place) for place in places if (place / "run.json").exists()]
+        """The planned runs whose folders are still there. Raises Damaged as `plan`."""
+        return [folder for folder in self.planned() if (folder.path / "run.json").exists()]
 
     def screening(self) -> Screening | None:
-        """What successive halving has chosen; None if it was not asked for."""
-        return Screening.of(json.loads(self._screening.read_text())) if self._screening.exists() else None
+        """What successive halving has chosen; None if it was not asked for.
+
+        Raises:
+            Damaged: screening.json is not as it was written.
+        """
+        return read_json(self._screening, Screening, _FIX)
 
     def write_screening(self, screening: Screening) -> None:
         """State what successive halving has chosen so far."""
@@ -87,14 +133,9 @@ class SweepFolder:
     def files(self) -> list[Path]:
         """Plan, table and report, as far as they are there."""
         found = [self.path / name for name in ("plan.json", "table.md", "table.csv")]
-        return [path for path in (*found, self.report) if path.exists()]
+        return [path for path in (*found, self.report) if path.is_file() and not path.is_symlink()]
 
 
 def sweeps_of(run: RunFolder) -> list[SweepFolder]:
-    """The sweeps of several runs that a run belongs to, in the order in which they were first launched."""
-    return [SweepFolder(run.path.parents[1] / "sweeps" / name) for name in _sweep_names(run)]
-
-
-def _sweep_names(run: RunFolder) -> list[str]:
-    path = run.path / "sweeps.txt"
-    return list(dict.fromkeys(path.read_text().splitlines())) if path.exists() else []
+    """The sweeps of several runs that a run belongs to, in the order of `RunFolder.sweeps`. Raises Damaged as that."""
+    return [SweepFolder(run.path.parents[1] / "sweeps" / name) for name in run.sweeps()]

@@ -205,7 +205,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
         studies / "deep.yaml", "# @package _global_\n#\n# Question   Why?\n# Cost  1\ndefaults: []\n# no\n"
     )
     durable.write_json(
-        sweep.path / "plan.json", {"commands": ["python src/train.py -m +sweeps=deep", "x +sweeps=gone"]}
+        sweep.path / "plan.json", {"commands": ["python src/train.py -m +sweeps=deep", "x +sweeps=gone"], "runs": []}
     )
     origin = origin_of(sweep, studies)
     assert origin.study == "Question   Why?\nCost  1"

@@ -10,6 +10,7 @@ from headsweep.report.page.sections import Section
 from headsweep.report.results import Run
 from headsweep.report.table import Table
 from headsweep.tracking.inspection import Inspection, read_inspection
+from headsweep.tracking.reading import Damaged
 
 MOST_SHOWN = 6  # inspected runs whose pictures are in the page
 _TERMS = {  # metric -> how it is called, factor, unit
@@ -23,11 +24,16 @@ _TERMS = {  # metric -> how it is called, factor, unit
 
 def inside_heads(table: Table) -> Section | None:
     """The inspections of the runs' present weights; None if there is none."""
-    runs = [run for cell in table.cells for run in cell.runs if run.folder]
-    found = [(run, seen) for run in runs if (seen := read_inspection(run.folder.path))]  # type: ignore[union-attr]
-    if not found:
+    found, damaged = [], ""
+    for run in (run for cell in table.cells for run in cell.runs):
+        try:
+            if run.folder and (seen := read_inspection(run.folder.path)):
+                found.append((run, seen))
+        except Damaged as error:
+            damaged += f"<p>{escape(str(error))}</p>"
+    if not (found or damaged):
         return None
-    shown = "".join(_one(run, seen) for run, seen in found[:MOST_SHOWN])
+    shown = damaged + "".join(_one(run, seen) for run, seen in found[:MOST_SHOWN])
     more = len(found) - MOST_SHOWN
     rest = f"<p>And {more} more: <code>headsweep inspect RUN</code> shows them.</p>" if more > 0 else ""
     return Section("inside", "Inside the heads", shown + rest)

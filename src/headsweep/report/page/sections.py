@@ -18,6 +18,7 @@ from headsweep.report.page.series import compared, metric_noun
 from headsweep.report.results import Run
 from headsweep.report.sheet import Sheet, flat
 from headsweep.report.table import Table
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunState
 
 COSTS = ("parameters", "head_parameters", "flops", "head_flops", "images_per_second", "time", "peak_memory")
@@ -175,7 +176,10 @@ def _failure(run: Run) -> str:
 def _why(run: Run) -> str:
     if run.state is RunState.diverged and run.result and run.result.note:
         return run.result.note
-    said = (run.folder.failure() or "") if run.folder and run.state is RunState.failed else ""
+    try:
+        said = (run.folder.failure() or "") if run.folder and run.state is RunState.failed else ""
+    except Damaged as error:
+        said = str(error)
     return said.strip().rpartition("\n")[2] or "—"
 
 

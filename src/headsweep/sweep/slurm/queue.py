@@ -5,7 +5,7 @@ outputs/sweeps/NAME/slurm/submissions/JOB.json says which element of which array
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import shutil
 import time
@@ -16,6 +16,7 @@ from pathlib import Path
 from headsweep.errors import UserError
 from headsweep.sweep.slurm import cluster
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged, is_name, read_json, require
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -58,6 +59,20 @@ class JobState:
         return f"job {self.job} {what}{told}; `headsweep retry` submits the run again"
 
 
+@dataclass(frozen=True)
+class _Submission:
+    """The content of a file in slurm/submissions."""
+
+    submitted: float  # Unix time
+    jobs: dict[str, list[str]]  # job -> fingerprints
+
+    def check(self) -> None:
+        """Raise ValueError for what is no job or no run."""
+        for job, runs in self.jobs.items():
+            require("jobs", job, re.fullmatch(r"\d+(_\d+)?", job) is not None, "numbers of jobs, e.g. 12 or 12_3")
+            require(f"jobs.{job}", runs, all(map(is_name, runs)), "names of folders")
+
+
 def record(sweep: Path, elements: Mapping[str, Sequence[str]]) -> None:
     """Write down which job works on which runs, given by their fingerprints."""
     array = next(iter(elements)).partition("_")[0]
@@ -66,18 +81,25 @@ def record(sweep: Path, elements: Mapping[str, Sequence[str]]) -> None:
 
 
 def jobs_of(sweep: Path) -> dict[str, str]:
-    """Fingerprint -> the job that was last asked to train the run."""
+    """Fingerprint -> the job that was last asked to train the run.
+
+    Raises:
+        Damaged: a submission is not as `record` writes it.
+    """
     found: dict[str, str] = {}
-    for path in sorted(_submissions(sweep).glob("*.json"), key=lambda path: int(path.stem)):
-        content = json.loads(path.read_text())
-        found |= {run: job for job, runs in content["jobs"].items() for run in runs}
+    for path in sorted(_submissions(sweep).glob("[0-9]*.json"), key=lambda path: (len(path.stem), path.stem)):
+        submission = read_json(path, _Submission, "remove it, and its jobs are unknown")
+        found |= {run: job for job, runs in (submission.jobs if submission else {}).items() for run in runs}
     return found
 
 
 def printed(run: RunFolder) -> Path | None:
     """What the job printed that was last asked to train the run; None where no cluster has begun one."""
-    sweeps = [settings.parents[1] for settings in run.path.parents[1].glob(f"sweeps/*/{SETTINGS}")]
-    logs = [sweep / JOBS / f"{jobs_of(sweep).get(run.path.name)}_0_log.out" for sweep in sweeps]
+    logs: list[Path] = []
+    for settings in run.path.parents[1].glob(f"sweeps/*/{SETTINGS}"):
+        sweep = settings.parents[1]
+        with contextlib.suppress(Damaged):  # another sweep, maybe: `status` says so
+            logs.append(sweep / JOBS / f"{jobs_of(sweep).get(run.path.name)}_0_log.out")
     return max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
 
 
@@ -89,8 +111,9 @@ def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
     found: dict[Path, list[RunFolder]] = {}
     for settings in sorted(submitted, key=lambda path: path.stat().st_mtime, reverse=True):
         sweep = settings.parents[1]
-        theirs = [left.pop(run) for run in SweepFolder(sweep).plan()["runs"] if run in left]
-        found |= {sweep: theirs} if theirs else {}
+        with contextlib.suppress(Damaged):  # of a sweep that was not asked for, or `planned` has said so
+            theirs = [left.pop(run) for run in SweepFolder(sweep).plan()["runs"] if run in left]
+            found |= {sweep: theirs} if theirs else {}
     return found
 
 

@@ -30,6 +30,7 @@ from headsweep.sweep.slurm import cluster, queue, refusals, snapshot
 from headsweep.sweep.slurm.job import Job
 from headsweep.sweep.study import is_given_up, opening
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged, read_text, require
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -79,7 +80,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     Raises:
         UserError: there is no cluster, or it refuses.
     """
-    settings = parse_slurm(json.loads(_settings(sweep).read_text()))
+    settings = _submitted_with(sweep)
     refusals.check(_sbatch_files(sweep, folders, settings, cluster.array_limit())[0], settings)
     with _alone(sweep):
         queued = queue.active(sweep)
@@ -94,6 +95,17 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
 def _say(jobs: Iterable[tuple[str, Chunk]]) -> None:
     for job, chunk in jobs:
         print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}")
+
+
+def _submitted_with(sweep: Path) -> SlurmConfig:
+    """The settings of the last submission. Raises Damaged where their file is not as it was written."""
+    path, fix = _settings(sweep), "the sweep's command writes it again"
+    try:
+        settings = json.loads(read_text(path, fix) or "")
+        require("content", settings, isinstance(settings, dict), "an object")
+        return parse_slurm(settings)
+    except (ValueError, RecursionError, ConfigError) as error:
+        raise Damaged(path, f"expected settings of SLURM, found something else ({error})", fix) from error
 
 
 def _settings(sweep: Path) -> Path:
