@@ -119,7 +119,7 @@ def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
         ("seqpool", "2", "finished", "2"),
         ("seqattn", "1", "finished", "2"),
         ("seqattn", "2", "finished", "1"),
-        ("seqattn", "2", "unfinished", "1"),
+        ("seqattn", "2", "unfinished", "0"),
     ]
 
 
