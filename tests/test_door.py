@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from commands import command, train
+from headsweep.config import HEADS
 
 
 @pytest.mark.parametrize("question", ["--help", "--cfg=job", "--info=defaults", "head=none_such", "heads=0"])
@@ -34,7 +35,7 @@ MISTAKES = [
     (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg shows one configuration and -m makes a grid"),
     (
         ["head=attention"],
-        "headsweep: head=attention: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg",
+        f"headsweep: head=attention: unknown head; known: {', '.join(sorted(HEADS))}",
     ),
     (["model=resnet"], "headsweep: model=resnet: unknown model; known: cct_14_7x2"),
     (["heads=0"], "headsweep: heads=0: want a whole number of at least 1"),

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from composing import compose_run
-from headsweep.config import PROJECT_ROOT, Duration
+from headsweep.config import HEADS, PROJECT_ROOT, Duration
 from headsweep.errors import ConfigError
 
 GROUPS = ["model", "head", "dataset", "augmentation", "optimizer", "schedule", "tracking", "paths", "debug"]
@@ -40,7 +40,7 @@ BAD = [
     (["optimizer.lr=abc"], "optimizer.lr=abc: want a number"),
     (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean optimizer.lr"),
     (["+head.gram_dim=64"], "head.gram_dim: is an option of head=sg and head=ga alone"),
-    (["head.name=foo"], "head=foo: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg"),
+    (["head.name=foo"], f"head=foo: unknown head; known: {', '.join(sorted(HEADS))}"),
     (["model.name=resnet50"], "model.name=resnet50: want a name like cct_7_3x1 or vit_7_4 with model.family=compact"),
     (["~optimizer.lr"], "optimizer.lr: is missing; give it a value"),
     (["head=seqattn", "model.width=100"], "model.width=100: head=seqattn needs a multiple of 32"),

@@ -169,6 +169,15 @@ def test_registry_schema_and_yaml_files_name_the_same_heads() -> None:
     assert set(HEADS) == set(config.HEADS) == files
 
 
+def test_documentation_names_every_head() -> None:
+    """Once as a choice of `head`, and in the tables of heads, of weights of tokens and of parameters."""
+    docs = config.PROJECT_ROOT / "docs"
+    (choice,) = (line for line in (docs / "configuration.md").read_text().splitlines() if line.startswith("| `head` |"))
+    rows = [line.split("|")[1] for line in (docs / "heads.md").read_text().splitlines() if line.startswith("| `")]
+    for name in HEADS:
+        assert f"`{name}`" in choice and sum(f"`{name}`" in row for row in rows) == 3, name
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
     fields = {field.name for field in dataclasses.fields(config.HEADS[name])} - {"name"}
@@ -184,7 +193,7 @@ def test_heads_are_final_and_override_nothing_concrete(name: str) -> None:
 
 def test_an_unknown_head_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=f"known: {', '.join(sorted(HEADS))}"):
-        build_head("median", width=64, num_classes=CLASSES, heads=1, tokens=16)
+        build_head("no_such_head", width=64, num_classes=CLASSES, heads=1, tokens=16)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of
 from timm.optim import param_groups_weight_decay
 
 from composing import compose_run
-from headsweep.config import TimmConfig
+from headsweep.config import HEADS, TimmConfig
 from headsweep.errors import ConfigError
 from headsweep.models import count_cost
 from headsweep.models.timm_backbone import TimmBackbone
@@ -145,7 +145,7 @@ def test_what_timm_or_one_dimension_exempts_does_not_decay(name: str) -> None:
 
 def test_every_head_is_preflighted_on_a_timm_backbone() -> None:
     overrides = ["model=timm", "model.name=test_vit", "model.options={depth: 1}", "dataset.image_size=64", "device=cpu"]
-    for head in ("gap", "cls", "seqpool", "se", "cait", "at", "sg", "ga", "seqattn"):
+    for head in HEADS:
         cost = preflight(compose_run(*overrides, f"head={head}", "heads=2"))
         assert cost["parameters"] > cost["head_parameters"] > 0 and cost["flops"] > cost["head_flops"] > 0
 

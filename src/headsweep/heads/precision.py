@@ -22,7 +22,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def differentiates_by_hand() -> bool:
     """Whether gradients written by hand are used, in an autograd function.
 
-    Such a function knows nothing of `torch.func`: vmap, forward mode, derivatives of its derivative. And the
-    TorchScript exporter gets the shapes of its results wrong. Both are given the plain operations instead.
+    `torch.func` cannot transform such a function (vmap, forward mode, second derivatives), and the TorchScript exporter
+    gets the shapes of its results wrong. Both are given the plain operations of its forward pass instead.
     """
     return not (torch._C._are_functorch_transforms_active() or torch.onnx.is_in_onnx_export())

@@ -118,7 +118,7 @@ class Cost:
 
     parameters: int  # trained ones, head included
     head_parameters: int
-    flops: int  # of one image's forward pass, head included; 2 per multiply-add
+    flops: int  # products in one image's forward pass, head included; 2 per multiply-add (docs/heads.md)
     head_flops: int
 
 

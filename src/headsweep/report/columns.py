@@ -192,7 +192,7 @@ def _flags(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 _ALL = [
     Column("parameters", "params", "weights and biases of backbone and head", _cost("parameters")),
     Column("head_parameters", "head params", "of the head alone", _cost("head_parameters")),
-    Column("flops", "FLOPs", "of one image's forward pass, a multiply-add being two", _cost("flops")),
+    Column("flops", "FLOPs", "of the products in one image's forward pass, a multiply-add being two", _cost("flops")),
     Column("head_flops", "head FLOPs", "of the head alone", _cost("head_flops")),
     Column("head_share", "head share", "the head's share of the FLOPs", _head_share),
     Column("images_per_second", "images/s", "speed of training, median over seeds", _clock("images_per_second", 0)),
