@@ -99,7 +99,7 @@ def _content(store: MlflowClient, run: Run, names: dict[str, str]) -> dict[str, 
 
 
 def entry(epoch: int, *, clock: bool = True, late: float = 0.0) -> Entry:
-    metrics = {"train/loss": 1 / epoch, "val/top1": epoch / 97}
+    metrics = {"train/loss": 1 / epoch, "val/top1": epoch / 9700}
     return Entry(epoch, 10 * epoch, metrics, {"time": 1.7e9 + epoch + late} if clock else {})
 
 
