@@ -22,6 +22,8 @@ SECRETS = [
     ("mysql://anna:ge heim@host/db", "mysql://anna:***@host/db", "mysql://anna@host/db"),
     ("postgresql://host/db?user=a&password=geheim&b=c", "postgresql://host/db?user=a&password=***&b=c", None),
     ("http://host/?token=geheim", "http://host/?token=***", "http://host/"),
+    ("http://host/#token=geheim", "http://host/#token=***", "http://host/"),
+    ("https://geheim@host:5000/x", "https://***@host:5000/x", "https://host:5000/x"),
 ]
 OPEN = [
     "http://host:5000",

@@ -21,8 +21,9 @@ _HIDDEN = "***"
 _START = r"(://[^:/?#@\s]*:)(?!\d+[/?#]|\$\{)"
 _PASSWORD = re.compile(_START + r"[^\s@]*@(?:[^\s@/?#]*@)*")
 _WITH_SPACES = re.compile(_START + r"[^@]*@(?:[^@/?#]*@)*")  # only where there is nothing but an address
+_USER = re.compile(r"(https?://)(?!\*{3}@|\$\{)[^:/?#@\s]+@")  # alone, it is a token more often than a name
 _TOKEN = re.compile(
-    r"([?&](?:password|passwd|pwd|sslpassword|token|access_token|api_key|secret)=)(?!\$\{)[^&\s'\"#]+", re.IGNORECASE
+    r"([?&#](?:password|passwd|pwd|sslpassword|token|access_token|api_key|secret)=)(?!\$\{)[^&\s'\"#]+", re.IGNORECASE
 )
 _OPTION = re.compile(r"(--uri=|\+{0,2}tracking\.uri=)(.*)", re.DOTALL)
 _known: dict[str, str] = {}  # address as it is shown -> with its password
@@ -35,7 +36,9 @@ def file() -> Path:
 
 def hidden(text: str) -> str:
     """`text` with *** for the passwords and tokens of the addresses in it."""
-    return _TOKEN.sub(rf"\g<1>{_HIDDEN}", _PASSWORD.sub(rf"\g<1>{_HIDDEN}@", text))
+    for secret, after in ((_PASSWORD, "@"), (_USER, "@"), (_TOKEN, "")):
+        text = secret.sub(rf"\g<1>{_HIDDEN}{after}", text)
+    return text
 
 
 def keep(uri: str) -> str:
@@ -81,8 +84,8 @@ def _keep_option(word: str) -> str:
 def _without(uri: str) -> str:
     """Of http without the user, too: with one in the address, what the environment says would be ignored."""
     user, at = (r"[^/@]*", "") if uri.startswith("http") else ("", "@")
-    bare = re.sub(rf"{user}:\*{{3}}@", at, uri)
-    return re.sub(r"([?&])\w+=\*{3}&?", r"\1", bare).rstrip("?&")
+    bare = re.sub(rf"{user}:?\*{{3}}@", at, uri)
+    return re.sub(r"([?&#])\w+=\*{3}&?", r"\1", bare).rstrip("?&#")
 
 
 def _read() -> dict[str, str]:

@@ -15,6 +15,8 @@ from headsweep.credentials import keep_all
 from headsweep.errors import UserError
 from headsweep.printable import escaped
 
+_BY_NAME = "hydra/launcher=slurm"
+
 
 def spell_out(words: Sequence[str]) -> list[str]:
     """Return the words with options first and what Hydra does not know spelled out: `seeds=3`, and `--dry-run`.
@@ -49,6 +51,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _spell_out(word: str, overrides: Sequence[str]) -> str:
+    if re.match(r"\+{0,2}hydra\.[^=]*_target_=(?!hydra_plugins\.|hydra\.)", word):
+        raise UserError(
+            f"{escaped(word)}: expected a part of Hydra or of its plugins; choose one by name, e.g. {_BY_NAME}"
+        )
     if not word.startswith("seeds="):
         return word
     number = word.partition("=")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,10 +31,15 @@ _WANTED = {
 _INTERPOLATION = "expected ${...} to name a key or a resolver that exists"
 
 
+_REFERRED = re.compile(r"^While dereferencing interpolation '\$\{([a-z_.]+)\}': (Incompatible value 'None'.*)")
+
+
 def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> ConfigError:
     """Say an OmegaConf error in one line that names the key; `config` is where its value is looked up."""
     reason = str(error).split("\n", 1)[0]
     key = error.full_key or str(error.key or "") or "the configuration"
+    if referred := _REFERRED.search(reason):  # conf/train.yaml has hydra.run.dir=${paths.output}
+        return ConfigError(referred[1], None, f"expected a value, found null ({referred[2]})")
     if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
         return ConfigError(key, None, f"{_INTERPOLATION} ({reason})")
     if "not in" in reason:

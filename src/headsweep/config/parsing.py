@@ -79,6 +79,11 @@ def _absolute(key: str, given: str, start: str) -> str:
 
 def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
     """The schema that the value of `key` names."""
+    section = key.partition(".")[0]
+    if isinstance(text := OmegaConf.select(config, section), str):
+        raise ConfigError(
+            section, text, f"expected keys; a choice stands in `defaults` (- override /{section}: {text})"
+        )
     name = OmegaConf.select(config, key)
     if name not in known:
         raise ConfigError(shown, name, f"unknown {shown.replace('.', ' ')}; known: {', '.join(sorted(known))}")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from headsweep.config import RunConfig
-from headsweep.config.composition import quoted
 from headsweep.errors import ConfigError
 from headsweep.sweep.fingerprint import fingerprint, place
 
@@ -21,9 +20,8 @@ def check_shared(runs: Sequence[RunConfig]) -> None:
     for key in places[0] if places else ():
         found = list(dict.fromkeys(str(where[key]) for where in places))
         if key.startswith(_SHARED) and len(found) > 1:
-            text = quoted(f"{key}={','.join(found)}")
             want = "expected one value for all cells of a grid; give one, or quote a text that has a comma"
-            raise ConfigError(key, ",".join(found), f"{want}, as in {text}")
+            raise ConfigError(key, ",".join(found), f"{want}, as in '{key}=\"a,b\"'")
 
 
 def check_distinct(runs: Sequence[RunConfig]) -> None:

@@ -272,6 +272,7 @@ def _read_run(folder: RunFolder) -> RunView:
     if state is RunState.new and not folder.config.exists():
         return RunView(folder, folder.path.name, state=state, note="its folder was removed")
     record, result, entries = folder.record(), folder.result(), folder.spool.last(3, TAIL)
+    _check_frozen(folder)
     last = entries[-1] if entries else None
     note = result.note if result else ""
     if state is RunState.failed:
@@ -289,6 +290,22 @@ def _read_run(folder: RunFolder) -> RunView:
         seconds_per_epoch=_seconds_per_epoch(entries),
         note=note,
     )
+
+
+def _check_frozen(folder: RunFolder) -> None:
+    """Raise Damaged if the frozen configuration was changed.
+
+    Only one that is younger than the run's record is parsed, which takes long: it is written before that.
+    """
+    if folder.config_is_younger():
+        from headsweep.sweep.plan import frozen
+
+        try:
+            frozen(folder)
+        except Damaged:
+            raise
+        except UserError:  # planned by another version, which is for what goes on with the run to say
+            return
 
 
 def _epochs(config: Mapping[str, Any], last: Entry | None) -> int | None:

@@ -209,6 +209,13 @@ class RunFolder:
                 raise Damaged(path, f"expected names of sweeps, found {name[:40]!r}", fix)
         return names
 
+    def config_is_younger(self) -> bool:
+        """Whether config.yaml was written after run.json, as if it had been changed, or copied."""
+        try:
+            return self.config.stat().st_mtime_ns > self._record.stat().st_mtime_ns
+        except OSError:
+            return False  # what is not there is found where it is read
+
     def config_text(self) -> str:
         """The frozen configuration, in YAML.
 
