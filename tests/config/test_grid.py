@@ -41,6 +41,7 @@ VALUES = {
     "ema_decay": ["0.9", "null"],
     "schedule.warmup_lr": ["${optimizer.lr}"],
     "decorrelation": ["-0.8", "0"],
+    "tracking.experiment": ["7e10", "true", "2024", "08", "'1e3'", "on"],
     "haeds": ["2"],
     "+optimizer.extra": ["1"],
     "~clip_norm": ["null"],
