@@ -39,7 +39,7 @@ BAD = [
     (["heads=2.5"], "heads=2.5: want a whole number"),
     (["optimizer.lr=abc"], "optimizer.lr=abc: want a number"),
     (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean optimizer.lr"),
-    (["+head.gram_dim=64"], "head.gram_dim: is an option of head=sg and head=ga alone"),
+    (["+head.gram_dim=64"], "head.gram_dim: is an option of head=sg and head=ga alone; in a grid of"),
     (["head.name=foo"], "head=foo: unknown head; known: at, cait, cls, ga, gap, se, seqattn, seqpool, sg"),
     (["model.name=resnet50"], "model.name=resnet50: want a name like cct_7_3x1 or vit_7_4 with model.family=compact"),
     (["~optimizer.lr"], "optimizer.lr: is missing; give it a value"),

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import PROJECT_ROOT, expansion, parse
 from headsweep.config.arguments import spell_out
+from headsweep.config.composition import one_line
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
 from headsweep.errors import UserError
@@ -206,3 +207,12 @@ def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():
         "seqattn",
         "seqpool",
     ]
+
+
+def test_an_option_of_the_heads_of_an_axis_is_given_as_a_choice():
+    """Hydra composes once without the axes, where the head is another, and refuses a plain value."""
+    cells = expansion.expand(["head=ga,sg", "head.gram_dim=choice(32)"], Grid(composed))
+    assert [(run.head.name, run.head.gram_dim) for run in (cell.parse() for cell in cells)] == [("ga", 32), ("sg", 32)]
+    with pytest.raises(HydraException) as caught:
+        expansion.expand(["head=ga,sg", "head.gram_dim=32"], Grid(composed))
+    assert one_line(caught.value).endswith("in a grid of them give head.gram_dim='choice(VALUE)'")
