@@ -41,7 +41,7 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Launch the product of the axes, the study's first, then those of the command line."""
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
-        cells = points([*study_axes(self.config.hydra.sweeper), *arguments], self.hydra_context.config_loader)
+        cells = points(study_axes(self.config.hydra.sweeper), arguments, self.hydra_context.config_loader)
         if self.config.hydra.launcher._target_ not in _OURS:
             return super().sweep(arguments)
         if self.max_batch_size is not None:

@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from headsweep.config import PROJECT_ROOT, parse
+from headsweep.config import PROJECT_ROOT, expansion, parse
 from headsweep.config.arguments import spell_out
+from headsweep.config.composition import one_line
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
 from headsweep.errors import UserError
@@ -41,6 +42,7 @@ VALUES = {
     "ema_decay": ["0.9", "null"],
     "schedule.warmup_lr": ["${optimizer.lr}"],
     "decorrelation": ["-0.8", "0"],
+    "tracking.experiment": ["7e10", "true", "2024", "08", "'1e3'", "on"],
     "haeds": ["2"],
     "+optimizer.extra": ["1"],
     "~clip_norm": ["null"],
@@ -165,3 +167,52 @@ def test_a_mistake_in_seeds_is_one_line(words, message):
     with pytest.raises(UserError) as caught:
         spell_out(words)
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lr=sort(range(1.3,0,-0.5))"], "optimizer.lr=sort(range(1.3,0,-0.5)): expected a range in its own"),
+        (["heads=sort(range(10,1,-4))"], "heads=sort(range(10,1,-4)): expected a range in its own order"),
+        (["heads=1,2", "heads=4"], "heads: expected one override in a grid, found heads=1,2 and heads=4; leave one"),
+        (["head=ga,gap", "head=seqpool"], "head: expected one override in a grid, found head=ga,gap and head=seqpool"),
+        (["model=timm", "++model.options={a:1}", "++model.options={b:2},{b:3}"], "++model.options: expected one"),
+    ],
+)
+def test_an_override_that_hydra_would_change_or_drop_in_a_grid_is_refused(arguments, message):
+    with pytest.raises(UserError) as caught:
+        expansion.expand(arguments, Grid(composed))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (["heads=1", "heads=4"], [4]),  # as in a single run
+        (["heads=1", "heads=4,8"], [4, 8]),
+        (["heads=sort(4,1,2)"], [1, 2, 4]),
+        (["heads=range(1,10,4)"], [1, 5, 9]),
+    ],
+)
+def test_an_override_means_in_a_grid_what_hydra_documents(arguments, values):
+    assert [cell.parse().heads for cell in expansion.expand(arguments, Grid(composed))] == values
+
+
+def test_the_command_line_takes_the_place_of_a_study_s_axis():
+    assert expansion.points(["heads=1,2"], ["heads=4"]) == [["heads=4"]]
+
+
+def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():
+    assert [cell.parse().head.name for cell in expansion.expand(["head=glob(seq*)"], Grid(composed))] == [
+        "seqattn",
+        "seqpool",
+    ]
+
+
+def test_an_option_of_the_heads_of_an_axis_is_given_as_a_choice():
+    """Hydra composes once without the axes, where the head is another, and refuses a plain value."""
+    cells = expansion.expand(["head=ga,sg", "head.gram_dim=choice(32)"], Grid(composed))
+    assert [(run.head.name, run.head.gram_dim) for run in (cell.parse() for cell in cells)] == [("ga", 32), ("sg", 32)]
+    with pytest.raises(HydraException) as caught:
+        expansion.expand(["head=ga,sg", "head.gram_dim=32"], Grid(composed))
+    assert one_line(caught.value).endswith("in a grid of them give head.gram_dim='choice(VALUE)'")

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from omegaconf import OmegaConf
 
 from commands import TINY, command, train
 from comparing import differences
+from headsweep.config import PROJECT_ROOT
+from headsweep.config.slurm import parse_slurm
+from headsweep.sweep.slurm import refusals, submission
 from headsweep.sweep.slurm.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
 
@@ -25,6 +29,28 @@ ASKED = [
     "+hydra.launcher.extra.hold=true",
     "hydra.launcher.max_parallel=2",
 ]
+
+
+def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Neither its cores, nor its restarts, nor the number of its array, by which a job asks for its requeue."""
+    for program, words in {"sbatch": f"env > {tmp_path}/seen; echo Submitted batch job 7", "srun": ":"}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{words}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    inherited = {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_RESTART_COUNT": "3", "SLURM_CPU_BIND": "map"}
+    for name, value in {**inherited, "SLURM_CONF": "/here/slurm.conf"}.items():
+        monkeypatch.setenv(name, value)
+    run = RunFolder(tmp_path / "run")
+    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
+    settings = parse_slurm({key: value for key, value in keys.items() if key not in ("_target_", "exclude")})
+
+    assert submission._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
+    assert not inherited.keys() & seen.keys()
+    assert seen["SLURM_CONF"] == "/here/slurm.conf"
+    refusals.check("", settings)
+    assert "SLURM_JOB_ID=" not in (tmp_path / "seen").read_text()
+    assert {name: os.environ[name] for name in inherited} == inherited
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from composing import compose_run
 from headsweep.tracking import durable
 from headsweep.tracking.run_folder import RunFolder, RunState
 
@@ -24,6 +25,14 @@ def test_a_run_keeps_its_first_record(make_run):
     folder.create(replace(first, sweep="another"), "heads: 8\n")
     assert folder.record() == first
     assert folder.config.read_text() == "heads: 4\n"
+
+
+@pytest.mark.parametrize("seed", [10**15 + 1, 2**64 - 1, 10**20])
+def test_any_seed_that_a_configuration_may_have_reads_back(tmp_path, make_run, seed):
+    assert compose_run(f"seed={seed}").seed == seed
+    folder = RunFolder(tmp_path / "large")
+    folder.create(replace(make_run().record(), seed=seed), "")
+    assert folder.record().seed == seed
 
 
 def test_a_failure_lasts_until_a_try_succeeds(make_run, result):

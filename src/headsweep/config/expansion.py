@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -11,8 +12,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
@@ -20,6 +22,7 @@ from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.parsing import PROJECT_ROOT
 from headsweep.errors import ConfigError, UserError
+from headsweep.printable import escaped
 
 MOST_CELLS = 100_000  # of one command: more are a slip of the finger, and fill the memory
 
@@ -47,7 +50,7 @@ def expand(arguments: Sequence[str], grid: Grid) -> list[Cell]:
         fixed = [word for word, override in zip(arguments, parsed, strict=True) if not override.is_sweep_override()]
         hydra = compose("train", overrides=fixed, return_hydra_config=True).hydra
     study = study_axes(hydra.sweeper)
-    cells = [grid.cell(point) for point in points([*study, *arguments])]
+    cells = [grid.cell(point) for point in points(study, arguments, GlobalHydra.instance().config_loader())]
     out = left_out(cells, Exclusions(hydra.launcher.exclude, [*study, *arguments]))
     return [cell for cell, absent in zip(cells, out, strict=True) if not absent]
 
@@ -67,14 +70,18 @@ def study_axes(sweeper: Any) -> list[str]:
     return [f"{key}={'null' if values is None else values}" for key, values in axes.items()]
 
 
-def points(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """The overrides of each cell: the product of the axes, of which later ones take the place of earlier ones.
+def points(study: Sequence[str], arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
+    """The overrides of each cell: the product of the axes, where those of the command line replace the study's.
 
     Raises:
-        UserError: an override cannot be read, or there are more cells than any study has.
+        UserError: an override cannot be read, Hydra would expand it to other values or drop one of two for the same
+            key, or there are more cells than any study has.
     """
+    overrides = [*study, *arguments]
     with composing(overrides):
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        _check_repeated(parsed[len(study) :])
+        _check_sorted(parsed)
         sizes = {override.get_key_element(): _count(override) for override in parsed}
         if empty := [key for key, size in sizes.items() if not size]:
             raise ConfigError(empty[0], None, "expected at least one value of an axis, found none")
@@ -84,6 +91,26 @@ def points(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list
             raise UserError(f"expected a grid of at most {MOST_CELLS} cells, found more (values of {axes})")
         (cells,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         return cells
+
+
+def _check_repeated(parsed: Sequence[Override]) -> None:
+    """Raise UserError for a key given twice, if a grid would drop an axis, or keywords that a single run merges."""
+    earlier: dict[str, Override] = {}
+    for override in parsed:
+        key = override.get_key_element()
+        before = earlier.get(key)
+        if before and (before.is_sweep_override() or isinstance(before.value(), dict)):
+            found = f"{escaped(before.input_line or '')} and {escaped(override.input_line or '')}"
+            raise UserError(f"{key}: expected one override in a grid, found {found}; leave one out")
+        earlier[key] = override
+
+
+def _check_sorted(parsed: Sequence[Override]) -> None:
+    """Raise UserError for a sorted range: where it ends between two steps, Hydra expands it to other values."""
+    for override in parsed:
+        if isinstance(override.value(), RangeSweep) and re.search(r"\bsort\(", override.input_line or ""):
+            found = escaped(override.input_line or "")
+            raise UserError(f"{found}: expected a range in its own order, found a sorted one; give range(...) alone")
 
 
 def _count(override: Override) -> int:

@@ -60,7 +60,8 @@ def unknown_key(key: str) -> ConfigError:
         section = choice.split(".")[0]
         owners = [f"{choice}={name}" for name, schema in schemas.items() if key in _keys(schema, f"{section}.")]
         if owners:
-            return ConfigError(key, None, f"is an option of {' and '.join(owners)} alone")
+            grid = f"; in a grid of them give {key}='choice(VALUE)'" if len(owners) > 1 else ""
+            return ConfigError(key, None, f"is an option of {' and '.join(owners)} alone{grid}")
     if key.startswith("model.options."):
         return ConfigError(key, None, f'give all options at once: "model.options={{{key.split(".", 2)[2]}: ...}}"')
     if key.startswith("hydra.launcher."):

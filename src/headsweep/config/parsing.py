@@ -28,7 +28,10 @@ def parse(config: DictConfig, start: str = "") -> RunConfig:
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
-    return build(typed(config), config, start)
+    values = typed(config)
+    run = build(values, config, start)
+    _check_texts(values, config)  # last: what has a form of its own is refused in its own words
+    return run
 
 
 def typed(config: DictConfig) -> DictConfig:
@@ -88,6 +91,22 @@ def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T
     if name not in known:
         raise ConfigError(shown, name, f"unknown {shown.replace('.', ' ')}; known: {', '.join(sorted(known))}")
     return known[name]
+
+
+def reads_otherwise(text: object, given: object) -> bool:
+    """Has a number with a point or an exponent, true or false become a text, not as it was given (7e10)?"""
+    return isinstance(text, str) and isinstance(given, float | bool)
+
+
+def _check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") -> None:
+    """Raise ConfigError for a text that is likely to read otherwise than it was given."""
+    for key in (key for key in given if key in values):
+        value = given[key]
+        if isinstance(value, DictConfig) and isinstance(values[key], DictConfig):
+            _check_texts(values[key], value, f"{prefix}{key}.")
+        elif reads_otherwise(values[key], value):
+            name, kind = prefix + str(key), "a truth value" if isinstance(value, bool) else "a number"
+            raise ConfigError(name, value, f"expected a text, found {kind}; quote it, e.g. \"{name}='TEXT'\"")
 
 
 def _check_values(section: Mapping[Any, Any], prefix: str = "") -> None:

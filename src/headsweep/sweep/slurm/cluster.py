@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from headsweep.errors import UserError
 
@@ -25,6 +28,21 @@ def ask(*command: str, seconds: float = ANSWER_SECONDS) -> list[str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+@contextmanager
+def outside_jobs() -> Iterator[None]:
+    """Hide what SLURM has set in the environment of a job from the jobs that are submitted inside.
+
+    They would inherit the place and the limits of this job's processes (SLURM_CPU_BIND, SLURM_MEM_PER_CPU), and take
+    its restarts and the number of its array for theirs. SLURM_CONF says where the cluster is, and stays.
+    """
+    hidden = [name for name in os.environ if name.startswith(("SLURM_", "SLURMD_")) and name != "SLURM_CONF"]
+    kept = {name: os.environ.pop(name) for name in hidden} if "SLURM_JOB_ID" in os.environ else {}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def array_limit() -> int:

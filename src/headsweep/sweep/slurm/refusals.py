@@ -59,9 +59,10 @@ def check(file: str, settings: SlurmConfig) -> None:
         UserError: it would not.
     """
     try:
-        done = subprocess.run(
-            ["sbatch", "--test-only"], input=file, capture_output=True, text=True, timeout=cluster.ANSWER_SECONDS
-        )
+        with cluster.outside_jobs():
+            done = subprocess.run(
+                ["sbatch", "--test-only"], input=file, capture_output=True, text=True, timeout=cluster.ANSWER_SECONDS
+            )
     except (OSError, subprocess.TimeoutExpired):
         return  # then the submission itself will tell
     is_clear = _option(done.stderr, settings) or _kind(done.stderr)

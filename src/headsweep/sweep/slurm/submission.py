@@ -175,7 +175,7 @@ def _submit_array(
     executor.update_parameters(**parameters)
     jobs = [Job(sweep.resolve(), tuple(run.path.resolve() for run in chunk), settings) for chunk in chunks]
     try:
-        with redirect_stderr(io.StringIO()):  # submitit prints what it raises
+        with cluster.outside_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what it raises
             return [job.job_id for job in executor.map_array(Job.work, jobs)]
     except FailedJobError as error:
         raise refusals.explained(str(error), settings) from error
