@@ -26,6 +26,13 @@ def test_a_run_keeps_its_first_record(make_run):
     assert folder.config.read_text() == "heads: 4\n"
 
 
+def test_a_seed_may_be_as_large_as_any_that_is_configured(make_run):
+    folder, seed = make_run(), 2**64 + 1
+    changed = folder.path.with_name("b")
+    RunFolder(changed).create(replace(folder.record(), seed=seed), "heads: 4\n")
+    assert RunFolder(changed).record().seed == seed
+
+
 def test_a_failure_lasts_until_a_try_succeeds(make_run, result):
     folder = make_run()
     folder.checkpoint.write_bytes(b"weights")

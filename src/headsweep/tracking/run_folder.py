@@ -78,7 +78,7 @@ class RunRecord:
         require("fingerprint", self.fingerprint, is_name(self.fingerprint), "the name of a folder")
         for key in ("group", "name", "sweep"):
             require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
-        require("seed", self.seed, 0 <= self.seed <= MOST, f"an integer in [0, {MOST}]")
+        require("seed", self.seed, self.seed >= 0, "an integer of at least 0")  # however large: it is hashed
         commit, dirty = self.code.get("commit"), self.code.get("dirty", False)
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
