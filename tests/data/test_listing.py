@@ -224,3 +224,16 @@ def test_a_run_does_not_train_on_other_images_than_planned(dataset):
         (added / "new.jpg").write_bytes(split.encode())
     with pytest.raises(DataError, match="has changed since the run was planned"):
         open_splits(planned, 0, LoaderConfig(0, 0.0, None), WHOLE)
+
+
+def test_images_that_were_copied_to_another_split_are_counted(make_dataset, write_folder, tmp_path, caplog):
+    root = write_folder(tmp_path / "set", ["train", "val"])
+    dataset = make_dataset("imagefolder", root=str(root), num_classes=None)
+    before = resolve(dataset)
+    assert not caplog.messages
+    for name in ("class1/000.jpg", "class2/003.jpg"):
+        shutil.copy(root / "train" / name, root / "val" / name)
+    (root / "val/class0/001.jpg").write_bytes(b"x" * (root / "train/class0/001.jpg").stat().st_size)
+    assert resolve(dataset).num_classes == before.num_classes
+    (message,) = caplog.messages
+    assert message.startswith(f"{root}: 2 images are in two splits, e.g. train/class1/000.jpg and val/class1/000.jpg")

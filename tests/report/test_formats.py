@@ -16,6 +16,7 @@ from headsweep.report.formats import csv as csv_format
 from headsweep.report.formats import html, latex, markdown, terminal
 from headsweep.report.formats import json as json_format
 from headsweep.report.request import Request
+from headsweep.report.results import MISSING
 from headsweep.report.sheet import flat
 from headsweep.report.table import build
 
@@ -115,6 +116,22 @@ def test_json_has_the_text_as_it_is_and_no_control_characters(evil):
 )
 def test_a_computed_number_has_a_minus_and_zero_has_no_sign(value, sign, text):
     assert human(rounded(value, 2, sign)) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0496, "0.0496"), (0.04999, "0.04999"), (0.05, "0.050"), (0.0503, "0.050"), (0.049, "0.049")]
+)
+def test_a_p_below_the_level_is_not_rounded_up_to_it(better, p, text):
+    table = build(better)
+    rows = tuple(replace(row, p=p) if row.p is not None else row for row in table.rows)
+    sheet = flat(replace(table, rows=rows), ["p"])
+    assert {row[-1].text for row in sheet.rows} - {MISSING} == {text}
+    assert f" {text} " in latex.write(sheet)
+
+
+def test_a_small_half_width_is_not_rounded_to_none(make_run):
+    table = build([make_run("ga", 1, seed, top1) for seed, top1 in enumerate([0.92502, 0.92502, 0.925])])
+    assert "92.501 ± 0.003" in table.markdown() and "92.501 \\pm 0.003" in latex.write(flat(table))
 
 
 def test_people_see_a_minus_and_programs_a_hyphen(better):

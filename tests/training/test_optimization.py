@@ -2,13 +2,15 @@ import copy
 
 import pytest
 import torch
+from timm.optim import get_optimizer_info
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, SequentialLR
 
 from composing import compose_run
+from headsweep.config import OptimizerConfig
 from headsweep.errors import ConfigError
 from headsweep.models.build import build_model
-from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
+from headsweep.training.optimization import build_optimizer, build_schedule, run_steps, usable_optimizers
 
 
 def rates(steps, warmup, *overrides):
@@ -131,6 +133,31 @@ def test_each_optimizer_takes_its_options_and_steps(optimizer):
     model(torch.randn(2, 4)).sum().backward()
     built.step()
     assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("adahessian", "one that needs second ones"),
+        ("bnbadamw8bit", r"one of another package \(bitsandbytes.optim.AdamW8bit\)"),
+        ("fusedlamb", r"one of another package \(apex.optimizers.FusedLAMB\)"),
+    ],
+)
+def test_an_optimizer_that_cannot_step_here_is_refused_in_one_line(name, found):
+    config = compose_run("optimizer=lamb", f"optimizer.name={name}").optimizer
+    with pytest.raises(ConfigError, match=rf"^optimizer.name={name}: expected .*, found {found}; choose another"):
+        build_optimizer(nn.Linear(2, 2), config)
+    assert name not in usable_optimizers()
+
+
+@pytest.mark.parametrize("name", [name for name in usable_optimizers() if not name.startswith("kron")])  # it compiles
+def test_every_optimizer_that_is_offered_steps(name):
+    model = nn.Linear(4, 3)
+    momentum = 0.9 if get_optimizer_info(name).has_momentum else None
+    built = build_optimizer(model, OptimizerConfig(name, 0.001, 0.05, None, None, momentum))
+    model(torch.randn(2, 4)).square().sum().backward()
+    built.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 def test_unknown_optimizer_lists_those_known():

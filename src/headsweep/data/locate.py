@@ -5,6 +5,7 @@ Nothing here imports torch, torchvision or numpy (law 10).
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 from headsweep.config import DatasetConfig, DatasetName
@@ -124,6 +126,32 @@ def image_sizes(dataset: DatasetConfig, tree: Tree) -> dict[str, int]:
     return sizes
 
 
+def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
+    """Log how many images of one split are, in the same class and under the same name, in another: copied, not moved.
+
+    Copies under other names are not looked for: every image would have to be read.
+    """
+    splits: dict[str, dict[tuple[str, int], str]] = {}  # split -> name in it and bytes -> name
+    for name, size in sizes.items():
+        split, _, rest = name.partition("/")
+        splits.setdefault(split, {})[rest, size] = name
+    root = root_of(dataset)
+    copies = [
+        (first[key], second[key])
+        for first, second in combinations(splits.values(), 2)
+        for key in first.keys() & second.keys()
+        if filecmp.cmp(root / first[key], root / second[key], shallow=False)
+    ]
+    if copies:
+        one, other = min(copies)
+        _note(
+            escaped(
+                f"{root}: {len(copies)} images are in two splits, e.g. {one} and {other} (the same bytes): accuracy "
+                "on images that were trained on flatters; remove them from one of the two"
+            )
+        )
+
+
 def _changed(dataset: DatasetConfig) -> DataError:
     return DataError(f"{dataset.root} has changed since the run was planned; plan again: its runs are new runs")
 
@@ -172,7 +200,9 @@ def _locate_folder(dataset: DatasetConfig) -> Located:
             "with the class folders of train/"
         )
     tree = _read_tree(dataset)
-    return len(tree.classes), digest(image_sizes(replace(dataset, digest=None), tree))
+    sizes = image_sizes(replace(dataset, digest=None), tree)
+    _note_copies(dataset, sizes)
+    return len(tree.classes), digest(sizes)
 
 
 def _read_tree(dataset: DatasetConfig) -> Tree:

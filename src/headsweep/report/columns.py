@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from headsweep.report.measures import MEASURES
 from headsweep.report.mixing import seeds_in_words
 from headsweep.report.results import MISSING
-from headsweep.report.statistics import Estimate
+from headsweep.report.statistics import LEVEL, Estimate
 
 if TYPE_CHECKING:
     from headsweep.report.table import Row
@@ -143,8 +143,11 @@ def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: s
     if value is None:
         return ABSENT
     half = None if value.half_width is None else 100 * value.half_width
-    text = human(rounded(100 * value.mean, 2, sign)) + ("" if half is None else f" ± {half:.2f}") + note
-    return Entry(text, 100 * value.mean, half, sign=sign, bold=bold)
+    decimals = 2
+    while half and decimals < MOST_DECIMALS and not float(f"{half:.{decimals}f}"):  # ± 0.00 claims no spread at all
+        decimals += 1
+    text = human(rounded(100 * value.mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
+    return Entry(text, 100 * value.mean, half, decimals, sign, bold)
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
@@ -168,7 +171,12 @@ def _p(get: Callable[[Row], float | None]) -> Entries:
 def _one_p(p: float | None) -> Entry:
     if p is None:
         return ABSENT
-    return Entry("< 0.001") if p < 0.001 else Entry(f"{p:.3f}", p, decimals=3)
+    if p < 0.001:
+        return Entry("< 0.001")
+    decimals = 3
+    while p < LEVEL <= float(f"{p:.{decimals}f}"):  # 0.050 beside a bold number would contradict it
+        decimals += 1
+    return Entry(f"{p:.{decimals}f}", p, decimals=decimals)
 
 
 def _published(rows: Sequence[Row]) -> tuple[str, list[Entry]]:

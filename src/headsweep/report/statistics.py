@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
+LEVEL = 0.05  # of the corrected p, below which a difference counts
 _EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
 _MOST_EXACT = 16  # pairs up to which every pattern of signs is tried
 _FLIPS = 1 << 16  # patterns that are drawn for more pairs

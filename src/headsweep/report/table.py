@@ -12,7 +12,7 @@ from headsweep.report import fairness, notes, published
 from headsweep.report.measures import MEASURES
 from headsweep.report.reference import Baseline, references
 from headsweep.report.results import MISSING, Cell, Run, read_cells, varying_axes, without_damaged
-from headsweep.report.statistics import Difference, Estimate, estimate, holm, mcnemar_p, paired_difference
+from headsweep.report.statistics import LEVEL, Difference, Estimate, estimate, holm, mcnemar_p, paired_difference
 from headsweep.tracking import durable
 from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -96,7 +96,7 @@ class Row:
     @property
     def is_better(self) -> bool:
         """Do the seeds support that this head beats the reference?"""
-        return self.p is not None and self.p < 0.05 and self.difference is not None and self.difference.mean > 0
+        return self.p is not None and self.p < LEVEL and self.difference is not None and self.difference.mean > 0
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """The named optimizer; parameters that are one-dimensional per head, and biases, are not decayed.
 
     Raises:
-        ConfigError: timm does not know the optimizer, or it does not take an option or a value that is given.
+        ConfigError: timm does not know the optimizer, or cannot build it here; it needs second derivatives, or does not
+            take an option or a value that is given.
     """
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
     fused = {"fused": True} if _has_fused_kernel(config.name, next(model.parameters()).device) else {}
     try:
-        return create_optimizer_v2(model, opt=config.name, **options, **fused)
+        optimizer = create_optimizer_v2(model, opt=config.name, **options, **fused)
     except (ValueError, TypeError, IndexError) as error:
         raise ConfigError("optimizer", config.name, f"does not take {options} ({error})") from error
+    if getattr(optimizer, "is_second_order", False):  # the backward pass keeps no graph to differentiate again
+        found = "expected an optimizer that needs first derivatives alone, found one that needs second ones"
+        raise ConfigError("optimizer.name", config.name, f"{found}; choose another, e.g. adamw")
+    return optimizer
+
+
+def usable_optimizers() -> list[str]:
+    """The names that timm knows, without those of other packages (bnb*, fused*) and of second derivatives."""
+    return list_optimizers(exclude_filters=["bnb*", "fused*", "adahessian"])
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
@@ -34,8 +44,11 @@ def _options(config: OptimizerConfig) -> dict[str, Any]:
     try:
         known = get_optimizer_info(config.name)
     except ValueError:
-        names = ", ".join(list_optimizers(exclude_filters=["bnb*"]))
+        names = ", ".join(usable_optimizers())
         raise ConfigError("optimizer.name", config.name, f"unknown optimizer; known: {names}") from None
+    if isinstance(known.opt_class, str):  # timm looks for the class when it is asked for
+        found = f"expected an optimizer of timm or torch, found one of another package ({known.opt_class})"
+        raise ConfigError("optimizer.name", config.name, f"{found}; choose another, e.g. adamw")
     takes = {"betas": known.has_betas, "eps": known.has_eps, "momentum": known.has_momentum}
     given = {key: getattr(config, key) for key in takes if getattr(config, key) is not None}
     for key, value in given.items():

@@ -10,13 +10,11 @@ from headsweep.report.page.comparing import MOST_ROWS, best_words, joined, range
 from headsweep.report.page.drawing import INK, PAPER, Figure
 from headsweep.report.page.ranking import spoken
 from headsweep.report.page.series import Selection, cell_label, metric_noun
-from headsweep.report.statistics import Difference
+from headsweep.report.statistics import LEVEL, Difference
 from headsweep.report.table import Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LEVEL = 0.05  # of the corrected p
 
 
 def differences(table: Table, selection: Selection) -> Figure | None:

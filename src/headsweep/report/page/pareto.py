@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from headsweep.report.statistics import holm, paired_difference
-
-LEVEL = 0.05
+from headsweep.report.statistics import LEVEL, holm, paired_difference
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

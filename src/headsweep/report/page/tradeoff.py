@@ -10,9 +10,10 @@ from headsweep.report.measures import MEASURES
 from headsweep.report.page import scales
 from headsweep.report.page.comparing import accuracy_of, draw_series, interval_words, joined
 from headsweep.report.page.drawing import INK, Figure
-from headsweep.report.page.pareto import LEVEL, front, supported
+from headsweep.report.page.pareto import front, supported
 from headsweep.report.page.ranking import cells_by_run
 from headsweep.report.page.series import GREY, Selection, cell_label, compared, metric_axis
+from headsweep.report.statistics import LEVEL
 from headsweep.report.table import Row, Table
 
 if TYPE_CHECKING:
