@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,9 @@ from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.status import show
 from headsweep.tracking.launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
+
+
+GOLDEN = Path(__file__).parent / "golden" / "output"
 
 
 def headsweep(*arguments, **environment):
@@ -81,6 +86,15 @@ def test_what_a_copied_folder_says_cannot_act_on_the_terminal(failed, tmp_path, 
             assert r"\x1b]0;title\x07\x1b[2J\x9b3Jname" in said.out and said.out.count("\n") == 5
         if arguments[1:] == ["abc"]:
             assert "red größer \ufffd\n" in said.out
+
+
+def test_a_run_whose_configuration_was_changed_is_damaged(tmp_path):
+    output = Path(shutil.copytree(GOLDEN, tmp_path / "output"))
+    config = output / "runs" / "010b2d79f82e" / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 32", "batch_size: 64"))
+    answer = headsweep("status", "latest", "--output", output)
+    assert "6 runs: 3 finished, 1 partial, 1 new, 1 damaged" in answer.stdout
+    assert f"{config}, expected the configuration of fingerprint 010b2d79f82e" in answer.stdout
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
 
 @pytest.fixture
 def evil(make_run):
-    """A table in which a head, an axis and a commit are what somebody else has written."""
+    """A table in which a head and an axis are what somebody else has written."""
     runs = [make_run(head, 1, 0, 0.5, model__name=EVIL) for head in ("gap", EVIL)]
-    return build([*runs, make_run("ga", 1, 0, 0.5, code={"commit": EVIL, "dirty": False})])
+    return build([*runs, make_run("ga", 1, 0, 0.5)])
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_markdown_keeps_what_is_not_special(text):
 def test_latex_gets_no_live_line(evil):
     text = latex.write(flat(evil))
     assert "\\input{" not in text.replace("\\textbackslash{}input", "")
-    assert text.count("=cmd\\textbar{}") == 4 and "\x1b" not in text
+    assert text.count("=cmd\\textbar{}") == 3 and "\x1b" not in text
     request = Request("params.a = '1'\n\\input{/etc} --> <b>")
     marked = request.text(evil, "latex")
     assert marked.splitlines()[0].startswith("% headsweep table ") and "\n\\input{/etc}" not in marked
