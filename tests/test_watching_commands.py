@@ -20,7 +20,6 @@ from headsweep.sweep.status import show
 from headsweep.tracking.launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
-
 GOLDEN = Path(__file__).parent / "golden" / "output"
 
 
