@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 
 import jaxtyping
+import onnxruntime
 import pytest
 import torch
 from making import HEAD_CONFIGS, every_head, tiny
@@ -34,13 +35,12 @@ def test_an_exporter_is_given_plain_operations(head: HeadConfig, monkeypatch: py
 
 
 def test_onnx_runtime_computes_the_same() -> None:
-    pytest.importorskip("onnx")
-    runtime, images = pytest.importorskip("onnxruntime"), torch.randn(5, 3, 16, 16)
+    images = torch.randn(5, 3, 16, 16)
     for head in HEAD_CONFIGS:
         model, file = tiny(head, depth=1).eval(), io.BytesIO()
         options = {"dynamo": False, "input_names": ["images"], "dynamic_axes": {"images": {0: "count"}}}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(model, (images[:2],), file, **options)
-        (got,) = runtime.InferenceSession(file.getvalue()).run(None, {"images": images.numpy()})
+        (got,) = onnxruntime.InferenceSession(file.getvalue()).run(None, {"images": images.numpy()})
         torch.testing.assert_close(torch.from_numpy(got), model(images).detach())
