@@ -88,7 +88,7 @@ MISTAKES = [
     ("paths.output=null", "paths.output: expected a value, found null"),
     ("-m +hydra.callbacks.x._target_=os.system", "_target_=os.system: expected a part of Hydra"),
     ("-m hydra.launcher._target_=os.system", "hydra.launcher._target_=os.system: expected a part of Hydra"),
-    ("-m +hydra.launcher.x._target_=os.system", "hydra.launcher: expected no _target_ within its keys"),
+    ("-m +hydra.launcher.x._target_=os.system", "_target_=os.system: expected a part of Hydra"),
     ("-m hydra.sweeper.params=3", "hydra.sweeper.params=3: expected axes and their values"),
     ("-m hydra.sweeper.max_batch_size=2", "hydra.sweeper.max_batch_size=2: expected null"),
     ("-m seed=range(0,1e18)", "expected a grid of at most 100000 cells, found more (values of seed: more)"),

@@ -208,4 +208,4 @@ def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_ot
 def test_the_number_of_attempts_is_checked(tmp_path):
     answer = train("-m", "heads=1,2", *TINY, "hydra.launcher.attempts=0", f"paths.output={tmp_path}")
     assert answer.returncode == 2
-    assert "hydra.launcher.attempts=0: want a whole number of at least 1, or null" in answer.stderr
+    assert "hydra.launcher.attempts=0: want a whole number of at least 1" in answer.stderr

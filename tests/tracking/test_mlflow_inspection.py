@@ -10,7 +10,8 @@ from headsweep.tracking.inspection import Inspection, Question, checkpoint_diges
 from headsweep.tracking.mlflow_run import project
 from headsweep.tracking.mlflow_store import client
 
-NUMBERS = {"ensemble_gain": 0.01, "kl": 0.25}
+NUMBERS = {"top1": 0.5, "ensemble_gain": 0.01, "kl": 0.25}
+POINTS = {f"inspect/{name}": [(1, value)] for name, value in NUMBERS.items()}
 ALL = ["config.yaml", "environment.json", "checkpoint.json"]
 
 
@@ -37,7 +38,7 @@ def inspected(history, uri, run_id):
 def test_files_and_numbers_are_there(uri, experiment_id, folder, history):
     inspect(folder)
     run_id = project(folder, uri, experiment_id).run_id
-    assert inspected(history, uri, run_id) == {"inspect/ensemble_gain": [(1, 0.01)], "inspect/kl": [(1, 0.25)]}
+    assert inspected(history, uri, run_id) == POINTS
     files = {file.path for file in client(uri).list_artifacts(run_id, "inspection")}
     assert files == {"inspection/inspection.json", "inspection/attention.png"}
     assert Path(client(uri).download_artifacts(run_id, "inspection/attention.png")).read_bytes() == b"\x89PNG"
@@ -57,14 +58,14 @@ def test_an_inspection_of_a_run_that_is_there_is_added_to_it(uri, experiment_id,
     inspect(folder)
     after = project(folder, uri, experiment_id)
     assert after.run_id == before.run_id
-    assert inspected(history, uri, after.run_id) == {"inspect/ensemble_gain": [(1, 0.01)], "inspect/kl": [(1, 0.25)]}
+    assert inspected(history, uri, after.run_id) == POINTS
     assert after.files == {*ALL, "inspection/inspection.json", "inspection/attention.png"}
 
 
 def test_a_second_one_is_the_next_point_and_its_files_replace_the_first(uri, experiment_id, folder, history):
     inspect(folder)
     first = project(folder, uri, experiment_id)
-    inspect(folder, {"ensemble_gain": 0.02}, earlier=[NUMBERS], picture=b"another")
+    inspect(folder, NUMBERS | {"ensemble_gain": 0.02}, earlier=[NUMBERS], picture=b"another")
     second = project(folder, uri, experiment_id)
     assert second.run_id == first.run_id
     assert inspected(history, uri, first.run_id)["inspect/ensemble_gain"] == [(1, 0.01), (2, 0.02)]
@@ -72,7 +73,7 @@ def test_a_second_one_is_the_next_point_and_its_files_replace_the_first(uri, exp
 
 
 def test_what_was_deleted_is_rebuilt_with_all_points(uri, experiment_id, folder, history):
-    inspect(folder, {"ensemble_gain": 0.02}, earlier=[NUMBERS])
+    inspect(folder, NUMBERS | {"ensemble_gain": 0.02}, earlier=[NUMBERS])
     first = project(folder, uri, experiment_id)
     before = inspected(history, uri, first.run_id)
     client(uri).delete_run(first.run_id)

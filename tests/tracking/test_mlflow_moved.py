@@ -225,7 +225,7 @@ def test_a_damaged_reference_is_found_again_by_the_fingerprint(outputs, content)
 def test_a_damaged_record_is_one_line_and_the_others_are_sent(outputs):
     (outputs / "runs" / "a" / "run.json").write_text("{")
     with pytest.raises(
-        FailedRunsError, match=r"2 of 3 runs and sweeps failed.*\n  a: run.json is damaged.*\n  pilot: "
+        FailedRunsError, match=r"2 of 3 runs and sweeps failed.*\n  a: damaged: .*/a/run\.json.*\n  pilot: "
     ):
         synced(outputs)
 

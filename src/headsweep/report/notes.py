@@ -71,7 +71,7 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         yield Note(speed, ("images_per_second",))
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
-        yield Note("FLOPs are those of one image's forward pass, a multiply-add being two.", counted)
+        yield Note("FLOPs are those of the products in one image's forward pass, a multiply-add being two.", counted)
     for name in question.measures:
         if MEASURES[name].note:
             yield Note(f"{MEASURES[name].noun.capitalize()}: {MEASURES[name].note}.", (name,))
