@@ -16,8 +16,9 @@ from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
 from headsweep.errors import UserError
 from headsweep.models import model_of
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.trained import trained as trained_model
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.spool import series

@@ -10,7 +10,8 @@ from composing import compose_run
 from headsweep.credentials import complete
 from headsweep.errors import UserError
 from headsweep.sweep.fingerprint import fingerprint
-from headsweep.sweep.plan import freeze, frozen, make_plan
+from headsweep.sweep.frozen import frozen
+from headsweep.sweep.plan import freeze, make_plan
 from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder

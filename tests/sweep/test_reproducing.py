@@ -14,7 +14,8 @@ from headsweep.config.spelling import in_full
 from headsweep.errors import UserError
 from headsweep.sweep import code_version, reproducing
 from headsweep.sweep.comparison import compare
-from headsweep.sweep.plan import freeze, frozen_values, make_plan
+from headsweep.sweep.frozen import frozen_values
+from headsweep.sweep.plan import freeze, make_plan
 from headsweep.sweep.reproducing import reproduce
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.spool import Entry

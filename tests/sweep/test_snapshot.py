@@ -11,9 +11,9 @@ from headsweep.sweep.slurm import snapshot
 READ = """
 import sys
 from pathlib import Path
-import headsweep.sweep.plan
+import headsweep.sweep.frozen
 from headsweep.tracking.run_folder import RunFolder
-print(headsweep.sweep.plan.frozen(RunFolder(Path(sys.argv[1]))).batch_size, headsweep.__file__)
+print(headsweep.sweep.frozen.frozen(RunFolder(Path(sys.argv[1]))).batch_size, headsweep.__file__)
 """
 
 

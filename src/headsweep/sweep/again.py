@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.errors import UserError
 from headsweep.sweep.fingerprint import fingerprint
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.gpus import visible_gpus
 from headsweep.sweep.local import LocalPool
-from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.study import run_study
 from headsweep.sweep.watching import RunView, planned, read_run, sweep_folders

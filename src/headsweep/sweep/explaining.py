@@ -21,7 +21,7 @@ from headsweep.report.results import Cell, Run, read_cells, varying_axes, withou
 from headsweep.report.statistics import Estimate, estimate
 from headsweep.sweep.code_version import is_here
 from headsweep.sweep.fingerprint import fingerprint
-from headsweep.sweep.plan import frozen, frozen_values
+from headsweep.sweep.frozen import frozen, frozen_values
 from headsweep.sweep.watching import find_sweep
 from headsweep.tracking.reading import Damaged, read_json, require
 from headsweep.tracking.run_folder import RunFolder

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from headsweep.errors import UserError
 from headsweep.printable import one_line
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.local import LocalPool
-from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.status import detail
 from headsweep.sweep.study import compare, conclude, log_models, projector

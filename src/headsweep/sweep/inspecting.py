@@ -19,7 +19,7 @@ from headsweep.heads import Head
 from headsweep.inspection.diversity import MEANING, Diversity
 from headsweep.inspection.pictures import Samples, draw_attention, draw_diversity
 from headsweep.models import Classifier
-from headsweep.sweep.plan import frozen
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.study import projector
 from headsweep.sweep.trained import trained
 from headsweep.tracking import inspection as files

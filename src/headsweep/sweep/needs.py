@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.measuring import Unmeasured, memory
 from headsweep.sweep.packing import Packing
-from headsweep.sweep.plan import frozen
 from headsweep.sweep.processes import Processes
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest

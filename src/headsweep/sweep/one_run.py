@@ -15,7 +15,8 @@ from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
 from headsweep.sweep.fingerprint import fingerprint
-from headsweep.sweep.plan import Cost, frozen
+from headsweep.sweep.frozen import frozen
+from headsweep.sweep.plan import Cost
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training

@@ -13,7 +13,7 @@ from headsweep.credentials import hidden
 from headsweep.data.augment import Normaliser
 from headsweep.errors import UserError
 from headsweep.models import Classifier
-from headsweep.sweep.plan import frozen
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.trained import trained
 from headsweep.tracking.mlflow_model import Built, log_model
 from headsweep.tracking.mlflow_store import reason

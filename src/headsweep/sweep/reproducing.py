@@ -17,7 +17,7 @@ from headsweep.config.spelling import in_full
 from headsweep.errors import Interrupted, UserError
 from headsweep.sweep.code_version import checked_out, code_version, git_environment, is_here
 from headsweep.sweep.comparison import Comparison, compare
-from headsweep.sweep.plan import frozen_values
+from headsweep.sweep.frozen import frozen_values
 from headsweep.sweep.stopping import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 

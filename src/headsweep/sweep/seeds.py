@@ -13,7 +13,7 @@ from headsweep.report.choosing import named
 from headsweep.report.power import MOST_SEEDS, Need, needs, sign_flip_seeds
 from headsweep.report.reference import Baseline, references
 from headsweep.report.results import Cell, read_cells, varying_axes, without_damaged
-from headsweep.sweep.plan import frozen
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.planning import span
 from headsweep.sweep.status import aligned
 from headsweep.tracking.reading import Damaged

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headsweep.errors import UserError
 from headsweep.models import Classifier, model_of
 from headsweep.models.checkpoint_file import read_weights
-from headsweep.sweep.plan import frozen
+from headsweep.sweep.frozen import frozen
 from headsweep.tracking.run_folder import RunFolder
 
 

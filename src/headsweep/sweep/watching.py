@@ -298,7 +298,7 @@ def _check_frozen(folder: RunFolder) -> None:
     Only one that is younger than the run's record is parsed, which takes long: it is written before that.
     """
     if folder.config_is_younger():
-        from headsweep.sweep.plan import frozen
+        from headsweep.sweep.frozen import frozen
 
         try:
             frozen(folder)

@@ -20,9 +20,9 @@ from typing import NoReturn
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
 from headsweep.sweep.display import Display
+from headsweep.sweep.frozen import frozen
 from headsweep.sweep.gpus import visible_gpus
 from headsweep.sweep.local import LocalPool
-from headsweep.sweep.plan import frozen
 from headsweep.sweep.slots import Slots
 from headsweep.sweep.stopping import StopRequest
 from headsweep.sweep.study import Changed, is_given_up, projector
