@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,12 @@ from headsweep.sweep.code_version import is_here
 from headsweep.sweep.fingerprint import fingerprint
 from headsweep.sweep.frozen import frozen, frozen_values
 from headsweep.sweep.watching import find_sweep
-from headsweep.tracking.reading import Damaged, read_json, require
+from headsweep.tracking.mlflow_reference import checked_reference
+from headsweep.tracking.reading import Damaged
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 
 _METRICS = ("test/top1", "test/top5", "val/top1")
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The content of mlflow.json."""
-
-    run_id: str
-    experiment_id: str
-    uri: str
-    model_id: str | None = None
-
-    def check(self) -> None:
-        """Raise ValueError for what cannot be printed."""
-        for key in ("run_id", "experiment_id", "uri"):
-            require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
 
 
 def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
@@ -158,14 +144,12 @@ def _machine(environment: dict[str, Any]) -> str:
 def _mlflow(folder: RunFolder) -> str | None:
     """Where the run is in MLflow, if it was sent there."""
     try:
-        reference = read_json(
-            folder.path / "mlflow.json", _Reference, "remove it, and `headsweep sync` writes it again"
-        )
+        reference = checked_reference(folder.path)
     except Damaged as error:
         return str(error)
     if reference is None:
         return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {reference.uri}"
+    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
 
 
 def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:

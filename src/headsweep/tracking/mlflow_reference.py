@@ -5,12 +5,13 @@ It spares a search, no more: without it the MLflow run is found by its tags.
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headsweep.credentials import hidden
 from headsweep.tracking import durable
+from headsweep.tracking.reading import Damaged, read_json, require
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Reference:
     run_id: str
     model_id: str | None = None  # of the model that was logged to it
 
+    def check(self) -> None:
+        """Raise ValueError for what cannot be printed."""
+        for key in ("uri", "experiment_id", "run_id"):
+            require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
+
     def is_in(self, uri: str, experiment_id: str | None = None) -> bool:
         """Does it lie in the store at `uri`, and in that experiment?"""
         return self.uri == hidden(uri) and experiment_id in (None, self.experiment_id)
@@ -32,15 +38,20 @@ def path_in(place: Path) -> Path:
     return place / "mlflow.json"
 
 
+def checked_reference(place: Path) -> Reference | None:
+    """Return what the folder names as its own; None if it names none.
+
+    Raises:
+        Damaged: the file is not as `write_reference` writes it.
+    """
+    return read_json(path_in(place), Reference, "remove it, and `headsweep sync` writes it again")
+
+
 def read_reference(place: Path) -> Reference | None:
-    """What the folder names as its own; None if it names none, or the file is damaged."""
-    try:
-        content = json.loads(path_in(place).read_text())
-        found = Reference(content["uri"], content["experiment_id"], content["run_id"], content.get("model_id"))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    values = (found.uri, found.experiment_id, found.run_id, found.model_id or "")
-    return found if all(isinstance(value, str) for value in values) else None
+    """Return what the folder names as its own; None if it names none, or the file is damaged."""
+    with suppress(Damaged):
+        return checked_reference(place)
+    return None
 
 
 def write_reference(place: Path, reference: Reference) -> None:
