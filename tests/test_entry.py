@@ -173,13 +173,14 @@ def test_a_relative_folder_counts_from_where_the_command_is_given(handed, tmp_pa
 
 def test_a_crash_is_no_mistake(monkeypatch, capsys):
     def crash(*_, **__):
-        raise RuntimeError("out of luck")
+        raise RuntimeError("out of luck with http://anna:geheim@host")
 
     monkeypatch.setattr(study, "run_study", crash)
     for words in ([], ["-m"]):
         assert enter(*words) == 1
         error = capsys.readouterr().err
-        assert "Traceback" in error and "RuntimeError: out of luck" in error
+        assert "Traceback" in error and "RuntimeError: out of luck with http://anna:***@host" in error
+        assert "geheim" not in error
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def _exit_on_errors() -> Iterator[None]:
     except Crash as error:
         if FULL_ERRORS:
             raise
-        print(error, file=sys.stderr)
+        print(hidden(str(error)), file=sys.stderr)
         sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _exit(2, error, one_line(error))

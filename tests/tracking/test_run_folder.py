@@ -38,9 +38,9 @@ def test_any_seed_that_a_configuration_may_have_reads_back(tmp_path, make_run, s
 def test_a_failure_lasts_until_a_try_succeeds(make_run, result):
     folder = make_run()
     folder.checkpoint.write_bytes(b"weights")
-    folder.fail("ValueError: no")
+    folder.fail("ValueError: no http://anna:geheim@host")
     assert folder.state() is RunState.failed
-    assert folder.failure() == "ValueError: no\n"
+    assert folder.failure() == "ValueError: no http://anna:***@host\n"
     folder.finish(result)
     assert folder.state() is RunState.finished
     assert folder.failure() is None

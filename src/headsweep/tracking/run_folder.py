@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from headsweep.credentials import hidden
 from headsweep.tracking import durable
 from headsweep.tracking.reading import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
 from headsweep.tracking.spool import MOST, Spool
@@ -279,7 +280,7 @@ class RunFolder:
 
     def fail(self, reason: str) -> None:
         """Count a try that failed and keep its traceback, or its one line."""
-        text = reason.rstrip().encode(errors="backslashreplace").decode()  # names of files may be no text
+        text = hidden(reason).rstrip().encode(errors="backslashreplace").decode()  # names of files may be no text
         durable.write_text(self._failure, f"{_TRIES}{self.failed_tries() + 1}\n{text}\n")
 
     def failure(self) -> str | None:
