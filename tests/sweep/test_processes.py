@@ -58,6 +58,21 @@ def test_a_forkserver_that_was_killed_is_started_again(light):
     connection.close()
 
 
+def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
+    start, refusals = light._start, iter([ConnectionRefusedError(111, "Connection refused")] * 2)
+
+    def refuse_twice(*given):
+        for refusal in refusals:
+            raise refusal
+        return start(*given)
+
+    monkeypatch.setattr(light, "_start", refuse_twice)
+    process, connection = light.start("no_such_task")
+    process.kill()
+    process.join()
+    connection.close()
+
+
 def test_no_process_is_a_line(light, monkeypatch):
     calls = []
 
@@ -68,7 +83,7 @@ def test_no_process_is_a_line(light, monkeypatch):
     monkeypatch.setattr(processes, "ensure_running", fail)
     with pytest.raises(UserError, match=r"no process can be started \(.*Too many open files\): expected processes"):
         light.start("check")
-    assert len(calls) == 2
+    assert len(calls) == processes.TRIES
 
 
 @pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 2**30])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -18,7 +19,8 @@ from headsweep.children import born_deaf
 from headsweep.errors import UserError
 
 T = TypeVar("T")
-TRIES = 2  # the second finds out that the forkserver was killed, and starts another
+TRIES = 5  # a later one finds that the forkserver was killed, and starts another
+PAUSE_SECONDS = 0.2  # a killed process refuses connections for a moment before the system reports its end
 
 
 class Processes:
@@ -75,6 +77,7 @@ def _started(start: Callable[[], T], tries: int) -> T:
         return start()
     except (OSError, EOFError) as error:
         if tries > 1:
+            time.sleep(PAUSE_SECONDS)
             return _started(start, tries - 1)
         want = "expected processes, files and memory to be left (ulimit -a); raise the limit, or use fewer slots"
         raise UserError(f"no process can be started ({error}): {want}") from error
