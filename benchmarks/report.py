@@ -25,7 +25,7 @@ import sqlalchemy
 from headsweep.credentials import hidden
 from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
-from headsweep.tracking.mlflow_store import prepare, reason
+from headsweep.tracking.mlflow.store import prepare, reason
 from measuring import AA, Results, positive
 
 EPOCHS = 300

@@ -28,10 +28,10 @@ from pathlib import Path
 
 import torch
 
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client, default_uri, prepare
+from headsweep.tracking.metrics_log import Entry, Spool
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
-from headsweep.tracking.spool import Entry, Spool
 from measuring import AA, Results, Took, clock, positive, ratio
 from sweep import run, slots, trainings
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmark_files import FOLDER, rows
+from headsweep.autotune.measurement import Unmeasured
 from headsweep.errors import UserError
-from headsweep.sweep.measuring import Unmeasured
 
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
 STEP = ["--model", "cct_2_3x2", "--image-size", "16", "--batch", "4", "--size", "32", "--rounds", "2", "--threads", "1"]
