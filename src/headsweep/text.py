@@ -1,9 +1,14 @@
-"""Text of others on a terminal: what a copied folder or a name says must not move the cursor or set colors."""
+"""Text on a terminal: names and messages from files must not move the cursor or set colors; rows as columns."""
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+
+import click
+from rich.cells import cell_len
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colors, and how progress bars move the cursor
 _BREAK = re.compile("\r\n|[\t-\r\x1c-\x1e\x85\u2028\u2029]")
@@ -24,6 +29,28 @@ def one_line(text: str) -> str:
 def lines(text: str) -> str:
     """Return the text with its line ends and tabs, without colors, and with other control characters written out."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
+
+
+def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:
+    """Return rows as columns two spaces apart.
+
+    Args:
+        rows: the cells of each row, as many in each.
+        colors: color of a cell by column and text; `click.echo` drops colors outside a terminal.
+    """
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        colors = None
+
+    def shown(column: int, cell: str, width: int) -> str:
+        color = (colors or {}).get(column, {}).get(cell)
+        padded = cell + " " * (width - cell_len(cell))
+        return click.style(padded, fg=color) if color else padded
+
+    return "\n".join(
+        "  ".join([*(shown(at, row[at], width) for at, width in enumerate(widths[:-1])), row[-1]]) for row in rows
+    )
 
 
 def _visible(character: str) -> str:

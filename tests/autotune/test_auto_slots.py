@@ -71,7 +71,7 @@ def decide(tmp_path, monkeypatch):
         monkeypatch.setattr(slots, "Throughput", bench)
         first = tiny(tmp_path, *(f"{key}={value}" for key, value in overrides.items()))
         auto = AutoSlots.of_this_machine(first, threads, runs, on, None)
-        return auto.decided(None, missing, None, said.append), bench, said
+        return auto.decided(None, [RunFolder(tmp_path)] * missing, None, said.append), bench, said
 
     return decide
 

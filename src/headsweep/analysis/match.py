@@ -15,7 +15,7 @@ from headsweep.data.locate import resolve
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.columns import human, rounded
 from headsweep.run.train_run import preflight
-from headsweep.status.render import aligned
+from headsweep.text import aligned
 
 MEASURES = {"params": "parameters", "flops": "flops"}  # what is asked -> its name in a run's cost
 

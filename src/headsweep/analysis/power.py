@@ -15,7 +15,7 @@ from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_
 from headsweep.report.read.select import named
 from headsweep.report.stats.power import MOST_SEEDS, Need, needs, sign_flip_seeds
 from headsweep.report.table.baseline import Baseline, references
-from headsweep.status.render import aligned
+from headsweep.text import aligned
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 

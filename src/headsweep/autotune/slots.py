@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from headsweep.autotune.measurement import Unmeasured
+from headsweep.autotune.memory_needs import measure_needs
 from headsweep.autotune.throughput import Throughput
 from headsweep.config import RunConfig
 from headsweep.errors import ConfigError
@@ -25,6 +26,7 @@ from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
 from headsweep.plan.plan import resolve
 from headsweep.tracking.measurements import Measured
+from headsweep.tracking.run_folder import RunFolder
 
 AUTO = "auto"
 MOST_PER_GPU = 4
@@ -73,8 +75,14 @@ class AutoSlots:
         speeds = self._remembered(run) if isinstance(run, RunConfig) else None
         return self._slots(speeds.best if speeds else 1)
 
-    def decided(self, processes: Processes, missing: int, timeout: float | None, say: Callable[[str], object]) -> Slots:
-        """What the machine gives to runs, of which so many are missing; a line about it is handed to `say`.
+    def decided(
+        self,
+        processes: Processes,
+        folders: Sequence[RunFolder],
+        timeout: float | None,
+        say: Callable[[str], object],
+    ) -> Slots:
+        """Return what the machine gives to the runs in `folders`; `say` prints a line about it.
 
         Measured where more than one a GPU, or one on the CPU, can be trained at a time, and once for a grid.
 
@@ -85,9 +93,11 @@ class AutoSlots:
         assert isinstance(run, RunConfig), "the plan has looked at it"
         if speeds := self._remembered(run):
             say(self._line(speeds, "measured before: "))
-        elif missing > max(1, len(self.gpus)) and len(self._counts()) > 1:
+        elif len(folders) > max(1, len(self.gpus)) and len(self._counts()) > 1:
             speeds = self._measured(processes, run, timeout, say)
-        return self._slots(speeds.best if speeds else 1)
+        slots = self._slots(speeds.best if speeds else 1)
+        measure_needs(folders, processes, slots, say)
+        return slots
 
     def _measured(
         self, processes: Processes, run: RunConfig, timeout: float | None, say: Callable[[str], object]

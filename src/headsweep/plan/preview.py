@@ -17,8 +17,7 @@ from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
-from headsweep.status.render import aligned
-from headsweep.text import one_line
+from headsweep.text import aligned, one_line
 from headsweep.tracking.run_folder import RunState
 
 Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import click
-from rich.cells import cell_len
 
 from headsweep.status.views import (
     STARTING,
@@ -20,7 +16,7 @@ from headsweep.status.views import (
     read_sweeps,
     sweep_folders,
 )
-from headsweep.text import one_line
+from headsweep.text import aligned, one_line
 from headsweep.tracking.active_launchers import Launcher, find
 from headsweep.tracking.run_folder import RunFolder
 
@@ -71,7 +67,7 @@ def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
     heading += [f"{launcher} since {_clock(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
     rows += [(run.folder.path.name, run.word, *_numbers(run), _named(run)) for run in sweep.runs]
-    return "\n".join([*map(one_line, heading), "", aligned(rows, state=1)])
+    return "\n".join([*map(one_line, heading), "", aligned(rows, {1: COLORS})])
 
 
 def _counted(sweep: SweepView) -> str:
@@ -104,23 +100,6 @@ def _numbers(run: RunView) -> tuple[str, str, str]:
 
 def _named(run: RunView) -> str:
     return f"{run.name}  {run.note}" if run.note else run.name
-
-
-def aligned(rows: Sequence[Sequence[str]], state: int | None = None) -> str:
-    """Rows as columns two spaces apart; the column of states in colour, which `click.echo` drops outside a terminal."""
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(row[:-1], widths, strict=False)]
-        if state is not None and _is_coloured():
-            cells[state] = click.style(cells[state], fg=COLORS.get(row[state]))
-        lines.append("  ".join([*cells, row[-1]]))
-    return "\n".join(lines)
-
-
-def _is_coloured() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _clock(moment: float) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import Protocol
 
-from headsweep.autotune.memory_needs import measure_needs
-from headsweep.autotune.slots import AutoSlots
 from headsweep.config import RunConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local.forkserver import Processes
@@ -22,11 +21,24 @@ from headsweep.plan.plan import Cost
 from headsweep.tracking.run_folder import RunFolder
 
 
+class SlotChoice(Protocol):
+    """Slots that are chosen when the first runs are to be trained (see `autotune.slots`)."""
+
+    def decided(
+        self,
+        processes: Processes,
+        folders: Sequence[RunFolder],
+        timeout: float | None,
+        say: Callable[[str], object],
+    ) -> Slots:
+        """Return what the machine gives to the runs in `folders`; `say` prints a line. Raises Interrupted."""
+
+
 class LocalPool:
     """Processes on this machine."""
 
     def __init__(
-        self, slots: Slots | AutoSlots, timeout: float | None = None, request: StopRequest | None = None
+        self, slots: Slots | SlotChoice, timeout: float | None = None, request: StopRequest | None = None
     ) -> None:
         """Start importing at once, in the background.
 
@@ -59,9 +71,8 @@ class LocalPool:
         Raises:
             Interrupted: someone asked to stop; every run has written a checkpoint.
         """
-        if isinstance(self._slots, AutoSlots):
-            self._slots = self._slots.decided(self._processes, len(folders), self._timeout, display.say)
-            measure_needs(folders, self._processes, self._slots, display.say)
+        if not isinstance(self._slots, Slots):
+            self._slots = self._slots.decided(self._processes, folders, self._timeout, display.say)
         slots = self._slots
 
         def start(folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
