@@ -69,6 +69,7 @@ def decide(tmp_path, monkeypatch):
     def decide(speeds, on=GPU, runs=9, missing=9, threads=None, **overrides):
         bench, said = Bench(speeds), []
         monkeypatch.setattr(slots, "Throughput", bench)
+        monkeypatch.setattr(slots, "measure_needs", lambda *given: None)
         first = tiny(tmp_path, *(f"{key}={value}" for key, value in overrides.items()))
         auto = AutoSlots.of_this_machine(first, threads, runs, on, None)
         return auto.decided(None, [RunFolder(tmp_path)] * missing, None, said.append), bench, said
