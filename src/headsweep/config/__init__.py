@@ -28,7 +28,6 @@ from headsweep.config.model import (
 from headsweep.config.omegaconf_errors import explain
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
-    NOT_IDENTITY,
     AugmentationConfig,
     AugmentationOrder,
     Compilation,
@@ -49,7 +48,6 @@ from headsweep.config.schema import (
 __all__ = [
     "HEADS",
     "MODELS",
-    "NOT_IDENTITY",
     "PROJECT_ROOT",
     "AtConfig",
     "AugmentationConfig",

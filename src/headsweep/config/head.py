@@ -6,8 +6,9 @@ formula and a row in `tests/heads/`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
 
@@ -17,7 +18,7 @@ class HeadConfig:
 
     widths: ClassVar[dict[str, Sequence[int]]] = {}  # option that scales the head -> its values, ascending
 
-    name: str
+    name: Annotated[str, USUAL | SUMMARY]
 
 
 @dataclass

@@ -7,9 +7,10 @@ entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/m
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from headsweep.config.checks import at_least, fraction, name
+from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
 
@@ -41,9 +42,9 @@ class ModelConfig:
     """What every backbone has; the rest is added by its family's subclass."""
 
     family: str
-    name: str
-    checkpoint: str | None  # file of weights to start from: ours, the published ones, or timm's
-    checkpoint_digest: str | None  # filled in when a run is planned: SHA-256 of that file
+    name: Annotated[str, USUAL | SUMMARY]
+    checkpoint: Annotated[str | None, NOTHING]  # file of weights to start from: ours, the published ones, or timm's
+    checkpoint_digest: Annotated[str | None, RESULT | MEMORY | PLANNED]  # SHA-256 of that file
 
     def __post_init__(self) -> None:
         name("model.name", self.name, in_path=True)  # the folder of a sweep has it in its name

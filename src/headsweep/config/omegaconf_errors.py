@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
-from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from headsweep.config.head import HEADS
+from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.model import MODELS
-from headsweep.config.schema import RunConfig
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 
@@ -58,7 +56,7 @@ def unknown_key(key: str) -> ConfigError:
     """Say that `key` is none, and which was perhaps meant."""
     for choice, schemas in (("head", HEADS), ("model.family", MODELS)):
         section = choice.split(".")[0]
-        owners = [f"{choice}={name}" for name, schema in schemas.items() if key in _keys(schema, f"{section}.")]
+        owners = [f"{choice}={name}" for name, schema in schemas.items() if key in dict(keys_of(schema, f"{section}."))]
         if owners:
             grid = f"; in a grid of them give {key}='choice(VALUE)'" if len(owners) > 1 else ""
             return ConfigError(key, None, f"is an option of {' and '.join(owners)} alone{grid}")
@@ -70,7 +68,7 @@ def unknown_key(key: str) -> ConfigError:
         return ConfigError(key, None, "is no key of Hydra's; python src/train.py --cfg hydra shows them")
     if "/" in key:
         return ConfigError(key, None, f"a group is chosen in a file's `defaults`: `- override /{key}: NAME`")
-    known = _all_keys()
+    known = sorted(all_keys())
     section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
     if close:
@@ -83,19 +81,5 @@ def unknown_key(key: str) -> ConfigError:
 def _where_known(name: str) -> str:
     """Which of our launchers have a key of that name."""
     schemas = {"local": LocalConfig, "plan": PlanConfig, "slurm": SlurmConfig}
-    owners = [f"hydra/launcher={launcher}" for launcher, schema in schemas.items() if name in _keys(schema)]
+    owners = [f"hydra/launcher={launcher}" for launcher, schema in schemas.items() if name in dict(keys_of(schema))]
     return f"{' and '.join(owners)} has it" if owners else "they are in conf/hydra/launcher/NAME.yaml"
-
-
-def _all_keys() -> list[str]:
-    """The dotted keys of every head and every family of models included."""
-    variants = [("head.", schema) for schema in HEADS.values()] + [("model.", schema) for schema in MODELS.values()]
-    return sorted({*_keys(RunConfig), *(key for prefix, schema in variants for key in _keys(schema, prefix))})
-
-
-def _keys(schema: Any, prefix: str = "") -> list[str]:
-    """The dotted keys of a dataclass and of those in it."""
-    keys = []
-    for name, hint in get_type_hints(schema).items():
-        keys += _keys(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
-    return keys

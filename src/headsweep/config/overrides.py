@@ -14,14 +14,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.grid import Compose, Grid
+from headsweep.config.keys import has_trait
 from headsweep.config.parsing import PROJECT_ROOT, typed
 from headsweep.config.schema import RunConfig
+from headsweep.config.traits import PLANNED
 
 Spelling = dict[str, str]  # key of an override -> its value, as Hydra reads it
 
 _CONF = PROJECT_ROOT / "conf"
-_GROUPS = ("model", "head", "dataset", "augmentation", "optimizer", "schedule", "tracking", "debug")
-_FILLED_IN = ("dataset.num_classes", "dataset.digest", "model.checkpoint_digest")  # by the plan, from data and files
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+-]*")
 _NOT_TEXT = {"null", "none", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
@@ -40,13 +40,13 @@ class Speller:
         """
         values = [_flat(run) for run in runs]
         choices = [self._choices(value) for value in values]
-        groups = [g for g in _GROUPS if any(choice[g] != self._defaults[g] for choice in choices)]
+        groups = [g for g in self._defaults if any(choice[g] != self._defaults[g] for choice in choices)]
         bases = [self._base(choice, value) for choice, value in zip(choices, values, strict=True)]
         differing = {
             key
             for value, base in zip(values, bases, strict=True)
             for key in value
-            if key not in _FILLED_IN and value[key] != base.get(key)
+            if not has_trait(key, PLANNED) and value[key] != base.get(key)
         }
         order = ["head", "heads", *(g for g in groups if g != "head"), *sorted(differing - {"heads", "seed"}), "seed"]
         said = [choice | _spelled(value) for choice, value in zip(choices, values, strict=True)]
@@ -55,7 +55,8 @@ class Speller:
     @cached_property
     def _defaults(self) -> dict[str, str]:
         entries = OmegaConf.load(_CONF / "train.yaml").defaults
-        return {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
+        choices = {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
+        return {group: choice for group, choice in choices.items() if group != "paths"}
 
     @cached_property
     def _usual_paths(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Speller:
         """Group -> choice -> the values of its file, interpolations as they stand."""
         return {
             group: {path.stem: _flat(OmegaConf.load(path), group) for path in sorted((_CONF / group).glob("*.yaml"))}
-            for group in _GROUPS
+            for group in self._defaults
         }
 
     def _choices(self, values: Mapping[str, Any]) -> dict[str, str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
+from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
 from headsweep.credentials import keep
 from headsweep.errors import ConfigError
 
@@ -63,17 +65,18 @@ class DatasetName(Enum):
 class DatasetConfig:
     """What is classified, at which size, and how it is split."""
 
-    name: DatasetName
-    root: str | None  # folder that holds the data; None for embedded data
-    download: bool  # may the loader fetch the data (checksums verified)?
-    image_size: int  # side of the square image that the model sees, pixels
-    channels: int
-    num_classes: int | None  # None: counted in an image folder
+    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
+    download: Annotated[bool, NOTHING]  # may the loader fetch the data (checksums verified)?
+    image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the square image that the model sees, pixels
+    channels: Annotated[int, USUAL | DATA]
+    num_classes: Annotated[int | None, USUAL | DATA | PLANNED]  # None: counted in an image folder
     mean: list[float]  # per channel, of images scaled to [0, 1]
     std: list[float]
-    crop_ratio: float  # side of the centre crop over the resized side in evaluation
-    validation: float  # share of the training images held out, drawn from the seed, where the set has no such split
-    digest: str | None  # filled in when a run is planned: names and sizes of an image folder's files
+    crop_ratio: Annotated[float, USUAL | DATA]  # side of the centre crop over the resized side in evaluation
+    # Share of the training images held out, drawn with the seed, where the set has no validation split.
+    validation: Annotated[float, USUAL | DATA]
+    digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
 
     def __post_init__(self) -> None:
         at_least("dataset.image_size", self.image_size, 8)
@@ -148,12 +151,12 @@ class AugmentationConfig:
 class OptimizerConfig:
     """An optimizer of timm's factory; decay is never applied to parameters that are one-dimensional per head."""
 
-    name: str  # a name that timm.optim.list_optimizers() knows
-    lr: float
-    weight_decay: float
-    betas: list[float] | None
-    eps: float | None
-    momentum: float | None
+    name: Annotated[str, RESULT | MEMORY | SUMMARY]  # a name that timm.optim.list_optimizers() knows
+    lr: Annotated[float, RESULT | SUMMARY]
+    weight_decay: Annotated[float, RESULT | SUMMARY]
+    betas: Annotated[list[float] | None, RESULT]
+    eps: Annotated[float | None, RESULT]
+    momentum: Annotated[float | None, RESULT | MEMORY]
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -206,7 +209,7 @@ class PathsConfig:
     """Folders; relative ones count from where the command is given."""
 
     data: str
-    output: str
+    output: Annotated[str, SHARED]
 
     def __post_init__(self) -> None:
         for key in ("data", "output"):
@@ -221,11 +224,11 @@ MOST_WORKERS = 1024  # with many more, no system starts a process
 class LoaderConfig:
     """How images reach the device."""
 
-    workers: int  # decoding processes of a streamed set
+    workers: Annotated[int, PACE]  # decoding processes of a streamed set
     # A set of at most this size, as uint8, lives on the device. It is decoded once to the model's size, whereas a
     # streamed one is cropped at full resolution, so for larger files this is part of a run's identity.
     resident_gib: float
-    stage: str | None  # folder on a disk of the machine that trains, to which a streamed set is copied first
+    stage: Annotated[str | None, PACE]  # node-local folder to which a streamed set is copied first
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
@@ -241,31 +244,14 @@ class LoaderConfig:
 class DebugConfig:
     """Shorten a run while something is being tried."""
 
-    train_images: int | None  # use only the first so many
-    eval_images: int | None
+    train_images: Annotated[int | None, USUAL | DATA]  # use only the first so many
+    eval_images: Annotated[int | None, USUAL | DATA]
     detect_anomaly: bool  # torch's anomaly detection: slow, names the operation that made a NaN
 
     def __post_init__(self) -> None:
         for key in ("train_images", "eval_images"):
             if getattr(self, key) is not None:
                 at_least(f"debug.{key}", getattr(self, key), 1)
-
-
-# Sections and keys that only say where a run computes, or where files are: they change no number.
-NOT_IDENTITY = frozenset(
-    {
-        "device",
-        "compile",  # changes rounding alone, as the device does
-        "activation_checkpointing",
-        "paths",
-        "tracking",
-        "loader.workers",
-        "loader.stage",
-        "dataset.root",
-        "dataset.download",
-        "model.checkpoint",
-    }
-)
 
 
 MOST_HEADS = 1024  # a slip of the finger, not a study
@@ -280,23 +266,24 @@ class RunConfig:
     dataset: DatasetConfig
     augmentation: AugmentationConfig
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
-    tracking: TrackingConfig
-    paths: PathsConfig
+    schedule: Annotated[ScheduleConfig, RESULT]
+    tracking: Annotated[TrackingConfig, SHARED]
+    paths: Annotated[PathsConfig, NOTHING]
     loader: LoaderConfig
     debug: DebugConfig
-    heads: int  # K, heads in parallel on the same tokens
-    decorrelation: float  # lambda of GA's decorrelation term; negative pushes the heads apart; 0 is off
-    seed: int
-    duration: str  # e.g. "300 epochs"
-    batch_size: int  # images per optimizer step
+    heads: Annotated[int, USUAL | SUMMARY]  # K, heads in parallel on the same tokens
+    # lambda of GA's decorrelation term; a negative value pushes the heads apart, 0 turns it off.
+    decorrelation: Annotated[float, RESULT | SUMMARY]
+    seed: Annotated[int, RESULT | SUMMARY]
+    duration: Annotated[str, RESULT | SUMMARY]  # e.g. "300 epochs"
+    batch_size: Annotated[int, RESULT | PACE | SUMMARY]  # images per optimizer step
     accumulation: int  # micro-batches that one step is split into
-    clip_norm: float | None  # largest gradient norm
+    clip_norm: Annotated[float | None, RESULT | MEMORY]  # largest gradient norm
     ema_decay: float | None  # exponential moving average of the weights, evaluated instead of them
     precision: Precision
-    compile: Compilation
-    activation_checkpointing: bool  # recompute blocks in the backward pass: the same numbers with less memory
-    device: str  # auto, cpu, cuda, cuda:1, mps
+    compile: Annotated[Compilation, PACE | MEMORY]
+    activation_checkpointing: Annotated[bool, PACE | MEMORY]  # recompute blocks in the backward pass
+    device: Annotated[str, PACE]  # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self) -> None:
         at_least("heads", self.heads, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from filelock import FileLock
 
 import headsweep
 from headsweep.config import RunConfig
+from headsweep.config.keys import flat, has_trait
+from headsweep.config.traits import PACE
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
     objective = (run.decorrelation, run.accumulation, run.precision)
-    model = {**dataclasses.asdict(run.model), "checkpoint": None, "checkpoint_digest": None}
+    model = {key: value for key, value in flat(run).items() if key.startswith("model.") and has_trait(key, PACE)}
     how = (run.compile, run.activation_checkpointing, name, torch.__version__, _code())
     parts = (model, run.head, run.heads, shapes, objective, how)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
