@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from headsweep.config.head import HEADS
+from headsweep.config.head import head_options
 from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
 from headsweep.config.traits import USUAL, Trait
@@ -35,7 +35,7 @@ def has_trait(key: str, trait: Trait) -> bool:
 def all_keys() -> Mapping[str, Trait]:
     """Return key -> traits, with the options of every head and every family of models."""
     found = dict(keys_of(RunConfig))
-    for section, schemas in (("head", HEADS), ("model", MODELS)):
+    for section, schemas in (("head", head_options()), ("model", MODELS)):
         for schema in schemas.values():
             found |= keys_of(schema, f"{section}.")
     return found

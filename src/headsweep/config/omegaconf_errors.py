@@ -8,7 +8,7 @@ import re
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
-from headsweep.config.head import HEADS
+from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.model import MODELS
@@ -54,7 +54,7 @@ def explain(error: OmegaConfBaseException, config: DictConfig | None = None) -> 
 
 def unknown_key(key: str) -> ConfigError:
     """Say that `key` is none, and which was perhaps meant."""
-    for choice, schemas in (("head", HEADS), ("model.family", MODELS)):
+    for choice, schemas in (("head", head_options()), ("model.family", MODELS)):
         section = choice.split(".")[0]
         owners = [f"{choice}={name}" for name, schema in schemas.items() if key in dict(keys_of(schema, f"{section}."))]
         if owners:

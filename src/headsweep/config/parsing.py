@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.head import HEADS
+from headsweep.config.head import head_options
 from headsweep.config.model import MODELS
 from headsweep.config.omegaconf_errors import explain
 from headsweep.config.schema import RunConfig
@@ -42,7 +42,7 @@ def typed(config: DictConfig) -> DictConfig:
     """
     plain = {key: config[key] for key in config if key != "hydra"}
     schema = OmegaConf.structured(RunConfig)
-    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
+    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", head_options()))
     schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
     _check_values(plain)
     try:

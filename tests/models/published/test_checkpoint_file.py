@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from headsweep.config import SeqPoolConfig
+from headsweep.config import HeadConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.models import build_model
 from headsweep.models.checkpoint_file import read_weights
@@ -99,7 +99,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(save, suffix, tmp_path):
     model = type(model)(**{**vars(model), "checkpoint": str(path)})
     sizes = {"heads": 1, "num_classes": 10, "image_size": 32, "channels": 3, "seed": 0}
     with pytest.raises(ConfigError, match=r"model\.checkpoint=.*weights"):
-        build_model(model, SeqPoolConfig("seqpool"), **sizes)
+        build_model(model, HeadConfig("seqpool"), **sizes)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists(), "the payload works where it is let"

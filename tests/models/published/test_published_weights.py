@@ -8,7 +8,7 @@ import torch
 from authors_models import authors_model, shake
 from torch import Tensor
 
-from headsweep.config import Block, Positions, SeqPoolConfig, TimmConfig
+from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
@@ -228,7 +228,7 @@ def test_timm_s_create_model_takes_their_files(container, tmp_path):
 def start_run(checkpoint, digest=None, model=ARCHITECTURES["cct_2_3x2"], image_size=32) -> Classifier:
     """The model of a run that starts from that file."""
     model = dataclasses.replace(model, checkpoint=str(checkpoint), checkpoint_digest=digest)
-    head = SeqPoolConfig("seqpool")
+    head = HeadConfig("seqpool")
     return build_model(model, head, heads=1, num_classes=10, image_size=image_size, channels=3, seed=0)
 
 
