@@ -6,7 +6,8 @@ parts of a block differently. What is stacked over branches here is a list of mo
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -70,35 +71,53 @@ def _in_each_branch(modules: str) -> dict[str, str]:
     }
 
 
-# Head -> where its modules lie and what they are called there; * is the number of the branch.
-_HEADS: dict[str, tuple[str, dict[str, str]]] = {
-    "cls": ("classifier", {"classifier": "fc"}),
-    "seqpool": ("classifier", {"pooling.score": "attention_pool", "classifier": "fc"}),
-    "se": ("classifier", {"pooling.fc1": "se_like_pool.se.0", "pooling.fc2": "se_like_pool.se.2", "classifier": "fc"}),
-    "at": (
+@dataclass(frozen=True)
+class _PublishedHead:
+    """How a published file names a head."""
+
+    place: str  # the module that holds its parts
+    parts: Mapping[str, str]  # our module -> theirs; * is the number of the branch
+    blocks: tuple[Block, ...]  # it was published on
+    mark: str = ""  # a name that starts so is in the files of this head alone; by default its place
+
+    def is_in(self, names: Iterable[str]) -> bool:
+        return any(name.startswith(self.mark or f"{self.place}.") for name in names)
+
+
+_HEADS = {
+    "cls": _PublishedHead("classifier", {"classifier": "fc"}, (Block.stream_norm,), mark="classifier.class_emb"),
+    "seqpool": _PublishedHead(
+        "classifier",
+        {"pooling.score": "attention_pool", "classifier": "fc"},
+        (Block.pre_norm, Block.stream_norm),
+        mark="classifier.attention_pool.",
+    ),
+    "se": _PublishedHead(
+        "classifier",
+        {"pooling.fc1": "se_like_pool.se.0", "pooling.fc2": "se_like_pool.se.2", "classifier": "fc"},
+        (Block.pre_norm,),
+        mark="classifier.se_like_pool.",
+    ),
+    "at": _PublishedHead(
         "classifier.no_gram_attn_head",
         {"query": "fc.0", **_in_each_branch("attention"), "classifier": "final_fc.*"},
+        (Block.pre_norm,),
     ),
-    "sg": ("classifier.simgram", {**_GRAM_QUERY, "classifier": "fc.*"}),
-    "ga": (
+    "sg": _PublishedHead(
+        "classifier.simgram",
+        {**_GRAM_QUERY, "classifier": "fc.*"},
+        (Block.no_attention,),  # its file has a self-attention that returns its input (docs/fidelity.md)
+    ),
+    "ga": _PublishedHead(
         "classifier.gramian_attn_head",
         {**_GRAM_QUERY, **_in_each_branch("gram_attention"), "classifier": "fc.*"},
+        (Block.pre_norm,),
     ),
-    "seqattn": (
+    "seqattn": _PublishedHead(
         "classifier.seq_attn_head",
         {"query.score": "fc_in.*", **_in_each_branch("gram_attention"), "classifier": "final_fc.*"},
+        (Block.pre_norm,),
     ),
-}
-# A name that starts so is in the files of that head alone.
-_MARKS = {
-    "cls": "classifier.class_emb",
-    "seqpool": "classifier.attention_pool.",
-    "se": "classifier.se_like_pool.",
-} | {name: f"{place}." for name, (place, _) in _HEADS.items() if place != "classifier"}
-_PUBLISHED_WITH = {
-    Block.pre_norm: ("seqpool", "se", "at", "ga", "seqattn"),
-    Block.no_attention: ("sg",),  # its file has a self-attention that returns its input (docs/fidelity.md)
-    Block.stream_norm: ("seqpool", "cls"),
 }
 
 
@@ -109,12 +128,12 @@ def head_name(head: Head) -> str:
 
 def was_published(head: str, heads: int, block: Block) -> bool:
     """Whether one of the two codes can hold that head, so many times, on such blocks."""
-    return head in _PUBLISHED_WITH[block] and (heads == 1 or has_branches(head))
+    return head in _HEADS and block in _HEADS[head].blocks and (heads == 1 or has_branches(head))
 
 
 def has_branches(head: str) -> bool:
     """Whether the published head has a list of classifiers rather than one."""
-    return "*" in _HEADS[head][1]["classifier"]
+    return "*" in _HEADS[head].parts["classifier"]
 
 
 def block_in(names: Mapping[str, object]) -> Block | None:
@@ -128,16 +147,15 @@ def block_in(names: Mapping[str, object]) -> Block | None:
 
 def head_in(names: Mapping[str, object]) -> tuple[str, int] | None:
     """The head in a published file and how many of it; None if no head is known there."""
-    for head, mark in _MARKS.items():
-        if any(name.startswith(mark) for name in names):
+    for head, published in _HEADS.items():
+        if published.is_in(names):
             return head, max(1, len(list(_matching(classifier_names(head), names))))
     return None
 
 
 def classifier_names(head: str) -> str:
     """The published classifier's module; * is the number of the branch."""
-    place, parts = _HEADS[head]
-    return f"{place}.{parts['classifier']}"
+    return f"{_HEADS[head].place}.{_HEADS[head].parts['classifier']}"
 
 
 def _matching(module: str, names: Mapping[str, object]) -> Iterator[str]:
@@ -172,9 +190,9 @@ def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str
     for i in range(len(backbone.blocks)):
         for ours, theirs in _BLOCKS[block].items():
             numbered[f"backbone.blocks.{i}.{ours}"] = f"classifier.blocks.{i}.{theirs}"
-    place, parts = _HEADS[head_name(head)]
-    for ours, theirs in parts.items():
-        numbered[f"head.{ours}"] = " ".join(f"{place}.{name}" for name in theirs.split())
+    published = _HEADS[head_name(head)]
+    for ours, theirs in published.parts.items():
+        numbered[f"head.{ours}"] = " ".join(f"{published.place}.{name}" for name in theirs.split())
     return numbered
 
 
