@@ -16,7 +16,7 @@ from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer
-from headsweep.models.published import fit
+from headsweep.models.state_dicts import fit
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.rng import global_stream
 

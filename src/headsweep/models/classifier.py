@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.heads import Head
+from headsweep.models.argument_checks import check_image_size, check_integer
 from headsweep.models.backbone import Backbone, one_level_down
-from headsweep.models.keywords import check_image_size, check_integer
-from headsweep.models.published import compute_as, fit, told_by
+from headsweep.models.state_dicts import compute_as, fit, told_by
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         self._model_args = {**getattr(self, "_model_args", {}), "img_size": size}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict of ours, or of a layout that `headsweep.models.published` knows, and log what it changes.
+        """Load a state dict of ours, or of a layout that `headsweep.models.state_dicts` knows, and log what it changes.
 
         Raises:
             CheckpointError: the state dict is of another model; this one is then as it was.

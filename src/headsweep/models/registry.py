@@ -22,10 +22,10 @@ from torch import nn
 from headsweep.config import Block, CompactConfig, Positions, Tokenizer
 from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
+from headsweep.models.argument_checks import check_feature_indices, check_image_size, check_integer, check_rate
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer, check_size
-from headsweep.models.keywords import check_feature_indices, check_image_size, check_integer, check_rate
-from headsweep.models.layouts import HEAD_COUNTS
+from headsweep.models.published_names import HEAD_COUNTS
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

@@ -1,7 +1,7 @@
 """State dicts of other layouts become ours, and ours become published ones.
 
 Read: our own, with other image sizes and class counts; SeqAttention's and the CCT authors' (see
-`headsweep.models.layouts`); timm's own for a backbone of timm. Written: the two published ones.
+`headsweep.models.published_names`); timm's own for a backbone of timm. Written: the two published ones.
 
 Legend: s and t positions of the file and of the model, prefix ones included, d width.
 """
@@ -22,7 +22,7 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone
 from headsweep.models.compact import CompactTransformer, describe, sine_positions
-from headsweep.models.layouts import (
+from headsweep.models.published_names import (
     HEAD_COUNTS,
     POSITIONS,
     UNUSED_CLASSIFIER,
