@@ -6,13 +6,13 @@ import pytest
 import timm
 import torch
 from authors_models import authors_model, shake
+from headsweep.models.published import publish, resize_positions
 from torch import Tensor
 
 from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
-from headsweep.models.published import publish, resize_positions
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 
 SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
