@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from authors_models import authors_model, shake
-from headsweep.models.published import publish, resize_positions
 from torch import Tensor
 
 from headsweep.config import Block, HeadConfig, Positions, TimmConfig
@@ -14,6 +13,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
+from headsweep.models.state_dicts import publish, resize_positions
 
 SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
 SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
