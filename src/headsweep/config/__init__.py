@@ -18,7 +18,6 @@ from headsweep.config.model import (
     TimmConfig,
     Tokenizer,
 )
-from headsweep.config.omegaconf_errors import explain
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
     AugmentationConfig,
@@ -70,6 +69,5 @@ __all__ = [
     "Tokenizer",
     "TrackingConfig",
     "TrackingName",
-    "explain",
     "parse",
 ]

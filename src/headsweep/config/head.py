@@ -31,14 +31,14 @@ class ClassAttentionConfig(HeadConfig):
             raise ConfigError(
                 "model.width",
                 width,
-                f"head={self.name} needs a multiple of 32 (8 attention heads of width D/32); "
+                f"expected a multiple of 32 with head={self.name} (8 attention heads of width D/32); "
                 f"nearest: {max(32, width // 32 * 32)} or {width // 32 * 32 + 32}",
             )
 
 
 @dataclass
 class GramConfig(HeadConfig):
-    """A head that makes a query of the tokens' Gram matrix; its batch norms need at least 2 images a micro-batch."""
+    """A head whose query is the tokens' Gram matrix; its batch norms need at least 2 images per micro-batch."""
 
     widths: ClassVar[dict[str, Sequence[int]]] = {"gram_dim": range(16, 513, 16)}
 
@@ -49,7 +49,7 @@ class GramConfig(HeadConfig):
             raise ConfigError(
                 "head.gram_dim",
                 self.gram_dim,
-                "want a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
+                "expected a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
             )
 
 
