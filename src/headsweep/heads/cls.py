@@ -22,4 +22,4 @@ class ClsHead(Head):
         return tokens[:, :1].expand(-1, self.heads, -1)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> None:
-        """None: what the class token has of the patches, it got in the backbone."""
+        """Return None: the class token gets its share of the patches in the backbone."""

@@ -14,7 +14,7 @@ from headsweep.heads.base import Head
 from headsweep.heads.softmax_pool import softmax_pool
 from headsweep.heads.stacked import StackedLinear
 
-torch.fx.wrap("softmax_pool")  # FX traces neither autocast nor an autograd function
+torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 
 
 @final

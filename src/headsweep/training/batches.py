@@ -1,4 +1,4 @@
-"""What training asks of data, so that neither knows the other."""
+"""The interfaces between training and data, so that neither imports the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cold compile for all processes of a machine that want the same: they share torch's cache, and wait for one."""
+"""Compile the same code once per machine: its processes share torch's cache, and one of them fills it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from headsweep.config.traits import PACE
 
 @contextmanager
 def compiled_once(key: str) -> Iterator[None]:
-    """Of all who enter with one key at a time, let the first through alone, and the others when it has left.
+    """Serialize the first compilation per key.
 
-    Its lock dies with its process; who comes when one has been through does not wait. Raises OSError if torch's cache
+    The lock is released when its process ends; after one compilation, no process waits. Raises OSError if torch's cache
     cannot be written.
     """
-    from torch._inductor.codecache import cache_dir  # seconds, for those who compile
+    from torch._inductor.codecache import cache_dir  # takes seconds to import
 
     folder = Path(cache_dir()) / "headsweep"
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def compiled_once(key: str) -> Iterator[None]:
 
 
 def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
-    """Names what decides which code is generated for the steps of a run; `images` are those of a micro-batch."""
+    """Return a hash of what determines the compiled code of a run; `images` is the size of a micro-batch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
     objective = (run.decorrelation, run.accumulation, run.precision)
@@ -50,7 +50,7 @@ def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
 
 @cache
 def _code() -> str:
-    """A digest of this package's modules: another version of a head is other code to generate."""
+    """Return a digest of this package's modules: a changed head compiles to other code."""
     digest = hashlib.sha256()
     for path in sorted(Path(headsweep.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
