@@ -1,4 +1,4 @@
-"""The gram query of `ga` and `sg`: a vector made from the tokens' Gram matrix (Gramian attention, ICCV 2023, section 3).
+"""The gram query of `ga` and `sg`: a vector made from the tokens' Gram matrix (Gramian attention, section 3).
 
 Legend: b images, n tokens, d width, k branches, c gram channels (G), kc = k c of them, m = b k matrices, s = G^2,
 t = G (G + 1) / 2 entries of the triangle.

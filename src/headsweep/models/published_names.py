@@ -1,8 +1,8 @@
-"""How the authors' codes name what our models hold: one table, read in both directions.
+"""Names of parameters in the published codes: one table, read in both directions.
 
 Two codes published CCT models: SeqAttention's (pre_norm or no_attention blocks, several heads) and the CCT authors'
 (stream_norm blocks; CCT, CVT and ViT-Lite). Both have the same module tree, `tokenizer` and `classifier`, and name the
-parts of a block differently. What is stacked over branches here is a list of modules there.
+parts of a block differently. They hold a list of modules where headsweep stacks branches.
 """
 
 import re
@@ -15,11 +15,11 @@ from headsweep.config import Block
 from headsweep.heads import HEADS, Head
 from headsweep.models.compact import CompactTransformer
 
-HEAD_COUNTS = (1, 2, 4, 8)  # that names exist for
+HEAD_COUNTS = (1, 2, 4, 8)  # that have a published name
 POSITIONS = "classifier.positional_emb"
-UNUSED_CLASSIFIER = "classifier.fc"  # of the models with several heads: built there, never called
+UNUSED_CLASSIFIER = "classifier.fc"  # of the published models with several heads: built, but never called
 
-# Our module or parameter -> theirs.
+# Module or parameter of headsweep -> published name.
 _BACKBONE = {
     "positions": POSITIONS,
     "class_token": "classifier.class_emb",
@@ -47,7 +47,7 @@ _BLOCKS = {
 }
 _CLASS_ATTENTION = {
     "norm1": "norm1",
-    "qkv": "attn.q.weight attn.k.weight attn.v.weight",  # three of theirs, one after the other in ours
+    "qkv": "attn.q.weight attn.k.weight attn.v.weight",  # three published tensors, concatenated in headsweep
     "proj": "attn.proj",
     "norm2": "norm2",
     "mlp.fc1": "mlp.fc1",
@@ -64,7 +64,7 @@ _GRAM_QUERY = {
 
 
 def _in_each_branch(modules: str) -> dict[str, str]:
-    """The class-attention blocks in a list of modules of that name."""
+    """Return the names of class-attention blocks in the list of modules `modules`."""
     return {
         f"attention.{ours}": " ".join(f"{modules}.*.{name}" for name in theirs.split())
         for ours, theirs in _CLASS_ATTENTION.items()
@@ -76,9 +76,9 @@ class _PublishedHead:
     """How a published file names a head."""
 
     place: str  # the module that holds its parts
-    parts: Mapping[str, str]  # our module -> theirs; * is the number of the branch
-    blocks: tuple[Block, ...]  # it was published on
-    mark: str = ""  # a name that starts so is in the files of this head alone; by default its place
+    parts: Mapping[str, str]  # module of headsweep -> published name; * is the number of the branch
+    blocks: tuple[Block, ...]  # kinds of blocks that it was published on
+    mark: str = ""  # prefix of names that only files of this head have; by default the place
 
     def is_in(self, names: Iterable[str]) -> bool:
         return any(name.startswith(self.mark or f"{self.place}.") for name in names)
@@ -122,22 +122,22 @@ _HEADS = {
 
 
 def head_name(head: Head) -> str:
-    """What the head is called in configurations."""
+    """Return the name of the head in configurations."""
     return next(name for name, kind in HEADS.items() if type(head) is kind)
 
 
 def was_published(head: str, heads: int, block: Block) -> bool:
-    """Whether one of the two codes can hold that head, so many times, on such blocks."""
+    """Return whether a published code has that many of the head on such blocks."""
     return head in _HEADS and block in _HEADS[head].blocks and (heads == 1 or has_branches(head))
 
 
 def has_branches(head: str) -> bool:
-    """Whether the published head has a list of classifiers rather than one."""
+    """Return whether the published head has a list of classifiers rather than one."""
     return "*" in _HEADS[head].parts["classifier"]
 
 
 def block_in(names: Mapping[str, object]) -> Block | None:
-    """The kind of the blocks in a published file, from their names and the head; None if it is none."""
+    """Return the kind of blocks in a published file, by their names and the head; None if it is not one."""
     held = head_in(names)
     for kind, parts in _BLOCKS.items():
         if f"classifier.blocks.0.{parts['attention.qkv']}.weight" in names:
@@ -146,7 +146,7 @@ def block_in(names: Mapping[str, object]) -> Block | None:
 
 
 def head_in(names: Mapping[str, object]) -> tuple[str, int] | None:
-    """The head in a published file and how many of it; None if no head is known there."""
+    """Return the head in a published file and its number of heads; None if no known head is in it."""
     for head, published in _HEADS.items():
         if published.is_in(names):
             return head, max(1, len(list(_matching(classifier_names(head), names))))
@@ -154,7 +154,7 @@ def head_in(names: Mapping[str, object]) -> tuple[str, int] | None:
 
 
 def classifier_names(head: str) -> str:
-    """The published classifier's module; * is the number of the branch."""
+    """Return the published name of the classifier; * is the number of the branch."""
     return f"{_HEADS[head].place}.{_HEADS[head].parts['classifier']}"
 
 
@@ -166,13 +166,13 @@ def _matching(module: str, names: Mapping[str, object]) -> Iterator[str]:
 def published_views(
     backbone: CompactTransformer, head: Head, block: Block, state: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Each tensor of a published state dict: its name there, our name, and the part of our `state` that it is.
+    """Yield for each tensor of a published state dict its name there, its name here, and its view into `state`.
 
     Args:
         backbone: whose tensors are in `state`.
         head: likewise; a head that was published.
-        block: whose names are wanted.
-        state: a state dict of the model; what is written into a view is written into it.
+        block: the kind of blocks whose names are used.
+        state: a state dict of the model; writing to a view writes to it.
     """
     for ours, theirs in _modules(backbone, head, block).items():
         for name, tensor in state.items():
@@ -183,7 +183,7 @@ def published_views(
 
 
 def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str, str]:
-    """Our modules and parameters and theirs, with blocks and layers numbered."""
+    """Return module or parameter of headsweep -> published name, with blocks and layers numbered."""
     numbered = {f"backbone.{ours}": theirs for ours, theirs in _BACKBONE.items()}
     for i in range(len(backbone.tokenizer.layers)):
         numbered[f"backbone.tokenizer.layers.{i}.0"] = f"tokenizer.conv_layers.{i}.0"
@@ -197,7 +197,7 @@ def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str
 
 
 def _of_branches(theirs: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """What is stacked, branch after branch and, of query, key and value, part after part."""
+    """Yield the stacked tensors by branch, and query, key and value separately."""
     for k, branch in enumerate(tensor):
         parts = theirs.replace("*", str(k)).split()
         for name, part in zip(parts, branch.chunk(len(parts)), strict=True):
@@ -205,5 +205,5 @@ def _of_branches(theirs: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _as_convolution(grouped: Tensor) -> Tensor:
-    """A grouped linear layer (groups, out, in) in the shape of a 1x1 convolution."""
+    """View a grouped linear layer (groups, out, in) in the shape of a 1x1 convolution."""
     return grouped.flatten(0, 1)[:, :, None, None]
