@@ -1,8 +1,7 @@
 """Independent random streams: every random number is a function of (seed, stream name, position).
 
-A stream is named by what it feeds ("backbone init", "data order", ...), so that streams are independent: adding a draw
-to one moves no other (law 4). A position is an epoch, a step or a sample index, so that nothing about the past
-must be stored to continue exactly (law 5).
+A stream is named by its use ("backbone init", "data order", ...): adding a draw to one changes no other. A position is
+an epoch, a step or a sample index, so that resuming exactly needs no stored random state.
 """
 
 from __future__ import annotations

@@ -39,13 +39,13 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
 
     Args:
         dataset: what `locate.resolve` returned.
-        seed: draws the validation split, where the set has none of its own; the test split never depends on it.
-        loader: says up to which size a set is held decoded, and where a larger one is copied to.
+        seed: draws the validation split if the set has none; the test split never depends on it.
+        loader: up to which size a set is kept decoded, and where a larger one is copied to.
         debug: may keep only the first images of each split.
 
     Raises:
         DataError: files are absent or corrupted.
-        ConfigError: the validation share holds out no image, or the copy finds no room.
+        ConfigError: the validation share holds out no image, or the copy does not fit on its disk.
     """
     train, validation, test = _LOADED[dataset.name](dataset)
     if validation is None and dataset.validation > 0:

@@ -4,10 +4,10 @@ For a query q of an image with tokens t_n, and r_n = 1 (plain) or one over the d
 
     s_n = r_n (q . t_n) + b        a = softmax(s)        z = sum_n a_n r_n t_n
 
-The gradient is written by hand because that of the tokens is as large as the batch's tokens. Autograd would write such
-a tensor for the scores, for the sums and for a layer norm and add them; here it is one product of stacked factors,
-written once, and normalised tokens are never formed. Where more than one derivative is asked for (`create_graph=True`,
-`torch.func`), autograd does it all the same.
+The gradient is hand-written because that of the tokens is as large as the tokens. Autograd would write such a tensor
+for the scores, for the sums and for a layer norm, and add them; here it is one product of stacked factors, written
+once, and normalised tokens are never formed. For higher derivatives (`create_graph=True`, `torch.func`), autograd
+computes it.
 
 Legend: b images, n tokens, d width, j queries of an image.
 """

@@ -117,8 +117,8 @@ class StackedBatchNorm(nn.BatchNorm2d):
 def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
     """Normalise channels ordered branch by branch, by a StackedBatchNorm or the layer a utility converted it to.
 
-    Such a layer (`SyncBatchNorm`, `FrozenBatchNorm2d`) has taken over the tensors as they are, (k c), where it needs
-    them flat, and it may insist on images.
+    Such a layer (`SyncBatchNorm`, `FrozenBatchNorm2d`) has tensors of shape (k c) but needs them flat, and may accept
+    only images.
     """
     if isinstance(norm, StackedBatchNorm):
         return norm(x)

@@ -66,8 +66,8 @@ _GRAM_QUERY = {
 def _in_each_branch(modules: str) -> dict[str, str]:
     """Return the names of class-attention blocks in the list of modules `modules`."""
     return {
-        f"attention.{ours}": " ".join(f"{modules}.*.{name}" for name in theirs.split())
-        for ours, theirs in _CLASS_ATTENTION.items()
+        f"attention.{own}": " ".join(f"{modules}.*.{name}" for name in published.split())
+        for own, published in _CLASS_ATTENTION.items()
     }
 
 
@@ -147,8 +147,8 @@ def block_in(names: Mapping[str, object]) -> Block | None:
 
 def head_in(names: Mapping[str, object]) -> tuple[str, int] | None:
     """Return the head in a published file and its number of heads; None if no known head is in it."""
-    for head, published in _HEADS.items():
-        if published.is_in(names):
+    for head, layout in _HEADS.items():
+        if layout.is_in(names):
             return head, max(1, len(list(_matching(classifier_names(head), names))))
     return None
 
@@ -174,32 +174,32 @@ def published_views(
         block: the kind of blocks whose names are used.
         state: a state dict of the model; writing to a view writes to it.
     """
-    for ours, theirs in _modules(backbone, head, block).items():
+    for own, published in _modules(backbone, head, block).items():
         for name, tensor in state.items():
-            if name == ours or name.startswith(f"{ours}."):
-                suffix = name.removeprefix(ours)
-                views = _of_branches(theirs, tensor) if name.startswith("head.") else [(theirs, tensor)]
+            if name == own or name.startswith(f"{own}."):
+                suffix = name.removeprefix(own)
+                views = _of_branches(published, tensor) if name.startswith("head.") else [(published, tensor)]
                 yield from ((published + suffix, name, view) for published, view in views)
 
 
 def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str, str]:
     """Return module or parameter of headsweep -> published name, with blocks and layers numbered."""
-    numbered = {f"backbone.{ours}": theirs for ours, theirs in _BACKBONE.items()}
+    numbered = {f"backbone.{own}": published for own, published in _BACKBONE.items()}
     for i in range(len(backbone.tokenizer.layers)):
         numbered[f"backbone.tokenizer.layers.{i}.0"] = f"tokenizer.conv_layers.{i}.0"
     for i in range(len(backbone.blocks)):
-        for ours, theirs in _BLOCKS[block].items():
-            numbered[f"backbone.blocks.{i}.{ours}"] = f"classifier.blocks.{i}.{theirs}"
-    published = _HEADS[head_name(head)]
-    for ours, theirs in published.parts.items():
-        numbered[f"head.{ours}"] = " ".join(f"{published.place}.{name}" for name in theirs.split())
+        for own, published in _BLOCKS[block].items():
+            numbered[f"backbone.blocks.{i}.{own}"] = f"classifier.blocks.{i}.{published}"
+    layout = _HEADS[head_name(head)]
+    for own, published in layout.parts.items():
+        numbered[f"head.{own}"] = " ".join(f"{layout.place}.{name}" for name in published.split())
     return numbered
 
 
-def _of_branches(theirs: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _of_branches(published: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield the stacked tensors by branch, and query, key and value separately."""
     for k, branch in enumerate(tensor):
-        parts = theirs.replace("*", str(k)).split()
+        parts = published.replace("*", str(k)).split()
         for name, part in zip(parts, branch.chunk(len(parts)), strict=True):
             yield name, _as_convolution(part) if part.ndim == 3 else part
 

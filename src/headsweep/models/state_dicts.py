@@ -95,14 +95,14 @@ def count_classes(given: Mapping[str, Tensor]) -> int:
     Raises:
         CheckpointError: it holds no classifier that is known.
     """
-    ours = given.get("head.classifier.weight")
-    if ours is not None and ours.ndim == 3:
-        return ours.shape[1]
+    own = given.get("head.classifier.weight")
+    if own is not None and own.ndim == 3:
+        return own.shape[1]
     held = head_in(given)
-    theirs = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
-    if theirs is None:
+    published = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
+    if published is None:
         raise CheckpointError(f"expected weights of a known layout, found {_some(list(given))}")
-    return theirs.shape[0]
+    return published.shape[0]
 
 
 def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
@@ -141,7 +141,7 @@ def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
             "use --format headsweep"
         )
     state = {name: _copy(tensor) for name, tensor in _state(backbone, head).items()}
-    views = {theirs: view.clone() for theirs, _, view in published_views(backbone, head, block, state)}
+    views = {published: view.clone() for published, _, view in published_views(backbone, head, block, state)}
     return views | dict(_published_extras(backbone, head, views))
 
 
@@ -292,13 +292,13 @@ class _Fitting:
     grid: tuple[int, int] | None  # of the file's tokens; square if unknown
     notes: list[str]
 
-    def put(self, ours: str, given: Tensor, view: Tensor) -> bool:
+    def put(self, own: str, given: Tensor, view: Tensor) -> bool:
         """Fill the view; return False if the given tensor does not fit."""
-        if given.shape == view.shape and not self._is_reshaped(ours):
+        if given.shape == view.shape and not self._is_reshaped(own):
             view.copy_(given)
-        elif ours == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
+        elif own == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
             return self._resize(given, view)
-        elif ours.startswith("head.classifier.") and self._differs_in_classes(given, view):
+        elif own.startswith("head.classifier.") and self._differs_in_classes(given, view):
             counts = given.shape[self.classes_axis], view.shape[self.classes_axis]
             self._note(
                 f"the classifiers are newly initialised: {counts[0]} classes in the file, {counts[1]} in the model"
@@ -307,10 +307,10 @@ class _Fitting:
             return False
         return True
 
-    def _is_reshaped(self, ours: str) -> bool:
+    def _is_reshaped(self, own: str) -> bool:
         """Return whether the number of positions agrees but not rows and columns."""
         known = isinstance(self.backbone, CompactTransformer) and self.grid is not None
-        return ours == "backbone.positions" and known and self.grid != self.backbone.grid
+        return own == "backbone.positions" and known and self.grid != self.backbone.grid
 
     def _resize(self, given: Tensor, view: Tensor) -> bool:
         assert isinstance(self.backbone, CompactTransformer), "only it has positions"
@@ -350,11 +350,11 @@ def _fill(views: Views, rest: dict[str, Tensor], fitting: _Fitting) -> None:
         CheckpointError: a tensor is absent, does not fit, or has no place.
     """
     missing, misfits = [], []
-    for name, ours, view in views:
+    for name, own, view in views:
         given = rest.pop(name, None)
         if given is None:
             missing.append(name)
-        elif not fitting.put(ours, given, view):
+        elif not fitting.put(own, given, view):
             misfits.append(f"{name} is {tuple(given.shape)} and the model's {tuple(view.shape)}")
     complaints = [("lacks", missing), ("has no place for", list(rest)), ("does not fit:", misfits)]
     subjects = {"lacks": "the file", "has no place for": "the model", "does not fit:": "the file"}

@@ -64,7 +64,7 @@ def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
 def _counts(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
     """Sums over a batch: images, loss, top-1 hits, top-5 hits, top-1 hits of each head; (4 + k) in float64.
 
-    `best` says of the five classes with the largest mean logits which is the right one: (b 5).
+    `best` marks the correct class among the five with the largest mean logits: (b 5).
     """
     per_head = logits.argmax(dim=-1) == labels[:, None]
     loss = F.cross_entropy(logits.mean(dim=1), labels, reduction="sum")

@@ -52,8 +52,8 @@ class Training:
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
 
-        Batches and evaluations are this rank's shares. `until` is the epoch after which the run pauses; None: it is
-        trained to its end.
+        Batches and evaluations are this rank's shares. `until` is the epoch after which the run pauses; None: it does
+        not pause.
         """
         self.run, self.batches, self.evaluations, self.folder = run, batches, evaluations, folder
         self.watch, self.stop, self.until, self.ranks = watch, stop, until, ranks
@@ -75,7 +75,7 @@ class Training:
         """Train to the end, from the last checkpoint if there is one.
 
         Raises:
-            Stopped: `stop` asked for it, or epoch `until` is done; the checkpoint has all steps that were done.
+            Stopped: `stop` returned true, or epoch `until` is done; the checkpoint has all steps so far.
         """
         self._continue()
         while self.state.step < self.steps or self.state.losses:
@@ -85,7 +85,7 @@ class Training:
             losses = self._train_epoch()
             seconds = time.perf_counter() - started
             self.state.train_seconds += seconds
-            self._stop_if_asked()
+            self._stop_if_requested()
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
                 first_bad = int(bad[0])
@@ -143,7 +143,7 @@ class Training:
                 break
         return torch.stack(state.losses).double().cpu()  # the only transfer to the host in an epoch
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_requested(self) -> None:
         if self.ranks.any(self.stop()):
             if self.state.losses:  # else the checkpoint is complete, and the model may hold the best weights
                 self._save()
@@ -210,7 +210,7 @@ class Training:
             yield batch
             self._show_life()
             if number < common:
-                self._stop_if_asked()
+                self._stop_if_requested()
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
