@@ -111,7 +111,7 @@ def test_the_gramian_study_has_the_rows_of_table_2():
 def test_a_study_is_found_from_any_folder_and_its_axes_can_be_overridden(tmp_path):
     answer = train("-m", "+sweeps=main", "heads=0", f"paths.output={tmp_path}", cwd=tmp_path)
     assert answer.returncode == 2
-    assert answer.stderr == "headsweep: heads=0: want a whole number of at least 1\n"
+    assert answer.stderr == "headsweep: heads=0: expected an integer >= 1\n"
 
 
 def test_what_a_study_leaves_out_can_be_overridden(tmp_path):

@@ -245,10 +245,10 @@ def test_an_unknown_head_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("gap", {"heads": 0}, "heads=0: want at least 1"),
-        ("seqattn", {"width": 48}, "width=48: want a multiple of 32"),
-        ("ga", {"gram_dim": 24}, "gram_dim=24: want a multiple of 16"),
-        ("sg", {"width": 20}, "20 features to 64: want multiples of groups=8"),
+        ("gap", {"heads": 0}, "heads=0: expected an integer >= 1"),
+        ("seqattn", {"width": 48}, "width=48: expected a multiple of 32"),
+        ("ga", {"gram_dim": 24}, "gram_dim=24: expected a multiple of 16"),
+        ("sg", {"width": 20}, "20 features to 64: expected multiples of groups=8"),
     ],
 )
 def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:

@@ -134,7 +134,7 @@ def test_ranks_average_and_agree():
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_what_could_be():
-    with pytest.raises(ConfigError, match=r"batch_size=32: 3 processes with accumulation=2 .* want a multiple of 6"):
+    with pytest.raises(ConfigError, match=r"batch_size=32: expected a multiple of 6: 3 processes with accumulation=2 "):
         compose_run("batch_size=32", "accumulation=2").check_ranks(3)
 
 
