@@ -29,7 +29,7 @@ def test_every_yaml_composes(group, choice):
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_yaml_says_what_it_is(group, choice):
+def test_every_yaml_begins_with_a_description(group, choice):
     first = (PROJECT_ROOT / "conf" / group / f"{choice}.yaml").read_text().splitlines()[0]
     assert first.startswith("# ") and len(first) > 10
 
@@ -144,7 +144,7 @@ def test_reading_a_configuration_imports_neither_torch_nor_timm():
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=PROJECT_ROOT / "tests")
 
 
-def test_what_is_composed_is_what_was_asked_for():
+def test_overrides_set_the_values_given():
     run = compose_run("head=ga", "heads=4", "head.gram_dim=32", "optimizer.lr=1e-3", "decorrelation=-0.8")
     assert (run.head.name, run.head.gram_dim, run.heads) == ("ga", 32, 4)
     assert (run.optimizer.lr, run.decorrelation) == (1e-3, -0.8)

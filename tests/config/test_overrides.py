@@ -1,4 +1,4 @@
-"""A configuration is spelled as the overrides that compose it again."""
+"""A configuration is converted to overrides that compose it again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_overrides_compose_the_same_configuration(overrides):
     assert len(spelled) <= len({"head", "heads", "seed"} | {word.partition("=")[0] for word in overrides})
 
 
-def test_what_the_plan_fills_in_is_not_said():
+def test_keys_that_the_plan_fills_in_are_left_out():
     run = compose_run()
     run.dataset.digest, run.dataset.num_classes, run.model.checkpoint_digest = "abc", 10, "def"
     with composer() as compose:
@@ -38,7 +38,7 @@ def test_what_the_plan_fills_in_is_not_said():
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 1e-06, "20 epochs", "it's", "a\\", "null", "7", "", "a,b", "_"])
-def test_hydra_reads_a_value_as_it_was(value):
+def test_hydra_parses_a_value_back(value):
     assert OverridesParser.create().parse_override(f"key={hydra_value(value)}").value() == value
 
 
@@ -49,14 +49,14 @@ def spelled_cells(*cells):
     return [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
 
 
-def test_a_full_product_is_one_grid_whose_axes_say_defaults_too():
+def test_a_full_product_is_one_grid_whose_axes_include_defaults():
     cells = spelled_cells(
         *([f"head={head}", lr] for head in ("seqpool", "gap") for lr in ("optimizer.lr=1e-3", "seed=0"))
     )
     assert grids(cells) == [["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]]
 
 
-def test_what_a_product_has_beyond_the_cells_is_left_out():
+def test_a_grid_excludes_other_cells_of_the_product():
     cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
     (grid,) = grids(cells)
     assert grid == ["head=seqpool,ga", "heads=1,8", 'hydra.launcher.exclude=["head=seqpool heads=8"]']

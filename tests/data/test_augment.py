@@ -159,7 +159,7 @@ def test_cut_boxes_are_upstreams(h):
 
 
 def test_cut_areas_follow_the_beta_distribution_around_a_uniform_centre(make_augmentation):
-    """Beta(1, 1) is uniform; the law is simulated with numpy."""
+    """Beta(1, 1) is uniform; the distribution is simulated with numpy."""
     generator = np.random.default_rng(0)
     half, centres = (8 * generator.random(600) ** 0.5).astype(int), generator.integers(16, size=(2, 600))
     sides = np.minimum(centres + half, 16) - np.maximum(centres - half, 0)

@@ -139,7 +139,7 @@ def test_a_disk_that_is_too_small_is_one_line_with_both_numbers(dataset, tmp_pat
     needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset, planned_tree(dataset)).values())
     with pytest.raises(ConfigError) as caught:
         stage(dataset, str(tmp_path / "disk"))
-    want = f"loader.stage={tmp_path}/disk: {needed:,} bytes are still to be copied there, 5,000 are free; want"
+    want = f"loader.stage={tmp_path}/disk: expected {needed:,} free bytes, found 5,000; give"
     assert str(caught.value).startswith(want) and "\n" not in str(caught.value)
     monkeypatch.undo()
     stage(dataset, str(tmp_path / "disk"))
@@ -156,6 +156,6 @@ def test_images_that_are_not_those_of_the_plan_are_refused(make_dataset, write_f
 
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(tmp_path):
     (tmp_path / "image.jpg").write_bytes(b"longer than it was")
-    with pytest.raises(DataError, match=r"image\.jpg changes while it is copied"):
+    with pytest.raises(DataError, match=r"image\.jpg changed while it was copied"):
         staging._copy(tmp_path / "image.jpg", tmp_path / "copy.jpg", 3)
     assert not (tmp_path / "copy.jpg").exists()

@@ -119,9 +119,9 @@ def test_operations_are_uniform_and_half_of_them_applied():
     for operations, bicubic in zip(drawn.operations.T, drawn.bicubic.T, strict=True):
         counts = (2 * operations + bicubic).bincount(minlength=2 * len(NAMES) + 2).view(-1, 2)
         share = 0.5 / len(NAMES)
-        law = [share] * GEOMETRIC + [share / 2] * 2 * (len(NAMES) - GEOMETRIC) + [0.5]
+        expected = [share] * GEOMETRIC + [share / 2] * 2 * (len(NAMES) - GEOMETRIC) + [0.5]
         seen = [*counts[:GEOMETRIC].sum(1), *counts[GEOMETRIC:NOTHING].flatten(), counts[NOTHING].sum()]
-        assert chisquare(seen, N * np.array(law)).pvalue > 0.001
+        assert chisquare(seen, N * np.array(expected)).pvalue > 0.001
 
 
 def drawn_by_timm(count):
@@ -169,11 +169,14 @@ def test_magnitudes_are_distributed_as_timms(text):
 def test_magnitudes_are_normal_cut_off_at_0_and_10(text, mean, spread):
     """The share beyond each end lies on it; what is between is normal; signs are fair."""
     factors = sheared(text).double().numpy()
-    magnitudes, law = np.round(abs(factors) / 0.03, 5), norm(mean, spread)
+    magnitudes, expected = np.round(abs(factors) / 0.03, 5), norm(mean, spread)
     inside = magnitudes[(magnitudes > 0) & (magnitudes < 10)]
-    for end, beyond in ((0, law.cdf(0)), (10, law.sf(10))):
+    for end, beyond in ((0, expected.cdf(0)), (10, expected.sf(10))):
         assert binomtest(int((magnitudes == end).sum()), len(magnitudes), beyond).pvalue > 0.001
-    assert kstest(inside, lambda x: (law.cdf(x) - law.cdf(0)) / (law.cdf(10) - law.cdf(0))).pvalue > 0.001
+    assert (
+        kstest(inside, lambda x: (expected.cdf(x) - expected.cdf(0)) / (expected.cdf(10) - expected.cdf(0))).pvalue
+        > 0.001
+    )
     assert binomtest(int((factors > 0).sum()), int((factors != 0).sum())).pvalue > 0.001
 
 

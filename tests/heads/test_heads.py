@@ -1,4 +1,4 @@
-"""The laws of heads: they equal the loop over branches, and their number of operations does not depend on K."""
+"""Heads equal a loop over branches, and their number of operations does not depend on K."""
 
 import dataclasses
 import inspect
@@ -83,7 +83,7 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
 
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("name", HEADS)
-def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: int) -> None:
+def test_token_weights_equal_those_of_the_loop_and_sum_to_one(name: str, heads: int) -> None:
     head, x = make(name, heads).eval(), images()
     got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
@@ -92,8 +92,8 @@ def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: i
         torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
 
 
-def test_a_query_that_attends_to_itself_alone_still_has_weights() -> None:
-    """Tokens that are its opposite get a share of attention that no number can hold; all the same one."""
+def test_a_query_that_attends_only_to_itself_has_weights() -> None:
+    """Tokens opposite to the query get shares of attention below the smallest float; all are equal."""
     torch.manual_seed(0)
     attention = ClassAttention(1, 64).double()
     with torch.no_grad():
@@ -110,10 +110,10 @@ def test_gram_dim_is_free(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_only_heads_of_fixed_tokens_are_tied_to_their_number(name: str) -> None:
+def test_only_heads_with_fixed_tokens_refuse_another_number(name: str) -> None:
     head, x = make(name, 2, tokens=9), images(tokens=16)
     if head.fixed_tokens:
-        with pytest.raises(ValueError, match=f"^head={name}: built for N=9 tokens, got 16; .*$"):
+        with pytest.raises(ValueError, match=f"^head={name}: expected N=9 tokens, found 16; .*$"):
             head.pool(x)
     else:
         check_against_oracle(name, head, x)
@@ -125,7 +125,7 @@ def test_every_parameter_has_a_place_in_the_oracle(name: str) -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Counts what reaches the device."""
+    """Counts the operators sent to the device."""
 
     count = 0
 
