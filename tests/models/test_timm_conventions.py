@@ -70,8 +70,8 @@ def test_timm_s_keywords_reach_the_model() -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("cct_2_3x2_32", {"foo": 1}, "unknown keyword foo; head seqpool .* know .*drop_rate.*positions"),
-        ("ga2_cct_7_3x1_32", {"bar": 1, "foo": 1}, "unknown keyword bar, foo; head ga .* know .*gram_dim.*num_classes"),
+        ("cct_2_3x2_32", {"foo": 1}, "unknown keyword foo; head seqpool .* have .*drop_rate.*positions"),
+        ("ga2_cct_7_3x1_32", {"bar": 1, "foo": 1}, "unknown keyword bar, foo; head ga .* have .*gram_dim.*num_classes"),
         ("seqpool2_cct_7_3x1_32", {"gram_dim": 16}, "unknown keyword gram_dim"),
         ("cct_2_3x2_32", {"positions": "up"}, "positions=up: expected learnable or sine or none"),
         ("cct_2_3x2_32", {"block": "up"}, "block=up: expected pre_norm or stream_norm"),

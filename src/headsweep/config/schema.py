@@ -67,7 +67,7 @@ class DatasetConfig:
     name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
-    image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the square image that the model sees, pixels
+    image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
     channels: Annotated[int, USUAL | DATA]
     num_classes: Annotated[int | None, USUAL | DATA | PLANNED]  # None: counted in an image folder
     mean: list[float]  # per channel, of images scaled to [0, 1]

@@ -1,7 +1,7 @@
 """Augmentation of a batch of equally sized images: flip, RandAugment, optional crop, normalisation, erasing.
 
-Every random choice of a sample is a function of (key, sample index) and is drawn on the host, so that a sample looks
-the same in every batch, on every device. Letters: b batch, c channels, h w size.
+Every random choice of a sample is a function of (key, sample index) and is drawn on the host, so that a sample is
+augmented equally in every batch and on every device. Letters: b batch, c channels, h w size.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
-        return "decoded: it is no image of a format that Pillow knows"
+        return "decoded: unknown image format"
     return f"decoded: {str(error) or type(error).__name__}"
 
 

@@ -141,9 +141,9 @@ def affines(operations: Tensor, arguments: Tensor, h: int, w: int) -> Tensor:
     return torch.stack((middle_x, middle_y, straight, x_by_y, to_x, y_by_x, straight, to_y), -1)
 
 
-def look(looks: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+def source_positions(affine: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the source positions of pixels: (b 8) of `affines` to x and y, (b 1 h w) float32."""
-    middle_x, middle_y, x_by_x, x_by_y, to_x, y_by_x, y_by_y, to_y = looks[..., None, None, None].unbind(1)
+    middle_x, middle_y, x_by_x, x_by_y, to_x, y_by_x, y_by_y, to_y = affine[..., None, None, None].unbind(1)
     own_x, own_y = centres(images)
     x, y = own_x - middle_x, own_y - middle_y
     return x * x_by_x + y * x_by_y + to_x, x * y_by_x + y * y_by_y + to_y
@@ -185,18 +185,21 @@ def cubic(near: Sequence[Tensor], d: Tensor) -> Tensor:
     return third.mul_(d).add_(second).mul_(d).add_(first).mul_(d).add_(v1)
 
 
-def move(images: Tensor, looks: Tensor, axes: str, bicubic: bool) -> Tensor:
+def move(images: Tensor, affine: Tensor, axes: str, bicubic: bool) -> Tensor:
     """Sample pixels as Pillow's `transform`: edges are repeated, the result is truncated, not rounded.
 
     Args:
         images: (b c h w) uint8.
-        looks: (b 8) of `affines`.
+        affine: (b 8) of `affines`.
         axes: along which pixels move: x, y or xy; the other one needs no neighbours.
         bicubic: interpolation; bilinear otherwise.
     """
     b, c, h, w = images.shape
     pixels = images.flatten(2).float()
-    x, y = (look(looks, images)[place] if axis in axes else centres(images)[place] for place, axis in enumerate("xy"))
+    x, y = (
+        source_positions(affine, images)[place] if axis in axes else centres(images)[place]
+        for place, axis in enumerate("xy")
+    )
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = range(-1, 3) if bicubic else range(2)
     columns = {i: (column + i).clamp_(0, w - 1) for i in reach}

@@ -68,7 +68,7 @@ class Operations(NamedTuple):
     operations: Tensor  # (n l) int64, indices into NAMES, or NOTHING
     arguments: Tensor  # (n l) float32
     bicubic: Tensor  # (n l) bool, for geometric operations
-    looks: Tensor  # (n l 8) float32, see `operations.affines`
+    affine: Tensor  # (n l 8) float32, see `operations.affines`
 
     @staticmethod
     def none(n: int) -> Operations:
@@ -146,11 +146,11 @@ def randaugment(images: Tensor, drawn: Operations) -> Tensor:
     return images
 
 
-def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tensor, looks: Tensor) -> None:
+def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tensor, affine: Tensor) -> None:
     groups = 2 * _KIND_OF[operations] + (bicubic & (operations >= GEOMETRIC))
     order, counts = groups.argsort(stable=True), groups.bincount(minlength=_NOTHING).tolist()[:_NOTHING]
     order = order[: sum(counts)]
-    details = (to_device(values, images.device).split(counts) for values in (order, arguments[order], looks[order]))
+    details = (to_device(values, images.device).split(counts) for values in (order, arguments[order], affine[order]))
     parts = enumerate(zip(*details, strict=True))
     changed = [_changed(group, images.index_select(0, rows), *its) for group, (rows, *its) in parts if len(rows)]
     own = images.unbind()
@@ -159,10 +159,10 @@ def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tenso
         own[row].copy_(image)
 
 
-def _changed(group: int, images: Tensor, arguments: Tensor, looks: Tensor) -> Tensor:
+def _changed(group: int, images: Tensor, arguments: Tensor, affine: Tensor) -> Tensor:
     kind, argument = _KINDS[group // 2], arguments[:, None, None, None]
     if kind in TABLES:
         return TABLES[kind](images, images, argument)
     if kind in DEGENERATES:
         return blend(DEGENERATES[kind](images), images, argument)
-    return move(images, looks, kind, bicubic=group % 2 == 1)
+    return move(images, affine, kind, bicubic=group % 2 == 1)

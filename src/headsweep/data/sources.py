@@ -128,7 +128,7 @@ class StreamedReader:
     def __init__(self, source: StreamedSource, device: torch.device, workers: int, crop: Crop | None) -> None:
         self.device = device
         self.requests = _Requests()
-        # A worker runs with one torch thread, which DataLoader sees to; `generator` is given because DataLoader
+        # DataLoader runs a worker with one torch thread; `generator` is given because DataLoader
         # would otherwise draw a seed from torch's global generator, which belongs to training.
         self.loader: DataLoader[Tensor] = DataLoader(
             _Decoder(source, crop),

@@ -29,8 +29,8 @@ from headsweep.data.operations import (
     cubic,
     cut_off,
     linear,
-    look,
     neighbour,
+    source_positions,
     within,
 )
 from headsweep.data.randaugment import NOTHING, Operations, Policy
@@ -64,7 +64,7 @@ def layers(drawn: Operations, room: Sequence[int]) -> Layers:
     details = (
         torch.stack((operations, rows), -1),
         torch.stack((operations, arguments), -1),
-        torch.cat((drawn.bicubic[..., None], drawn.looks), -1),
+        torch.cat((drawn.bicubic[..., None], drawn.affine), -1),
     )
     computed, taken = [], torch.arange(len(operations)).repeat(operations.shape[1], 1)
     first = len(operations)
@@ -175,7 +175,7 @@ def _blended(images: Tensor, drawn: Tensor) -> Tensor:
 def _moved(images: Tensor, drawn: Tensor) -> Tensor:
     """As `operations.move` along both axes, with an interpolation for each image."""
     b, c, h, w = images.shape
-    bicubic, (x, y) = drawn[:, :1, None, None] > 0, look(drawn[:, 1:], images)
+    bicubic, (x, y) = drawn[:, :1, None, None] > 0, source_positions(drawn[:, 1:], images)
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = torch.arange(-1, 3, device=images.device).view(4, 1, 1)
     columns, rows = (column + reach).clamp_(0, w - 1), (row + reach).clamp_(0, h - 1).mul_(w)  # (b 4 h w)

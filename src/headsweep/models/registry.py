@@ -259,7 +259,7 @@ def _check_options(name: str, head: str, options: dict[str, Any]) -> None:
     unknown = sorted(options.keys() - own)
     if unknown:
         known = ", ".join(sorted(_keywords(build) | own))
-        raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone know {known}")
+        raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone have {known}")
     parameters = inspect.signature(HEADS[head].__init__).parameters
     for key, value in options.items():
         if parameters[key].annotation is int:

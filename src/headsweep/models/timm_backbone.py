@@ -35,7 +35,7 @@ class TimmBackbone(Backbone):
         channels: of the images.
 
     Raises:
-        ConfigError: timm does not know the name, refuses the keywords or the image size, or gives no patch tokens.
+        ConfigError: the name is unknown, keywords or image size are refused, or there are no patch tokens.
     """
 
     model: Any  # timm's models share no type

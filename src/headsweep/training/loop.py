@@ -187,7 +187,7 @@ class Training:
         return total
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        found = self._look_at(split)
+        found = self._evaluate_split(split)
         if split == "test" and self.ranks.leads:
             self.folder.check_claim()
             # Before the metrics are logged: after a crash, logged metrics mean that this file exists.
@@ -197,10 +197,10 @@ class Training:
     def _evaluate_best(self) -> dict[str, float]:
         """Test the best weights, without metrics of single heads. The model keeps them: training has ended."""
         epoch = self.state.restore_evaluated(self.folder.best, self.device)
-        values = self._look_at("test").metrics
+        values = self._evaluate_split("test").metrics
         return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
 
-    def _look_at(self, split: str) -> Evaluation:
+    def _evaluate_split(self, split: str) -> Evaluation:
         context = autocast(self.run.precision, self.device)
         return evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
 

@@ -19,8 +19,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     """Build the named optimizer; parameters that are one-dimensional per head, and biases, have no weight decay.
 
     Raises:
-        ConfigError: timm does not know the optimizer, or cannot build it here; it needs second derivatives, or does not
-            take an option or a value that is given.
+        ConfigError: the optimizer is unknown, cannot be built here, needs second derivatives, or does not accept a
+            given option or value.
     """
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
     fused = {"fused": True} if _has_fused_kernel(config.name, next(model.parameters()).device) else {}
