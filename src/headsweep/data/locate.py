@@ -73,7 +73,7 @@ def root_of(dataset: DatasetConfig) -> Path:
 
 
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
-    """The folders of an image tree by their use: train, test, and validation where the set has its own."""
+    """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
     if dataset.name is DatasetName.imagenet or not _is_folder(root / "test"):
         return {"train": root / "train", "test": root / "val"}

@@ -1,4 +1,4 @@
-"""The one interface of every head.
+"""The interface of every head.
 
 Legend: b images, n tokens, t tokens with the class token where the head reads it, d width, k branches (heads in
 parallel), c classes.
@@ -57,7 +57,7 @@ class Head(nn.Module, ABC):
         """
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k c"]:
-        """Logits of each branch."""
+        """Return the logits of each branch."""
         return self.classifier(self.pool(tokens))
 
     def reset_classifier(self, num_classes: int) -> None:

@@ -39,7 +39,7 @@ class ShuffleMlp(nn.Module):
         self.fc2 = StackedGroupedLinear(heads, MLP_GROUPS, EXPANSION * width, width)
 
     def forward(self, x: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
-        """The MLP of each branch on its own vector."""
+        """Apply the MLP of each branch to its own vector."""
         hidden = F.gelu(self.fc1(x.unflatten(-1, (MLP_GROUPS, -1))))
         # Views the 4D channels as (2D, 2), transposes and flattens: every second channel goes to the other group.
         shuffled = hidden.unflatten(-1, (-1, MLP_GROUPS)).permute(0, 1, 4, 2, 3).flatten(-2)
@@ -70,7 +70,7 @@ class ClassAttention(nn.Module):
         trunc_normal_(self.qkv, std=0.02)
 
     def forward(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The refined query of each branch."""
+        """Return the refined query of each branch."""
         query = query + self.gamma_1 * self._attend(query, tokens)
         return query + self.gamma_2 * self.mlp(self.norm2(query))
 

@@ -55,7 +55,7 @@ class GramQuery(nn.Module):
         return dict(zip(("triangle", "symmetric"), _triangle_indices(self.gram_dim), strict=True))
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """One query per branch."""
+        """Return one query per branch."""
         gram = _gram_vectors(self._features(tokens), self.triangle, self.symmetric)
         grouped = gram.to(self.embedding.weight.dtype).unflatten(1, (GROUPS, -1)).unflatten(0, (-1, self.heads))
         embedded = self.embedding(grouped).flatten(1)
@@ -73,12 +73,12 @@ class GramQuery(nn.Module):
         return F.normalize(shares, p=1, dim=-1).unflatten(0, (-1, self.heads))
 
     def _features(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "m c n"]:
-        """The contracted tokens of each branch and image."""
+        """Return the contracted tokens of each branch and image."""
         contracted = normalise_branches(self.contraction_norm, self._contract(tokens))
         return contracted.unflatten(1, (self.heads, -1)).flatten(0, 1)
 
     def _contract(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b kc n"]:
-        """The first 1x1 convolution: one product per group, over all branches and images at once."""
+        """Apply the first 1x1 convolution: one product per group, over all branches and images at once."""
         batch, count, width = tokens.shape
         weight = self.contraction.weight.transpose(0, 1)
         bias = self.contraction.bias.unflatten(1, (GROUPS, -1)).transpose(0, 1)

@@ -30,7 +30,7 @@ def softmax_pool(
     *,
     scaled: bool = False,
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]]:
-    """The sums z and the logarithm of the sum of exp(s).
+    """Return the sums z and the logarithm of the sum of exp(s).
 
     Args:
         queries: q. Where `scaled`, queries and what is made of z should ignore a constant added to all features of a
@@ -120,7 +120,7 @@ def _pool_scaled(
     bias: Float[Tensor, "b j 1"] | None,
     scale: Float[Tensor, "b 1 n"] | None,
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j n"]]:
-    """The sums, their logarithms, and the scores without the bias."""
+    """Return the sums, their logarithms, and the scores without the bias."""
     scores = torch.bmm(queries, tokens.transpose(1, 2))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     scores = scores if scale is None else scores * scale

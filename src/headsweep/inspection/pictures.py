@@ -174,6 +174,6 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray, top: float | None) -> None:
 
 
 def _names(heads: int) -> tuple[Sequence[int], Sequence[str]]:
-    """Where there is room for a head's number, and the numbers."""
+    """Return positions with room for the number of a head, and the numbers."""
     places = range(0, heads, math.ceil(heads / MOST_WRITTEN))
     return places, [str(head + 1) for head in places]
