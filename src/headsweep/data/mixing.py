@@ -94,7 +94,7 @@ def mixed(values: Tensor, share: float | Tensor, rest: float | Tensor, batch: in
 
 
 def cut_box(share: float, h: int, w: int, source: random.Random) -> tuple[Box, float]:
-    """Draw a box of area 1 - share around a uniform centre, clipped at the border; return it and the remaining share."""
+    """Draw a box of area 1 - share around a uniform centre, clipped; return it and the remaining share."""
     half = 0.5 * math.sqrt(1 - share)
     tall, wide = int(half * h), int(half * w)
     y, x = source.randrange(h), source.randrange(w)
