@@ -30,7 +30,7 @@ from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
 from headsweep.entry import one_line_errors
 from measuring import AA, Results, Step, interleaved, multiple, parser, ratio, ready, surroundings
-from plain import Pictures, pil_transform
+from reference import Pictures, pil_transform
 
 BATCH = 256
 CLASSES = 100

@@ -3,7 +3,7 @@
     python benchmarks/e2e.py [--seeds 5] [--epochs 10] [--device cuda] [--json FILE] [KEY=VALUE ...]
 
 Both paths train the same configuration (the words are those of `python src/train.py`) from the same first weights with
-the same schedule and evaluate each epoch. The plain one is benchmarks/plain.py: Pillow, timm and torchvision in a
+the same schedule and evaluate each epoch. The plain one is benchmarks/reference.py: Pillow, timm and torchvision in a
 DataLoader, a loop over branches, attention written out, torch's AdamW; float32, on a GPU under bfloat16 autocast. Ours
 is what a run does, its checkpoints and spool included. They take turns, seed by seed. An A/A pair, ours twice with the
 first seed, comes first: its accuracies must be equal to the bit on a CPU.
@@ -41,7 +41,7 @@ from headsweep.training.objective import objective
 from headsweep.training.optimization import build_schedule, run_steps
 from headsweep.training.ranks import Ranks
 from measuring import AA, Results, parser, positive, ratio, ready, surroundings
-from plain import PlainBatches, PlainModel, as_it_comes, plain_optimizer
+from reference import PlainBatches, PlainModel, as_it_comes, plain_optimizer
 
 USUAL = ("head=seqattn", "heads=4")
 ENOUGH = 3  # seeds

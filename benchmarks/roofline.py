@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from headsweep.config import CompactConfig, RunConfig
 from headsweep.entry import one_line_errors
 from measuring import Results, interleaved, parser, positive, ready
-from plain import PlainModel
+from reference import PlainModel
 
 BACKWARD = 2  # products and passes over memory, in forward ones
 

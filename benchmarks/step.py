@@ -3,7 +3,7 @@
     python benchmarks/step.py [--device cuda] [--batch 64] [--rounds 5] [--threads 2] [--json FILE]
 
 Forward, backward and optimizer of cct_7_3x1 at 32x32 with 100 classes, images ready on the device. Sides, which take
-turns in one process: `plain` (benchmarks/plain.py: loop over branches, attention written out, AdamW as it comes;
+turns in one process: `plain` (benchmarks/reference.py: loop over branches, attention written out, AdamW as it comes;
 float32, and `plain bf16` under autocast on a GPU), `off` (ours in eager mode), `blocks` and `step` (compiled; on a GPU,
 or where --sides names them). An A/A pair comes first. Then the heads themselves take turns in our fastest way: what
 does each cost beside seqpool? MFU is FLOPs of the loop model over those of a product measured here; the roofline is
@@ -32,7 +32,7 @@ from headsweep.training.device import make_deterministic
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer
 from measuring import AA, Results, Samples, Step, interleaved, parser, positive, ratio, ready, surroundings
-from plain import PlainModel, as_it_comes, plain_optimizer
+from reference import PlainModel, as_it_comes, plain_optimizer
 from roofline import Machine, calibrate, loop_flops, roofline
 
 CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")

@@ -156,7 +156,7 @@ def test_the_plain_step_is_ours(benchmark: Any) -> None:
     from headsweep.models.build import model_of
 
     images = torch.randn(3, 1, 16, 16)
-    plain, ours = benchmark("plain").PlainModel(run), model_of(run)
+    plain, ours = benchmark("reference").PlainModel(run), model_of(run)
     torch.testing.assert_close(plain(images), ours(images, per_head=True), rtol=1e-4, atol=1e-4)
 
 
