@@ -56,7 +56,7 @@ bench: $(READY) ## measure on this machine's CPU, best while it is idle (5 minut
 	$(BIN)/python benchmarks/sweep.py --fresh 3 --epochs 3 --json $(RESULTS)/sweep.json
 	$(BIN)/python benchmarks/tracking.py --epochs 3 --json $(RESULTS)/tracking.json
 	$(BIN)/python benchmarks/report.py --runs 1000 --json $(RESULTS)/report.json
-	$(BIN)/python benchmarks/targets.py $(RESULTS)
+	$(BIN)/python benchmarks/results.py $(RESULTS)
 
 bench-gpu: $(READY) ## measure all that wants a GPU, in 10 minutes; with TINY=1 try every part of it on the CPU
 	$(BIN)/python benchmarks/gpu.py $(if $(TINY),--tiny --folder $(RESULTS)/tiny,--folder $(RESULTS)/gpu)

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import torch
 
-import targets
+import results as targets
 from measuring import above_zero
 
 BENCHMARKS = Path(__file__).resolve().parent

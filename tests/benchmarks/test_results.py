@@ -178,7 +178,7 @@ def test_report_s_noise_is_found(benchmark: Any, tmp_path: Path, monkeypatch: py
 
 def test_targets_say_what_is_open(benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
-    assert benchmark("targets").main([str(tmp_path)]) == 0
+    assert benchmark("results").main([str(tmp_path)]) == 0
     lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
     assert ["ga K=8, loop / stacked", ">= 4", "5", "yes"] in lines
     assert ["seqattn K=8, loop / stacked", ">= 8", "-", "open"] in lines
@@ -189,7 +189,7 @@ def test_targets_of_a_broken_file_are_open_and_it_is_named(
 ) -> None:
     results(tmp_path / "heads.json", "heads", [10.0, 10.0], [2.0, 2.0])
     (tmp_path / "step.json").write_text('{"benchmark": "st')
-    assert benchmark("targets").main([str(tmp_path)]) == 2
+    assert benchmark("results").main([str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert [line.rpartition("|")[2].strip() for line in out.splitlines()] == ["met", "open", "yes", *["open"] * 3]
     (line,) = err.splitlines()
@@ -199,7 +199,7 @@ def test_targets_of_a_broken_file_are_open_and_it_is_named(
 @pytest.mark.parametrize("words", [["--bogus"], ["absent"], [__file__]])
 def test_targets_are_of_a_folder(benchmark: Any, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
-        benchmark("targets").main(words)
+        benchmark("results").main(words)
     out, err = capsys.readouterr()
     assert words[0] in err.splitlines()[-1] and not out
 
@@ -221,7 +221,7 @@ def test_every_target_of_a_gpu_has_a_figure(benchmark: Any) -> None:
         ],
         "packing": [{"name": "together", "samples": {"1 run": [3e4], "3 runs": [4e4], "4 runs": [5e4]}}],
     }
-    targets = benchmark("targets")
+    targets = benchmark("results")
     got = [target.line({name: {"rows": rows} for name, rows in files.items()})[2:] for target in targets.GPU]
     assert got == [
         ("32,000 images/s", "yes"),

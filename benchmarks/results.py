@@ -1,6 +1,6 @@
 """Which targets are met? A table from the result files of a folder.
 
-    python benchmarks/targets.py [benchmarks/results]
+    python benchmarks/results.py [benchmarks/results]
 
 Of each target that the benchmarks of a GPU or of a CPU can speak of: what is wanted, what was measured, whether it is
 met; "open" where there is no figure. Exit code 2: a file is broken, which is said; the other files are looked at.
