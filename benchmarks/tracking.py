@@ -83,7 +83,7 @@ def one_epoch(log: Log, heads: int) -> Step:
 def epoch_metrics(heads: int, epoch: int) -> dict[str, float]:
     names = ["train/loss", "val/loss", "val/top1", "val/top5"]
     names += [f"val/per_head/top1_{head}" for head in range(1, heads + 1)] if heads > 1 else []
-    return {name: (at + 1) / (epoch + 6) for at, name in enumerate(names)}
+    return {name: (at + 1) / (epoch + 20) for at, name in enumerate(names)}
 
 
 def all_logs(scratch: Path, stack: ExitStack) -> dict[str, Log]:
