@@ -4,8 +4,8 @@
 
 On one core of the CPU; with --device cuda headsweep augments on the GPU. An A/A pair comes first. Then `timm` (Pillow,
 on the CPU) and `headsweep` (the loader of a run), and last the implementations in headsweep: `grouped` operations and
-`static` shapes, of which a run takes one, and on a GPU also static shapes in fused kernels (`compiled`, which no run
-takes: its images must be equal to be of use).
+`static` shapes, of which a run uses one, and on a GPU also static shapes in fused kernels (`compiled`, which no run
+uses; whether its images are equal is printed).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmarks run, with sizes that say nothing about speed."""
+"""The benchmarks run, with sizes too small to measure speed."""
 
 import shlex
 from argparse import Namespace
@@ -17,7 +17,7 @@ from headsweep.tracking.spool import Spool
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
 
 
-def test_a_record_says_what_was_measured(benchmark: Any, tmp_path: Path) -> None:
+def test_a_record_has_machine_settings_and_samples(benchmark: Any, tmp_path: Path) -> None:
     measuring = benchmark("measuring")
     args = Namespace(records=tmp_path, rounds=3, batch=64, threads=1, uri="x")
     for _ in range(2):

@@ -43,7 +43,7 @@ def test_results_are_made_from_the_records(benchmark: Any) -> None:
     assert found == expected, f"{''.join(diff)}\naccept it with python benchmarks/results.py"
 
 
-def test_the_newest_record_with_a_figure_is_held_against_its_target(benchmark: Any, tmp_path: Path) -> None:
+def test_the_newest_record_with_a_figure_is_compared_with_its_target(benchmark: Any, tmp_path: Path) -> None:
     write(tmp_path / "2026-11-24_heads_x.json", heads([10.0], [1.0], date="2026-11-24"))
     write(tmp_path / "2026-11-25_heads_x.json", heads([10.0, 10.0], [2.0, 4.0], source="transcribed"))
     found = cells(benchmark, tmp_path)
@@ -117,7 +117,7 @@ def test_compare_finds_what_is_worse(benchmark: Any, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(("unit", "change"), [("s", 0.5), ("share", 2.0)])
-def test_compare_knows_whether_more_is_better(benchmark: Any, tmp_path: Path, unit: str, change: float) -> None:
+def test_compare_depends_on_whether_more_is_better(benchmark: Any, tmp_path: Path, unit: str, change: float) -> None:
     results = benchmark("results")
     before, after = (
         results.Record(**record("sweep", [{"name": "x", "unit": unit, "samples": {"x": [value]}}])) for value in (1, 2)
