@@ -107,14 +107,11 @@ def by_machine(records: Mapping[str, Record], gpu: bool) -> Iterator[dict[str, R
 
 
 def shown(value: Ratio) -> str:
-    """Format with three significant digits, and with the range if there is one."""
+    """Format with the range, if there is one."""
     if value.low is None or value.low == value.high:
-        return digits(value.median, "")
-    return f"{digits(value.median)} ({digits(value.low)} to {digits(value.high)})"
-
-
-def digits(number: float, zeros: str = "#") -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:{zeros}.3g}"
+        return f"{value.median:,.0f}" if value.median >= 100 else f"{value.median:.3g}"
+    median, low, high = (f"{number:,.2f}" if number >= 0.1 else f"{number:.2g}" for number in value)
+    return f"{median} ({low} to {high})"
 
 
 def summary(row: Row, over: str, under: str = "") -> Ratio:
