@@ -125,7 +125,7 @@ class Benchmark:
         first = next(iter(sides))
         for side in sides:
             median = statistics.median(times.wall[side])
-            line = f"{name:26} {side:17} {median:10.3f} ms"
+            line = f"{name:32} {side:17} {median:10.3f} ms"
             line += f" {more['images'] / median * 1e3:10,.0f} images/s" if "images" in more else ""
             if side != first:
                 line += f"  {first} / {side}: {ratio(times.wall[first], times.wall[side])}"
