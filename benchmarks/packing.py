@@ -18,15 +18,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+from headsweep.autotune.measurement import Unmeasured
+from headsweep.autotune.throughput import Throughput
 from headsweep.config import RunConfig
 from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
-from headsweep.sweep import gpus as driver
-from headsweep.sweep.measuring import Unmeasured
-from headsweep.sweep.plan import resolve
-from headsweep.sweep.processes import Processes
-from headsweep.sweep.stopping import StopRequest
-from headsweep.sweep.throughput import Throughput
+from headsweep.launch.local import gpus as driver
+from headsweep.launch.local.forkserver import Processes
+from headsweep.launch.signals import StopRequest
+from headsweep.plan.plan import resolve
 from measuring import AA, Benchmark, Row, Samples, compose, parser, ratio
 
 DEFAULT = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]

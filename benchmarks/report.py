@@ -23,7 +23,7 @@ from pathlib import Path
 import sqlalchemy
 
 from headsweep.entry import one_line_errors
-from headsweep.tracking.mlflow_store import prepare
+from headsweep.tracking.mlflow.store import prepare
 from measuring import AA, Benchmark, parser
 
 EPOCHS = 300

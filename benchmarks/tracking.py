@@ -25,10 +25,10 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client, default_uri, prepare
+from headsweep.tracking.metrics_log import Entry, Spool
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
-from headsweep.tracking.spool import Entry, Spool
 from measuring import AA, Benchmark, Step, interleaved, parser
 from sweep import run, slots, trainings
 

@@ -11,7 +11,7 @@ import sklearn.datasets  # noqa: F401 - for the data set of the tests: each proc
 import torch
 
 from headsweep.errors import LostPeer
-from headsweep.sweep.one_run import dismiss, follow, train_folder
+from headsweep.run.train_run import dismiss, follow, train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Stop, Stopped
 from headsweep.training.ranks import Ranks, joined

@@ -12,7 +12,7 @@ import torch
 from commands import give
 from composing import compose_run
 from headsweep.models import build_model
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.checkpoint import TrainingState
 

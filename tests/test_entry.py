@@ -7,8 +7,8 @@ from hydra.core.singleton import Singleton
 
 from commands import enter
 from headsweep.config import RunConfig
-from headsweep.sweep import study
-from headsweep.sweep.slurm import submission
+from headsweep.launch import run_sweep
+from headsweep.launch.slurm import submit
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def handed(monkeypatch) -> list[tuple[str, list[RunConfig]]]:
 
         return taken
 
-    monkeypatch.setattr(study, "run_study", take("here"))
-    monkeypatch.setattr(submission, "submit_study", take("slurm"))
+    monkeypatch.setattr(run_sweep, "run_study", take("here"))
+    monkeypatch.setattr(submit, "submit_study", take("slurm"))
     return found
 
 
@@ -175,7 +175,7 @@ def test_a_crash_is_no_mistake(monkeypatch, capsys):
     def crash(*_, **__):
         raise RuntimeError("out of luck with http://anna:geheim@host")
 
-    monkeypatch.setattr(study, "run_study", crash)
+    monkeypatch.setattr(run_sweep, "run_study", crash)
     for words in ([], ["-m"]):
         assert enter(*words) == 1
         error = capsys.readouterr().err
@@ -197,6 +197,6 @@ def test_what_the_system_refuses_says_what_and_where(error, message, monkeypatch
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(study, "run_study", refuse)
+    monkeypatch.setattr(run_sweep, "run_study", refuse)
     assert enter() == 2
     assert capsys.readouterr().err.startswith(f"headsweep: {message}")

@@ -16,12 +16,13 @@ from omegaconf import OmegaConf
 
 from commands import enter, give
 from composing import compose_run
+from headsweep.autotune.sharing import Sharing
 from headsweep.cli.group import commands as group
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.spelling import _flat, hydra_value
-from headsweep.sweep import plan, study
-from headsweep.sweep.sharing import Sharing
-from headsweep.sweep.slurm import submission
+from headsweep.config.overrides import _flat, hydra_value
+from headsweep.launch import run_sweep
+from headsweep.launch.slurm import submit
+from headsweep.plan import plan
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -130,8 +131,8 @@ def _planning_only(monkeypatch):
         raise SystemExit(0)
 
     for place, name in (
-        (study, "run_study"),
-        (submission, "submit_study"),
+        (run_sweep, "run_study"),
+        (submit, "submit_study"),
         (Sharing, "batch_size"),
         (plan, "plan_of"),
     ):

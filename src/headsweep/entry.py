@@ -20,11 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headsweep import printing
-from headsweep.children import starved
+from headsweep import console
 from headsweep.config import RunConfig, parse
-from headsweep.config.arguments import spell_out
-from headsweep.config.automatic import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
+from headsweep.config.auto_batch_size import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
+from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing, one_line
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.expansion import given, study_axes
@@ -33,7 +32,8 @@ from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
 from headsweep.credentials import hidden
 from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError
-from headsweep.printable import escaped
+from headsweep.processes import starved
+from headsweep.text import escaped
 
 T = TypeVar("T")
 _FOLDERS = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
@@ -85,11 +85,11 @@ def _check_single(hydra: HydraConf) -> None:
 def _run_single(config: DictConfig) -> float:
     run = parse(_sized_single(config), HydraConfig.get().runtime.cwd)
     if _is_one_of_several():
-        from headsweep.sweep.together import train_together
+        from headsweep.launch.torchrun import train_together
 
         return train_together(run)
-    from headsweep.sweep.in_process import InProcess
-    from headsweep.sweep.study import objectives, run_study
+    from headsweep.launch.in_process import InProcess
+    from headsweep.launch.run_sweep import objectives, run_study
 
     return objectives(run_study([run], InProcess()))[0]
 
@@ -104,7 +104,7 @@ def _sized_single(config: DictConfig) -> DictConfig:
     if HydraConfig.get().mode is not RunMode.RUN:
         want = "is one number for all cells, and this launcher starts each on its own; want hydra/launcher=local"
         raise ConfigError(KEY, AUTO, f"{want}, or a number")
-    from headsweep.sweep.sharing import ALONE
+    from headsweep.autotune.sharing import ALONE
 
     return with_size(config, ALONE.batch_size([parse(with_size(config, None))]))
 
@@ -131,13 +131,13 @@ def run_grid(
     Raises:
         UserError: cells are not valid; nothing has been started.
     """
-    from headsweep.sweep.sharing import Sharing
+    from headsweep.autotune.sharing import Sharing
 
     sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
     answers, runs = _valid(cells, compose, exclusions, sharing.batch_size)
-    from headsweep.sweep.halving import Halving
-    from headsweep.sweep.local import LocalPool
-    from headsweep.sweep.study import objectives, run_study
+    from headsweep.launch.halving import Halving
+    from headsweep.launch.local.pool import LocalPool
+    from headsweep.launch.run_sweep import objectives, run_study
 
     pool = LocalPool(sharing.slots_of(runs), timeout=machine.timeout)
     screen = None if machine.halving is None else partial(Halving, machine.halving, pool)
@@ -162,8 +162,8 @@ def submit_grid(
     """
     slurm = parse_slurm(settings)
     answers, runs = _valid(cells, compose, exclusions, _fit_cluster)
-    from headsweep.sweep.slurm.submission import submit_study
-    from headsweep.sweep.study import objectives
+    from headsweep.launch.run_sweep import objectives
+    from headsweep.launch.slurm.submit import submit_study
 
     plan = submit_study(runs, slurm)
     values = iter(objectives(plan) if slurm.wait else [None] * len(runs))
@@ -180,7 +180,7 @@ def _valid(
 
 def _without_mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list[RunConfig]:
     """The runs in what was found of each of the cells. Raises UserError if one is not valid."""
-    from headsweep.sweep.plan import refusal
+    from headsweep.plan.plan import refusal
 
     runs = [run for run in answers if isinstance(run, RunConfig)]
     bad = _mistakes(cells, answers)
@@ -197,23 +197,23 @@ def plan_grid(cells: Sequence[Sequence[str]], compose: Compose, exclusions: Excl
         machine: as for `run_grid`, and how the plan is shown. To count costs imports torch, in another process; what
             batch_size=auto asks for is measured then, too.
     """
-    from headsweep.sweep.sharing import Sharing
+    from headsweep.autotune.sharing import Sharing
 
     sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
     fit = partial(sharing.batch_size, measure=machine.costs)
     answers = _expand(cells, compose, exclusions, fit, say=not machine.json)
     runs = [run for run in answers if isinstance(run, RunConfig)]
-    from headsweep.sweep.auto_slots import AutoSlots
-    from headsweep.sweep.local import LocalPool
-    from headsweep.sweep.planning import show, survey
+    from headsweep.autotune.slots import AutoSlots
+    from headsweep.launch.local.pool import LocalPool
+    from headsweep.plan.preview import show, survey
 
     slots = sharing.slots_of(runs)
     slots = slots.expected() if isinstance(slots, AutoSlots) else slots
     check = (lambda new: LocalPool(slots).check(new)) if machine.costs else None
     survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(slots.gpus))
     if machine.halving is not None and not survey_.bad:
-        from headsweep.sweep.halving import Halving
-        from headsweep.sweep.plan import make_plan
+        from headsweep.launch.halving import Halving
+        from headsweep.plan.plan import make_plan
 
         opening = Halving(machine.halving, None, make_plan(runs)).opening
         print(opening, file=sys.stderr)
@@ -229,7 +229,7 @@ def _expand(
 
     `fit` finds what is asked for by batch_size=auto. Raises UserError if it is not found.
     """
-    from headsweep.sweep.same_runs import check_shared, repetitions
+    from headsweep.plan.same_runs import check_shared, repetitions
 
     grid = Grid(compose)
     answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
@@ -300,7 +300,7 @@ def one_line_errors() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
     try:
-        with printing.tolerant(), _exit_on_errors():
+        with console.tolerant(), _exit_on_errors():
             yield
     finally:
         del os.environ["HYDRA_FULL_ERROR"]

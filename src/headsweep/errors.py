@@ -1,6 +1,6 @@
 """The errors that a user can cause, each said in one line: what was got, what is wanted, how to fix it."""
 
-from headsweep.printable import escaped
+from headsweep.text import escaped
 
 
 class UserError(Exception):

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from headsweep.autotune.measurement import Unmeasured
 from headsweep.config import PROJECT_ROOT
-from headsweep.sweep.measuring import Unmeasured
-from headsweep.tracking.spool import Spool
+from headsweep.tracking.metrics_log import Spool
 
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
 

@@ -107,12 +107,13 @@ def test_a_value_of_an_axis_that_the_command_line_has_narrowed_is_no_mistake(exc
 
 def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkeypatch, capsys):
     """heads=0 is no valid run: it can be left out all the same. The command line has narrowed a study's heads."""
-    from headsweep.sweep import local, study
+    from headsweep.launch import run_sweep
+    from headsweep.launch.local import pool
     from hydra_plugins.headsweep_local_launcher import LocalLauncher
 
-    monkeypatch.setattr(local, "LocalPool", lambda slots, timeout: None)
-    monkeypatch.setattr(study, "run_study", lambda runs, trainer, attempts, halving: runs)
-    monkeypatch.setattr(study, "objectives", lambda runs: [run.heads / 10 for run in runs])
+    monkeypatch.setattr(pool, "LocalPool", lambda slots, timeout: None)
+    monkeypatch.setattr(run_sweep, "run_study", lambda runs, trainer, attempts, halving: runs)
+    monkeypatch.setattr(run_sweep, "objectives", lambda runs: [run.heads / 10 for run in runs])
     machine = dict.fromkeys(("runs_per_gpu", "attempts", "timeout", "halving")) | {"slots": 1, "threads": 1}
     launcher = LocalLauncher(**machine, exclude=["heads<1", "head=ga heads>2", "head=cls"])
     hydra = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "launcher": {}}

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import PROJECT_ROOT, expansion, parse
-from headsweep.config.arguments import spell_out
+from headsweep.config.command_line import spell_out
 from headsweep.config.composition import one_line
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid

@@ -16,9 +16,9 @@ from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
 from headsweep.data.locate import CIFAR_FILES
-from headsweep.report.published import load, matching
-from headsweep.report.results import Cell, Run
-from headsweep.sweep.plan import make_plan
+from headsweep.plan.plan import make_plan
+from headsweep.report.read.cells import Cell, Run
+from headsweep.report.table.published import load, matching
 from headsweep.tracking.run_folder import RunRecord, RunState
 
 SWEEPS = PROJECT_ROOT / "sweeps"
@@ -73,7 +73,7 @@ def test_every_cell_of_every_study_is_a_run_of_its_own(study, data):
 
 @pytest.mark.slow
 def test_every_model_of_every_study_can_be_built(data):
-    from headsweep.sweep.one_run import preflight
+    from headsweep.run.train_run import preflight
 
     runs = [run for study in STUDIES for run in located(study, data)]
     planned = [planned.run for planned in make_plan(runs).runs]

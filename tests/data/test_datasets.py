@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.config import PROJECT_ROOT, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data.datasets import _LOADED, open_splits, stratified
 from headsweep.data.locate import _LOCATED, resolve
@@ -66,7 +66,7 @@ def test_stratified():
     chosen = stratified(labels, 0.1, torch.Generator().manual_seed(3))
     assert chosen.sum() == 100
     assert ((labels[chosen].bincount() - labels.bincount() * 0.1).abs() < 1).all()
-    again = stratified(labels, 0.1, streams.generator(5, "validation split"))
+    again = stratified(labels, 0.1, rng.generator(5, "validation split"))
     assert not torch.equal(chosen, again) and torch.equal(labels[chosen].bincount(), labels[again].bincount())
 
 

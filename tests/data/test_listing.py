@@ -11,7 +11,7 @@ from headsweep.config import DebugConfig, LoaderConfig
 from headsweep.data.datasets import open_splits
 from headsweep.data.listing import read_tree
 from headsweep.data.locate import image_sizes, planned_tree, resolve, split_folders
-from headsweep.data.stage import stage
+from headsweep.data.staging import stage
 from headsweep.errors import DataError
 
 NAMES = ("a/0.jpg", "a/b/1.PNG", "a-b/2.tiff", "a/é/3.webp", "a/b-c/4.bmp", "B/5.JPEG", "a/b/c/6.jpg")

@@ -14,7 +14,7 @@ import pytest
 
 from commands import give, train
 from composing import compose_run
-from headsweep.sweep.fingerprint import fingerprint
+from headsweep.plan.fingerprint import fingerprint
 
 HERE = Path(__file__).parent
 FINGERPRINTS = json.loads((HERE / "fingerprints.json").read_text())

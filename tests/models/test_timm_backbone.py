@@ -10,7 +10,7 @@ from headsweep.config import HEADS, TimmConfig
 from headsweep.errors import ConfigError
 from headsweep.models import count_cost
 from headsweep.models.timm_backbone import TimmBackbone
-from headsweep.sweep.one_run import preflight
+from headsweep.run.train_run import preflight
 
 
 def named(name: str, small_stem: bool = False, **options) -> TimmConfig:

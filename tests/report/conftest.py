@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
-from headsweep.tracking.spool import Entry
 
 MakeRun = Callable[..., RunFolder]
 

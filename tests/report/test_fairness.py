@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.report.fairness import footnotes, unfair
-from headsweep.report.reference import references
-from headsweep.report.results import read_cells, varying_axes
+from headsweep.report.read.cells import read_cells, varying_axes
+from headsweep.report.table.baseline import references
+from headsweep.report.table.fairness import footnotes, unfair
 
 
 def flags(folders, baseline="seqpool", **share):

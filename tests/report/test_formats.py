@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from headsweep.report.columns import ABSENT, human, rounded
 from headsweep.report.formats import csv as csv_format
 from headsweep.report.formats import html, latex, markdown, terminal
 from headsweep.report.formats import json as json_format
+from headsweep.report.read.cells import MISSING
 from headsweep.report.request import Request
-from headsweep.report.results import MISSING
-from headsweep.report.sheet import flat
-from headsweep.report.table import build
+from headsweep.report.table.build import build
+from headsweep.report.table.columns import ABSENT, human, rounded
+from headsweep.report.table.layout import flat
 
 EVIL = '=cmd|"/c"!A\x1b[31mred\x1b]0;t\x07\n\\input{/etc}<b>bold</b>|**b** [x](y) `c` &lt; __d__ %'
 GA = [0.925, 0.931, 0.921, 0.926, 0.928]

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from headsweep.report.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
-from headsweep.report.reference import references
-from headsweep.report.results import read_cells
+from headsweep.report.read.cells import read_cells
+from headsweep.report.stats.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
+from headsweep.report.table.baseline import references
 
 ALPHAS = (0.05, 0.05 / 8)
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from headsweep.errors import UserError
-from headsweep.report.published import load, within_tolerance
-from headsweep.report.table import build
+from headsweep.report.table.build import build
+from headsweep.report.table.published import load, within_tolerance
 
 PAPER = """
 source: Paper, Table 1

@@ -12,8 +12,8 @@ from rich.console import Console
 from scipy import stats
 
 from headsweep.errors import UserError
-from headsweep.report.statistics import holm, mcnemar_p
-from headsweep.report.table import build
+from headsweep.report.stats.inference import holm, mcnemar_p
+from headsweep.report.table.build import build
 from headsweep.tracking.run_folder import RunFolder
 
 SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from headsweep.cli import main
-from headsweep.report.results import read_cells
-from headsweep.tracking import durable
+from headsweep.report.read.cells import read_cells
+from headsweep.tracking import atomic_files
 
 SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
 GA = [0.925, 0.931, 0.921, 0.926, 0.928]
@@ -33,7 +33,7 @@ def sweep(make_run, tmp_path):
             for seed, top1 in enumerate(tops)
         ]
         runs = [folder.path.name for folder in folders]
-        durable.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", {"axes": list(axes), "runs": runs})
+        atomic_files.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", {"axes": list(axes), "runs": runs})
         return folders
 
     return make

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from commands import TINY_RUN, command
 from composing import compose_run
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")

@@ -10,7 +10,7 @@ import pytest
 from cluster import Cluster, began, calm, folders, output_of, planned, sabotage, sweep, wait_until
 
 from comparing import differences
-from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from ranks import trained
 

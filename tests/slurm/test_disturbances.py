@@ -18,7 +18,7 @@ from cluster import PATIENCE, Cluster, began, calm, folders, lingering, output_o
 from mlflow import MlflowClient
 
 from comparing import differences
-from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ import pytest
 from cluster import Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
-from headsweep.sweep.slurm import cluster as questions
-from headsweep.sweep.slurm import queue
+from headsweep.status import cluster as questions
+from headsweep.status import queue
 
 pytestmark = pytest.mark.slow
 HOLD = "+hydra.launcher.extra.hold=true"

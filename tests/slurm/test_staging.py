@@ -10,8 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from comparing import differences
-from headsweep.sweep.one_run import train_folder
-from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.run.train_run import train_folder
+from headsweep.status.queue import jobs_of
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from commands import TINY, command, train
 from comparing import differences
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.slurm import parse_slurm
-from headsweep.sweep.slurm import refusals, submission
-from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.launch.slurm import sbatch_errors, submit
+from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -44,11 +44,11 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, mon
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
     settings = parse_slurm({key: value for key, value in keys.items() if key not in ("_target_", "exclude")})
 
-    assert submission._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
+    assert submit._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert not inherited.keys() & seen.keys()
     assert seen["SLURM_CONF"] == "/here/slurm.conf"
-    refusals.check("", settings)
+    sbatch_errors.check("", settings)
     assert "SLURM_JOB_ID=" not in (tmp_path / "seen").read_text()
     assert {name: os.environ[name] for name in inherited} == inherited
 

@@ -14,7 +14,7 @@ import pytest
 from cluster import Cluster, sweep, wait_until
 from mlflow import MlflowClient
 
-from headsweep.sweep.slurm.queue import jobs_of
+from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from postgres import free_port, postgres
 

@@ -16,10 +16,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from headsweep.tracking import durable
-from headsweep.tracking.mlflow_store import client, default_uri, prepare
+from headsweep.tracking import atomic_files
+from headsweep.tracking.metrics_log import Entry
+from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
-from headsweep.tracking.spool import Entry
 from headsweep.tracking.sweep_folder import SweepFolder
 
 MakeRun = Callable[..., RunFolder]
@@ -58,7 +58,7 @@ def make_sweep(tmp_path: Path) -> Callable[..., SweepFolder]:
     def make(runs: list[RunFolder], name: str = "pilot") -> SweepFolder:
         sweep = SweepFolder(tmp_path / "sweeps" / name)
         fingerprints = [folder.path.name for folder in runs]
-        durable.write_json(sweep.path / "plan.json", {"axes": ["optimizer.lr", "seed"], "runs": fingerprints})
+        atomic_files.write_json(sweep.path / "plan.json", {"axes": ["optimizer.lr", "seed"], "runs": fingerprints})
         return sweep
 
     return make

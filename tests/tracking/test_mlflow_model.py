@@ -12,16 +12,16 @@ from commands import TINY_RUN
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.errors import UserError
-from headsweep.sweep import predictor
-from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
-from headsweep.sweep.predictor import log_models as log_in_this_process
-from headsweep.sweep.study import log_models
-from headsweep.tracking import durable
-from headsweep.tracking.mlflow_model import Built, is_lacking, log_model
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client
-from headsweep.tracking.mlflow_sync import sync
+from headsweep.launch.run_sweep import log_models
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run import predictor
+from headsweep.run.predictor import log_models as log_in_this_process
+from headsweep.run.train_run import preflight, train_folder
+from headsweep.tracking import atomic_files
+from headsweep.tracking.mlflow.model import Built, is_lacking, log_model
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client
+from headsweep.tracking.mlflow.sync import sync
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_folder_that_names_no_mlflow_run_is_one_line(uri, experiment_id, finis
 def test_a_run_that_was_planned_without_has_none(uri, output, experiment_id, finished):
     record = finished.record()
     record.config["tracking"]["models"] = False
-    durable.write_json(finished.path / "run.json", vars(record))
+    atomic_files.write_json(finished.path / "run.json", vars(record))
     sync(output, None, None, lambda line: None, build)
     assert models(uri, experiment_id) == []
 

@@ -15,13 +15,13 @@ import pytest
 
 from composing import compose_run
 from headsweep import credentials
-from headsweep.config.arguments import spell_out
+from headsweep.config.command_line import spell_out
 from headsweep.errors import UserError
-from headsweep.sweep.plan import freeze, make_plan
-from headsweep.sweep.study import projector
-from headsweep.tracking.launchers import launching
-from headsweep.tracking.mlflow_store import client
-from headsweep.tracking.mlflow_sync import sync
+from headsweep.launch.run_sweep import projector
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.mlflow.store import client
+from headsweep.tracking.mlflow.sync import sync
 from headsweep.tracking.sweep_folder import SweepFolder
 
 _WANTED = f"Basic {base64.b64encode(b'anna:geheim').decode()}"

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client, default_uri, prepare
+from headsweep.tracking.metrics_log import Entry
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.tracking.spool import Entry
 from power import survives
 
 COSTS = {"cost/parameters": [(0, 1000.0)], "cost/flops": [(0, 2e6)]}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from headsweep.credentials import hidden
-from headsweep.tracking.mlflow_store import client, default_uri, opening, prepare
+from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
 
 PREPARE = """
 import sys
 from pathlib import Path
-from headsweep.tracking.mlflow_store import default_uri, prepare
+from headsweep.tracking.mlflow.store import default_uri, prepare
 output = Path(sys.argv[1])
 print(prepare(default_uri(output), "study", output))
 """
@@ -60,7 +60,7 @@ def test_a_deleted_experiment_comes_back(uri, output):
 
 
 def test_importing_the_projection_does_not_import_mlflow():
-    program = "import sys, headsweep.tracking.mlflow_projection; sys.exit('mlflow' in sys.modules)"
+    program = "import sys, headsweep.tracking.mlflow.projection; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

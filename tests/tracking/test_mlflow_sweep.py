@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.tracking import durable
-from headsweep.tracking.launchers import launching
-from headsweep.tracking.mlflow_projection import Projector
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client, prepare
+from headsweep.tracking import atomic_files
+from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.mlflow.projection import Projector
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client, prepare
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_parent_has_axes_plan_and_table_and_the_runs_are_its_children(uri, r
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
     (sweep.path / "table.csv").write_text("head\n")
-    durable.write_text(sweep.report, "<!DOCTYPE html>\n")
+    atomic_files.write_text(sweep.report, "<!DOCTYPE html>\n")
     launched(sweep, runs)
     held = contents(uri, "study")
     parent = held.pop("pilot")
@@ -142,9 +142,9 @@ def test_a_long_table_is_cut_at_a_line(uri, experiment_id, runs, make_sweep):
 KILLED = """
 import os, sys
 from pathlib import Path
-from headsweep.tracking.launchers import launching
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import default_uri, prepare
+from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import default_uri, prepare
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")

@@ -11,10 +11,10 @@ import pytest
 from mlflow.entities import ViewType
 
 from headsweep.errors import FailedRunsError, UserError
-from headsweep.tracking import durable
-from headsweep.tracking.mlflow_projection import Projector
-from headsweep.tracking.mlflow_store import client, prepare
-from headsweep.tracking.mlflow_sync import sync
+from headsweep.tracking import atomic_files
+from headsweep.tracking.mlflow.projection import Projector
+from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.sync import sync
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_store_that_is_down_does_not_hold_up_the_others(uri, output, sweep, sy
     lost = make_run("e", epochs=1)
     record = lost.record()
     record.config["tracking"]["uri"] = f"http://127.0.0.1:{free_port}"
-    durable.write_json(lost.path / "run.json", asdict(record))
+    atomic_files.write_json(lost.path / "run.json", asdict(record))
     with pytest.raises(UserError, match="cannot be used"):
         synced()
     assert len(all_runs(uri, output)) == 4

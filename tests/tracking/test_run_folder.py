@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from composing import compose_run
-from headsweep.tracking import durable
+from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 
@@ -72,7 +72,7 @@ def test_a_run_locked_in_this_process_is_running(make_run):
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside(tmp_path):
     path = tmp_path / "state.json"
-    durable.write_json(path, {"epoch": 1})
+    atomic_files.write_json(path, {"epoch": 1})
     before = path.read_bytes()
 
     def half(file):
@@ -80,13 +80,13 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        durable.write_with(path, half)
+        atomic_files.write_with(path, half)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_write_makes_its_folder_and_replaces(tmp_path):
     path = tmp_path / "deep" / "text"
-    durable.write_text(path, "é")
-    durable.write_text(path, "ü")
+    atomic_files.write_text(path, "é")
+    atomic_files.write_text(path, "ü")
     assert path.read_text() == "ü"

@@ -1,7 +1,7 @@
 """MLflow and a run that was screened out."""
 
-from headsweep.tracking.mlflow_run import project
-from headsweep.tracking.mlflow_store import client
+from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.screening import Round, Screening
 
 TAG = "headsweep.screened_out"

@@ -11,7 +11,7 @@ from headsweep.tracking.sweep_folder import sweeps_of
 LAUNCH = """
 import sys, time
 from pathlib import Path
-from headsweep.tracking.launchers import launching
+from headsweep.tracking.active_launchers import launching
 with launching(Path(sys.argv[1])):
     print("launched", flush=True)
     time.sleep(60)

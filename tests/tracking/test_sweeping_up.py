@@ -9,21 +9,21 @@ import time
 
 import pytest
 
-from headsweep.tracking import durable
+from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from headsweep.tracking import durable
+from headsweep.tracking import atomic_files
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 folder = Path(sys.argv[1])
 if sys.argv[2] == "file":
-    durable.write_with(folder / "mlflow.json", die)
+    atomic_files.write_with(folder / "mlflow.json", die)
 if sys.argv[2] == "folder":
-    durable.replace_folder(folder / "inspection", die)
+    atomic_files.replace_folder(folder / "inspection", die)
 Path.rename = lambda self, target, rename=Path.rename: (rename(self, target), die())
-durable.replace_folder(folder / "inspection", lambda aside: (aside / "new").touch())
+atomic_files.replace_folder(folder / "inspection", lambda aside: (aside / "new").touch())
 """
 
 
@@ -44,6 +44,6 @@ def test_what_may_still_be_written_stays(tmp_path):
     for name in (here, elsewhere, old, older):
         (tmp_path / name).touch()
     for name in (old, older):
-        os.utime(tmp_path / name, (time.time() - 2 * durable.ABANDONED_SECONDS,) * 2)
-    durable.sweep_up(tmp_path)
+        os.utime(tmp_path / name, (time.time() - 2 * atomic_files.ABANDONED_SECONDS,) * 2)
+    atomic_files.sweep_up(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {here, elsewhere}

@@ -8,8 +8,8 @@ from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError
 from headsweep.models.build import model_of
-from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.run_folder import RunFolder
 from memory import saved_bytes
 

@@ -13,8 +13,8 @@ from comparing import differences
 from composing import compose_run
 from headsweep.config import Compilation
 from headsweep.models.build import build_model, model_of
-from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
 from headsweep.training.checkpoint import TrainingState

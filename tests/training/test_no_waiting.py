@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from commands import TINY_RUN
 from composing import compose_run
-from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight, train_folder
 from headsweep.training.loop import Training
 
 SHORT = TINY_RUN

@@ -13,10 +13,10 @@ import torch
 from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.arguments import spell_out
+from headsweep.config.command_line import spell_out
 from headsweep.errors import ConfigError, UserError
-from headsweep.sweep.one_run import preflight, train_folder
-from headsweep.sweep.plan import freeze, make_plan
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training import compiling
 from headsweep.training.ranks import Ranks

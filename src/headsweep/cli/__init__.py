@@ -10,18 +10,8 @@ import sys
 
 import click
 
-from headsweep import printing
-from headsweep.cli import (  # noqa: F401 - each adds its commands to the group
-    comparing,
-    deciding,
-    explaining,
-    exporting,
-    inspecting,
-    planning,
-    reporting,
-    syncing,
-    watching,
-)
+from headsweep import console
+from headsweep.cli import explain, export, inspect, plan, power, report, status, sync, table
 from headsweep.cli.group import commands
 from headsweep.credentials import keep_all
 from headsweep.errors import UserError
@@ -29,7 +19,7 @@ from headsweep.errors import UserError
 
 def main() -> None:
     """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
-    with printing.tolerant():
+    with console.tolerant():
         _run()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from headsweep.printable import lines
+from headsweep.text import lines
 
 OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # what paths.output is, unless it is set
 

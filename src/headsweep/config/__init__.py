@@ -1,7 +1,6 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.explaining import explain
 from headsweep.config.head import (
     HEADS,
     AtConfig,
@@ -26,6 +25,7 @@ from headsweep.config.model import (
     TimmConfig,
     Tokenizer,
 )
+from headsweep.config.omegaconf_errors import explain
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
     NOT_IDENTITY,

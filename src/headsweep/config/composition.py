@@ -13,9 +13,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.explaining import explain
+from headsweep.config.omegaconf_errors import explain
 from headsweep.errors import EXPECTED, ConfigError, UserError
-from headsweep.printable import escaped
+from headsweep.text import escaped
 
 # What Hydra says of several values where it composes one run.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)

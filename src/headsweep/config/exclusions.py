@@ -21,8 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config.explaining import unknown_key
 from headsweep.config.grid import Cell
+from headsweep.config.omegaconf_errors import unknown_key
 from headsweep.config.values import canonical, matches
 from headsweep.errors import ConfigError
 

@@ -22,7 +22,7 @@ from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.parsing import PROJECT_ROOT
 from headsweep.errors import ConfigError, UserError
-from headsweep.printable import escaped
+from headsweep.text import escaped
 
 MOST_CELLS = 100_000  # of one command: more are a slip of the finger, and fill the memory
 

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.explaining import explain
 from headsweep.config.head import HEADS
 from headsweep.config.model import MODELS
+from headsweep.config.omegaconf_errors import explain
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 

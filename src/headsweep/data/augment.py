@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
 from headsweep.data.crop import TRIES, Crop, CropTable, between, first_fit, offset, resample
 from headsweep.data.randaugment import Operations, Policy, RandAugment, randaugment
@@ -79,7 +79,7 @@ class Drawer:
         n, size = len(indices), self.size
         sides = torch.full_like(indices, size)
         return Draws(
-            flipped=streams.uniforms(streams.derive(key, "flip"), indices, 1)[:, 0] < self.flip_probability,
+            flipped=rng.uniforms(rng.derive(key, "flip"), indices, 1)[:, 0] < self.flip_probability,
             randaugment=self.randaugment.draw(key, indices) if self.randaugment else Operations.none(n),
             crops=self.crop.boxes(key, indices, sides, sides) if self.crop else torch.zeros(n, 4, dtype=torch.int64),
             holes=erased_boxes(key, indices, self.erasing, self.boxes, size, size),
@@ -132,7 +132,7 @@ def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: in
     if not most:
         return torch.zeros(len(indices), 0, 4, dtype=torch.int64)
     tries = 2 * TRIES + 2
-    draws = streams.uniforms(streams.derive(key, "erasing"), indices, 2 + most * tries).double()
+    draws = rng.uniforms(rng.derive(key, "erasing"), indices, 2 + most * tries).double()
     count = 1 + offset(draws[:, 1:2], torch.tensor(most - 1))
     boxes = draws[:, 2:].view(len(indices), most, tries)
     area = between(boxes[..., :TRIES], *_ERASED_AREA) * h * w / count[..., None]

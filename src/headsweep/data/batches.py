@@ -16,8 +16,8 @@ from torch import Tensor
 
 from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig
 from headsweep.data.augment import Augmenter, crop_at
+from headsweep.data.cuda_graph import Recorded
 from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
-from headsweep.data.recorded import Recorded
 from headsweep.data.sources import ResidentSource, Source, to_device
 from headsweep.data.static_shapes import Layers, StaticAugmenter
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.data.operations import as_levels
 
 TRIES = 10  # as torchvision and timm, for crops and for erased boxes
@@ -80,7 +80,7 @@ class Crop:
         Returns:
             (b, 4) int64: top, left, height, width.
         """
-        draws = streams.uniforms(streams.derive(key, "crop"), indices, 2 * TRIES + 2).double()
+        draws = rng.uniforms(rng.derive(key, "crop"), indices, 2 * TRIES + 2).double()
         area = (heights * widths)[:, None] * between(draws[:, :TRIES], *self.scale)
         logs = math.log(self.ratio[0]), math.log(self.ratio[1])
         ratio = between(draws[:, TRIES : 2 * TRIES], *logs).exp()

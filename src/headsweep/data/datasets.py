@@ -12,12 +12,12 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data import locate
 from headsweep.data.listing import ImageFile
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
-from headsweep.data.stage import stage
+from headsweep.data.staging import stage
 from headsweep.errors import ConfigError, DataError
 
 _DIGITS_TEST_SHARE = 0.2
@@ -49,7 +49,7 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
     """
     train, validation, test = _LOADED[dataset.name](dataset)
     if validation is None and dataset.validation > 0:
-        held_out = stratified(train.labels, dataset.validation, streams.generator(seed, "validation split"))
+        held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
             want = f"holds out none of {len(train)} training images; want a larger share, or 0"
             raise ConfigError("dataset.validation", dataset.validation, want)
@@ -95,7 +95,7 @@ def _digits(dataset: DatasetConfig) -> Loaded:
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     source = _resident(images, torch.from_numpy(digits.target), dataset)
-    test = stratified(source.labels, _DIGITS_TEST_SHARE, streams.generator(0, "digits test split"))
+    test = stratified(source.labels, _DIGITS_TEST_SHARE, rng.generator(0, "digits test split"))
     return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
 
 

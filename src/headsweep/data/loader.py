@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.config import AugmentationConfig, DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.batches import TrainBatch, maker_for
@@ -87,14 +87,14 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainBatch]:
         """The batches of one epoch, from its batch number `first` on."""
-        order = torch.randperm(self.images, generator=streams.generator(self.seed, "data order", epoch))
+        order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
-        key = streams.derive(self.seed, "augmentation", epoch)
+        key = rng.derive(self.seed, "augmentation", epoch)
         return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
         for step in range(first, self.steps_per_epoch):
-            yield self.mixer.draw(self.size, self.size, streams.python_random(self.seed, "mixing", epoch, step))
+            yield self.mixer.draw(self.size, self.size, rng.python_random(self.seed, "mixing", epoch, step))
 
 
 class EvalLoader:

@@ -19,7 +19,7 @@ from pathlib import Path
 from headsweep.config import DatasetConfig, DatasetName
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
-from headsweep.printable import escaped
+from headsweep.text import escaped
 
 LOGGER = logging.getLogger("headsweep")
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.data.operations import DEGENERATES, GEOMETRIC, GEOMETRY, NAMES, TABLES, affines, blend, move
 from headsweep.data.sources import to_device
 from headsweep.errors import ConfigError
@@ -89,7 +89,7 @@ class RandAugment:
             indices: (n,) int64 sample indices.
         """
         policy = self.policy
-        draws = streams.uniforms(streams.derive(key, "randaugment"), indices, policy.layers * _DRAWS).double()
+        draws = rng.uniforms(rng.derive(key, "randaugment"), indices, policy.layers * _DRAWS).double()
         operation, applied, first, second, sign, interpolation = draws.view(-1, policy.layers, _DRAWS).unbind(2)
         operations = (operation * len(NAMES)).long()
         arguments = arguments_of(self._magnitude(first, second), sign > 0.5, policy.increasing)

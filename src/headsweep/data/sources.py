@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from headsweep import sockets
-from headsweep.children import born_deaf, end_with_parent
 from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
 from headsweep.data.decoding import decode
 from headsweep.errors import DataError
+from headsweep.processes import born_deaf, end_with_parent
 
 Request = tuple[int, list[int]]  # the key of the crop's random stream, and the images wanted
 

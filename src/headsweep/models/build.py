@@ -18,7 +18,7 @@ from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer
 from headsweep.models.published import fit
 from headsweep.models.timm_backbone import TimmBackbone
-from headsweep.streams import global_stream
+from headsweep.rng import global_stream
 
 
 def build_model(

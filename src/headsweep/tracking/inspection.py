@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from headsweep.tracking import durable
-from headsweep.tracking.reading import Damaged, check_shares, read_json, require, require_share
+from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.typed_files import Damaged, check_shares, read_json, require, require_share
 
 FOLDER = "inspection"
 NUMBERS, ATTENTION, DIVERSITY = "inspection.json", "attention.png", "diversity.png"
@@ -120,11 +120,13 @@ def write_inspection(folder: Path, found: Inspection, pictures: Mapping[str, Dra
     """
 
     def fill(aside: Path) -> None:
-        durable.write_json(aside / NUMBERS, {key: value for key, value in asdict(found).items() if key != "folder"})
+        atomic_files.write_json(
+            aside / NUMBERS, {key: value for key, value in asdict(found).items() if key != "folder"}
+        )
         for name, draw in pictures.items():
-            durable.write_with(aside / name, draw)
+            atomic_files.write_with(aside / name, draw)
 
-    durable.replace_folder(folder / FOLDER, fill)
+    atomic_files.replace_folder(folder / FOLDER, fill)
     return replace(found, folder=folder / FOLDER)
 
 

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from headsweep.credentials import hidden
-from headsweep.tracking import durable
-from headsweep.tracking.reading import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
-from headsweep.tracking.spool import MOST, Spool
+from headsweep.tracking import atomic_files
+from headsweep.tracking.metrics_log import MOST, Spool
+from headsweep.tracking.typed_files import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,8 +148,8 @@ class RunFolder:
     def claim(self) -> None:
         """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
         self._word = uuid4().hex
-        durable.write_text(self._claim, self._word)
-        durable.sweep_up(self.path)
+        atomic_files.write_text(self._claim, self._word)
+        atomic_files.sweep_up(self.path)
 
     def check_claim(self) -> None:
         """Look whether this object's claim still stands, before anything is written.
@@ -164,8 +164,8 @@ class RunFolder:
     def create(self, record: RunRecord, config_yaml: str) -> None:
         """Write who the run is, once; a run that is known keeps its first record."""
         if not self._record.exists():
-            durable.write_text(self.config, config_yaml)
-            durable.write_json(self._record, asdict(record))
+            atomic_files.write_text(self.config, config_yaml)
+            atomic_files.write_json(self._record, asdict(record))
 
     def damage(self) -> Damaged | None:
         """What is wrong with the files that a training reads and adds to; None if nothing."""
@@ -230,7 +230,7 @@ class RunFolder:
 
     def count(self, cost: dict[str, int]) -> None:
         """State what the run costs, which was not known when it was planned."""
-        durable.write_json(self._record, asdict(replace(self.record(), cost=cost)))
+        atomic_files.write_json(self._record, asdict(replace(self.record(), cost=cost)))
 
     def write_test_correct(self, correct: NDArray[np.bool_]) -> None:
         """State of each test image, in the order of the test set, whether it is classified correctly."""
@@ -238,7 +238,7 @@ class RunFolder:
 
         memory = io.BytesIO()
         np.save(memory, correct)
-        durable.write_with(self.correct, lambda file: file.write(memory.getbuffer()))
+        atomic_files.write_with(self.correct, lambda file: file.write(memory.getbuffer()))
 
     def test_correct(self) -> NDArray[np.bool_] | None:
         """What `write_test_correct` stated last; None for a run that was never tested, or tested before this was kept.
@@ -267,7 +267,7 @@ class RunFolder:
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""
         self.spool.sync()
-        durable.write_json(self._result, asdict(result))
+        atomic_files.write_json(self._result, asdict(result))
         self._failure.unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
@@ -281,7 +281,7 @@ class RunFolder:
     def fail(self, reason: str) -> None:
         """Count a try that failed and keep its traceback, or its one line."""
         text = hidden(reason).rstrip().encode(errors="backslashreplace").decode()  # names of files may be no text
-        durable.write_text(self._failure, f"{_TRIES}{self.failed_tries() + 1}\n{text}\n")
+        atomic_files.write_text(self._failure, f"{_TRIES}{self.failed_tries() + 1}\n{text}\n")
 
     def failure(self) -> str | None:
         """Why the last try failed; None if it did not. Raises Damaged as `failed_tries`."""

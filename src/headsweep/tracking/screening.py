@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headsweep.tracking.reading import require, require_share
-from headsweep.tracking.spool import MOST
+from headsweep.tracking.metrics_log import MOST
+from headsweep.tracking.typed_files import require, require_share
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.credentials import hidden
-from headsweep.tracking import durable, launchers
-from headsweep.tracking.reading import Damaged, is_name, read_json, read_text, require
+from headsweep.tracking import active_launchers, atomic_files
+from headsweep.tracking.metrics_log import LATEST
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
-from headsweep.tracking.spool import LATEST
+from headsweep.tracking.typed_files import Damaged, is_name, read_json, read_text, require
 
 _FIX = "the sweep's command writes it again"
 
@@ -58,11 +58,11 @@ class SweepFolder:
     def launch(self, runs: Sequence[RunFolder]) -> None:
         """Have it known that `runs` are launched as parts of this sweep. One run is no sweep."""
         for folder in (self.path, self.path / "launchers", *(run.path for run in runs)):
-            durable.sweep_up(folder)
+            atomic_files.sweep_up(folder)
         if len(runs) == 1 and not self.is_one():
             return
         if not self.is_one():
-            durable.write_text(self._started, repr(time.time()))
+            atomic_files.write_text(self._started, repr(time.time()))
         for run in runs:
             if self.name not in run.sweeps():
                 with (run.path / "sweeps.txt").open("a") as file:
@@ -74,7 +74,7 @@ class SweepFolder:
 
     def is_active(self) -> bool:
         """Does a process launch its runs at this moment?"""
-        return bool(launchers.find(self.path))
+        return bool(active_launchers.find(self.path))
 
     def started(self) -> float:
         """Unix time of the first launch.
@@ -124,7 +124,7 @@ class SweepFolder:
 
     def write_screening(self, screening: Screening) -> None:
         """State what successive halving has chosen so far."""
-        durable.write_json(self._screening, asdict(screening))
+        atomic_files.write_json(self._screening, asdict(screening))
 
     def forget_screening(self) -> None:
         """All runs are to be trained to their end."""

@@ -1,6 +1,6 @@
 """Checkpoints: all that a run needs to go on with the same bits (law 5).
 
-No random state is in them: every draw is a function of seed and position (`headsweep.streams`).
+No random state is in them: every draw is a function of seed and position (`headsweep.rng`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from headsweep.errors import UserError
-from headsweep.tracking import durable
+from headsweep.tracking import atomic_files
 
 
 @dataclass
@@ -84,7 +84,7 @@ class TrainingState:
 def _write(path: Path, content: dict[str, Any]) -> None:
     memory = io.BytesIO()  # straight into the file, torch says of a full disk no more than "unexpected pos"
     torch.save(content, memory)
-    durable.write_with(path, lambda file: file.write(memory.getbuffer()))
+    atomic_files.write_with(path, lambda file: file.write(memory.getbuffer()))
 
 
 def _read(path: Path, device: torch.device, then: str) -> dict[str, Any]:

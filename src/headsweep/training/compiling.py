@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep import streams
+from headsweep import rng
 from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.compile_once import compiled_once, shape_key
 from headsweep.training.device import autocast, is_undetermined, settle_for_less
@@ -68,7 +68,7 @@ class Gradients:
     def __call__(
         self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
     ) -> Float[Tensor, ""]:
-        """The loss, detached; `position` is what `streams.enter_step` takes."""
+        """The loss, detached; `position` is what `rng.enter_step` takes."""
         may_fail = self._compiles or torch.are_deterministic_algorithms_enabled()
         if self._trials == 0 or not may_fail:
             return self._differentiated(images, targets, position)
@@ -102,7 +102,7 @@ class Gradients:
         return loss
 
     def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
-        streams.enter_step(*position)
+        rng.enter_step(*position)
         if not self._replays:
             loss = self._loss(images, targets)
             loss.backward()

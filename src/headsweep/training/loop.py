@@ -12,8 +12,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from headsweep.config import RunConfig
+from headsweep.tracking.metrics_log import Entry, series
 from headsweep.tracking.run_folder import RunFolder, RunResult
-from headsweep.tracking.spool import Entry, series
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState

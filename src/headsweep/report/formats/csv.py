@@ -7,13 +7,13 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from headsweep.printable import one_line
-from headsweep.report.columns import printed, seeds_with_a_number
-from headsweep.report.published import within_tolerance
-from headsweep.report.statistics import Estimate
+from headsweep.report.stats.inference import Estimate
+from headsweep.report.table.columns import printed, seeds_with_a_number
+from headsweep.report.table.published import within_tolerance
+from headsweep.text import one_line
 
 if TYPE_CHECKING:
-    from headsweep.report.table import Row, Table
+    from headsweep.report.table.build import Row, Table
 
 _COSTS = ("parameters", "head_parameters", "flops", "head_flops")
 _CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape as with_entities
 from itertools import groupby
 
-from headsweep.printable import one_line
-from headsweep.report.columns import COLUMNS, Entry
-from headsweep.report.sheet import Heading, Sheet
+from headsweep.report.table.columns import COLUMNS, Entry
+from headsweep.report.table.layout import Heading, Sheet
+from headsweep.text import one_line
 
 OPENING = '<table class="comparison">'
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from headsweep.report.formats.csv import record
 
 if TYPE_CHECKING:
-    from headsweep.report.table import Table
+    from headsweep.report.table.build import Table
 
 _CONTROLS = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from headsweep.printable import one_line
-from headsweep.report.columns import MINUS, Entry, rounded
-from headsweep.report.sheet import Heading, Sheet
+from headsweep.report.table.columns import MINUS, Entry, rounded
+from headsweep.report.table.layout import Heading, Sheet
+from headsweep.text import one_line
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

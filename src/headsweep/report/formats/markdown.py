@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from headsweep.printable import one_line
-from headsweep.report.columns import Entry
-from headsweep.report.sheet import Heading, Sheet
+from headsweep.report.table.columns import Entry
+from headsweep.report.table.layout import Heading, Sheet
+from headsweep.text import one_line
 
 # What begins a tag, an entity, a link, code, emphasis or strikethrough, or ends a cell; a lone `<` or `*` does not.
 _SPECIAL = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)|[\\`|\[\]]|[*~](?=\S)|(?<!\w)_(?=\S)")

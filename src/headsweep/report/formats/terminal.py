@@ -11,12 +11,12 @@ from rich.markup import escape as with_markup
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from headsweep.printable import one_line
-from headsweep.report.columns import EXPENDABLE, Entry
-from headsweep.report.sheet import Heading, Sheet, flat
+from headsweep.report.table.columns import EXPENDABLE, Entry
+from headsweep.report.table.layout import Heading, Sheet, flat
+from headsweep.text import one_line
 
 if TYPE_CHECKING:
-    from headsweep.report.table import Table
+    from headsweep.report.table.build import Table
 
 WIDEST = 100_000  # characters; more than any table has
 

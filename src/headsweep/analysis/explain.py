@@ -1,0 +1,218 @@
+"""From a cell of a table back to its source: runs, seeds, commits, folders, and the commands that train them again."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from headsweep.config import PROJECT_ROOT, RunConfig
+from headsweep.config.expansion import composer
+from headsweep.config.overrides import Speller, Spelling, command, in_full, words
+from headsweep.config.values import read_words
+from headsweep.credentials import hidden
+from headsweep.errors import UserError
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.frozen import frozen, frozen_values
+from headsweep.plan.git_state import is_here
+from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
+from headsweep.report.read.select import choose, named
+from headsweep.report.stats.inference import Estimate, estimate
+from headsweep.status.views import find_sweep
+from headsweep.tracking.mlflow.reference import checked_reference
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.typed_files import Damaged
+
+_METRICS = ("test/top1", "test/top5", "val/top1")
+
+
+def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
+    """Where the numbers of cells come from, and why runs are left out that may be of them.
+
+    Args:
+        given: words KEY=VALUE, which choose cells of a sweep; or the beginning of a run's fingerprint or cell's group.
+        sweep: as `find_sweep` has it; without one, words choose from the latest and a fingerprint from all runs.
+        output: the outputs folder.
+
+    Raises:
+        UserError: there is no such cell.
+    """
+    if len(given) == 1 and "=" not in given[0]:
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        screening = None
+        alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
+    else:
+        folder = SweepFolder(find_sweep(sweep or "latest", output))
+        alike, unread, screening = folder.runs(), (), folder.screening()
+
+    def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
+        cells = read_cells(left, screening)
+        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        axes = varying_axes(cells)
+        with composer() as compose:
+            speller = Speller(compose)
+            return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
+
+    return without_damaged(alike, make)
+
+
+def _of_fingerprint(
+    beginning: str, folders: Sequence[RunFolder], where: str
+) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
+    """The runs of the one cell whose group, or one of whose runs, begins so, and the damage of one that may be it."""
+    records, unread = {}, []
+    for folder in folders:
+        try:
+            records[folder] = folder.record()
+        except Damaged as error:
+            unread += [error] * folder.path.name.startswith(beginning)
+    groups = {
+        it.group for it in records.values() if it.group.startswith(beginning) or it.fingerprint.startswith(beginning)
+    }
+    if unread and not groups:
+        raise unread[0]
+    if len(groups) != 1:
+        what = f"may be any of {', '.join(sorted(groups)[:5])}" if groups else "no run or cell of that fingerprint"
+        raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
+    alike = [folder for folder, record in records.items() if record.group in groups]
+    return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
+
+
+def _all_runs(output: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
+
+
+def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:
+    record = cell.record
+    lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
+    for metric in _METRICS:
+        by_seed = cell.by_seed(metric)
+        if by_seed:
+            values = ", ".join(f"{100 * value:.2f}" for value in by_seed.values())
+            lines.append(f"  {metric:10}  {_mean(estimate(list(by_seed.values())))}  of {values}")
+    cost = record.cost
+    if {"parameters", "head_parameters", "flops"} <= cost.keys():
+        head = f"{cost['head_parameters']:,} of the head"
+        lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs an image")
+    for run in cell.runs:
+        lines += ["", *_run(run)]
+    return "\n".join([*lines, "", *_again(cell, speller, output)])
+
+
+def _mean(value: Estimate) -> str:
+    spread = "" if value.half_width is None else f" ± {100 * value.half_width:.2f}"
+    return f"{100 * value.mean:.2f}{spread} %, n = {value.n}"
+
+
+def _run(run: Run) -> list[str]:
+    record, result, folder = run.record, run.result, run.folder
+    assert folder is not None, "read from folders"
+    top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
+    lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
+    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    if moments:
+        took = (
+            f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""
+        )
+        lines.append(f"  last sign {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
+    if result and result.environment:
+        lines.append(f"  machine   {_machine(result.environment)}")
+    if reference := _mlflow(folder):
+        lines.append(f"  MLflow    {reference}")
+    return lines
+
+
+def _code(code: dict[str, Any]) -> str:
+    commit = code.get("commit")
+    if commit is None:
+        return "no commit recorded"
+    return commit + (" with uncommitted changes, which are lost" if code.get("dirty") else "")
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    numbers = [f"{environment[key]} {key}" for key in ("threads", "ranks") if key in environment]
+    versions = [f"{key} {environment[key]}" for key in ("torch", "cuda", "python") if environment.get(key)]
+    return ", ".join([str(environment.get("device", "unknown device")), *numbers, *versions])
+
+
+def _mlflow(folder: RunFolder) -> str | None:
+    """Where the run is in MLflow, if it was sent there."""
+    try:
+        reference = checked_reference(folder.path)
+    except Damaged as error:
+        return str(error)
+    if reference is None:
+        return None
+    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
+
+
+def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
+    """The commands that train the runs of a cell, those of the same code and machine settings together."""
+    together: dict[tuple[str, ...], list[Run]] = {}
+    for run in cell.runs:
+        together.setdefault(_origin(run, speller, output), []).append(run)
+    lines = ["To train them again, where they are not there:"]
+    for origin, runs in together.items():
+        *overrides, checkout, doubt = origin
+        seeds = ",".join(str(run.record.seed) for run in runs)
+        lines += [f"  {checkout}"] * bool(checkout)
+        lines += [f"  {command([*overrides, f'seed={seeds}'], grid=len(runs) > 1)}"] if overrides else []
+        lines += [f"  ({doubt})"] * bool(doubt)
+    elsewhere = " --code recorded" * any(origin[-2] for origin in together)
+    place = "" if output.resolve() == PROJECT_ROOT / "outputs" else f" --output {shlex.quote(str(output))}"
+    return [
+        *lines,
+        "Beside the original, compared with it:",
+        f"  headsweep reproduce {cell.record.fingerprint}{elsewhere}{place}",
+    ]
+
+
+def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
+    """The overrides of a run but for its seed, then the command that brings its code back, then what is in doubt."""
+    commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
+    checkout, same_defaults, doubt = _checkout(commit, dirty)
+    assert run.folder is not None, "read from folders"
+    folder = run.folder
+    try:
+        if not same_defaults:
+            full = frozen_values(folder)
+            del full["seed"]
+            return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
+        config = frozen(folder)
+        config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
+        (spelled,) = speller.spell([config])
+    except Damaged:
+        raise
+    except UserError as error:
+        return checkout, str(error)
+    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, speller):
+        doubt = "this version of headsweep gives it another fingerprint: it would be a new run"
+    del spelled["seed"]
+    return (*words(spelled), checkout, doubt)
+
+
+@cache
+def _checkout(commit: str | None, dirty: bool) -> tuple[str, bool, str]:
+    """The command that brings code back, whether its defaults are those here, and what is in doubt."""
+    if commit is None:
+        return "", True, "its code is not known"
+    doubt = "its code had uncommitted changes: not exactly this" if dirty else ""
+    try:
+        checkout = "" if is_here(commit) else f"git checkout {commit}"
+        return checkout, is_here(commit, ["conf"]), doubt
+    except UserError as error:
+        return "", True, str(error)
+
+
+def _is_the_same(spelled: Spelling, config: RunConfig, wanted: str, speller: Speller) -> bool:
+    """Do the overrides compose the run, with what its plan had filled in from data and files?"""
+    composed = speller.grid.cell(words(spelled)).parse()
+    dataset = replace(composed.dataset, num_classes=config.dataset.num_classes, digest=config.dataset.digest)
+    model = replace(composed.model, checkpoint_digest=config.model.checkpoint_digest)
+    return fingerprint(replace(composed, dataset=dataset, model=model)) == wanted

@@ -1,0 +1,131 @@
+"""Looking inside the heads of a trained run: model, images, sums and pictures are put together here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from headsweep.config import RunConfig
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import EvalLoader
+from headsweep.data.sources import Source
+from headsweep.errors import UserError
+from headsweep.heads import Head
+from headsweep.inspection.diversity import MEANING, Diversity
+from headsweep.inspection.pictures import Samples, draw_attention, draw_diversity
+from headsweep.launch.run_sweep import projector
+from headsweep.models import Classifier
+from headsweep.plan.frozen import frozen
+from headsweep.run.load_model import trained
+from headsweep.tracking import inspection as files
+from headsweep.tracking.inspection import Draw, Inspection, Question
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.device import autocast, choose_device, make_deterministic
+
+
+def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspection:
+    """Look inside the heads of a run, write what is found to its folder and send it to where the run is tracked.
+
+    Args:
+        folder: of the run.
+        question: what to look at.
+        device: where to compute; None is the run's own device.
+
+    Raises:
+        UserError: the run has no checkpoint or no such split, or its logits are not finite.
+    """
+    checkpoint = files.checkpoint_digest(folder)  # first: what is trained meanwhile makes it outdated, not wrong
+    model, run = trained(folder), frozen(folder)
+    run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.path.parents[1])))
+    place = choose_device(run.device)
+    make_deterministic(place)
+    model, images = model.to(place).eval(), _images(run, question)
+    diversity, samples = _diversity(model, run, images), _samples(model, run, images, question.samples)
+    metrics = diversity.metrics()
+    found = Inspection(
+        checkpoint=checkpoint,
+        question=question,
+        images=len(images),
+        heads=diversity.top1(),
+        metrics=metrics,
+        matrices={name: _defined(matrix) for name, matrix in diversity.matrices().items()},
+        meaning=MEANING,
+        earlier=_earlier(folder, metrics),
+    )
+    title = f"{folder.record().name}\n{question.split} images, checkpoint {checkpoint[:12]}"
+    found = files.write_inspection(folder.path, found, _pictures(found, diversity, samples, title))
+    with projector(run) as told:
+        told.notify(folder)
+    return found
+
+
+def _images(run: RunConfig, question: Question) -> Source:
+    splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
+    source = {"val": splits.validation, "test": splits.test}[question.split]
+    if source is None:
+        raise UserError("--split val: the run held no images out (dataset.validation=0); want --split test")
+    return source if question.images is None else source.subset(torch.arange(min(question.images, len(source))))
+
+
+@torch.inference_mode()
+def _diversity(model: Classifier, run: RunConfig, images: Source) -> Diversity:
+    """Over all images, each computed as in the run's own evaluation."""
+    head, place = _head(model), choose_device(run.device)
+    diversity = Diversity(head.heads, head.width)
+    for batch in EvalLoader(images, run.dataset, run.batch_size, place, run.loader.workers):
+        with autocast(run.precision, place):
+            pooled = head.pool(model.read_by_head(model.forward_features(batch.images)))
+            logits = head.classifier(pooled)
+        if not logits.isfinite().all():
+            raise UserError("its logits are not finite: the run has diverged, and there is nothing to look at")
+        diversity.add(logits.cpu(), pooled.cpu(), batch.labels.cpu())
+    return diversity
+
+
+@torch.inference_mode()
+def _samples(model: Classifier, run: RunConfig, images: Source, count: int) -> Samples | None:
+    """The first `count` images with what each token weighs; None if the head has no weights over tokens."""
+    head, place = _head(model), choose_device(run.device)
+    chosen = images.subset(torch.arange(min(count, len(images))))
+    loader = EvalLoader(chosen, run.dataset, len(chosen), place, workers=0)
+    (batch,) = loader
+    tokens = model.read_by_head(model.forward_features(batch.images))
+    weights, logits = head.token_weights(tokens), head(tokens)
+    if weights is None:
+        return None
+    shown = loader.normalise.undo(batch.images)
+    guesses, together = logits.argmax(2), logits.mean(1).argmax(1)
+    return Samples(*(values.cpu() for values in (shown, batch.labels, guesses, together, weights)))
+
+
+def _head(model: Classifier) -> Head:
+    assert isinstance(model.head, Head), "a model that was just built has one"
+    return model.head
+
+
+def _pictures(found: Inspection, diversity: Diversity, samples: Samples | None, title: str) -> Mapping[str, Draw]:
+    pictures: dict[str, Draw] = {}
+    if samples is not None:
+        pictures[files.ATTENTION] = partial(draw_attention, samples, title)
+    if len(found.heads) > 1:
+        pictures[files.DIVERSITY] = partial(
+            draw_diversity, found.heads, found.metrics["top1"], diversity.matrices(), title
+        )
+    return pictures
+
+
+def _earlier(folder: RunFolder, metrics: dict[str, float]) -> list[dict[str, float]]:
+    """The metrics of the inspections before that found others; a damaged file tells of none."""
+    with suppress(UserError):
+        if last := files.last_inspection(folder.path):
+            return last.earlier if last.metrics == metrics else [*last.earlier, last.metrics]
+    return []
+
+
+def _defined(matrix: list[list[float]]) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else value for value in row] for row in matrix]

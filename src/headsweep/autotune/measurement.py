@@ -1,0 +1,65 @@
+"""Listening to the processes that measure a run before any is trained."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from headsweep.config import RunConfig
+from headsweep.errors import Interrupted
+from headsweep.launch.local.forkserver import Processes
+from headsweep.launch.local.scheduler import OUT_OF_MEMORY, POLL_SECONDS
+from headsweep.launch.local.timeout_clock import ListeningClock
+from headsweep.launch.signals import StopRequest
+
+Member = tuple[ForkServerProcess, Connection]
+NO_MEMORY = "out of memory"
+KILLED = -9  # exit code of a process that the system has killed; it does that when memory runs out
+
+
+class Unmeasured(Exception):  # noqa: N818 - for who measures it is an answer
+    """A process that measures has failed; the message says why, in a line, and is NO_MEMORY if it was that."""
+
+
+def hear(member: Member, request: StopRequest, timeout: float | None = None) -> Any:
+    """The next that a process says, within so many minutes.
+
+    Raises:
+        Unmeasured: it has failed, or says nothing.
+        Interrupted: someone asked to stop.
+    """
+    process, connection = member
+    clock, silent = ListeningClock(), 0.0
+    while not connection.poll(POLL_SECONDS):
+        if request.signal is not None:
+            raise Interrupted(request.signal)
+        silent += clock.passed()
+        if timeout is not None and silent > 60 * timeout:
+            raise Unmeasured(f"no step in {timeout:g} minutes")
+    try:
+        answer = connection.recv()
+    except (EOFError, OSError):
+        process.join()
+        raise Unmeasured(
+            NO_MEMORY if process.exitcode == KILLED else f"its process ended with exit code {process.exitcode}"
+        ) from None
+    if isinstance(answer, str):
+        raise Unmeasured(NO_MEMORY if OUT_OF_MEMORY.search(answer) else answer.strip().split("\n", 1)[0])
+    return answer
+
+
+def memory(
+    processes: Processes, run: RunConfig, threads: int, gpu: str | None, request: StopRequest
+) -> tuple[float, int]:
+    """What some steps of a run take of its device's memory, in GiB, and the images in the whole batches of an epoch.
+
+    Raises:
+        Unmeasured, Interrupted: as `hear`.
+    """
+    member = processes.start("memory", run, threads, gpu)
+    try:
+        return hear(member, request)
+    finally:
+        member[0].kill()
+        member[0].join()  # only then is its memory free

@@ -1,0 +1,74 @@
+"""Runs trained in the process that was asked for them, one after the other."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from headsweep.config import RunConfig
+from headsweep.errors import Interrupted, UserError
+from headsweep.launch.progress_bars import Display
+from headsweep.launch.signals import StopRequest
+from headsweep.plan.plan import Cost
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.progress import Busy, Progress, Stopped
+
+if TYPE_CHECKING:
+    from headsweep.training.ranks import Ranks
+
+POLL_SECONDS = 0.5
+
+
+class InProcess:
+    """This process; torch is imported when the first run is checked or trained."""
+
+    def __init__(self, ranks: Ranks | None = None, request: StopRequest | None = None) -> None:
+        """Lead `ranks`, if there are others; `request` is one whose block has begun already, as in `Schedule`."""
+        self._ranks = ranks
+        self._request = nullcontext(request) if request else StopRequest()
+
+    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+        """The cost of each run. Raises UserError for the first that cannot be built."""
+        from headsweep.run.train_run import preflight
+
+        return [preflight(run) for run in runs]
+
+    def train(self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None]) -> None:
+        """Train the runs one after the other. Raises what a run raises; its folder keeps the reason."""
+        for folder in folders:
+
+            def watch(progress: Progress, folder: RunFolder = folder) -> None:
+                display.progress(folder, progress)
+                if progress.metrics:
+                    changed(folder)
+
+            display.started(folder)
+            try:
+                self._train(folder, watch)
+            finally:
+                changed(folder)
+            display.ended(folder)
+
+    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+        """As `predictor.log_models`."""
+        from headsweep.run.predictor import log_models
+
+        return log_models(folders, uri)
+
+    def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
+        from headsweep.run.train_run import train_folder
+        from headsweep.training.ranks import Ranks
+
+        with self._request as request:
+            while True:
+                try:
+                    return train_folder(folder, watch, request.made, ranks=self._ranks or Ranks())
+                except Busy:  # another command trains it: wait for that
+                    time.sleep(POLL_SECONDS)
+                except Stopped:  # perhaps another rank was asked
+                    raise Interrupted(request.signal or signal.SIGTERM) from None
+                if request.signal is not None:
+                    raise Interrupted(request.signal)

@@ -1,0 +1,65 @@
+"""Training what is missing of runs that were planned before, from the configurations in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from headsweep.config import PROJECT_ROOT, RunConfig
+from headsweep.errors import UserError
+from headsweep.launch.local.gpus import visible_gpus
+from headsweep.launch.local.pool import LocalPool
+from headsweep.launch.local.slots import Slots
+from headsweep.launch.run_sweep import run_study
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.frozen import frozen
+from headsweep.status.views import RunView, planned, read_run, sweep_folders
+from headsweep.tracking import active_launchers
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+LAUNCHER = PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml"
+
+
+def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, threads: int | None) -> None:
+    """Forget how the runs in `folders` failed and train, on this machine, those that are not over.
+
+    Raises:
+        UserError: one of them is being trained, or its folder cannot tell how to train it. Nothing has changed then.
+        FailedRunsError: some failed again.
+    """
+    _refuse_what_is_going_on(folders, output)
+    runs = [_checked(read_run(folder), output) for folder in folders]
+    for folder in folders:
+        folder.forget_failure()
+    gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
+    usual = OmegaConf.load(LAUNCHER)
+    pool = LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus), timeout=usual.timeout)
+    run_study(runs, pool, attempts=usual.attempts)
+
+
+def _refuse_what_is_going_on(folders: Sequence[RunFolder], output: Path) -> None:
+    wanted = {folder.path.name for folder in folders}
+    for sweep in sweep_folders(output):
+        trainers = active_launchers.find(sweep)
+        if trainers and wanted & {folder.path.name for folder in planned(sweep)}:
+            raise UserError(
+                f"{sweep.name} is being trained by {trainers[0]}; wait for it, or `headsweep cancel` it first"
+            )
+
+
+def _checked(view: RunView, output: Path) -> RunConfig:
+    """The configuration that a run was planned with, in an outputs folder that may have been moved since."""
+    where = f"{view.name} ({view.folder.path.name})"
+    if view.state is RunState.running:
+        raise UserError(f"{where} is being trained; wait for it, or `headsweep cancel` its sweep first")
+    if damage := view.folder.damage():
+        raise damage
+    if not view.folder.config.exists():
+        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
+    run = frozen(view.folder)
+    if fingerprint(run) != view.folder.path.name:
+        raise UserError(f"{view.folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
+    return replace(run, paths=replace(run.paths, output=str(output)))

@@ -1,0 +1,141 @@
+"""The frozen configuration of a run: read back, checked against its fingerprint, and never resolved or composed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, RunConfig, parse
+from headsweep.config.parsing import typed
+from headsweep.errors import ConfigError, UserError
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.tracking.mlflow.store import moved_uri
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.typed_files import Damaged
+
+CONF = PROJECT_ROOT / "conf"
+_ABSENT = object()
+
+
+@cache
+def _where_runs_train() -> DictConfig:
+    """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
+    today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
+    chosen = {
+        group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
+    }
+    for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
+        today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
+    for key in NOT_IDENTITY:
+        if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
+            OmegaConf.update(found, key, value)
+    return found
+
+
+def frozen(folder: RunFolder) -> RunConfig:
+    """The configuration that a run was planned with.
+
+    A key that headsweep has got since, and that only says where a run trains, has the value that it has today in
+    conf/: with any value it is the same run. `paths.output` is where the folder lies now: it may have been moved.
+
+    Raises:
+        Damaged: the file was changed since, or is none of headsweep's.
+        UserError: the run was planned by a version of headsweep whose runs had other keys.
+    """
+    config = _frozen_file(folder)
+    try:
+        run = parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
+    except ConfigError as error:
+        raise _other_version(folder, error) from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _no_configuration(folder, error) from error
+    planned, found = folder.record().fingerprint, fingerprint(run)
+    if found != planned:
+        reason = f"expected the configuration of fingerprint {planned}, found that of {found}: it was changed"
+        raise Damaged(folder.config, reason, f"remove {folder.path} and give the sweep's command again")
+    output = folder.path.absolute().parents[1].resolve()
+    tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
+    return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
+
+
+def frozen_values(folder: RunFolder) -> DictConfig:
+    """The keys that a run's frozen configuration has, with values of the schema's types, for the code that planned it.
+
+    Keys that headsweep has got since are not among them: that code does not know them.
+
+    Raises:
+        Damaged: as `frozen`.
+        UserError: the file has keys that headsweep does not know any more.
+    """
+    config = _frozen_file(folder)
+    try:
+        values = typed(config)
+    except ConfigError as error:
+        raise _other_version(folder, error) from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise _no_configuration(folder, error) from error
+    try:
+        frozen(folder)  # for its fingerprint
+    except Damaged:
+        raise
+    except UserError:
+        pass  # it lacks a key of today's
+    plain = OmegaConf.to_container(values, enum_to_str=True)
+    return OmegaConf.create(_common(plain, OmegaConf.to_container(config)))
+
+
+def _common(values: Any, keys: Any) -> Any:
+    """The part of nested `values` whose keys are in `keys`, too."""
+    if not (isinstance(values, dict) and isinstance(keys, dict)):
+        return values
+    return {key: _common(value, keys[key]) for key, value in values.items() if key in keys}
+
+
+def _frozen_file(folder: RunFolder) -> DictConfig:
+    """The content of config.yaml, which has plain values only: a run is frozen when all else has been resolved.
+
+    Raises:
+        Damaged: it is no YAML, or holds what would be resolved when it is read.
+    """
+    try:
+        config = OmegaConf.create(folder.config_text())
+        if not isinstance(config, DictConfig) or not config:
+            raise ValueError("it has no keys")
+        _check_plain(OmegaConf.to_container(config, resolve=False), "")
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AssertionError, RecursionError) as error:
+        raise _no_configuration(folder, error) from error
+    return config
+
+
+def _check_plain(value: Any, key: str) -> None:
+    """Raise ValueError for what would be resolved, e.g. `${oc.env:HOME}`, and for what would be said to Hydra."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str) or not name.isidentifier() or name == "hydra":
+                raise ValueError(f"{key}{name!r}: unknown key")
+            _check_plain(item, f"{key}{name}.")
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, key)
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"{key.rstrip('.')}: expected a plain value, found an interpolation")
+
+
+def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
+    return UserError(
+        f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
+    )
+
+
+def _no_configuration(folder: RunFolder, error: Exception) -> Damaged:
+    reason = " ".join(str(error).split())
+    return Damaged(
+        folder.config,
+        f"expected a frozen configuration, found something else ({reason})",
+        f"remove {folder.path} and give the sweep's command again",
+    )

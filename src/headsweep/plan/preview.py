@@ -1,0 +1,154 @@
+"""What a grid would train: for each run its state, cost and time, from what is on disk; nothing is started.
+
+Nothing here imports torch; costs that no run has recorded are counted by whoever is asked to.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from headsweep.config import RunConfig
+from headsweep.errors import UserError
+from headsweep.plan.fingerprint import group
+from headsweep.plan.past_costs import Records, cost_class, plain
+from headsweep.plan.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
+from headsweep.status.render import aligned
+from headsweep.text import one_line
+from headsweep.tracking.run_folder import RunState
+
+Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
+
+UNKNOWN = "?"
+HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
+_OVER = {RunState.finished, RunState.diverged}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of the plan."""
+
+    fingerprint: str
+    name: str
+    state: str  # of RunState; "done" where it is finished
+    cost: Cost | None  # parameters, head_parameters, flops, head_flops
+    seconds: float | None  # of training that are left, as runs of the same cost have taken; None: none has ended
+    memory_gib: float | None  # as runs of the same cost have taken
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan that was looked at."""
+
+    name: str
+    rows: list[Row]
+    bad: list[tuple[str, str]]  # name and mistake of each cell that is not valid
+
+    @property
+    def waiting(self) -> list[Row]:
+        """The runs that would be trained."""
+        return [row for row in self.rows if row.state not in ("done", RunState.diverged.value)]
+
+    def eta(self, slots: int) -> tuple[float, int]:
+        """Seconds until the runs of known time have ended in `slots` slots, and how many are of unknown time."""
+        ends = [0.0] * slots
+        known = [row.seconds for row in self.waiting if row.seconds is not None]
+        for seconds in known:
+            heapq.heapreplace(ends, ends[0] + seconds)
+        return max(ends), len(self.waiting) - len(known)
+
+
+def survey(
+    runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Check | None, on_gpus: bool = False
+) -> Survey:
+    """Look at the data and the folders of `runs`; `bad` cells are known already.
+
+    `check` counts the cost of new runs, or says why they cannot be built; None: only recorded costs are given. With
+    `on_gpus`, the memory that is counted is a GPU's, else the machine's.
+    """
+    resolved = list(zip(run_names(runs), resolve(runs), strict=True))
+    bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
+    good = [run for _, run in resolved if isinstance(run, RunConfig)]
+    if not good:
+        return Survey("", [], bad)
+    plan = plan_of(good)
+    damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
+    plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
+    bad += [(name, str(damage)) for name, damage in damages.items() if damage]
+    answers = check_new(plan, check) if check else {}
+    names = run_names([planned.run for planned in plan.runs])
+    records = Records(plan.output)
+    memory = records.gpu_memory if on_gpus else records.memory
+    rows = []
+    for planned, name in zip(plan.runs, names, strict=True):
+        answer = answers.get(planned.fingerprint)
+        if isinstance(answer, UserError):
+            bad.append((name, str(answer)))
+        else:
+            rows.append(_row(planned, name, answer, records, memory))
+    return Survey(plan.name, rows, bad)
+
+
+def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
+    state = planned.folder.state()
+    shown = "done" if state is RunState.finished else state.value
+    left = 0.0 if state in _OVER else records.seconds(planned)
+    counted = cost or records.costs.get(group(planned.run))
+    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))))
+
+
+def show(survey: Survey, slots: int, as_json: bool) -> None:
+    """Print a survey: a table on a terminal, plain lines elsewhere, or JSON."""
+    if as_json:
+        print(json.dumps(asdict(survey), indent=1))
+        return
+    if sys.stdout.isatty():
+        print(aligned([HEADINGS, *map(_cells, survey.rows)]))
+    else:
+        for row in survey.rows:
+            print(one_line("  ".join(_cells(row))))
+    for name, mistake in survey.bad:
+        print(one_line(f"not valid  {name}: {mistake}"))
+    print(_totals(survey, slots))
+
+
+def _cells(row: Row) -> list[str]:
+    cost = row.cost
+    parameters = f"{cost['parameters'] / 1e6:.2f} M" if cost else UNKNOWN
+    flops = f"{(cost['flops'] - cost['head_flops']) / 1e6:.1f} + {cost['head_flops'] / 1e6:.1f} M" if cost else UNKNOWN
+    time = "-" if row.seconds == 0 else span(row.seconds)
+    memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
+    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory]
+
+
+def span(seconds: float | None) -> str:
+    """A time in its largest unit that is not too coarse."""
+    if seconds is None:
+        return UNKNOWN
+    units = ((86400, "d"), (3600, "h"), (60, "min"))
+    size, unit = next(((size, unit) for size, unit in units if seconds >= 2 * size), (1, "s"))
+    return f"{seconds / size:.0f} {unit}"
+
+
+def _totals(survey: Survey, slots: int) -> str:
+    bad = f"{len(survey.bad)} cell{'s' * (len(survey.bad) != 1)} not valid"
+    if not survey.rows:
+        return bad
+    states = [f"{count} {state}" for state, count in Counter(row.state for row in survey.rows).items()]
+    parts = [*states, bad] if survey.bad else states
+    return f"{len(survey.rows)} runs in {survey.name}: {', '.join(parts)}; {_expectation(survey, slots)}"
+
+
+def _expectation(survey: Survey, slots: int) -> str:
+    count = len(survey.waiting)
+    seconds, unknown = survey.eta(slots)
+    if not count:
+        return "nothing to train"
+    if unknown == count:
+        return f"{count} to train, time unknown: no run of this cost has ended yet"
+    known = f"{count} to train, about {span(seconds)} in {slots} slot{'s' * (slots != 1)}"
+    return f"{known}, without {unknown} of unknown time" if unknown else known

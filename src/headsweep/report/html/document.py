@@ -1,0 +1,120 @@
+"""A sweep as one page that needs nothing else, and its figures as files.
+
+report.html          the page; it loads nothing, and forbids itself to
+figures/*.svg, *.pdf each figure of it, for a paper
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from headsweep.report.formats.html import escape
+from headsweep.report.html import sections
+from headsweep.report.html.cells import accuracy, compare_cells
+from headsweep.report.html.costs import measured
+from headsweep.report.html.differences import differences
+from headsweep.report.html.drawing import Drawing, Figure, draw
+from headsweep.report.html.ensembles import ensembles
+from headsweep.report.html.inspection import inside_heads
+from headsweep.report.html.learning import learning_curves
+from headsweep.report.html.origin import Origin
+from headsweep.report.html.sections import Section
+from headsweep.report.html.series import Selection, select
+from headsweep.report.html.tradeoff import COSTS, tradeoff
+from headsweep.report.table.build import Table
+from headsweep.tracking import atomic_files
+
+PAGE, FIGURES = "report.html", "figures"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NO_NUMBER = "No finished run has a number to draw."
+_ONE_COST = "No two cells with a number differ in their cost."
+
+
+def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
+    """Write the page of a sweep to `folder`; how many figures it has.
+
+    Args:
+        table: the comparison.
+        origin: where the sweep comes from.
+        made_by: the command that makes the page again.
+        folder: where report.html and figures/ go; figures that the page no longer has are removed.
+    """
+    selection = select(table)
+    drawn = {theme: [draw(figure) for figure in figures] for theme, figures in _figures(table, selection).items()}
+    drawings = [drawing for theme in drawn.values() for drawing in theme]
+    _write_figures(drawings, folder / FIGURES)
+    parts = [
+        sections.question(table, origin),
+        sections.warned(table),
+        sections.comparison(table),
+        sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_NUMBER),
+        sections.figures(
+            "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_NUMBER
+        ),
+        sections.figures("learning", "Learning curves", drawn["learning"], "No run has several epochs of accuracy."),
+        sections.figures("ensembles", "Inside an ensemble of heads", drawn["ensembles"], "No cell has several heads."),
+        inside_heads(table),
+        sections.costs(table, drawn["costs"]),
+        sections.failures(table),
+        sections.environment(table),
+        sections.notes(table, made_by),
+    ]
+    atomic_files.write_text(folder / PAGE, page(origin.name, [part for part in parts if part]))
+    return len(drawings)
+
+
+def page(name: str, parts: Sequence[Section]) -> str:
+    """The whole document."""
+    links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
+    bodies = "\n".join(
+        f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
+    )
+    style = (files("headsweep.report.html") / "style.css").read_text(encoding="utf-8")
+    title = escape(name)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} · headsweep</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header><p>headsweep report</p><h1>{title}</h1>
+<nav aria-label="Sections"><ul>{links}</ul></nav></header>
+<main>
+{bodies}
+</main>
+</body>
+</html>
+"""
+
+
+def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
+    """Theme -> its figures."""
+    return {
+        "accuracy": _there(compare_cells(table, selection, accuracy(table)), differences(table, selection)),
+        "tradeoffs": _there(*(tradeoff(table, selection, cost) for cost in COSTS)),
+        "learning": learning_curves(table, selection),
+        "ensembles": _there(ensembles(table, selection)),
+        "costs": _there(*(compare_cells(table, selection, quantity) for quantity in measured(table))),
+    }
+
+
+def _there(*figures: Figure | None) -> list[Figure]:
+    return [figure for figure in figures if figure]
+
+
+def _write_figures(drawings: Sequence[Drawing], folder: Path) -> None:
+    written = set()
+    for drawing in drawings:
+        svg, pdf = (folder / f"{drawing.figure.name}.{ending}" for ending in ("svg", "pdf"))
+        atomic_files.write_text(svg, drawing.svg)
+        atomic_files.write_with(pdf, lambda file, content=drawing.pdf: file.write(content))  # type: ignore[misc]
+        written |= {svg, pdf}
+    for stale in {*folder.glob("*.svg"), *folder.glob("*.pdf")} - written:
+        stale.unlink()

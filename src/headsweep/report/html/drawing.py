@@ -1,0 +1,123 @@
+"""A figure as files (SVG, PDF) and as part of a page: the same drawing, byte for byte the same for the same runs."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from headsweep.report.html.series import GREY, STYLES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+INK, GRID, PAPER = "#1c2024", "#d9dde2", "#fefefe"
+# In a page every colour is one of the page's, which has others in the dark.
+COLORS = {
+    INK: "currentColor",
+    GRID: "var(--grid)",
+    GREY: "var(--grey)",
+    PAPER: "var(--page)",
+    **{style.color: f"var(--series-{at})" for at, style in enumerate(STYLES, start=1)},
+}
+WIDTH = 5.0  # inches; at 10 points the text can be read on a phone
+_LEGEND_ROW = 0.21  # inches
+_RC: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "font.size": 10,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6.5,
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in somebody's path is none of mathematics
+    "xtick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.color": GREY,
+    "ytick.labelcolor": INK,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, before it is drawn."""
+
+    name: str  # of its files
+    title: str
+    caption: str  # how to read it
+    alt: str  # what it shows, in numbers, for who does not see it
+    draw: Callable[[Axes], None]
+    height: float = 3.2  # inches, without the legend
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that was drawn."""
+
+    figure: Figure
+    svg: str
+    pdf: bytes
+
+    def inline(self) -> str:
+        """The SVG as a part of a page: in the page's colours and font, with ids of its own, and read aloud as `alt`."""
+        name = self.figure.name
+        body = self.svg[self.svg.index("<svg") :]
+        body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # would hold for the whole page
+        body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+        body = re.sub("|".join(COLORS), lambda match: COLORS[match[0]], body)
+        view = re.search(r'viewBox="[^"]*"', body)
+        opening = (
+            f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0] if view else ""} role="img" '
+            f'aria-labelledby="{name}-title {name}-alt"><title id="{name}-title">{escape(self.figure.title)}</title>'
+            f'<desc id="{name}-alt">{escape(self.figure.alt)}</desc>'
+        )
+        return re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
+
+
+def draw(figure: Figure) -> Drawing:
+    """Draw with the same settings on every machine, whatever its matplotlibrc says."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC | {"svg.hashsalt": figure.name})  # type: ignore[arg-type]
+        canvas = Canvas(figsize=(WIDTH, figure.height), layout="constrained")
+        axes = canvas.add_subplot()
+        figure.draw(axes)
+        rows = _add_legend(canvas, axes)
+        canvas.set_figheight(figure.height + _LEGEND_ROW * rows)
+        svg, pdf = io.StringIO(), io.BytesIO()
+        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return Drawing(figure, svg.getvalue(), pdf.getvalue())
+
+
+def _add_legend(canvas: Canvas, axes: Axes) -> int:
+    """Add it below the axes, the series before what explains them; return how many lines it has."""
+    from matplotlib.container import Container
+
+    known = list(zip(*axes.get_legend_handles_labels(), strict=True))
+    entries = sorted(known, key=lambda entry: not isinstance(entry[0], Container))
+    if not entries:
+        return 0
+    longest = max(len(label) for _, label in entries)
+    columns = 1 if longest > 22 else 2 if longest > 12 else 3
+    canvas.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
+    return math.ceil(len(entries) / columns)

@@ -1,0 +1,52 @@
+"""Which points nothing beats in both cost and accuracy: by their means, and by what the seeds support."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from headsweep.report.stats.inference import LEVEL, holm, paired_difference
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The places of the points (cost, accuracy) that no other dominates, by rising cost.
+
+    A point dominates another if it costs no more, is no less accurate, and is better in one of the two. Points that
+    are equal in both stay together.
+    """
+    found: list[int] = []
+    last = (math.nan, -math.inf)
+    for at in sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1])):
+        if points[at][1] > last[1] or points[at] == last:
+            found.append(at)
+            last = points[at]
+    return found
+
+
+def supported(places: Sequence[int], costs: Sequence[float], values: Sequence[Mapping[int, float]]) -> list[int]:
+    """Return the places on the front whose points are more accurate than each point that costs no more, by the seeds.
+
+    To be better than each is to pass every one of the paired t-tests, so that the largest p counts, and no correction
+    for their number is due (an intersection-union test). The points are corrected for their number (Holm).
+
+    Args:
+        places: the front.
+        costs: of all points.
+        values: seed -> accuracy, of all points.
+    """
+    ps = [_largest_p(at, costs, values) for at in places]
+    corrected = holm(ps, len(costs) - 1)  # any point but the cheapest could have been one that is tested
+    return [at for at, p in zip(places, corrected, strict=True) if p is not None and p < LEVEL]
+
+
+def _largest_p(at: int, costs: Sequence[float], values: Sequence[Mapping[int, float]]) -> float | None:
+    """None where nothing costs as little; 1 where a point is not shown to be beaten."""
+    largest = None
+    for other in range(len(costs)):
+        if other == at or costs[other] > costs[at]:
+            continue
+        found = paired_difference(values[at], values[other])
+        if found is None or found.p is None or found.mean <= 0 or found.p >= LEVEL:
+            return 1.0
+        largest = max(largest or 0.0, found.p)
+    return largest

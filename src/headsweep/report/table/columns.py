@@ -1,0 +1,234 @@
+"""The columns that a table can show, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from headsweep.report.read.cells import MISSING
+from headsweep.report.stats.inference import LEVEL, Estimate
+from headsweep.report.table.metrics import MEASURES
+from headsweep.report.table.mixtures import seeds_in_words
+
+if TYPE_CHECKING:
+    from headsweep.report.table.build import Row
+
+MINUS = "\N{MINUS SIGN}"
+MOST_DECIMALS = 4  # of what was measured
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table: as text, and where it is a number as value and half-width in its unit."""
+
+    text: str
+    number: float | None = None
+    half_width: float | None = None
+    decimals: int = 2
+    sign: str = ""
+    bold: bool = False
+
+
+Entries = Callable[[Sequence["Row"]], tuple[str, list[Entry]]]  # the unit of the column, and an entry for each row
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    name: str
+    title: str  # "{metric}" stands for what is compared
+    meaning: str
+    entries: Entries
+    if_any: bool = False  # by default only shown where a row has something to say in it
+
+
+ABSENT = Entry(MISSING)
+
+
+def unit_of(largest: float) -> tuple[float, str]:
+    """The unit in which counts up to `largest` are written: its size and its letter."""
+    return next((size, unit) for size, unit in _UNITS if largest >= size or size == 1)
+
+
+def _cost(name: str) -> Entries:
+    """A count, in the unit of the largest one, with as many digits as tell the counts apart."""
+
+    def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+        counts = {row.costs[name] for row in rows if name in row.costs}
+        size, unit = unit_of(max(counts, default=0))
+        decimals, exact = {"": 0, "k": 1}.get(unit, 2), round(math.log10(size))
+        while decimals < exact and len({rounded(count / size, decimals) for count in counts}) < len(counts):
+            decimals += 1
+        return unit, [_plain(row.costs.get(name), decimals, size) for row in rows]
+
+    return entries
+
+
+def _clock(name: str, decimals: int, size: float = 1.0) -> Entries:
+    def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+        values = [None if (value := row.costs.get(name)) is None else value / size for row in rows]
+        return "", _plains(values, decimals)
+
+    return entries
+
+
+def _plains(values: Sequence[float | None], decimals: int) -> list[Entry]:
+    """Measured values, with two digits of the smallest at the least."""
+    smallest = min((value for value in values if value), default=1.0)
+    while decimals < MOST_DECIMALS and smallest < 10 ** (1 - decimals):
+        decimals += 1
+    return [_plain(value, decimals) for value in values]
+
+
+def _plain(value: float | None, decimals: int, size: float = 1.0) -> Entry:
+    if value is None:
+        return ABSENT
+    return Entry(human(rounded(value / size, decimals)), value / size, decimals=decimals)
+
+
+def rounded(value: float, decimals: int, sign: str = "") -> str:
+    """The value with so many decimals; what rounds to zero has no sign."""
+    text = f"{value:{sign}.{decimals}f}"
+    return text if float(text) else f"{0:.{decimals}f}"
+
+
+def human(number: str) -> str:
+    """A computed number as people print it: with a minus sign (U+2212), which is as wide as a plus."""
+    return number.replace("-", MINUS)
+
+
+def _head_share(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    shares = [100 * row.costs["head_flops"] / row.costs["flops"] if row.costs.get("flops") else None for row in rows]
+    return "%", [_plain(share, 1) for share in shares]
+
+
+def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    """The GPU's where there is one, else the process's."""
+    memory = [row.costs.get("peak_gpu_memory_gib", row.costs.get("peak_memory_gib")) for row in rows]
+    return "GiB", _plains(memory, 2)
+
+
+def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [ABSENT if row.state != "finished" else _one_n(seeds_with_a_number(row), row.planned) for row in rows]
+
+
+def _one_n(n: int, planned: int) -> Entry:
+    return Entry(str(n) if n == planned else f"{n}/{planned}")
+
+
+def seeds_with_a_number(row: Row) -> int:
+    """The n of what is compared: the runs whose numbers are in the mean."""
+    value = row.estimates.get(row.metric)
+    return value.n if value else 0
+
+
+def _measure(name: str) -> Entries:
+    def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+        return "", [_one_measure(row, name) for row in rows]
+
+    return entries
+
+
+def _one_measure(row: Row, name: str) -> Entry:
+    if row.state != "finished" and name == row.metric:
+        return Entry(f"{row.state} ({seeds_in_words(row.seeds)})")
+    return _percent(row.estimates.get(name), bold=row.is_better and name == row.metric)
+
+
+def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+    if value is None:
+        return ABSENT
+    half = None if value.half_width is None else 100 * value.half_width
+    decimals = 2
+    while half and decimals < MOST_DECIMALS and not float(f"{half:.{decimals}f}"):  # ± 0.00 claims no spread at all
+        decimals += 1
+    text = human(rounded(100 * value.mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
+    return Entry(text, 100 * value.mean, half, decimals, sign, bold)
+
+
+def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [Entry("reference") if row.is_reference else _one_difference(row) for row in rows]
+
+
+def _one_difference(row: Row) -> Entry:
+    ours = row.estimates.get(row.metric)
+    own_n = row.difference is not None and ours is not None and row.difference.n != ours.n
+    note = f" (n={row.difference.n})" if own_n and row.difference else ""
+    return _percent(row.difference, "+", row.is_better, note)
+
+
+def _p(get: Callable[[Row], float | None]) -> Entries:
+    def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+        return "", [_one_p(get(row)) for row in rows]
+
+    return entries
+
+
+def _one_p(p: float | None) -> Entry:
+    if p is None:
+        return ABSENT
+    if p < 0.001:
+        return Entry("< 0.001")
+    decimals = 3
+    while p < LEVEL <= float(f"{p:.{decimals}f}"):  # 0.050 beside a bold number would contradict it
+        decimals += 1
+    return Entry(f"{p:.{decimals}f}", p, decimals=decimals)
+
+
+def _published(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [_one_published(printed(row, "top1")) for row in rows]
+
+
+def _one_published(values: list[float]) -> Entry:
+    text = " / ".join(f"{top1:.2f}" for top1 in values) or MISSING
+    return Entry(text, values[0] if len(values) == 1 else None)
+
+
+def printed(row: Row, metric: str) -> list[float]:
+    """The published values of a metric, in the unit of the paper; several papers may have printed one."""
+    return [number.value for entry in row.published if (number := getattr(entry, metric)) is not None]
+
+
+def _flags(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [Entry(", ".join(row.flags)) if row.flags else ABSENT for row in rows]
+
+
+_ALL = [
+    Column("parameters", "params", "weights and biases of backbone and head", _cost("parameters")),
+    Column("head_parameters", "head params", "of the head alone", _cost("head_parameters")),
+    Column("flops", "FLOPs", "of the products in one image's forward pass, a multiply-add being two", _cost("flops")),
+    Column("head_flops", "head FLOPs", "of the head alone", _cost("head_flops")),
+    Column("head_share", "head share", "the head's share of the FLOPs", _head_share),
+    Column("images_per_second", "images/s", "speed of training, median over seeds", _clock("images_per_second", 0)),
+    Column("peak_memory", "memory", "most memory that a run took, of the GPU if there is one", _peak_memory),
+    Column(
+        "time",
+        "minutes",
+        "training time of a run without evaluation, median over seeds",
+        _clock("train_seconds", 1, 60),
+    ),
+    Column("n", "n", "seeds in the mean, of those that were planned", _n),
+    *(
+        Column(name, measure.title, measure.note or measure.metric, _measure(name))
+        for name, measure in MEASURES.items()
+    ),
+    Column("published", "published", "top-1 that a paper printed for this configuration", _published, if_any=True),
+    Column("difference", "Δ {metric}", "to the baseline, paired by seed", _difference),
+    Column("p", "p", "paired t-test, Holm-corrected", _p(lambda row: row.p), if_any=True),
+    Column("p_sign_flip", "p sign-flip", "permutation test, Holm-corrected", _p(lambda row: row.sign_flip_p)),
+    Column(
+        "p_mcnemar", "p McNemar*", "these two runs, not these two methods", _p(lambda row: row.mcnemar_p), if_any=True
+    ),
+    Column("flags", "not matched", "where a row's cost or tuning is far from the baseline's", _flags, if_any=True),
+]
+COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
+DEFAULT = (
+    "parameters", "flops", "head_share", "images_per_second", "n", "top1", "published", "top5", "difference", "p",
+    "p_mcnemar", "flags",
+)  # fmt: skip
+# What a narrow screen loses, in order.
+EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

@@ -1,0 +1,155 @@
+"""A table laid out: which columns, in which order, one row a cell or a pivot; every format writes a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from headsweep.errors import UserError
+from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
+from headsweep.report.table.footnotes import Note
+from headsweep.report.table.metrics import MEASURES
+
+if TYPE_CHECKING:
+    from headsweep.report.table.build import Row, Table
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above a column."""
+
+    name: str
+    title: str
+    unit: str = ""
+    is_number: bool = True
+    group: str = ""  # what several columns of a pivot share
+
+    @property
+    def label(self) -> str:
+        """The title with the unit of the entries below it."""
+        if self.unit == "%":
+            return f"{self.title} %"
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Headings, and an entry for each of them in every row."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    footnotes: tuple[Note, ...]
+
+    def notes(self, bold: str = "Bold") -> list[str]:
+        """The footnotes of the columns that are there; `bold` is how an entry is set off."""
+        shown = {heading.name for heading in self.headings}
+        return [note.said(bold) for note in self.footnotes if not note.columns or shown.intersection(note.columns)]
+
+    def without(self, name: str) -> Sheet:
+        """The sheet without the columns of that name."""
+        kept = [at for at, heading in enumerate(self.headings) if heading.name != name]
+        rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
+        return replace(self, headings=tuple(self.headings[at] for at in kept), rows=rows)
+
+
+def parse_columns(words: str | None) -> tuple[str, ...] | None:
+    """From `parameters,top1,difference`; None stays None.
+
+    Raises:
+        UserError: a name is unknown.
+    """
+    if words is None:
+        return None
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    unknown = [name for name in names if name not in COLUMNS]
+    if unknown or not names:
+        raise UserError(f"--columns {unknown[0] if unknown else words}: unknown; known: {', '.join(COLUMNS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def flat(table: Table, columns: Sequence[str] | None = None) -> Sheet:
+    """One row for each row of the table; without `columns` those that are usually wanted."""
+    labels = _labels(table)
+    headings = [Heading(label, label, is_number=label == "heads") for label in labels]
+    parts = [[Entry(labels[label][at]) for at in range(len(table.rows))] for label in labels]
+    for column in _chosen(table, columns):
+        unit, entries = column.entries(table.rows)
+        headings.append(_heading(column, unit, table.metric))
+        parts.append(entries)
+    return Sheet(tuple(headings), tuple(zip(*parts, strict=True)), table.footnotes)
+
+
+def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Sequence[str] | None = None) -> Sheet:
+    """One row for each value of the axes `rows`, and a group of `columns` for each value of the axes `cols`.
+
+    Where some runs of a cell have finished, its numbers are shown; the footnotes name the others.
+
+    Raises:
+        UserError: an axis is given twice, or left out though the cells differ in it.
+    """
+    labels = _labels(table)
+    _check_axes(labels, rows, cols)
+    chosen = [COLUMNS[name] for name in columns or (table.metric,)]
+    down = _keys(labels, rows, len(table.rows))
+    across = _keys(labels, cols, len(table.rows))
+    entries = [column.entries(table.rows) for column in chosen]
+    places: dict[tuple[object, object], int] = {}
+    for at, row in enumerate(table.rows):
+        if (down[at], across[at]) not in places or row.state == "finished":
+            places[down[at], across[at]] = at
+    headings = [Heading(axis, axis, is_number=axis == "heads") for axis in rows]
+    for key in dict.fromkeys(across):
+        group = ", ".join(f"{axis} {value}" for axis, value in zip(cols, key, strict=True))
+        headings += [
+            replace(_heading(c, unit, table.metric), group=group) for c, (unit, _) in zip(chosen, entries, strict=True)
+        ]
+    body = []
+    for key in dict.fromkeys(down):
+        found = [places.get((key, other)) for other in dict.fromkeys(across)]
+        numbers = [ABSENT if at is None else of[at] for at in found for _, of in entries]
+        body.append((*map(Entry, key), *numbers))
+    return Sheet(tuple(headings), tuple(body), table.footnotes)
+
+
+def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str]) -> None:
+    twice = [axis for axis in rows if axis in cols]
+    if twice:
+        raise UserError(f"--rows {twice[0]} --cols {twice[0]}: want the axis in one of the two")
+    lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols) and len(set(values)) > 1]
+    if lost:
+        rows_and_lost = ",".join([*rows, *lost])
+        raise UserError(
+            f"the cells differ in {', '.join(lost)}, too; want it in one of the two, e.g. --rows {rows_and_lost}"
+        )
+
+
+def _labels(table: Table) -> dict[str, list[str]]:
+    """Axis -> its value in each row."""
+    labels = {"head": [row.head for row in table.rows], "heads": [str(row.heads) for row in table.rows]}
+    return labels | {axis: [row.axes[at] for row in table.rows] for at, axis in enumerate(table.axes)}
+
+
+def _keys(labels: dict[str, list[str]], axes: Sequence[str], count: int) -> list[tuple[str, ...]]:
+    return [tuple(labels[axis][at] for axis in axes) for at in range(count)]
+
+
+def _chosen(table: Table, columns: Sequence[str] | None) -> list[Column]:
+    if columns is not None:
+        return [COLUMNS[name] for name in columns]
+    wanted = [COLUMNS[name] for name in _by_default(table)]
+    return [column for column in wanted if not (column.if_any and _is_empty(column, table.rows))]
+
+
+def _by_default(table: Table) -> list[str]:
+    """The usual columns, with what is compared in the place of top-1 if it is another measure."""
+    return list(dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT))
+
+
+def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
+    return all(entry == ABSENT for entry in column.entries(rows)[1])
+
+
+def _heading(column: Column, unit: str, metric: str) -> Heading:
+    title = column.title.format(metric=MEASURES[metric].noun)
+    return Heading(column.name, title, unit, is_number=column.name != "flags")

@@ -1,0 +1,153 @@
+"""From a run's folder to its result: data, model and training are put together here and nowhere else."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from headsweep.config import RunConfig
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import EvalLoader, Share, TrainLoader
+from headsweep.errors import FailedRunsError, LostPeer, UserError
+from headsweep.models.build import count_cost, model_of
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.frozen import frozen
+from headsweep.plan.plan import Cost
+from headsweep.tracking.run_folder import RunFolder, TakenOver
+from headsweep.training.device import choose_device
+from headsweep.training.loop import Training
+from headsweep.training.optimization import build_optimizer
+from headsweep.training.progress import Busy, Stop, Stopped, Watcher
+from headsweep.training.ranks import Ranks
+
+
+def train_folder(
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop = lambda: False,
+    until: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+) -> None:
+    """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
+
+    A failure is written to the folder and raised. Of several ranks, the first calls this, the others `follow`.
+
+    Raises:
+        Busy: another process trains the same run.
+        Stopped: `stop` asked for it, or epoch `until` is done; the same call goes on where it stopped.
+        LostPeer: another rank has gone.
+        FailedRunsError: the run failed on another rank.
+    """
+    with _held(folder.lock()):
+        if folder.result() is not None:
+            return
+        folder.claim()
+        ranks.gather(folder.path)
+        _tried(folder, watch, stop, until, ranks)
+
+
+def follow(stop: Stop, ranks: Ranks) -> None:
+    """Train with rank 0 what it trains, until it says that there is no more (`dismiss`), or all were asked to stop.
+
+    Raises:
+        LostPeer, FailedRunsError: as `train_folder`.
+    """
+    path: Path | None
+    with suppress(Stopped):
+        while (path := ranks.gather(None)[0]) is not None:
+            _tried(RunFolder(path), lambda progress: None, stop, None, ranks)
+
+
+def dismiss(ranks: Ranks) -> None:
+    """Tell those who follow that there is no more."""
+    ranks.gather(None)
+
+
+def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> None:
+    """Train, and write how it ended."""
+    try:
+        run = frozen(folder)
+        if ranks.leads and not folder.record().cost:  # planned where there was no torch
+            folder.count(preflight(run))
+        result = _training(run, folder, watch, stop, until, ranks)()
+        if ranks.leads:
+            folder.check_claim()
+            folder.finish(result)
+    except Stopped:
+        raise
+    except LostPeer as error:
+        if reason := ranks.failure():
+            raise FailedRunsError(1, [reason]) from error
+        raise
+    except TakenOver:
+        raise (LostPeer("another job has taken the run over") if ranks.count > 1 else Busy) from None
+    except Exception as error:
+        raise _recorded(folder, error, ranks) from error
+
+
+def _held(lock: FileLock) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=1)  # who only looks at a run holds its lock for an instant
+    except Timeout:
+        raise Busy from None
+
+
+def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
+    """Write to the folder why the run failed, if no other rank has done so; what to raise."""
+    if isinstance(error, OSError):
+        error = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
+    reason = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    if ranks.is_first_to_fail(reason):
+        with suppress(OSError):  # a disk that is too full for this, too
+            folder.fail(reason)
+    return error
+
+
+def preflight(run: RunConfig) -> Cost:
+    """Build the run's model and optimizer on the meta device, which costs no memory, and count parameters and FLOPs.
+
+    Raises:
+        UserError: the run could not be built, or this machine lacks its device.
+    """
+    choose_device(run.device)
+    with torch.device("meta"):
+        model = model_of(run)
+    build_optimizer(model, run.optimizer)
+    cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
+    return {
+        "parameters": cost.parameters,
+        "head_parameters": cost.head_parameters,
+        "flops": cost.flops,
+        "head_flops": cost.head_flops,
+    }
+
+
+def rehearse(run: RunConfig) -> Training:
+    """What trains a run, for whoever measures its steps; its folder is not looked at.
+
+    Raises:
+        UserError: the run cannot be built, or its data is absent.
+    """
+    folder = RunFolder(Path(run.paths.output) / "runs" / fingerprint(run))
+    return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
+
+
+def _training(
+    run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
+) -> Training:
+    device = ranks.device(choose_device(run.device))
+    share = Share(ranks.rank, ranks.count, run.accumulation)
+    splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
+    batches = TrainLoader(
+        splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
+    )
+    evaluations = {
+        name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers, share)
+        for name, source in (("val", splits.validation), ("test", splits.test))
+        if source is not None
+    }
+    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until, ranks)

@@ -1,0 +1,141 @@
+"""`headsweep explain` leads from a cell of a table to its runs, and to the command that trains them again."""
+
+import json
+import shlex
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from composing import compose_run
+from headsweep.analysis import explain
+from headsweep.analysis.explain import explain
+from headsweep.errors import UserError
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.tracking.run_folder import RunFolder, RunResult
+
+COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
+TOP1 = (0.5, 0.75)
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A sweep of two heads and two learning rates with two seeds; the last of them has not been trained."""
+    output = tmp_path_factory.mktemp("outputs")
+    cells = [
+        compose_run(f"head={head}", lr, "duration='2 epochs'", f"paths.output={output}")
+        for head in ("seqpool", "ga")
+        for lr in ("optimizer.lr=1e-3", "optimizer.lr=5e-4")
+    ]
+    plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in (0, 1)])
+    freeze(plan, {run.fingerprint: COST for run in plan.runs})
+    for folder in plan.folders[:-1]:
+        metrics = {"test/top1": TOP1[folder.record().seed]}
+        environment = {"device": "cpu (x86_64)", "threads": 2, "ranks": 1, "torch": "2.15", "gpu": None}
+        folder.finish(RunResult("finished", metrics, 2, 10, {"train_seconds": 7.4}, environment))
+    for folder in plan.folders:
+        recorded(folder, {"commit": COMMIT, "dirty": False})
+    return output
+
+
+@pytest.fixture
+def output(trained, tmp_path):
+    """That sweep, in an outputs folder that was moved."""
+    return shutil.copytree(trained, tmp_path / "moved")
+
+
+@pytest.fixture(autouse=True)
+def code_is_here(monkeypatch):
+    monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): True)
+    explain._checkout.cache_clear()
+
+
+def recorded(folder, code):
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": code}))
+
+
+def commands(text) -> list[list[str]]:
+    return [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("  python src/train.py")]
+
+
+def runs_of(text) -> list[str]:
+    return [line.split()[1] for line in text.splitlines() if line.startswith("run ")]
+
+
+def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    assert text.startswith("head=ga heads=1 optimizer.lr=0.001  group ")
+    assert "  test/top1   62.50 ± 158.83 %, n = 2  of 50.00, 75.00" in text
+    assert "1,234 parameters (34 of the head), 5,678 FLOPs an image" in text
+    assert f"code      {COMMIT}" in text
+    assert "machine   cpu (x86_64), 2 threads, 1 ranks, torch 2.15" in text
+    assert f"headsweep reproduce {runs_of(text)[0]}" in text
+    (command,) = commands(text)
+    assert command[0] == "-m" and command[-1] == "seed=0,1"
+    again = [compose_run(*command[1:-1], f"seed={seed}") for seed in (0, 1)]
+    resolved = [planned.run for planned in make_plan(again).runs]
+    assert list(map(fingerprint, resolved)) == runs_of(text)
+
+
+def test_several_cells_and_a_run_that_was_not_trained(output):
+    text, _ = explain(["head=ga"], "latest", output)
+    assert [len(runs_of(part)) for part in text.split("To train them again")] == [2, 2, 0]
+    assert "seed 1, new\n" in text
+
+
+@pytest.mark.parametrize("kind", ["fingerprint", "group"])
+def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
+    record = RunFolder(next((output / "runs").iterdir())).record()
+    text, _ = explain([getattr(record, kind)[:8]], None, output)
+    assert f"group {record.group}" in text
+    assert record.fingerprint in runs_of(text) and len(runs_of(text)) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["head=cait"], "head=cait: no such cell among 4; head is seqpool, ga"),
+        (["zzz"], "zzz: no run or cell of that fingerprint"),
+        ([""], ": may be any of "),
+        (["head"], "head: no run or cell of that fingerprint"),
+    ],
+)
+def test_what_is_not_there_is_said(words, message, output):
+    with pytest.raises(UserError, match=message):
+        explain(words, None, output)
+
+
+def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(output, monkeypatch):
+    monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): folders == ["conf"])
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    assert f"  git checkout {COMMIT}\n  python src/train.py -m head=ga" in text
+    assert "weight_decay" not in text
+    assert f"headsweep reproduce {runs_of(text)[0]} --code recorded" in text
+    explain._checkout.cache_clear()
+    monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): False)
+    (command,) = commands(explain(["head=ga", "optimizer.lr=0.001"], None, output)[0])
+    assert "optimizer.weight_decay=0.06" in command and command[-1] == "seed=0,1"
+    assert fingerprint(compose_run(*command[1:-1], "seed=0")) in runs_of(text)
+
+
+def test_uncommitted_changes_are_said_to_be_lost(output):
+    folder = RunFolder(next((output / "runs").iterdir()))
+    recorded(folder, {"commit": COMMIT, "dirty": True})
+    text, _ = explain([folder.path.name], None, output)
+    assert "with uncommitted changes, which are lost" in text
+    assert "(its code had uncommitted changes: not exactly this)" in text
+    assert len(commands(text)) == 2  # the other seed is not in doubt
+
+
+def test_a_run_of_another_version_is_said_to_be_a_new_one(output, monkeypatch):
+    monkeypatch.setattr(explain, "fingerprint", lambda run: "another")
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    assert "(this version of headsweep gives it another fingerprint: it would be a new run)" in text
+    for path in (output / "runs").glob("*/config.yaml"):
+        path.write_text(path.read_text().replace("batch_size:", "batch_sizes:"))
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    assert "batch_sizes: unknown key" in text and "another version of headsweep" in text
+    assert commands(text) == []

@@ -1,0 +1,266 @@
+"""`headsweep reproduce` trains a run again with its own code, and says in what the two differ."""
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+
+from commands import TINY, train
+from composing import compose_run
+from headsweep.analysis import reproduce
+from headsweep.analysis.compare_runs import compare
+from headsweep.analysis.reproduce import reproduce
+from headsweep.config.overrides import in_full
+from headsweep.errors import UserError
+from headsweep.plan import git_state
+from headsweep.plan.frozen import frozen_values
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.tracking.metrics_log import Entry
+from headsweep.tracking.run_folder import RunFolder, RunResult
+from test_cli import give
+
+# Stands in for src/train.py: what it is given goes to a file, and its run is the original with CHANGE made to it.
+TRAINER = """
+import json, os, pathlib, shutil, subprocess, sys
+root = str(pathlib.Path(__file__).parents[1])
+given = dict(word.split("=", 1) for word in sys.argv[1:])
+to = pathlib.Path(given["paths.output"], "runs", {name!r})
+if not to.exists():
+    shutil.copytree({original!r}, to)
+    record, result = (json.loads((to / name).read_text()) for name in ("run.json", "result.json"))
+    commit = subprocess.check_output(["git", "-C", root, "rev-parse", "HEAD"], text=True).strip()
+    record["code"] = {{"commit": commit, "dirty": False}}
+    result["metrics"]["test/top1"] += {change}
+    result["environment"]["threads"] = int(os.environ["OMP_NUM_THREADS"])
+    (to / "run.json").write_text(json.dumps(record))
+    (to / "result.json").write_text(json.dumps(result))
+(to / "given.json").write_text(json.dumps({{"words": given, "path": os.environ["PYTHONPATH"]}}))
+"""
+
+
+def git(root, *arguments) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    return subprocess.run(
+        ["git", "-C", str(root), *who, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def original(tmp_path) -> RunFolder:
+    """A run that has ended, made by hand."""
+    plan = make_plan([compose_run("head=ga", "heads=2", "head.gram_dim=32", f"paths.output={tmp_path / 'outputs'}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    (folder,) = plan.folders
+    metrics = {"test/top1": 0.5, "test/top5": 0.75}
+    for epoch in (1, 2):
+        folder.spool.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
+    weights = {"head.weight": torch.tensor([1.0, float("nan")]), "scale": torch.tensor(2.0)}
+    torch.save({"model": weights, "state_dict_ema": None}, folder.checkpoint)
+    folder.finish(RunResult("finished", metrics, 2, 20, {}, {"device": "cpu", "threads": 3}))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, original, monkeypatch):
+    """A checkout with two commits, the first of which trained the run; the second trains it otherwise."""
+    root = tmp_path / "project"
+    for name in ("src", "conf"):
+        (root / name).mkdir(parents=True)
+    git(tmp_path, "init", "-q", str(root))
+    monkeypatch.setattr(git_state, "PROJECT_ROOT", root)
+    monkeypatch.setattr(reproduce, "PROJECT_ROOT", root)
+    commit(root, original, change=0.0)
+    recorded(original, git_state.code_version())
+    commit(root, original, change=0.25)
+    return root
+
+
+def commit(root, original, change):
+    script = TRAINER.format(name=original.path.name, original=str(original.path), change=change)
+    (root / "src" / "train.py").write_text(script)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "a change")
+
+
+def recorded(folder, code):
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": code}))
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.path.iterdir()}
+
+
+def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
+    before, here = bytes_of(original), (project / "src" / "train.py").read_text()
+    with pytest.raises(
+        UserError, match=r"was planned by code \w{10}, which is not what is here; --code recorded checks"
+    ):
+        reproduce(original, tmp_path / "again", None)
+    assert not (tmp_path / "again").exists()
+    comparison = reproduce(original, tmp_path / "again", "recorded")
+    assert comparison.is_exact and comparison.points == 0 and comparison.environment == ()
+    given = json.loads((tmp_path / "again" / "runs" / original.path.name / "given.json").read_text())
+    assert given["words"]["tracking.name"] == "'none'" and given["words"]["head"] == "ga"
+    assert given["words"]["head.gram_dim"] == "32" and given["words"]["schedule.warmup"] == "'10 percent'"
+    assert given["path"].endswith("/src") and str(project) not in given["path"]
+    assert git(project, "worktree", "list").count("\n") == 0
+    assert (project / "src" / "train.py").read_text() == here
+    assert bytes_of(original) == before
+    assert reproduce(original, tmp_path / "again", "recorded").is_exact  # it is only compared
+
+
+def test_the_code_that_is_here_may_differ(original, project, tmp_path):
+    comparison = reproduce(original, tmp_path / "again", "current")
+    assert not comparison.is_exact
+    assert comparison.points == 25
+    assert [part.equal for part in comparison.parts] == [True, False, True]
+    with pytest.raises(UserError, match="holds a reproduction by other code; remove it"):
+        reproduce(original, tmp_path / "again", "recorded")
+
+
+def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_path):
+    recorded(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
+    (project / "README.md").write_text("words")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "words")
+    assert reproduce(original, tmp_path / "again", None).points == 25
+    (project / "src" / "more.py").touch()
+    with pytest.raises(UserError, match="which is not what is here"):
+        reproduce(original, tmp_path / "again", None)
+
+
+@pytest.mark.parametrize(
+    ("code", "choice", "message"),
+    [
+        ({"commit": None, "dirty": False}, None, "the run recorded no commit: no code is known to be its own"),
+        ({"commit": None, "dirty": False}, "recorded", "--code recorded: the run recorded no commit"),
+        ({"commit": "f" * 40, "dirty": False}, None, "commit ffffffffff is not known in"),
+        ({"commit": "f" * 40, "dirty": False}, "recorded", "commit ffffffffff cannot be checked out beside this one"),
+        ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which are lost"),
+    ],
+)
+def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choice, message):
+    recorded(original, code)
+    with pytest.raises(UserError, match=message):
+        reproduce(original, tmp_path / "again", choice)
+    assert not (tmp_path / "again").exists()
+
+
+def test_only_a_new_folder_is_written_to(original, project, tmp_path):
+    output = original.path.parents[1]
+    with pytest.raises(UserError, match="holds the original itself"):
+        reproduce(original, output, "current")
+    with pytest.raises(UserError, match="is not empty"):
+        reproduce(original, project, "current")
+
+
+def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
+    (original.path / "result.json").unlink()
+    with pytest.raises(UserError, match="has not ended: there is nothing to compare with"):
+        reproduce(original, tmp_path / "again", "current")
+
+
+def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_path):
+    (project / "src" / "train.py").write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit, match="3"):
+        reproduce(original, tmp_path / "again", "current")
+
+
+def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tmp_path):
+    """Another would be composed, with whatever it says to Hydra."""
+    values = frozen_values(original)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "evil.yaml").write_text("# @package _global_\nhydra: {}\n")
+    values.model.name = "../evil"
+    assert not [word for word in in_full(values, tmp_path / "conf") if word.startswith("model=")]
+
+
+def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(original):
+    """The code that planned it does not know the others."""
+    text = original.config.read_text()
+    original.config.write_text("".join(line for line in text.splitlines(True) if not line.startswith("decorrelation")))
+    values = frozen_values(original)
+    assert "decorrelation" not in values and values.head.gram_dim == 32
+
+
+def test_what_lets_git_take_another_repository_is_not_handed_on(original, project, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert reproduce(original, tmp_path / "again", "recorded").is_exact
+
+
+@pytest.fixture
+def again(original, tmp_path):
+    return RunFolder(shutil.copytree(original.path, tmp_path / "again"))
+
+
+def words(original, again) -> list[str]:
+    return [part.words for part in compare(original, again).parts]
+
+
+def test_equal_runs_are_equal_even_in_their_nans(original, again):
+    assert compare(original, again).is_exact
+    assert words(original, again) == [
+        "equal: 2 lines to epoch 2",
+        "equal: finished, test/top1 50.00 %, test/top5 75.00 %",
+        "equal: 2 tensors, byte for byte",
+    ]
+
+
+def test_the_largest_difference_is_named(original, again):
+    again.spool.rewind(10)
+    again.spool.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
+    torch.save(
+        {"model": {"head.weight": torch.ones(2), "scale": torch.tensor(2.5)}, "state_dict_ema": None}, again.checkpoint
+    )
+    result = again.result()
+    environment = {"device": "cpu", "threads": 4}
+    again.finish(replace(result, metrics=result.metrics | {"test/top5": 0.76}, environment=environment))
+    comparison = compare(original, again)
+    assert words(original, again) == [
+        "differs from epoch 2 on, there most in train/loss (0.25); 1 of 2 lines",
+        "differs most in test/top5: 0.76, by 0.01; test/top1 50.00 %, test/top5 76.00 %",
+        "differ in 2 of 2 tensors, most in model.head.weight (nan)",
+    ]
+    assert comparison.points == pytest.approx(1.0)
+    assert comparison.environment == ("threads 4, originally 3",)
+
+
+def test_another_end_is_no_small_difference(original, again):
+    again.finish(replace(again.result(), state="diverged", metrics={}, steps=7, note="the loss is nan"))
+    assert compare(original, again).points == float("inf")
+    assert (
+        words(original, again)[1]
+        == "differs: diverged after 7 steps the loss is nan, originally finished after 20 steps"
+    )
+
+
+def test_weights_that_are_gone_are_not_compared(original, again):
+    original.checkpoint.unlink()
+    comparison = compare(original, again)
+    assert comparison.parts[2].equal is None and comparison.is_exact
+    assert comparison.parts[2].words == f"not compared: no {original.checkpoint}"
+
+
+@pytest.mark.slow
+def test_a_true_run_comes_again_bit_for_bit(tmp_path, capfd):
+    answer = train("head=seqattn", "duration='2 epochs'", *TINY[:-1], "ema_decay=0.9", f"paths.output={tmp_path}")
+    assert answer.returncode == 0, answer.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    database = (tmp_path / "mlflow.db").read_bytes()
+    assert give("reproduce", folder.name, "--code", "current", "--output", tmp_path) == 0
+    told = capfd.readouterr().out
+    assert "REPRODUCED, bit for bit" in told and "byte for byte" in told
+    assert (tmp_path / "mlflow.db").read_bytes() == database
+    assert len(list((tmp_path / "runs").iterdir())) == 1 and len(list((tmp_path / "sweeps").iterdir())) == 1
+    result = RunFolder(folder).result()
+    RunFolder(folder).finish(
+        replace(result, metrics=result.metrics | {"test/top1": result.metrics["test/top1"] + 0.01})
+    )
+    shutil.rmtree(tmp_path / "reproductions" / folder.name / "sweeps")
+    again = ["reproduce", folder.name, "--code", "current", "--output", tmp_path, "--into", tmp_path / "other"]
+    assert give(*again) == 1
+    assert "DIFFERS: accuracies by up to 1 points, tolerance 0" in capfd.readouterr().out

@@ -1,0 +1,92 @@
+"""A configuration is spelled as the overrides that compose it again."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from composing import compose_run
+from headsweep.config.expansion import composer, expand
+from headsweep.config.overrides import Speller, command, grids, hydra_value, words
+from headsweep.errors import ConfigError
+
+RUNS = [
+    [],
+    ["head=ga", "heads=4", "head.gram_dim=32", "decorrelation=-0.8", "seed=3"],
+    ["model=cct_7_3x1", "dataset=cifar100", "augmentation=paper", "optimizer=sgd", "optimizer.lr=0.05"],
+    ["model=cct_7_3x1", "model.depth=2", "model.width=64", "duration='2 epochs'", "debug=quick", "tracking=none"],
+    ["model=timm", "model.name=resnet50", "model.options={drop_path_rate: 0.1}", "dataset=cifar10", "ema_decay=0.99"],
+    ["augmentation.crop_scale=[0.5,1.0]", "augmentation.randaugment=rand-m9-mstd0.5-inc1", "clip_norm=1e-6"],
+    ["paths.data=/else where", 'paths.output="/o\'clock"', "dataset=cifar10", "schedule=constant"],
+]
+
+
+@pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
+def test_the_overrides_compose_the_same_configuration(overrides):
+    run = compose_run(*overrides)
+    with composer() as compose:
+        (spelled,) = Speller(compose).spell([run])
+    assert compose_run(*words(spelled)) == run
+    assert len(spelled) <= len({"head", "heads", "seed"} | {word.partition("=")[0] for word in overrides})
+
+
+def test_what_the_plan_fills_in_is_not_said():
+    run = compose_run()
+    run.dataset.digest, run.dataset.num_classes, run.model.checkpoint_digest = "abc", 10, "def"
+    with composer() as compose:
+        assert Speller(compose).spell([run]) == [{"head": "seqpool", "heads": "1", "seed": "0"}]
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1e-06, "20 epochs", "it's", "a\\", "null", "7", "", "a,b", "_"])
+def test_hydra_reads_a_value_as_it_was(value):
+    assert OverridesParser.create().parse_override(f"key={hydra_value(value)}").value() == value
+
+
+def spelled_cells(*cells):
+    runs = [compose_run(*cell) for cell in cells]
+    with composer() as compose:
+        spelled = Speller(compose).spell(runs)
+    return [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
+
+
+def test_a_full_product_is_one_grid_whose_axes_say_defaults_too():
+    cells = spelled_cells(
+        *([f"head={head}", lr] for head in ("seqpool", "gap") for lr in ("optimizer.lr=1e-3", "seed=0"))
+    )
+    assert grids(cells) == [["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]]
+
+
+def test_what_a_product_has_beyond_the_cells_is_left_out():
+    cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
+    (grid,) = grids(cells)
+    assert grid == ["head=seqpool,ga", "heads=1,8", 'hydra.launcher.exclude=["head=seqpool heads=8"]']
+    with composer() as compose:
+        found = [cell.parse() for cell in expand(grid, Speller(compose).grid)]
+    assert [(run.head.name, run.heads) for run in found] == [("seqpool", 1), ("ga", 1), ("ga", 8)]
+
+
+def test_an_option_of_one_head_makes_two_grids():
+    assert grids(spelled_cells(["head=gap"], ["head=ga", "head.gram_dim=32"])) == [
+        ["head=gap", "heads=1"],
+        ["head=ga", "heads=1", "head.gram_dim=32"],
+    ]
+
+
+def test_a_study_is_expanded_as_the_command_does():
+    with composer() as compose:
+        cells = [cell.parse() for cell in expand(["+sweeps=table1", "batch_size=64"], Speller(compose).grid)]
+        with pytest.raises(ConfigError, match=r"leaves out every cell of the grid \(2\)"):
+            expand(["heads=1,2", 'hydra.launcher.exclude=["heads>0"]'], Speller(compose).grid)
+    assert [(run.head.name, run.heads) for run in cells] == [
+        ("seqpool", 1),
+        ("ga", 1),
+        ("ga", 8),
+        ("seqattn", 1),
+        ("seqattn", 8),
+    ]
+    assert {run.batch_size for run in cells} == {64}
+
+
+def test_a_command_is_quoted_for_the_shell():
+    assert command(["duration='2 epochs'"], grid=False) == """python src/train.py 'duration='"'"'2 epochs'"'"''"""
+    assert command(["heads=1,2"], grid=True) == "python src/train.py -m heads=1,2"

@@ -1,0 +1,97 @@
+"""Where the machine gives too little: no process, no memory, no library. It is said in a line."""
+
+import multiprocessing
+import os
+import resource
+import signal
+from multiprocessing import Pipe, forkserver
+
+import pytest
+
+from headsweep.entry import one_line_errors
+from headsweep.errors import UserError
+from headsweep.launch.local import forkserver, preload
+from headsweep.launch.local.forkserver import Processes
+
+
+@pytest.fixture
+def light(monkeypatch):
+    """Processes that import nothing beforehand; other tests have a forkserver of their own."""
+    monkeypatch.setattr(multiprocessing.context.ForkServerContext, "set_forkserver_preload", lambda *given: None)
+    kill_forkserver()
+    yield Processes()
+    kill_forkserver()
+
+
+def kill_forkserver() -> None:
+    if number := forkserver._forkserver._forkserver_pid:
+        os.kill(number, signal.SIGKILL)
+
+
+def test_a_library_that_cannot_be_loaded_is_said_by_each_process(monkeypatch):
+    ours, theirs = Pipe()
+    monkeypatch.setattr(preload, "failure", "ImportError: libtorch.so: failed to map segment")
+    with pytest.raises(SystemExit):
+        forkserver._call("check", (), theirs)
+    assert ours.recv() == "ImportError: libtorch.so: failed to map segment"
+
+
+def test_a_process_that_says_only_why_it_failed_ends_the_question(light, monkeypatch):
+    def say(*given):
+        ours, theirs = Pipe()
+        theirs.send("no memory")
+        return multiprocessing.Process(), ours
+
+    monkeypatch.setattr(light, "_start", say)
+    monkeypatch.setattr(multiprocessing.Process, "kill", lambda self: None)
+    with pytest.raises(UserError, match=r"^no memory$"):
+        light.ask("check", ())
+
+
+def test_a_forkserver_that_was_killed_is_started_again(light):
+    before = forkserver._forkserver._forkserver_pid
+    kill_forkserver()
+    process, connection = light.start("no_such_task")
+    assert forkserver._forkserver._forkserver_pid != before
+    process.kill()
+    process.join()
+    connection.close()
+
+
+def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
+    start, refusals = light._start, iter([ConnectionRefusedError(111, "Connection refused")] * 2)
+
+    def refuse_twice(*given):
+        for refusal in refusals:
+            raise refusal
+        return start(*given)
+
+    monkeypatch.setattr(light, "_start", refuse_twice)
+    process, connection = light.start("no_such_task")
+    process.kill()
+    process.join()
+    connection.close()
+
+
+def test_no_process_is_a_line(light, monkeypatch):
+    calls = []
+
+    def fail():
+        calls.append(1)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(forkserver, "ensure_running", fail)
+    with pytest.raises(UserError, match=r"no process can be started \(.*Too many open files\): expected processes"):
+        light.start("check")
+    assert len(calls) == forkserver.TRIES
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 2**30])
+def test_a_single_run_says_it_in_a_line(monkeypatch, capsys, limit):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise ImportError("libtorch.so: failed to map segment\nmore")
+    limited = "expected more address space than the limit of 1024 MiB; raise it (ulimit -v unlimited)"
+    advice = limited if limit == 2**30 else "install what is missing, or free memory"
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"headsweep: ImportError: libtorch.so: failed to map segment; {advice}\n"

@@ -1,0 +1,73 @@
+"""Hydra's other launchers train the same runs; they only know nothing of studies."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import TINY_RUN, train
+from composing import compose_run
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import train_folder
+from headsweep.status.render import show
+from headsweep.tracking.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["duration='1 epochs'", *TINY_RUN]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    """Fingerprint -> the weights of a run."""
+    paths = (output / "runs").iterdir()
+    models = {path.name: torch.load(RunFolder(path).checkpoint, weights_only=True)["model"] for path in paths}
+    return {name: torch.cat([value.flatten().double() for value in model.values()]) for name, model in models.items()}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """The weights of both heads, trained here, as the launcher `local` does with one thread."""
+    output = tmp_path_factory.mktemp("ours")
+    plan = make_plan([compose_run(f"head={head}", *SHORT, f"paths.output={output}") for head in ("seqpool", "gap")])
+    freeze(plan, {planned.fingerprint: {} for planned in plan.runs})
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for folder in plan.folders:
+        train_folder(folder, lambda progress: None)
+    torch.set_num_threads(before)
+    return weights(output)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_it_trains_the_same_runs_and_a_mistake_in_other_cells_is_one_line(launcher, ours, tmp_path):
+    """From another folder, with processes that log to one store at a time; a single head cannot be decorrelated."""
+    output, elsewhere = tmp_path / "outputs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    job = [f"hydra/launcher={launcher}", "decorrelation=0,-0.5", f"paths.output={output}"]
+    answer = train("-m", "head=seqpool,gap", *SHORT, *job, cwd=elsewhere, OMP_NUM_THREADS="1")
+    theirs = weights(output)
+    assert theirs.keys() == ours.keys()
+    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    assert show(None, output).count("1 run: 1 finished") == 2  # a cell, a sweep
+    assert logged(output) == {name: RunFolder(output / "runs" / name).result().metrics for name in theirs}
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr
+    assert answer.stderr.strip().endswith(
+        "decorrelation=-0.5: one head has nothing to differ from; want 0 with heads=1"
+    )
+    assert list(elsewhere.iterdir()) == []
+
+
+def logged(output: Path) -> dict[str, dict[str, float]]:
+    """Fingerprint -> the metrics of a finished run in MLflow, but for its costs."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return {
+        run.data.tags["headsweep.fingerprint"]: {
+            name: value for name, value in run.data.metrics.items() if not name.startswith("cost/")
+        }
+        for run in runs
+    }

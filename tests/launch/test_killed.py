@@ -1,0 +1,126 @@
+"""Law 5: killed at any instant and started again, a run ends with the same bits as if never stopped."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from commands import TINY_RUN
+from comparing import differences
+from composing import compose_run
+from headsweep.launch.local import worker
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight
+from headsweep.tracking.run_folder import RunFolder, RunState
+
+EVERYTHING = [
+    *TINY_RUN,
+    *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
+    *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
+    "duration='24 epochs'",
+]
+
+
+class Writing(NamedTuple):
+    """The instant at which a file is synced for the so-many-th time, with that share of the new bytes on the disk."""
+
+    file: str  # how its name starts
+    number: int
+    share: float
+
+
+def moments(folder: str, draw: random.Random) -> list[Writing | float]:
+    """Within and between all writes, and where chance puts them (so many seconds after the start)."""
+    within = [
+        Writing("checkpoint.pt", draw.randint(1, 3), 0.5),
+        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the spool's line, ahead of the rename
+        Writing("metrics.jsonl", draw.randint(2, 4), 0.5),  # the first time may be the cut that a resumed run makes
+        Writing("metrics.jsonl", draw.randint(1, 3), 1.0),
+        Writing(folder, draw.randint(1, 3), 1.0),  # behind the checkpoint's rename
+    ]
+    somewhen = [draw.uniform(0, 0.4) for _ in range(3)]
+    middle: list[Writing | float] = [*within, *somewhen]
+    draw.shuffle(middle)
+    first = [Writing("best.pt", 1, 0.5), Writing("best.pt", 1, 1.0)]  # of the first epoch, which is the best so far
+    last = [Writing("test_correct", 1, 1.0), Writing("result.json", 1, 0.5), Writing("result.json", 1, 1.0)]
+    return [*first, *middle, *last]
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
+    """Streamed by worker processes, with average, accumulation, mixing and stochastic depth."""
+    undisturbed, disturbed = (planned(tmp_path / name, *streamed) for name in ("undisturbed", "disturbed"))
+    whole = start(undisturbed)
+    for moment in moments(disturbed.path.name, random.Random(0)):
+        process = start(disturbed, moment)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, f"{moment}: {process.exitcode}\n{disturbed.log.read_text()}"
+        assert disturbed.result() is None
+        wait_until_free(disturbed)
+    last = start(disturbed)
+    for process in (whole, last):
+        process.join(120)
+        assert process.exitcode == 0
+    assert len(undisturbed.spool.entries()) == 25
+    assert differences(undisturbed, disturbed) == []
+
+
+def planned(output: Path, *overrides: str) -> RunFolder:
+    plan = make_plan([compose_run(*EVERYTHING, f"paths.output={output}", *overrides)])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
+    return plan.folders[0]
+
+
+def start(folder: RunFolder, moment: Writing | float | None = None):
+    """The process of the local launcher that trains the run, to be killed at `moment`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["headsweep.launch.local.worker", "hydra", "pytest"])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(folder.path, moment, theirs))
+    process.start()
+    theirs.close()
+    if isinstance(moment, float):
+        assert ours.poll(60)  # it tells where it starts
+        time.sleep(moment)
+        process.kill()
+    process.told = ours  # or the pipe is closed
+    return process
+
+
+def train(path: Path, moment: Writing | float | None, connection) -> None:
+    if isinstance(moment, Writing):
+        os.fsync = killed_at(moment, RunFolder(path).spool.path)
+    worker.train(path, 1, None, None, connection)
+
+
+def killed_at(moment: Writing, spool: Path):
+    """An `os.fsync` that kills this process; what is not yet synced is on the disk to a part, as after a crash."""
+    sync, calls = os.fsync, count(1)
+    sizes = {spool: spool.stat().st_size} if spool.exists() else {}
+
+    def fsync(handle: int) -> None:
+        path, size = Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle).st_size
+        if path.name.startswith(moment.file) and next(calls) == moment.number:
+            if path.is_file():
+                new = max(0, size - sizes.get(path, 0))
+                os.truncate(path, size - int(new * (1 - moment.share)))
+            os.kill(os.getpid(), signal.SIGKILL)
+        sizes[path] = size
+        sync(handle)
+
+    return fsync
+
+
+def wait_until_free(folder: RunFolder) -> None:
+    """Until the workers of a killed run have seen that it is gone: they hold its lock."""
+    for _ in range(400):
+        if folder.state() is not RunState.running:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("workers outlived their run")

@@ -1,0 +1,133 @@
+"""What a launcher makes of its processes: silence, stops of its own, ends that nothing tells of, a full disk.
+
+The processes are stand-ins: what each says, and its exit code, are written down beforehand.
+"""
+
+import errno
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from types import SimpleNamespace
+
+import pytest
+
+from headsweep.errors import UserError
+from headsweep.launch.local import timeout_clock
+from headsweep.launch.local.scheduler import UNKNOWN, Schedule
+from headsweep.launch.local.slots import Slots
+from headsweep.launch.progress_bars import Display
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+
+
+class Process:
+    """Says what it has to say at once. With an exit code it is gone then, without one it hangs until it is killed."""
+
+    def __init__(self, exitcode: int | None, *said: object) -> None:
+        self.connection, self.theirs = Pipe()
+        for word in said:
+            self.theirs.send(word)
+        if exitcode is not None:
+            self.end(exitcode)
+
+    def end(self, exitcode: int) -> None:
+        self.exitcode = exitcode
+        self.theirs.close()
+
+    def kill(self) -> None:
+        self.end(-9)
+
+    def join(self) -> None:
+        pass
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name: str) -> RunFolder:
+        folder = RunFolder(tmp_path / "runs" / name)
+        folder.create(RunRecord(name, "g", name, "s", 0, {}, {}, {}, {}), "seed: 0\n")
+        return folder
+
+    return make
+
+
+def train(folders: list[RunFolder], processes: list, slots: int = 1, timeout: float | None = None) -> list[RunFolder]:
+    """Let them train; a process may be what its start raises, or a function that is called for it. The runs, begun."""
+    begun, left = [], iter(processes)
+
+    def start(folder: RunFolder, gpu: str | None):
+        process = next(left)
+        if isinstance(process, Exception):
+            raise process
+        begun.append(folder)
+        process = process() if callable(process) else process
+        return process, process.connection
+
+    with Display(len(folders), epoch_lines=False) as display:
+        Schedule(folders, Slots(slots, 1, ()), start, timeout, display, lambda folder: None)()
+    return begun
+
+
+def finishes(folder: RunFolder, exitcode: int = 0):
+    def process() -> Process:
+        folder.finish(RunResult("finished", {}, 1, 1))
+        return Process(exitcode)
+
+    return process
+
+
+def test_a_run_that_is_silent_for_longer_than_the_timeout_is_killed(make_run):
+    run = make_run("a")
+    train([run], [Process(None)], timeout=0.01)
+    assert run.failure() == "no progress for 0.01 minutes (hydra.launcher.timeout): killed\n"
+
+
+def test_a_launcher_that_was_stopped_for_an_hour_kills_nothing(make_run, monkeypatch):
+    """As after Ctrl-Z and `fg`: an hour passes between two polls, twice."""
+    run, process = make_run("a"), Process(None)
+
+    def moments() -> Iterator[float]:
+        yield from (0.0, 3600.0, 7200.0)
+        run.finish(RunResult("finished", {}, 1, 1))
+        process.end(0)
+        yield 7200.2
+
+    monkeypatch.setattr(timeout_clock, "time", SimpleNamespace(monotonic=moments().__next__))
+    train([run], [process], timeout=1)
+    assert run.failure() is None
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_how_a_run_ended_whose_forkserver_was_killed_is_found_out_by_beginning_it_again(make_run, is_over):
+    run = make_run("a")
+    begun = train([run], [Process(UNKNOWN), finishes(run) if is_over else Process(UNKNOWN)])
+    assert begun == [run, run]
+    assert run.failure() == (None if is_over else "the process ended with exit code 255\n")
+
+
+def test_a_run_that_has_ended_well_under_a_forkserver_that_was_killed_is_not_begun_again(make_run):
+    run = make_run("a")
+    assert train([run], [finishes(run, UNKNOWN)]) == [run]
+
+
+def test_a_run_that_gets_no_process_waits_for_the_end_of_another(make_run, capfd):
+    first, second = make_run("a"), make_run("b")
+    begun = train([first, second], [finishes(first), UserError("no process"), finishes(second)], slots=2)
+    assert begun == [first, second]
+    assert capfd.readouterr().err.count("no process; waiting for a run to end\n") == 1
+
+
+def test_no_process_at_all_ends_the_grid_in_a_line(make_run):
+    with pytest.raises(UserError, match="no process"):
+        train([make_run("a")], [UserError("no process")])
+
+
+def test_a_failure_that_a_full_disk_does_not_take_is_said_and_ends_no_other_run(make_run, monkeypatch, capfd):
+    bad, good = make_run("a"), make_run("b")
+
+    def full(self, reason: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "fail", full)
+    train([bad, good], [Process(1, "checkpoint.pt: No space left on device"), finishes(good)])
+    said = capfd.readouterr().err
+    assert f"a  checkpoint.pt: No space left on device ({bad.path}: No space left on device)\n" in said
+    assert good.result() is not None

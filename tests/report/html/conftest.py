@@ -1,0 +1,52 @@
+"""A study of nine cells, and the page of any runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from made import run, table_of
+
+from headsweep.report.html import document
+from headsweep.report.html.origin import Origin
+from headsweep.report.read.cells import Run
+
+PILOT = Origin("pilot")
+
+
+@pytest.fixture
+def write_page(tmp_path) -> Callable[..., str]:
+    """Write the page of some runs below `tmp_path` and read it."""
+
+    def write(runs: Sequence[Run], origin: Origin = PILOT, **question) -> str:
+        document.write(table_of(runs, **question), origin, "headsweep report pilot", tmp_path)
+        return (tmp_path / document.PAGE).read_text()
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def study() -> list[Run]:
+    """Three heads, three counts, three seeds."""
+    return [
+        run(head, heads, seed, top1 + 0.01 * math.log2(heads) + 0.002 * seed)
+        for head, top1 in (("seqpool", 0.90), ("ga", 0.93), ("seqattn", 0.91))
+        for heads in (1, 4, 8)
+        for seed in (0, 1, 2)
+    ]
+
+
+@pytest.fixture(scope="session")
+def study_file(study: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the study, with its figures beside it."""
+    folder = tmp_path_factory.mktemp("report")
+    document.write(table_of(study), PILOT, "headsweep report pilot", folder)
+    return folder / document.PAGE
+
+
+@pytest.fixture(scope="session")
+def study_page(study_file: Path) -> str:
+    """Its text."""
+    return study_file.read_text()

@@ -1,0 +1,291 @@
+"""One run in this process, from its folder to its result."""
+
+import errno
+import os
+import pickle
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from commands import TINY_RUN
+from comparing import differences
+from composing import compose_run
+from headsweep.data.datasets import open_splits
+from headsweep.data.loader import EvalLoader
+from headsweep.errors import UserError
+from headsweep.models import model_of
+from headsweep.plan.frozen import frozen
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.load_model import trained as trained_model
+from headsweep.run.train_run import preflight, train_folder
+from headsweep.tracking.metrics_log import series
+from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training.evaluation import evaluate
+from headsweep.training.progress import Busy, Progress, Stopped
+from headsweep.training.ranks import Ranks
+from power import survives
+
+# The first epoch is the best on held-out images, and the last as good.
+NOISY = ["duration='5 epochs'", "schedule=constant", "schedule.min_lr=0", "optimizer.lr=0.3", "seed=1"]
+SHORT = TINY_RUN
+
+
+def planned(tmp_path, *overrides: str) -> RunFolder:
+    run = compose_run(*SHORT, "duration='2 epochs'", f"paths.output={tmp_path}", *overrides)
+    plan = make_plan([run])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
+    return plan.folders[0]
+
+
+def trained(tmp_path, *overrides: str) -> RunFolder:
+    folder = planned(tmp_path, *overrides)
+    train_folder(folder, lambda progress: None)
+    return folder
+
+
+def weights(folder: RunFolder, part: str = "model") -> dict[str, torch.Tensor]:
+    return torch.load(folder.checkpoint, weights_only=True)[part]
+
+
+def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
+    folder = trained(tmp_path, "heads=2")
+    entries = folder.spool.entries()
+    per_head = ["per_head/top1_1", "per_head/top1_2"]
+    assert [entry.epoch for entry in entries] == [1, 2, 2]
+    assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
+    best = {f"best/{m}" for m in ("epoch", "loss", "top1", "top5")}
+    assert set(entries[2].metrics) == best | {f"test/{m}" for m in ("loss", "top1", "top5", *per_head)}
+    result = folder.result()
+    assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
+    assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
+    assert 0.1 < result.clock["peak_memory_gib"] < 64
+    assert ("peak_gpu_memory_gib" in result.clock) == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("held_out", [["dataset.validation=0"], []], ids=["each epoch", "at the end"])
+def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_out):
+    folder = trained(tmp_path, *held_out)
+    correct = folder.test_correct()
+    assert correct.shape == (128,) and correct.dtype == bool
+    assert correct.mean() == folder.result().metrics["test/top1"]
+    assert 0 < correct.sum() < 128
+
+
+@pytest.mark.parametrize(("part", "average"), [("model", []), ("state_dict_ema", ["ema_decay=0.5"])])
+def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(tmp_path, part, average):
+    folder, of_epoch = planned(tmp_path, *NOISY, *average), {}
+
+    def watch(progress: Progress) -> None:
+        if progress.metrics:
+            of_epoch[progress.epoch] = weights(folder, part)
+
+    train_folder(folder, watch)
+    scores = series(folder.spool.entries(), "val/top1")
+    first_best = max(scores, key=scores.__getitem__)
+    assert first_best < len(scores), "a test of the last epoch would tell nothing"
+    kept = torch.load(folder.best, weights_only=True)
+    assert kept["epoch"] == folder.result().metrics["best/epoch"] == first_best
+    assert kept["state_dict"].keys() == of_epoch[first_best].keys()
+    assert all(torch.equal(value, of_epoch[first_best][name]) for name, value in kept["state_dict"].items())
+    assert on_the_test_set(folder, kept["state_dict"]) == {
+        name: folder.result().metrics[f"best/{name}"] for name in ("loss", "top1", "top5")
+    }
+
+
+def on_the_test_set(folder: RunFolder, state: dict[str, torch.Tensor]) -> dict[str, float]:
+    run, cpu = frozen(folder), torch.device("cpu")
+    model = model_of(run)
+    model.load_state_dict(state)
+    source = open_splits(run.dataset, run.seed, run.loader, run.debug).test
+    return evaluate(model, EvalLoader(source, run.dataset, 32, cpu, 0), nullcontext(), Ranks()).metrics
+
+
+def test_stopped_while_the_best_weights_are_tested_the_last_ones_stay_in_the_checkpoint(tmp_path):
+    folder, whole = planned(tmp_path / "stopped", *NOISY), trained(tmp_path / "whole", *NOISY)
+    asked = iter(
+        [False] * (5 * (4 + 1 + 4) + 4 + 1)
+    )  # after steps, epochs and batches of 'val' and 'test'; 1 of 'best'
+    with pytest.raises(Stopped):
+        train_folder(folder, lambda progress: None, lambda: next(asked, True))
+    assert len(folder.spool.entries()) == 5
+    train_folder(folder, lambda progress: None)
+    assert differences(folder, whole) == []
+
+
+def test_without_held_out_images_no_weights_count_as_best(tmp_path):
+    """Chosen on the images of the test they would be."""
+    folder = trained(tmp_path, "dataset.validation=0")
+    assert not folder.best.exists()
+    assert not [name for name in folder.result().metrics if name.startswith("best/")]
+
+
+def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
+    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the spool would leave a gap in the history."""
+    folder, replace, seen = planned(tmp_path), Path.replace, []
+    is_on_disk = survives(folder.spool.path, monkeypatch)
+
+    def watched(self, target):
+        if target.name in ("checkpoint.pt", "result.json"):
+            seen.append((target.name, is_on_disk(), len(folder.spool.entries())))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    train_folder(folder, lambda progress: None)
+    assert seen == [("checkpoint.pt", True, 1), ("checkpoint.pt", True, 2), ("result.json", True, 3)]
+
+
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):
+    """The losses of the steps before are finite; only the evaluation sees it."""
+    options = ["optimizer.lr=1e30", "schedule=constant", "schedule.min_lr=0"]
+    result = trained(tmp_path, *options, "duration='1 steps'").result()
+    assert result is not None and result.state == "diverged"
+    assert result.note == "the loss is nan at step 1 of 1"
+    assert "test/top1" not in result.metrics
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    folder = planned(tmp_path)
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        train_folder(folder, lambda progress: None)
+    monkeypatch.undo()
+    train_folder(folder, lambda progress: None)
+    assert [entry.epoch for entry in folder.spool.entries()] == [1, 2, 2]
+
+
+def full_disk(handle: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(tmp_path):
+    entries = trained(tmp_path, "dataset.validation=0").spool.entries()
+    assert [entry.epoch for entry in entries] == [1, 2]
+    assert all("test/top1" in entry.metrics and "val/top1" not in entry.metrics for entry in entries)
+
+
+def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
+    folder = trained(tmp_path, "duration='6 steps'")
+    assert [(entry.epoch, entry.step) for entry in folder.spool.entries()] == [(1, 4), (2, 6), (2, 6)]
+
+
+def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
+    """As where locks do not reach another machine: after one epoch the lock is taken away and another one trains."""
+    folder, written = planned(tmp_path / "two", "duration='4 epochs'"), []
+
+    def be_overtaken(progress: Progress) -> None:
+        if progress.metrics and not written:
+            (folder.path / "lock").unlink()
+            train_folder(RunFolder(folder.path), lambda progress: None)
+            written.append(contents(folder))
+
+    with pytest.raises(Busy):
+        train_folder(folder, be_overtaken)
+    assert contents(folder) == written[0], "the first wrote nothing more"
+    alone = trained(tmp_path / "one", "duration='4 epochs'")
+    assert [entry.metrics for entry in folder.spool.entries()] == [entry.metrics for entry in alone.spool.entries()]
+    assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(folder).items())
+
+
+def contents(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != "lock"}
+
+
+def test_a_crash_before_the_result_is_written_repeats_nothing(tmp_path):
+    folder = trained(tmp_path)
+    before = folder.spool.path.read_bytes()
+    (folder.path / "result.json").unlink()
+    assert folder.state() is RunState.partial
+    train_folder(folder, lambda progress: None)
+    assert folder.spool.path.read_bytes() == before
+    assert folder.state() is RunState.finished
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    folder = trained(tmp_path)
+    stamp = folder.checkpoint.stat().st_mtime_ns
+    train_folder(folder, lambda progress: None)
+    assert folder.checkpoint.stat().st_mtime_ns == stamp
+
+
+def test_accumulation_takes_the_same_steps(tmp_path):
+    plain = ["model.attention_dropout=0", "model.drop_path=0", "head=seqattn", "heads=2", "optimizer=sgd"]
+    plain += ["optimizer.lr=0.01"]
+    whole = weights(trained(tmp_path, *plain))
+    split = weights(trained(tmp_path, *plain, "accumulation=4"))
+    for name, value in whole.items():
+        torch.testing.assert_close(split[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_dropout_differs_between_micro_batches_and_steps(tmp_path):
+    """A step's masks come from the seed and the step alone; with one seed for all of them nothing would be random."""
+    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5"]
+    one, other = trained(tmp_path, *drops), trained(tmp_path, *drops, "accumulation=2")
+    assert not torch.allclose(weights(one)["head.classifier.weight"], weights(other)["head.classifier.weight"])
+
+
+def test_the_average_is_what_is_evaluated(tmp_path):
+    moving = trained(tmp_path, "ema_decay=0.999")
+    plain = trained(tmp_path)
+    assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
+    assert moving.spool.entries()[-1].metrics != plain.spool.entries()[-1].metrics
+    assert not torch.equal(
+        weights(moving, "state_dict_ema")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
+    )
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    options = ["optimizer=sgd", "optimizer.name=momentum", "optimizer.weight_decay=0", "duration='1 steps'"]
+    options += ["schedule=constant", "optimizer.lr=1.0", "clip_norm=1e-3"]
+    folder = planned(tmp_path, *options)
+    start = weights(trained(tmp_path, *options[:-2], "optimizer.lr=1e-30"))
+    train_folder(folder, lambda progress: None)
+    moved = torch.stack([(weights(folder)[name] - value).double().norm() for name, value in start.items()]).norm()
+    assert moved.item() == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"0 is not a checkpoint", pickle.dumps(print)])
+def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage):
+    folder = trained(tmp_path)
+    (folder.path / "result.json").unlink()
+    folder.checkpoint.write_bytes(damage)
+    with pytest.raises(UserError, match=r"checkpoint.pt is damaged: .*remove it to start the run again") as refused:
+        train_folder(folder, lambda progress: None)
+    assert "weights_only" not in str(refused.value) + folder.failure(), "torch advises to run what is in the file"
+    assert folder.state() is RunState.failed
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    folder, other = trained(tmp_path), trained(tmp_path, "heads=2")
+    (folder.path / "result.json").unlink()
+    folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
+    with pytest.raises(UserError, match=r"is not a checkpoint of this run"):
+        train_folder(folder, lambda progress: None)
+
+
+def test_the_frozen_configuration_refers_to_nothing_outside_itself(tmp_path):
+    """Editing the YAML files later changes nothing that is planned (law 3)."""
+    folder = planned(tmp_path)
+    text = folder.config.read_text()
+    assert "duration: 2 epochs" in text and "root: null" in text and "${" not in text
+
+
+def test_the_shape_of_the_model_is_counted_before_it_is_trained(tmp_path):
+    cost = planned(tmp_path, "head=seqattn", "heads=4").record().cost
+    assert 0 < cost["head_parameters"] < cost["parameters"] and 0 < cost["head_flops"] < cost["flops"]
+
+
+def test_a_configuration_that_was_changed_is_not_trained_under_the_old_fingerprint(tmp_path):
+    folder = planned(tmp_path)
+    folder.config.write_text(folder.config.read_text().replace("batch_size: 32", "batch_size: 16"))
+    with pytest.raises(UserError, match=r"damaged: .*config.yaml, expected the configuration of fingerprint"):
+        train_folder(folder, lambda progress: None)
+    assert folder.state() is RunState.failed and folder.spool.entries() == []
+
+
+def test_weights_of_another_model_are_one_line(tmp_path):
+    folder = planned(tmp_path)
+    torch.save({"model": {"head.weight": torch.ones(2)}}, folder.checkpoint)
+    with pytest.raises(UserError, match=r"checkpoint.pt: expected the weights of this model, found others"):
+        trained_model(folder)
