@@ -102,7 +102,7 @@ def _remove_unless_used(path: Path) -> None:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if all(name.startswith(_CONTENT) for name in os.listdir(handle)):
+            if all(entry.name.startswith(_CONTENT) for entry in path.iterdir()):
                 shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(handle)
