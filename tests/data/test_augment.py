@@ -112,7 +112,7 @@ def test_soft_targets():
 
 
 def mix_many(mixer, count=600):
-    """Mix a batch whose images are their own one-hot targets, so that images tell what targets must be."""
+    """Mix a batch whose images are their own one-hot targets, so that images determine the expected targets."""
     for number in range(count):
         images = torch.eye(4).view(4, 4, 1, 1).expand(4, 4, 16, 16).clone()
         yield *mix(images, torch.eye(4), mixer.draw(16, 16, random.Random(number))), number

@@ -25,7 +25,7 @@ WIDE = np.rint(RAMP * 65535).astype(np.uint16)
 
 def pixels(path, channels):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *said, **_: pytest.fail(str(said)))
+        patch.setattr("warnings.warn", lambda *message, **_: pytest.fail(str(message)))
         return np.asarray(decode(path, channels)).astype(int)
 
 

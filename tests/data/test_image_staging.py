@@ -84,7 +84,7 @@ def test_what_a_cleaner_removed_or_a_crash_cut_off_is_copied_again(dataset, tmp_
     assert [path.stat().st_mtime_ns for path in others] == before
 
 
-# Copies slowly, so that there is time to be killed or to meet another; says so once the first image is there.
+# Copies slowly, so that it can be killed or run beside another; prints a line after the first image.
 SLOWLY = """
 import sys, time
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_two_at_once_share_one_copy(dataset, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_one_line_with_both_numbers(dataset, tmp_path, monkeypatch):
-    # A disk of a size to choose cannot be had without root: only what it says of itself is replaced.
+    # Creating a disk of a given size needs root: only its reported size is replaced.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
     needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset, planned_tree(dataset)).values())
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Locating a data set says in one line what is wrong, without loading torch."""
+"""Errors in locating a data set are one line, without loading torch."""
 
 import re
 import subprocess

@@ -61,10 +61,10 @@ def close(name, got, want):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("magnitude", [2.6, 5.0, 9.0, 9.9])
 def test_operation_is_timms(name, magnitude, increasing, tiles, pictures, monkeypatch):
-    operation, theirs = NAMES.index(name), timm_name(name, increasing)
+    operation, timms = NAMES.index(name), timm_name(name, increasing)
     for negative in (False, True):
         for bicubic in (False, True) if operation >= GEOMETRIC else (False,):
-            want = by_timm(theirs, magnitude, negative, bicubic, pictures[:30], monkeypatch)
+            want = by_timm(timms, magnitude, negative, bicubic, pictures[:30], monkeypatch)
             got = by_us(operation, magnitude, negative, increasing, bicubic, tiles[:30])
             assert close(name, got.permute(0, 2, 3, 1), want)
 
@@ -142,8 +142,8 @@ def drawn_by_timm(count):
 
 def test_pairs_of_operations_are_drawn_as_by_timm():
     """Both layers together, so that they are independent of each other and may repeat: chi-square of two samples."""
-    ours = drawn_by_us(PAPER).operations.numpy()
-    tables = [np.bincount(drawn @ [len(NAMES) + 1, 1], minlength=256) for drawn in (ours, drawn_by_timm(N))]
+    computed = drawn_by_us(PAPER).operations.numpy()
+    tables = [np.bincount(drawn @ [len(NAMES) + 1, 1], minlength=256) for drawn in (computed, drawn_by_timm(N))]
     assert chi2_contingency(tables).pvalue > 0.001
 
 

@@ -33,7 +33,7 @@ KINDS = {
     "deit_tiny_distilled_patch16_224": (64, 192, 16, 2, True),  # pools all the same
     "vit_small_patch14_reg4_dinov2": (56, 384, 16, 5, True),  # class token, then registers
     "vit_wee_patch16_reg1_gap_256": (64, 256, 16, 1, False),  # a register alone
-    "vit_base_patch16_siglip_224": (64, 768, 16, 0, False),  # attention pooling is taken away
+    "vit_base_patch16_siglip_224": (64, 768, 16, 0, False),  # attention pooling is removed
     "volo_d1_224": (64, 384, 16, 1, True),  # a late class token that is not counted
     "xcit_nano_12_p16_224": (64, 128, 16, 1, True),  # a late class token
     "inception_next_atto": (64, 320, 4, 0, False),  # refuses to leave out its pooling

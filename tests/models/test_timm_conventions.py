@@ -209,13 +209,13 @@ def test_intermediates_are_the_blocks_outputs(head: HeadConfig) -> None:
 
 @pytest.mark.parametrize("model", [TIMM, RESNET], ids=lambda model: model.name)
 def test_intermediates_of_a_timm_backbone_are_its_own(model: ModelConfig) -> None:
-    ours, x = of(model, SEQPOOL, image_size=64).eval(), images(2, 64, 64)
-    last, features = ours.forward_intermediates(x)
-    assert torch.equal(last, ours.forward_features(x))
-    theirs = ours.backbone.model.forward_intermediates(x, intermediates_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(features, theirs, strict=True))
-    assert [f.shape[1:3] for f in features] == [(i["num_chs"], 64 // i["reduction"]) for i in ours.feature_info]
-    assert all(info["module"] in dict(ours.named_modules()) for info in ours.feature_info)
+    model, x = of(model, SEQPOOL, image_size=64).eval(), images(2, 64, 64)
+    last, features = model.forward_intermediates(x)
+    assert torch.equal(last, model.forward_features(x))
+    timm_features = model.backbone.model.forward_intermediates(x, intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(features, timm_features, strict=True))
+    assert [f.shape[1:3] for f in features] == [(i["num_chs"], 64 // i["reduction"]) for i in model.feature_info]
+    assert all(info["module"] in dict(model.named_modules()) for info in model.feature_info)
 
 
 @pytest.mark.parametrize("name", ["cct_2_3x2_32", "cct_7_7x2_224", "cct_14_7x2_224", "vit_6_4_32", "ga2_cct_7_3x1_32"])

@@ -151,13 +151,13 @@ def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda parameter: of_the_graph.append(parameter.grad))
     for micro_batch in range(2):
-        ours, theirs = (step(*batch(), (0, 0, micro_batch)) for step in (replayed, oracle))
-        assert torch.equal(ours, theirs)
+        actual, reference = (step(*batch(), (0, 0, micro_batch)) for step in (replayed, oracle))
+        assert torch.equal(actual, reference)
         if micro_batch == 0:
             for gradient in of_the_graph:  # the next replay writes there
                 gradient.zero_()
-    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
+    for actual, reference in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, reference.grad)
 
 
 def planned(output, *overrides: str) -> RunFolder:
@@ -196,8 +196,8 @@ def test_if_compilation_fails_the_run_continues_in_eager_mode_with_a_reason_and_
     monkeypatch.setattr(compiling, "BACKEND", broken)
     with caplog.at_level(logging.WARNING, "headsweep"):
         failed = trained(tmp_path / "failed", *options, f"compile={how}")
-    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
-    assert said == [
+    messages = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert messages == [
         "compile: compilation failed, the run continues in eager mode (RuntimeError: no compiler on this machine)"
     ]
     assert failed.result().environment["compile"] == "off (RuntimeError: no compiler on this machine)"
@@ -216,10 +216,10 @@ def test_a_failure_in_the_backward_pass_leaves_nothing_behind(monkeypatch):
     next(model.parameters()).register_hook(lambda gradient: 1 / 0 if next(breaks, False) else None)
     gradients(*batch(), (0, 0, 0))
     assert gradients.used == "off (ZeroDivisionError: division by zero)"
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
-    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(actual.grad, reference.grad)
+    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(actual, reference)
 
 
 @pytest.mark.parametrize("when", ["while it compiles", "while it computes"])

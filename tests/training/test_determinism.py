@@ -117,15 +117,15 @@ def test_without_a_deterministic_kernel_a_run_continues_with_a_warning(monkeypat
     gradients = Gradients(model, run, CPU, steps=2)
     with caplog.at_level(logging.WARNING, "headsweep"):
         gradients(*batch(), (0, 0, 0))
-    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
-    assert [line.startswith("not deterministic on this device") for line in said][:1] == [True]
-    assert len(said) == (2 if how == "broken" else 1)
+    messages = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert [line.startswith("not deterministic on this device") for line in messages][:1] == [True]
+    assert len(messages) == (2 if how == "broken" else 1)
     assert gradients.used.startswith({"broken": "off (ZeroDivisionError"}.get(how, how))
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
-    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(actual.grad, reference.grad)
+    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(actual, reference)
     model.zero_grad()
     with caplog.at_level(logging.WARNING, "headsweep"):
         gradients(*batch(), (0, 1, 0))
-    assert len(caplog.records) == len(said), "one warning"
+    assert len(caplog.records) == len(messages), "one warning"

@@ -139,7 +139,7 @@ class StreamNormBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Positions, blocks, norm and the head; the head's modules lie where its class says."""
+    """Positions, blocks, norm and the head; the place of the head's modules is that of its class."""
 
     def __init__(
         self,
