@@ -100,7 +100,7 @@ def test_no_classes(make_dataset, tmp_path):
 def test_wrong_number_of_classes(make_dataset, write_folder, tmp_path):
     root = str(write_folder(tmp_path, ["train", "test"]))
     fails(ConfigError, r"dataset.num_classes=7: expected 3, ", make_dataset("imagefolder", root=root, num_classes=7))
-    fails(ConfigError, r"dataset.num_classes=7: .* 10 ", make_dataset("digits", num_classes=7))
+    fails(ConfigError, r"dataset.num_classes=7: expected 10, ", make_dataset("digits", num_classes=7))
 
 
 def test_channels(make_dataset):
