@@ -112,7 +112,7 @@ MISTAKES = [
     (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
     (["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"], "is a file of weights; want a run, or no"),
     (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
-    (["export", "TEXT", "--model", "cct_2_3x2_32"], "is no file of weights, or a damaged one"),
+    (["export", "TEXT", "--model", "cct_2_3x2_32"], "expected a file of weights, found another or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),
     (["export", "WEIGHTS", "--format", "onnx"], "'onnx' is not one of 'upstream', 'headsweep'"),

@@ -161,7 +161,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     assert "nowhere: no run of that fingerprint or name" in mistake(capsys, "nowhere", "--output", tmp_path)
     folder = begun(tmp_path, "dataset.validation=0")
     assert "--split val: expected validation images, found none" in mistake(capsys, folder.path, "--split", "val")
-    assert "this machine shows 0 CUDA device(s)" in mistake(capsys, folder.path, "--device", "cuda:99") or (
+    assert "expected a visible CUDA device, found 0" in mistake(capsys, folder.path, "--device", "cuda:99") or (
         torch.cuda.is_available()
     )
     assert not (folder.path / "inspection").exists()

@@ -8,7 +8,7 @@ import pytest
 from composing import compose_run
 from headsweep.analysis.match import Target, match
 from headsweep.config.expansion import composer, expand
-from headsweep.config.overrides import Speller
+from headsweep.config.overrides import OverrideFinder
 from headsweep.run.train_run import preflight
 from test_cli import give
 
@@ -23,7 +23,7 @@ def trained_by(text) -> list[tuple[str, int, int | None]]:
     """Head, heads and gram_dim of every cell of the commands."""
     lines = [shlex.split(line)[3:] for line in text.splitlines() if line.startswith("python src/train.py -m ")]
     with composer() as compose:
-        grid = Speller(compose).grid
+        grid = OverrideFinder(compose).grid
         runs = [cell.parse() for line in lines for cell in expand([w for w in line if w[:4] != "seed"], grid)]
     return [(run.head.name, run.heads, getattr(run.head, "gram_dim", None)) for run in runs]
 

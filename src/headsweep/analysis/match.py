@@ -9,7 +9,7 @@ from functools import cache
 from headsweep.config import RunConfig
 from headsweep.config.expansion import composer, expand
 from headsweep.config.grid import Cell
-from headsweep.config.overrides import Speller, Spelling, command, grids, words
+from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
 from headsweep.config.schema import MOST_HEADS
 from headsweep.data.locate import resolve
 from headsweep.report.table.baseline import Baseline
@@ -56,13 +56,13 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     """
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
-        speller = Speller(compose)
-        cells = expand([word for word in arguments if word not in seeds], speller.grid)
-        found = [_match(cell, speller, target) for cell in cells]
+        finder = OverrideFinder(compose)
+        cells = expand([word for word in arguments if word not in seeds], finder.grid)
+        found = [_match(cell, finder, target) for cell in cells]
         matches = [one for at, one in enumerate(found) if one.run not in [other.run for other in found[:at]]]
         spelled = [
             {key: value for key, value in cell.items() if key != "seed"}
-            for cell in speller.spell([one.run for one in matches])
+            for cell in finder.find([one.run for one in matches])
         ]
     names = _names(spelled, matches)
     is_near = [abs(one.deviation) <= target.share for one in matches]
@@ -72,7 +72,7 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
 
 
-def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
+def _names(cells: Sequence[Overrides], matches: Sequence[Match]) -> list[str]:
     """Name cells by head, heads, the varied key, and other keys that differ."""
     differing = [key for cell in cells for key in cell if len({str(other.get(key)) for other in cells}) > 1]
     shown = dict.fromkeys(("head", "heads", *differing))
@@ -83,9 +83,9 @@ def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
     return [" ".join(words(name)) for name in names]
 
 
-def _match(cell: Cell, speller: Speller, target: Target) -> Match:
+def _match(cell: Cell, finder: OverrideFinder, target: Target) -> Match:
     run = _located(cell.parse())
-    budget = target.budget or _size(_baseline(cell, speller, target.baseline), target)[0]
+    budget = target.budget or _size(_baseline(cell, finder, target.baseline), target)[0]
     varied, values, change = _varied(run, target.vary)
     sized = cache(lambda value: _size(change(value), target))  # needed up to twice
     best = _nearest(values, lambda value: sized(value)[0], budget) if varied else None
@@ -94,12 +94,12 @@ def _match(cell: Cell, speller: Speller, target: Target) -> Match:
     return Match(chosen, varied, best, size, head_size, budget)
 
 
-def _baseline(cell: Cell, speller: Speller, baseline: Baseline) -> RunConfig:
+def _baseline(cell: Cell, finder: OverrideFinder, baseline: Baseline) -> RunConfig:
     """Return the cell with the overrides of the baseline; options of the replaced head are dropped."""
     baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a config group
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
-    return _located(speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
+    return _located(finder.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
 
 
 def _located(run: RunConfig) -> RunConfig:

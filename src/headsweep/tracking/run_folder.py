@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import DATA
 from headsweep.credentials import hidden
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import MOST, Spool
@@ -42,7 +44,6 @@ MOST_COUNTED = 10**18  # parameters or FLOPs of a model: beyond what any compute
 TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
 _TRIES = "failed tries: "
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
-_NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # where images lie, and what is done to them later
 
 
 class TakenOver(Exception):  # noqa: N818 - it is no error
@@ -90,8 +91,10 @@ class RunRecord:
     @property
     def data(self) -> str:
         """What the run is trained and tested on: a name and a digest, the same for the same images."""
-        sections = [self.config.get(name, {}) for name in ("dataset", "debug")]
-        images = [{key: value for key, value in section.items() if key not in _NOT_DATA} for section in sections]
+        images = [
+            {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
+            for section in ("dataset", "debug")
+        ]
         digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
         return f"{images[0].get('name')}-{digest}"
 
