@@ -28,7 +28,7 @@ from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder
 from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, RecordedMaker
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from measuring import AA, Results, Step, interleaved, multiple, parser, ratio, ready, surroundings
 from plain import Pictures, pil_transform
 

@@ -32,7 +32,7 @@ from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.data.sources import ResidentSource
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.training.evaluation import evaluate

@@ -25,7 +25,7 @@ import oracle
 
 from composed import compose
 from headsweep.config import RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import TRIALS, Gradients
 from headsweep.training.device import choose_device, make_deterministic

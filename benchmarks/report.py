@@ -23,8 +23,8 @@ from pathlib import Path
 import sqlalchemy
 
 from headsweep.credentials import hidden
-from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
+from headsweep.exit_codes import one_line_errors
 from headsweep.tracking.mlflow.store import prepare, reason
 from measuring import AA, Results, positive
 

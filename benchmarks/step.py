@@ -24,7 +24,7 @@ from torch import Tensor
 
 from composed import compose
 from headsweep.config import Compilation, RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.heads import HEADS
 from headsweep.models.build import model_of
 from headsweep.training.compiling import Gradients

@@ -49,7 +49,7 @@ from headsweep.config import (
 )
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from measuring import AA, Results, Samples, multiple, parser, positive, ratio, ready
 
 BATCH = 64

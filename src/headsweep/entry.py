@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +17,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from headsweep import console
 from headsweep.config import RunConfig, parse
 from headsweep.config.auto_batch_size import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
 from headsweep.config.command_line import spell_out
@@ -30,40 +26,19 @@ from headsweep.config.expansion import given, study_axes
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
-from headsweep.credentials import hidden
-from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError
-from headsweep.processes import starved
-from headsweep.text import escaped
+from headsweep.errors import ConfigError, UserError
+from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
 
 T = TypeVar("T")
-_FOLDERS = "runs are written to paths.output, what torch compiles to TORCHINDUCTOR_CACHE_DIR"
-_ADVICE = {
-    errno.ENOSPC: f"; free some space, or choose another disk: {_FOLDERS}",
-    errno.EDQUOT: f"; free some space, or choose another disk: {_FOLDERS}",
-    errno.EACCES: f"; choose a folder that you may write: {_FOLDERS}",
-    errno.EROFS: f"; choose a folder that you may write: {_FOLDERS}",
-}
-FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
 
 
 def run_single(config: DictConfig) -> float:
     """Train one run in this process; the accuracy that a search would maximise."""
     if HydraConfig.get().mode is RunMode.RUN:
-        with _exit_on_errors():  # before Hydra adds a line of its own
+        with exit_on_errors():  # before Hydra adds a line of its own
             _check_single(HydraConfig.get())
             return _run_single(config)
     return _run_single(config)
-
-
-@contextmanager
-def crashing() -> Iterator[None]:
-    """Raise Crash for an error that is no mistake of the user, as `composing` around it would take it for one."""
-    try:
-        yield
-    except (*EXPECTED, OSError, HydraException, OmegaConfBaseException):
-        raise
-    except Exception as error:
-        raise Crash(traceback.format_exc()) from error
 
 
 def _check_single(hydra: HydraConf) -> None:
@@ -287,60 +262,3 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     with one_line_errors(), composing(words):
         sys.argv[1:] = spell_out(words)
         yield
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print a user's mistake as one line and exit with 2; failed runs exit with 1, Ctrl-C with 130, SIGTERM with 143.
-
-    A closed terminal (SIGHUP) exits with 129, a process that has lost another of its run with 143, too. Streams that
-    take no text raise nothing: see `printing`.
-
-    HYDRA_FULL_ERROR=1 shows tracebacks instead, as Hydra's users know it.
-    """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print, over many lines
-    try:
-        with console.tolerant(), _exit_on_errors():
-            yield
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]
-
-
-@contextmanager
-def _exit_on_errors() -> Iterator[None]:
-    try:
-        yield
-    except FailedRunsError as error:
-        _exit(1, error, str(error))
-    except Crash as error:
-        if FULL_ERRORS:
-            raise
-        print(hidden(str(error)), file=sys.stderr)
-        sys.exit(1)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        _exit(2, error, one_line(error))
-    except OSError as error:
-        _exit(2, error, _system_error(error))
-    except (ImportError, MemoryError) as error:
-        _exit(2, error, starved(error))
-    except KeyboardInterrupt as error:
-        code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
-        _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
-    except LostPeer as error:
-        _exit(143, error, f"{error}; the same command goes on from the run's last checkpoint")
-
-
-def _exit(code: int, error: BaseException, message: str) -> NoReturn:
-    if FULL_ERRORS:
-        raise error
-    sys.stdout.flush()
-    if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        lines = re.split(r"\n(?=  )", hidden(message))  # an indented line for each of several mistakes
-        print(f"headsweep: {chr(10).join(map(escaped, lines))}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _system_error(error: OSError) -> str:
-    """What failed and where; where it can help, what to do."""
-    where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or f'{type(error).__name__}: {error}'}{_ADVICE.get(error.errno or 0, '')}"

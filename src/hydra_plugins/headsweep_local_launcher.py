@@ -14,8 +14,9 @@ from headsweep.config.composition import composing
 from headsweep.config.exclusions import Exclusions
 from headsweep.config.expansion import given, study_axes
 from headsweep.config.launchers import LocalConfig, parse_launcher
-from headsweep.entry import crashing, run_grid
+from headsweep.entry import run_grid
 from headsweep.errors import UserError
+from headsweep.exit_codes import crashing
 
 
 class LocalLauncher(Launcher):

@@ -8,7 +8,8 @@ from hydra.core.utils import JobReturn
 
 from headsweep.config.launchers import PlanConfig, parse_launcher
 from headsweep.config.slurm import SlurmConfig
-from headsweep.entry import crashing, plan_grid
+from headsweep.entry import plan_grid
+from headsweep.exit_codes import crashing
 from hydra_plugins.headsweep_local_launcher import LocalLauncher
 
 

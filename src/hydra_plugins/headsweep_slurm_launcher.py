@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from hydra.core.utils import JobReturn
 
-from headsweep.entry import crashing, submit_grid
+from headsweep.entry import submit_grid
+from headsweep.exit_codes import crashing
 from hydra_plugins.headsweep_local_launcher import LocalLauncher, jobs
 
 

@@ -9,8 +9,8 @@ from multiprocessing.forkserver import _forkserver
 
 import pytest
 
-from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
+from headsweep.exit_codes import one_line_errors
 from headsweep.launch.local import forkserver, preload
 from headsweep.launch.local.forkserver import Processes
 

@@ -28,7 +28,7 @@ def _run() -> None:
         sys.argv[1:] = keep_all(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
-        from headsweep.entry import one_line_errors  # imports Hydra, to know its errors
+        from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors
 
         with one_line_errors():
             if isinstance(error, click.ClickException):
