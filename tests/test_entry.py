@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from hydra.core.singleton import Singleton
 
-from commands import enter
+from commands import enter, give
 from headsweep.config import RunConfig
 from headsweep.launch import run_sweep
-from headsweep.launch.slurm import submit
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +20,14 @@ def _hydra():
 
 @pytest.fixture
 def handed(monkeypatch) -> list[tuple[str, list[RunConfig]]]:
-    """By what, and which runs would have been trained by the commands that were given."""
+    """By which launcher, and which runs would have been started by the commands that were given."""
     found: list[tuple[str, list[RunConfig]]] = []
 
-    def take(by: str):
-        def taken(runs, *_, **__):
-            found.append((by, list(runs)))
-            raise SystemExit(0)
+    def take(runs, launcher, lookup):
+        found.append((type(launcher).__name__, list(runs)))
+        raise SystemExit(0)
 
-        return taken
-
-    monkeypatch.setattr(run_sweep, "run_study", take("here"))
-    monkeypatch.setattr(submit, "submit_study", take("slurm"))
+    monkeypatch.setattr(run_sweep, "run_sweep", take)
     return found
 
 
@@ -61,14 +56,19 @@ def test_a_study_chooses_its_launcher_and_the_command_line_has_the_last_word(han
     assert enter(*studies, "-m", "+exp=slots", "heads=1,2") == 0
     assert enter(*studies, "+exp=mode") == 0
     assert [(by, [run.heads for run in runs]) for by, runs in handed] == [
-        ("slurm", [1, 2]),
-        *[("here", [1, 2])] * 3,
+        ("SlurmLauncher", [1, 2]),
+        *[("AutotunedLauncher", [1, 2])] * 3,
     ]
 
 
 def test_a_study_for_a_cluster_can_be_planned(studies, capsys):
-    assert enter(*studies, "-m", "hydra/launcher=plan", "hydra.launcher.costs=false", "+sweeps=cluster") == 0
+    study, folder = "+sweeps=cluster", f"hydra.searchpath=[file://{studies[1]}]"
+    assert give("plan", "--list", folder, study) == 0
     assert "2 runs in digits-cct_2_3x2-" in capsys.readouterr().out
+    assert give("plan", "--list", folder, study, "hydra.launcher.time=1") == 2
+    assert "hydra.launcher.time=1: want a whole number of at least 5" in capsys.readouterr().err
+    assert give("plan", "--list", "heads=1,2", "hydra/launcher=slurm", "hydra.launcher.partition=big") == 0
+    assert give("plan", "--list", "heads=1,2", "hydra/launcher=basic") == 0
 
 
 MISTAKES = [
@@ -112,6 +112,8 @@ MISTAKES = [
     ("paths.output=/für", """must be quoted; give 'paths.output="/für"'"""),
     ("paths.output=/a,b", """found without -m; add -m, or quote a text that has a comma: 'paths.output="/a,b"'"""),
     ("paths.output='~nosuchuser/x'", """must be quoted; give 'paths.output="~nosuchuser/x"'"""),
+    ("-m hydra/launcher=plan heads=1,2", "hydra/launcher=plan: expected a launcher that starts runs; give `headsweep"),
+    ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected the name of a class derived from"),
     ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: want a list"),
 ]
 
@@ -143,8 +145,9 @@ def test_cells_of_equal_values_are_one_run_and_said_so(handed, capsys):
 @pytest.mark.parametrize("axis", ["compile=off,step", "device=auto,cpu", "loader.workers=0,1", "dataset.root=/a,/b"])
 def test_an_axis_that_changes_no_result_is_refused(axis, tmp_path, capsys):
     key, _, values = axis.partition("=")
-    for launcher in ([], ["hydra/launcher=plan", "hydra.launcher.costs=false"]):
-        assert enter("-m", *launcher, axis, "heads=1,2", f"paths.output={tmp_path}") == 2
+    words = [axis, "heads=1,2", f"paths.output={tmp_path}"]
+    for code in (lambda: enter("-m", *words), lambda: give("plan", "--list", *words)):
+        assert code() == 2
         said = f"headsweep: {key}={values}: changes no result, so that cells that differ in it alone are one run"
         assert capsys.readouterr().err.startswith(said)
     assert not list(tmp_path.iterdir())
@@ -175,7 +178,7 @@ def test_a_crash_is_no_mistake(monkeypatch, capsys):
     def crash(*_, **__):
         raise RuntimeError("out of luck with http://anna:geheim@host")
 
-    monkeypatch.setattr(run_sweep, "run_study", crash)
+    monkeypatch.setattr(run_sweep, "run_sweep", crash)
     for words in ([], ["-m"]):
         assert enter(*words) == 1
         error = capsys.readouterr().err
@@ -197,6 +200,6 @@ def test_what_the_system_refuses_says_what_and_where(error, message, monkeypatch
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(run_sweep, "run_study", refuse)
+    monkeypatch.setattr(run_sweep, "run_sweep", refuse)
     assert enter() == 2
     assert capsys.readouterr().err.startswith(f"headsweep: {message}")

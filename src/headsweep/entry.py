@@ -1,44 +1,70 @@
-"""The door: from Hydra's composed configurations to a study, and from any mistake to one line."""
+"""Hydra's entry points: from its composed configurations to a run, or to the sweep of a launcher."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, TypeVar
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from headsweep.config import RunConfig, parse
-from headsweep.config.auto_batch_size import AUTO, KEY, Fit, cell_with_size, is_wanted, with_size
+from headsweep.config import parse
+from headsweep.config.auto_batch_size import AUTO, KEY, is_wanted, with_size
 from headsweep.config.command_line import spell_out
-from headsweep.config.composition import composing, one_line
-from headsweep.config.exclusions import Exclusions, left_out
-from headsweep.config.expansion import given, study_axes
-from headsweep.config.grid import Cell, Compose, Grid
-from headsweep.config.launchers import LocalConfig, PlanConfig
-from headsweep.config.slurm import parse_slurm
+from headsweep.config.composition import composing
+from headsweep.config.expansion import GridRequest, given, study_axes
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
 
-T = TypeVar("T")
+
+@contextmanager
+def command_line(words: Sequence[str]) -> Iterator[None]:
+    """Hand the words of a command to Hydra, which is called inside; any error in them is one line."""
+    with one_line_errors(), composing(words):
+        sys.argv[1:] = spell_out(words)
+        yield
 
 
 def run_single(config: DictConfig) -> float:
-    """Train one run in this process; the accuracy that a search would maximise."""
+    """Train one run in this process; return the value that a search maximizes."""
     if HydraConfig.get().mode is RunMode.RUN:
         with exit_on_errors():  # before Hydra adds a line of its own
             _check_single(HydraConfig.get())
             return _run_single(config)
     return _run_single(config)
+
+
+def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[float | None]:
+    """Start the cells of a grid, but for those that it leaves out.
+
+    Args:
+        request: the grid.
+        launcher_keys: `hydra.launcher`; see `make_launcher`.
+
+    Returns:
+        For each cell the value that a search maximizes; None where it was left out, or has not been waited for.
+
+    Raises:
+        UserError: cells or keys are not valid; nothing has been started.
+    """
+    from headsweep.launch.launcher import make_launcher
+    from headsweep.plan.expand import expand
+    from headsweep.plan.plan import Lookup
+
+    launcher, lookup = make_launcher(launcher_keys), Lookup()
+    expansion = expand(request, launcher.batch_size, lookup)
+    runs = expansion.runs()
+    from headsweep.launch.conclude import objectives
+    from headsweep.launch.run_sweep import run_sweep
+
+    plan = run_sweep(runs, launcher, lookup)
+    is_known = launcher.wait or not launcher.detached
+    return expansion.by_cell(objectives(plan) if is_known else [None] * len(runs))
 
 
 def _check_single(hydra: HydraConf) -> None:
@@ -58,207 +84,39 @@ def _check_single(hydra: HydraConf) -> None:
 
 @crashing()
 def _run_single(config: DictConfig) -> float:
-    run = parse(_sized_single(config), HydraConfig.get().runtime.cwd)
+    is_auto = is_wanted([OmegaConf.select(config, KEY)])
+    if is_auto:
+        _check_auto_batch_size()
+    run = parse(with_size(config, None) if is_auto else config, HydraConfig.get().runtime.cwd)
     if _is_one_of_several():
-        from headsweep.launch.torchrun import train_together
+        from headsweep.launch.torchrun import run_under_torchrun
 
-        return train_together(run)
+        return run_under_torchrun(run)
+    from headsweep.plan.plan import Lookup
+
+    lookup = Lookup()
+    if is_auto:
+        from headsweep.autotune.sharing import ALONE  # the run has its device to itself
+
+        size = ALONE.batch_size(lookup.resolved([run]))
+        run = parse(with_size(config, size), HydraConfig.get().runtime.cwd)
+    from headsweep.launch.conclude import objectives
     from headsweep.launch.in_process import InProcess
-    from headsweep.launch.run_sweep import objectives, run_study
+    from headsweep.launch.run_sweep import run_sweep
 
-    return objectives(run_study([run], InProcess()))[0]
+    return objectives(run_sweep([run], InProcess(), lookup))[0]
 
 
-def _sized_single(config: DictConfig) -> DictConfig:
-    """The configuration with the batch size that fits, if it asks for that: the run has its device to itself."""
-    if not is_wanted([OmegaConf.select(config, KEY)]):
-        return config
+def _check_auto_batch_size() -> None:
+    """Raise ConfigError where this process cannot measure which batch size fits."""
     if _is_one_of_several():
         want = "is measured by one process; want python src/train.py alone to find it, and here that number times ranks"
         raise ConfigError(KEY, AUTO, want)
     if HydraConfig.get().mode is not RunMode.RUN:
         want = "is one number for all cells, and this launcher starts each on its own; want hydra/launcher=local"
         raise ConfigError(KEY, AUTO, f"{want}, or a number")
-    from headsweep.autotune.sharing import ALONE
-
-    return with_size(config, ALONE.batch_size([parse(with_size(config, None))]))
 
 
 def _is_one_of_several() -> bool:
-    """Has torchrun started this process beside others?"""
+    """Return whether torchrun has started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def run_grid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, machine: LocalConfig
-) -> list[float | None]:
-    """Train the cells of a grid on this machine, but for those that `exclusions` leave out.
-
-    Args:
-        cells: the overrides of each.
-        compose: gives the configuration of a list of overrides.
-        exclusions: see `left_out`.
-        machine: how this machine shares them out.
-
-    Returns:
-        For each cell, in order, the accuracy that a search would maximise; None where it was left out.
-
-    Raises:
-        UserError: cells are not valid; nothing has been started.
-    """
-    from headsweep.autotune.sharing import Sharing
-
-    sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
-    answers, runs = _valid(cells, compose, exclusions, sharing.batch_size)
-    from headsweep.launch.halving import Halving
-    from headsweep.launch.local.pool import LocalPool
-    from headsweep.launch.run_sweep import objectives, run_study
-
-    pool = LocalPool(sharing.slots_of(runs), timeout=machine.timeout)
-    screen = None if machine.halving is None else partial(Halving, machine.halving, pool)
-    values = iter(objectives(run_study(runs, pool, attempts=machine.attempts, halving=screen)))
-    return [None if answer is None else next(values) for answer in answers]
-
-
-def submit_grid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, settings: Mapping[str, Any]
-) -> list[float | None]:
-    """Hand the cells of a grid to a SLURM cluster, but for those that `exclusions` leave out.
-
-    Args:
-        cells, compose, exclusions: as for `run_grid`.
-        settings: the keys of `SlurmConfig`.
-
-    Returns:
-        As `run_grid`, if the settings say to wait; else None for each cell.
-
-    Raises:
-        UserError: cells or settings are not valid, or there is no cluster; nothing has been submitted.
-    """
-    slurm = parse_slurm(settings)
-    answers, runs = _valid(cells, compose, exclusions, _fit_cluster)
-    from headsweep.launch.run_sweep import objectives
-    from headsweep.launch.slurm.submit import submit_study
-
-    plan = submit_study(runs, slurm)
-    values = iter(objectives(plan) if slurm.wait else [None] * len(runs))
-    return [None if answer is None else next(values) for answer in answers]
-
-
-def _valid(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, fit: Fit
-) -> tuple[list[RunConfig | Exception | None], list[RunConfig]]:
-    """What `_expand` answers, and the runs in it. Raises UserError if a cell is not valid."""
-    answers = _expand(cells, compose, exclusions, fit)
-    return answers, _without_mistakes(cells, answers)
-
-
-def _without_mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list[RunConfig]:
-    """The runs in what was found of each of the cells. Raises UserError if one is not valid."""
-    from headsweep.plan.plan import refusal
-
-    runs = [run for run in answers if isinstance(run, RunConfig)]
-    bad = _mistakes(cells, answers)
-    if bad:
-        raise refusal(bad, len(bad) + len(runs))
-    return runs
-
-
-def plan_grid(cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, machine: PlanConfig) -> None:
-    """Print what `run_grid` would train, and every cell that is not valid; exit with 2 if there is one.
-
-    Args:
-        cells, compose, exclusions: as for `run_grid`.
-        machine: as for `run_grid`, and how the plan is shown. To count costs imports torch, in another process; what
-            batch_size=auto asks for is measured then, too.
-    """
-    from headsweep.autotune.sharing import Sharing
-
-    sharing = Sharing(machine.slots, machine.threads, machine.runs_per_gpu)
-    fit = partial(sharing.batch_size, measure=machine.costs)
-    answers = _expand(cells, compose, exclusions, fit, say=not machine.json)
-    runs = [run for run in answers if isinstance(run, RunConfig)]
-    from headsweep.autotune.slots import AutoSlots
-    from headsweep.launch.local.pool import LocalPool
-    from headsweep.plan.preview import show, survey
-
-    slots = sharing.slots_of(runs)
-    slots = slots.expected() if isinstance(slots, AutoSlots) else slots
-    check = (lambda new: LocalPool(slots).check(new)) if machine.costs else None
-    survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(slots.gpus))
-    if machine.halving is not None and not survey_.bad:
-        from headsweep.launch.halving import Halving
-        from headsweep.plan.plan import make_plan
-
-        opening = Halving(machine.halving, None, make_plan(runs)).opening
-        print(opening, file=sys.stderr)
-    show(survey_, slots.count, machine.json)
-    if survey_.bad:
-        sys.exit(2)
-
-
-def _expand(
-    cells: Sequence[Sequence[str]], compose: Compose, exclusions: Exclusions, fit: Fit, say: bool = True
-) -> list[RunConfig | Exception | None]:
-    """For each cell its checked configuration, or what is wrong with it, or None where it is left out.
-
-    `fit` finds what is asked for by batch_size=auto. Raises UserError if it is not found.
-    """
-    from headsweep.plan.same_runs import check_shared, repetitions
-
-    grid = Grid(compose)
-    answers: list[Any] = [_try(grid.cell, overrides) for overrides in cells]
-    composed = [at for at, answer in enumerate(answers) if isinstance(answer, Cell)]
-    absent = left_out([answers[at] for at in composed], exclusions) if composed else []
-    for at, out in zip(composed, absent, strict=True):
-        answers[at] = None if out else answers[at]
-    if any(absent) and say:
-        print(f"{sum(absent)} of {len(cells)} cells left out (hydra.launcher.exclude)")
-    if is_wanted([cell.select(KEY, None) for cell in answers if isinstance(cell, Cell)]):
-        size = fit(_without_mistakes(cells, _parsed([_resized(answer, grid, None) for answer in answers])))
-        answers = [_resized(answer, grid, size) for answer in answers]
-    parsed = _parsed(answers)
-    check_shared([run for run in parsed if isinstance(run, RunConfig)])
-    if say and (repeated := repetitions(cells, parsed, exclusions.axes)):
-        print(repeated)
-    return parsed
-
-
-def _resized(answer: Any, grid: Grid, size: int | None) -> Any:
-    return cell_with_size(answer, grid, size) if isinstance(answer, Cell) else answer
-
-
-def _parsed(answers: Sequence[Any]) -> list[Any]:
-    return [_try(answer.parse) if isinstance(answer, Cell) else answer for answer in answers]
-
-
-def _try(make: Callable[..., T], *arguments: Any) -> T | Exception:
-    try:
-        return make(*arguments)
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        return error
-
-
-def _mistakes(cells: Sequence[Sequence[str]], answers: Sequence[object]) -> list[tuple[str, str]]:
-    """Name, by the overrides that not all cells have, and mistake of each cell that has one."""
-    common = set(cells[0]).intersection(*cells)
-    return [
-        (" ".join(word for word in words if word not in common) or "the only cell", one_line(answer))
-        for words, answer in zip(cells, answers, strict=True)
-        if isinstance(answer, Exception)
-    ]
-
-
-def _fit_cluster(runs: Sequence[RunConfig]) -> int:
-    want = (
-        "is measured where runs train, and no job has a node yet; want a number (`headsweep plan` on a node finds it)"
-    )
-    raise ConfigError(KEY, AUTO, want)
-
-
-@contextmanager
-def command_line(words: Sequence[str]) -> Iterator[None]:
-    """Hand the words of a command to Hydra, which is called inside, and say any mistake in them in one line."""
-    with one_line_errors(), composing(words):
-        sys.argv[1:] = spell_out(words)
-        yield

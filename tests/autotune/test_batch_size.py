@@ -16,7 +16,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus
 from headsweep.launch.local.slots import Slots
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import resolve
+from headsweep.plan.plan import Lookup
 from headsweep.run import trial
 
 SHORT = [word for word in TINY_RUN if not word.startswith("batch_size")]
@@ -187,7 +187,7 @@ def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
     ],
 )
 def test_the_room_does_not_depend_on_the_number_of_runs(monkeypatch, tmp_path, keys, device, slots):
-    monkeypatch.setattr(sharing, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(4))
     monkeypatch.setattr(Room, "of", lambda slots: slots)
     monkeypatch.setattr(sharing, "fitting", lambda runs, room, measure, say: room)
@@ -218,7 +218,7 @@ def test_the_memory_of_a_job_is_what_its_control_groups_leave_to_it(tmp_path, gr
 
 
 def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path):
-    (run,) = resolve([cell(tmp_path, *SHORT, "tracking=none")])
+    (run,) = Lookup().resolve([cell(tmp_path, *SHORT, "tracking=none")])
     gib, images = trial.memory(replace(run, batch_size=32))
     assert 0.01 < gib < 100
     assert images == 128
@@ -235,7 +235,7 @@ def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys)
     shown = capsys.readouterr()
     plan = json.loads(shown.out)
     assert shown.err.startswith("batch_size=auto: 512 (seqpool heads=")
-    expected = [fingerprint(run) for run in resolve([replace(run, batch_size=512) for run in runs])]
+    expected = [fingerprint(run) for run in Lookup().resolve([replace(run, batch_size=512) for run in runs])]
     assert [row["fingerprint"] for row in plan["rows"]] == expected
 
 

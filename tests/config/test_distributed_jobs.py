@@ -4,13 +4,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.slurm import SlurmConfig, parse_slurm
+from headsweep.config.launchers import parse_launcher
+from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 
 
 def parsed(**changes) -> SlurmConfig:
     values = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "conf/hydra/launcher/slurm.yaml"))
-    return parse_slurm({key: values[key] for key in values if key not in ("_target_", "exclude")} | changes)
+    return parse_launcher(SlurmConfig, values | changes)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.slurm import Projection, SlurmConfig, parse_slurm
+from headsweep.config.launchers import NOT_SETTINGS, parse_launcher
+from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError
 
 
@@ -16,11 +17,11 @@ def keys(launcher: str = "slurm") -> dict[str, object]:
     """What Hydra hands to the launcher, from a preset."""
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         config = compose("train", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
-    return {key: value for key, value in config.hydra.launcher.items() if key not in ("_target_", "exclude")}
+    return {key: value for key, value in config.hydra.launcher.items() if key not in NOT_SETTINGS}
 
 
 def test_presets_are_the_launcher_with_other_values():
-    plain, node, short = (parse_slurm(keys(f"slurm{name}")) for name in ("", "_node", "_preemptible"))
+    plain, node, short = (parse_launcher(SlurmConfig, keys(f"slurm{name}")) for name in ("", "_node", "_preemptible"))
     assert isinstance(plain, SlurmConfig) and plain.mlflow is Projection.login
     assert (node.gpus, node.cpus, node.runs_per_job, node.slots, node.time) == (8, 64, 16, 16, plain.time)
     assert (short.time, short.warning, short.requeues, short.cpus) == (60, 60, 1000, plain.cpus)
@@ -60,7 +61,7 @@ def test_presets_are_the_launcher_with_other_values():
 )
 def test_a_mistake_is_one_line(key, value, want):
     with pytest.raises(ConfigError) as error:
-        parse_slurm({**keys(), key: value})
+        parse_launcher(SlurmConfig, {**keys(), key: value})
     message = str(error.value)
     assert message.startswith(f"hydra.launcher.{key}={value}") and want in message and "\n" not in message
 
@@ -68,18 +69,21 @@ def test_a_mistake_is_one_line(key, value, want):
 @pytest.mark.parametrize("key", ["time", "gpus", "setup", "extra", "mlflow", "wait"])
 def test_null_where_a_value_is_wanted_is_one_line(key):
     with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: want [^\n]*$"):
-        parse_slurm({**keys(), key: None})
+        parse_launcher(SlurmConfig, {**keys(), key: None})
 
 
 def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
-    assert parse_slurm({**keys(), "extra": {"mail-type": "END", "nice": 3, "hold": True}}).extra["nice"] == 3
+    assert (
+        parse_launcher(SlurmConfig, {**keys(), "extra": {"mail-type": "END", "nice": 3, "hold": True}}).extra["nice"]
+        == 3
+    )
     for value, shown in ((None, "null"), (False, "False"), ([1], r"\[1\]")):
         with pytest.raises(
             ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: want a text, a number, or true"
         ):
-            parse_slurm({**keys(), "extra": {"hold": value}})
+            parse_launcher(SlurmConfig, {**keys(), "extra": {"hold": value}})
 
 
 def test_a_key_that_is_none_is_answered_with_those_that_are():
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, constraint"):
-        parse_slurm({**keys(), "node": 2})
+        parse_launcher(SlurmConfig, {**keys(), "node": 2})

@@ -34,11 +34,11 @@ class Pool:
         self.diverging: set[str] = set()
         self.asked: list[tuple[list[str], int | None]] = []
 
-    def train(self, folders, display, changed, until):
+    def start(self, folders, display, notify, until):
         self.asked.append(([folder.record().config["head"]["name"] for folder in folders], until))
         for folder in folders:
             self._train(folder, folder.record().config["head"]["name"], until or 20)
-            changed(folder)
+            notify(folder)
 
     def _train(self, folder: RunFolder, head: str, until: int) -> None:
         if head in self.failing:
@@ -66,7 +66,7 @@ def grid(output, heads=HEADS, seeds=(0,)):
 def screen(plan, pool, eta=3):
     missing = [folder for folder in plan.folders if folder.result() is None]
     with Display(len(missing), epoch_lines=False) as display:
-        Halving(eta, pool, plan).train(missing, display, lambda folder: None)
+        Halving(eta, pool, plan).start(missing, display, lambda folder: None)
     return SweepFolder(plan.folder).screening()
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ import torch
 from commands import TINY, TINY_RUN, start, train, wait_for
 from comparing import differences
 from composing import compose_run
+from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
-from headsweep.launch.local.pool import LocalPool
-from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.local.launcher import local_defaults
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight, train_folder
@@ -83,7 +84,7 @@ def test_failed_tries_are_counted_until_they_are_forgotten(tmp_path):
 @pytest.mark.parametrize("given", [0, -1, "soon"])
 def test_a_timeout_that_is_none_is_refused(given):
     with pytest.raises(ConfigError, match=f"hydra.launcher.timeout={given}: want minutes, a number above 0, or null"):
-        LocalPool(Slots(1, 1, ()), timeout=given)
+        parse_launcher(LocalConfig, {**asdict(local_defaults()), "timeout": given})
 
 
 @pytest.mark.slow
@@ -170,17 +171,14 @@ def test_bad_runs_fail_alone(tmp_path):
     assert tries == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 0, 7: 0}
 
 
-class Unlucky:
+class Unlucky(InProcess):
     """Trains nothing: of every run, the try fails."""
 
-    def check(self, runs):
-        return [{"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1} for _ in runs]
+    def __init__(self, attempts):
+        self.attempts = attempts
 
-    def log_models(self, *arguments):
-        pass
-
-    def train(self, folders, display, changed):
-        for folder in folders:
+    def start(self, missing, display, notify):
+        for folder in missing:
             folder.fail("no luck")
 
 
@@ -189,7 +187,7 @@ def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_ot
 
     def said(seeds: int, attempts: int) -> tuple[str, str]:
         with pytest.raises(FailedRunsError) as failed:
-            run_study([replace(one, seed=seed) for seed in range(seeds)], Unlucky(), attempts)
+            run_sweep([replace(one, seed=seed) for seed in range(seeds)], Unlucky(attempts))
         return capfd.readouterr().err.splitlines()[0], str(failed.value).splitlines()[0]
 
     opening, advice = said(1, 3)

@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from commands import TINY, command, train
 from comparing import differences
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.slurm import parse_slurm
+from headsweep.config.launchers import parse_launcher
+from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -42,7 +43,7 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, mon
         monkeypatch.setenv(name, value)
     run = RunFolder(tmp_path / "run")
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
-    settings = parse_slurm({key: value for key, value in keys.items() if key not in ("_target_", "exclude")})
+    settings = parse_launcher(SlurmConfig, keys)
 
     assert submit._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from headsweep.config import RunConfig
-from headsweep.config.expansion import composer, expand
+from headsweep.config.auto_batch_size import AUTO, KEY
+from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
 from headsweep.config.overrides import Speller, Spelling, command, grids, words
 from headsweep.config.schema import MOST_HEADS
-from headsweep.data.locate import resolve
+from headsweep.errors import ConfigError
+from headsweep.plan.expand import expand
+from headsweep.plan.plan import Lookup
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.columns import human, rounded
 from headsweep.run.train_run import preflight
@@ -57,8 +60,12 @@ def match(arguments: Sequence[str], wish: Wish) -> tuple[str, bool]:
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
         speller = Speller(compose)
-        cells = expand([word for word in arguments if word not in seeds], speller.grid)
-        found = [_match(cell, speller, wish) for cell in cells]
+        request, _ = read_grid([word for word in arguments if word not in seeds])
+        lookup = Lookup()
+        expansion = expand(request, _no_fit, lookup, say=lambda line: None)
+        expansion.runs()  # raises if one is not valid
+        cells = [cell for cell in expansion.cells if isinstance(cell, Cell)]
+        found = [_match(cell, speller, wish, lookup) for cell in cells]
         matches = [one for at, one in enumerate(found) if one.run not in [other.run for other in found[:at]]]
         spelled = [
             {key: value for key, value in cell.items() if key != "seed"}
@@ -72,6 +79,10 @@ def match(arguments: Sequence[str], wish: Wish) -> tuple[str, bool]:
     return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
 
 
+def _no_fit(runs: Sequence[RunConfig]) -> int:
+    raise ConfigError(KEY, AUTO, "parameters and FLOPs do not depend on it; leave it out")
+
+
 def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
     """By head, heads, what was varied, and what else differs."""
     differing = [key for cell in cells for key in cell if len({str(other.get(key)) for other in cells}) > 1]
@@ -83,9 +94,9 @@ def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
     return [" ".join(words(name)) for name in names]
 
 
-def _match(cell: Cell, speller: Speller, wish: Wish) -> Match:
-    run = _located(cell.parse())
-    budget = wish.budget or _size(_baseline(cell, speller, wish.baseline), wish)[0]
+def _match(cell: Cell, speller: Speller, wish: Wish, lookup: Lookup) -> Match:
+    run = _located(cell.parse(), lookup)
+    budget = wish.budget or _size(_baseline(cell, speller, wish.baseline, lookup), wish)[0]
     varied, values, change = _knob(run, wish.vary)
     sized = cache(lambda value: _size(change(value), wish))  # looked at up to twice
     best = _nearest(values, lambda value: sized(value)[0], budget) if varied else None
@@ -94,17 +105,18 @@ def _match(cell: Cell, speller: Speller, wish: Wish) -> Match:
     return Match(chosen, varied, best, size, head_size, budget)
 
 
-def _baseline(cell: Cell, speller: Speller, baseline: Baseline) -> RunConfig:
+def _baseline(cell: Cell, speller: Speller, baseline: Baseline, lookup: Lookup) -> RunConfig:
     """The cell with the overrides of the baseline; another head has options of its own."""
     baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a group is chosen
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
-    return _located(speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
+    found = speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())])
+    return _located(found.parse(), lookup)
 
 
-def _located(run: RunConfig) -> RunConfig:
-    """With the number of classes, which only the images of some sets know."""
-    return run if run.dataset.num_classes else replace(run, dataset=resolve(run.dataset))
+def _located(run: RunConfig, lookup: Lookup) -> RunConfig:
+    """Return the run with the number of classes, which is counted where the configuration does not give it."""
+    return run if run.dataset.num_classes else lookup.resolved([run])[0]
 
 
 def _size(run: RunConfig, wish: Wish) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.fingerprint import identity
 from headsweep.plan.past_costs import plain
-from headsweep.plan.plan import refusal, resolve, run_names
+from headsweep.plan.plan import run_names
 from headsweep.tracking.measurements import Measured
 
 MOST = 4096  # images; accuracy suffers from larger batches before speed gains by them
@@ -146,13 +146,13 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, say: Callable[
     """The batch size that fits all of `runs`; whatever batch size they have counts for nothing.
 
     Args:
-        runs: checked, their data not looked at yet.
+        runs: checked, and their data located.
         room: where each of them has to fit.
         measure: what is not remembered; else it is not known.
         say: hears a line about what was found, and one before something is measured.
 
     Raises:
-        UserError: nothing fits, the data is absent, a run cannot be trained, or it is not known.
+        UserError: nothing fits, a run cannot be trained, or it is not known.
     """
     ask = _Asking(room, say) if measure else None
     cells = [Footprint(run, room, ask) for run in _distinct(runs)]
@@ -187,11 +187,7 @@ def _distinct(runs: Sequence[RunConfig]) -> list[RunConfig]:
         if run.accumulation & (run.accumulation - 1):
             want = f"is a power of two, which cannot be split into accumulation={run.accumulation} micro-batches"
             raise ConfigError(KEY, AUTO, f"{want}; want a power of two there, or a number here")
-    resolved = resolve(runs)
-    names = run_names(runs)
-    if bad := [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]:
-        raise refusal(bad, len(runs))
-    return list({str(memory_class(run)): run for run in resolved if isinstance(run, RunConfig)}.values())
+    return list({str(memory_class(run)): run for run in runs}.values())
 
 
 def _tried(cell: Footprint, size: int, room: Room, limit: float) -> int:

@@ -59,8 +59,9 @@ def watch(sweep: str, output: Path) -> None:
 
     folder = find_sweep(sweep, output)
     from headsweep.launch.follow import follow
+    from headsweep.launch.local.pool import log_models
 
-    follow(folder.resolve())
+    follow(folder.resolve(), log_models)
 
 
 @commands.command()
@@ -102,7 +103,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
     folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
     submitted = {} if here else queue.by_sweep(folders)
     if submitted:
-        from headsweep.launch.slurm.submit import submit_again
+        from headsweep.launch.slurm.launcher import submit_again
 
         for sweep, theirs in submitted.items():
             submit_again(sweep, theirs)

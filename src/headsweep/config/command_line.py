@@ -55,6 +55,8 @@ def _spell_out(word: str, overrides: Sequence[str]) -> str:
         raise UserError(
             f"{escaped(word)}: expected a part of Hydra or of its plugins; choose one by name, e.g. {_BY_NAME}"
         )
+    if word == "hydra/launcher=plan":
+        raise UserError("hydra/launcher=plan: expected a launcher that starts runs; give `headsweep plan ARGUMENTS`")
     if not word.startswith("seeds="):
         return word
     number = word.partition("=")[2]

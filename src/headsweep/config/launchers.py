@@ -1,4 +1,4 @@
-"""What launchers are told, typed: the keys of `conf/hydra/launcher/*.yaml`; those of `slurm` are in `slurm.py`."""
+"""The keys of launchers (`conf/hydra/launcher/*.yaml`), typed and checked; those of `slurm` are in `slurm.py`."""
 
 from __future__ import annotations
 
@@ -42,14 +42,13 @@ class LocalConfig:
 
 
 @dataclass
-class PlanConfig(LocalConfig):
-    """The same, and how the plan is shown."""
-
-    costs: bool  # count the parameters and FLOPs of new runs, which imports torch
-    json: bool  # print one JSON object
+class NoSettings:
+    """The keys of a launcher that has none."""
 
 
-# What a user needs to hear of a value of the wrong type, by the type of its field.
+NOT_SETTINGS = ("_target_", "class", "exclude")  # keys of every launcher, read before its own
+EXPECTED = "expected"  # in the metadata of a field: the values that it takes, for the message about any other
+# The same, by the type of the field.
 WANTED = {
     "int": "want a whole number",
     "int | None": "want a whole number, or null",
@@ -60,24 +59,27 @@ WANTED = {
 }
 
 
-def parse_launcher(schema: type[T], settings: Mapping[str, Any], wanted: Mapping[str, str] = WANTED) -> T:
-    """Return the launcher's keys, typed and checked; `wanted` says what a key, or a type, can be.
+def parse_launcher(schema: type[T], settings: Mapping[str, Any]) -> T:
+    """Return a launcher's keys, but for `NOT_SETTINGS`, typed as the dataclass `schema` and checked.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type or contradicts another.
     """
-    types = {field.name: str(field.type) for field in fields(schema)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(schema)}  # type: ignore[arg-type]
     typed = OmegaConf.structured(schema)
     for key, value in settings.items():
-        if key not in types:
-            raise wrong(key, value, f"unknown; known: {', '.join(sorted(types))}")
+        if key in NOT_SETTINGS:
+            continue
+        if key not in known:
+            raise wrong(key, value, f"unknown; known: {', '.join(sorted(known)) or 'none'}")
         if isinstance(value, str) and not is_one_line(value):
             raise wrong(key, value, "expected a text of one line, without control characters")
         try:
             typed[key] = value
         except OmegaConfBaseException as error:
-            raise wrong(key, value, wanted.get(key) or wanted[types[key]]) from error
-    if missing := types.keys() - settings.keys():
+            kind = str(known[key].type)
+            raise wrong(key, value, known[key].metadata.get(EXPECTED) or WANTED.get(kind, f"want {kind}")) from error
+    if missing := known.keys() - settings.keys():
         raise ConfigError(f"hydra.launcher.{min(missing)}", None, "is missing; give it a value")
     return OmegaConf.to_object(typed)  # type: ignore[return-value]
 

@@ -1,29 +1,20 @@
-"""What the launcher `slurm` is told: the keys of `conf/hydra/launcher/slurm.yaml`."""
+"""The keys of the launcher `slurm` (`conf/hydra/launcher/slurm.yaml`)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from headsweep.config import launchers
 from headsweep.config.checks import is_one_line
-from headsweep.config.launchers import check_least, check_threads, check_timeout, parse_launcher, wrong
+from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 WANT_OPTIONS = "want options of sbatch and their values, e.g. {mail-type: END}"
+WANT_SLOTS = "want a whole number, or null; auto is of hydra/launcher=local, which measures where the runs train"
 WANT_LINES = 'want a list of shell lines, e.g. ["module load cuda"]'
-WANTED = {
-    **launchers.WANTED,
-    "time": f"want minutes, a whole number of at least {SHORTEST}",
-    "slots": "want a whole number, or null; auto is of hydra/launcher=local, which measures where the runs train",
-    "list[str]": WANT_LINES,
-    "dict[str, Any]": WANT_OPTIONS,
-    "Projection": "want login or jobs",
-}
 
 
 class Projection(Enum):
@@ -41,24 +32,25 @@ class SlurmConfig:
     account: str | None
     qos: str | None
     constraint: str | None
-    time: int  # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
+    # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
+    time: int = field(metadata={EXPECTED: f"want minutes, a whole number of at least {SHORTEST}"})
     nodes: int  # of a job; several want distributed=true
     gpus: int  # of a job, on each node
     cpus: int  # of a job, on each node
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
-    setup: list[str]  # shell lines before Python starts, e.g. "module load cuda"
-    extra: dict[str, Any]  # further options of sbatch, e.g. {mail-type: END}
+    setup: list[str] = field(metadata={EXPECTED: WANT_LINES})  # shell lines before Python starts
+    extra: dict[str, Any] = field(metadata={EXPECTED: WANT_OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
     max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
     runs_per_job: int  # runs that one job works through
     distributed: bool  # a job trains one run after the other, each over all its GPUs; else one run a GPU
-    slots: int | None  # runs at a time within a job; None: one per GPU, or one
+    slots: int | None = field(metadata={EXPECTED: WANT_SLOTS})  # runs at a time in a job; None: one per GPU, or one
     threads: int | None  # CPU threads of a run; None: cpus divided by the slots
     warning: int  # seconds before the end of its time at which a job is told to write its checkpoints
     requeues: int  # how often a job may be put back into the queue, for whatever reason
     attempts: int | None  # tries of a run that fails; None: no end
     timeout: float | None  # minutes without progress after which a run counts as hanging; None: never
-    mlflow: Projection
+    mlflow: Projection = field(metadata={EXPECTED: "want login or jobs"})
     wait: bool  # block until the sweep has ended, and print its table
     dry_run: bool  # print what would be given to sbatch
 
@@ -104,8 +96,3 @@ class SlurmConfig:
     def ranks(self) -> int:
         """Processes that train a run together."""
         return self.nodes * self.tasks
-
-
-def parse_slurm(settings: Mapping[str, Any]) -> SlurmConfig:
-    """Return the launcher's keys, typed and checked. Raises ConfigError as `parse_launcher`."""
-    return parse_launcher(SlurmConfig, settings, WANTED)

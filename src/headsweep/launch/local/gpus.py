@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from headsweep.config import RunConfig
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -27,6 +29,11 @@ def visible_gpus() -> tuple[str, ...]:
     gpus = {_uuid(handle): tuple(_devices(handle)) for handle in handles}
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     return tuple(chain(*gpus.values())) if listed is None else _listed(listed, gpus)
+
+
+def gpus_for(runs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Return the visible GPUs; none if all of `runs` are to train on the CPU."""
+    return () if all(run.device == "cpu" for run in runs) else visible_gpus()
 
 
 def free_gib(gpu: str) -> float:

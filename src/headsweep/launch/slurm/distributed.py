@@ -14,8 +14,8 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.launch.in_process import InProcess
+from headsweep.launch.launcher import Notify
 from headsweep.launch.progress_bars import Display
-from headsweep.launch.run_sweep import Changed
 from headsweep.launch.signals import StopRequest
 from headsweep.run import train_run
 from headsweep.tracking.run_folder import RunFolder
@@ -26,14 +26,14 @@ FROM_ANEW = 200
 PORTS = range(20000, 32768)  # below those that Linux gives to clients
 
 
-def lead(folders: Sequence[RunFolder], changed: Changed, request: StopRequest, threads: int) -> None:
+def lead(folders: Sequence[RunFolder], notify: Notify, request: StopRequest, threads: int) -> None:
     """Train the runs one after the other; if one fails, the job ends and starts anew.
 
     Raises:
         Interrupted: someone asked to stop; the run has written its checkpoint.
     """
     with _ranks(threads) as ranks, Display(len(folders), epoch_lines=len(folders) == 1) as display:
-        InProcess(ranks, request).train(folders, display, changed)
+        InProcess(ranks, request).start(folders, display, notify)
         train_run.dismiss(ranks)
 
 

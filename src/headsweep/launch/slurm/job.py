@@ -1,8 +1,8 @@
-"""What one job does: work through its runs, write checkpoints when it is told to, and go back into the queue.
+"""What one job does: train its runs, write checkpoints on a signal, and requeue itself.
 
-Signals that a job gets: USR2 comes some time before its end, by time or by preemption, and asks for a requeue. TERM
-comes from `scancel`, `scontrol requeue` or a preemption without notice: who sent it decides what becomes of the job,
-so it writes checkpoints and waits for its end. Both may come several times, and reach every process of the job.
+Signals of a job: USR2 comes some time before its end, by time or by preemption, and asks for a requeue. TERM comes from
+`scancel`, `scontrol requeue` or a preemption without notice: its sender decides whether the job is requeued, so it
+writes checkpoints and waits for its end. Both may come several times, and reach every process of the job.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import NoReturn
 
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
+from headsweep.launch.conclude import has_no_try_left, projector
+from headsweep.launch.launcher import Notify
 from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.launch.run_sweep import Changed, is_given_up, projector
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
 from headsweep.tracking.active_launchers import launching
@@ -57,35 +58,35 @@ class Job:
             return
         with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
             try:
-                with self._projector(folders[0]) as told:
-                    told.notify(SweepFolder(self.sweep))  # a parent before its children
+                with self._projector(folders[0]) as tracker:
+                    tracker.notify(SweepFolder(self.sweep))  # a parent before its children
                     train = self._lead if self.settings.distributed else self._train
-                    train(folders, told.notify, request)
+                    train(folders, tracker.notify, request)
             except Interrupted:
                 _leave(request, restarts, self.settings.requeues)
-        with self._projector(folders[0]) as told:
-            told.notify(SweepFolder(self.sweep))  # which may have ended with this job
+        with self._projector(folders[0]) as tracker:
+            tracker.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
         if failed:
             sys.exit(f"headsweep: {len(failed)} of {len(folders)} runs failed: {', '.join(failed)}")
 
-    def _train(self, folders: Sequence[RunFolder], changed: Changed, request: StopRequest) -> None:
+    def _train(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
         """Train the runs; one that fails is tried again, unless it fails in the same way where it failed before."""
         left = [folder for folder in folders if folder.result() is None]
-        pool = LocalPool(self._slots(), self.settings.timeout, request) if left else None
+        pool = LocalPool(self.settings.timeout, request) if left else None
         while pool and left:
             before = {folder: _moment(folder) for folder in left}
             with Display(len(left), epoch_lines=len(left) == 1) as display:
-                pool.train(left, display, changed)
+                pool.train(left, self._slots(), display, notify)
             left = [folder for folder in left if self._is_worth_a_try(folder, before[folder])]
 
-    def _lead(self, folders: Sequence[RunFolder], changed: Changed, request: StopRequest) -> None:
+    def _lead(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
         """Train the runs with all processes of the job."""
         from headsweep.launch.slurm.distributed import lead
 
         attempts = self.settings.attempts
-        left = [folder for folder in folders if folder.result() is None and not is_given_up(folder, attempts)]
-        lead(left, changed, request, self._threads(self.settings.tasks))
+        left = [folder for folder in folders if folder.result() is None and not has_no_try_left(folder, attempts)]
+        lead(left, notify, request, self._threads(self.settings.tasks))
 
     def _follow(self, request: StopRequest) -> None:
         from headsweep.launch.slurm.distributed import follow
