@@ -82,9 +82,9 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: N
         missing = [it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active]
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             say: Callable[[str], object] = print if launcher.detached else display.say
-            for line in (opening(plan, missing, active, launcher.attempts), code_change(missing)):
-                if line:
-                    say(line)
+            lines = opening(plan, missing, active, launcher.attempts), code_change(missing)
+            for line in filter(None, (*lines, screening and screening.opening)):
+                say(line)
             (screening or launcher).start(missing, display, tracker.notify)
     return bool(missing or active)
 
