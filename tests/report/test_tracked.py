@@ -52,7 +52,7 @@ def numbers(table):
 
 
 @pytest.fixture
-def study(make_run, spool, diverge):
+def study(make_run, write_log, diverge):
     """Two heads, three seeds, a diverged run; 0.1 and a third are no short decimals."""
     folders = [
         make_run(head, heads, seed, 0.9, optimizer__lr=0.1 / 3)
@@ -61,7 +61,7 @@ def study(make_run, spool, diverge):
         for seed in (0, 1, 2)
     ]
     for at, folder in enumerate(folders):
-        spool(folder, [0.1, 1 / (3 + at), 0.5, 0.6])
+        write_log(folder, [0.1, 1 / (3 + at), 0.5, 0.6])
     diverge(folders[-1])
     return folders
 
@@ -125,9 +125,9 @@ def _only(uri, experiment):
 
 
 @on_both
-def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, spool):
+def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, write_log):
     folder = make_run("ga", 1, 0, 0.9)
-    spool(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
+    write_log(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
     (cell,) = read_stored(uri, log([folder]), "")
     assert dict(cell.runs[0].history("test/top1")) == {1: 0.5, 3: 0.6, 4: 0.7, 5: 0.8}
     assert MEASURES["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}

@@ -78,7 +78,7 @@ def test_a_password_on_the_command_line_is_nowhere_but_in_its_file(
         freeze(plan, {plan.runs[0].fingerprint: {}})
         (launcher,) = (plan.folder / "launchers").iterdir()
         assert shown in json.loads(launcher.read_text())["command"]
-        plan.folders[0].spool.append(make_entry(1))
+        plan.folders[0].metrics_log.append(make_entry(1))
         with projector(config) as told:
             told.notify(plan.folders[0])
     assert shown in SweepFolder(plan.folder).commands()[0]

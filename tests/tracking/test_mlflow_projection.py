@@ -21,7 +21,7 @@ def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, re
 
         def train(folder):
             for epoch in range(1, 6):
-                folder.spool.append(make_entry(epoch))
+                folder.metrics_log.append(make_entry(epoch))
                 projector.notify(folder)
             folder.finish(result)
             projector.notify(folder)
@@ -92,7 +92,7 @@ def test_a_run_deleted_meanwhile_is_rebuilt_without_a_word(uri, output, make_run
         projector.notify(folder)
         wait_for(lambda: bool(names()) and client(uri).get_run(names()[0]).info.status == "KILLED")
         client(uri).delete_run(names()[0])
-        folder.spool.append(make_entry(2))
+        folder.metrics_log.append(make_entry(2))
         projector.notify(folder)
     assert len(names()) == 1
     assert capfd.readouterr().err == ""
@@ -138,7 +138,7 @@ def test_a_store_that_failed_is_left_alone_for_a_while(broken, tmp_path, make_ru
 
 def test_one_broken_run_does_not_keep_the_others_from_the_store(uri, output, make_run, capfd):
     bad, good = make_run("bad", epochs=1), make_run("c", epochs=1)
-    bad.spool.path.write_text("not json\n")
+    bad.metrics_log.path.write_text("not json\n")
     with Projector(uri, "study", output) as projector:
         projector.notify(bad)
         projector.notify(good)

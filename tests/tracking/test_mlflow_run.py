@@ -66,7 +66,7 @@ def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, r
 def test_a_run_that_ends_while_it_is_read_keeps_its_last_points(uri, experiment_id, make_run, make_entry, result, held):
     class Ending(RunFolder):
         def state(self):
-            self.spool.append(make_entry(3))
+            self.metrics_log.append(make_entry(3))
             self.finish(result)
             return super().state()
 
@@ -117,8 +117,8 @@ def test_new_epochs_are_sent_in_one_batch(uri, experiment_id, make_run, make_ent
     monkeypatch.setattr(
         kind, "log_batch", lambda self, run_id, *rest: sizes.append(len(rest[0])) or real(self, run_id, *rest)
     )
-    folder.spool.append(make_entry(3))
-    folder.spool.append(make_entry(4))
+    folder.metrics_log.append(make_entry(3))
+    folder.metrics_log.append(make_entry(4))
     project(folder, uri, experiment_id, attached)
     assert sizes == [4]
     assert held(attached.run_id) == expected(4)
@@ -128,9 +128,9 @@ def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_r
     """Law 6, whoever has written the metrics: the training process does not wait for the disk."""
     folder = make_run(epochs=1)
     kind, heard = type(client(uri)), []
-    is_on_disk, real = survives(folder.spool.path, monkeypatch), kind.log_batch
+    is_on_disk, real = survives(folder.metrics_log.path, monkeypatch), kind.log_batch
     monkeypatch.setattr(kind, "log_batch", lambda self, *rest: heard.append(is_on_disk()) or real(self, *rest))
-    folder.spool.append(make_entry(2))
+    folder.metrics_log.append(make_entry(2))
     assert not is_on_disk(), "or this test sees nothing"
     run_id = project(folder, uri, experiment_id).run_id
     assert set(heard) == {True} and held(run_id) == expected(2)
@@ -144,7 +144,7 @@ def test_a_long_run_with_many_parameters_goes_in_batches_that_mlflow_takes(
     (folder.path / "run.json").unlink()
     folder.create(record, "")
     for epoch in range(1, 602):
-        folder.spool.append(Entry(epoch, epoch, {"train/loss": 1 / epoch, "val/top1": epoch / 9700}))
+        folder.metrics_log.append(Entry(epoch, epoch, {"train/loss": 1 / epoch, "val/top1": epoch / 9700}))
     kind, sizes = type(client(uri)), []
     real = kind.log_batch
     monkeypatch.setattr(
@@ -187,11 +187,11 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(
     folder = make_run(epochs=4)
     with folder.lock():
         first = project(folder, uri, experiment_id)
-    folder.spool.rewind(make_entry(2).step)
+    folder.metrics_log.rewind(make_entry(2).step)
     with folder.lock():
         first = project(folder, uri, experiment_id, first if same_process else None)
         for epoch in (3, 4, 5):  # trained again, an hour later
-            folder.spool.append(make_entry(epoch, late=3600))
+            folder.metrics_log.append(make_entry(epoch, late=3600))
     folder.finish(result)
     last = project(folder, uri, experiment_id, first if same_process else None)
     assert last.run_id == first.run_id
@@ -216,9 +216,9 @@ def test_a_run_whose_numbers_changed_is_rebuilt_from_the_spool(
 ):
     folder = make_run(epochs=3)
     first = project(folder, uri, experiment_id)
-    folder.spool.rewind(make_entry(1).step)
+    folder.metrics_log.rewind(make_entry(1).step)
     changed = replace(make_entry(2), metrics={"train/loss": 7.0, "val/top1": 0.5})
-    folder.spool.append(changed)
+    folder.metrics_log.append(changed)
     last = project(folder, uri, experiment_id, first if same_process else None)
     assert last.run_id != first.run_id
     assert [run.info.run_id for run in runs_in(uri, experiment_id)] == [last.run_id]
@@ -228,7 +228,7 @@ def test_a_run_whose_numbers_changed_is_rebuilt_from_the_spool(
 def test_points_that_a_finished_run_does_not_have_do_not_stay(uri, experiment_id, make_run, make_entry, result, held):
     folder = make_run(epochs=3)
     project(folder, uri, experiment_id)
-    folder.spool.rewind(make_entry(2).step)
+    folder.metrics_log.rewind(make_entry(2).step)
     folder.finish(result)
     assert held(project(folder, uri, experiment_id).run_id) == expected(2)
 
@@ -261,8 +261,8 @@ def test_a_run_of_another_folder_with_other_numbers_is_left_alone(
 ):
     folder = make_run(epochs=3)
     other = RunFolder(elsewhere(folder))
-    other.spool.rewind(make_entry(2).step)
-    other.spool.append(replace(make_entry(3), metrics={"train/loss": 7.0, "val/top1": 0.5}))
+    other.metrics_log.rewind(make_entry(2).step)
+    other.metrics_log.append(replace(make_entry(3), metrics={"train/loss": 7.0, "val/top1": 0.5}))
     theirs = project(folder, uri, experiment_id).run_id
     ours = project(other, uri, experiment_id).run_id
     assert [project(each, uri, experiment_id).run_id for each in (folder, other)] == [theirs, ours]
@@ -276,19 +276,19 @@ def test_a_copy_shares_the_mlflow_run_and_takes_nothing_back(
     folder = make_run(epochs=1)
     copy = RunFolder(elsewhere(folder))
     with folder.lock():  # trained on, while its copy is not
-        folder.spool.append(make_entry(2))
+        folder.metrics_log.append(make_entry(2))
         first = project(folder, uri, experiment_id)
         shutil.copy(folder.path / "mlflow.json", copy.path)
         assert project(copy, uri, experiment_id).is_lent
         assert client(uri).get_run(first.run_id).info.status == "RUNNING"
-        folder.spool.append(make_entry(3))
+        folder.metrics_log.append(make_entry(3))
     folder.finish(result)
     project(folder, uri, experiment_id, first)
     assert project(copy, uri, experiment_id).is_lent
     (run,) = runs_in(uri, experiment_id)
     assert (run.info.run_id, run.info.status, held(run.info.run_id)) == (first.run_id, "FINISHED", expected(3))
     for epoch in (2, 3, 4):  # the copy gets ahead
-        copy.spool.append(make_entry(epoch))
+        copy.metrics_log.append(make_entry(epoch))
     assert project(copy, uri, experiment_id).run_id == first.run_id
     assert held(first.run_id) == expected(4)
 
@@ -364,7 +364,7 @@ def test_a_failed_run_says_why_until_it_succeeds(uri, experiment_id, make_run, r
 
 def test_what_is_not_finite_is_a_tag_and_no_point(uri, experiment_id, make_run, held):
     folder = make_run(epochs=1)
-    folder.spool.append(Entry(2, 20, {"train/loss": math.inf, "val/top1": math.nan}))
+    folder.metrics_log.append(Entry(2, 20, {"train/loss": math.inf, "val/top1": math.nan}))
     run_id = project(folder, uri, experiment_id).run_id
     assert held(run_id) == expected(1)
     said = client(uri).get_run(run_id).data.tags["headsweep.nonfinite"]
@@ -375,8 +375,8 @@ def test_two_launchers_of_one_run_log_each_point_once(make_run, make_entry, uri,
     """Each has attached before the other sends; the test metrics share the last epoch with the validation's."""
     folder = make_run(epochs=1)
     one, other = (project(folder, uri, experiment_id) for _ in range(2))
-    folder.spool.append(make_entry(2))
+    folder.metrics_log.append(make_entry(2))
     project(folder, uri, experiment_id, one)
-    folder.spool.append(Entry(2, 20, {"test/top1": 0.5}, {"time": 1700000009.0}))
+    folder.metrics_log.append(Entry(2, 20, {"test/top1": 0.5}, {"time": 1700000009.0}))
     project(folder, uri, experiment_id, other)
     assert all(len({step for step, *_ in rows}) == len(rows) for rows in history(uri, one.run_id).values())

@@ -169,7 +169,7 @@ def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, 
 
 
 def test_a_damaged_run_is_named_and_the_others_are_sent(uri, sweep, synced, contents):
-    sweep.runs()[0].spool.path.write_text("not json\n")
+    sweep.runs()[0].metrics_log.path.write_text("not json\n")
     with pytest.raises(
         FailedRunsError, match=r"1 of 5 runs and sweeps failed; all others are in MLflow(.*)\n  ga4-a: "
     ):

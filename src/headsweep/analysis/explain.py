@@ -115,7 +115,7 @@ def _run(run: Run) -> list[str]:
     top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
-    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
             f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""

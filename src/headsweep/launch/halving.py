@@ -126,7 +126,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _top1(folder: RunFolder, until: int) -> float | None:
     """What a run is judged by: minus infinity if it diverged before; None if it has not come so far."""
-    known = series(folder.spool.entries(), METRIC).get(until)
+    known = series(folder.metrics_log.entries(), METRIC).get(until)
     return -math.inf if known is None and folder.state() is RunState.diverged else known
 
 

@@ -122,7 +122,7 @@ def _name() -> str:
 
 def _moment(folder: RunFolder) -> Moment:
     """How a run failed, and after how many steps."""
-    return folder.failure(), max((entry.step for entry in folder.spool.entries()), default=0)
+    return folder.failure(), max((entry.step for entry in folder.metrics_log.entries()), default=0)
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:

@@ -121,7 +121,7 @@ def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
             "hydra.launcher.mlflow",
             "jobs",
             "a sqlite file does not bear writers on several nodes; want a server (tracking.uri=http://HOST:PORT), or "
-            "hydra.launcher.mlflow=login, where runs spool and `headsweep watch` or `sync` feeds MLflow",
+            "hydra.launcher.mlflow=login, where runs write metrics logs and `headsweep watch` or `sync` feeds MLflow",
         )
 
 

@@ -18,7 +18,7 @@ _RETRY_SECONDS = 15.0  # how long a store that failed is left alone
 
 
 class NullProjector:
-    """Tracking is off: hears of runs and does nothing; the spool has everything."""
+    """Tracking is off: hears of runs and does nothing; the metrics log has everything."""
 
     def __enter__(self) -> NullProjector:
         return self

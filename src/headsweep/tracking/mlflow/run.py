@@ -1,4 +1,4 @@
-"""Bring one MLflow run into agreement with one folder, of a run or of a sweep (law 6: the spool is the truth).
+"""Bring one MLflow run into agreement with one folder, of a run or of a sweep (law 6: the metrics log is the truth).
 
 Every call compares what the folder says with what MLflow is known to hold and sends the difference, so it does not
 matter where the last call, the last process or the server stopped.
@@ -103,7 +103,7 @@ def _send(store: MlflowClient, wanted: Wanted, held: Attachment) -> None:
     points = {point: value for point, value in wanted.points.items() if point not in held.points}
     params = {name: value for name, value in wanted.params.items() if name not in held.params}
     tags = {name: value for name, value in wanted.tags.items() if held.tags.get(name) != value}
-    # The time of the spool, not of now: a point that two processes send is then the same row, and is kept once.
+    # The time of the metrics log, not of now: a point that two processes send is then the same row, and is kept once.
     times = wanted.milliseconds
     metrics = [Metric(point[0], v, times.get(point, wanted.span[0]), point[1]) for point, v in points.items()]
     parameters = [Param(name, value) for name, value in params.items()]

@@ -1,4 +1,4 @@
-"""What MLflow should hold of a run and of a sweep, read from their folders alone (law 6: the spool is the truth).
+"""What MLflow should hold of a run and of a sweep, read from their folders alone (law 6: the metrics log is the truth).
 
 NaN and infinity are no points: MLflow would store infinity as 1.8e308. They are named in tag `headsweep.nonfinite`.
 """
@@ -53,15 +53,15 @@ class Wanted:
     files: dict[str, Callable[[], str] | Path]  # name -> text, or a file of that name
     files_version: str | None = None  # of files that may change
     points: dict[Point, float] = field(default_factory=dict)
-    milliseconds: dict[Point, int] = field(default_factory=dict)  # when a point was spooled
+    milliseconds: dict[Point, int] = field(default_factory=dict)  # when a point was logged
     is_over: bool = False  # no more points will come
 
     def contains(self, points: Mapping[Point, float]) -> bool:
-        """Has the spool all of `points`, and are there any?"""
+        """Has the metrics log all of `points`, and are there any?"""
         return bool(points) and points.keys() <= self.points.keys() and not self.contradicted_by(points)
 
     def contradicted_by(self, points: Mapping[Point, float]) -> bool:
-        """Is there a point in `points` that the spool has not, or has otherwise? It cannot be taken back in MLflow.
+        """Is there a point in `points` that the metrics log has not, or has otherwise? It cannot be taken back in MLflow.
 
         A run that is training may be on its way back to points which it lost with a crash.
         """
@@ -73,10 +73,10 @@ class Wanted:
 
 def of_run(folder: RunFolder, parent: str | None) -> Wanted | None:
     """What MLflow should hold of a run, as a child of MLflow run `parent`; None before it has said a thing."""
-    # The state first: a run that is over by then has spooled everything that is read afterwards.
+    # The state first: a run that is over by then has logged everything that is read afterwards.
     state = folder.state()
-    record, result, entries = folder.record(), folder.result(), folder.spool.entries()
-    folder.spool.sync()  # MLflow must not know a point that a power cut could take back (law 6)
+    record, result, entries = folder.record(), folder.result(), folder.metrics_log.entries()
+    folder.metrics_log.sync()  # MLflow must not know a point that a power cut could take back (law 6)
     inspection = last_inspection(folder.path)
     # From its first entry, not from its start, so that a replay has the same beginning.
     unfinished = state in (RunState.new, RunState.partial, RunState.running)
@@ -110,8 +110,8 @@ def of_sweep(folder: SweepFolder) -> Wanted | None:
     words = [_word(run.state(), record, screening) for run, record in zip(runs, records, strict=True)]
     seeds = sorted({record.seed for record in records})
     texts = {path.name: hidden(path.read_text()) for path in folder.files()}
-    spools = [run.spool.path for run in runs if run.spool.path.exists()]
-    end = max((path.stat().st_mtime for path in spools), default=folder.started())
+    logs = [run.metrics_log.path for run in runs if run.metrics_log.path.exists()]
+    end = max((path.stat().st_mtime for path in logs), default=folder.started())
     return Wanted(
         place=folder.path,
         query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {_quoted(folder.name)}",
