@@ -65,7 +65,7 @@ def test_a_run_finds_imported_what_it_needs(finished):
         assert 0 < len(imported) < 30, imported
 
 
-def test_every_run_is_in_mlflow_as_in_its_spool(finished):
+def test_every_run_is_in_mlflow_as_in_its_metrics_log(finished):
     output, _ = finished
     client, runs = mlflow_runs(output)
     known = {folder.record().fingerprint: folder for folder in folders(output).values()}

@@ -122,7 +122,7 @@ def test_without_held_out_images_no_weights_count_as_best(tmp_path):
 
 
 def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
-    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the metrics log would leave a gap in the history."""
+    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the log would leave a gap in the history."""
     folder, replace, seen = planned(tmp_path), Path.replace, []
     is_on_disk = survives(folder.metrics_log.path, monkeypatch)
 

@@ -69,7 +69,7 @@ def test_an_epoch_is_one_of_the_whole_duration(make_run, duration, epochs):
     assert (view.epoch, view.epochs) == (2, epochs)
 
 
-def test_a_long_spool_says_the_same_from_its_end(make_run):
+def test_a_long_metrics_log_reads_the_same_from_its_end(make_run):
     folder = make_run("a")
     for epoch in range(1, 101):
         metrics = {f"val/per_head/top1_{head}": 0.5 for head in range(epoch)} | {"val/top1": epoch / 200}
@@ -102,7 +102,9 @@ def test_states_are_coloured_where_that_is_welcome(make_run, make_sweep, tmp_pat
     for variable in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv(name, value)
-    make_sweep("s", make_run("a"))
+    folder = make_run("a")
+    folder.fail("ValueError: no")
+    make_sweep("s", folder)
     assert ("\x1b" in show("s", tmp_path)) == coloured
 
 

@@ -33,7 +33,7 @@ def test_torn_last_line_is_no_entry(tmp_path, make_entry):
         assert log.entries() == [make_entry(1)]
 
 
-def test_what_a_power_cut_left_as_zeros_ends_the_spool(tmp_path, make_entry):
+def test_what_a_power_cut_left_as_zeros_ends_the_log(tmp_path, make_entry):
     """A block before a written one may never have been written."""
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for epoch in (1, 2, 3):

@@ -211,7 +211,7 @@ def test_what_a_run_has_cost_is_a_metric_once_it_is_over(uri, experiment_id, mak
 
 
 @pytest.mark.parametrize("same_process", [True, False])
-def test_a_run_whose_numbers_changed_is_rebuilt_from_the_spool(
+def test_a_run_whose_numbers_changed_is_rebuilt_from_the_metrics_log(
     uri, experiment_id, make_run, make_entry, held, same_process
 ):
     folder = make_run(epochs=3)

@@ -61,7 +61,7 @@ class Wanted:
         return bool(points) and points.keys() <= self.points.keys() and not self.contradicted_by(points)
 
     def contradicted_by(self, points: Mapping[Point, float]) -> bool:
-        """Is there a point in `points` that the metrics log has not, or has otherwise? It cannot be taken back in MLflow.
+        """Is there a point in `points` that the metrics log lacks or contradicts? It cannot be taken back in MLflow.
 
         A run that is training may be on its way back to points which it lost with a crash.
         """
