@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from headsweep.tracking.metrics_log import Entry, MetricsLog
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from measuring import AA, Results, Took, clock, positive, ratio

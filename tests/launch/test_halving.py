@@ -18,7 +18,7 @@ from headsweep.report.table.build import build
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.mlflow.wanted import of_run, of_sweep
+from headsweep.tracking.mlflow.desired_state import of_run, of_sweep
 from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 

@@ -13,7 +13,7 @@ from headsweep.report.read.cells import read_cells
 from headsweep.report.read.tracked import read_stored
 from headsweep.report.table.build import Question, compare
 from headsweep.report.table.metrics import MEASURES
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from postgres import postgres
 

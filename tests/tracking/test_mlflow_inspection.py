@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headsweep.tracking.inspection import Inspection, Question, checkpoint_digest, write_inspection
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client
 
 NUMBERS = {"top1": 0.5, "ensemble_gain": 0.01, "kl": 0.25}

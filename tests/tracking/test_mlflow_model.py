@@ -19,7 +19,7 @@ from headsweep.run.predictor import log_models as log_in_this_process
 from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking import atomic_files
 from headsweep.tracking.mlflow.model import Built, is_lacking, log_model
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.mlflow.sync import sync
 

@@ -12,10 +12,10 @@ from mlflow.tracking._tracking_service import utils
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from headsweep.errors import FailedRunsError
-from headsweep.tracking.mlflow.projection import Projector
-from headsweep.tracking.mlflow.reading import MlflowReader
+from headsweep.tracking.mlflow.reader import MlflowReader
 from headsweep.tracking.mlflow.store import client, default_uri, moved_uri, planned_uri, prepare
 from headsweep.tracking.mlflow.sync import sync
+from headsweep.tracking.mlflow.tracker import Projector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from postgres import postgres

@@ -11,9 +11,9 @@ import pytest
 
 from headsweep.tracking import atomic_files
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import Projector
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.tracker import Projector
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])

@@ -12,9 +12,9 @@ from mlflow.entities import ViewType
 
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow.projection import Projector
 from headsweep.tracking.mlflow.store import client, prepare
 from headsweep.tracking.mlflow.sync import sync
+from headsweep.tracking.mlflow.tracker import Projector
 
 
 @pytest.fixture

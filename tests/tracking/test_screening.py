@@ -1,6 +1,6 @@
 """MLflow and a run that was screened out."""
 
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.screening import Round, Screening
 

@@ -55,8 +55,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 
 def _track(folder: SweepFolder, table: Table) -> None:
     """Bring the page to the MLflow run of the sweep, if it has one; a store that is down does no harm."""
-    from headsweep.tracking.mlflow.projection import Projector
     from headsweep.tracking.mlflow.store import planned_uri
+    from headsweep.tracking.mlflow.tracker import Projector
 
     config, output = table.cells[0].record.config, folder.path.parents[1]
     if config["tracking"]["name"] != "mlflow" or not folder.is_one():

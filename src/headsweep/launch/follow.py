@@ -21,7 +21,7 @@ from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView, planned, read_sweep
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.mlflow.projection import NullProjector
+from headsweep.tracking.mlflow.tracker import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 

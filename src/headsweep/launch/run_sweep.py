@@ -20,8 +20,8 @@ from headsweep.report.table import build, published
 from headsweep.status import queue
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.model import is_lacking
-from headsweep.tracking.mlflow.projection import NullProjector, Projector
 from headsweep.tracking.mlflow.store import default_uri
+from headsweep.tracking.mlflow.tracker import NullProjector, Projector
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder

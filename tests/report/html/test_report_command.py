@@ -7,7 +7,7 @@ import pytest
 import commands
 from headsweep.report.html import document
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow import projection
+from headsweep.tracking.mlflow import tracker
 from headsweep.tracking.sweep_folder import SweepFolder
 
 
@@ -27,7 +27,7 @@ def told(monkeypatch) -> list[str]:
     """The sweeps that MLflow is told of; nothing is sent."""
     names: list[str] = []
 
-    class Listener(projection.NullProjector):
+    class Listener(tracker.NullProjector):
         def __init__(self, uri, experiment, output) -> None:
             self.uri = uri
 
@@ -38,7 +38,7 @@ def told(monkeypatch) -> list[str]:
         def description(self) -> str:
             return f"MLflow at {self.uri}"
 
-    monkeypatch.setattr(projection, "Projector", Listener)
+    monkeypatch.setattr(tracker, "Projector", Listener)
     return names
 
 

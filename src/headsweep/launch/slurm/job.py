@@ -27,7 +27,7 @@ from headsweep.launch.run_sweep import Changed, is_given_up, projector
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import NullProjector
+from headsweep.tracking.mlflow.tracker import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.report.read.cells import Cell, Run, gather
-from headsweep.tracking.mlflow.reading import MlflowReader, StoredRun
+from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
 from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
 
 _COST = "cost/"

@@ -27,7 +27,7 @@ from filelock import FileLock
 from headsweep import credentials
 from headsweep.credentials import complete, hidden
 from headsweep.errors import UserError
-from headsweep.tracking.mlflow.location import files_of, relocate
+from headsweep.tracking.mlflow.artifact_paths import files_of, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from headsweep.credentials import hidden
 from headsweep.errors import FailedRunsError, UserError
-from headsweep.tracking.mlflow.attachment import Attachment
+from headsweep.tracking.mlflow.held_state import Attachment
 from headsweep.tracking.mlflow.model import Build, has_model, log_model
-from headsweep.tracking.mlflow.run import Folder, project
+from headsweep.tracking.mlflow.reconcile import Folder, project
 from headsweep.tracking.mlflow.store import planned_uri, prepare, reason
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow import projection
-from headsweep.tracking.mlflow.projection import NullProjector, Projector
+from headsweep.tracking.mlflow import tracker
 from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.tracker import NullProjector, Projector
 
 
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
@@ -42,7 +42,7 @@ RACE = """
 import sys
 from pathlib import Path
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import Projector
+from headsweep.tracking.mlflow.tracker import Projector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
@@ -106,7 +106,7 @@ def broken(tmp_path):
 
 
 def test_a_broken_store_is_said_once_and_raises_nothing(broken, tmp_path, make_run, capfd, monkeypatch):
-    monkeypatch.setattr(projection, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tracker, "_RETRY_SECONDS", 0.01)
     with Projector(broken, "study", tmp_path) as projector:
         for name in "abc":
             projector.notify(make_run(name, epochs=1))
@@ -124,7 +124,7 @@ def test_a_store_that_failed_is_left_alone_for_a_while(broken, tmp_path, make_ru
         calls.append(args)
         raise OSError("down")
 
-    monkeypatch.setattr(projection, "prepare", prepare_in_vain)
+    monkeypatch.setattr(tracker, "prepare", prepare_in_vain)
     with Projector(broken, "study", tmp_path) as projector:
         folder = make_run(epochs=1)
         projector.notify(folder)
@@ -148,7 +148,7 @@ def test_one_broken_run_does_not_keep_the_others_from_the_store(uri, output, mak
 
 def test_a_store_that_hangs_costs_no_more_than_the_time_to_wait(tmp_path, make_run, monkeypatch, capfd):
     released = threading.Event()
-    monkeypatch.setattr(projection, "prepare", lambda *args: released.wait(30))
+    monkeypatch.setattr(tracker, "prepare", lambda *args: released.wait(30))
     projector = Projector(None, "study", tmp_path)
     before = time.monotonic()
     projector.notify(make_run(epochs=1))
@@ -156,7 +156,7 @@ def test_a_store_that_hangs_costs_no_more_than_the_time_to_wait(tmp_path, make_r
     projector.close(timeout=0.2)
     assert time.monotonic() - before < 2
     assert "is not done after 0.2 s" in capfd.readouterr().err
-    monkeypatch.setattr(projection, "project", lambda *args: None)
+    monkeypatch.setattr(tracker, "project", lambda *args: None)
     released.set()
 
 

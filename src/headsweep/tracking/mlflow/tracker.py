@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 
 from headsweep.credentials import hidden
-from headsweep.tracking.mlflow.run import Attachment, Folder, abandoned, project
+from headsweep.tracking.mlflow.reconcile import Attachment, Folder, abandoned, project
 from headsweep.tracking.mlflow.store import default_uri, opening, prepare, reason
 
 _RETRY_SECONDS = 15.0  # how long a store that failed is left alone

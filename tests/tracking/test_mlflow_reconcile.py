@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import project
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder
 from power import survives

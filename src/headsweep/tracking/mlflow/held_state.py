@@ -16,9 +16,9 @@ from filelock import FileLock
 
 from headsweep.credentials import hidden
 from headsweep.tracking.active_launchers import find
+from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, Point, Wanted
 from headsweep.tracking.mlflow.reference import Reference, read_reference, write_reference
 from headsweep.tracking.mlflow.store import is_inside
-from headsweep.tracking.mlflow.wanted import FOLDER_TAG, Point, Wanted
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 if TYPE_CHECKING:

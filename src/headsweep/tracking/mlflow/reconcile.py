@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headsweep.credentials import hidden
-from headsweep.tracking.mlflow.attachment import SUPERSEDED, Attachment, attach
+from headsweep.tracking.mlflow.desired_state import CHECKPOINT, FOLDER_TAG, SCREENED_OUT, Wanted, of_run, of_sweep
+from headsweep.tracking.mlflow.held_state import SUPERSEDED, Attachment, attach
 from headsweep.tracking.mlflow.reference import read_reference
 from headsweep.tracking.mlflow.store import client
-from headsweep.tracking.mlflow.wanted import CHECKPOINT, FOLDER_TAG, SCREENED_OUT, Wanted, of_run, of_sweep
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 
