@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 from headsweep.tracking.metrics_log import Entry, MetricsLog
-from headsweep.tracking.mlflow.reconcile import project
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from measuring import AA, Results, Took, clock, positive, ratio
@@ -89,7 +89,7 @@ def all_ways(scratch: Path, stack: ExitStack) -> dict[str, Log]:
     attached = []  # what the last projection found
 
     def projection(epoch: int, metrics: dict[str, float]) -> None:
-        attached[:] = [project(folder, uri, experiment, *attached)]
+        attached[:] = [reconcile(folder, uri, experiment, *attached)]
 
     return {
         "spool": spooled(folder.metrics_log),

@@ -18,7 +18,8 @@ from headsweep.report.table.build import build
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.mlflow.desired_state import of_run, of_sweep
+from headsweep.tracking.mlflow.desired_run import desired_run
+from headsweep.tracking.mlflow.desired_sweep import desired_sweep
 from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -177,8 +178,8 @@ def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_neve
     assert "SCREENED, NOT FULL-LENGTH: 2 of 3 cells" in first.stdout.replace("\n", " ")
     status = show("latest", tmp_path / "screened")
     assert "3 runs: 1 finished, 2 screened out" in status and "partial" not in status
-    assert of_run(out[0], None).tags["headsweep.screened_out"] == "2 of 4 epochs"
-    assert (of_run(out[0], None).status, of_sweep(SweepFolder(sweep)).status) == ("KILLED", "FINISHED")
+    assert desired_run(out[0], None).tags["headsweep.screened_out"] == "2 of 4 epochs"
+    assert (desired_run(out[0], None).status, desired_sweep(SweepFolder(sweep)).status) == ("KILLED", "FINISHED")
 
     stamps = {path: path.stat().st_mtime_ns for folder in runs for path in (folder.checkpoint, folder.metrics_log.path)}
     again = train(*job, "hydra.launcher.halving=3")
@@ -188,7 +189,7 @@ def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_neve
     whole = train(*job)
     assert whole.returncode == 0, whole.stderr
     assert "1 done already, 2 to be continued" in whole.stderr and "SCREENED" not in whole.stdout
-    assert "headsweep.screened_out" not in of_run(out[0], None).tags
+    assert "headsweep.screened_out" not in desired_run(out[0], None).tags
     for folder in out:
         other = never_screened(tmp_path / "whole", folder)
         assert contents(folder) == contents(other)

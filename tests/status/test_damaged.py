@@ -60,7 +60,7 @@ class Fake:
     def train(self, folders, display, changed):
         pass
 
-    def log_models(self, folders, uri):
+    def log_models(self, folders, config):
         return 0
 
     def spell(self, runs):

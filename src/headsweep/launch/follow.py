@@ -12,18 +12,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import compare, conclude, log_models, projector
+from headsweep.launch.run_sweep import compare, conclude, log_models
 from headsweep.plan.frozen import frozen
+from headsweep.run.tracker import tracker_of
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView, planned, read_sweep
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.mlflow.tracker import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 
 LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
 
@@ -46,7 +48,7 @@ def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
     folders = planned(path)
     sweep = SweepFolder(path)
     config = frozen(folders[0])
-    with projector(config) as told:
+    with tracker_of(config) as told:
         told.notify(sweep)
         try:
             _follow(path, told)
@@ -59,14 +61,14 @@ def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
     conclude(sweep, folders if asked is None else asked, comparison, told, attempts=None)
 
 
-def _log(folders: Sequence[RunFolder], uri: str) -> int:
+def _log(folders: Sequence[RunFolder], config: RunConfig) -> int:
     """Log the models of runs from here, where there may be no torch. Raises UserError then."""
     if importlib.util.find_spec("torch") is None:
         raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
-    return LocalPool(Slots(1, 1, ())).log_models(folders, uri)
+    return LocalPool(Slots(1, 1, ())).log_models(folders, config)
 
 
-def _follow(sweep: Path, told: NullProjector) -> None:
+def _follow(sweep: Path, told: Tracker) -> None:
     console = Console(stderr=True)
     if not console.is_interactive:
         _look(sweep, told, _Lines(console))
@@ -79,7 +81,7 @@ def _follow(sweep: Path, told: NullProjector) -> None:
         )
 
 
-def _look(sweep: Path, told: NullProjector, show: Show) -> None:
+def _look(sweep: Path, told: Tracker, show: Show) -> None:
     """Look again and again, until no run is trained or queued."""
     seen: dict[Path, object] = {}
     while True:

@@ -52,11 +52,11 @@ class InProcess:
                 changed(folder)
             display.ended(folder)
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`."""
         from headsweep.run.predictor import log_models
 
-        return log_models(folders, uri)
+        return log_models(folders, config)
 
     def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
         from headsweep.run.train_run import train_folder

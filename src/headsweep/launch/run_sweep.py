@@ -6,25 +6,23 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from headsweep import console
-from headsweep.config import RunConfig, TrackingName
+from headsweep.config import RunConfig
 from headsweep.errors import ConfigError, FailedRunsError, UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
 from headsweep.report.table import build, published
+from headsweep.run.tracker import tracker_of
 from headsweep.status import queue
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.model import is_lacking
-from headsweep.tracking.mlflow.store import default_uri
-from headsweep.tracking.mlflow.tracker import NullProjector, Projector
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 
 Changed = Callable[[RunFolder], None]
 
@@ -38,8 +36,8 @@ class Trainer(Protocol):
     def train(self, folders: Sequence[RunFolder], display: Display, changed: Changed) -> None:
         """Train the runs in `folders`; a run that fails leaves that in its folder. `changed` hears of new metrics."""
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
-        """Give the MLflow runs of `folders` their models; how many were new. Raises UserError if that fails."""
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
+        """As `predictor.log_models`."""
 
 
 def run_study(
@@ -70,7 +68,7 @@ def run_study(
         if not screen:
             sweep.forget_screening()
         missing = [folder for folder in plan.folders if folder.result() is None and not is_given_up(folder, attempts)]
-        told = projection.enter_context(projector(configs[0]))
+        told = projection.enter_context(tracker_of(configs[0]))
         projection.callback(told.notify, sweep)  # however it ends, and once nobody launches it any more
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             _announce(plan, told)
@@ -87,16 +85,18 @@ def run_study(
     return plan
 
 
-def log_models(folders: Sequence[RunFolder], config: RunConfig, log: Callable[[Sequence[RunFolder], str], int]) -> None:
-    """Give MLflow, where `config` says, the models of the runs that have ended; a mistake is no more than a line."""
-    if config.tracking.name is TrackingName.none or not config.tracking.models:
+def log_models(
+    folders: Sequence[RunFolder], config: RunConfig, log: Callable[[Sequence[RunFolder], RunConfig], int]
+) -> None:
+    """Log the models that the tracker of `config` lacks; an error is printed in one line."""
+    if not config.tracking.models:
         return
-    uri = config.tracking.uri or default_uri(Path(config.paths.output))
-    lacking = [folder for folder in folders if is_lacking(folder, uri)]
+    tracker = tracker_of(config)
+    lacking = [folder for folder in folders if tracker.lacks_model(folder)]
     if not lacking:
         return
     try:
-        count = log(lacking, uri)
+        count = log(lacking, config)
         print(f"{count} model{'s' * (count != 1)} logged to MLflow", file=sys.stderr)
     except UserError as error:
         print(f"headsweep: {error}", file=sys.stderr)
@@ -136,14 +136,7 @@ def _screened_out(sweep: SweepFolder, folders: Sequence[RunFolder]) -> set[RunFo
     return {it for it in folders if it.result() is None and screening.last_round(it.record().group)}
 
 
-def projector(config: RunConfig) -> Projector | NullProjector:
-    """What carries a run's metrics to where its configuration says, in the background."""
-    if config.tracking.name is TrackingName.none:
-        return NullProjector()
-    return Projector(config.tracking.uri, config.tracking.experiment, config.paths.output)
-
-
-def _announce(plan: Plan, told: Projector | NullProjector) -> None:
+def _announce(plan: Plan, told: Tracker) -> None:
     """Have it known that the runs are launched."""
     sweep = SweepFolder(plan.folder)
     sweep.launch(plan.folders)
@@ -184,7 +177,7 @@ def conclude(
     sweep: SweepFolder,
     folders: Sequence[RunFolder],
     comparison: build.Table,
-    told: Projector | NullProjector,
+    told: Tracker,
     attempts: int | None,
 ) -> None:
     """Print the table of a sweep and where everything is.

@@ -80,6 +80,6 @@ class LocalPool:
 
         Schedule(folders, slots, start, self._timeout, display, changed, self._request)()
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`, in a process that has torch already."""
-        return self._processes.ask("log_models", folders, uri)
+        return self._processes.ask("log_models", folders, config)

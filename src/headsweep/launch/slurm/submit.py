@@ -19,7 +19,7 @@ from filelock import FileLock
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
 
-from headsweep.config import RunConfig, TrackingName
+from headsweep.config import RunConfig
 from headsweep.config.slurm import Projection, SlurmConfig, parse_slurm
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.follow import follow
@@ -29,6 +29,7 @@ from headsweep.launch.run_sweep import is_given_up, opening
 from headsweep.launch.slurm import sbatch_errors, snapshot
 from headsweep.launch.slurm.job import Job
 from headsweep.plan.plan import Cost, Plan, checked_costs, freeze, make_plan
+from headsweep.run.tracker import tracker_of
 from headsweep.status import cluster, queue
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -114,9 +115,7 @@ def _settings(sweep: Path) -> Path:
 
 
 def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
-    uri = config.tracking.uri
-    is_file = config.tracking.name is TrackingName.mlflow and (uri is None or uri.startswith("sqlite"))
-    if settings.mlflow is Projection.jobs and is_file:
+    if settings.mlflow is Projection.jobs and not tracker_of(config).accepts_many_machines():
         raise ConfigError(
             "hydra.launcher.mlflow",
             "jobs",
