@@ -123,7 +123,9 @@ def ours(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ende
         folder.claim()
         model = model_of(run)
         result = Training(run, model, batches, evaluations, folder, lambda progress: None, lambda: False)()
-        *_, pace = (e.clock["images_per_second"] for e in folder.spool.entries() if "images_per_second" in e.clock)
+        *_, pace = (
+            e.clock["images_per_second"] for e in folder.metrics_log.entries() if "images_per_second" in e.clock
+        )
     return Ended(time.perf_counter() - started, result.metrics["test/top1"], pace)
 
 

@@ -28,8 +28,8 @@ from pathlib import Path
 
 import torch
 
-from headsweep.tracking.metrics_log import Entry, Spool
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.metrics_log import Entry, MetricsLog
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from measuring import AA, Results, Took, clock, positive, ratio
@@ -89,13 +89,13 @@ def all_ways(scratch: Path, stack: ExitStack) -> dict[str, Log]:
     attached = []  # what the last projection found
 
     def projection(epoch: int, metrics: dict[str, float]) -> None:
-        attached[:] = [project(folder, uri, experiment, *attached)]
+        attached[:] = [reconcile(folder, uri, experiment, *attached)]
 
     return {
-        "spool": spooled(folder.spool),
-        "spool, synced": synced(Spool(scratch / "synced.jsonl")),
+        "spool": spooled(folder.metrics_log),
+        "spool, synced": synced(MetricsLog(scratch / "synced.jsonl")),
         "projection": projection,
-        AGAIN: spooled(Spool(scratch / "again.jsonl")),
+        AGAIN: spooled(MetricsLog(scratch / "again.jsonl")),
         **clients(uri, experiment),
     }
 
@@ -107,14 +107,14 @@ def planned(path: Path) -> RunFolder:
     return folder
 
 
-def spooled(spool: Spool) -> Log:
+def spooled(spool: MetricsLog) -> Log:
     def log(epoch: int, metrics: dict[str, float]) -> None:
         spool.append(Entry(epoch, 196 * epoch, metrics, {"time": time.time(), "images_per_second": 30_000.0}))
 
     return log
 
 
-def synced(spool: Spool) -> Log:
+def synced(spool: MetricsLog) -> Log:
     append = spooled(spool)
 
     def log(epoch: int, metrics: dict[str, float]) -> None:

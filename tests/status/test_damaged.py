@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     sweep.write_screening(Screening(2, 10, 2, (Round(1, dict.fromkeys(groups, 0.5), groups),)))
     for folder in plan.folders[:-1]:
         metrics = {"test/top1": 0.5 + folder.record().seed ** 2 / 100, "test/top5": 0.9}
-        folder.spool.append(Entry(1, 10, metrics, {"time": 1.7e9}))
+        folder.metrics_log.append(Entry(1, 10, metrics, {"time": 1.7e9}))
         folder.write_test_correct(np.array([True, False]))
         atomic_files.write_json(folder.path / "mlflow.json", {"uri": "u", "experiment_id": "1", "run_id": "2"})
         folder.finish(RunResult("finished", metrics, 1, 10, {"train_seconds": 7.0}, {"device": "cpu"}))
@@ -61,7 +61,7 @@ class Fake(InProcess):
     def start(self, missing, display, notify):
         pass
 
-    def log_models(self, folders, uri):
+    def log_models(self, folders, config):
         return 0
 
     def spell(self, runs):

@@ -1,6 +1,6 @@
 """The `headsweep` command: what is done with runs once they are trained. A run is started by `python src/train.py`.
 
-One module a theme, one function a command; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
+One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
 """
 
@@ -11,7 +11,23 @@ import sys
 import click
 
 from headsweep import console
-from headsweep.cli import explain, export, inspect, plan, power, report, status, sync, table  # noqa: F401 - each adds its commands
+from headsweep.cli import (  # noqa: F401 - each module adds its command
+    cancel,
+    explain,
+    export,
+    inspect,
+    logs,
+    match,
+    plan,
+    power,
+    report,
+    reproduce,
+    retry,
+    status,
+    sync,
+    table,
+    watch,
+)
 from headsweep.cli.group import commands
 from headsweep.credentials import keep_all
 from headsweep.errors import UserError

@@ -43,7 +43,7 @@ class ScheduleName(Enum):
 
 
 class TrackingName(Enum):
-    """Where metrics go beside the spool."""
+    """Where metrics go beside the metrics log."""
 
     mlflow = "mlflow"
     none = "none"
@@ -180,7 +180,7 @@ class ScheduleConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where the spool is projected to."""
+    """Where the metrics log is projected to."""
 
     name: TrackingName
     uri: str | None  # None: sqlite in paths.output

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from headsweep import console
-from headsweep.config import RunConfig, TrackingName
+from headsweep.config import RunConfig
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan, PlannedRun
 from headsweep.report.table import build, published
+from headsweep.run.tracker import tracker_of
 from headsweep.status import queue
 from headsweep.text import last_line
-from headsweep.tracking.mlflow.model import is_lacking
-from headsweep.tracking.mlflow.projection import NullProjector, Projector
-from headsweep.tracking.mlflow.store import default_uri
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 
-LogModels = Callable[[Sequence[RunFolder], str], int]  # see `Launcher.log_models`
-
-
-def projector(config: RunConfig) -> Projector | NullProjector:
-    """Return what copies metrics to the tracker that a run's configuration names, in the background."""
-    if config.tracking.name is TrackingName.none:
-        return NullProjector()
-    return Projector(config.tracking.uri, config.tracking.experiment, config.paths.output)
+LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log_models`
 
 
 def compare(sweep: SweepFolder) -> build.Table:
@@ -39,15 +30,15 @@ def compare(sweep: SweepFolder) -> build.Table:
 
 
 def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) -> None:
-    """Give MLflow, where `config` has it, the models of the runs that have ended; an error is only printed."""
-    if config.tracking.name is TrackingName.none or not config.tracking.models:
+    """Log the models that the tracker of `config` lacks; an error is printed in one line."""
+    if not config.tracking.models:
         return
-    uri = config.tracking.uri or default_uri(Path(config.paths.output))
-    lacking = [folder for folder in folders if is_lacking(folder, uri)]
+    tracker = tracker_of(config)
+    lacking = [folder for folder in folders if tracker.lacks_model(folder)]
     if not lacking:
         return
     try:
-        count = log(lacking, uri)
+        count = log(lacking, config)
         print(f"{count} model{'s' * (count != 1)} logged to MLflow", file=sys.stderr)
     except UserError as error:
         print(f"headsweep: {error}", file=sys.stderr)
@@ -57,7 +48,7 @@ def conclude(
     sweep: SweepFolder,
     folders: Sequence[RunFolder],
     comparison: build.Table,
-    tracker: Projector | NullProjector,
+    tracker: Tracker,
     attempts: int | None,
 ) -> None:
     """Print the table of a sweep and the places of its files.

@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from headsweep.launch.conclude import LogModels, compare, conclude, log_models, projector
+from headsweep.launch.conclude import LogModels, compare, conclude, log_models
 from headsweep.plan.frozen import frozen
+from headsweep.run.tracker import tracker_of
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView, planned, read_sweep
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.mlflow.projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 
 POLL_SECONDS = 3.0  # between two readings of the files, and of the cluster's queue
 
@@ -43,7 +44,7 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
     folders = planned(path)
     sweep = SweepFolder(path)
     config = frozen(folders[0])
-    with projector(config) as tracker:
+    with tracker_of(config) as tracker:
         tracker.notify(sweep)
         try:
             _follow(path, tracker)
@@ -56,7 +57,7 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
     conclude(sweep, folders if asked is None else asked, comparison, tracker, attempts=None)
 
 
-def _follow(sweep: Path, tracker: NullProjector) -> None:
+def _follow(sweep: Path, tracker: Tracker) -> None:
     console = Console(stderr=True)
     if not console.is_interactive:
         _poll(sweep, tracker, _Lines(console))
@@ -69,7 +70,7 @@ def _follow(sweep: Path, tracker: NullProjector) -> None:
         _poll(sweep, tracker, show)
 
 
-def _poll(sweep: Path, tracker: NullProjector, show: Show) -> None:
+def _poll(sweep: Path, tracker: Tracker, show: Show) -> None:
     """Read the sweep again and again, until no run is trained or queued."""
     seen: dict[Path, object] = {}
     while True:

@@ -127,7 +127,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _top1(folder: RunFolder, until: int) -> float | None:
     """Return a run's score: minus infinity if it diverged before `until`; None if it has not reached it."""
-    known = series(folder.spool.entries(), METRIC).get(until)
+    known = series(folder.metrics_log.entries(), METRIC).get(until)
     return -math.inf if known is None and folder.state() is RunState.diverged else known
 
 

@@ -84,11 +84,11 @@ class Launcher(ABC):
             Interrupted: the process was asked to stop; the runs have written checkpoints.
         """
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
-        """Give the MLflow runs of `folders` their models; how many were new. Raises UserError if that fails."""
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
+        """As `predictor.log_models`."""
         from headsweep.run.predictor import log_models  # imports torch
 
-        return log_models(folders, uri)
+        return log_models(folders, config)
 
 
 def make_launcher(keys: Mapping[str, Any]) -> Launcher:

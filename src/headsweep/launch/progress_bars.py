@@ -102,7 +102,7 @@ def _outcome(folder: RunFolder) -> str:
 
 
 def _stopped(folder: RunFolder) -> str:
-    entries = folder.spool.entries()
+    entries = folder.metrics_log.entries()
     return f"stopped after epoch {entries[-1].epoch}  {_accuracy(entries[-1].metrics)}" if entries else "was stopped"
 
 

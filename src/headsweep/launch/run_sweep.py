@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from headsweep.config import RunConfig
-from headsweep.launch.conclude import compare, conclude, has_no_try_left, log_models, projector, screened_out
+from headsweep.launch.conclude import compare, conclude, has_no_try_left, log_models, screened_out
 from headsweep.launch.follow import follow
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import NullTracker, Tracker
 
 
 def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None) -> Plan:
@@ -45,7 +46,7 @@ def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup |
     sweep = SweepFolder(plan.folder)
     with contextlib.ExitStack() as tracking, launching(plan.folder):
         freeze(plan, checked_costs(plan, launcher.check))
-        tracker = tracking.enter_context(projector(configs[0]))
+        tracker = tracking.enter_context(tracker_of(configs[0]))
         tracking.callback(tracker.notify, sweep)  # however it ends, and when this process launches it no more
         _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
@@ -61,14 +62,14 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
         print(shown)
         return
     freeze(plan, costs)
-    are_active = _start(plan, launcher, None, NullProjector())
+    are_active = _start(plan, launcher, None, NullTracker())
     if launcher.wait or not are_active:
         follow(plan.folder, launcher.log_models, plan.folders)
     else:
         print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
 
 
-def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: NullProjector) -> bool:
+def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: Tracker) -> bool:
     """Start the missing runs of a plan; return whether there are any, or some are active already."""
     with launcher.lock(plan.folder):
         sweep = SweepFolder(plan.folder)
@@ -82,9 +83,11 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: N
         missing = [it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active]
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             say: Callable[[str], object] = print if launcher.detached else display.say
-            lines = opening(plan, missing, active, launcher.attempts), code_change(missing)
-            for line in filter(None, (*lines, screening and screening.opening)):
-                say(line)
+            say(opening(plan, missing, active, launcher.attempts))
+            if change := code_change(missing):
+                say(change)
+            if screening:
+                say(screening.opening)
             (screening or launcher).start(missing, display, tracker.notify)
     return bool(missing or active)
 

@@ -14,7 +14,7 @@ from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, RunConfig, parse
 from headsweep.config.parsing import typed
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.tracking.mlflow.store import moved_uri
+from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
 

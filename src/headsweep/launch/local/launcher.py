@@ -64,6 +64,6 @@ class LocalLauncher(Launcher):
         if missing:
             self.pool.train(missing, self.slots, display, notify, until)
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process that has torch already."""
-        return self.pool.log_models(folders, uri)
+        return self.pool.log_models(folders, config)

@@ -53,13 +53,13 @@ class LocalPool:
 
         Schedule(folders, slots, start, self._timeout, display, notify, self._request)()
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`, in a process that has torch already."""
-        return self.processes.ask("log_models", folders, uri)
+        return self.processes.ask("log_models", folders, config)
 
 
-def log_models(folders: Sequence[RunFolder], uri: str) -> int:
+def log_models(folders: Sequence[RunFolder], config: RunConfig) -> int:
     """As `predictor.log_models`, in a process of its own. Raises UserError where there is no torch."""
     if importlib.util.find_spec("torch") is None:
         raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
-    return LocalPool().log_models(folders, uri)
+    return LocalPool().log_models(folders, config)

@@ -59,11 +59,11 @@ def check(runs: Sequence[RunConfig], connection: Connection) -> None:
     connection.send(answers)
 
 
-def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -> None:
-    """Send how many models MLflow lacked of the runs, or why it did not take them. MLflow is imported here."""
+def log_models(folders: Sequence[RunFolder], config: RunConfig, connection: Connection) -> None:
+    """Send how many models the tracker of `config` lacked, or why it did not take them. It is imported here."""
     _follow_parent()
     try:
-        connection.send(predictor.log_models(folders, uri))
+        connection.send(predictor.log_models(folders, config))
     except UserError as error:
         connection.send(str(error))
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
-from headsweep.launch.conclude import has_no_try_left, projector
+from headsweep.launch.conclude import has_no_try_left
 from headsweep.launch.launcher import Notify
 from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.local.pool import LocalPool
@@ -27,10 +27,11 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import NullTracker, Tracker
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
@@ -58,13 +59,13 @@ class Job:
             return
         with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
             try:
-                with self._projector(folders[0]) as tracker:
+                with self._tracker(folders[0]) as tracker:
                     tracker.notify(SweepFolder(self.sweep))  # a parent before its children
                     train = self._lead if self.settings.distributed else self._train
                     train(folders, tracker.notify, request)
             except Interrupted:
                 _leave(request, restarts, self.settings.requeues)
-        with self._projector(folders[0]) as tracker:
+        with self._tracker(folders[0]) as tracker:
             tracker.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
         if failed:
@@ -106,8 +107,8 @@ class Job:
         count = min(self.settings.slots or len(gpus) or 1, len(self.runs))
         return Slots(count, self._threads(count), gpus)
 
-    def _projector(self, folder: RunFolder) -> NullProjector:
-        return projector(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullProjector()
+    def _tracker(self, folder: RunFolder) -> Tracker:
+        return tracker_of(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullTracker()
 
 
 def _called() -> str:
@@ -123,7 +124,7 @@ def _name() -> str:
 
 def _moment(folder: RunFolder) -> Moment:
     """How a run failed, and after how many steps."""
-    return folder.failure(), max((entry.step for entry in folder.spool.entries()), default=0)
+    return folder.failure(), max((entry.step for entry in folder.metrics_log.entries()), default=0)
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:

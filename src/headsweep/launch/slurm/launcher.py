@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from headsweep.config import RunConfig, TrackingName
+from headsweep.config import RunConfig
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError, UserError
@@ -22,6 +22,7 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
 from headsweep.launch.slurm.submit import sbatch_files, submit
 from headsweep.plan.plan import Cost, Plan
+from headsweep.run.tracker import tracker_of
 from headsweep.status import cluster, queue
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -77,9 +78,9 @@ class SlurmLauncher(Launcher):
         atomic_files.write_text(self._sweep / queue.SETTINGS, settings)
         submit(self._sweep, missing, self.settings)
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process, if there is torch here."""
-        return log_models(folders, uri)
+        return log_models(folders, config)
 
     def _files(self, plan: Plan) -> list[str]:
         return sbatch_files(plan.folder, plan.folders, self.settings, self._array_limit)
@@ -128,12 +129,10 @@ def _active(sweep: Path, folders: Sequence[RunFolder]) -> set[RunFolder]:
 
 
 def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
-    uri = config.tracking.uri
-    is_file = config.tracking.name is TrackingName.mlflow and (uri is None or uri.startswith("sqlite"))
-    if settings.mlflow is Projection.jobs and is_file:
+    if settings.mlflow is Projection.jobs and not tracker_of(config).accepts_many_machines():
         raise ConfigError(
             "hydra.launcher.mlflow",
             "jobs",
             "a sqlite file does not bear writers on several nodes; want a server (tracking.uri=http://HOST:PORT), or "
-            "hydra.launcher.mlflow=login, where runs spool and `headsweep watch` or `sync` feeds MLflow",
+            "hydra.launcher.mlflow=login, where runs write metrics logs and `headsweep watch` or `sync` feeds MLflow",
         )
