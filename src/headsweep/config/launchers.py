@@ -77,7 +77,7 @@ def parse_launcher(schema: type[T], settings: Mapping[str, Any]) -> T:
         try:
             typed[key] = value
         except OmegaConfBaseException as error:
-            kind = str(known[key].type)
+            kind = getattr(known[key].type, "__name__", str(known[key].type))
             raise wrong(key, value, known[key].metadata.get(EXPECTED) or WANTED.get(kind, f"want {kind}")) from error
     if missing := known.keys() - settings.keys():
         raise ConfigError(f"hydra.launcher.{min(missing)}", None, "is missing; give it a value")
