@@ -72,7 +72,7 @@ def _submit_array(
         with cluster.outside_jobs(), redirect_stderr(io.StringIO()):  # submitit prints what it raises
             return [job.job_id for job in executor.map_array(Job.work, jobs)]
     except FailedJobError as error:
-        raise sbatch_errors.explained(str(error), settings) from error
+        raise sbatch_errors.refused(str(error), settings) from error
 
 
 def _jobs_folder(sweep: Path) -> Path:
