@@ -31,8 +31,11 @@ def test_completion_offers_the_heads():
 
 
 MISTAKES = [
-    (["+sweeps=fig1"], "headsweep: +sweeps=fig1: a study is a grid, whose axes a single run would drop; want -m"),
-    (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg shows one configuration and -m makes a grid"),
+    (
+        ["+sweeps=fig1"],
+        "headsweep: +sweeps=fig1: expected -m, as a study is a grid, whose axes a single run would drop; add -m",
+    ),
+    (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg and -m: expected one of them"),
     (
         ["head=attention"],
         f"headsweep: head=attention: unknown head; known: {', '.join(sorted(HEADS))}",
@@ -48,7 +51,7 @@ MISTAKES = [
         "headsweep: head.gram_dim: is an option of head=sg and head=ga alone",
     ),
     (["head=seqattn", "model.width=48"], "headsweep: model.width=48: head=seqattn needs a multiple of 32"),
-    (["seqattn"], "headsweep: 'seqattn' is not an override"),
+    (["seqattn"], "headsweep: seqattn: expected KEY=VALUE"),
     (["dataset.num_classes=7"], "headsweep: dataset.num_classes=7: "),
     (["dataset=imagefolder"], "headsweep: "),
     (["dataset=cifar100"], "headsweep: "),

@@ -66,24 +66,30 @@ def test_a_study_for_a_cluster_can_be_planned(studies, capsys):
     assert give("plan", "--list", folder, study) == 0
     assert "2 runs in digits-cct_2_3x2-" in capsys.readouterr().out
     assert give("plan", "--list", folder, study, "hydra.launcher.time=1") == 2
-    assert "hydra.launcher.time=1: want a whole number of at least 5" in capsys.readouterr().err
+    assert "hydra.launcher.time=1: expected an integer >= 5" in capsys.readouterr().err
     assert give("plan", "--list", "heads=1,2", "hydra/launcher=slurm", "hydra.launcher.partition=big") == 0
     assert give("plan", "--list", "heads=1,2", "hydra/launcher=basic") == 0
 
 
 MISTAKES = [
-    ("+sweeps=cluster", "+sweeps=cluster: a study is a grid, whose axes a single run would drop; want -m"),
-    ("+exp=cluster", "hydra/launcher=slurm: launchers start grids, and a single run would ignore it; want -m"),
-    ("hydra/launcher=slurm", "hydra/launcher=slurm: launchers start grids, and a single run would ignore it"),
-    ("+hydra.launcher.extra.x=1", "+hydra.launcher.extra.x=1: launchers start grids, and a single run would ignore"),
-    ("seeds=3", "seed=0,1,2: several values make a grid, found without -m; add -m"),
-    ("-m +exp=block", "hydra.launcher=slurm: expected the keys of a launcher; choose a launcher with hydra/launcher=N"),
+    (
+        "+sweeps=cluster",
+        "+sweeps=cluster: expected -m, as a study is a grid, whose axes a single run would drop; add -m",
+    ),
+    ("+exp=cluster", "hydra/launcher=slurm: expected -m, as launchers start grids and a single run would ignore it"),
+    (
+        "hydra/launcher=slurm",
+        "hydra/launcher=slurm: expected -m, as launchers start grids and a single run would ignore it",
+    ),
+    ("+hydra.launcher.extra.x=1", "+hydra.launcher.extra.x=1: expected -m, as launchers start grids and a single run"),
+    ("seeds=3", "seed=0,1,2: expected one value, found several, which make a grid; add -m"),
+    ("-m +exp=block", "hydra.launcher=slurm: expected the keys of a launcher; choose one with hydra/launcher=NAME"),
     ("-m +exp=slash", "hydra/launcher: a group is chosen in a file's `defaults`: `- override /hydra/launcher: NAME`"),
     ("-m +exp=typo", "hydra.launcher.slost=1: unknown; known: attempts, halving"),
-    ("-m +exp=slots,cluster", "a value of an axis sets hydra.launcher, which is one for all cells"),
+    ("-m +exp=slots,cluster", "expected one hydra.launcher for all cells, found an axis with a value that sets it"),
     ("-m --dry-run", "hydra.launcher.dry_run: is no key of this launcher; hydra/launcher=slurm has it"),
     ("-m +hydra.launcher.unknown=1", "hydra.launcher.unknown=1: unknown; known: attempts, halving, runs_per_gpu"),
-    ("-m ~hydra.launcher.timeout", "hydra.launcher.timeout: is missing; give it a value"),
+    ("-m ~hydra.launcher.timeout", "hydra.launcher.timeout: expected a value, found none"),
     ("-m hydra.launcher.threads=100000", "hydra.launcher.threads=100000: expected at most 1024 CPU threads"),
     ("paths.output=null", "paths.output: expected a value, found null"),
     ("-m +hydra.callbacks.x._target_=os.system", "_target_=os.system: expected a part of Hydra"),
@@ -106,12 +112,15 @@ MISTAKES = [
     ("-m head=ga,null", "head=null: expected the name of a choice, found null; see conf/head/ (1 of 2 cells"),
     ("seed=${nosuch}", "seed: expected ${...} to name a key or a resolver that exists (Interpolation key 'nosuch'"),
     ("-m seed=${nosuch}", "seed: expected ${...} to name a key or a resolver that exists (Interpolation key 'nosuch'"),
-    ("paths.output=/my(1)", """must be quoted; give 'paths.output="/my(1)"'"""),
-    ("paths.output=~/x", """must be quoted; give 'paths.output="~/x"'"""),
-    ("paths.output=/a=b", """must be quoted; give 'paths.output="/a=b"'"""),
-    ("paths.output=/für", """must be quoted; give 'paths.output="/für"'"""),
-    ("paths.output=/a,b", """found without -m; add -m, or quote a text that has a comma: 'paths.output="/a,b"'"""),
-    ("paths.output='~nosuchuser/x'", """must be quoted; give 'paths.output="~nosuchuser/x"'"""),
+    ("paths.output=/my(1)", """expected a quoted value, found a special character; give 'paths.output="/my(1)"'"""),
+    ("paths.output=~/x", """expected a quoted value, found a special character; give 'paths.output="~/x"'"""),
+    ("paths.output=/a=b", """expected a quoted value, found a special character; give 'paths.output="/a=b"'"""),
+    ("paths.output=/für", """expected a quoted value, found a special character; give 'paths.output="/für"'"""),
+    ("paths.output=/a,b", """which make a grid; add -m, or quote a text that has a comma: 'paths.output="/a,b"'"""),
+    (
+        "paths.output='~nosuchuser/x'",
+        """expected a quoted value, found a special character; give 'paths.output="~nosuchuser/x"'""",
+    ),
     ("-m hydra/launcher=plan heads=1,2", "hydra/launcher=plan: expected a launcher that starts runs; give `headsweep"),
     ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected the name of a class derived from"),
     ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: want a list"),

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config import parse
-from headsweep.config.auto_batch_size import AUTO, KEY, is_wanted, with_size
+from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
 from headsweep.config.expansion import GridRequest, given, study_axes
@@ -68,26 +68,30 @@ def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[float | No
 
 
 def _check_single(hydra: HydraConf) -> None:
-    """Raise UserError where a single run would ignore what the command line or a study says of grids."""
+    """Raise UserError where a single run would ignore what the command line or a study gives for grids."""
     launchers = (word for word in given(hydra.overrides.hydra) if re.match(r"[+~]*hydra[./]launcher\b", word))
     if key := next(launchers, None):
-        raise UserError(f"{key}: launchers start grids, and a single run would ignore it; want -m, or no {key}")
+        raise UserError(
+            f"{key}: expected -m, as launchers start grids and a single run would ignore it; add -m, or leave it out"
+        )
     if axes := study_axes(hydra.sweeper):
         study = next((word for word in given(hydra.overrides.task) if word.startswith("+")), "hydra.sweeper.params")
         raise UserError(
-            f"{study}: a study is a grid, whose axes a single run would drop; want -m {study} ({' '.join(axes)})"
+            f"{study}: expected -m, as a study is a grid, whose axes a single run would drop; add -m ({' '.join(axes)})"
         )
     launcher = hydra.runtime.choices.get("hydra/launcher")
     if launcher != "local":
-        raise UserError(f"hydra/launcher={launcher}: launchers start grids, and a single run would ignore it; want -m")
+        raise UserError(
+            f"hydra/launcher={launcher}: expected -m, as launchers start grids and a single run would ignore it; add -m"
+        )
 
 
 @crashing()
 def _run_single(config: DictConfig) -> float:
-    is_auto = is_wanted([OmegaConf.select(config, KEY)])
-    if is_auto:
+    is_measured = is_auto([OmegaConf.select(config, KEY)])
+    if is_measured:
         _check_auto_batch_size()
-    run = parse(with_size(config, None) if is_auto else config, HydraConfig.get().runtime.cwd)
+    run = parse(with_size(config, None) if is_measured else config, HydraConfig.get().runtime.cwd)
     if _is_one_of_several():
         from headsweep.launch.torchrun import run_under_torchrun
 
@@ -95,7 +99,7 @@ def _run_single(config: DictConfig) -> float:
     from headsweep.plan.plan import Lookup
 
     lookup = Lookup()
-    if is_auto:
+    if is_measured:
         from headsweep.autotune.sharing import ALONE  # the run has its device to itself
 
         size = ALONE.batch_size(lookup.resolved([run]))
@@ -110,11 +114,11 @@ def _run_single(config: DictConfig) -> float:
 def _check_auto_batch_size() -> None:
     """Raise ConfigError where this process cannot measure which batch size fits."""
     if _is_one_of_several():
-        want = "is measured by one process; want python src/train.py alone to find it, and here that number times ranks"
-        raise ConfigError(KEY, AUTO, want)
+        expected = "expected a number under torchrun, found auto, which one process measures"
+        raise ConfigError(KEY, AUTO, f"{expected}; give what python src/train.py alone finds, times the ranks")
     if HydraConfig.get().mode is not RunMode.RUN:
-        want = "is one number for all cells, and this launcher starts each on its own; want hydra/launcher=local"
-        raise ConfigError(KEY, AUTO, f"{want}, or a number")
+        expected = "expected a number with this launcher, which starts each cell separately"
+        raise ConfigError(KEY, AUTO, f"{expected}; give one, or hydra/launcher=local")
 
 
 def _is_one_of_several() -> bool:

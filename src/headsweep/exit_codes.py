@@ -19,7 +19,7 @@ from headsweep import console
 from headsweep.config.composition import one_line
 from headsweep.credentials import hidden
 from headsweep.errors import EXPECTED, Crash, FailedRunsError, Interrupted, LostPeer, UserError
-from headsweep.processes import starved
+from headsweep.processes import resource_error
 from headsweep.text import escaped
 
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # Hydra's own switch: show tracebacks
@@ -66,7 +66,7 @@ def exit_on_errors() -> Iterator[None]:
     except OSError as error:
         _exit(2, error, _system_error(error))
     except (ImportError, MemoryError) as error:
-        _exit(2, error, starved(error))
+        _exit(2, error, resource_error(error))
     except KeyboardInterrupt as error:
         code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
         _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")

@@ -39,8 +39,8 @@ class GridSweeper(BasicSweeper):
         if not self._hands_over:
             return super().sweep(arguments)
         if self.max_batch_size is not None:
-            want = "expected null with headsweep's launchers, which check all cells before any starts"
-            raise ConfigError("hydra.sweeper.max_batch_size", self.max_batch_size, want)
+            expected = "expected null with headsweep's launchers, which check all cells before any starts"
+            raise ConfigError("hydra.sweeper.max_batch_size", self.max_batch_size, expected)
         return [self.launcher.launch(cells, 0)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What the launcher `slurm` is told of runs over several GPUs and nodes."""
+"""The keys of the launcher `slurm` for runs over several GPUs and nodes."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -29,10 +29,10 @@ def test_a_distributed_run_has_a_process_for_each_gpu_of_its_job(changes, ranks)
 
 
 def test_several_nodes_want_distributed_runs():
-    with pytest.raises(ConfigError, match=r"nodes=2: want 1, or hydra.launcher.distributed=true for runs over several"):
+    with pytest.raises(ConfigError, match=r"nodes=2: expected 1 unless hydra.launcher.distributed=true"):
         parsed(nodes=2)
 
 
 def test_a_distributed_job_has_no_slots():
-    with pytest.raises(ConfigError, match=r"slots=4: want null with hydra.launcher.distributed=true"):
+    with pytest.raises(ConfigError, match=r"slots=4: expected null with hydra.launcher.distributed=true"):
         parsed(distributed=True, slots=4)

@@ -159,9 +159,9 @@ def test_seeds_are_spelled_out():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-m", "seeds=0"], "seeds=0: want a number of seeds of at least 1"),
-        (["-m", "seeds=0,1"], "seeds=0,1: want a number of seeds"),
-        (["-m", "seeds=2", "seed=4"], "seeds=2: the seeds are given twice"),
+        (["-m", "seeds=0"], "seeds=0: expected an integer in [1, 9999]"),
+        (["-m", "seeds=0,1"], "seeds=0,1: expected an integer in [1, 9999]"),
+        (["-m", "seeds=2", "seed=4"], "seeds=2: expected either seeds or seed, found both"),
     ],
 )
 def test_a_mistake_in_seeds_is_one_line(words, message):

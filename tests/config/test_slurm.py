@@ -30,33 +30,33 @@ def test_presets_are_the_launcher_with_other_values():
 @pytest.mark.parametrize(
     ("key", "value", "want"),
     [
-        ("time", 4, "want a whole number of at least 5"),
-        ("time", "1:00:00", "want minutes, a whole number of at least 5"),
-        ("gpus", -1, "want a whole number of at least 0"),
-        ("cpus", 0, "want a whole number of at least 1"),
-        ("cpus", "many", "want a whole number"),
-        ("memory", "lots", "want a whole number and a unit, e.g. 16GB, or null"),
-        ("memory", "5.5GB", "want a whole number and a unit, e.g. 16GB, or null"),
-        ("setup", "module", 'want a list of shell lines, e.g. ["module load cuda"]'),
-        ("extra", "x", "want options of sbatch and their values, e.g. {mail-type: END}"),
-        ("max_parallel", 0, "want a whole number of at least 1"),
-        ("runs_per_job", 0, "want a whole number of at least 1"),
-        ("slots", 0, "want a whole number of at least 1"),
-        ("threads", 0, "want a whole number of at least 1"),
-        ("warning", 5, "want a whole number of at least 10"),
-        ("warning", 20000, "want fewer seconds than hydra.launcher.time=240 minutes"),
-        ("requeues", -1, "want a whole number of at least 0"),
-        ("attempts", 0, "want a whole number of at least 1"),
-        ("timeout", 0, "want minutes, a number above 0, or null"),
-        ("timeout", "soon", "want minutes, a number above 0, or null"),
-        ("timeout", math.nan, "want minutes, a number above 0, or null"),
-        ("slots", "x", "want a whole number, or null"),
-        ("partition", ["main"], "want a text, or null"),
-        ("setup", {"module": "cuda"}, "want a list of shell lines"),
-        ("setup", [{"module": "cuda"}], "want a list of shell lines"),
-        ("mlflow", "both", "want login or jobs"),
-        ("wait", "perhaps", "want true or false"),
-        ("dry_run", "7x", "want true or false"),
+        ("time", 4, "expected an integer >= 5"),
+        ("time", "1:00:00", "expected minutes, an integer >= 5"),
+        ("gpus", -1, "expected an integer >= 0"),
+        ("cpus", 0, "expected an integer >= 1"),
+        ("cpus", "many", "expected an integer"),
+        ("memory", "lots", "expected an integer and a unit, e.g. 16GB, or null"),
+        ("memory", "5.5GB", "expected an integer and a unit, e.g. 16GB, or null"),
+        ("setup", "module", 'expected a list of shell lines, e.g. ["module load cuda"]'),
+        ("extra", "x", "expected options of sbatch and their values, e.g. {mail-type: END}"),
+        ("max_parallel", 0, "expected an integer >= 1"),
+        ("runs_per_job", 0, "expected an integer >= 1"),
+        ("slots", 0, "expected an integer >= 1"),
+        ("threads", 0, "expected an integer >= 1"),
+        ("warning", 5, "expected an integer >= 10"),
+        ("warning", 20000, "expected fewer seconds than hydra.launcher.time=240 minutes"),
+        ("requeues", -1, "expected an integer >= 0"),
+        ("attempts", 0, "expected an integer >= 1"),
+        ("timeout", 0, "expected minutes, a number above 0, or null"),
+        ("timeout", "soon", "expected minutes, a number above 0, or null"),
+        ("timeout", math.nan, "expected minutes, a number above 0, or null"),
+        ("slots", "x", "expected an integer or null"),
+        ("partition", ["main"], "expected a text or null"),
+        ("setup", {"module": "cuda"}, "expected a list of shell lines"),
+        ("setup", [{"module": "cuda"}], "expected a list of shell lines"),
+        ("mlflow", "both", "expected login or jobs"),
+        ("wait", "perhaps", "expected true or false"),
+        ("dry_run", "7x", "expected true or false"),
     ],
 )
 def test_a_mistake_is_one_line(key, value, want):
@@ -68,7 +68,7 @@ def test_a_mistake_is_one_line(key, value, want):
 
 @pytest.mark.parametrize("key", ["time", "gpus", "setup", "extra", "mlflow", "wait"])
 def test_null_where_a_value_is_wanted_is_one_line(key):
-    with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: want [^\n]*$"):
+    with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: expected [^\n]*$"):
         parse_launcher(SlurmConfig, {**keys(), key: None})
 
 
@@ -79,7 +79,7 @@ def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
     )
     for value, shown in ((None, "null"), (False, "False"), ([1], r"\[1\]")):
         with pytest.raises(
-            ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: want a text, a number, or true"
+            ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: expected a text, a number, or true"
         ):
             parse_launcher(SlurmConfig, {**keys(), "extra": {"hold": value}})
 

@@ -65,9 +65,9 @@ def test_it_trains_a_grid_that_is_planned_skipped_and_tabled_as_with_any_launche
 
 def test_its_settings_are_typed_and_checked(train, capsys):
     for words, message in {
-        "hydra.launcher.backwards=maybe": "hydra.launcher.backwards=maybe: want true or false",
+        "hydra.launcher.backwards=maybe": "hydra.launcher.backwards=maybe: expected true or false",
         "+hydra.launcher.forwards=true": "hydra.launcher.forwards=True: unknown; known: backwards",
-        "batch_size=auto": "batch_size=auto: is not measured by this launcher",
+        "batch_size=auto": "batch_size=auto: expected a number with this launcher",
     }.items():
         assert train(words) == 2
         assert capsys.readouterr().err.startswith(f"headsweep: {message}")

@@ -116,8 +116,8 @@ def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(f
         ),
         (["cpus=99"], "cpus=99: sbatch: More processors requested than permitted"),
         (["+extra.mail-type=WHEN"], "extra.mail-type=WHEN: sbatch: Invalid --mail-type specification"),
-        (["time=1"], "time=1: want a whole number of at least 5"),
-        (["mlflow=jobs"], "mlflow=jobs: a sqlite file does not bear writers on several"),
+        (["time=1"], "time=1: expected an integer >= 5"),
+        (["mlflow=jobs"], "mlflow=jobs: expected a tracking server, found a sqlite file"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -121,7 +121,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
         told = 0
         while process.poll() is None:
-            for signal in request.heard[told:]:
+            for signal in request.received[told:]:
                 process.send_signal(signal)
                 told += 1
             with suppress(subprocess.TimeoutExpired):

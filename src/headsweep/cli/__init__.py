@@ -34,7 +34,7 @@ from headsweep.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
+    """Run the command line; an error is one line and exit code 2, an output stream without a reader exit code 141."""
     with console.tolerant():
         _run()
 

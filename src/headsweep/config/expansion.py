@@ -89,8 +89,8 @@ def grid_request(
         for section in ("launcher", "sweeper"):
             if cell.hydra[section] != hydra[section]:
                 raise UserError(
-                    f"a value of an axis sets hydra.{section}, which is one for all cells; "
-                    "choose that value alone, without an axis"
+                    f"expected one hydra.{section} for all cells, found an axis with a value that sets it; "
+                    "give that value without an axis"
                 )
         return cell
 
@@ -101,8 +101,8 @@ def grid_request(
 def check_launcher(chosen: Any) -> None:
     """Raise ConfigError if `hydra.launcher` is not the keys of a launcher."""
     if not isinstance(chosen, DictConfig) or "_target_" not in chosen:
-        want = "choose a launcher with hydra/launcher=NAME, in a study with `- override /hydra/launcher: NAME` in"
-        raise ConfigError("hydra.launcher", chosen, f"expected the keys of a launcher; {want} `defaults`")
+        advice = "choose one with hydra/launcher=NAME, in a study with `- override /hydra/launcher: NAME` in `defaults`"
+        raise ConfigError("hydra.launcher", chosen, f"expected the keys of a launcher; {advice}")
 
 
 def given(overrides: Any) -> list[str]:
@@ -164,7 +164,7 @@ def _check_sorted(parsed: Sequence[Override]) -> None:
 
 
 def _count(override: Override) -> int:
-    """Values of an axis, counted no further than one beyond what any grid has."""
+    """Return the number of values of an axis, at most `MOST_CELLS` + 1."""
     if not override.is_discrete_sweep():
         return 1
     return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_CELLS + 1))

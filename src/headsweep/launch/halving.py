@@ -44,7 +44,7 @@ class Halving:
             ConfigError: `eta` is not an integer >= 2, or the cells cannot be screened.
         """
         if not isinstance(eta, int) or eta < 2:
-            raise ConfigError(KEY, eta, "want a whole number of at least 2, or null")
+            raise ConfigError(KEY, eta, "expected an integer >= 2, or null")
         runs = [planned.run for planned in plan.runs]
         self._eta, self._launcher, self._sweep, self._epochs = eta, launcher, SweepFolder(plan.folder), _epochs(runs)
         _check_validation(runs)
@@ -53,8 +53,8 @@ class Halving:
             self._cells.setdefault(group(planned.run), []).append(planned.folder)
         self._rounds = round_ends(len(self._cells), eta, self._epochs)
         if not self._rounds:
-            what = f"{len(self._cells)} cells of {self._epochs} epochs leave nothing to screen"
-            raise ConfigError(KEY, eta, f"{what}; want at least {eta} cells of 2 epochs, or null")
+            found = f"found {len(self._cells)} cells of {self._epochs} epochs"
+            raise ConfigError(KEY, eta, f"expected at least {eta} cells of 2 epochs, {found}; give null, or more")
 
     @property
     def opening(self) -> str:
@@ -140,9 +140,11 @@ def _epochs(runs: Sequence[RunConfig]) -> int:
     durations = {run.duration: Duration.parse("duration", run.duration) for run in runs}
     for text, duration in durations.items():
         if duration.unit is not DurationUnit.epochs:
-            raise ConfigError("duration", text, f'{KEY} counts epochs; want e.g. "20 epochs"')
+            raise ConfigError("duration", text, f'expected epochs with {KEY}; give e.g. "20 epochs"')
     if len({duration.value for duration in durations.values()}) > 1:
-        raise ConfigError("duration", ", ".join(durations), f"{KEY} compares cells at one epoch; want one duration")
+        raise ConfigError(
+            "duration", ", ".join(durations), f"expected one duration with {KEY}, which compares cells at one epoch"
+        )
     return math.ceil(next(iter(durations.values())).value)
 
 
@@ -150,9 +152,11 @@ def _check_validation(runs: Sequence[RunConfig]) -> None:
     """Raise ConfigError unless all runs hold out the same validation images for the same seed."""
     for run in runs:
         if not has_validation(run.dataset):
-            raise ConfigError("dataset.validation", 0, f"{KEY} chooses by validation accuracy; want a share above 0")
+            raise ConfigError(
+                "dataset.validation", 0, f"expected a share above 0 with {KEY}, which compares validation accuracy"
+            )
     for key in ("name", "digest", "validation"):
         values = {str(getattr(run.dataset, key)): None for run in runs}
         if len(values) > 1:
-            want = f"{KEY} compares accuracy on the same images; want one data set and share, in a command each"
-            raise ConfigError(f"dataset.{key}", ", ".join(values), want)
+            expected = f"expected one data set and share with {KEY}, which compares accuracy on the same images"
+            raise ConfigError(f"dataset.{key}", ", ".join(values), f"{expected}; give one command for each")

@@ -20,7 +20,7 @@ from headsweep.training.progress import Busy, Progress, Stopped
 if TYPE_CHECKING:
     from headsweep.training.ranks import Ranks
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.5  # between two tries of a run that another command trains
 
 
 class InProcess(Launcher):
@@ -61,9 +61,9 @@ class InProcess(Launcher):
             while True:
                 try:
                     return train_folder(folder, watch, request.made, ranks=self._ranks or Ranks())
-                except Busy:  # another command trains it: wait for that
+                except Busy:  # another command trains it
                     time.sleep(POLL_SECONDS)
-                except Stopped:  # perhaps another rank was asked
+                except Stopped:  # perhaps the signal reached another rank
                     raise Interrupted(request.signal or signal.SIGTERM) from None
                 if request.signal is not None:
                     raise Interrupted(request.signal)

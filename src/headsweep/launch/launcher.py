@@ -43,8 +43,7 @@ class Launcher(ABC):
         Raises:
             UserError: it cannot be found.
         """
-        want = "is not measured by this launcher; want a number, or hydra/launcher=local"
-        raise ConfigError(KEY, AUTO, want)
+        raise ConfigError(KEY, AUTO, "expected a number with this launcher; hydra/launcher=local measures it")
 
     def prepare(self, runs: Sequence[RunConfig]) -> None:  # noqa: B027 - most launchers need none
         """Begin what takes time, e.g. imports; the data of `runs` is located meanwhile.
@@ -103,11 +102,11 @@ def make_launcher(keys: Mapping[str, Any]) -> Launcher:
 
 def _named(name: str) -> type[Launcher]:
     module, _, attribute = name.rpartition(".")
-    want = f"expected the name of a class derived from {Launcher.__module__}.Launcher"
+    expected = f"expected the name of a class derived from {Launcher.__module__}.Launcher"
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        raise ConfigError("hydra.launcher.class", name, f"{want} ({error})") from error
+        raise ConfigError("hydra.launcher.class", name, f"{expected} ({error})") from error
     if not (isinstance(found, type) and issubclass(found, Launcher)):
-        raise ConfigError("hydra.launcher.class", name, want)
+        raise ConfigError("hydra.launcher.class", name, expected)
     return found

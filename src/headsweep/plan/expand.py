@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig
-from headsweep.config.auto_batch_size import KEY, Fit, cell_with_size, is_wanted
+from headsweep.config.auto_batch_size import KEY, Fit, cell_with_size, is_auto
 from headsweep.config.composition import one_line
 from headsweep.config.exclusions import left_out
 from headsweep.config.expansion import GridRequest
@@ -77,7 +77,7 @@ def expand(request: GridRequest, fit: Fit, lookup: Lookup, say: Callable[[str], 
         cells[at] = None if is_absent else cells[at]
     if any(absent):
         say(f"{sum(absent)} of {len(cells)} cells left out (hydra.launcher.exclude)")
-    if is_wanted([cell.select(KEY, None) for cell in cells if isinstance(cell, Cell)]):
+    if is_auto([cell.select(KEY, None) for cell in cells if isinstance(cell, Cell)]):
         trial = _typed(request.cells, [_resized(cell, grid, None) for cell in cells])
         size = fit(lookup.resolved(trial.runs()))
         cells = [_resized(cell, grid, size) for cell in cells]

@@ -57,7 +57,7 @@ class Job:
             with StopRequest(SIGNALS, insistent=False) as request:
                 self._follow(request)
             return
-        with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
+        with launching(self.sweep, _description()), StopRequest(SIGNALS, insistent=False) as request:
             try:
                 with self._tracker(folders[0]) as tracker:
                     tracker.notify(SweepFolder(self.sweep))  # a parent before its children
@@ -72,7 +72,7 @@ class Job:
             sys.exit(f"headsweep: {len(failed)} of {len(folders)} runs failed: {', '.join(failed)}")
 
     def _train(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
-        """Train the runs; one that fails is tried again, unless it fails in the same way where it failed before."""
+        """Train the runs; one that fails is tried again, unless it fails at the same step with the same error."""
         left = [folder for folder in folders if folder.result() is None]
         pool = LocalPool(self.settings.timeout, request) if left else None
         while pool and left:
@@ -111,29 +111,29 @@ class Job:
         return tracker_of(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullTracker()
 
 
-def _called() -> str:
-    """What people call this job."""
+def _description() -> str:
+    """Return how this job is shown to users."""
     return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
 
 
 def _name() -> str:
-    """The job's number; of an element of an array, one of which has the number of the whole array, both of its own."""
+    """Return the job's number; ARRAY_ELEMENT in an array, one element of which has the number of the whole array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _moment(folder: RunFolder) -> Moment:
-    """How a run failed, and after how many steps."""
+    """Return how a run failed, and after how many steps."""
     return folder.failure(), max((entry.step for entry in folder.metrics_log.entries()), default=0)
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
-    """Wait for what whoever stopped this job means to do with it, or ask for it again after USR2."""
+    """Requeue this job after USR2; after SIGTERM, wait for what its sender does with the job."""
     deadline = time.monotonic() + LAST_SECONDS
-    while signal.SIGUSR2 not in request.heard and time.monotonic() < deadline:
+    while signal.SIGUSR2 not in request.received and time.monotonic() < deadline:
         time.sleep(0.2)
-    if signal.SIGUSR2 not in request.heard:
-        sys.exit("headsweep: stopped by SIGTERM, and nobody ended the job")
+    if signal.SIGUSR2 not in request.received:
+        sys.exit(f"headsweep: stopped by SIGTERM, and the job did not end within {LAST_SECONDS} s")
     if restarts >= most:
         sys.exit(
             f"headsweep: stopped before its end, and requeued {restarts} times already; hydra.launcher.requeues={most} "

@@ -133,6 +133,6 @@ def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:
         raise ConfigError(
             "hydra.launcher.mlflow",
             "jobs",
-            "a sqlite file does not bear writers on several nodes; want a server (tracking.uri=http://HOST:PORT), or "
-            "hydra.launcher.mlflow=login, where runs write metrics logs and `headsweep watch` or `sync` feeds MLflow",
+            "expected a tracking server, found a sqlite file, which takes no writers on several nodes; give "
+            "tracking.uri=http://HOST:PORT, or hydra.launcher.mlflow=login and `headsweep watch` or `headsweep sync`",
         )
