@@ -158,9 +158,9 @@ def test_a_gpu_that_others_use_is_no_measure(find):
     assert find(Model(), gpu="GPU-a")[0] == 512  # nothing was learnt from it
 
 
-def test_data_that_is_absent_is_a_mistake_of_the_plan(find, tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        find(Model(), ("dataset=imagefolder", "dataset.root=/nowhere"))
+def test_data_that_is_absent_is_an_error_before_anything_is_measured(capsys):
+    assert give("plan", "batch_size=auto", "dataset=imagefolder", "dataset.root=/nowhere") == 2
+    assert capsys.readouterr().err.startswith("headsweep: imagefolder: no /nowhere/train")
 
 
 def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
@@ -259,10 +259,14 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
         (
             ["-m", "hydra/launcher=slurm"],
             {},
-            "batch_size=auto: is measured where runs train, and no job has a node yet",
+            "batch_size=auto: expected a number with this launcher; `headsweep plan` measures what fits",
         ),
-        (["-m", "hydra/launcher=basic"], {}, "batch_size=auto: is one number for all cells, and this launcher starts"),
-        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: is measured by one process; want python src/train.py alone"),
+        (
+            ["-m", "hydra/launcher=basic"],
+            {},
+            "batch_size=auto: expected a number with this launcher, which starts each cell",
+        ),
+        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: expected a number under torchrun, found auto, which one process"),
     ],
 )
 def test_where_it_cannot_be_had_one_line_says_so(tmp_path, words, environment, told):

@@ -1,4 +1,4 @@
-"""Runs that are stopped, fail, hang or run out of memory: alone, said in one line, and to be gone on with."""
+"""Runs that are stopped, fail, hang or run out of memory do so alone, with one line, and can be continued."""
 
 import os
 import signal
@@ -81,8 +81,8 @@ def test_failed_tries_are_counted_until_they_are_forgotten(tmp_path):
     assert (folder.failed_tries(), folder.failure()) == (0, None)
 
 
-@pytest.mark.parametrize("given", [0, -1, "soon"])
-def test_a_timeout_that_is_none_is_refused(given):
+@pytest.mark.parametrize("given", [0.0, -1.0, "soon"])
+def test_a_timeout_that_is_no_positive_number_is_refused(given):
     with pytest.raises(
         ConfigError, match=f"hydra.launcher.timeout={given}: expected minutes, a number above 0, or null"
     ):
@@ -163,7 +163,7 @@ def test_bad_runs_fail_alone(tmp_path):
     for row in (
         "seed1  RuntimeError: seed 1 is unlucky  (",
         "seed2  the process was killed by signal 11 (SIGSEGV)  (",
-        "seed3  the process was killed by signal 9 (SIGKILL; the system does that when memory runs out)  (",
+        "seed3  the process was killed by signal 9 (SIGKILL; the system sends it when memory runs out)  (",
         "seed4  no progress for 0.3 minutes (hydra.launcher.timeout): killed  (",
     ):
         assert row in answer.stderr

@@ -43,7 +43,9 @@ class Launcher(ABC):
         Raises:
             UserError: it cannot be found.
         """
-        raise ConfigError(KEY, AUTO, "expected a number with this launcher; hydra/launcher=local measures it")
+        raise ConfigError(
+            KEY, AUTO, "expected a number with this launcher; `headsweep plan` measures what fits on this machine"
+        )
 
     def prepare(self, runs: Sequence[RunConfig]) -> None:  # noqa: B027 - most launchers need none
         """Begin what takes time, e.g. imports; the data of `runs` is located meanwhile.
