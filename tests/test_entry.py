@@ -1,4 +1,4 @@
-"""What becomes of a command line up to the study that is handed over: `python src/train.py`, in this process."""
+"""From a command line to the runs that are handed to a launcher: `python src/train.py`, in this process."""
 
 from pathlib import Path
 
@@ -6,8 +6,11 @@ import pytest
 from hydra.core.singleton import Singleton
 
 from commands import enter, give
+from headsweep.autotune.sharing import Sharing
 from headsweep.config import RunConfig
+from headsweep.data import locate
 from headsweep.launch import run_sweep
+from headsweep.launch.local import launcher
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +139,7 @@ def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
     assert handed == []
 
 
-def test_cells_of_equal_values_are_one_run_and_said_so(handed, capsys):
+def test_cells_of_equal_values_are_one_run_and_are_reported(handed, capsys):
     for words, why in (
         (["heads=1,2,1"], "1 of 3 cells are runs of earlier cells: heads=1 is given 2 times"),
         (
@@ -169,6 +172,25 @@ def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypat
     error = capsys.readouterr().err
     assert "expected one value for all cells of a grid; give one, or quote a text that has a comma, as in" in error
     assert handed == [] and not list(tmp_path.iterdir())
+
+
+def test_the_data_is_located_once_a_command(tmp_path, monkeypatch):
+    """Also where the batch size, the slots and the rounds of a screening depend on it."""
+    located, resolve = [], locate.resolve
+
+    def stop(sweep):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(locate, "resolve", lambda dataset: located.append(dataset) or resolve(dataset))
+    monkeypatch.setattr(Sharing, "batch_size", lambda self, runs, measure=True: 32)
+    monkeypatch.setattr(launcher, "LocalPool", lambda timeout: None)
+    monkeypatch.setattr(run_sweep, "launching", stop)
+    words = ["heads=1,2", "batch_size=auto", f"paths.output={tmp_path}"]
+    keys = ["hydra.launcher.slots=auto", "hydra.launcher.halving=2"]
+    assert enter("-m", *words, *keys) == 0
+    assert len(located) == 1
+    assert give("plan", "--list", *words, *keys) == 0
+    assert len(located) == 2
 
 
 def test_an_option_may_stand_between_the_overrides(handed):

@@ -264,7 +264,7 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
         (
             ["-m", "hydra/launcher=basic"],
             {},
-            "batch_size=auto: expected a number with this launcher, which starts each cell",
+            "batch_size=auto: expected a number with this launcher, which starts",
         ),
         ([], {"WORLD_SIZE": "2"}, "batch_size=auto: expected a number under torchrun, found auto, which one process"),
     ],
