@@ -1,4 +1,4 @@
-"""Where the machine gives too little: no process, no memory, no library. It is said in a line."""
+"""Where the system gives no process, no memory or no library, the error is one line."""
 
 import multiprocessing
 import os
@@ -29,7 +29,7 @@ def kill_forkserver() -> None:
         os.kill(number, signal.SIGKILL)
 
 
-def test_a_library_that_cannot_be_loaded_is_said_by_each_process(monkeypatch):
+def test_a_library_that_cannot_be_loaded_is_reported_by_each_process(monkeypatch):
     ours, theirs = Pipe()
     monkeypatch.setattr(preload, "failure", "ImportError: libtorch.so: failed to map segment")
     with pytest.raises(SystemExit):
