@@ -1,4 +1,4 @@
-"""A launcher of ten lines, added as docs/architecture.md says: a class and a YAML."""
+"""A launcher of ten lines, added as docs/development.md says: a class and a YAML."""
 
 from dataclasses import dataclass
 

@@ -45,7 +45,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup, make_plan
-    from headsweep.plan.preview import show, survey
+    from headsweep.plan.preview import preview, show
 
     lookup = Lookup()
     with composer():
@@ -56,7 +56,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     runs = expansion.found
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
     check = None if listing else (lambda new: LocalPool().check(new))
-    found = survey(runs, expansion.mistakes, check, on_gpus=bool(slots.gpus), lookup=lookup)
+    found = preview(runs, expansion.mistakes, check, on_gpus=bool(slots.gpus), lookup=lookup)
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
     show(found, slots.count, as_json)
