@@ -24,7 +24,7 @@ class Sharing:
     runs_per_gpu: int | None = None
 
     def auto_slots(self, runs: Sequence[RunConfig]) -> AutoSlots:
-        """Return slots that a measurement of the first run chooses. Raises ConfigError as `AutoSlots.of_this_machine`."""
+        """Return slots chosen by measuring the first run. Raises ConfigError as `AutoSlots.of_this_machine`."""
         return AutoSlots.of_this_machine(runs[0], self.threads, len(runs), gpus_for(runs), self.runs_per_gpu)
 
     def batch_size(self, runs: Sequence[RunConfig], measure: bool = True) -> int:
