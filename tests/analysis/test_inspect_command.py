@@ -115,15 +115,13 @@ def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(o
     assert after.metrics != before.metrics and after.earlier == [*before.earlier, before.metrics]
 
 
-def test_the_run_s_projector_hears_of_it_where_the_run_is_now(run, tmp_path, monkeypatch, undrawn):
+def test_the_inspection_is_mirrored_from_where_the_run_is_now(run, tmp_path, monkeypatch, undrawn):
     heard = []
 
     class Told:
         notify = staticmethod(heard.append)
 
-    monkeypatch.setattr(
-        "headsweep.analysis.inspect.projector", lambda run: heard.append(run.paths.output) or nullcontext(Told)
-    )
+    monkeypatch.setattr(inspect, "tracker_of", lambda run: heard.append(run.paths.output) or nullcontext(Told))
     moved = shutil.copytree(run.path, tmp_path / "moved" / "runs" / run.path.name)
     inspect(moved, "--again")
     assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved

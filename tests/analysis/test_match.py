@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from composing import compose_run
+from composing import compose_run, expand_grid
 from headsweep.analysis.match import Target, match
-from headsweep.config.expansion import composer, expand
-from headsweep.config.overrides import OverrideFinder
+from headsweep.config.expansion import composer
 from headsweep.run.train_run import preflight
 from test_cli import give
 
@@ -22,9 +21,8 @@ def rows_of(text) -> list[list[str]]:
 def trained_by(text) -> list[tuple[str, int, int | None]]:
     """Head, heads and gram_dim of every cell of the commands."""
     lines = [shlex.split(line)[3:] for line in text.splitlines() if line.startswith("python src/train.py -m ")]
-    with composer() as compose:
-        grid = OverrideFinder(compose).grid
-        runs = [cell.parse() for line in lines for cell in expand([w for w in line if w[:4] != "seed"], grid)]
+    with composer():
+        runs = [run for line in lines for run in expand_grid(*(word for word in line if word[:4] != "seed"))]
     return [(run.head.name, run.heads, getattr(run.head, "gram_dim", None)) for run in runs]
 
 

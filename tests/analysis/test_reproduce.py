@@ -55,7 +55,7 @@ def original(tmp_path) -> RunFolder:
     (folder,) = plan.folders
     metrics = {"test/top1": 0.5, "test/top5": 0.75}
     for epoch in (1, 2):
-        folder.spool.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
+        folder.metrics_log.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
     weights = {"head.weight": torch.tensor([1.0, float("nan")]), "scale": torch.tensor(2.0)}
     torch.save({"model": weights, "state_dict_ema": None}, folder.checkpoint)
     folder.finish(RunResult("finished", metrics, 2, 20, {}, {"device": "cpu", "threads": 3}))
@@ -214,8 +214,8 @@ def test_equal_runs_are_equal_even_in_their_nans(original, again):
 
 
 def test_the_largest_difference_is_named(original, again):
-    again.spool.rewind(10)
-    again.spool.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
+    again.metrics_log.rewind(10)
+    again.metrics_log.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
     torch.save(
         {"model": {"head.weight": torch.ones(2), "scale": torch.tensor(2.5)}, "state_dict_ema": None}, again.checkpoint
     )

@@ -37,7 +37,9 @@ def planned(output: Path, *overrides: str) -> RunFolder:
 
 
 def history(folder: RunFolder) -> dict[tuple[int, str], float]:
-    return {(entry.step, name): value for entry in folder.spool.entries() for name, value in entry.metrics.items()}
+    return {
+        (entry.step, name): value for entry in folder.metrics_log.entries() for name, value in entry.metrics.items()
+    }
 
 
 def weights(folder: RunFolder) -> dict[str, torch.Tensor]:

@@ -23,9 +23,9 @@ from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, wit
 from headsweep.report.read.select import choose, named
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep
-from headsweep.tracking.mlflow.reference import checked_reference
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
 
 _METRICS = ("test/top1", "test/top5", "val/top1")
@@ -115,7 +115,7 @@ def _run(run: Run) -> list[str]:
     top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
-    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
             f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""
@@ -123,8 +123,8 @@ def _run(run: Run) -> list[str]:
         lines.append(f"  last log  {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
     if result and result.environment:
         lines.append(f"  machine   {_machine(result.environment)}")
-    if reference := _mlflow(folder):
-        lines.append(f"  MLflow    {reference}")
+    if place := _tracked(folder):
+        lines.append(f"  MLflow    {place}")
     return lines
 
 
@@ -141,15 +141,12 @@ def _machine(environment: dict[str, Any]) -> str:
     return ", ".join([str(environment.get("device", "unknown device")), *numbers, *versions])
 
 
-def _mlflow(folder: RunFolder) -> str | None:
-    """Return the run's place in MLflow, None if it has none."""
+def _tracked(folder: RunFolder) -> str | None:
+    """Return where a tracker has the run, if it was sent to one."""
     try:
-        reference = checked_reference(folder.path)
+        return tracked_as(folder)
     except Damaged as error:
         return str(error)
-    if reference is None:
-        return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
 
 
 def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:

@@ -124,7 +124,7 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
         forwarded = 0
         while process.poll() is None:
-            for signal in request.heard[forwarded:]:
+            for signal in request.received[forwarded:]:
                 process.send_signal(signal)
                 forwarded += 1
             with suppress(subprocess.TimeoutExpired):

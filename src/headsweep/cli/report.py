@@ -33,8 +33,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Place, Request
     from headsweep.status.views import find_sweep
-    from headsweep.tracking.mlflow.store import default_uri
     from headsweep.tracking.sweep_folder import SweepFolder
+    from headsweep.tracking.trackers import TRACKERS
 
     request = Request(source, baseline=baseline, metric=metric, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
@@ -43,7 +43,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     else:
         origin = Origin(source)
         folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.answer(Place(output, uri or default_uri(output), experiment))
+    table = request.answer(Place(output, TRACKERS["mlflow"](uri, experiment, output)))
     made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")
@@ -54,13 +54,12 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 
 
 def _track(folder: SweepFolder, table: Table) -> None:
-    """Bring the page to the MLflow run of the sweep, if it has one; a store that is down does no harm."""
-    from headsweep.tracking.mlflow.projection import Projector
-    from headsweep.tracking.mlflow.store import planned_uri
+    """Mirror the page to the tracker of the sweep; a store that is down costs a line."""
+    from headsweep.tracking.trackers import planned_tracker
 
-    config, output = table.cells[0].record.config, folder.path.parents[1]
-    if config["tracking"]["name"] != "mlflow" or not folder.is_one():
+    if not folder.is_one():
         return
-    with Projector(planned_uri(config, output), config["tracking"]["experiment"], output) as told:
-        told.notify(folder)
-    click.echo(told.description())
+    with planned_tracker(table.cells[0].record.config, folder.path.parents[1]) as tracker:
+        tracker.notify(folder)
+    if place := tracker.description():
+        click.echo(place)

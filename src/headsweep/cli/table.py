@@ -53,9 +53,9 @@ def table(
     files that --write makes say how they were made; --verify makes their tables anew and exits with 1 if one differs.
     """
     from headsweep.report.request import Place, layout_of
-    from headsweep.tracking.mlflow.store import default_uri
+    from headsweep.tracking.trackers import TRACKERS
 
-    place = Place(output, uri or default_uri(output), experiment)
+    place = Place(output, TRACKERS["mlflow"](uri, experiment, output))
     if verify:
         given = click.get_current_context().get_parameter_source("source") is not click.core.ParameterSource.DEFAULT
         _verify(verify, place, _request({"source": source, **options}, output) if given else None)

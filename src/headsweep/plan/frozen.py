@@ -16,7 +16,7 @@ from headsweep.config.parsing import typed
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.tracking.mlflow.store import moved_uri
+from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
 

@@ -49,7 +49,7 @@ class Records:
             return None
         steps_per_epoch = round(statistics.median(steps for _, steps in speeds))
         steps = Duration.parse("duration", planned.run.duration).steps(steps_per_epoch, planned.run.batch_size)
-        done = max((entry.step for entry in planned.folder.spool.entries()), default=0)
+        done = max((entry.step for entry in planned.folder.metrics_log.entries()), default=0)
         return statistics.median(seconds for seconds, _ in speeds) * max(0, steps - done)
 
 

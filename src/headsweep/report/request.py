@@ -11,13 +11,14 @@ from headsweep.config.values import read_words
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_damaged
-from headsweep.report.read.tracked import read_stored
+from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table import published
 from headsweep.report.table.build import Question, Table, compare
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import MEASURES
 from headsweep.report.table.mixtures import mixtures
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.typed_files import Damaged
 
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
@@ -30,8 +31,7 @@ class Place:
     """Where the runs are that a source names."""
 
     output: Path  # folder of sweeps and runs
-    uri: str  # MLflow's store
-    experiment: str
+    tracker: Tracker  # for a source that is a filter
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Request:
         if self.metric not in MEASURES:
             raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
         if self.is_filter:
-            return self._compare(read_stored(place.uri, place.experiment, self.source), None, ())
+            return self._compare(read_tracked(place.tracker, self.source), None, ())
         sweep = SweepFolder(place.output / "sweeps" / self.source)
         screening = sweep.screening()
         return without_damaged(

@@ -2,7 +2,7 @@
 
 run.json       who the run is (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
-metrics.jsonl  the spool
+metrics.jsonl  the metrics log
 checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
 best.pt        the weights of the epoch with the best top-1 on held-out images; none where none are held out
 test_correct.npy  of each test image, in order, whether the last weights that were tested get it right
@@ -31,7 +31,7 @@ from headsweep.config.keys import has_trait
 from headsweep.config.traits import DATA
 from headsweep.credentials import hidden
 from headsweep.tracking import atomic_files
-from headsweep.tracking.metrics_log import MOST, Spool
+from headsweep.tracking.metrics_log import MOST, MetricsLog
 from headsweep.tracking.typed_files import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 MOST_COUNTED = 10**18  # parameters or FLOPs of a model: beyond what any computer holds
-TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
+TAIL = 4096  # bytes at the end of a metrics log, which hold its last epochs
 _TRIES = "failed tries: "
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
 
@@ -128,7 +128,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spool = Spool(path / "metrics.jsonl")
+        self.metrics_log = MetricsLog(path / "metrics.jsonl")
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
         self.correct = path / "test_correct.npy"
@@ -187,7 +187,7 @@ class RunFolder:
             self.record()
         self.failed_tries()
         self.sweeps()
-        self.spool.last(1, TAIL)
+        self.metrics_log.last(1, TAIL)
 
     def record(self) -> RunRecord:
         """Who the run is.
@@ -269,7 +269,7 @@ class RunFolder:
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""
-        self.spool.sync()
+        self.metrics_log.sync()
         atomic_files.write_json(self._result, asdict(result))
         self._failure.unlink(missing_ok=True)
 

@@ -7,8 +7,9 @@ import pytest
 import commands
 from headsweep.report.html import document
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow import projection
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import NullTracker
+from headsweep.tracking.trackers import TRACKERS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def told(monkeypatch) -> list[str]:
     """The sweeps that MLflow is told of; nothing is sent."""
     names: list[str] = []
 
-    class Listener(projection.NullProjector):
+    class Listener(NullTracker):
         def __init__(self, uri, experiment, output) -> None:
             self.uri = uri
 
@@ -38,7 +39,7 @@ def told(monkeypatch) -> list[str]:
         def description(self) -> str:
             return f"MLflow at {self.uri}"
 
-    monkeypatch.setattr(projection, "Projector", Listener)
+    monkeypatch.setitem(TRACKERS, "mlflow", Listener)
     return names
 
 

@@ -197,7 +197,7 @@ def _check_cell(config: Mapping[str, Any]) -> None:
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
-    return series(folder.spool.entries(), metric)
+    return series(folder.metrics_log.entries(), metric)
 
 
 def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:

@@ -26,7 +26,7 @@ class Measure:
 
     name: str
     title: str
-    metric: str  # as it stands in the spool
+    metric: str  # as it stands in the metrics log
     reduction: Reduction = Reduction.last
     note: str = ""  # what a reader must know to read it right
 
