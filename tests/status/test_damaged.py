@@ -15,7 +15,7 @@ import pytest
 
 from commands import give
 from composing import compose_run
-from headsweep.analysis import explain
+from headsweep.analysis import explain, power, reproduce
 from headsweep.launch import retry
 from headsweep.launch.run_sweep import run_study
 from headsweep.plan.plan import freeze, make_plan
@@ -75,12 +75,12 @@ def commands(trained, tmp_path, monkeypatch, capsys):
     configs = [replace(it, paths=replace(it.paths, output=str(output))) for it in configs]
     monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): True)
     monkeypatch.setattr(explain, "_is_the_same", lambda *_: True)
-    for module in (explain, seeds):
+    for module in (explain, power):
         monkeypatch.setattr(module, "Speller", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
     monkeypatch.setattr(retry, "run_study", lambda *_, **__: None)
     monkeypatch.setattr(
-        reproducing, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
+        reproduce, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
 
     def run(name, target):
