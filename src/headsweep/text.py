@@ -31,6 +31,11 @@ def lines(text: str) -> str:
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
 
 
+def is_file_name(text: str) -> bool:
+    """Return whether the text can name one file or folder beside others: visible, no dot first, no slashes."""
+    return bool(text.strip()) and escaped(text) == text and text[0] != "." and not re.search(r"[/\\]", text)
+
+
 def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:
     """Return rows as columns two spaces apart.
 

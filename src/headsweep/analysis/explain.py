@@ -23,7 +23,7 @@ from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, wit
 from headsweep.report.read.select import choose, named
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -43,7 +43,7 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
         UserError: there is no such cell.
     """
     if len(given) == 1 and "=" not in given[0]:
-        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
         screening = None
         alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
@@ -81,10 +81,6 @@ def _of_fingerprint(
         raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
     alike = [folder for folder, record in records.items() if record.group in groups]
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
-
-
-def _all_runs(output: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
 
 
 def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:

@@ -31,9 +31,10 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
     from headsweep.status import queue
     from headsweep.status.views import find_sweep
     from headsweep.tracking import active_launchers
+    from headsweep.tracking.output_folder import OutputFolder
 
     # One whose cells are still being checked has no plan yet.
-    folders = sorted((output / "sweeps").glob("*")) if sweep is None else [find_sweep(sweep, output)]
+    folders = sorted(OutputFolder(output).sweeps.glob("*")) if sweep is None else [find_sweep(sweep, output)]
     cancelled = {folder: queue.cancel(folder) for folder in folders}
     for folder, jobs in cancelled.items():
         if jobs:

@@ -33,6 +33,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Place, Request
     from headsweep.status.views import find_sweep
+    from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
@@ -42,7 +43,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
     else:
         origin = Origin(source)
-        folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
+        folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
     table = request.answer(Place(output, TRACKERS["mlflow"](uri, experiment, output)))
     made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
@@ -59,7 +60,7 @@ def _track(folder: SweepFolder, table: Table) -> None:
 
     if not folder.is_one():
         return
-    with planned_tracker(table.cells[0].record.config, folder.path.parents[1]) as tracker:
+    with planned_tracker(table.cells[0].record.config, folder.output.path) as tracker:
         tracker.notify(folder)
     if place := tracker.description():
         click.echo(place)

@@ -39,9 +39,10 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, toler
 
     original = find_run(run, output)
     from headsweep.analysis.reproduce import reproduce as train
+    from headsweep.tracking.output_folder import OutputFolder
 
     record = original.record()
-    comparison = train(original, into or output / "reproductions" / record.fingerprint, code)
+    comparison = train(original, into or OutputFolder(output).reproductions / record.fingerprint, code)
     click.echo(one_line(f"{record.name} ({record.fingerprint}), trained again"))
     _print(comparison)
     if record.code.get("dirty"):

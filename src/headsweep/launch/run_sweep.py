@@ -187,7 +187,7 @@ def conclude(
     """
     comparison.print()
     print(f"table    {sweep.path / 'table.md'} and build.csv")
-    print(f"runs     {sweep.path.parents[1] / 'runs'}")
+    print(f"runs     {sweep.output.runs}")
     print(told.description())
     if reason := console.lost():  # what is printed is a courtesy: the exit code is that of the runs
         print(f"headsweep: standard output: {reason}; the table is {sweep.path / 'table.md'}", file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Any
 
 from headsweep.config import Duration, RunConfig
 from headsweep.plan.plan import Cost, PlannedRun
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
 from headsweep.tracking.typed_files import Damaged
 
 # What a step costs does not depend on these.
@@ -53,10 +53,10 @@ class Records:
 
 
 def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
-    for path in sorted((output / "runs").glob("*/run.json")):
-        folder = RunFolder(path.parent)
+    for folder in runs_in(output):
         try:
-            yield folder.record(), folder.result()
+            run = folder.snapshot()
+            yield run.record, run.result
         except Damaged:
             continue  # no reason not to plan
 

@@ -23,6 +23,7 @@ from headsweep.plan.fingerprint import fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import check_distinct
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
@@ -70,7 +71,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Where the sweep's table is put."""
-        return self.output / "sweeps" / self.name
+        return OutputFolder(self.output).sweeps / self.name
 
     @property
     def folders(self) -> list[RunFolder]:
@@ -108,7 +109,7 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
-        name: PlannedRun(run, name, RunFolder(output / "runs" / name))
+        name: PlannedRun(run, name, RunFolder(OutputFolder(output).runs / name))
         for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))

@@ -17,6 +17,7 @@ from headsweep.models.build import count_cost, model_of
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
@@ -132,7 +133,7 @@ def rehearse(run: RunConfig) -> Training:
     Raises:
         UserError: the run cannot be built, or its data is absent.
     """
-    folder = RunFolder(Path(run.paths.output) / "runs" / fingerprint(run))
+    folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
     return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
 
 

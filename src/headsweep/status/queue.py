@@ -15,10 +15,11 @@ from pathlib import Path
 
 from headsweep.errors import UserError
 from headsweep.status import cluster
+from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
-from headsweep.tracking.typed_files import Damaged, is_name, read_json, require
+from headsweep.tracking.typed_files import Damaged, read_json, require
 
 SETTINGS = "slurm/settings.json"  # of the last submission, in the sweep's folder
 JOBS = "slurm/jobs"  # where submitit keeps pickles and what jobs print
@@ -70,7 +71,7 @@ class _Submission:
         """Raise ValueError for what is no job or no run."""
         for job, runs in self.jobs.items():
             require("jobs", job, re.fullmatch(r"\d+(_\d+)?", job) is not None, "numbers of jobs, e.g. 12 or 12_3")
-            require(f"jobs.{job}", runs, all(map(is_name, runs)), "names of folders")
+            require(f"jobs.{job}", runs, all(map(is_file_name, runs)), "names of folders")
 
 
 def record(sweep: Path, elements: Mapping[str, Sequence[str]]) -> None:

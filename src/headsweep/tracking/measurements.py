@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 
 
 class Measured:
@@ -18,7 +19,7 @@ class Measured:
 
     def __init__(self, output: Path, kind: str) -> None:
         """What is remembered of one `kind` of measurement."""
-        self._path, self._kind = output / "measured.json", kind
+        self._path, self._kind = OutputFolder(output).measurements, kind
 
     def get(self, of: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was found for what `of` describes; None if nothing was."""

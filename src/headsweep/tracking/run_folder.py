@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from headsweep.credentials import hidden
+from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import MOST, MetricsLog
-from headsweep.tracking.typed_files import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
+from headsweep.tracking.output_folder import RUN_RECORD, OutputFolder
+from headsweep.tracking.typed_files import Damaged, check_shares, read_bytes, read_json, read_text, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +78,7 @@ class RunRecord:
 
     def check(self) -> None:
         """Raise ValueError for what no run can be; a commit is digits, so that git takes it for nothing else."""
-        require("fingerprint", self.fingerprint, is_name(self.fingerprint), "the name of a folder")
+        require("fingerprint", self.fingerprint, is_file_name(self.fingerprint), "the name of a folder")
         for key in ("group", "name", "sweep"):
             require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
         require("seed", self.seed, self.seed >= 0, "an integer of at least 0")  # any: a hash or a date is one, too
@@ -120,6 +122,15 @@ class RunResult:
         check_shares(self.metrics)
 
 
+@dataclass(frozen=True)
+class RunSnapshot:
+    """A run at one moment."""
+
+    state: RunState
+    record: RunRecord
+    result: RunResult | None
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -131,12 +142,17 @@ class RunFolder:
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
-        self._record = path / "run.json"
+        self._record = path / RUN_RECORD
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
         self._claim = path / "claim"
         self._word: str | None = None
         self._fix = f"remove {path} and give the sweep's command again"
+
+    @property
+    def output(self) -> OutputFolder:
+        """The output folder in which it lies."""
+        return OutputFolder.containing(self.path)
 
     def lock(self) -> FileLock:
         """The lock that the training process holds; acquire it before writing anything here."""
@@ -206,7 +222,7 @@ class RunFolder:
         path, fix = self.path / "sweeps.txt", "remove it, and the sweeps' commands write it again"
         names = list(dict.fromkeys((read_text(path, fix) or "").splitlines()))
         for name in names:
-            if not is_name(name):
+            if not is_file_name(name):
                 raise Damaged(path, f"expected names of sweeps, found {name[:40]!r}", fix)
         return names
 
@@ -316,7 +332,18 @@ class RunFolder:
         Raises:
             Damaged: result.json is not as `finish` writes it, or the lock cannot be looked at.
         """
+        return self._state_with(self.result())
+
+    def snapshot(self) -> RunSnapshot:
+        """Read the run as it is now; whatever is read of its folder afterwards is at least as new.
+
+        Raises:
+            Damaged: run.json is absent, or as `state`.
+        """
         result = self.result()
+        return RunSnapshot(self._state_with(result), self.record(), result)
+
+    def _state_with(self, result: RunResult | None) -> RunState:
         if result is not None:
             return RunState(result.state)
         if not self._record.exists():
@@ -339,3 +366,8 @@ class RunFolder:
         except OSError as error:
             raise Damaged(self.path / "lock", f"it cannot be read ({error.strerror or error})", self._fix) from error
         return False
+
+
+def runs_in(output: Path) -> list[RunFolder]:
+    """Return all runs that were planned in an output folder, in the order of their fingerprints."""
+    return [RunFolder(path) for path in OutputFolder(output).recorded_runs()]

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.credentials import hidden
+from headsweep.text import is_file_name
 from headsweep.tracking import active_launchers, atomic_files
 from headsweep.tracking.metrics_log import LATEST
+from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
-from headsweep.tracking.typed_files import Damaged, is_name, read_json, read_text, require
+from headsweep.tracking.typed_files import Damaged, read_json, read_text, require
 
 _FIX = "the sweep's command writes it again"
 
@@ -42,7 +44,7 @@ class _Plan:
     def check(self) -> None:
         """Raise ValueError for a run that is no folder beside others."""
         for at, run in enumerate(self.runs):
-            require(f"runs[{at}]", run, is_name(run), "the name of a folder")
+            require(f"runs[{at}]", run, is_file_name(run), "the name of a folder")
 
 
 class SweepFolder:
@@ -54,6 +56,11 @@ class SweepFolder:
         self.report = path / "report" / "report.html"
         self._started = path / "started"
         self._screening = path / "screening.json"
+
+    @property
+    def output(self) -> OutputFolder:
+        """The output folder in which it lies."""
+        return OutputFolder.containing(self.path)
 
     def launch(self, runs: Sequence[RunFolder]) -> None:
         """Have it known that `runs` are launched as parts of this sweep. One run is no sweep."""
@@ -96,7 +103,7 @@ class SweepFolder:
         Raises:
             Damaged: plan.json is absent or not as it was written.
         """
-        path = self.path / "plan.json"
+        path = self.path / SWEEP_PLAN
         plan = read_json(path, _Plan, _FIX)
         if plan is None:
             raise Damaged(path, "expected a file, found none", _FIX)
@@ -108,11 +115,11 @@ class SweepFolder:
 
     def planned(self) -> list[RunFolder]:
         """The planned runs, whether their folders are still there or not. Raises Damaged as `plan`."""
-        return [RunFolder(self.path.parents[1] / "runs" / fingerprint) for fingerprint in self.plan()["runs"]]
+        return [RunFolder(self.output.runs / fingerprint) for fingerprint in self.plan()["runs"]]
 
     def runs(self) -> list[RunFolder]:
         """The planned runs whose folders are still there. Raises Damaged as `plan`."""
-        return [folder for folder in self.planned() if (folder.path / "run.json").exists()]
+        return [folder for folder in self.planned() if (folder.path / RUN_RECORD).exists()]
 
     def screening(self) -> Screening | None:
         """What successive halving has chosen; None if it was not asked for.
@@ -132,10 +139,10 @@ class SweepFolder:
 
     def files(self) -> list[Path]:
         """Plan, table and report, as far as they are there."""
-        found = [self.path / name for name in ("plan.json", "table.md", "table.csv")]
+        found = [self.path / name for name in (SWEEP_PLAN, "table.md", "table.csv")]
         return [path for path in (*found, self.report) if path.is_file() and not path.is_symlink()]
 
 
 def sweeps_of(run: RunFolder) -> list[SweepFolder]:
     """The sweeps of several runs that a run belongs to, in the order of `RunFolder.sweeps`. Raises Damaged as that."""
-    return [SweepFolder(run.path.parents[1] / "sweeps" / name) for name in run.sweeps()]
+    return [SweepFolder(run.output.sweeps / name) for name in run.sweeps()]

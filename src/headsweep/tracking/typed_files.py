@@ -122,11 +122,6 @@ def require(key: str, value: object, is_right: bool, expected: str) -> None:
         raise ValueError(f"{key}: expected {expected}, found {_shown(value)}")
 
 
-def is_name(text: str) -> bool:
-    """Can it be the name of one file or folder beside others, and be printed?"""
-    return text not in ("", ".", "..") and "/" not in text and text.isprintable()
-
-
 def check_shares(metrics: Mapping[str, float]) -> None:
     """Raise ValueError for an accuracy outside of [0, 1]; NaN, of a run that has diverged, is none."""
     for name, value in metrics.items():

@@ -27,6 +27,7 @@ from headsweep.credentials import complete, hidden
 from headsweep.errors import UserError
 from headsweep.tracking.addresses import database_file, moved_uri, sqlite_uri
 from headsweep.tracking.mlflow.artifact_paths import artifact_root, relocate
+from headsweep.tracking.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,7 @@ _SETTINGS = {
 
 def default_uri(output: Path) -> str:
     """Return the address of the store that needs no server: `mlflow.db` in the output folder."""
-    return sqlite_uri(output.resolve() / "mlflow.db")
+    return sqlite_uri(OutputFolder(output.resolve()).mlflow_database)
 
 
 def planned_uri(config: Mapping[str, Any], output: Path) -> str:

@@ -11,7 +11,8 @@ from headsweep.tracking.mlflow.held_state import HeldState
 from headsweep.tracking.mlflow.model import has_model, log_model
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import planned_uri, prepare, reason
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 from headsweep.tracking.tracker import Export, Folder
 
@@ -38,9 +39,9 @@ def sync(
         UserError: there are no runs, or a store cannot be used.
         FailedRunsError: some runs could not be sent, the others have been.
     """
-    runs = [RunFolder(path.parent) for path in sorted(output.glob("runs/*/run.json"))]
+    runs = runs_in(output)
     if not runs:
-        raise UserError(f"no runs in {output / 'runs'}; give their output folder with --output (paths.output)")
+        raise UserError(f"no runs in {OutputFolder(output).runs}; give their output folder with --output")
     by_place: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
