@@ -22,7 +22,7 @@ from headsweep.plan.git_state import is_here
 from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
 from headsweep.report.read.select import choose, named
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.status.views import find_sweep
+from headsweep.status.find import find_sweep
 from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as

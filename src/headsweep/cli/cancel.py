@@ -29,7 +29,7 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
     saving what they have done since their last checkpoint.
     """
     from headsweep.status import queue
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
     from headsweep.tracking import active_launchers
     from headsweep.tracking.output_folder import OutputFolder
 

@@ -32,7 +32,7 @@ def inspect(
     RUN is a run's fingerprint or name, or the beginning of one, or a run's folder. Numbers and pictures are written to
     its folder `inspection` and go to MLflow as artifacts and as metrics inspect/...
     """
-    from headsweep.status.views import find_run
+    from headsweep.status.find import find_run
     from headsweep.tracking.inspection import Question, read_inspection
     from headsweep.tracking.run_folder import RunFolder
 

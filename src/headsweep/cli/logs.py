@@ -28,8 +28,8 @@ def logs(run: str, output: Path, follow: bool) -> None:
 
     RUN is a run's fingerprint or name, or the beginning of one.
     """
+    from headsweep.status.find import find_run
     from headsweep.status.render import summary
-    from headsweep.status.views import find_run
 
     folder = find_run(run, output)
     with contextlib.suppress(KeyboardInterrupt):
@@ -39,7 +39,7 @@ def logs(run: str, output: Path, follow: bool) -> None:
 
 def _print_log(folder: RunFolder, follow: bool) -> None:
     from headsweep.status import queue
-    from headsweep.status.views import is_going_on
+    from headsweep.status.read import is_going_on
 
     shown = 0
     while True:

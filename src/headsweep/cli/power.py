@@ -33,7 +33,7 @@ def power(
 
     SWEEP is a sweep's name, the beginning of it, or "latest". The command that adds the seeds is printed.
     """
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
 
     folder = find_sweep(sweep, output)
     from headsweep.analysis.power import Aim, advise

@@ -32,7 +32,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html import document
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Place, Request
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
     from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS

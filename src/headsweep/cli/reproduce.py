@@ -35,7 +35,7 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, toler
     RUN is a fingerprint or name, or the beginning of one. The exit code is 0 if all is equal bit for bit, or the
     accuracies are within the tolerance, and 1 if not. Neither the run, nor its sweep, nor MLflow is touched.
     """
-    from headsweep.status.views import find_run
+    from headsweep.status.find import find_run
 
     original = find_run(run, output)
     from headsweep.analysis.reproduce import reproduce as train

@@ -23,7 +23,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
     """
     from headsweep.config.launchers import check_threads
     from headsweep.status import queue
-    from headsweep.status.views import find_each
+    from headsweep.status.find import find_each
 
     check_threads(threads)
 

@@ -17,7 +17,7 @@ def watch(sweep: str, output: Path) -> None:
 
     SWEEP is as in `status`. Ctrl-C ends the following, not the sweep.
     """
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
 
     folder = find_sweep(sweep, output)
     from headsweep.launch.follow import follow

@@ -19,8 +19,9 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.run_sweep import compare, conclude, log_models
 from headsweep.plan.frozen import frozen
 from headsweep.run.tracker import tracker_of
+from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
-from headsweep.status.views import RunView, SweepView, planned, read_sweep
+from headsweep.status.views import RunView, SweepView
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder
@@ -45,8 +46,8 @@ def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
         UserError: the sweep's plan is damaged.
         FailedRunsError: some of these runs have not ended well.
     """
-    folders = planned(path)
     sweep = SweepFolder(path)
+    folders = sweep.planned()
     config = frozen(folders[0])
     with tracker_of(config) as told:
         told.notify(sweep)
@@ -90,7 +91,7 @@ def _look(sweep: Path, told: Tracker, show: Show) -> None:
         )  # first: who ends meanwhile has written all by the look that follows
         view = read_sweep(sweep)
         for run in view.runs:
-            news = (run.word, run.epoch, run.metrics)
+            news = (run.label, run.epoch, run.metrics)
             if seen.get(run.folder.path) != news:
                 seen[run.folder.path] = news
                 told.notify(run.folder)
@@ -109,11 +110,11 @@ class _Lines:
 
     def __call__(self, view: SweepView) -> None:
         for run in view.runs:
-            if self._words.get(run.folder.path) != run.word:
-                self._words[run.folder.path] = run.word
+            if self._words.get(run.folder.path) != run.label:
+                self._words[run.folder.path] = run.label
                 self._console.print(one_line(_line(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(run: RunView) -> str:
     told = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
-    return f"{run.name}  {run.word}{told}{f'  {run.note}' if run.note else ''}"
+    return f"{run.name}  {run.label}{told}{f'  {run.note}' if run.note else ''}"

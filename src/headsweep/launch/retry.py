@@ -16,9 +16,12 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.run_sweep import run_study
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.status.views import RunView, planned, read_run, sweep_folders
+from headsweep.status.find import sweep_folders
+from headsweep.status.read import read_run
+from headsweep.status.views import RunView
 from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
 
 LAUNCHER = PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml"
 
@@ -44,7 +47,7 @@ def _refuse_what_is_going_on(folders: Sequence[RunFolder], output: Path) -> None
     wanted = {folder.path.name for folder in folders}
     for sweep in sweep_folders(output):
         trainers = active_launchers.find(sweep)
-        if trainers and wanted & {folder.path.name for folder in planned(sweep)}:
+        if trainers and wanted & {folder.path.name for folder in SweepFolder(sweep).planned()}:
             raise UserError(
                 f"{sweep.name} is being trained by {trainers[0]}; wait for it, or `headsweep cancel` it first"
             )
