@@ -100,12 +100,12 @@ def test_a_run_whose_configuration_was_changed_is_damaged(tmp_path):
     ("arguments", "message"),
     [
         (["status", "cifar"], "cifar: no such sweep; known: digits-1"),
-        (["status", "--watch"], "--watch: the output is no terminal"),
+        (["status", "--watch"], "--watch: expected a terminal as the output"),
         (["logs", "zzz"], "zzz: no run of that fingerprint or name"),
         (["retry", "zzz"], "zzz: no run of that fingerprint or name"),
         (["cancel", "cifar"], "cifar: no such sweep; known: digits-1"),
         *(
-            (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds, at least 0")
+            (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds >= 0")
             for wait, found in (("inf", "inf"), ("1e400", "inf"), ("nan", "nan"), ("-1", "-1"))
         ),
     ],
@@ -183,7 +183,9 @@ def test_a_sweep_is_watched_cancelled_and_retried(tmp_path):
     assert process.returncode != 0
     assert "2 runs: 1 running, 1 new" in looked and f"process {process.pid} on " in looked
     assert {folder.state() for folder in folders(output)} <= {RunState.partial, RunState.new, RunState.finished}
-    assert headsweep("cancel", "--output", output).stdout.startswith("nothing to cancel: no process trains a sweep in ")
+    assert headsweep("cancel", "--output", output).stdout.startswith(
+        "nothing to cancel: no process or job trains a sweep in "
+    )
 
     output.rename(moved)
     (known,) = (moved / "sweeps").iterdir()

@@ -1,4 +1,4 @@
-"""The `headsweep` command: what is done with runs once they are trained. A run is started by `python src/train.py`.
+"""The `headsweep` command: watch, compare and export runs, which `python src/train.py` starts.
 
 One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
