@@ -22,7 +22,7 @@ from pathlib import Path
 
 import sqlalchemy
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.store import prepare, reason
@@ -63,7 +63,7 @@ def _reach(uri: str) -> None:
         sqlalchemy.create_engine(uri).connect().close()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         want = "want that of a database that answers, e.g. postgresql://user:password@host/name"
-        raise UserError(f"--uri {hidden(uri)}: {reason(error, uri)}; {want}") from None
+        raise UserError(f"--uri {redacted(uri)}: {reason(error, uri)}; {want}") from None
 
 
 def fill(uri: str, experiment: str, folder: Path, runs: int) -> None:

@@ -30,7 +30,7 @@ from headsweep.config.expansion import given, study_axes
 from headsweep.config.grid import Cell, Compose, Grid
 from headsweep.config.launchers import LocalConfig, PlanConfig
 from headsweep.config.slurm import parse_slurm
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import EXPECTED, ConfigError, Crash, FailedRunsError, Interrupted, LostPeer, UserError
 from headsweep.processes import starved
 from headsweep.text import escaped
@@ -315,7 +315,7 @@ def _exit_on_errors() -> Iterator[None]:
     except Crash as error:
         if FULL_ERRORS:
             raise
-        print(hidden(str(error)), file=sys.stderr)
+        print(redacted(str(error)), file=sys.stderr)
         sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _exit(2, error, one_line(error))
@@ -335,7 +335,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # what all ranks find, one says
-        lines = re.split(r"\n(?=  )", hidden(message))  # an indented line for each of several mistakes
+        lines = re.split(r"\n(?=  )", redacted(message))  # an indented line for each of several mistakes
         print(f"headsweep: {chr(10).join(map(escaped, lines))}", file=sys.stderr)
     sys.exit(code)
 

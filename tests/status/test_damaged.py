@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
     plan = make_plan(configs)
     freeze(plan, {run.fingerprint: COST for run in plan.runs})
     sweep = SweepFolder(plan.folder)
-    sweep.launch(plan.folders)
+    sweep.register(plan.folders)
     groups = list(dict.fromkeys(folder.record().group for folder in plan.folders))
     sweep.write_screening(Screening(2, 10, 2, (Round(1, dict.fromkeys(groups, 0.5), groups),)))
     for folder in plan.folders[:-1]:

@@ -158,7 +158,7 @@ def test_a_torn_file_is_a_damaged_run_among_whole_ones(name, make_run, make_swee
     (torn.path / name).write_text('{"fingerprint": \n')
     text = show("s", tmp_path)
     assert "2 runs: 1 new, 1 damaged" in text
-    assert f"remove {torn.path} and give the sweep's command again" in text
+    assert f"remove {torn.path} and run the sweep's command again" in text
 
 
 def test_a_torn_plan_is_a_damaged_sweep_among_whole_ones(make_run, make_sweep, tmp_path):

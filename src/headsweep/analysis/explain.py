@@ -14,7 +14,7 @@ from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
 from headsweep.config.overrides import Speller, Spelling, command, in_full, words
 from headsweep.config.values import read_words
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
@@ -176,7 +176,7 @@ def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
+            return (*map(redacted, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
         (spelled,) = speller.spell([config])

@@ -26,7 +26,7 @@ from headsweep.launch.signals import StopRequest
 from headsweep.plan.fingerprint import identity
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import refusal, resolve, run_names
-from headsweep.tracking.measurements import Measured
+from headsweep.tracking.measurements import Measurements
 
 MOST = 4096  # images; accuracy suffers from larger batches before speed gains by them
 SHARE = 0.9  # of the memory that a run may take: its evaluation and its libraries want some, too
@@ -79,7 +79,7 @@ class Footprint:
     def __init__(self, run: RunConfig, room: Room, ask: Callable[[RunConfig], Answer] | None) -> None:
         """`ask` measures; without it there is only what is remembered."""
         self.run, self._room, self._ask = run, room, ask
-        self._memory = Measured(Path(run.paths.output), "memory")
+        self._memory = Measurements(Path(run.paths.output), "memory")
         self._key = {"cell": memory_class(run), "device": room.device, "on": "gpu" if room.gpu else "cpu"}
         known = self._memory.get(self._key) or {"needs": {}, "images": None}
         self._needs: dict[int, float | None] = {int(size): need for size, need in known["needs"].items()}

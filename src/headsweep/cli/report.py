@@ -58,7 +58,7 @@ def _track(folder: SweepFolder, table: Table) -> None:
     """Mirror the page to the tracker of the sweep; a store that is down costs a line."""
     from headsweep.tracking.trackers import planned_tracker
 
-    if not folder.is_one():
+    if not folder.has_several_runs():
         return
     with planned_tracker(table.cells[0].record.config, folder.output.path) as tracker:
         tracker.notify(folder)

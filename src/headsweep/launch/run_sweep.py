@@ -139,7 +139,7 @@ def _screened_out(sweep: SweepFolder, folders: Sequence[RunFolder]) -> set[RunFo
 def _announce(plan: Plan, told: Tracker) -> None:
     """Have it known that the runs are launched."""
     sweep = SweepFolder(plan.folder)
-    sweep.launch(plan.folders)
+    sweep.register(plan.folders)
     told.notify(sweep)  # a parent before its children
     for folder in plan.folders:
         told.notify(folder)

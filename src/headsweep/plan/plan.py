@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint, group, identity
@@ -229,7 +229,7 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "name": plan.name,
         "axes": axes,
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), hidden(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
 

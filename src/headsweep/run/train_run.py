@@ -73,7 +73,7 @@ def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ran
     try:
         run = frozen(folder)
         if ranks.leads and not folder.record().cost:  # planned where there was no torch
-            folder.count(preflight(run))
+            folder.write_cost(preflight(run))
         result = _training(run, folder, watch, stop, until, ranks)()
         if ranks.leads:
             folder.check_claim()

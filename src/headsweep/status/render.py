@@ -11,7 +11,7 @@ from headsweep.status.read import read_run, read_sweep, read_sweeps
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import aligned, one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.active_launchers import Launcher
+from headsweep.tracking.active_launchers import LauncherProcess
 from headsweep.tracking.run_folder import RunFolder
 
 CLOCK_SKEW = 60.0  # seconds by which another machine's clock, or a file server's, may be ahead
@@ -53,7 +53,7 @@ def overview(sweeps: Sequence[SweepView]) -> str:
     return aligned(rows)
 
 
-def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
+def detail(sweep: SweepView, launchers: Sequence[LauncherProcess]) -> str:
     """Return the totals of a sweep, the processes that train it, and a line a run."""
     heading = [f"{sweep.name}: {sweep.note or _counts(sweep)}"]
     heading += [f"best so far: {_best(sweep)}"] if sweep.best else []

@@ -60,7 +60,7 @@ def submit_study(configs: Sequence[RunConfig], settings: SlurmConfig) -> Plan:
     with _alone(plan.folder):
         freeze(plan, costs)
         sweep = SweepFolder(plan.folder)
-        sweep.launch(plan.folders)
+        sweep.register(plan.folders)
         sweep.forget_screening()
         queued = queue.active(plan.folder)
         missing = [folder for folder in plan.folders if _is_missing(folder, queued, settings.attempts)]

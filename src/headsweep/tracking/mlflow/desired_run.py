@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
@@ -81,7 +81,7 @@ def _tags(
         "mlflow.source.name": "headsweep",
         "mlflow.source.git.commit": commit,
     }
-    return {key: hidden(value)[:MAX_TAG] for key, value in tags.items() if value}
+    return {key: redacted(value)[:MAX_TAG] for key, value in tags.items() if value}
 
 
 def _screened_out(run: RunFolder, record: RunRecord) -> str:

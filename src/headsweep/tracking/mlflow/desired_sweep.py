@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, MAX_TAG, STATUS, DesiredState, version_of
 from headsweep.tracking.run_folder import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
@@ -18,14 +18,14 @@ _MAX_NOTE = 7900  # characters
 
 def desired_sweep(folder: SweepFolder) -> DesiredState | None:
     """Return what MLflow should hold of a sweep, the parent of its runs; None if it is a single run."""
-    if not folder.is_one():
+    if not folder.has_several_runs():
         return None
     is_launched = folder.is_active()  # first: what its launchers wrote before they ended is read below
     plan, runs, screening = folder.plan(), folder.runs(), folder.screening()
     snapshots = [run.snapshot() for run in runs]
     records, states = [run.record for run in snapshots], [_label(run, screening) for run in snapshots]
     seeds = sorted({record.seed for record in records})
-    texts = {path.name: hidden(path.read_text()) for path in folder.files()}
+    texts = {path.name: redacted(path.read_text()) for path in folder.files()}
     logs = [run.metrics_log.path for run in runs if run.metrics_log.path.exists()]
     end = max((path.stat().st_mtime for path in logs), default=folder.started())
     return DesiredState(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.active_launchers import find
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, DesiredState, Point
 from headsweep.tracking.mlflow.reference import Reference, read_reference, write_reference
@@ -65,7 +65,7 @@ def find_or_create(store: MlflowClient, desired: DesiredState, uri: str, experim
             elif is_own or (is_subset and owner is None):
                 duplicates.append(held)
         kept = kept or _create(store, desired, experiment_id)
-        _refer(desired.folder, Reference(hidden(uri), experiment_id, kept.run_id), named)
+        _refer(desired.folder, Reference(redacted(uri), experiment_id, kept.run_id), named)
         for held in duplicates:
             _discard(store, held, kept)
     return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.tracking.mlflow.held_state import HeldState
 from headsweep.tracking.mlflow.model import has_model, log_model
@@ -95,7 +95,7 @@ def _sync_all(
             continue
         echo(f"{name}  {_summary(held) if held else 'has no metrics yet'}")
         changed += held is not None and held.sent.total() > 0
-    echo(f"{hidden(uri)}, experiment {experiment}: {changed} of {len(folders)} had changes")
+    echo(f"{redacted(uri)}, experiment {experiment}: {changed} of {len(folders)} had changes")
     return failed
 
 
@@ -115,7 +115,7 @@ def _prepare(uri: str, experiment: str, output: Path) -> str:
         return prepare(uri, experiment, output)
     except Exception as error:  # of a store, a driver or a network
         raise UserError(
-            f"MLflow at {hidden(uri)} cannot be used ({reason(error, uri)}); start it or give another address with "
+            f"MLflow at {redacted(uri)} cannot be used ({reason(error, uri)}); start it or give another address with "
             "--uri, then run the command again: nothing is lost"
         ) from error
 
