@@ -154,7 +154,7 @@ def mistake(capsys, *arguments) -> str:
 
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     folder = planned(tmp_path, "dataset.validation=0")
-    assert "has no checkpoint.pt: its run has one after its first epoch" in mistake(capsys, folder.path)
+    assert "expected checkpoint.pt, found none" in mistake(capsys, folder.path)
     assert "is no run's folder: it has no config.yaml" in mistake(capsys, tmp_path)
     assert "nowhere: no run of that fingerprint or name" in mistake(capsys, "nowhere", "--output", tmp_path)
     folder = begun(tmp_path, "dataset.validation=0")

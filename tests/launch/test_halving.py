@@ -35,11 +35,11 @@ class Pool:
         self.diverging: set[str] = set()
         self.asked: list[tuple[list[str], int | None]] = []
 
-    def train(self, folders, display, changed, until):
+    def start(self, folders, display, notify, until):
         self.asked.append(([folder.record().config["head"]["name"] for folder in folders], until))
         for folder in folders:
             self._train(folder, folder.record().config["head"]["name"], until or 20)
-            changed(folder)
+            notify(folder)
 
     def _train(self, folder: RunFolder, head: str, until: int) -> None:
         if head in self.failing:
@@ -67,7 +67,7 @@ def grid(output, heads=HEADS, seeds=(0,)):
 def screen(plan, pool, eta=3):
     missing = [folder for folder in plan.folders if folder.result() is None]
     with Display(len(missing), epoch_lines=False) as display:
-        Halving(eta, pool, plan).train(missing, display, lambda folder: None)
+        Halving(eta, pool, plan).start(missing, display, lambda folder: None)
     return SweepFolder(plan.folder).screening()
 
 
@@ -139,12 +139,12 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
 @pytest.mark.parametrize(
     ("eta", "overrides", "message"),
     [
-        (1, [], "hydra.launcher.halving=1: want a whole number of at least 2, or null"),
-        (2.5, [], "hydra.launcher.halving=2.5: want a whole number"),
-        (4, [], "3 cells of 20 epochs leave nothing to screen; want at least 4 cells of 2 epochs"),
-        (3, ["duration='1 epochs'"], "3 cells of 1 epochs leave nothing to screen"),
-        (3, ["duration='500 steps'"], "duration=500 steps: hydra.launcher.halving counts epochs"),
-        (3, ["dataset.validation=0"], "dataset.validation=0: hydra.launcher.halving chooses by validation accuracy"),
+        (1, [], "hydra.launcher.halving=1: expected an integer >= 2, or null"),
+        (2.5, [], "hydra.launcher.halving=2.5: expected an integer"),
+        (4, [], "expected at least 4 cells of 2 epochs, found 3 cells of 20 epochs"),
+        (3, ["duration='1 epochs'"], "found 3 cells of 1 epochs"),
+        (3, ["duration='500 steps'"], "duration=500 steps: expected epochs with hydra.launcher.halving"),
+        (3, ["dataset.validation=0"], "dataset.validation=0: expected a share above 0 with hydra.launcher.halving"),
     ],
 )
 def test_what_cannot_be_screened_is_refused(tmp_path, eta, overrides, message):
@@ -156,7 +156,7 @@ def test_what_cannot_be_screened_is_refused(tmp_path, eta, overrides, message):
 @pytest.mark.parametrize("axis", ["duration='10 epochs'", "dataset.validation=0.2"])
 def test_cells_that_no_epoch_or_image_makes_comparable_are_refused(tmp_path, axis):
     plan = make_plan([compose_run(f"paths.output={tmp_path}", *more) for more in ([], [axis], ["heads=2"])])
-    with pytest.raises(ConfigError, match=r"one duration|want one data set and share"):
+    with pytest.raises(ConfigError, match=r"expected one duration|expected one data set and share"):
         Halving(2, Pool(), plan)
 
 

@@ -17,7 +17,8 @@ from commands import give
 from composing import compose_run
 from headsweep.analysis import explain, power, reproduce
 from headsweep.launch import retry
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -51,13 +52,13 @@ def trained(tmp_path_factory):
     return output, configs, [folder.path.name for folder in plan.folders]
 
 
-class Fake:
+class Fake(InProcess):
     """Trains nothing."""
 
     def check(self, runs):
         return [COST for _ in runs]
 
-    def train(self, folders, display, changed):
+    def start(self, missing, display, notify):
         pass
 
     def log_models(self, folders, config):
@@ -78,7 +79,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
     for module in (explain, power):
         monkeypatch.setattr(module, "Speller", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
-    monkeypatch.setattr(retry, "run_study", lambda *_, **__: None)
+    monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(
         reproduce, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
@@ -98,7 +99,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
             "reproduce": ["reproduce", target, "--code", "current", "--into", tmp_path / "again"],
         }
         if name == "grid":  # by way of a command that turns a mistake to one line
-            monkeypatch.setattr(retry, "train_again", lambda *_: run_study(configs, Fake()))
+            monkeypatch.setattr(retry, "train_again", lambda *_: run_sweep(configs, Fake()))
             name = "retry SWEEP"
         code = give(*arguments[name], *output_option)
         monkeypatch.setattr(retry, "train_again", train_again)

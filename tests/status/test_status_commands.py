@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,12 +146,10 @@ def test_a_run_that_would_get_another_fingerprint_now_is_not_retried(tmp_path):
 def test_a_retry_has_the_timeout_of_the_launcher(tmp_path, monkeypatch):
     plan = make_plan([compose_run(f"paths.output={tmp_path}")])
     freeze(plan, {plan.runs[0].fingerprint: {}})
-    (tmp_path / "local.yaml").write_text("timeout: soon\nattempts: 3\n")
-    monkeypatch.setattr(retry, "LAUNCHER", tmp_path / "local.yaml")
-    with pytest.raises(ConfigError, match=r"hydra.launcher.timeout=soon: want minutes"):
+    defaults = replace(retry.local_defaults(), timeout=-1)
+    monkeypatch.setattr(retry, "local_defaults", lambda: defaults)
+    with pytest.raises(ConfigError, match=r"hydra.launcher.timeout=-1: "):
         retry.train_again(plan.folders, tmp_path, None, None)
-    monkeypatch.undo()
-    assert retry.LAUNCHER.exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""How many seeds a sweep needs for a difference that matters, what they cost, and the command that adds them."""
+"""Seeds that a sweep needs to detect a difference, their cost, and the command that adds them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from headsweep.tracking.typed_files import Damaged
 
 @dataclass(frozen=True)
 class Aim:
-    """What is to be found."""
+    """The difference to detect."""
 
     difference: float  # in points of test top-1
-    power: float  # chance to find it
-    alpha: float  # of all differences together
-    slots: int  # runs at a time, for the time that it takes
+    power: float  # probability to detect it
+    alpha: float  # family-wise error over all differences
+    slots: int  # concurrent runs, for the time estimate
 
 
 def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
-    """The seeds that the differences of `sweep` need, and how they are added; and why runs are left out of it.
+    """Return the seeds that the differences of `sweep` need and how to add them, and the damage of runs left out.
 
     Args:
         sweep: has runs with several seeds.
-        baseline: what its cells are compared with; empty: the head of the first one.
-        aim: what is to be found.
+        baseline: what its cells are compared with; empty: the head of the first cell.
+        aim: the difference to detect.
 
     Raises:
-        UserError: no two cells can be compared, or none has two seeds with a result.
+        UserError: no two cells can be compared, or none has two finished seeds.
     """
     screening = sweep.screening()
     return without_damaged(
@@ -52,18 +52,21 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
     axes = varying_axes(cells)
     against = references(cells, axes, baseline)
     tests = sum(reference not in (None, cell) for cell, reference in zip(cells, against, strict=True))
-    said = " ".join(f"{key}={value}" for key, value in (baseline or {"head": cells[0].head}).items())
+    against_words = " ".join(f"{key}={value}" for key, value in (baseline or {"head": cells[0].head}).items())
     if not tests:
-        raise UserError(f"{sweep.name}: no cell to compare with {said}; want a sweep of several heads, or --baseline")
+        raise UserError(
+            f"{sweep.name}: expected a cell to compare with {against_words}, found none; choose another --baseline"
+        )
     level = aim.alpha / tests
     found = needs(cells, against, aim.difference / 100, aim.power, level)
     if all(need.n < 2 for need in found):
         more = _command(cells, sweep, "seeds=3")
         raise UserError(
-            f"{sweep.name}: a variance needs two seeds that have ended, of a cell and of {said}; add some: {more}"
+            f"{sweep.name}: expected two finished seeds of a cell and of {against_words} to estimate a "
+            f"variance; add seeds: {more}"
         )
     heading = (
-        f"{sweep.name}: seeds that find a difference of {aim.difference:g} points in top-1 from {said}\n"
+        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {against_words}\n"
         f"with power {aim.power:g} at p < {aim.alpha:g}"
     )
     if tests > 1:
@@ -72,7 +75,7 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
 
 
 def _table(found: Sequence[Need], axes: Sequence[str]) -> str:
-    rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "AT WORST", "FOUND NOW")]
+    rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "SEEDS (UPPER CI)", "DETECTABLE NOW")]
     return aligned([*rows, *(_row(need, axes) for need in found)])
 
 
@@ -99,17 +102,17 @@ def _seeds(count: int | None) -> str:
 
 def _notes(level: float) -> list[str]:
     return [
-        "SD is that of the differences paired by seed, in points, with its 95 % interval (chi-square); AT WORST is for",
-        "its upper end. FOUND NOW is the smallest difference, in points, that the seeds so far find with that power.",
-        f"A test that does not trust the normal distribution (sign-flip) reaches p < {level:.3g} with "
-        f"{sign_flip_seeds(level)} seeds at the least.",
+        "SD: standard deviation of the differences paired by seed, in points, with its 95 % interval (chi-square).",
+        "SEEDS (UPPER CI): for the upper end of that interval. DETECTABLE NOW: minimum detectable effect of the",
+        "seeds so far, in points.",
+        f"A sign-flip permutation test reaches p < {level:.3g} with {sign_flip_seeds(level)} seeds or more.",
     ]
 
 
 def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
-    """What the neediest cell asks of the sweep: by the spreads as estimated, and at worst."""
+    """Return the seeds that suffice for every cell: for the estimated spread, and for its upper confidence limit."""
     known = [need for need in found if need.spread is not None]
-    plans = {"": [need.seeds for need in known], "at worst ": [need.seeds_at_worst for need in known]}
+    plans = {"": [need.seeds for need in known], "upper CI: ": [need.seeds_at_worst for need in known]}
     lines = []
     for when, counts in plans.items():
         if all(count is not None for count in counts) and counts:
@@ -121,16 +124,16 @@ def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim
 
 
 def _cost(cells: Sequence[Cell], seeds: int, slots: int) -> str:
-    """What is missing of so many seeds of all cells, at the time that their runs have taken."""
+    """Return the missing runs for `seeds` seeds of all cells, and their training time."""
     missing = [sum(seed not in cell.by_seed("test/top1") for seed in range(seeds)) for cell in cells]
     if not any(missing):
-        return "they are all there"
-    runs = f"{sum(missing)} runs more of {len(cells)} cells"
+        return "no run is missing"
+    runs = f"{sum(missing)} more runs of {len(cells)} cells"
     times = [_seconds(cell) for cell in cells]
     if any(time is None and count for time, count in zip(times, missing, strict=True)):
-        return f"{runs}, of unknown time: not every cell has a run that has ended"
+        return f"{runs}, of unknown time: not every cell has a finished run"
     seconds = sum(time * count for time, count in zip(times, missing, strict=True) if time is not None)
-    return f"{runs}, about {span(seconds / slots)} of training, {slots} run{'s' * (slots > 1)} at a time"
+    return f"{runs}, about {span(seconds / slots)} of training, {slots} concurrent run{'s' * (slots > 1)}"
 
 
 def _seconds(cell: Cell) -> float | None:
@@ -140,7 +143,7 @@ def _seconds(cell: Cell) -> float | None:
 
 
 def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
-    """What adds seeds to the cells of a sweep: the command that made it, but for what else was the default."""
+    """Return the shortest command that adds seeds to the cells of a sweep."""
     output = sweep.output.path
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]

@@ -34,7 +34,7 @@ from headsweep.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
+    """Run the command line; an error is one line and exit code 2, an output stream without a reader exit code 141."""
     with console.tolerant():
         _run()
 
@@ -44,7 +44,7 @@ def _run() -> None:
         sys.argv[1:] = store_passwords(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
-        from headsweep.entry import one_line_errors  # imports Hydra, to know its errors
+        from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors
 
         with one_line_errors():
             if isinstance(error, click.ClickException):

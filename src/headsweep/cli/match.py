@@ -34,7 +34,7 @@ def match(
     image's forward pass (flops) is closest to the budget is printed, with the command that trains it. Nothing is
     started.
     """
-    from headsweep.analysis.match import Wish
+    from headsweep.analysis.match import Target
     from headsweep.analysis.match import match as text
     from headsweep.config.values import read_words
 
@@ -44,8 +44,8 @@ def match(
     if unknown:
         raise UserError(f"{unknown[0]}: unknown option of match (headsweep match --help)")
     words = [word for word in arguments if not word.startswith("-")]
-    wish = Wish(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
-    found, is_any_near = text(words, wish)
+    target = Target(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
+    found, is_any_near = text(words, target)
     click.echo(found.rstrip())
     if not is_any_near:
         raise UserError("no setting is within the tolerance: give another --budget or --baseline, or a larger --share")

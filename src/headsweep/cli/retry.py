@@ -31,7 +31,7 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
     folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
     submitted = {} if here else queue.by_sweep(folders)
     if submitted:
-        from headsweep.launch.slurm.submit import submit_again
+        from headsweep.launch.slurm.launcher import submit_again
 
         for sweep, members in submitted.items():
             submit_again(sweep, members)

@@ -22,5 +22,6 @@ def watch(sweep: str, output: Path) -> None:
 
     folder = find_sweep(sweep, output)
     from headsweep.launch.follow import follow
+    from headsweep.launch.local.pool import log_models
 
-    follow(folder.resolve())
+    follow(folder.resolve(), log_models)

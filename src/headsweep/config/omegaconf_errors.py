@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
 from headsweep.config.head import HEADS
-from headsweep.config.launchers import LocalConfig, PlanConfig
+from headsweep.config.launchers import LocalConfig
 from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
 from headsweep.config.slurm import SlurmConfig
@@ -81,8 +81,8 @@ def unknown_key(key: str) -> ConfigError:
 
 
 def _where_known(name: str) -> str:
-    """Which of our launchers have a key of that name."""
-    schemas = {"local": LocalConfig, "plan": PlanConfig, "slurm": SlurmConfig}
+    """Return which launchers have a key of that name."""
+    schemas = {"local": LocalConfig, "slurm": SlurmConfig}
     owners = [f"hydra/launcher={launcher}" for launcher, schema in schemas.items() if name in _keys(schema)]
     return f"{' and '.join(owners)} has it" if owners else "they are in conf/hydra/launcher/NAME.yaml"
 

@@ -19,7 +19,7 @@ from headsweep.tracking.tracker import ExportedModel
 
 
 class Predictor(nn.Module):
-    """A classifier for images as they are in their files: it normalises them itself, as the run did."""
+    """A classifier of unnormalised images: it normalises them as the run did."""
 
     mean: Tensor
     scale: Tensor
@@ -48,6 +48,6 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig) -> int:
     """Log the models of finished runs to the tracker of `config`; return how many it lacked.
 
     Raises:
-        UserError: some models could not be logged, the others have been.
+        UserError: some models could not be logged; the others are.
     """
     return tracker_of(config).log_models(folders, predictor)
