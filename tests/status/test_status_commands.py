@@ -14,7 +14,7 @@ import pytest
 
 from commands import TINY, give, start
 from composing import compose_run
-from headsweep.errors import ConfigError, UserError
+from headsweep.errors import UserError
 from headsweep.launch import retry
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.status.render import show
@@ -146,10 +146,11 @@ def test_a_run_that_would_get_another_fingerprint_now_is_not_retried(tmp_path):
 def test_a_retry_has_the_timeout_of_the_launcher(tmp_path, monkeypatch):
     plan = make_plan([compose_run(f"paths.output={tmp_path}")])
     freeze(plan, {plan.runs[0].fingerprint: {}})
-    defaults = replace(retry.local_defaults(), timeout=-1)
+    defaults, given = replace(retry.local_defaults(), timeout=7), []
     monkeypatch.setattr(retry, "local_defaults", lambda: defaults)
-    with pytest.raises(ConfigError, match=r"hydra.launcher.timeout=-1: "):
-        retry.train_again(plan.folders, tmp_path, None, None)
+    monkeypatch.setattr(retry, "run_sweep", lambda runs, launcher: given.append(launcher.settings))
+    retry.train_again(plan.folders, tmp_path, 2, None)
+    assert given == [replace(defaults, slots=2)]
 
 
 @pytest.mark.slow
