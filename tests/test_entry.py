@@ -141,12 +141,12 @@ def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
 
 def test_cells_of_equal_values_are_one_run_and_are_reported(handed, capsys):
     for words, why in (
-        (["heads=1,2,1"], "1 of 3 cells are runs of earlier cells: heads=1 is given 2 times"),
+        (["heads=1,2,1"], "1 of 3 cells repeat earlier cells: heads=1 is given 2 times"),
         (
             ["optimizer.lr=1e-3,0.001", "heads=1,2"],
-            "2 of 4 cells are runs of earlier cells: optimizer.lr=0.001",
+            "2 of 4 cells repeat earlier cells: optimizer.lr=0.001",
         ),
-        (["heads=1,'1'"], "1 of 2 cells are runs of earlier cells: heads=1 and heads='1' are equal"),
+        (["heads=1,'1'"], "1 of 2 cells repeat earlier cells: heads=1 and heads='1' are equal"),
         (["duration='2 epochs'", "heads=1,2"], None),
     ):
         assert enter("-m", *words) == 0
@@ -160,7 +160,7 @@ def test_an_axis_that_changes_no_result_is_refused(axis, tmp_path, capsys):
     words = [axis, "heads=1,2", f"paths.output={tmp_path}"]
     for code in (lambda: enter("-m", *words), lambda: give("plan", "--list", *words)):
         assert code() == 2
-        said = f"headsweep: {key}={values}: changes no result, so that cells that differ in it alone are one run"
+        said = f"headsweep: {key}={values}: expected one value: this key changes no result"
         assert capsys.readouterr().err.startswith(said)
     assert not list(tmp_path.iterdir())
 
@@ -170,7 +170,7 @@ def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert enter("-m", "heads=1,2", axis) == 2
     error = capsys.readouterr().err
-    assert "expected one value for all cells of a grid; give one, or quote a text that has a comma, as in" in error
+    assert "expected one value for all cells of a grid; give one, or quote a value that has a comma, as in" in error
     assert handed == [] and not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # the default of paths
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Watch, compare, reproduce and export the runs that `python src/train.py` trains."""
+    """Plan, watch, compare and export the runs that `python src/train.py` trains."""
 
 
 output_option = click.option(

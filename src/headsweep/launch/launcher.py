@@ -38,7 +38,7 @@ class Launcher(ABC):
         self.settings = settings
 
     def batch_size(self, runs: Sequence[RunConfig]) -> int:
-        """Return what batch_size=auto stands for: what fits all of `runs`, whose data has been located.
+        """Return the batch size for batch_size=auto, which fits all of `runs`; their data has been located.
 
         Raises:
             UserError: it cannot be found.
@@ -48,17 +48,13 @@ class Launcher(ABC):
         )
 
     def prepare(self, runs: Sequence[RunConfig]) -> None:  # noqa: B027 - most launchers need none
-        """Begin what takes time, e.g. imports; the data of `runs` is located meanwhile.
-
-        Raises:
-            UserError: the launcher cannot start such runs here.
-        """
+        """Start slow imports, before the data of `runs` is located. Raises UserError for runs that it cannot start."""
 
     def accept(self, plan: Plan) -> None:  # noqa: B027 - most launchers need none
         """Check that the runs of a plan can be started; nothing has been written yet. Raises UserError."""
 
     def screening(self, plan: Plan) -> Halving | None:
-        """Return what starts the runs of a plan in rounds, each with fewer cells. Raises UserError."""
+        """Return what starts the runs of a plan in rounds, each with fewer cells; None: start all. Raises UserError."""
         return None
 
     @abstractmethod
@@ -66,7 +62,7 @@ class Launcher(ABC):
         """Return the cost of each run, or why it cannot be built."""
 
     def dry_run(self, plan: Plan) -> str | None:
-        """Return what would be started, if it is only to be shown."""
+        """Return a text to print instead of starting runs; None: start them."""
         return None
 
     def lock(self, sweep: Path) -> AbstractContextManager[object]:
@@ -79,7 +75,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
-        """Start the runs in the folders `missing`, and wait for their ends unless the launcher is `detached`.
+        """Start the runs in the folders `missing`, perhaps none, and wait for their ends unless `detached`.
 
         Raises:
             Interrupted: the process was asked to stop; the runs have written checkpoints.

@@ -23,13 +23,13 @@ from headsweep.tracking.tracker import NullTracker, Tracker
 def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None) -> Plan:
     """Start what is missing of the runs in `configs`, and print the table of their sweep once they have ended.
 
-    The sweep has the runs of all commands for the same cells: the seeds of earlier commands are in the table, too. A
-    detached launcher leaves its runs to themselves, unless it is to `wait`.
+    The sweep has the runs of all commands for the same cells: the seeds of earlier commands are in the table, too. With
+    a detached launcher the table comes only if it is to `wait`, or if nothing is left to be trained.
 
     Args:
         configs: of the runs, repetitions included.
         launcher: starts them.
-        lookup: what is known of their data already.
+        lookup: has located their data already, if given.
 
     Raises:
         UserError: a run is not valid, its data is absent, or the launcher cannot start it; none has been started then.
@@ -47,7 +47,9 @@ def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup |
     with contextlib.ExitStack() as tracking, launching(plan.folder):
         freeze(plan, checked_costs(plan, launcher.check))
         tracker = tracking.enter_context(tracker_of(configs[0]))
-        tracking.callback(tracker.notify, sweep)  # however it ends, and when this process launches it no more
+        tracking.callback(
+            tracker.notify, sweep
+        )  # also after an error, once this process no longer counts as its launcher
         _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
     log_models(plan.folders, configs[0], launcher.log_models)
@@ -56,7 +58,7 @@ def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup |
 
 
 def _hand_over(plan: Plan, launcher: Launcher) -> None:
-    """Start runs that go on without this process; show the table if none of them is left to be waited for."""
+    """Start runs that go on without this process; end with the table if the launcher waits or none is left."""
     costs = checked_costs(plan, launcher.check)
     if (shown := launcher.dry_run(plan)) is not None:
         print(shown)
@@ -70,7 +72,7 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
 
 
 def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: Tracker) -> bool:
-    """Start the missing runs of a plan; return whether there are any, or some are active already."""
+    """Start the missing runs of a plan; return whether any is missing or active."""
     with launcher.lock(plan.folder):
         sweep = SweepFolder(plan.folder)
         sweep.register(plan.folders)
