@@ -109,9 +109,12 @@ def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
 MISTAKES = [
     (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
     (["export", "RUNS"], "is no run's folder: it has no config.yaml"),
-    (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
-    (["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"], "is a file of weights; want a run, or no"),
-    (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
+    (["export", "WEIGHTS"], "is a file: name its model with --model"),
+    (
+        ["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"],
+        "is a checkpoint file; give a run, or omit",
+    ),
+    (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; expected a model of headsweep"),
     (["export", "TEXT", "--model", "cct_2_3x2_32"], "expected a file of weights, found another or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),

@@ -70,7 +70,7 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
     assert found.heads == [said[f"test/per_head/top1_{head}"] for head in (1, 2, 3)]
     assert (found.images, found.question.split) == (128, "test")
     printed = capsys.readouterr().out
-    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; together" in printed
+    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; ensemble" in printed
     assert all(str(path) in printed for path in found.files)
     for picture in (found.attention, found.diversity):
         with Image.open(picture) as opened:
@@ -102,8 +102,8 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("looked at before, with these weights; --again looks anew\n")
-    assert "128 test images; together" in answer.stdout
+    assert answer.stdout.startswith("these weights were inspected before; --again recomputes\n")
+    assert "128 test images; ensemble" in answer.stdout
 
 
 def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(output, run, undrawn):
@@ -133,7 +133,7 @@ def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     assert inspect(folder.path, "--images", 20) == 0
     found = read_inspection(folder.path)
     assert set(found.matrices) == {"disagreement", "kl", "cka"} and found.diversity is not None
-    says_so = "no picture of attention: the head reads no patch token" in capsys.readouterr().out
+    says_so = "no attention.png: the head reads no patch tokens" in capsys.readouterr().out
     assert says_so == (found.attention is None) == (name == "cls")
 
 

@@ -19,7 +19,7 @@ def flags(folders, baseline="seqpool", **share):
 
 
 def costing(folder, **cost):
-    folder.count(folder.record().cost | cost)
+    folder.write_cost(folder.record().cost | cost)
     return folder
 
 

@@ -88,7 +88,10 @@ def test_an_accuracy_that_cannot_be_is_left_out_and_said(sweep, give, make_run):
 
 def test_an_empty_name_is_no_sweep(sweep, give):
     sweep()
-    assert give("") == (2, "headsweep: the name of a sweep is empty; want its beginning, or latest\n")
+    assert give("") == (
+        2,
+        "headsweep: the name of a sweep is empty: expected its name, the beginning of it, or latest\n",
+    )
 
 
 def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):

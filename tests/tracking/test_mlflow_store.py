@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
 
 PREPARE = """
@@ -66,7 +66,7 @@ def test_importing_the_tracker_does_not_import_mlflow():
 
 def test_a_password_is_never_shown():
     secret = "postgresql://anna:geheim@host/db"
-    assert hidden(secret) == "postgresql://anna:***@host/db"
+    assert redacted(secret) == "postgresql://anna:***@host/db"
     assert "geheim" not in opening(secret)
 
 

@@ -49,7 +49,7 @@ from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
 with MlflowTracker(None, "study", output) as tracker:
-    sweep.launch(sweep.runs())
+    sweep.register(sweep.runs())
     with launching(sweep.path):
         for folder in (sweep, *sweep.runs()):
             tracker.notify(folder)
@@ -178,7 +178,7 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
     down = f"http://127.0.0.1:{free_port}"
 
     def give(uri, experiment):
-        sweep.launch(folders)
+        sweep.register(folders)
         with MlflowTracker(uri, experiment, output) as tracker, launching(sweep.path):
             for folder in (sweep, *folders):
                 tracker.notify(folder)

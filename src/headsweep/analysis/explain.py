@@ -14,7 +14,7 @@ from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.values import read_words
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
@@ -22,8 +22,8 @@ from headsweep.plan.git_state import is_here
 from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
 from headsweep.report.read.select import choose, named
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.status.views import find_sweep
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.status.find import find_sweep
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -43,7 +43,7 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
         UserError: there is no such cell.
     """
     if len(given) == 1 and "=" not in given[0]:
-        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
         screening = None
         alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
@@ -81,10 +81,6 @@ def _of_fingerprint(
         raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
     alike = [folder for folder, record in records.items() if record.group in groups]
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
-
-
-def _all_runs(output: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
 
 
 def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
@@ -180,7 +176,7 @@ def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(hidden, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
+            return (*map(redacted, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
         (spelled,) = finder.find([config])

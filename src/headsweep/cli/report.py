@@ -32,7 +32,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html import document
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Place, Request
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
+    from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
@@ -42,7 +43,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
     else:
         origin = Origin(source)
-        folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
+        folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
     table = request.answer(Place(output, TRACKERS["mlflow"](uri, experiment, output)))
     made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
@@ -57,9 +58,9 @@ def _track(folder: SweepFolder, table: Table) -> None:
     """Mirror the page to the tracker of the sweep; a store that is down costs a line."""
     from headsweep.tracking.trackers import planned_tracker
 
-    if not folder.is_one():
+    if not folder.has_several_runs():
         return
-    with planned_tracker(table.cells[0].record.config, folder.path.parents[1]) as tracker:
+    with planned_tracker(table.cells[0].record.config, folder.output.path) as tracker:
         tracker.notify(folder)
     if place := tracker.description():
         click.echo(place)

@@ -17,6 +17,7 @@ from headsweep.report.table.build import Question, Table, compare
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import MEASURES
 from headsweep.report.table.mixtures import mixtures
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.typed_files import Damaged
@@ -74,7 +75,7 @@ class Request:
             raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
         if self.is_filter:
             return self._compare(read_tracked(place.tracker, self.source), None, ())
-        sweep = SweepFolder(place.output / "sweeps" / self.source)
+        sweep = SweepFolder(OutputFolder(place.output).sweeps / self.source)
         screening = sweep.screening()
         return without_damaged(
             sweep.runs(),
