@@ -11,12 +11,12 @@ from headsweep.config.values import read_words
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_damaged
-from headsweep.report.read.tracked import read_stored
+from headsweep.report.read.mlflow_runs import read_stored
 from headsweep.report.table import published
 from headsweep.report.table.build import Question, Table, compare
+from headsweep.report.table.inconsistencies import mixtures
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import MEASURES
-from headsweep.report.table.mixtures import mixtures
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from headsweep.report.html.drawing import COLORS, GRID, PAPER
-from headsweep.report.html.series import MOST, STYLES
+from headsweep.report.html.selection import MOST, STYLES
 
 STYLE = (files("headsweep.report.html") / "style.css").read_text()
 THEMES = [

@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from made import EPOCHS, run, table_of
 
-from headsweep.report.html import document, learning, series
+from headsweep.report.html import document, selection
+from headsweep.report.html.figures import learning_curves
 from headsweep.report.html.origin import Origin, origin_of
 from headsweep.tracking import atomic_files
 from headsweep.tracking.inspection import Inspection, Question, checkpoint_digest, write_inspection
@@ -64,7 +65,7 @@ def test_what_is_read_aloud_are_the_numbers_of_the_table(study, study_page):
     said, table = alts(study_page), table_of(study)
     for row in table.rows:
         top1 = f"{100 * row.top1.mean:.2f} ± {100 * row.top1.half_width:.2f} %"
-        assert f"{series.count_label(row.heads)} {top1}" in said["accuracy-against-heads"]
+        assert f"{selection.count_label(row.heads)} {top1}" in said["accuracy-against-heads"]
     assert "together 90.5" not in said["each-head-alone"]  # of one head
     assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in said["each-head-alone"]
     assert f"at epoch {EPOCHS}" in said["learning-curves-8"]
@@ -180,11 +181,11 @@ def test_without_validation_the_curves_are_of_the_test_images(write_page):
 
 def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_have():
     histories = [{1: 0.2, 2: 0.4, 3: 0.9}, {1: 0.4, 2: 0.8}]
-    curve = learning._curve("ga", series.STYLES[0], histories)
+    curve = learning_curves._curve("ga", selection.STYLES[0], histories)
     assert curve.epochs == (1, 2)
     assert curve.mean == pytest.approx((30, 60))
     assert (curve.low, curve.high) == (pytest.approx((20, 40)), pytest.approx((40, 80)))
-    long = learning.sampled(range(1, 301), 60)
+    long = learning_curves.sampled(range(1, 301), 60)
     assert (len(long), long[0], long[-1]) == (60, 1, 300)
     assert long == sorted(set(long))
 
@@ -194,9 +195,9 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     page = write_page(runs)
     assert section(page, "table").count("<tr>") == 81
     drawn = alts(page)["accuracy-against-heads"]
-    assert drawn.count(";") == series.MOST - 1
+    assert drawn.count(";") == selection.MOST - 1
     assert "lr 40" in drawn and "lr 33:" in drawn and "lr 32" not in drawn
-    assert f"of 40 lines, the {series.MOST} with the best cells by validation top-1" in section(page, "accuracy")
+    assert f"of 40 lines, the {selection.MOST} with the best cells by validation top-1" in section(page, "accuracy")
 
 
 def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_page):

@@ -14,15 +14,15 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import MOST_ROWS, accuracy, compare_cells
-from headsweep.report.html.costs import measured
-from headsweep.report.html.differences import differences, is_significant
 from headsweep.report.html.drawing import PAPER, Figure, draw
-from headsweep.report.html.ensembles import ensembles
-from headsweep.report.html.learning import LEAST_EPOCHS, MOST_BANDS, learning_curves
+from headsweep.report.html.figures.by_heads import MOST_ROWS, accuracy, compare_cells
+from headsweep.report.html.figures.differences import differences, is_significant
+from headsweep.report.html.figures.ensembles import ensembles
+from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, MOST_BANDS, learning_curves
+from headsweep.report.html.figures.tradeoff import tradeoff
+from headsweep.report.html.quantities import measured
 from headsweep.report.html.ranking import rank
-from headsweep.report.html.series import MOST, select
-from headsweep.report.html.tradeoff import tradeoff
+from headsweep.report.html.selection import MOST, select
 from headsweep.report.read.cells import Run
 from headsweep.report.table.build import Table
 

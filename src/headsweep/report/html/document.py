@@ -12,17 +12,17 @@ from pathlib import Path
 
 from headsweep.report.formats.html import escape
 from headsweep.report.html import sections
-from headsweep.report.html.cells import accuracy, compare_cells
-from headsweep.report.html.costs import measured
-from headsweep.report.html.differences import differences
 from headsweep.report.html.drawing import Drawing, Figure, draw
-from headsweep.report.html.ensembles import ensembles
+from headsweep.report.html.figures.by_heads import accuracy, compare_cells
+from headsweep.report.html.figures.differences import differences
+from headsweep.report.html.figures.ensembles import ensembles
+from headsweep.report.html.figures.learning_curves import learning_curves
+from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
 from headsweep.report.html.inspection import inside_heads
-from headsweep.report.html.learning import learning_curves
 from headsweep.report.html.origin import Origin
+from headsweep.report.html.quantities import measured
 from headsweep.report.html.sections import Section
-from headsweep.report.html.series import Selection, select
-from headsweep.report.html.tradeoff import COSTS, tradeoff
+from headsweep.report.html.selection import Selection, select
 from headsweep.report.table.build import Table
 from headsweep.tracking import atomic_files
 

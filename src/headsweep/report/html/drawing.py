@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from headsweep.report.html.series import GREY, STYLES
+from headsweep.report.html.selection import GREY, STYLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,12 +12,12 @@ from headsweep.report.formats import html
 from headsweep.report.formats.html import escape
 from headsweep.report.html.drawing import Drawing
 from headsweep.report.html.origin import Origin
-from headsweep.report.html.series import compared, metric_noun
+from headsweep.report.html.selection import compared, metric_noun
 from headsweep.report.read.cells import Run
 from headsweep.report.table.build import Table
 from headsweep.report.table.columns import ABSENT, COLUMNS
+from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat
-from headsweep.report.table.mixtures import code_version
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
 

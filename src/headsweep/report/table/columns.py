@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.read.cells import MISSING
 from headsweep.report.stats.inference import LEVEL, Estimate
+from headsweep.report.table.inconsistencies import seeds_in_words
 from headsweep.report.table.metrics import MEASURES
-from headsweep.report.table.mixtures import seeds_in_words
 
 if TYPE_CHECKING:
     from headsweep.report.table.build import Row

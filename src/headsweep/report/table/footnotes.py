@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import named
 from headsweep.report.stats.inference import smallest_sign_flip_p
+from headsweep.report.table.inconsistencies import code_version, mixtures, seeds_in_words
 from headsweep.report.table.metrics import MEASURES
-from headsweep.report.table.mixtures import code_version, mixtures, seeds_in_words
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.screening import Screening
 

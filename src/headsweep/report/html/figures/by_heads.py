@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headsweep.report.html import scales
 from headsweep.report.html.drawing import PAPER, Figure
-from headsweep.report.html.series import (
+from headsweep.report.html.selection import (
     Selection,
     Series,
     capitalized,

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from headsweep.errors import UserError
 from headsweep.report.read.cells import read_cells
-from headsweep.report.read.tracked import read_stored
+from headsweep.report.read.mlflow_runs import read_stored
 from headsweep.report.table.build import Question, compare
 from headsweep.report.table.metrics import MEASURES
 from headsweep.tracking.mlflow.run import project

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import accuracy_of, draw_series, interval_words, joined
 from headsweep.report.html.drawing import INK, Figure
+from headsweep.report.html.figures.by_heads import accuracy_of, draw_series, interval_words, joined
 from headsweep.report.html.ranking import cells_by_run
-from headsweep.report.html.series import GREY, Selection, cell_label, compared, metric_axis
+from headsweep.report.html.selection import GREY, Selection, cell_label, compared, metric_axis
 from headsweep.report.stats.inference import LEVEL
 from headsweep.report.stats.pareto import front, supported
 from headsweep.report.table.build import Row, Table

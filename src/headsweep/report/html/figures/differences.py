@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import MOST_ROWS, best_words, joined, range_words, without_spread
 from headsweep.report.html.drawing import INK, PAPER, Figure
+from headsweep.report.html.figures.by_heads import MOST_ROWS, best_words, joined, range_words, without_spread
 from headsweep.report.html.ranking import spoken
-from headsweep.report.html.series import Selection, cell_label, metric_noun
+from headsweep.report.html.selection import Selection, cell_label, metric_noun
 from headsweep.report.stats.inference import LEVEL, Difference
 from headsweep.report.table.build import Row, Table
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import MOST_ROWS, best_words, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure
-from headsweep.report.html.series import GREY, Selection, cell_label, compared
+from headsweep.report.html.figures.by_heads import MOST_ROWS, best_words, joined
+from headsweep.report.html.selection import GREY, Selection, cell_label, compared
 from headsweep.report.table.build import Table
 
 if TYPE_CHECKING:

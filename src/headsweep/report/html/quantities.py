@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import Quantity, Value
+from headsweep.report.html.figures.by_heads import Quantity, Value
 from headsweep.report.table.build import Row, Table
 
 _UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import joined
 from headsweep.report.html.drawing import Figure
-from headsweep.report.html.series import Selection, Style, count_label
+from headsweep.report.html.figures.by_heads import joined
+from headsweep.report.html.selection import Selection, Style, count_label
 from headsweep.report.read.cells import Run
 from headsweep.report.table.build import Row, Table
 
