@@ -31,6 +31,11 @@ def lines(text: str) -> str:
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, e.g. "1 run" or "3 runs"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:
     """Return rows as columns two spaces apart.
 

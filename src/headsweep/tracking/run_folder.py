@@ -50,7 +50,7 @@ class TakenOver(Exception):  # noqa: N818 - it is no error
 
 
 class RunState(Enum):
-    """What is to be done about a run."""
+    """Where a run stands; `label` is how messages, tables and pages name it."""
 
     new = "new"
     partial = "partial"  # interrupted: its checkpoint can be continued
@@ -58,6 +58,11 @@ class RunState(Enum):
     finished = "finished"
     diverged = "diverged"  # the loss became NaN or infinite: a result, not a failure of the program
     failed = "failed"
+
+    @property
+    def label(self) -> str:
+        """The state in words."""
+        return {"new": "not started", "partial": "unfinished"}.get(self.value, self.value)
 
 
 @dataclass(frozen=True)
