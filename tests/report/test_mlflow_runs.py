@@ -10,9 +10,10 @@ from mlflow import MlflowClient
 
 from headsweep.errors import UserError
 from headsweep.report.read.cells import read_cells
-from headsweep.report.read.mlflow_runs import read_stored
-from headsweep.report.table.build import Question, compare
-from headsweep.report.table.metrics import MEASURES
+from headsweep.report.read.mlflow_runs import read_mlflow_cells
+from headsweep.report.table.build import compare
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.model import Question
 from headsweep.tracking.mlflow.run import project
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from postgres import postgres
@@ -69,7 +70,7 @@ def study(make_run, spool, diverge):
 @on_both
 def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     question = Question(metric="top1_last3", columns=("top1_best",))
-    stored = compare(read_stored(uri, log(study), ""), question)
+    stored = compare(read_mlflow_cells(uri, log(study), ""), question)
     assert numbers(stored) == numbers(compare(read_cells(study), question))
     assert stored.rows[0].costs["parameters"] == 283_723
     assert stored.footnotes == compare(read_cells(study), question).footnotes
@@ -87,7 +88,7 @@ def test_a_filter_is_mlflows(study, log, uri):
         "attributes.status = 'FINISHED' and attributes.run_name LIKE '%'",
     ):
         wanted = {run.data.tags["headsweep.fingerprint"] for run in store.search_runs([experiment_id], query)}
-        found = {run.record.fingerprint for cell in read_stored(uri, experiment, query) for run in cell.runs}
+        found = {run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, query) for run in cell.runs}
         assert found == wanted != set()
 
 
@@ -99,7 +100,7 @@ def test_deleted_runs_and_those_of_others_are_left_out(study, log, uri):
     store.delete_run(first.info.run_id)
     stranger = store.create_run(experiment_id, tags={"headsweep.kind": "run"})
     store.log_param(stranger.info.run_id, "heads", "many")
-    found = [run.record.fingerprint for cell in read_stored(uri, experiment, "") for run in cell.runs]
+    found = [run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, "") for run in cell.runs]
     assert len(found) == len(study) - 1
     assert first.data.tags["headsweep.fingerprint"] not in found
 
@@ -114,7 +115,7 @@ def test_a_run_that_was_logged_twice_counts_once_as_the_one_that_finished(make_r
     (folder.path / "aside").rename(folder.path / "result.json")
     MlflowClient(uri).set_tag(_only(uri, experiment), "headsweep.folder", "/elsewhere")
     log([folder])
-    (cell,) = read_stored(uri, experiment, "")
+    (cell,) = read_mlflow_cells(uri, experiment, "")
     assert [run.finished for run in cell.runs] == [True]
 
 
@@ -128,9 +129,9 @@ def _only(uri, experiment):
 def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, spool):
     folder = make_run("ga", 1, 0, 0.9)
     spool(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
-    (cell,) = read_stored(uri, log([folder]), "")
+    (cell,) = read_mlflow_cells(uri, log([folder]), "")
     assert dict(cell.runs[0].history("test/top1")) == {1: 0.5, 3: 0.6, 4: 0.7, 5: 0.8}
-    assert MEASURES["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}
+    assert METRICS["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}
 
 
 MISTAKES = [
@@ -144,17 +145,17 @@ MISTAKES = [
 def test_a_mistake_is_one_line(make_run, log, uri, query, message):
     experiment = log([make_run("ga", 4, 0, 0.9)])
     with pytest.raises(UserError) as caught:
-        read_stored(uri, experiment, query)
+        read_mlflow_cells(uri, experiment, query)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_store_or_experiment_that_is_not_there_is_named(uri, tmp_path):
     with pytest.raises(UserError, match=r"no MLflow store at /nowhere/mlflow\.db"):
-        read_stored("sqlite:////nowhere/mlflow.db", "headsweep", "")
+        read_mlflow_cells("sqlite:////nowhere/mlflow.db", "headsweep", "")
     with pytest.raises(UserError, match=r"has no experiment none_such; known: Default, .*unused"):
-        read_stored(uri, "none_such", "")
+        read_mlflow_cells(uri, "none_such", "")
     with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:9 cannot be read \("):
-        read_stored("http://127.0.0.1:9", "headsweep", "")
+        read_mlflow_cells("http://127.0.0.1:9", "headsweep", "")
     (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 100)
     with pytest.raises(UserError, match="cannot be read"):
-        read_stored(f"sqlite:///{tmp_path}/text.db", "headsweep", "")
+        read_mlflow_cells(f"sqlite:///{tmp_path}/text.db", "headsweep", "")

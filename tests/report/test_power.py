@@ -9,9 +9,15 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from headsweep.report.read.cells import read_cells
-from headsweep.report.stats.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
-from headsweep.report.table.baseline import references
+from headsweep.report.stats.power import (
+    MOST_SEEDS,
+    detectable,
+    power,
+    requirement,
+    seeds_needed,
+    sign_flip_seeds,
+    spread,
+)
 
 ALPHAS = (0.05, 0.05 / 8)
 
@@ -71,16 +77,15 @@ def test_sign_flips_need_as_many_seeds_as_their_patterns_say():
     assert [sign_flip_seeds(alpha) for alpha in (0.5, 0.25, 0.05, 0.025)] == [3, 4, 6, 7]
 
 
-def test_each_cell_needs_what_its_own_differences_say(make_run):
-    folders = [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate((0.70, 0.72, 0.71))]
-    folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate((0.71, 0.75, 0.73))]
-    folders += [make_run("seqattn", 1, 0, 0.9), make_run("gap", 1, 0, None)]
-    cells = read_cells(folders)
-    found = needs(cells, references(cells, [], {"head": "seqpool"}), 0.01, 0.8, 0.05)
-    assert [(need.cell.head, need.n) for need in found] == [("ga", 3), ("seqattn", 1), ("gap", 0)]
-    scatter = found[0].spread
-    assert scatter.deviation == pytest.approx(0.01)
-    assert found[0].seeds == seeds_needed(0.01, 0.01, 0.8, 0.05)
-    assert found[0].seeds_at_worst == seeds_needed(0.01, scatter.high, 0.8, 0.05)
-    assert found[0].detectable == pytest.approx(detectable(3, scatter.deviation, 0.8, 0.05))
-    assert {(need.spread, need.seeds, need.detectable) for need in found[1:]} == {(None, None, None)}
+def test_a_requirement_is_for_the_estimated_spread_and_for_its_upper_limit():
+    found = requirement([0.01, 0.03, 0.02], 0.01, 0.8, 0.05)
+    assert (found.n, found.spread.deviation) == (3, pytest.approx(0.01))
+    assert found.seeds == seeds_needed(0.01, 0.01, 0.8, 0.05)
+    assert found.seeds_upper == seeds_needed(0.01, found.spread.high, 0.8, 0.05)
+    assert found.detectable == pytest.approx(detectable(3, found.spread.deviation, 0.8, 0.05))
+
+
+@pytest.mark.parametrize("differences", [[], [0.2]])
+def test_fewer_than_two_differences_give_no_requirement(differences):
+    found = requirement(differences, 0.01, 0.8, 0.05)
+    assert (found.n, found.spread, found.seeds, found.detectable) == (len(differences), None, None, None)

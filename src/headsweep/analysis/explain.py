@@ -19,8 +19,8 @@ from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
-from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import choose, named
+from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep
 from headsweep.tracking.mlflow.reference import checked_reference
@@ -52,13 +52,13 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
         cells = read_cells(left, screening)
-        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
             speller = Speller(compose)
             return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
 
-    return without_damaged(alike, make)
+    return skip_damaged(alike, make)
 
 
 def _of_fingerprint(
@@ -89,7 +89,7 @@ def _all_runs(output: Path) -> list[RunFolder]:
 
 def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:
     record = cell.record
-    lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
+    lines = [f"{cell_name(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:

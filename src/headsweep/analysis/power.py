@@ -1,4 +1,4 @@
-"""How many seeds a sweep needs for a difference that matters, what they cost, and the command that adds them."""
+"""The seeds that a sweep needs to detect a difference, what they cost, and the command that adds them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from headsweep.config.overrides import Speller, command, grids
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
-from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import named
-from headsweep.report.stats.power import MOST_SEEDS, Need, needs, sign_flip_seeds
-from headsweep.report.table.baseline import Baseline, references
-from headsweep.text import aligned
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.select import cell_name, spelled
+from headsweep.report.stats.power import MOST_SEEDS, Requirement, requirement, sign_flip_seeds
+from headsweep.report.table.baseline import Baseline, baselines
+from headsweep.text import aligned, plural
+from headsweep.tracking.metric_names import TEST_TOP1
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What is to be found."""
+    """The difference to detect, and how reliably."""
 
-    difference: float  # in points of test top-1
-    power: float  # chance to find it
-    alpha: float  # of all differences together
-    slots: int  # runs at a time, for the time that it takes
+    difference: float  # in percentage points of test top-1
+    power: float
+    alpha: float  # family-wise, over all differences
+    slots: int  # runs at a time, for the expected time
+
+
+Found = Sequence[tuple[Cell, Requirement]]
 
 
 def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
-    """The seeds that the differences of `sweep` need, and how they are added; and why runs are left out of it.
+    """Return the seeds that the differences of `sweep` need and how to add them, and the damage of runs left out.
 
     Args:
         sweep: has runs with several seeds.
-        baseline: what its cells are compared with; empty: the head of the first one.
-        aim: what is to be found.
+        baseline: empty means the head of the first cell.
+        aim: the difference to detect.
 
     Raises:
-        UserError: no two cells can be compared, or none has two seeds with a result.
+        UserError: no two cells can be compared, or no cell shares two finished seeds with its baseline.
     """
     screening = sweep.screening()
-    return without_damaged(
+    return skip_damaged(
         sweep.runs(),
         lambda folders, damages: (_advice(read_cells(folders, screening), sweep, baseline, aim), damages),
     )
@@ -50,46 +54,50 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
 
 def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
     axes = varying_axes(cells)
-    against = references(cells, axes, baseline)
-    tests = sum(reference not in (None, cell) for cell, reference in zip(cells, against, strict=True))
-    said = " ".join(f"{key}={value}" for key, value in (baseline or {"head": cells[0].head}).items())
-    if not tests:
-        raise UserError(f"{sweep.name}: no cell to compare with {said}; want a sweep of several heads, or --baseline")
-    level = aim.alpha / tests
-    found = needs(cells, against, aim.difference / 100, aim.power, level)
-    if all(need.n < 2 for need in found):
+    against = baselines(cells, axes, baseline)
+    pairs = [(cell, base) for cell, base in zip(cells, against, strict=True) if base is not None and base is not cell]
+    name = spelled(baseline or {"head": cells[0].head})
+    if not pairs:
+        raise UserError(f"{sweep.name}: no cell to compare with {name}; use a sweep with several heads, or --baseline")
+    level = aim.alpha / len(pairs)
+    found = [
+        (cell, requirement(_differences(cell, base), aim.difference / 100, aim.power, level)) for cell, base in pairs
+    ]
+    if all(needed.n < 2 for _, needed in found):
         more = _command(cells, sweep, "seeds=3")
-        raise UserError(
-            f"{sweep.name}: a variance needs two seeds that have ended, of a cell and of {said}; add some: {more}"
-        )
+        raise UserError(f"{sweep.name}: a variance needs two finished seeds of a cell and of {name}; add some: {more}")
     heading = (
-        f"{sweep.name}: seeds that find a difference of {aim.difference:g} points in top-1 from {said}\n"
+        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 to {name}\n"
         f"with power {aim.power:g} at p < {aim.alpha:g}"
     )
-    if tests > 1:
-        heading += f", corrected for {tests} differences (Bonferroni: p < {level:.3g} each)"
+    if len(pairs) > 1:
+        heading += f", corrected for {len(pairs)} differences (Bonferroni: p < {level:.3g} each)"
     return "\n".join([heading, "", _table(found, axes), "", *_notes(level), *_plans(found, cells, sweep, aim)])
 
 
-def _table(found: Sequence[Need], axes: Sequence[str]) -> str:
-    rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "AT WORST", "FOUND NOW")]
-    return aligned([*rows, *(_row(need, axes) for need in found)])
+def _differences(cell: Cell, baseline: Cell) -> list[float]:
+    values, others = cell.by_seed(TEST_TOP1), baseline.by_seed(TEST_TOP1)
+    return [values[seed] - others[seed] for seed in values if seed in others]
 
 
-def _row(need: Need, axes: Sequence[str]) -> tuple[str, ...]:
-    name = named(need.cell, axes)
-    if need.spread is None or need.detectable is None:
-        why = "needs two seeds" if need.n < 2 else "no spread: all differences are equal"
-        return (name, str(need.n), why, "-", "-", "-")
-    low, high = need.spread.low, need.spread.high
-    deviation = f"{need.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
+def _table(found: Found, axes: Sequence[str]) -> str:
+    rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "SEEDS (UPPER CI)", "DETECTABLE NOW")]
+    return aligned([*rows, *(_row(cell, needed, axes) for cell, needed in found)])
+
+
+def _row(cell: Cell, needed: Requirement, axes: Sequence[str]) -> tuple[str, ...]:
+    name = cell_name(cell, axes)
+    if needed.spread is None or needed.detectable is None:
+        why = "needs two seeds" if needed.n < 2 else "none: all differences are equal"
+        return (name, str(needed.n), why, "-", "-", "-")
+    low, high = needed.spread.low, needed.spread.high
     return (
         name,
-        str(need.n),
-        deviation,
-        _seeds(need.seeds),
-        _seeds(need.seeds_at_worst),
-        f"{100 * need.detectable:.2f}",
+        str(needed.n),
+        f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", ""),
+        _seeds(needed.seeds),
+        _seeds(needed.seeds_upper),
+        f"{100 * needed.detectable:.2f}",
     )
 
 
@@ -99,17 +107,17 @@ def _seeds(count: int | None) -> str:
 
 def _notes(level: float) -> list[str]:
     return [
-        "SD is that of the differences paired by seed, in points, with its 95 % interval (chi-square); AT WORST is for",
-        "its upper end. FOUND NOW is the smallest difference, in points, that the seeds so far find with that power.",
-        f"A test that does not trust the normal distribution (sign-flip) reaches p < {level:.3g} with "
-        f"{sign_flip_seeds(level)} seeds at the least.",
+        "SD is the standard deviation of the differences paired by seed, in points, with its 95 % confidence interval",
+        "(chi-square); SEEDS (UPPER CI) is for its upper limit. DETECTABLE NOW is the minimum detectable effect, in",
+        "points, with the seeds so far.",
+        f"A sign-flip permutation test needs at least {sign_flip_seeds(level)} seeds to reach p < {level:.3g}.",
     ]
 
 
-def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
-    """What the neediest cell asks of the sweep: by the spreads as estimated, and at worst."""
-    known = [need for need in found if need.spread is not None]
-    plans = {"": [need.seeds for need in known], "at worst ": [need.seeds_at_worst for need in known]}
+def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
+    """Return the cost of giving all cells the seeds that the most demanding one needs: estimated, and upper limit."""
+    known = [needed for _, needed in found if needed.spread is not None]
+    plans = {"": [needed.seeds for needed in known], "upper CI: ": [needed.seeds_upper for needed in known]}
     lines = []
     for when, counts in plans.items():
         if all(count is not None for count in counts) and counts:
@@ -121,16 +129,16 @@ def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim
 
 
 def _cost(cells: Sequence[Cell], seeds: int, slots: int) -> str:
-    """What is missing of so many seeds of all cells, at the time that their runs have taken."""
-    missing = [sum(seed not in cell.by_seed("test/top1") for seed in range(seeds)) for cell in cells]
+    """Return how many runs are missing for so many seeds of all cells, and the time by that of their finished runs."""
+    missing = [sum(seed not in cell.by_seed(TEST_TOP1) for seed in range(seeds)) for cell in cells]
     if not any(missing):
-        return "they are all there"
-    runs = f"{sum(missing)} runs more of {len(cells)} cells"
+        return "all finished"
+    runs = f"{plural(sum(missing), 'more run')} of {plural(len(cells), 'cell')}"
     times = [_seconds(cell) for cell in cells]
     if any(time is None and count for time, count in zip(times, missing, strict=True)):
-        return f"{runs}, of unknown time: not every cell has a run that has ended"
+        return f"{runs}, time unknown: not every cell has a finished run"
     seconds = sum(time * count for time, count in zip(times, missing, strict=True) if time is not None)
-    return f"{runs}, about {span(seconds / slots)} of training, {slots} run{'s' * (slots > 1)} at a time"
+    return f"{runs}, about {span(seconds / slots)} of training, {plural(slots, 'run')} at a time"
 
 
 def _seconds(cell: Cell) -> float | None:
@@ -140,11 +148,11 @@ def _seconds(cell: Cell) -> float | None:
 
 
 def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
-    """What adds seeds to the cells of a sweep: the command that made it, but for what else was the default."""
+    """Return the command that adds seeds to the cells of a sweep, with the overrides that differ from the defaults."""
     output = sweep.path.parents[1]
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]
     with composer() as compose:
-        spelled = Speller(compose).spell(runs)
-    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
+        spellings = Speller(compose).spell(runs)
+    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in spellings]
     return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))

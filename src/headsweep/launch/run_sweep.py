@@ -16,7 +16,10 @@ from headsweep.launch.halving import Halving
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Cost, Plan, PlannedRun, checked_costs, code_change, freeze, make_plan
-from headsweep.report.table import build, published
+from headsweep.report.formats import files, terminal
+from headsweep.report.table import published
+from headsweep.report.table.build import build
+from headsweep.report.table.model import Table
 from headsweep.status import queue
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.model import is_lacking
@@ -102,10 +105,10 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: Callable[[S
         print(f"headsweep: {error}", file=sys.stderr)
 
 
-def compare(sweep: SweepFolder) -> build.Table:
+def compare(sweep: SweepFolder) -> Table:
     """Write the table of a sweep's runs to its folder."""
-    comparison = build.build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
-    comparison.write(sweep.path)
+    comparison = build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
+    files.write(comparison, sweep.path)
     return comparison
 
 
@@ -183,7 +186,7 @@ def opening(plan: Plan, missing: Sequence[RunFolder], attempts: int | None, queu
 def conclude(
     sweep: SweepFolder,
     folders: Sequence[RunFolder],
-    comparison: build.Table,
+    comparison: Table,
     told: Projector | NullProjector,
     attempts: int | None,
 ) -> None:
@@ -192,8 +195,8 @@ def conclude(
     Raises:
         FailedRunsError: some runs have not ended well.
     """
-    comparison.print()
-    print(f"table    {sweep.path / 'table.md'} and build.csv")
+    terminal.show(comparison)
+    print(f"table    {sweep.path / 'table.md'} and table.csv")
     print(f"runs     {sweep.path.parents[1] / 'runs'}")
     print(told.description())
     if reason := console.lost():  # what is printed is a courtesy: the exit code is that of the runs

@@ -6,7 +6,8 @@ from importlib.resources import files
 import pytest
 
 from headsweep.report.html.drawing import COLORS, GRID, PAPER
-from headsweep.report.html.selection import MOST, STYLES
+from headsweep.report.html.selection import MOST
+from headsweep.report.html.styles import STYLES
 
 STYLE = (files("headsweep.report.html") / "style.css").read_text()
 THEMES = [

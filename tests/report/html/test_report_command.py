@@ -96,7 +96,7 @@ def test_a_failed_run_is_named_with_the_last_line_of_its_error_and_its_log(make_
     ("arguments", "message"),
     [
         (("other",), "other: no such sweep; known: pilot"),
-        (("pilot", "--metric", "f1"), "--metric f1: unknown; known: top1"),
+        (("pilot", "--metric", "f1"), "--metric f1: unknown metric; known: top1"),
         (("pilot", "--baseline", "head=none"), "--baseline head=none: no such cell among 2; head is ga"),
         (("pilot", "--baseline", "ga"), "expected KEY=VALUE"),
     ],

@@ -1,4 +1,4 @@
-"""Runs as MLflow holds them, in the shape of those that lie in folders."""
+"""Read runs from MLflow as if they were read from their folders."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _COST = "cost/"
 _COUNTS = ("parameters", "head_parameters", "flops", "head_flops")
 
 
-def read_stored(uri: str, experiment: str, query: str) -> list[Cell]:
-    """The cells of the runs that MLflow's filter `query` matches, in the order in which they were started.
+def read_mlflow_cells(uri: str, experiment: str, query: str) -> list[Cell]:
+    """Return the cells of the runs that match an MLflow filter, in the order in which they were started.
 
-    A run that was logged twice, from two outputs folders, counts once: as the one that finished, or the first.
+    A run that was logged twice, from two output folders, counts once: as the one that finished, or the first.
 
     Raises:
-        UserError: the store cannot be read, or nothing of headsweep's matches.
+        UserError: the store cannot be read, or no run of headsweep matches.
     """
     reader = MlflowReader(uri, experiment)
     stored = reader.runs(query)
-    ours = [run for run in stored if run.tags.get("headsweep.kind") == "run" and _is_whole(run)]
-    if not ours:
-        raise UserError(_nothing(stored, query, experiment))
+    of_headsweep = [run for run in stored if run.tags.get("headsweep.kind") == "run" and _is_complete(run)]
+    if not of_headsweep:
+        raise UserError(_no_runs(stored, query, experiment))
     runs: dict[str, Run] = {}
-    for run in map(partial(_run, reader), ours):
+    for run in map(partial(_run, reader), of_headsweep):
         if run.record.fingerprint not in runs or not runs[run.record.fingerprint].finished:
             runs[run.record.fingerprint] = run
     return gather(runs.values())
 
 
-def _is_whole(run: StoredRun) -> bool:
-    """Does it have what every table needs? Others may have set a tag like ours."""
+def _is_complete(run: StoredRun) -> bool:
+    """Has the run all that a table needs? Other programs may set the same tag."""
     return {"headsweep.fingerprint", "headsweep.group", "headsweep.state"} <= run.tags.keys() and {
         "head.name",
         "heads",
@@ -46,13 +46,11 @@ def _is_whole(run: StoredRun) -> bool:
     } <= run.params.keys()
 
 
-def _nothing(stored: list[StoredRun], query: str, experiment: str) -> str:
+def _no_runs(stored: list[StoredRun], query: str, experiment: str) -> str:
     where = f"experiment {experiment}" + (f" match {query!r}" if query else "")
     if not stored:
-        return f"no runs in {where}; want a filter such as \"params.`head.name` = 'ga'\", or another --experiment"
-    return (
-        f"none of the {len(stored)} runs in {where} is one of headsweep's (tags headsweep.*); want another --experiment"
-    )
+        return f"no runs in {where}; use another filter, e.g. \"params.`head.name` = 'ga'\", or another --experiment"
+    return f"none of the {len(stored)} runs in {where} was logged by headsweep; use another --experiment"
 
 
 def _run(reader: MlflowReader, stored: StoredRun) -> Run:
@@ -88,7 +86,7 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
 
 @lru_cache(maxsize=4096)  # thousands of runs share their values
 def _typed(text: str) -> Any:
-    """A parameter as it was before MLflow made a text of it."""
+    """Return a parameter with the type that it had before MLflow stored it as text."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -97,7 +95,7 @@ def _typed(text: str) -> Any:
 
 
 def _nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as sections."""
+    """Return dotted keys as nested sections."""
     config: dict[str, Any] = {}
     for key, value in parameters.items():
         *sections, last = key.split(".")

@@ -1,4 +1,4 @@
-"""What must not stand in one table without a word: other code, other epochs, other images, other seeds."""
+"""Inconsistencies between the rows of a table: mixed code versions, durations, data or seeds."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from headsweep.report.read.cells import Cell, Run
+from headsweep.text import plural
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """One way in which the rows of a table are not alike beside their axes."""
+class Inconsistency:
+    """One respect in which the rows of a table differ beside their axes."""
 
     kind: str  # code, epochs, data or seeds
     sentence: str
 
 
-def mixtures(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterator[Mixture]:
-    """Every way in which these cells are mixed; what an axis in `axes` says of them is no mixture."""
+def inconsistencies(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterator[Inconsistency]:
+    """Yield every inconsistency between the cells; what the cells differ in by an axis in `axes` is none."""
     runs = [run for cell in cells for run in cell.runs]
     yield from _code(runs)
     if "duration" not in axes:
@@ -29,48 +30,48 @@ def mixtures(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterator[Mixt
 
 
 def code_version(run: Run) -> str:
-    """The commit, as people write it, and whether it had changes."""
+    """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does."""
     commit = run.record.code.get("commit")
-    return (commit[:10] if commit else "unknown version") + (" + changes" if run.record.code.get("dirty") else "")
+    return (commit[:10] if commit else "unknown version") + ("-dirty" if run.record.code.get("dirty") else "")
 
 
-def _code(runs: Sequence[Run]) -> Iterator[Mixture]:
+def _code(runs: Sequence[Run]) -> Iterator[Inconsistency]:
     versions = Counter(map(code_version, runs))
     if len(versions) > 1:
-        yield Mixture(
+        yield Inconsistency(
             "code", f"MIXED CODE VERSIONS: {_counted(versions)}. Differences between rows may come from the code."
         )
 
 
-def _epochs(cells: Sequence[Cell]) -> Iterator[Mixture]:
+def _epochs(cells: Sequence[Cell]) -> Iterator[Inconsistency]:
     durations = dict.fromkeys(str(cell.value("duration")) for cell in cells)
     if len(durations) > 1:
-        yield Mixture(
+        yield Inconsistency(
             "epochs",
-            f"DIFFERENT DURATIONS: {', '.join(durations)}. Rows of different duration compare training, not heads.",
+            f"DIFFERENT DURATIONS: {', '.join(durations)}. Differences between rows may come from the duration.",
         )
 
 
-def _data(runs: Sequence[Run]) -> Iterator[Mixture]:
+def _data(runs: Sequence[Run]) -> Iterator[Inconsistency]:
     data = Counter(run.data for run in runs)
     if len(data) > 1:
-        yield Mixture("data", f"DIFFERENT DATA: {_counted(data)}. Accuracies on other images are not comparable.")
+        yield Inconsistency("data", f"DIFFERENT DATA: {_counted(data)}. Accuracies on different data do not compare.")
 
 
-def _seeds(cells: Sequence[Cell]) -> Iterator[Mixture]:
+def _seeds(cells: Sequence[Cell]) -> Iterator[Inconsistency]:
     sets = Counter(cell.seeds for cell in cells)
     if len(sets) > 1:
-        counted = "; ".join(f"{_listed(seeds)} ({_number(count, 'cell')})" for seeds, count in sets.items())
-        yield Mixture("seeds", f"UNEQUAL SEED SETS: {counted}. A mean over other seeds is another estimate.")
+        counted = "; ".join(f"{_ranges(seeds)} ({plural(count, 'cell')})" for seeds, count in sets.items())
+        yield Inconsistency("seeds", f"UNEQUAL SEED SETS: {counted}. Means over different seeds do not compare.")
 
 
-def seeds_in_words(seeds: Sequence[int]) -> str:
-    """E.g. seed 3, or seeds 0-4, 7."""
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed(sorted(seeds))}"
+def seed_list(seeds: Sequence[int]) -> str:
+    """Return e.g. "seed 3" or "seeds 0-4, 7"."""
+    return f"seed{'s' * (len(seeds) > 1)} {_ranges(sorted(seeds))}"
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    """E.g. 0-4, 7."""
+def _ranges(seeds: Sequence[int]) -> str:
+    """Return e.g. "0-4, 7"."""
     parts: list[list[int]] = []
     for seed in seeds:
         if parts and seed == parts[-1][-1] + 1:
@@ -81,8 +82,4 @@ def _listed(seeds: Sequence[int]) -> str:
 
 
 def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{what} ({_number(count, 'run')})" for what, count in counts.items())
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count > 1 else ''}"
+    return ", ".join(f"{what} ({plural(count, 'run')})" for what, count in counts.items())

@@ -1,24 +1,24 @@
-"""Each cell minus its baseline, seed by seed: what the table's differences, intervals and tests are of."""
+"""Paired differences between each cell and its baseline, as in the table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headsweep.report.html import scales
+from headsweep.report.html import captions, scales
+from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure
-from headsweep.report.html.figures.by_heads import MOST_ROWS, best_words, joined, range_words, without_spread
-from headsweep.report.html.ranking import spoken
-from headsweep.report.html.selection import Selection, cell_label, metric_noun
+from headsweep.report.html.labels import cell_label, metric_label, metric_noun
+from headsweep.report.html.selection import Selection
 from headsweep.report.stats.inference import LEVEL, Difference
-from headsweep.report.table.build import Row, Table
+from headsweep.report.table.model import Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def differences(table: Table, selection: Selection) -> Figure | None:
-    """Draw each cell's mean difference to its baseline, with its interval; None if no cell has a baseline."""
+    """Draw the mean difference of each cell to its baseline, with its interval; None if no cell has a baseline."""
     known = [row for row in table.rows if row.difference]
     rows = selection.ranking.best(known, MOST_ROWS)
     found = [(row, row.difference) for row in rows if row.difference]
@@ -37,40 +37,39 @@ def differences(table: Table, selection: Selection) -> Figure | None:
             )
         scales.rows(axes, labels)
         scales.in_points(axes, "x")
-        axes.set_xlabel(f"Δ {spoken(table.metric)} (percentage points)")
+        axes.set_xlabel(f"Δ {metric_label(table.metric)} (percentage points)")
 
-    words = [
-        f"{_baseline(table)}, paired by seed (n = {range_words([it.n for _, it in found])}); the line at 0 is the "
-        "baseline.",
-        _intervals(table, [difference for _, difference in found]),
-        best_words(selection, len(known)),
-    ]
-    alt = "; ".join(f"{label} {_said(difference)}" for label, (_, difference) in zip(labels, found, strict=True))
-    title = f"Differences in {metric_noun(table)} to the baseline"
-    return Figure("paired-differences", title, joined(*words), f"{alt}.", draw, scales.rows_height(labels))
+    caption = joined(
+        f"Differences to the baseline ({_baseline(table)}), paired by seed (n = "
+        f"{captions.span([difference.n for _, difference in found])}); the line at 0 is the baseline.",
+        _intervals([difference for _, difference in found]),
+        captions.best_rows(selection, len(known)),
+    )
+    alt = "; ".join(f"{label} {_spelled(difference)}" for label, (_, difference) in zip(labels, found, strict=True))
+    title = f"Difference in {metric_noun(table)} to the baseline"
+    return Figure("paired-differences", title, caption, f"{alt}.", draw, scales.rows_height(labels))
 
 
 def is_significant(row: Row) -> bool:
-    """Is the row's difference, better or worse, significant after correction for all planned differences?"""
+    """Is the row significantly better or worse than its baseline, after correction?"""
     return row.p is not None and row.p < LEVEL
 
 
 def _baseline(table: Table) -> str:
-    heads = dict.fromkeys(row.head for row in table.rows if row.is_reference)
-    return f"Each cell minus its baseline ({', '.join(heads)}: the rows that the table calls reference)"
+    return ", ".join(dict.fromkeys(row.head for row in table.rows if row.is_baseline))
 
 
-def _intervals(table: Table, found: Sequence[Difference]) -> str:
+def _intervals(found: Sequence[Difference]) -> str:
     without = sum(difference.half_width is None for difference in found)
     if without == len(found):
-        return f"No intervals ({without_spread(found)}): no cell is claimed to be better or worse."
-    some = f" {without} of {len(found)} have none: {without_spread(found)}." if without else ""
+        return f"No confidence intervals ({captions.no_interval(found)}): no difference is significant."
+    some = f" {without} of {len(found)} have none: {captions.no_interval(found)}." if without else ""
     return (
-        f"Bars are 95 % t-intervals of the mean difference, uncorrected.{some} Filled: p < {LEVEL:g} in a paired "
-        "t-test, Holm-corrected for all planned differences; hollow: no such claim."
+        f"Bars: 95 % confidence intervals of the mean difference, uncorrected.{some} Filled markers: p < {LEVEL:g} in "
+        "a paired t-test, Holm-corrected over all planned differences; hollow: not significant."
     )
 
 
-def _said(difference: Difference) -> str:
-    within = f" ± {100 * difference.half_width:.2f}" if difference.half_width is not None else ""
-    return f"{100 * difference.mean:+.2f}{within} points"
+def _spelled(difference: Difference) -> str:
+    interval = f" ± {100 * difference.half_width:.2f}" if difference.half_width is not None else ""
+    return f"{100 * difference.mean:+.2f}{interval} points"
