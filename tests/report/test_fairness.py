@@ -50,7 +50,9 @@ def test_size_cost_and_training_are_flagged_above_the_tolerance(make_run):
         "se": ["steps +50 %"],
     }
     (note,) = footnotes(found)
-    assert note.startswith("MISMATCHED: 3 rows more than 10 % away from the baseline (params: trained parameters;")
+    assert note.startswith(
+        "MISMATCHED: 3 rows with a deviation of more than 10 % from the baseline (params: trained parameters;"
+    )
     assert "tuning" not in note
     assert flags(runs, tolerance=0.8)[0] == {"seqpool": [], "ga": [], "gap": ["epochs +100 %"], "se": []}
 

@@ -1,4 +1,4 @@
-"""Each format shows the same table in its own way, and no text of others becomes more than text."""
+"""Each format shows the same table and escapes all text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
 
 @pytest.fixture
 def evil(make_run):
-    """A table in which a head and an axis are what somebody else has written."""
+    """A table with a hostile text as a head and as a value of an axis."""
     runs = [make_run(head, 1, 0, 0.5, model__name=EVIL) for head in ("gap", EVIL)]
     return build([*runs, make_run("ga", 1, 0, 0.5)])
 
@@ -64,7 +64,7 @@ def test_markdown_keeps_what_is_not_special(text):
     assert markdown.escape(text) == text
 
 
-def test_latex_gets_no_live_line(evil):
+def test_latex_gets_no_commands(evil):
     text = latex.write(flat(evil))
     assert "\\input{" not in text.replace("\\textbackslash{}input", "")
     assert text.count("=cmd\\textbar{}") == 3 and "\x1b" not in text
@@ -99,7 +99,7 @@ def test_csv_gets_no_formula_and_keeps_its_numbers(evil, make_run):
         assert csv_format.escape(value) == value
 
 
-def test_json_has_the_text_as_it_is_and_no_control_characters(evil):
+def test_json_has_the_original_text_and_no_control_characters(evil):
     text = json_format.write(evil, "made by\x9b")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert json.loads(text)["rows"][1]["head"] == EVIL
@@ -129,7 +129,7 @@ def test_a_small_half_width_is_not_rounded_to_none(make_run):
     assert "92.501 ± 0.003" in as_markdown(table) and "92.501 \\pm 0.003" in latex.write(flat(table))
 
 
-def test_people_see_a_minus_and_programs_a_hyphen(better):
+def test_tables_to_read_have_a_minus_sign_and_others_a_hyphen(better):
     table = build(better)
     minus = "\N{MINUS SIGN}10.20"
     assert minus in as_markdown(table) and minus in on_screen(table) and minus in html.write(flat(table))
@@ -137,7 +137,7 @@ def test_people_see_a_minus_and_programs_a_hyphen(better):
     assert ",-0.10" in csv_format.write(table)
 
 
-def test_a_unit_stands_above_its_column_alone_and_digits_tell_counts_apart(make_run):
+def test_units_are_in_the_headings_and_counts_have_enough_digits_to_differ(make_run):
     runs = [make_run(head, 1, 0, 0.9) for head in ("gap", "ga", "se")]
     for run, count in zip(runs, (4_119_444, 4_119_431, 0), strict=True):
         run.count(run.record().cost | {"parameters": count})
@@ -180,7 +180,7 @@ def test_n_is_the_runs_in_the_mean_and_those_that_diverged_are_named(better, div
     assert "DIVERGED, not in any mean: head=ga heads=1 (seeds 1, 3)." in pivot.notes()
 
 
-def test_bold_that_cannot_be_seen_is_an_asterisk_and_only_what_is_there_is_explained(better):
+def test_without_colors_bold_is_an_asterisk_and_only_shown_marks_are_explained(better):
     table = build(better)
     plain, bold = on_screen(table), on_screen(table, force_terminal=True, color_system="standard")
     assert "*92.62 ± 0.46" in plain and "*: better than the baseline" in plain and "Bold" not in plain
@@ -190,7 +190,7 @@ def test_bold_that_cannot_be_seen_is_an_asterisk_and_only_what_is_there_is_expla
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_a_narrow_screen_explains_no_column_that_it_lost_and_never_loses_what_is_not_matched(better, width):
+def test_a_narrow_screen_explains_only_its_columns_and_always_shows_mismatches(better, width):
     for run in better[5:10]:
         cost = run.record().cost
         run.count(cost | {"parameters": 2 * cost["parameters"], "flops": 3 * cost["flops"]})

@@ -45,7 +45,7 @@ def log(uri, request, tmp_path) -> Callable[..., str]:
 
 
 def numbers(table):
-    """What does not come from the runs' clocks."""
+    """The parts of a table that do not depend on measured times."""
     return [
         (row.head, row.heads, row.axes, row.seeds, row.estimates, row.difference, row.p, row.state)
         for row in table.rows
@@ -87,19 +87,19 @@ def test_a_filter_is_mlflows(study, log, uri):
         "metrics.`test/top1` > 0.55",
         "attributes.status = 'FINISHED' and attributes.run_name LIKE '%'",
     ):
-        wanted = {run.data.tags["headsweep.fingerprint"] for run in store.search_runs([experiment_id], query)}
+        expected = {run.data.tags["headsweep.fingerprint"] for run in store.search_runs([experiment_id], query)}
         found = {run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, query) for run in cell.runs}
-        assert found == wanted != set()
+        assert found == expected != set()
 
 
-def test_deleted_runs_and_those_of_others_are_left_out(study, log, uri):
+def test_deleted_runs_and_runs_of_other_programs_are_left_out(study, log, uri):
     experiment = log(study)
     store = MlflowClient(uri)
     experiment_id = store.get_experiment_by_name(experiment).experiment_id
     first = store.search_runs([experiment_id], order_by=["attributes.start_time"])[0]
     store.delete_run(first.info.run_id)
-    stranger = store.create_run(experiment_id, tags={"headsweep.kind": "run"})
-    store.log_param(stranger.info.run_id, "heads", "many")
+    other = store.create_run(experiment_id, tags={"headsweep.kind": "run"})
+    store.log_param(other.info.run_id, "heads", "many")
     found = [run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, "") for run in cell.runs]
     assert len(found) == len(study) - 1
     assert first.data.tags["headsweep.fingerprint"] not in found

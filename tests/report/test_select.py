@@ -43,7 +43,7 @@ def test_a_cell_is_selected_by_values_written_in_any_way(cells):
         (["head=gap", "heads=4"], "head=gap heads=4: no such cell among 9; head is seqpool, ga; heads is 1, 4"),
     ],
 )
-def test_a_mistake_says_what_there_is(cells, words, message):
+def test_a_mistake_is_answered_with_the_known_values(cells, words, message):
     with pytest.raises(UserError, match=message):
         select_cells(cells, read_words(words))
 
@@ -57,9 +57,9 @@ def test_a_cell_is_named_by_the_axes_that_it_has(cells):
 
 def test_a_baseline_is_found_by_a_value_written_in_any_way_as_a_cell_is(cells):
     axes = ["optimizer.lr"]
-    (wanted,) = select_cells(cells, {"head": "seqpool", "heads": "1", "optimizer.lr": "1e-3"})
+    (expected,) = select_cells(cells, {"head": "seqpool", "heads": "1", "optimizer.lr": "1e-3"})
     for words in ("head=seqpool,heads=1,optimizer.lr=1e-3", "head.name='seqpool' heads=1.0 optimizer.lr=0.0010"):
-        assert baselines(cells, axes, read_words([words])) == [wanted] * 9
+        assert baselines(cells, axes, read_words([words])) == [expected] * 9
     assert baselines(cells, axes, {"optimizer.lr": "1e-2"})[:2] == [cells[1], cells[1]]
 
 

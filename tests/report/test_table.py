@@ -123,13 +123,13 @@ def test_one_run_against_one_run_is_mcnemar_and_never_bold(make_run):
 
 
 @pytest.mark.parametrize(("n", "reach"), [(2, "0.5"), (3, "0.25"), (5, "0.0625")])
-def test_the_smallest_p_that_n_could_reach_is_said(make_run, n, reach):
+def test_the_smallest_p_that_n_can_reach_is_in_a_footnote(make_run, n, reach):
     folders = [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate(SEQPOOL[:n])]
     folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate(GA[:n])]
     assert f"can reach is {reach} with n = {n}" in as_markdown(build(folders))
 
 
-def test_only_common_seeds_are_compared_and_their_number_is_said(make_run):
+def test_only_common_seeds_are_compared_and_their_number_is_shown(make_run):
     folders = [make_run("seqpool", 1, seed, SEQPOOL[seed]) for seed in (0, 1, 2)]
     folders += [make_run("ga", 1, seed, GA[seed]) for seed in (1, 2, 3, 4)]
     table = build(folders)
@@ -145,7 +145,7 @@ def test_no_reference_at_this_count_is_no_difference(make_run):
     assert read_markdown(table)[1]["Δ top-1"] == "—"
 
 
-def test_runs_without_a_result_are_rows_with_that_word(make_run, diverge):
+def test_runs_without_a_result_are_rows_with_their_state(make_run, diverge):
     folders = [make_run("seqpool", 1, seed, SEQPOOL[seed]) for seed in range(3)]
     ga = [make_run("ga", 1, seed, GA[seed]) for seed in range(3)]
     diverge(ga[1])
@@ -195,7 +195,7 @@ def test_axes_that_vary_get_a_column_and_split_the_comparison(make_run):
     assert [row.difference.n for row in table.rows[2:]] == [5, 3]
 
 
-def test_what_follows_from_the_head_or_the_model_is_no_axis(make_run):
+def test_values_implied_by_the_head_or_the_model_are_no_axis(make_run):
     folders = [make_run("seqpool", 1, 0, 0.9, parameters={"model.width": 128})]
     folders += [make_run("ga", 1, 0, 0.9, parameters={"head.gram_dim": 192})]
     assert build(folders).axes == ()
@@ -214,7 +214,7 @@ def test_an_option_of_a_head_is_an_axis_but_does_not_hide_the_reference(make_run
 
 
 def test_two_cells_never_look_the_same(make_run):
-    """A changed default is a new run: what differs is shown though no sweep varied it."""
+    """A changed default is a new run: what differs is an axis, though no sweep varied it."""
     folders = [make_run("ga", 1, 0, 0.9), make_run("ga", 1, 0, 0.8, clip_norm=1.0, paths__output="/elsewhere")]
     table = build(folders)
     assert table.axes == ("clip_norm",)
@@ -232,7 +232,7 @@ def test_a_folder_that_is_given_twice_counts_once(make_run):
     assert build([folder, folder]).rows[0].seeds == (0,)
 
 
-def test_mixed_code_versions_are_said(make_run):
+def test_mixed_code_versions_are_in_a_footnote(make_run):
     same = [make_run("ga", 1, 0, 0.9), make_run("gap", 1, 0, 0.9)]
     assert "MIXED CODE" not in as_markdown(build(same))
     other = make_run("seqpool", 1, 0, 0.9, code={"commit": "0123456789abcdef", "dirty": False})
@@ -242,7 +242,7 @@ def test_mixed_code_versions_are_said(make_run):
     assert "dirty working tree (abc123-dirty)" in as_markdown(build([dirty]))
 
 
-def test_different_durations_and_devices_are_said(make_run):
+def test_different_durations_and_devices_are_in_a_footnote(make_run):
     first = make_run("ga", 1, 0, 0.9)
     longer = make_run("seqpool", 1, 0, 0.9, duration="20 epochs", device="H200")
     text = as_markdown(build([first, longer]))
@@ -294,7 +294,7 @@ def test_a_wide_screen_shows_every_column(study):
         assert title in text
 
 
-def test_a_narrow_screen_shows_fewer_columns_whole_and_says_which_are_gone(study):
+def test_a_narrow_screen_names_the_columns_that_do_not_fit(study):
     text = on_screen(build(study), 80)
     rows = text.splitlines()[:7]
     assert all(len(line) <= 80 for line in rows)

@@ -50,8 +50,8 @@ def give(tmp_path, monkeypatch, capsys):
             main()
         except SystemExit as stop:
             code = stop.code
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
 
     return run
 
@@ -60,7 +60,7 @@ def lines(text):
     return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line]
 
 
-def test_the_columns_are_those_that_were_asked_for(sweep, give):
+def test_the_columns_are_the_requested_ones(sweep, give):
     sweep()
     code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
     assert code == 0
@@ -81,7 +81,7 @@ def test_only_what_is_shown_is_explained(sweep, give):
     )
 
 
-def test_an_accuracy_that_cannot_be_is_left_out_and_said(sweep, give, make_run):
+def test_a_run_with_an_impossible_accuracy_is_left_out_and_named(sweep, give, make_run):
     sweep([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 91.0)])
     code, text = give("pilot")
     assert code == 1 and "ga" not in [row[0] for row in lines(text)]
@@ -107,7 +107,7 @@ def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):
     ]
 
 
-def test_a_pivot_shows_what_a_cell_reached_and_else_how_it_stands(sweep, give, make_run, diverge):
+def test_a_pivot_shows_the_result_of_a_cell_or_its_state(sweep, give, make_run, diverge):
     folders = [make_run("seqpool", 1, 0, 0.9), make_run("seqpool", 4, 0, 0.9)]
     lost = [make_run("ga", 1, seed, 0.8) for seed in (0, 1)]
     diverge(lost[0])
@@ -122,7 +122,7 @@ def test_everything_can_be_compared_with_one_cell(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "difference", "--baseline", "head=seqpool,heads=1")
     assert [row[2] for row in lines(text)[1:5]] == ["baseline", "+0.30", "*+2.52 ± 0.54", "*+2.82 ± 0.54"]
-    assert "to the baseline (head=seqpool heads=1, and otherwise the same configuration)" in text.replace("\n", " ")
+    assert "from the baseline (head=seqpool heads=1, and otherwise the same configuration)" in text.replace("\n", " ")
     assert "over 3 planned differences" in text.replace("\n", " ")
 
 
@@ -155,7 +155,7 @@ MIXED = [
 
 
 @pytest.mark.parametrize(("unlike", "sentence"), MIXED, ids=[row[1].partition(":")[0] + str(row[0]) for row in MIXED])
-def test_what_does_not_belong_together_is_refused_and_on_request_marked(sweep, give, make_run, unlike, sentence):
+def test_inconsistent_runs_are_refused_and_compared_with_mark(sweep, give, make_run, unlike, sentence):
     seed = unlike.pop("seed", 0) if "seed" in unlike else 0
     sweep([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 0.9), make_run("gap", 1, seed, 0.9, **unlike)])
     code, text = give("pilot")
@@ -166,7 +166,7 @@ def test_what_does_not_belong_together_is_refused_and_on_request_marked(sweep, g
     assert code == 0 and sentence in text.replace("\n", " ")
 
 
-def test_an_axis_of_the_sweep_is_no_mixture(sweep, give, make_run):
+def test_an_axis_of_the_sweep_is_no_inconsistency(sweep, give, make_run):
     folders = [make_run("ga", 1, 0, 0.9, duration=f"{epochs} epochs") for epochs in (10, 30)]
     sweep(folders, axes=("duration",))
     assert give("pilot")[0] == 0
@@ -175,7 +175,7 @@ def test_an_axis_of_the_sweep_is_no_mixture(sweep, give, make_run):
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "html", "json", "csv"])
-def test_a_written_table_is_true_until_a_digit_is_changed(sweep, give, tmp_path, ending):
+def test_a_written_table_is_verified_until_a_digit_is_changed(sweep, give, tmp_path, ending):
     sweep()
     file = tmp_path / f"table.{ending}"
     options = ["--columns", "parameters,top1,difference,p", "--baseline", "head=seqpool"] if ending != "csv" else []
@@ -186,12 +186,12 @@ def test_a_written_table_is_true_until_a_digit_is_changed(sweep, give, tmp_path,
     digit = "0.9272" if ending in ("csv", "json") else "92.72"
     assert digit in text
     file.write_text(text.replace(digit, digit[:-1] + "9", 1))
-    code, said = give(*source, "--verify", file)
+    code, printed = give(*source, "--verify", file)
     assert code == 1
-    assert re.search(rf"table\.{ending}:\d+: expected '.*{digit}.*' from the runs, found '", said)
+    assert re.search(rf"table\.{ending}:\d+: expected '.*{digit}.*' from the runs, found '", printed)
 
 
-def test_tables_are_verified_where_they_stand_in_a_paper(sweep, give, tmp_path):
+def test_tables_within_a_paper_are_verified(sweep, give, tmp_path):
     folders = sweep()
     for name, options in (("a", []), ("b", ["--rows", "head", "--cols", "heads"])):
         give("pilot", *options, "--write", tmp_path / f"{name}.tex")
@@ -202,18 +202,18 @@ def test_tables_are_verified_where_they_stand_in_a_paper(sweep, give, tmp_path):
     assert give("--verify", paper)[1] == f"{paper}: 2 tables agree with the runs\n"
     result = folders[-1].result()
     folders[-1].finish(replace(result, metrics={**result.metrics, "test/top1": 0.5}))
-    code, said = give("--verify", paper)
-    assert code == 1 and said.count("from the runs, found") >= 2
+    code, printed = give("--verify", paper)
+    assert code == 1 and printed.count("from the runs, found") >= 2
 
 
 FIRST = "headsweep table pilot --rows head --cols heads"
 END = "end of headsweep table"
-SPOILED = {  # what is done to the second of two tables -> what is said
+SPOILED = {  # change of the second of two tables -> message
     "no first comment": (FIRST, "", "the table that ends at line .* has no comment 'headsweep table \\.\\.\\.' above"),
     "no last comment": (END, "", "the table that begins at line .* has no comment 'end of headsweep table' below"),
     "twice a first comment": (FIRST, FIRST + "{after}\n{before}" + FIRST, "the table that begins at line .* has no"),
     "twice a last comment": (END, END + "{after}\n{before}" + END, "the table that ends at line .* has no comment"),
-    "words after a comment": (END + "{after}", END + "{after} {before}", "begins at line|has other text"),
+    "text after a comment": (END + "{after}", END + "{after} {before}", "begins at line|has other text"),
     "another last comment": (END, END + "s", "begins at line|has other text"),
     "text before a comment": ("{before}" + FIRST, "See {before}" + FIRST, "line .* has other text beside its comment"),
 }
@@ -231,21 +231,21 @@ def test_a_table_that_is_not_between_its_comments_is_an_error_that_counts_the_ta
         old, new = (words.replace("{before}", before).replace("{after}", after) for words in (old, new))
         assert whole.count(old) == 1
         paper.write_text(other + whole.replace(old, new))
-        code, said = give("--verify", paper)
-        assert code == 2 and said.count("\n") == 1, name
-        assert re.search(rf"paper\.{ending}: expected [23] tables, found [12]: .*({message})", said), (name, said)
+        code, printed = give("--verify", paper)
+        assert code == 2 and printed.count("\n") == 1, name
+        assert re.search(rf"paper\.{ending}: expected [23] tables, found [12]: .*({message})", printed), (name, printed)
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
-def test_a_table_that_lost_both_comments_beside_another_is_counted_by_its_looks(sweep, give, tmp_path, ending):
+def test_a_table_without_its_comments_is_recognized_and_refused(sweep, give, tmp_path, ending):
     sweep()
     file = tmp_path / f"a.{ending}"
     give("pilot", "--write", file)
     table = file.read_text()
     bare = "\n".join(table.splitlines()[1:-1]).replace("92.72", "99.99")
     file.write_text(f"{table}\n{bare}\n")
-    code, said = give("--verify", file)
-    assert code == 2 and "expected 2 tables, found 1: the table at line" in said
+    code, printed = give("--verify", file)
+    assert code == 2 and "expected 2 tables, found 1: the table at line" in printed
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
@@ -262,18 +262,18 @@ def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep
     ):
         assert old in text
         file.write_text(text.replace(old, new))
-        code, said = give("--verify", file)
-        assert code == 1 and "from the runs, found" in said, old
+        code, printed = give("--verify", file)
+        assert code == 1 and "from the runs, found" in printed, old
     for option in ("--help", "--old"):
         file.write_text(text.replace("n,top1", f"n,top1 {option}", 1))
-        code, said = give("--verify", file)
-        assert code == 2 and "is not a command of this version" in said and said.count("\n") == 1
+        code, printed = give("--verify", file)
+        assert code == 2 and "is not a command of this version" in printed and printed.count("\n") == 1
     loose = "\ufeff" + "".join(f"  {line}  \r\n\r\n" for line in text.splitlines())
     file.write_bytes(loose.encode())
     assert give("--verify", file)[0] == 0
 
 
-def test_words_about_the_command_are_no_comment_of_a_table(sweep, give, tmp_path):
+def test_text_about_the_command_is_no_comment_of_a_table(sweep, give, tmp_path):
     sweep()
     file = tmp_path / "a.md"
     give("pilot", "--write", file)
@@ -316,7 +316,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(sweep, give, tmp_path, monkeyp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_file_without_a_table_is_not_true(sweep, give, tmp_path):
+def test_a_file_without_a_table_is_refused(sweep, give, tmp_path):
     sweep()
     (tmp_path / "a.md").write_text("# No table\n")
     assert "a.md: no table found; write one with" in give("--verify", tmp_path / "a.md")[1]
@@ -387,7 +387,7 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
     assert Path(tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
-def test_a_run_whose_folder_is_gone_makes_the_sweep_partial_and_the_others_no_better(sweep, give):
+def test_a_missing_folder_makes_the_sweep_partial_and_keeps_the_correction(sweep, give):
     folders = sweep()
     whole = json.loads(give("pilot", "--format", "json")[1])["rows"][2]["difference_p_holm"]
     for folder in folders[15:]:  # the cell ga, 4 heads

@@ -23,12 +23,13 @@ from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged, var
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.mlflow.reference import checked_reference
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
-_METRICS = ("test/top1", "test/top5", "val/top1")
+_METRICS = (TEST_TOP1, TEST_TOP5, VAL_TOP1)
 
 
 def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
@@ -112,7 +113,7 @@ def _mean(value: Estimate) -> str:
 def _run(run: Run) -> list[str]:
     record, result, folder = run.record, run.result, run.folder
     assert folder is not None, "read from folders"
-    top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
+    top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
     moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]

@@ -67,7 +67,7 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
         more = _command(cells, sweep, "seeds=3")
         raise UserError(f"{sweep.name}: a variance needs two finished seeds of a cell and of {name}; add some: {more}")
     heading = (
-        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 to {name}\n"
+        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {name}\n"
         f"with power {aim.power:g} at p < {aim.alpha:g}"
     )
     if len(pairs) > 1:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from headsweep.report.table.model import Table
 
 BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
-METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name lists all."
+METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name prints all."
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 
 
 @commands.command()
 @click.argument("source", default="latest")
 @output_option
-@click.option("--columns", help="Columns to show, e.g. parameters,top1,difference,p; an unknown name lists all.")
+@click.option("--columns", help="Columns to show, e.g. parameters,top1,difference,p; an unknown name prints all.")
 @click.option("--rows", help="Axes down the side of a pivot table, e.g. head.")
 @click.option("--cols", help="Axes across the top of a pivot table, e.g. heads.")
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
@@ -59,7 +59,7 @@ def table(
 ) -> None:
     """Compare the runs of SOURCE: accuracies with confidence intervals over seeds, paired differences and costs.
 
-    SOURCE is the name of a sweep or its beginning, "latest", or an MLflow filter such as "params.`head.name` = 'ga'".
+    SOURCE is the name of a sweep or its beginning, "latest", or an MLflow filter: "params.`head.name` = 'ga'".
     A file written with --write records its command; --verify makes its tables again and exits with 1 if one differs.
     """
     from headsweep.report.request import Location, layout_of

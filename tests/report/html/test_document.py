@@ -1,4 +1,4 @@
-"""A page holds all that was planned, claims no more than the table, and is the same for the same runs."""
+"""A page has every planned run, claims no more than the table, and is the same for the same runs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from headsweep.tracking.sweep_folder import SweepFolder
 
 
 def section(page: str, name: str) -> str:
-    """What stands below one heading; "" if there is no such section."""
+    """A section of the page; "" if there is none."""
     found = re.search(rf'<section id="{name}">.*?</section>', page, flags=re.DOTALL)
     return found[0] if found else ""
 
 
 def alts(page: str) -> dict[str, str]:
-    """Name of a figure -> what is read aloud."""
+    """Name of a figure -> its text alternative."""
     return dict(re.findall(r'<desc id="([\w-]+)-alt">(.*?)</desc>', page))
 
 
@@ -45,7 +45,7 @@ def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     assert page.index('id="warnings"') < page.index('id="table"')
 
 
-def test_a_page_without_faults_has_no_warnings_and_no_failures(study_page):
+def test_a_complete_sweep_has_no_warnings_and_no_failures(study_page):
     assert not section(study_page, "warnings") and not section(study_page, "failures")
 
 
@@ -62,15 +62,15 @@ def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_
     assert "ONE SEED in 1 of 1 finished row" in section(page, "warnings")
 
 
-def test_what_is_read_aloud_are_the_numbers_of_the_table(study, study_page):
-    said, table = alts(study_page), table_of(study)
+def test_text_alternatives_have_the_numbers_of_the_table(study, study_page):
+    text, table = alts(study_page), table_of(study)
     for row in table.rows:
         top1 = f"{100 * row.top1.mean:.2f} ± {100 * row.top1.half_width:.2f} %"
-        assert f"{plural(row.heads, 'head')} {top1}" in said["accuracy-against-heads"]
-    assert "together 90.5" not in said["each-head-alone"]  # of one head
-    assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in said["each-head-alone"]
-    assert f"at epoch {EPOCHS}" in said["learning-curves-8"]
-    assert said["time-against-heads"].startswith("seqpool: 1 head 1.0 minutes, 4 heads 4.0 minutes")
+        assert f"{plural(row.heads, 'head')} {top1}" in text["accuracy-against-heads"]
+    assert "together 90.5" not in text["each-head-alone"]  # of one head
+    assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in text["each-head-alone"]
+    assert f"at epoch {EPOCHS}" in text["learning-curves-8"]
+    assert text["time-against-heads"].startswith("seqpool: 1 head 1.0 minutes, 4 heads 4.0 minutes")
 
 
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
@@ -92,7 +92,7 @@ def test_the_same_runs_make_the_same_bytes_and_old_figures_go(write_page, tmp_pa
 
 
 class Parts(HTMLParser):
-    """Ids, what refers to them, and whatever would be loaded."""
+    """Ids, references to them, and files that would be loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,11 +120,11 @@ def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
     assert parts.references <= set(parts.ids)
     assert parts.loads == []
     assert "<script" not in page and "@import" not in page
-    for color in ("#0072b2", "#1c2024", "#fefefe"):  # all are the page's own, which has others in the dark
+    for color in ("#0072b2", "#1c2024", "#fefefe"):  # replaced by variables, which differ in dark mode
         assert color not in page[page.index("</style>") :]
 
 
-def test_words_of_others_stay_words(write_page):
+def test_text_is_escaped(write_page):
     page = write_page(
         [run("<b>", 1, 0, 0.9), run("x$y$", 2, 0, 0.9), run("<b>", 2, 0, None)],
         Origin("<i>", ("a < b",), "<u>"),
@@ -133,7 +133,7 @@ def test_words_of_others_stay_words(write_page):
     assert "x$y$" in page
 
 
-def test_one_seed_has_points_without_bars_and_words_for_it(write_page):
+def test_one_seed_has_points_without_bars_and_a_warning(write_page):
     page = write_page([run(head, heads, 0, 0.9) for head in ("seqpool", "ga") for heads in (1, 2)])
     assert "ONE SEED in 4 of 4 finished rows" in section(page, "warnings")
     assert "No confidence intervals: one seed each." in section(page, "accuracy")
@@ -147,7 +147,7 @@ def test_one_run_is_a_page(write_page):
     assert "No cell has several heads." in section(page, "ensembles")
 
 
-def test_no_finished_run_is_a_page_that_says_so(write_page):
+def test_a_sweep_without_finished_runs_is_a_page_with_a_warning(write_page):
     page = write_page([run("ga", 1, 0, None), run("seqpool", 1, 0, None)])
     assert "NO FINISHED RUN" in section(page, "warnings")
     assert alts(page) == {}
@@ -155,7 +155,7 @@ def test_no_finished_run_is_a_page_that_says_so(write_page):
         assert "No finished run has a value to draw." in section(page, name)
 
 
-def test_a_metric_that_no_run_has_is_said(write_page):
+def test_a_metric_that_no_run_has_is_a_warning(write_page):
     page = write_page([run("ga", heads, 0, 0.9) for heads in (1, 2)], metric="top1_selected")
     assert "NO TOP-1 SELECTED in 2 of 2 finished rows" in section(page, "warnings")
     assert "No finished run has a value to draw." in section(page, "accuracy")
@@ -217,7 +217,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
 
 
-def test_what_was_seen_inside_the_heads_is_shown_until_the_run_is_trained_on(write_page, tmp_path):
+def test_an_inspection_is_shown_until_the_run_is_trained_further(write_page, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "a")
     folder.path.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"weights")

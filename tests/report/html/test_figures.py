@@ -1,4 +1,4 @@
-"""What the figures draw: the numbers of the table on axes that neither hide nor inflate a difference."""
+"""Figures draw the numbers of the table on axes that neither hide nor magnify a difference."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from headsweep.report.table.model import Table
 SEEDS = (0, 1, 2)
 # The seeds move all heads by far more than the heads differ: bars overlap, paired differences do not.
 SHIFTS = (0.0, 0.02, -0.03)
-WOBBLES = {"seqpool": (0, 0, 0), "ga": (1e-3, -1e-3, 0), "se": (0.03, -0.03, 0.02)}
+NOISE = {"seqpool": (0, 0, 0), "ga": (1e-3, -1e-3, 0), "se": (0.03, -0.03, 0.02)}
 GAINS = {"seqpool": 0.0, "ga": 0.01, "se": 0.005}
 
 
 def paired_runs(seeds: Sequence[int] = SEEDS, heads: Sequence[int] = (1, 4)) -> list[Run]:
     return [
-        run(head, count, seed, 0.9 + gain + SHIFTS[seed] + WOBBLES[head][seed])
+        run(head, count, seed, 0.9 + gain + SHIFTS[seed] + NOISE[head][seed])
         for head, gain in GAINS.items()
         for count in heads
         for seed in seeds
@@ -136,7 +136,7 @@ def misleading(count: int, validation: bool = True) -> list[Run]:
     return runs
 
 
-def test_what_is_drawn_of_many_is_chosen_by_validation_images_and_says_so():
+def test_cells_are_selected_by_validation_accuracy_and_the_caption_has_that():
     table = table_of(misleading(30))
     selection = select(table)
     assert [one.label for one in selection.series] == [f"ga, lr {at}" for at in range(MOST)]
@@ -147,7 +147,7 @@ def test_what_is_drawn_of_many_is_chosen_by_validation_images_and_says_so():
         assert f"the {MOST_ROWS} best of 30 cells by validation top-1" in figure.caption
 
 
-def test_without_validation_images_the_choice_by_test_images_is_confessed():
+def test_a_selection_by_test_accuracy_is_in_the_caption():
     table = table_of(misleading(30, validation=False))
     selection = select(table)
     assert [one.label for one in selection.series] == [f"ga, lr {at}" for at in range(30 - MOST, 30)]
@@ -156,7 +156,7 @@ def test_without_validation_images_the_choice_by_test_images_is_confessed():
 
 
 @pytest.mark.parametrize(("metric", "words"), [("val_top1", "by validation top-1"), ("top5", "by test top-5 itself")])
-def test_the_choice_is_by_what_is_compared_only_if_that_is_of_validation_images_or_nothing_else_is_there(metric, words):
+def test_cells_are_selected_by_the_compared_metric_only_if_there_is_no_other_validation_metric(metric, words):
     assert rank(table_of(misleading(3), metric=metric)).by.startswith(words)
 
 
@@ -205,7 +205,7 @@ def test_no_marker_of_a_curve_lies_on_that_of_another(epochs):
     assert all(at) and not (at[0] & at[1] or at[0] & at[2] or at[1] & at[2])
 
 
-def test_the_band_is_spoken_of_only_if_there_are_several_seeds():
+def test_bands_are_in_the_caption_only_with_several_seeds():
     several = table_of(curve_runs(4))
     alone = table_of(curve_runs(4)[::3])
     assert "Bands: range over seeds." in learning_curves(several, select(several))[0].caption
@@ -248,7 +248,7 @@ def test_time_is_in_a_unit_that_fits(seconds, unit):
     assert time.axis == f"training time ({unit})" == f"training time ({time.unit})"
 
 
-def test_a_cost_axis_that_does_not_begin_at_zero_says_by_how_much_the_costs_differ():
+def test_the_caption_of_a_cost_axis_that_does_not_start_at_zero_has_the_range_of_costs():
     table = table_of(paired_runs())
     figure = tradeoff(table, select(table), "parameters")
     assert axes_of(figure).get_xlim()[0] > 0
@@ -273,7 +273,7 @@ def growing(gain: float, seeds: Sequence[int] = SEEDS) -> Table:
     """Two heads cost more than one, and are better by `gain`."""
     return table_of(
         [
-            run("ga", heads, seed, 0.9 + SHIFTS[seed] + (gain + WOBBLES["ga"][seed] if heads > 1 else 0))
+            run("ga", heads, seed, 0.9 + SHIFTS[seed] + (gain + NOISE["ga"][seed] if heads > 1 else 0))
             for heads in (1, 2)
             for seed in seeds
         ]
@@ -283,21 +283,21 @@ def growing(gain: float, seeds: Sequence[int] = SEEDS) -> Table:
 @pytest.mark.parametrize(
     ("table", "is_supported", "words"),
     [
-        (growing(0.02), True, "Ringed: significantly more accurate than each cell that costs no more (paired t-tests"),
+        (growing(0.02), True, "Ringed: significantly more accurate than every cell that costs no more (paired t-tests"),
         (growing(0.0005), False, "No cell on it is significantly more accurate"),
         (growing(0.02, seeds=(0,)), False, "with one seed each it may be noise"),
-        (growing(-0.02), False, "the cheapest also has the best mean"),
+        (growing(-0.02), False, "the cheapest also has the best mean accuracy"),
     ],
     ids=["better", "noise", "one seed", "worse"],
 )
-def test_rings_are_drawn_only_around_what_the_seeds_support(table, is_supported, words):
+def test_rings_are_drawn_only_around_significant_cells(table, is_supported, words):
     figure = tradeoff(table, select(table), "parameters")
     _, labels = axes_of(figure).get_legend_handles_labels()
     assert "Pareto front of the means" in labels and ("significant" in labels) is is_supported
     assert words in figure.caption
 
 
-def test_an_accuracy_cannot_be_below_0_or_above_100_and_cut_bars_are_confessed():
+def test_axes_of_accuracy_end_at_0_and_100_and_cut_bars_are_in_the_caption():
     table = table_of(
         [
             run("ga", heads, seed, top1)
@@ -311,7 +311,7 @@ def test_an_accuracy_cannot_be_below_0_or_above_100_and_cut_bars_are_confessed()
     assert "Bars are cut off" in figure.caption
 
 
-def test_accuracies_that_hardly_differ_are_not_blown_up():
+def test_small_differences_of_accuracy_are_not_magnified():
     table = table_of([run("ga", heads, 0, 0.9 + heads / 100_000) for heads in (1, 2)])
     low, high = axes_of(by_heads(table, select(table), accuracy(table))).get_ylim()
     assert high - low >= scales.LEAST_POINTS
@@ -330,7 +330,7 @@ def test_a_head_looks_the_same_in_all_figures(paired):
 
 @pytest.mark.parametrize("counts", [(1,), (1, 8), (3, 4), (1, 2, 3, 4, 8, 16)])
 @pytest.mark.parametrize("series", [1, 3, MOST])
-def test_series_stand_beside_each_other_and_nearer_to_their_own_number_of_heads_than_to_another(counts, series):
+def test_series_are_side_by_side_and_nearest_to_their_own_number_of_heads(counts, series):
     step = scales.offset(counts, series)
     gap = min(later / one for one, later in pairwise(counts)) if len(counts) > 1 else 2
     assert step > 0 and 2 ** (step * (series - 1)) < gap

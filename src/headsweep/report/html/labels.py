@@ -42,3 +42,9 @@ def series_label(table: Table, row: Row) -> str:
 def cell_label(table: Table, row: Row) -> str:
     """Return the label of a single cell."""
     return f"{series_label(table, row)}, {plural(row.heads, 'head')}"
+
+
+def number(mean: float, half_width: float | None, unit: str, decimals: int = 2, sign: str = "") -> str:
+    """Return a number with its interval and unit for the text alternative of a figure."""
+    interval = "" if half_width is None else f" ± {half_width:.{decimals}f}"
+    return f"{mean:{sign}.{decimals}f}{interval} {unit}"

@@ -11,7 +11,7 @@ from headsweep.report.read.cells import Cell
 from headsweep.report.table.columns import human
 from headsweep.text import plural
 
-TOLERANCE = 0.1  # largest relative difference to the baseline that is not flagged
+TOLERANCE = 0.1  # largest relative difference from the baseline that is not flagged
 
 _MEANING = {
     "params": "trained parameters",
@@ -62,8 +62,8 @@ def footnotes(found: Sequence[Sequence[Mismatch]], tolerance: float = TOLERANCE)
     rows = sum(map(bool, found))
     meanings = "; ".join(f"{what}: {_MEANING[what]}" for what in _MEANING if what in kinds)
     yield (
-        f"MISMATCHED: {plural(rows, 'row')} more than {100 * tolerance:g} % away from the baseline ({meanings}). "
-        "That may explain a difference in accuracy as well as the head does."
+        f"MISMATCHED: {plural(rows, 'row')} with a deviation of more than {100 * tolerance:g} % from the baseline "
+        f"({meanings}), which may explain a difference in accuracy as well as the head does."
     )
 
 

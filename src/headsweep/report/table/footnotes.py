@@ -53,7 +53,9 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         yield Note(speed, ("images_per_second",))
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
-        flops = "FLOPs are those of matrix products and convolutions in one image's forward pass, two per multiply-add."
+        flops = (
+            "FLOPs are those of matrix products and convolutions in one image's forward pass; a multiply-add is two."
+        )
         yield Note(flops, counted)
     for name in question.metrics:
         if METRICS[name].note:
@@ -88,7 +90,7 @@ def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fami
     differences = [row.difference for row in rows if row.difference]
     repeated = [d for d in differences if d.n > 1]
     yield (
-        f"Δ is the difference in {METRICS[question.metric].noun} to the baseline ({_baseline(cells, question)}, and "
+        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({_baseline(cells, question)}, and "
         f"otherwise the same configuration), in percentage points{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
@@ -160,8 +162,8 @@ def _without_result(runs: Sequence[Run]) -> Iterator[str]:
         counts = Counter(run.state.label for run in missing)
         yield (
             f"PARTIAL: {len(missing)} of {len(runs)} runs have no result "
-            f"({', '.join(f'{count} {state}' for state, count in counts.items())}); means are over the finished seeds, "
-            "which may favor a head whose other seeds failed."
+            f"({', '.join(f'{count} {state}' for state, count in counts.items())}); means cover only the finished "
+            "seeds, which may favor a head whose worst seeds are missing."
         )
 
 

@@ -55,14 +55,16 @@ def _epochs(cells: Sequence[Cell]) -> Iterator[Inconsistency]:
 def _data(runs: Sequence[Run]) -> Iterator[Inconsistency]:
     data = Counter(run.data for run in runs)
     if len(data) > 1:
-        yield Inconsistency("data", f"DIFFERENT DATA: {_counted(data)}. Accuracies on different data do not compare.")
+        yield Inconsistency(
+            "data", f"DIFFERENT DATA: {_counted(data)}. Accuracies on different data are not comparable."
+        )
 
 
 def _seeds(cells: Sequence[Cell]) -> Iterator[Inconsistency]:
     sets = Counter(cell.seeds for cell in cells)
     if len(sets) > 1:
         counted = "; ".join(f"{_ranges(seeds)} ({plural(count, 'cell')})" for seeds, count in sets.items())
-        yield Inconsistency("seeds", f"UNEQUAL SEED SETS: {counted}. Means over different seeds do not compare.")
+        yield Inconsistency("seeds", f"UNEQUAL SEED SETS: {counted}. Their means are not directly comparable.")
 
 
 def seed_list(seeds: Sequence[int]) -> str:

@@ -59,7 +59,7 @@ def _reduce(history: Mapping[int, float], epochs: int, reduction: Reduction) -> 
     return sum(last) / LAST_EPOCHS if len(last) == LAST_EPOCHS else None
 
 
-_TEST_BY_EPOCH = "only where the test images are evaluated after every epoch (dataset.validation=0)"
+_TEST_BY_EPOCH = "requires test evaluation after every epoch (dataset.validation=0)"
 _BIASED = "optimistically biased, since the best epoch is selected on the same images"
 _AS_IN_PAPER = f"mean of the last {LAST_EPOCHS} epochs, as in the SeqAttention paper"
 _SELECTED = f"test images, weights of the epoch with the best {VAL_TOP1}"

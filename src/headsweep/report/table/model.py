@@ -52,7 +52,7 @@ class Row:
     costs: Mapping[str, float]
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
-    difference: Difference | None = None  # to the baseline, uncorrected
+    difference: Difference | None = None  # from the baseline, uncorrected
     is_baseline: bool = False
     p: float | None = None  # of the difference, corrected for all planned differences
     sign_flip_p: float | None = None  # likewise

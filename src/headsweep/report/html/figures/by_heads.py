@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import PAPER, Figure, Value, draw_points
-from headsweep.report.html.labels import capitalized, cell_label, series_label
+from headsweep.report.html.labels import capitalized, cell_label, number, series_label
 from headsweep.report.html.quantities import Quantity
 from headsweep.report.html.selection import Selection
 from headsweep.report.table.model import Table
@@ -41,7 +41,7 @@ def _against_heads(selection: Selection, quantity: Quantity) -> Figure:
         quantity.set_limits(axes, "y")
 
     spelled = [
-        [f"{plural(heads, 'head')} {_spelled(value, quantity)}" for heads, value in points] for _, points in drawn
+        [f"{plural(heads, 'head')} {_number(value, quantity)}" for heads, value in points] for _, points in drawn
     ]
     alt = "; ".join(f"{one.label}: {', '.join(words)}" for (one, _), words in zip(drawn, spelled, strict=True))
     title = f"{capitalized(quantity.noun)} against heads"
@@ -63,13 +63,11 @@ def _one_cell_a_row(table: Table, selection: Selection, quantity: Quantity) -> F
         axes.set_xlabel(quantity.axis)
         quantity.set_limits(axes, "x")
 
-    alt = "; ".join(f"{cell_label(table, row)} {_spelled(value, quantity)}" for row, value in rows)
+    alt = "; ".join(f"{cell_label(table, row)} {_number(value, quantity)}" for row, value in rows)
     title = f"{capitalized(quantity.noun)} with {plural(selection.counts[0], 'head')}"
     caption = joined(quantity.caption([row for row, _ in rows]), captions.best_rows(selection, len(known)))
     return Figure(quantity.name, title, caption, f"{alt}.", draw, scales.rows_height(labels))
 
 
-def _spelled(value: Value, quantity: Quantity) -> str:
-    mean, half = value
-    interval = f" ± {half:.{quantity.decimals}f}" if half else ""
-    return f"{mean:.{quantity.decimals}f}{interval} {quantity.unit}"
+def _number(value: Value, quantity: Quantity) -> str:
+    return number(*value, quantity.unit, quantity.decimals)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure
-from headsweep.report.html.labels import cell_label, metric_label, metric_noun
+from headsweep.report.html.labels import cell_label, metric_label, metric_noun, number
 from headsweep.report.html.selection import Selection
 from headsweep.report.stats.inference import LEVEL, Difference
 from headsweep.report.table.model import Row, Table
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def differences(table: Table, selection: Selection) -> Figure | None:
-    """Draw the mean difference of each cell to its baseline, with its interval; None if no cell has a baseline."""
+    """Draw the mean difference of each cell from its baseline, with its interval; None if no cell has a baseline."""
     known = [row for row in table.rows if row.difference]
     rows = selection.ranking.best(known, MOST_ROWS)
     found = [(row, row.difference) for row in rows if row.difference]
@@ -40,13 +40,13 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         axes.set_xlabel(f"Δ {metric_label(table.metric)} (percentage points)")
 
     caption = joined(
-        f"Differences to the baseline ({_baseline(table)}), paired by seed (n = "
+        f"Differences from the baseline ({_baseline(table)}), paired by seed (n = "
         f"{captions.span([difference.n for _, difference in found])}); the line at 0 is the baseline.",
         _intervals([difference for _, difference in found]),
         captions.best_rows(selection, len(known)),
     )
-    alt = "; ".join(f"{label} {_spelled(difference)}" for label, (_, difference) in zip(labels, found, strict=True))
-    title = f"Difference in {metric_noun(table)} to the baseline"
+    alt = "; ".join(f"{label} {_number(difference)}" for label, (_, difference) in zip(labels, found, strict=True))
+    title = f"Difference in {metric_noun(table)} from the baseline"
     return Figure("paired-differences", title, caption, f"{alt}.", draw, scales.rows_height(labels))
 
 
@@ -70,6 +70,6 @@ def _intervals(found: Sequence[Difference]) -> str:
     )
 
 
-def _spelled(difference: Difference) -> str:
-    interval = f" ± {100 * difference.half_width:.2f}" if difference.half_width is not None else ""
-    return f"{100 * difference.mean:+.2f}{interval} points"
+def _number(difference: Difference) -> str:
+    half = difference.half_width
+    return number(100 * difference.mean, None if half is None else 100 * half, "points", sign="+")

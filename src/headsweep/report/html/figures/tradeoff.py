@@ -95,14 +95,13 @@ def _annotate_heads(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[floa
 
 def _front_caption(rows: Sequence[Row], cells: int, significant: int) -> str:
     if cells == 1:
-        return "The Pareto front is one cell: the cheapest also has the best mean."
-    means = "On the Pareto front of the means no other cell is both cheaper and more accurate"
+        return "The Pareto front is a single cell: the cheapest also has the best mean accuracy."
+    means = "The Pareto front joins the cells that no other cell beats in both cost and mean accuracy"
     if all(row.compared.n == 1 for row in rows if row.compared):
         return f"{means}; with one seed each it may be noise."
-    test = (
-        f"significantly more accurate than each cell that costs no more (paired t-tests, p < {LEVEL:g}, Holm-corrected)"
-    )
-    return f"{means}. {f'Ringed: {test}.' if significant else f'No cell on it is {test}; it may be noise.'}"
+    test = f"paired t-tests, p < {LEVEL:g}, Holm-corrected"
+    better = f"significantly more accurate than every cell that costs no more ({test})"
+    return f"{means}. {f'Ringed: {better}.' if significant else f'No cell on it is {better}; it may be noise.'}"
 
 
 def _range_of_costs(costs: Sequence[float]) -> str:
