@@ -6,14 +6,12 @@ import csv
 import io
 from collections.abc import Mapping
 
+from headsweep.report.read.cells import MEASURED_COSTS, MODEL_COSTS
 from headsweep.report.stats.inference import Estimate
 from headsweep.report.table.columns import published_values, seeds_in_mean
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
-
-_COSTS = ("parameters", "head_parameters", "flops", "head_flops")
-_CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
 
 
 def write(table: Table) -> str:
@@ -57,7 +55,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "n": seeds_in_mean(row),
         "planned": row.planned,
         "seeds": " ".join(map(str, row.seeds)),
-        **{name: row.costs.get(name) for name in (*_COSTS, *_CLOCKS)},
+        **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
         "difference_p": row.difference.p if row.difference else None,

@@ -9,12 +9,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.report.read.cells import Cell, Run, gather
+from headsweep.report.read.cells import MODEL_COSTS, Cell, Run, gather
 from headsweep.tracking.mlflow.reading import MlflowReader, StoredRun
 from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
 
 _COST = "cost/"
-_COUNTS = ("parameters", "head_parameters", "flops", "head_flops")
 
 
 def read_mlflow_cells(uri: str, experiment: str, query: str) -> list[Cell]:
@@ -56,7 +55,7 @@ def _no_runs(stored: list[StoredRun], query: str, experiment: str) -> str:
 def _run(reader: MlflowReader, stored: StoredRun) -> Run:
     tags, state = stored.tags, RunState(stored.tags["headsweep.state"].partition(":")[0])
     parameters = {key: _typed(value) for key, value in stored.params.items()}
-    cost = {name: int(stored.metrics[_COST + name]) for name in _COUNTS if _COST + name in stored.metrics}
+    cost = {name: int(stored.metrics[_COST + name]) for name in MODEL_COSTS if _COST + name in stored.metrics}
     commit = tags.get("headsweep.commit")
     record = RunRecord(
         fingerprint=tags["headsweep.fingerprint"],
@@ -79,7 +78,7 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
         return None
     metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(_COST)}
     measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
-    clock = {name: value for name, value in measured.items() if name not in _COUNTS}
+    clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
     epochs = max((stored.steps[name] for name in metrics), default=0)
     return RunResult(state.value, metrics, epochs, 0, clock)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headsweep.report.read.cells import MISSING, Cell, Run, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged, varying_axes
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.table import fairness, footnotes, published, published_check
 from headsweep.report.table.baseline import baselines
@@ -14,8 +14,6 @@ from headsweep.report.table.model import Note, Question, Row, Table
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged
-
-_CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
 
 
 def build(
@@ -117,7 +115,7 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
 
 def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
-    clocks = {name: cell.clock(name) for name in _CLOCKS}
+    clocks = {name: cell.clock(name) for name in MEASURED_COSTS}
     row = replace(
         row,
         costs={**row.costs, **{name: value for name, value in clocks.items() if value is not None}},
