@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.report.read.cells import read_cells, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import read_cells
 from headsweep.report.table.baseline import baselines
 from headsweep.report.table.fairness import footnotes, mismatches
 

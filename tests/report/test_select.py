@@ -6,7 +6,8 @@ import pytest
 
 from headsweep.config.values import read_words
 from headsweep.errors import UserError
-from headsweep.report.read.cells import Run, gather, read_cells, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Run, gather, read_cells
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.table.baseline import baselines
 from headsweep.tracking.run_folder import RunState

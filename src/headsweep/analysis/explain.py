@@ -19,7 +19,8 @@ from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
-from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep

@@ -11,7 +11,8 @@ from headsweep.config.overrides import Speller, command, grids
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
-from headsweep.report.read.cells import Cell, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.power import MOST_SEEDS, Requirement, requirement, sign_flip_seeds
 from headsweep.report.table.baseline import Baseline, baselines

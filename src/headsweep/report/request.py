@@ -10,7 +10,8 @@ from pathlib import Path
 from headsweep.config.values import read_words
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, html, json, latex, markdown
-from headsweep.report.read.cells import Cell, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.mlflow_runs import read_mlflow_cells
 from headsweep.report.table import published
 from headsweep.report.table.build import compare

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from headsweep.config.values import canonical
 from headsweep.errors import UserError
-from headsweep.report.read.cells import Cell, group_of
+from headsweep.report.read.axes import group_of
+from headsweep.report.read.cells import Cell
 from headsweep.report.read.select import select_cells
 
 Baseline = Mapping[str, str]  # dotted key -> value

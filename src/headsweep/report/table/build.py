@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged, varying_axes
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.table import fairness, footnotes, published, published_check
 from headsweep.report.table.baseline import baselines
