@@ -205,20 +205,20 @@ def plan_grid(cells: Sequence[Sequence[str]], compose: Compose, exclusions: Excl
     runs = [run for run in answers if isinstance(run, RunConfig)]
     from headsweep.autotune.slots import AutoSlots
     from headsweep.launch.local.pool import LocalPool
-    from headsweep.plan.preview import show, survey
+    from headsweep.plan.preview import preview, show
 
     slots = sharing.slots_of(runs)
     slots = slots.expected() if isinstance(slots, AutoSlots) else slots
     check = (lambda new: LocalPool(slots).check(new)) if machine.costs else None
-    survey_ = survey(runs, _mistakes(cells, answers), check, on_gpus=bool(slots.gpus))
-    if machine.halving is not None and not survey_.bad:
+    plan = preview(runs, _mistakes(cells, answers), check, on_gpus=bool(slots.gpus))
+    if machine.halving is not None and not plan.bad:
         from headsweep.launch.halving import Halving
         from headsweep.plan.plan import make_plan
 
         opening = Halving(machine.halving, None, make_plan(runs)).opening
         print(opening, file=sys.stderr)
-    show(survey_, slots.count, machine.json)
-    if survey_.bad:
+    show(plan, slots.count, machine.json)
+    if plan.bad:
         sys.exit(2)
 
 

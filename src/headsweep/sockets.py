@@ -21,8 +21,9 @@ from pathlib import Path
 from headsweep.errors import UserError
 
 LONGEST = 107  # bytes of a socket's path (unix(7))
-_PREFIX = "headsweep-"
-_BELOW = len("/headsweep-12345678/pymp-12345678/listener-12345678")
+_PREFIX = "headsweep-sockets-"
+_CONTENT = "pymp-"  # the folders that multiprocessing makes in it; one with anything else is not to be removed
+_BELOW = len("/headsweep-sockets-12345678/pymp-12345678/listener-12345678")
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 _VARIABLE = "HEADSWEEP_SOCKETS"
 
@@ -101,6 +102,7 @@ def _remove_unless_used(path: Path) -> None:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            if all(entry.name.startswith(_CONTENT) for entry in path.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(handle)

@@ -121,7 +121,9 @@ def test_the_run_s_projector_hears_of_it_where_the_run_is_now(run, tmp_path, mon
     class Told:
         notify = staticmethod(heard.append)
 
-    monkeypatch.setattr(inspect, "projector", lambda run: heard.append(run.paths.output) or nullcontext(Told))
+    monkeypatch.setattr(
+        "headsweep.analysis.inspect.projector", lambda run: heard.append(run.paths.output) or nullcontext(Told)
+    )
     moved = shutil.copytree(run.path, tmp_path / "moved" / "runs" / run.path.name)
     inspect(moved, "--again")
     assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved
@@ -154,7 +156,7 @@ def mistake(capsys, *arguments) -> str:
 
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     folder = planned(tmp_path, "dataset.validation=0")
-    assert "has no checkpoint.pt: its run has one after its first epoch" in mistake(capsys, folder.path)
+    assert "expected checkpoint.pt, found none" in mistake(capsys, folder.path)
     assert "is no run's folder: it has no config.yaml" in mistake(capsys, tmp_path)
     assert "nowhere: no run of that fingerprint or name" in mistake(capsys, "nowhere", "--output", tmp_path)
     folder = begun(tmp_path, "dataset.validation=0")

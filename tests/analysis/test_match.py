@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from composing import compose_run
-from headsweep.analysis.match import Wish, match
+from headsweep.analysis.match import Target, match
 from headsweep.config.expansion import composer, expand
 from headsweep.config.overrides import Speller
 from headsweep.run.train_run import preflight
@@ -37,7 +37,7 @@ def test_no_other_width_is_nearer():
     }
     best = min(sizes, key=lambda width: abs(sizes[width] - budget))
     assert best not in (min(sizes), max(sizes))
-    text, _ = match(["head=ga", "heads=2", *TINY, "seeds=3"], Wish("params", budget, {}, "width", 0.1))
+    text, _ = match(["head=ga", "heads=2", *TINY, "seeds=3"], Target("params", budget, {}, "width", 0.1))
     (row,) = rows_of(text)
     assert row[0] == f"head=ga heads=2 head.gram_dim={best}"
     assert row[1] == f"{sizes[best]:,}" and row[4] == f"{sizes[best] / budget - 1:+.1%}".rstrip("%").replace(
@@ -47,7 +47,7 @@ def test_no_other_width_is_nearer():
 
 
 def test_a_baseline_gives_each_number_of_heads_its_own_budget():
-    wish = Wish("params", None, {"head": "seqattn"}, "width", 0.1)
+    wish = Target("params", None, {"head": "seqattn"}, "width", 0.1)
     text, _ = match(["head=ga,seqattn,gap", "heads=1,4", *TINY], wish)
     sizes = [preflight(compose_run("head=seqattn", f"heads={heads}", *TINY))["parameters"] for heads in (1, 4)]
     assert [row[3] for row in rows_of(text)] == [f"{sizes[0]:,}", f"{sizes[1]:,}"] * 3
@@ -56,7 +56,7 @@ def test_a_baseline_gives_each_number_of_heads_its_own_budget():
 
 
 def test_widths_of_several_heads_are_one_grid():
-    wish = Wish("params", None, {"head.name": "seqattn"}, "width", 0.1)
+    wish = Target("params", None, {"head.name": "seqattn"}, "width", 0.1)
     text, _ = match(["head=sg,ga", "heads=1,4", *TINY], wish)
     assert text.count("python src/train.py") == 1
     (wide,) = {width for head, _, width in trained_by(text) if head == "sg"}
@@ -65,7 +65,7 @@ def test_widths_of_several_heads_are_one_grid():
 
 def test_the_number_of_heads_is_varied_where_that_is_asked_for():
     one, three = (preflight(compose_run("head=gap", f"heads={heads}", *TINY))["flops"] for heads in (1, 3))
-    text, _ = match(["head=gap", "heads=1,2", *TINY], Wish("flops", three, {}, "heads", 0.0))
+    text, _ = match(["head=gap", "heads=1,2", *TINY], Target("flops", three, {}, "heads", 0.0))
     (row,) = rows_of(text)  # both cells end in the same
     assert one < three and row[0] == "head=gap heads=3" and row[1] == row[3] == f"{three:,}"
     assert trained_by(text) == [("gap", 3, None)]

@@ -96,7 +96,7 @@ def bytes_of(folder):
 def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
     before, here = bytes_of(original), (project / "src" / "train.py").read_text()
     with pytest.raises(
-        UserError, match=r"was planned by code \w{10}, which is not what is here; --code recorded checks"
+        UserError, match=r"was planned by commit \w{10}, which differs from the working tree; --code recorded"
     ):
         reproduce(original, tmp_path / "again", None)
     assert not (tmp_path / "again").exists()
@@ -117,7 +117,7 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
     assert not comparison.is_exact
     assert comparison.points == 25
     assert [part.equal for part in comparison.parts] == [True, False, True]
-    with pytest.raises(UserError, match="holds a reproduction by other code; remove it"):
+    with pytest.raises(UserError, match="expected a reproduction by the same code"):
         reproduce(original, tmp_path / "again", "recorded")
 
 
@@ -128,18 +128,22 @@ def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_p
     git(project, "commit", "-qm", "words")
     assert reproduce(original, tmp_path / "again", None).points == 25
     (project / "src" / "more.py").touch()
-    with pytest.raises(UserError, match="which is not what is here"):
+    with pytest.raises(UserError, match="which differs from the working tree"):
         reproduce(original, tmp_path / "again", None)
 
 
 @pytest.mark.parametrize(
     ("code", "choice", "message"),
     [
-        ({"commit": None, "dirty": False}, None, "the run recorded no commit: no code is known to be its own"),
+        ({"commit": None, "dirty": False}, None, "the run recorded no commit, so its code is unknown"),
         ({"commit": None, "dirty": False}, "recorded", "--code recorded: the run recorded no commit"),
-        ({"commit": "f" * 40, "dirty": False}, None, "commit ffffffffff is not known in"),
-        ({"commit": "f" * 40, "dirty": False}, "recorded", "commit ffffffffff cannot be checked out beside this one"),
-        ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which are lost"),
+        ({"commit": "f" * 40, "dirty": False}, None, "commit ffffffffff is not in the repository"),
+        (
+            {"commit": "f" * 40, "dirty": False},
+            "recorded",
+            "commit ffffffffff cannot be checked out in a temporary folder",
+        ),
+        ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which were not saved"),
     ],
 )
 def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choice, message):
@@ -151,15 +155,15 @@ def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choi
 
 def test_only_a_new_folder_is_written_to(original, project, tmp_path):
     output = original.path.parents[1]
-    with pytest.raises(UserError, match="holds the original itself"):
+    with pytest.raises(UserError, match="expected a new folder, found that of the original"):
         reproduce(original, output, "current")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="expected a new or empty folder"):
         reproduce(original, project, "current")
 
 
 def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
     (original.path / "result.json").unlink()
-    with pytest.raises(UserError, match="has not ended: there is nothing to compare with"):
+    with pytest.raises(UserError, match="is unfinished: expected a finished run"):
         reproduce(original, tmp_path / "again", "current")
 
 
@@ -220,7 +224,7 @@ def test_the_largest_difference_is_named(original, again):
     again.finish(replace(result, metrics=result.metrics | {"test/top5": 0.76}, environment=environment))
     comparison = compare(original, again)
     assert words(original, again) == [
-        "differs from epoch 2 on, there most in train/loss (0.25); 1 of 2 lines",
+        "differs from epoch 2 on, most in train/loss (0.25); 1 of 2 lines",
         "differs most in test/top5: 0.76, by 0.01; test/top1 50.00 %, test/top5 76.00 %",
         "differ in 2 of 2 tensors, most in model.head.weight (nan)",
     ]

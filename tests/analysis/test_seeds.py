@@ -64,15 +64,15 @@ def test_another_baseline_is_another_number_of_differences(tmp_path):
 
 def test_finished_seeds_cost_nothing(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
-    assert "seeds=3: all finished" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
+    assert "seeds=3: no run is missing" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
 
 
 def test_one_seed_is_too_few_for_a_variance(tmp_path):
-    message = r"a variance needs two finished seeds .*; add some: python .* head=seqpool,ga,gap .* seeds=3$"
+    message = r"expected two finished seeds .*; add seeds: python .* head=seqpool,ga,gap .* seeds=3$"
     with pytest.raises(UserError, match=message):
         advise(sweep(tmp_path, seeds=1), {}, AIM)
 
 
 def test_one_cell_is_nothing_to_compare(tmp_path):
-    with pytest.raises(UserError, match="no cell to compare with head=seqpool; use a sweep with several heads"):
+    with pytest.raises(UserError, match="expected a cell to compare with head=seqpool, found none"):
         advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)

@@ -186,7 +186,9 @@ def test_a_damaged_memory_is_none(decide, tmp_path):
 
 
 def test_runs_per_gpu_cannot_be_given_too(tmp_path):
-    with pytest.raises(ConfigError, match=r"slots=auto: finds runs_per_gpu; give one of the two"):
+    with pytest.raises(
+        ConfigError, match=r"slots=auto: expected no runs_per_gpu, which it determines; give one of the two"
+    ):
         AutoSlots.of_this_machine(tiny(tmp_path), None, 9, GPU, 2)
 
 

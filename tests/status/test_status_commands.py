@@ -20,7 +20,7 @@ from headsweep.status.render import show
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
-GOLDEN = Path(__file__).parent / "golden" / "output"
+GOLDEN = Path(__file__).parents[1] / "golden" / "output"
 
 
 def headsweep(*arguments, **environment):

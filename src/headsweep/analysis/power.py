@@ -1,4 +1,4 @@
-"""The seeds that a sweep needs to detect a difference, what they cost, and the command that adds them."""
+"""Seeds that a sweep needs to detect a difference, their cost, and the command that adds them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from headsweep.tracking.typed_files import Damaged
 
 @dataclass(frozen=True)
 class Aim:
-    """The difference to detect, and how reliably."""
+    """The difference to detect."""
 
-    difference: float  # in percentage points of test top-1
-    power: float
-    alpha: float  # family-wise, over all differences
-    slots: int  # runs at a time, for the expected time
+    difference: float  # in points of test top-1
+    power: float  # probability to detect it
+    alpha: float  # family-wise error over all differences
+    slots: int  # concurrent runs, for the time estimate
 
 
 Found = Sequence[tuple[Cell, Requirement]]
@@ -40,11 +40,11 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
 
     Args:
         sweep: has runs with several seeds.
-        baseline: empty means the head of the first cell.
+        baseline: what its cells are compared with; empty: the head of the first cell.
         aim: the difference to detect.
 
     Raises:
-        UserError: no two cells can be compared, or no cell shares two finished seeds with its baseline.
+        UserError: no two cells can be compared, or none has two finished seeds.
     """
     screening = sweep.screening()
     return skip_damaged(
@@ -59,14 +59,17 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
     pairs = [(cell, base) for cell, base in zip(cells, against, strict=True) if base is not None and base is not cell]
     name = spelled(baseline or {"head": cells[0].head})
     if not pairs:
-        raise UserError(f"{sweep.name}: no cell to compare with {name}; use a sweep with several heads, or --baseline")
+        raise UserError(f"{sweep.name}: expected a cell to compare with {name}, found none; choose another --baseline")
     level = aim.alpha / len(pairs)
     found = [
         (cell, requirement(_differences(cell, base), aim.difference / 100, aim.power, level)) for cell, base in pairs
     ]
     if all(needed.n < 2 for _, needed in found):
         more = _command(cells, sweep, "seeds=3")
-        raise UserError(f"{sweep.name}: a variance needs two finished seeds of a cell and of {name}; add some: {more}")
+        raise UserError(
+            f"{sweep.name}: expected two finished seeds of a cell and of {name} to estimate a variance; "
+            f"add seeds: {more}"
+        )
     heading = (
         f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {name}\n"
         f"with power {aim.power:g} at p < {aim.alpha:g}"
@@ -89,13 +92,14 @@ def _table(found: Found, axes: Sequence[str]) -> str:
 def _row(cell: Cell, needed: Requirement, axes: Sequence[str]) -> tuple[str, ...]:
     name = cell_name(cell, axes)
     if needed.spread is None or needed.detectable is None:
-        why = "needs two seeds" if needed.n < 2 else "none: all differences are equal"
+        why = "needs two seeds" if needed.n < 2 else "no spread: all differences are equal"
         return (name, str(needed.n), why, "-", "-", "-")
     low, high = needed.spread.low, needed.spread.high
+    deviation = f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
     return (
         name,
         str(needed.n),
-        f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", ""),
+        deviation,
         _seeds(needed.seeds),
         _seeds(needed.seeds_upper),
         f"{100 * needed.detectable:.2f}",
@@ -108,15 +112,15 @@ def _seeds(count: int | None) -> str:
 
 def _notes(level: float) -> list[str]:
     return [
-        "SD is the standard deviation of the differences paired by seed, in points, with its 95 % confidence interval",
-        "(chi-square); SEEDS (UPPER CI) is for its upper limit. DETECTABLE NOW is the minimum detectable effect, in",
-        "points, with the seeds so far.",
-        f"A sign-flip permutation test needs at least {sign_flip_seeds(level)} seeds to reach p < {level:.3g}.",
+        "SD: standard deviation of the differences paired by seed, in points, with its 95 % interval (chi-square).",
+        "SEEDS (UPPER CI): for the upper end of that interval. DETECTABLE NOW: minimum detectable effect of the",
+        "seeds so far, in points.",
+        f"A sign-flip permutation test reaches p < {level:.3g} with {sign_flip_seeds(level)} seeds or more.",
     ]
 
 
 def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
-    """Return the cost of giving all cells the seeds that the most demanding one needs: estimated, and upper limit."""
+    """Return the seeds that suffice for every cell: for the estimated spread, and for its upper confidence limit."""
     known = [needed for _, needed in found if needed.spread is not None]
     plans = {"": [needed.seeds for needed in known], "upper CI: ": [needed.seeds_upper for needed in known]}
     lines = []
@@ -130,16 +134,16 @@ def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) ->
 
 
 def _cost(cells: Sequence[Cell], seeds: int, slots: int) -> str:
-    """Return how many runs are missing for so many seeds of all cells, and the time by that of their finished runs."""
+    """Return the missing runs for `seeds` seeds of all cells, and their training time."""
     missing = [sum(seed not in cell.by_seed(TEST_TOP1) for seed in range(seeds)) for cell in cells]
     if not any(missing):
-        return "all finished"
+        return "no run is missing"
     runs = f"{plural(sum(missing), 'more run')} of {plural(len(cells), 'cell')}"
     times = [_seconds(cell) for cell in cells]
     if any(time is None and count for time, count in zip(times, missing, strict=True)):
-        return f"{runs}, time unknown: not every cell has a finished run"
+        return f"{runs}, of unknown time: not every cell has a finished run"
     seconds = sum(time * count for time, count in zip(times, missing, strict=True) if time is not None)
-    return f"{runs}, about {span(seconds / slots)} of training, {plural(slots, 'run')} at a time"
+    return f"{runs}, about {span(seconds / slots)} of training, {plural(slots, 'concurrent run')}"
 
 
 def _seconds(cell: Cell) -> float | None:
@@ -149,7 +153,7 @@ def _seconds(cell: Cell) -> float | None:
 
 
 def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
-    """Return the command that adds seeds to the cells of a sweep, with the overrides that differ from the defaults."""
+    """Return the shortest command that adds seeds to the cells of a sweep."""
     output = sweep.path.parents[1]
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]

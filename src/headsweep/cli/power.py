@@ -68,7 +68,7 @@ def match(
     The settings whose parameters (params) or FLOPs of one image's forward pass (flops) are nearest to the budget are
     printed, with the commands that train them. Nothing is started.
     """
-    from headsweep.analysis.match import Wish
+    from headsweep.analysis.match import Target
     from headsweep.analysis.match import match as text
     from headsweep.config.values import read_words
 
@@ -78,8 +78,8 @@ def match(
     if unknown:
         raise UserError(f"{unknown[0]}: no option of match (headsweep match --help)")
     words = [word for word in arguments if not word.startswith("-")]
-    wish = Wish(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
-    found, is_any_near = text(words, wish)
+    target = Target(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
+    found, is_any_near = text(words, target)
     click.echo(found.rstrip())
     if not is_any_near:
         raise UserError("no setting is near the budget: want another --budget or --baseline, or a larger --share")

@@ -1,4 +1,4 @@
-"""The name of a run, from all that its numbers depend on (law 2)."""
+"""Fingerprint of a run: a hash of everything that its numbers depend on (invariant 2)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from headsweep.config import NOT_IDENTITY, RunConfig
 
 
 def identity(run: RunConfig) -> dict[str, Any]:
-    """Dotted key -> plain value, of every key that a run's numbers depend on."""
+    """Return dotted key -> plain value of every key that a run's numbers depend on."""
     return {key: value for key, value in _flatten(run) if not _excluded(key)}
 
 
 def place(run: RunConfig) -> dict[str, Any]:
-    """Dotted key -> plain value, of the other keys: where a run computes and where its files are."""
+    """Return dotted key -> plain value of the other keys: where a run computes and where its files are."""
     return {key: value for key, value in _flatten(run) if _excluded(key)}
 
 
 def fingerprint(run: RunConfig) -> str:
-    """12 hexadecimal digits over the full resolved configuration, so that a changed default is a new run."""
+    """Return 12 hexadecimal digits over the full resolved configuration, so that a changed default is a new run."""
     return _digest(identity(run))
 
 
 def group(run: RunConfig) -> str:
-    """The fingerprint of the runs that differ in seed alone."""
+    """Return the fingerprint of a cell: the runs that differ in seed alone."""
     return _digest({key: value for key, value in identity(run).items() if key != "seed"})
 
 

@@ -1,4 +1,4 @@
-"""The model of a run as others use it: from raw pixels to logits, logged to MLflow."""
+"""The model of a run from raw pixels to logits, as it is logged to MLflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 class Predictor(nn.Module):
-    """A classifier for images as they are in their files: it normalises them itself, as the run did."""
+    """A classifier of unnormalised images: it normalises them as the run did."""
 
     mean: Tensor
     scale: Tensor
@@ -39,7 +39,7 @@ class Predictor(nn.Module):
 
 
 def predictor(folder: RunFolder) -> Built:
-    """The run's best weights, or the last where no images were held out, as MLflow is to have them."""
+    """Return the model to log, with the best weights, or the last ones without validation images."""
     dataset = frozen(folder).dataset
     classifier = trained(folder, best=folder.best.exists())
     example = np.zeros((1, dataset.channels, dataset.image_size, dataset.image_size), dtype=np.float32)
@@ -47,16 +47,16 @@ def predictor(folder: RunFolder) -> Built:
 
 
 def log_models(folders: Sequence[RunFolder], uri: str) -> int:
-    """Give the MLflow runs of `folders` in the store at `uri` their models; how many were new.
+    """Log the models of `folders` to the MLflow store at `uri`; return how many were new.
 
     Raises:
-        UserError: some models could not be logged, the others have been.
+        UserError: some models could not be logged; the others are.
     """
     logged, failed = 0, []
     for folder in folders:
         try:
             logged += log_model(folder, uri, predictor)
-        except Exception as error:  # whatever a store does, or somebody has done in it
+        except Exception as error:  # any error of a store
             failed.append(f"{folder.record().name}: {reason(error, uri)}")
     if failed:
         raise UserError(

@@ -1,6 +1,6 @@
-"""The slow side of `step` and `e2e`: what upstream does, from the same first weights as ours.
+"""The reference implementation of `step` and `e2e`: what upstream does, from the same initial weights as headsweep.
 
-A loop over branches (tests/heads/oracle.py), attention with its weights written out, torch's AdamW as it comes, and
+A loop over branches (tests/heads/oracle.py), attention with explicit weights, torch's AdamW with default options, and
 images through Pillow, timm and torchvision in the processes of a DataLoader.
 """
 
@@ -29,13 +29,13 @@ from headsweep.models.build import model_of
 from headsweep.models.compact import SelfAttention
 
 
-class PlainAttention(nn.Module):
+class ExplicitAttention(nn.Module):
     """Self-attention whose weights are formed, dropped out and multiplied."""
 
-    def __init__(self, ours: SelfAttention) -> None:
+    def __init__(self, fused: SelfAttention) -> None:
         super().__init__()
-        self.heads, self.rate = ours.heads, ours.attention_dropout
-        self.qkv, self.proj, self.proj_drop = ours.qkv, ours.proj, ours.proj_drop
+        self.heads, self.rate = fused.heads, fused.attention_dropout
+        self.qkv, self.proj, self.proj_drop = fused.qkv, fused.proj, fused.proj_drop
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -44,22 +44,22 @@ class PlainAttention(nn.Module):
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
-class PlainModel(nn.Module):
-    """The model of a run, loops and all; always the logits of each branch."""
+class ReferenceModel(nn.Module):
+    """The model of a run, with loops over branches; returns the logits of each branch."""
 
     def __init__(self, run: RunConfig) -> None:
         super().__init__()
         model = model_of(run)
         for block in model.backbone.blocks:
-            block.attention = PlainAttention(block.attention)
+            block.attention = ExplicitAttention(block.attention)
         self.backbone, self.head = model.backbone, oracle.reference(run.head.name, model.head)
 
     def forward(self, images: Tensor, per_head: bool = True) -> Tensor:
         return self.head(self.backbone(images))
 
 
-def plain_optimizer(model: nn.Module, run: RunConfig) -> torch.optim.AdamW:
-    """AdamW, with no decay of one-dimensional parameters."""
+def reference_optimizer(model: nn.Module, run: RunConfig) -> torch.optim.AdamW:
+    """AdamW, without weight decay of one-dimensional parameters."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.optimizer.weight_decay},
@@ -68,32 +68,32 @@ def plain_optimizer(model: nn.Module, run: RunConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=run.optimizer.lr)
 
 
-def as_it_comes() -> None:
-    """Let torch take the kernels of a process that asked for nothing, whatever a run of ours has asked for before."""
+def default_determinism() -> None:
+    """Allow non-deterministic kernels, which torch does by default and a run of headsweep forbids."""
     torch.backends.cudnn.deterministic = False
     torch.use_deterministic_algorithms(False)
 
 
-class Pictures(Dataset):
-    """Images of (n c y x) uint8 as Pillow holds them, through a transform."""
+class PillowImages(Dataset):
+    """Images (n c y x) of uint8 as Pillow images, transformed."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: transforms.Compose) -> None:
-        self.pictures = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in images]
+        self.images = [Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()) for image in images]
         self.labels, self.transform = labels, transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         while True:
             try:
-                return self.transform(self.pictures[index]), self.labels[index]
-            except ValueError:  # timm's RandAugment asked Pillow for 0 bits, about twice in 1,000 images
+                return self.transform(self.images[index]), self.labels[index]
+            except ValueError:  # timm's RandAugment passes Pillow 0 bits, about twice in 1,000 images
                 continue
 
 
-class PlainBatches:
-    """Training batches of Pillow images: (images, soft targets) on the device."""
+class ReferenceBatches:
+    """Iterates over training batches: (images, soft targets) on the device."""
 
     def __init__(self, images: Tensor, labels: Tensor, run: RunConfig, device: torch.device, workers: int) -> None:
         recipe, dataset = run.augmentation, run.dataset
@@ -107,7 +107,7 @@ class PlainBatches:
         )
         self.mixes = recipe.mix_probability > 0
         self.loader = DataLoader(
-            Pictures(images, labels, pil_transform(recipe, dataset)),
+            PillowImages(images, labels, pillow_transform(recipe, dataset)),
             run.batch_size,
             shuffle=True,
             drop_last=True,
@@ -118,19 +118,17 @@ class PlainBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.loader:
-            on_device, there = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
             if self.mixes:
-                yield self.mix(on_device, there)
+                yield self.mix(images, labels)
             else:
                 off, on = self.smoothing / self.classes, 1 - self.smoothing + self.smoothing / self.classes
-                yield (
-                    on_device,
-                    torch.full((len(there), self.classes), off, device=self.device).scatter_(1, there[:, None], on),
-                )
+                targets = torch.full((len(labels), self.classes), off, device=self.device)
+                yield images, targets.scatter_(1, labels[:, None], on)
 
 
-def pil_transform(recipe: AugmentationConfig, dataset: DatasetConfig) -> transforms.Compose:
-    """Crop, flip, RandAugment, normalisation and erasing by timm and torchvision, in the order of the recipe."""
+def pillow_transform(recipe: AugmentationConfig, dataset: DatasetConfig) -> transforms.Compose:
+    """Crop, flip, RandAugment, normalization and erasing of timm and torchvision, in the order of the recipe."""
     size = dataset.image_size
     crop = [RandomResizedCropAndInterpolation(size, recipe.crop_scale, recipe.crop_ratio, "bicubic")]
     crop = crop if recipe.crop_scale else []
