@@ -81,7 +81,7 @@ def _draw_front(
     axes: Axes, on_front: Sequence[tuple[float, float]], significant: Sequence[tuple[float, float]]
 ) -> None:
     """Draw a line through the front of the means, and rings around its significant cells."""
-    label = "Pareto front of the means"
+    label = "Pareto front"
     axes.step(*zip(*on_front, strict=True), where="post", color=INK, linewidth=1, linestyle=":", zorder=1, label=label)
     if significant:
         ring: dict[str, Any] = {"color": INK, "markersize": 13, "mfc": "none", "mew": 1, "linestyle": "none"}
