@@ -14,7 +14,9 @@ from headsweep.errors import ConfigError
 from headsweep.launch.halving import Halving, best, kept, round_ends
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.plan import freeze, make_plan
+from headsweep.report.formats import markdown
 from headsweep.report.table.build import build
+from headsweep.report.table.layout import flat
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
@@ -130,7 +132,7 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
     assert [heads for heads, _ in pool.asked] == [["gap", "ga", "se"], ["se"]]
     ga = plan.runs[1].folder
     assert screening.screened_out(ga.record().group) is None and ga.state() is RunState.failed
-    assert "1 of 3 runs have no result (1 failed)" in build(plan.folders, screening=screening).markdown()
+    assert "1 of 3 runs have no result (1 failed)" in markdown.write(flat(build(plan.folders, screening=screening)))
     pool.failing = set()
     screen(plan, pool)
     assert pool.asked[2:] == [(["ga"], 7), (["ga"], None)]
