@@ -7,6 +7,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from commands import command, train
+from commands import TRAIN, command, fresh, train
 from headsweep.config import HEADS
 
 
@@ -14,7 +14,7 @@ def test_the_door_opens_without_torch_or_mlflow(question, tmp_path):
     for heavy in ("torch", "mlflow", "timm", "pandas"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
     words = {"--cfg=job": ["--cfg", "job"], "--info=defaults": ["--info", "defaults"]}.get(question, [question])
-    answer = train(*words, PYTHONPATH=str(tmp_path))
+    answer = fresh(TRAIN, *words, PYTHONPATH=str(tmp_path))
     assert "imported at the door" not in answer.stdout + answer.stderr
     assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
 

@@ -1,10 +1,7 @@
 """`headsweep inspect`: true numbers of a true run, pictures for any head, one line for a mistake."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import partial
 
@@ -12,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import TINY_RUN, give
+from commands import TINY_RUN, fresh, give
 from composing import compose_run
 from headsweep.heads import HEADS
 from headsweep.models import model_of
@@ -98,9 +95,8 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     capsys.readouterr()
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported for an answer that is there')")
-    command = [sys.executable, "-m", "headsweep.cli", "inspect", run.path.name, "--output", output]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    command = ["-m", "headsweep.cli", "inspect", run.path.name, "--output", str(output)]
+    answer = fresh(*command, PYTHONPATH=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("looked at before, with these weights; --again looks anew\n")
     assert "128 test images; together" in answer.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import TINY, start, train
+from commands import TINY, TRAIN, fresh, start, train
 from comparing import differences
 from headsweep.tracking.run_folder import RunFolder, RunState
 
@@ -39,7 +39,7 @@ def mlflow_runs(output: Path):
 def finished(tmp_path_factory):
     """The grid, trained once; every process says what it imports, those of the runs in their logs."""
     output = tmp_path_factory.mktemp("grid") / "outputs"
-    answer = train(*GRID, f"paths.output={output}", PYTHONPROFILEIMPORTTIME="1")
+    answer = fresh(TRAIN, *GRID, f"paths.output={output}", PYTHONPROFILEIMPORTTIME="1")
     assert answer.returncode == 0, answer.stderr
     return output, answer
 

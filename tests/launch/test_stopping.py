@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import programs
 from commands import TINY, TINY_RUN, start, train, wait_for
 from comparing import differences
 from composing import compose_run
@@ -24,10 +23,11 @@ from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Busy, Stopped
+from programs import Program
 
 SHORT = TINY_RUN
 GRID = ["-m", "duration='2 epochs'", "tracking=none", *TINY]
-BAD = [sys.executable, str(Path(__file__).with_name("sabotage.py"))]
+BAD = str(Path(__file__).with_name("sabotage.py"))
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
@@ -129,9 +129,7 @@ def test_nohup_holds(tmp_path):
 
 @pytest.mark.slow
 def test_asked_twice_it_stops_at_once(tmp_path):
-    process = subprocess.Popen(
-        [*BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = Program([BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"])
     wait_for(lambda: any(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")))
     time.sleep(2)
     process.send_signal(signal.SIGINT)
@@ -150,7 +148,7 @@ def test_bad_runs_fail_alone(tmp_path):
     Processes start warm, after the check of the models: none but the one that hangs is silent for long.
     """
     job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.3"]
-    answer = subprocess.run([*BAD, *job], capture_output=True, text=True, timeout=300)
+    answer = programs.run([BAD, *job])
     assert answer.returncode == 1, answer.stderr
     states = {seed: folder.state().value for seed, folder in folders(tmp_path).items()}
     assert states == {0: "finished", 5: "finished", 7: "finished"} | dict.fromkeys((1, 2, 3, 4), "failed"), (

@@ -4,14 +4,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from commands import TINY, give, start
+from commands import TINY, fresh, give, headsweep, start
 from composing import compose_run
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch import retry
@@ -20,12 +18,7 @@ from headsweep.status.render import show
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
-GOLDEN = Path(__file__).parent / "golden" / "output"
-
-
-def headsweep(*arguments, **environment):
-    command = [sys.executable, "-m", "headsweep.cli", *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+GOLDEN = Path(__file__).parents[1] / "golden" / "output"
 
 
 def folders(output) -> list[RunFolder]:
@@ -51,7 +44,7 @@ def test_looking_is_light(failed, tmp_path):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     for arguments in (["status"], ["status", "latest"], ["logs", "abc"], ["cancel"]):
-        answer = headsweep(*arguments, "--output", tmp_path, PYTHONPATH=path)
+        answer = fresh("-m", "headsweep.cli", *arguments, "--output", str(tmp_path), PYTHONPATH=path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
