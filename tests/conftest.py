@@ -1,7 +1,9 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
 import os
+from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
@@ -10,6 +12,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of MLflow's that is migrated and holds nothing, to be copied: to make one takes seconds."""
+    from headsweep.tracking.mlflow.store import default_uri, prepare
+
+    folder = tmp_path_factory.mktemp("store")
+    prepare(default_uri(folder), "unused", folder)
+    return folder / "mlflow.db"
 
 
 class ByFile(LoadScopeScheduling):

@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import io
 import json
 import multiprocessing.util
 import os
@@ -58,7 +59,8 @@ def serve(address: str, owner: int) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 supervise(connection)
             connection.close()
-    Path(address).unlink()
+    for ending in ("", ".lock", ".log"):
+        Path(f"{address}{ending}").unlink(missing_ok=True)
 
 
 def supervise(connection: socket.socket) -> NoReturn:
@@ -104,7 +106,10 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     prepare_forkserver()
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
-    words = [word for word in request["words"] if word != "-u"]
+    words = request["words"]
+    if words[0] == "-u":
+        words = words[1:]
+        sys.stdout, sys.stderr = unbuffered(1), unbuffered(2)
     if words[0] == "-m":
         sys.argv[:] = words[1:]
         sys.path[0] = request["cwd"]
@@ -112,6 +117,10 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     sys.argv[:] = words
     sys.path[0] = str(Path(words[0]).resolve().parent)
     execute(lambda: runpy.run_path(words[0], run_name="__main__"))
+
+
+def unbuffered(handle: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(handle, "w", closefd=False), sys.stdout.encoding, write_through=True)
 
 
 def execute(program: Callable[[], object]) -> NoReturn:

@@ -62,7 +62,11 @@ class Program:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it has printed to both streams by its end."""
         self.wait(timeout)
-        return self._printed(0), self._printed(1)
+        return self._printed(0), self.stderr()
+
+    def stderr(self) -> str:
+        """What it has printed there so far."""
+        return self._printed(1)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -106,7 +110,7 @@ def server() -> Path:
 def _start(path: Path, owner: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = str(Path(__file__).with_name("program_server.py"))
-    log = path.with_suffix(".log")
+    log = Path(f"{path}.log")
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, script, str(path), owner],

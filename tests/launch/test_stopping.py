@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import programs
-from commands import TINY, TINY_RUN, start, train, wait_for
+from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
@@ -87,17 +87,18 @@ def test_a_timeout_that_is_none_is_refused(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])  # SIGTERM: test_signals.py
-@pytest.mark.parametrize("grid", [["-m", "heads=1,2,3", *TINY], ["heads=2", *TINY_RUN]], ids=["grid", "single"])
+@pytest.mark.parametrize(  # SIGTERM: test_signals.py
+    ("number", "code", "grid"),
+    [(signal.SIGINT, 130, ["-m", "heads=1,2,3", *TINY]), (signal.SIGHUP, 129, ["heads=2", *TINY_RUN])],
+    ids=["grid", "single"],
+)
 def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
     """An epoch of these runs takes a minute, on a fast machine too."""
     large = ["model.width=256", "model.depth=7", "model.attention_heads=4", "debug.train_images=1000", "batch_size=2"]
     job = [*grid, "duration='60 epochs'", "tracking=none", *large]
-    process = start(*job, f"paths.output={tmp_path}")
+    process = Program([BAD, *job, f"paths.output={tmp_path}"])
     runs = 2 if "-m" in grid else 1
-    time.sleep(1)
-    wait_for(lambda: sum(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")) == runs)
-    time.sleep(4)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/stepped"))) == runs)
     os.kill(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
@@ -130,10 +131,10 @@ def test_nohup_holds(tmp_path):
 @pytest.mark.slow
 def test_asked_twice_it_stops_at_once(tmp_path):
     process = Program([BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"])
-    wait_for(lambda: any(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")))
-    time.sleep(2)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/stepped"))) == 2)
     process.send_signal(signal.SIGINT)
-    time.sleep(2)
+    wait_for(lambda: "once more stops at once" in process.stderr())
+    time.sleep(1)
     assert process.poll() is None, "a run that hangs is waited for"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
@@ -147,7 +148,7 @@ def test_bad_runs_fail_alone(tmp_path):
 
     Processes start warm, after the check of the models: none but the one that hangs is silent for long.
     """
-    job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.3"]
+    job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.15"]
     answer = programs.run([BAD, *job])
     assert answer.returncode == 1, answer.stderr
     states = {seed: folder.state().value for seed, folder in folders(tmp_path).items()}
@@ -159,7 +160,7 @@ def test_bad_runs_fail_alone(tmp_path):
         "seed1  RuntimeError: seed 1 is unlucky  (",
         "seed2  the process was killed by signal 11 (SIGSEGV)  (",
         "seed3  the process was killed by signal 9 (SIGKILL; the system does that when memory runs out)  (",
-        "seed4  no progress for 0.3 minutes (hydra.launcher.timeout): killed  (",
+        "seed4  no progress for 0.15 minutes (hydra.launcher.timeout): killed  (",
     ):
         assert row in answer.stderr
     for why in ("killed, perhaps for want of memory", "out of memory"):

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import RELAY, Cluster, began, calm, folders, lingering, output_of, read, sabotage, sweep, wait_until
 
 from comparing import differences
 from headsweep.status import cluster as questions
@@ -96,7 +97,7 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     array = jobs[1].partition("_")[0]
     assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
     if how == "killed":
-        os.kill(job_process(int((runs[1].path / "here").read_text())), signal.SIGKILL)
+        os.kill(job_process(array), signal.SIGKILL)
     else:
         forgetful.send_usr2(jobs[1])
         wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[1]))
@@ -119,11 +120,15 @@ def test_what_a_job_printed_that_never_came_to_its_run_is_shown(forgetful: Clust
     assert "/nowhere/python" in logs.stdout
 
 
-def job_process(pid: int) -> int:
-    """The process that SLURM has started, of one that it has started in turn."""
-    while b"submitit.core._submit" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid
+def job_process(job: str) -> int:
+    """The Python process that SLURM has started for a job."""
+    (found,) = (
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if f"SLURM_JOB_ID={job}".encode() in read(path / "environ").split(b"\0")
+        and read(path / "cmdline").split(b"\0")[::3][:2] == [sys.executable.encode(), str(RELAY).encode()]
+    )
+    return found
 
 
 def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line(forgetful: Cluster, tmp_path: Path):

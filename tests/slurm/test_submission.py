@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
 from commands import TINY, command, train
@@ -69,7 +68,7 @@ def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Pat
 
 def without_paths(text: str, output: Path) -> str:
     """What differs by machine and by code, by name."""
-    text = text.replace(str(output), "OUTPUT").replace(sys.executable, "PYTHON")
+    text = text.replace(str(output), "OUTPUT").replace(warm_python(), "PYTHON")
     text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
     return re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
 

@@ -115,17 +115,10 @@ def result() -> RunResult:
     return RunResult("finished", {"test/top1": 0.5}, 3, 30, environment={"device": "cpu"})
 
 
-@pytest.fixture(scope="session")
-def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    prepare(default_uri(folder), "unused", folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def output(tmp_path: Path, _migrated: Path) -> Path:
+def output(tmp_path: Path, empty_store: Path) -> Path:
     """An output folder whose store is migrated already."""
-    shutil.copy(_migrated, tmp_path / "mlflow.db")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     return tmp_path
 
 
@@ -181,10 +174,10 @@ def holder() -> Iterator[Callable[[RunFolder], subprocess.Popen[str]]]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, _migrated: Path) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """The address of a true MLflow server with a store of its own."""
     place, port = tmp_path_factory.mktemp("server"), _free_port()
-    shutil.copy(_migrated, place / "mlflow.db")
+    shutil.copy(empty_store, place / "mlflow.db")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
     with (place / "log").open("w") as log:
