@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+import factories
 from commands import TINY_RUN, fresh, give
 from composing import compose_run
 from headsweep.heads import HEADS
 from headsweep.models import model_of
-from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
@@ -33,9 +33,7 @@ def undrawn(monkeypatch):
 
 
 def planned(output, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: {"parameters": 1}})
-    return plan.folders[0]
+    return factories.planned(output, *SHORT, *overrides)
 
 
 def begun(output, *overrides: str) -> RunFolder:

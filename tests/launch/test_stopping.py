@@ -13,13 +13,13 @@ import programs
 from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
+from factories import by_seed, planned
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.run_sweep import run_study
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Busy, Stopped
@@ -30,20 +30,8 @@ GRID = ["-m", "duration='2 epochs'", "tracking=none", *TINY]
 BAD = str(Path(__file__).with_name("sabotage.py"))
 
 
-def planned(output: Path, *overrides: str) -> RunFolder:
-    run = compose_run(*SHORT, f"paths.output={output}", *overrides)
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
-    return plan.folders[0]
-
-
 def ignore(progress) -> None:
     pass
-
-
-def folders(output: Path) -> dict[int, RunFolder]:
-    """By seed."""
-    return {folder.record().seed: folder for folder in map(RunFolder, (output / "runs").iterdir())}
 
 
 def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
@@ -151,7 +139,7 @@ def test_bad_runs_fail_alone(tmp_path):
     job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.15"]
     answer = programs.run([BAD, *job])
     assert answer.returncode == 1, answer.stderr
-    states = {seed: folder.state().value for seed, folder in folders(tmp_path).items()}
+    states = {seed: folder.state().value for seed, folder in by_seed(tmp_path).items()}
     assert states == {0: "finished", 5: "finished", 7: "finished"} | dict.fromkeys((1, 2, 3, 4), "failed"), (
         answer.stderr
     )
@@ -165,7 +153,7 @@ def test_bad_runs_fail_alone(tmp_path):
         assert row in answer.stderr
     for why in ("killed, perhaps for want of memory", "out of memory"):
         assert answer.stderr.count(f"{why}: tried once more with the machine to itself") == 1
-    tries = {seed: folder.failed_tries() for seed, folder in folders(tmp_path).items()}
+    tries = {seed: folder.failed_tries() for seed, folder in by_seed(tmp_path).items()}
     assert tries == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 0, 7: 0}
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 import commands
 import programs
 from commands import TINY_RUN, TRAIN
-from composing import compose_run
-from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from programs import Program
 
@@ -115,18 +113,6 @@ def _job(arguments: Sequence[str]) -> list[str]:
     return [TRAIN, *JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
 
 
-def folders(output: Path) -> dict[int, RunFolder]:
-    """Seed -> run."""
-    return {(folder := RunFolder(path)).record().seed: folder for path in (output / "runs").iterdir()}
-
-
-def planned(output: Path, *arguments: str) -> RunFolder:
-    """The run that a job would train, for the test to train."""
-    plan = make_plan([compose_run(*RUN, *arguments, f"paths.output={output}")])
-    freeze(plan, {plan.runs[0].fingerprint: {}})
-    return plan.folders[0]
-
-
 def sweep(output: Path) -> Path:
     """The folder of the only sweep."""
     (path,) = (output / "sweeps").iterdir()
@@ -176,7 +162,8 @@ def _processes_of(name: str) -> list[str]:
     return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path).split(b"\0")]
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """A file of a process; nothing, if it has ended."""
     try:
         return path.read_bytes()
     except OSError:  # the process has just ended

@@ -8,11 +8,12 @@ from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until, warm_python
+from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
 from commands import TINY, command, train
 from comparing import differences
+from factories import by_seed
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.slurm import parse_slurm
 from headsweep.launch.slurm import sbatch_errors, submit
@@ -171,7 +172,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
     answer = cluster.train_without_torch(*job)
     assert answer.returncode == 0, answer.stderr
     sabotage(tmp_path)
-    runs, (job,) = folders(tmp_path), set(jobs_of(sweep(tmp_path)).values())
+    runs, (job,) = by_seed(tmp_path), set(jobs_of(sweep(tmp_path)).values())
     cluster.ask("scontrol", "release", job)
     wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
     cluster.send_usr2(job)  # seconds before anything of ours could hear it
@@ -183,7 +184,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
     assert watch.returncode == 0, watch.stderr
     assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 7], [0]]
     for seed, folder in runs.items():
-        assert differences(folder, folders(undisturbed)[seed]) == []
+        assert differences(folder, by_seed(undisturbed)[seed]) == []
 
 
 @pytest.mark.slow

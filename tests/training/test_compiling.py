@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+import factories
 from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
+from factories import weights
 from headsweep.config import Compilation
 from headsweep.models.build import build_model, model_of
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
 from headsweep.training.checkpoint import TrainingState
@@ -161,10 +162,7 @@ def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
 
 
 def planned(output, *overrides: str) -> RunFolder:
-    run = compose_run(*SHORT, *SMALL, "duration='6 steps'", f"paths.output={output}", *overrides)
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
-    return plan.folders[0]
+    return factories.planned(output, *SMALL, "duration='6 steps'", *overrides)
 
 
 def trained(output, *overrides: str, stops=()) -> RunFolder:
@@ -177,10 +175,6 @@ def trained(output, *overrides: str, stops=()) -> RunFolder:
         torch.compiler.reset()  # as a new process
     train_folder(folder, lambda progress: None)
     return folder
-
-
-def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return torch.load(folder.checkpoint, weights_only=True)["model"]
 
 
 def broken(graph, inputs):

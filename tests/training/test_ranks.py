@@ -10,13 +10,13 @@ import jaxtyping
 import pytest
 import torch
 
+import factories
 from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.command_line import spell_out
 from headsweep.errors import ConfigError, UserError
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
@@ -31,9 +31,7 @@ SHORT = [*TINY_RUN, "debug.eval_images=70", "duration='6 steps'", *SGD]
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
-    return plan.folders[0]
+    return factories.planned(output, *SHORT, *overrides)
 
 
 def history(folder: RunFolder) -> dict[tuple[int, str], float]:
