@@ -114,9 +114,17 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
         sys.argv[:] = words[1:]
         sys.path[0] = request["cwd"]
         execute(lambda: runpy.run_module(words[1], run_name="__main__", alter_sys=True))
+    if words[0] == "-c":
+        sys.argv[:] = ["-c", *words[2:]]
+        execute_code(words[1])
     sys.argv[:] = words
     sys.path[0] = str(Path(words[0]).resolve().parent)
     execute(lambda: runpy.run_path(words[0], run_name="__main__"))
+
+
+def execute_code(code: str) -> NoReturn:
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    execute(lambda: exec(code, vars(main)))
 
 
 def unbuffered(handle: int) -> io.TextIOWrapper:
@@ -191,9 +199,8 @@ def become_forkserver(orders: socket.socket) -> NoReturn:
     orders.close()
     take(request, handles, request["places"])
     sys.argv[:] = ["-c"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
-    execute(lambda: exec(request["code"], {"__name__": "__main__"}))
+    execute_code(request["code"])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jaxtyping
@@ -11,6 +9,7 @@ import pytest
 import torch
 
 import factories
+import programs
 from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
@@ -144,9 +143,9 @@ def test_a_grid_under_torchrun_is_refused(monkeypatch):
 
 @pytest.mark.slow
 def test_torchrun_trains_one_run_and_rank_0_alone_speaks(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     job = [*torchrun, *command("head=ga", "heads=2", "tracking=none", *SHORT, f"paths.output={tmp_path}")[1:]]
-    done = subprocess.run(job, capture_output=True, text=True, timeout=120, cwd=PROJECT_ROOT)
+    done = programs.run(job, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\nruns  ") == 1 and done.stderr.count("[1/1]") == 1
     (path,) = tmp_path.glob("runs/*")
