@@ -25,12 +25,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class ByFile(LoadScopeScheduling):
-    """A worker gets a file's tests together, or those of a folder that share a cluster or a store."""
+    """A worker gets a file's tests together, or all that need a cluster of SLURM."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
-        return folder if folder in ("tests/slurm", "tests/tracking") else file
+        return folder if folder == "tests/slurm" else file
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -39,6 +39,6 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no worker is left alone with it at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow") or item.path.parent.name == "slurm"}
-    items.sort(key=lambda item: item.path not in slow)
+    """What takes long comes first, so that no worker is left alone with it at the end; the cluster's tests before all."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in slow))
