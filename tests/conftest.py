@@ -7,11 +7,14 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
+from composing import read_project_files_once
+
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
+read_project_files_once()
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,6 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no worker is left alone with it at the end; the cluster's tests before all."""
+    """First what needs a cluster, then what takes long, so that no worker is left alone with it at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in slow))
