@@ -54,11 +54,11 @@ def batch(images=4):
     return torch.randn(images, 1, 16, 16, generator=generator), torch.full((images, 10), 0.1)
 
 
-@torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False)  # as they are by themselves
+@torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=False)  # by themselves 8, and False
 def test_a_process_compiles_the_steps_of_more_models_than_torch_allows(quick_backend):
-    """Eight that are alive, after which it goes on in eager mode without a word."""
+    """Eight that are alive, after which it goes on in eager mode without a word; here two."""
     alive = []
-    for heads in range(1, 11):
+    for heads in range(1, 5):
         counters.clear()
         run, model = built("compile=step", "model.depth=1", f"heads={heads}")
         gradients = Gradients(model, run, CPU, steps=2)
@@ -235,10 +235,11 @@ def test_what_fails_without_the_compiler_too_is_raised_as_it_is(quick_backend):
     assert gradients.used == "off"
 
 
-def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend):
-    options = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "compile=step"]
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend, how):
+    options = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "model.depth=2", f"compile={how}"]
     whole, parts = trained(tmp_path / "whole", *options), trained(tmp_path / "parts", *options, stops=(2,))
-    assert whole.result().environment["compile"] == "step"
+    assert whole.result().environment["compile"] == how
     assert differences(parts, whole) == []
 
 
@@ -250,5 +251,6 @@ def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_
     assert whole.result().environment["compile"] == how
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(whole)[name], value, rtol=1e-4, atol=1e-6, msg=name)
-    parts = trained(tmp_path / "parts", *options, f"compile={how}", stops=(2,))
-    assert differences(parts, whole) == []
+    if how == "step":
+        parts = trained(tmp_path / "parts", *options, f"compile={how}", stops=(2,))
+        assert differences(parts, whole) == []
