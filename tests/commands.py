@@ -24,7 +24,7 @@ TINY_RUN = [  # a true run on true images, as short as can be
     "debug.eval_images=128",
     "batch_size=32",
 ]
-TINY = [*TINY_RUN, "hydra.launcher.slots=2"]  # a grid of such runs
+TINY = [*TINY_RUN, "hydra.launcher.slots=2", "hydra.launcher.threads=1"]  # a grid of such runs
 
 
 def give(*arguments: object) -> int:

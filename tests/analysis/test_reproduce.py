@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from commands import TINY, train
+from commands import TINY_RUN, train
 from composing import compose_run
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
@@ -260,7 +260,7 @@ def warm(monkeypatch):
 @pytest.mark.slow
 def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    tiny = ["duration='2 epochs'", *TINY[:-1], "ema_decay=0.9", "tracking.models=false"]
+    tiny = ["duration='2 epochs'", *TINY_RUN, "ema_decay=0.9", "tracking.models=false"]
     answer = train("head=seqattn", *tiny, f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     (folder,) = (tmp_path / "runs").iterdir()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from commands import TINY, TRAIN, fresh, start, train
+from commands import TINY, TINY_RUN, TRAIN, fresh, start, train
 from comparing import differences
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 pytestmark = pytest.mark.slow
 
-GRID = ["-m", "head=seqpool,seqattn", "heads=1,2", "duration='2 epochs'", *TINY, "hydra.launcher.threads=1"]
+GRID = ["-m", "head=seqpool,seqattn", "heads=1,2", "duration='2 epochs'", *TINY]
 TRACKED = [*TINY, "tracking.models=false"]
 
 
@@ -134,7 +134,7 @@ def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
 
 def test_every_launcher_and_number_of_slots_gives_the_same_bits(finished, tmp_path):
     """A run of the grid, two at a time, against the same as a single run, in one slot, and by Hydra's own launcher."""
-    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY[:-1]]
+    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY_RUN]
     ways = {
         "single": [],
         "slot": ["-m", "hydra.launcher.slots=1", "hydra.launcher.threads=1"],
@@ -200,8 +200,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(output):
 def test_two_identical_sweeps_at_once_share_the_work(output):
     """No run is trained twice, each command trains some, and both print the whole table."""
     job = ["-m", "heads=1,2", "seed=0,1,2", "duration='8 epochs'", *TRACKED, "hydra.launcher.slots=1"]
-    job += ["hydra.launcher.threads=1", f"paths.output={output}"]
-    both = [start(*job), start(*job)]
+    both = [start(*job, f"paths.output={output}") for _ in range(2)]
     outputs = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     for folder in folders(output).values():

@@ -11,7 +11,7 @@ import pytest
 from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
-from commands import TINY, command, train
+from commands import TINY_RUN, command, train
 from comparing import differences
 from factories import by_seed
 from headsweep.config import PROJECT_ROOT
@@ -191,7 +191,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
 def test_the_plain_plugin_trains_a_grid(cluster: Cluster, tmp_path: Path):
     """Hydra's own launcher, which waits for its jobs and composes their configuration there."""
     plain = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=60"]
-    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY[:-1], "tracking=none", f"paths.output={tmp_path}"]
+    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY_RUN, "tracking=none", f"paths.output={tmp_path}"]
     answer = cluster.run(command(*job))
     assert answer.returncode == 0, answer.stderr
     assert [folder.state() for folder in map(RunFolder, (tmp_path / "runs").iterdir())] == [RunState.finished] * 2

@@ -180,7 +180,7 @@ def test_a_sweep_is_watched_cancelled_and_retried(tmp_path):
     before = {folder.path.name for folder in run_folders(moved)}
     unfinished = next(folder for folder in run_folders(moved) if folder.result() is None)
     unfinished.fail("ValueError: as of a mistake that has been mended")
-    answer = headsweep("retry", known.name[:12], "--slots", 2, "--output", moved)
+    answer = headsweep("retry", known.name[:12], "--slots", 2, "--threads", 1, "--output", moved)
     assert answer.returncode == 0, answer.stderr
     assert "tried again" not in answer.stderr  # the failure is forgotten
     assert {folder.path.name for folder in run_folders(moved)} == before
