@@ -40,7 +40,7 @@ MOST_BYTES = 1 << 20  # of a request
 ENTRIES = sys.path[1:]  # where this Python finds modules
 
 
-def serve(address: str, owner: int) -> None:
+def serve(address: str, owner: int) -> NoReturn:
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.collect()
@@ -61,6 +61,7 @@ def serve(address: str, owner: int) -> None:
             connection.close()
     for ending in ("", ".lock", ".log"):
         Path(f"{address}{ending}").unlink(missing_ok=True)
+    os._exit(0)
 
 
 def supervise(connection: socket.socket) -> NoReturn:
