@@ -8,6 +8,7 @@ from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
 from composing import read_project_files_once
+from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,6 +16,7 @@ os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, w
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 read_project_files_once()
+start_forkservers_warm()
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ from headsweep.tracking.run_folder import RunFolder, RunRecord
 
 def planned(output: Path, *overrides: str) -> RunFolder:
     """A tiny run that is planned and frozen in an output folder."""
-    run = compose_run(*TINY_RUN, *overrides, f"paths.output={output}")
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
+    plan = make_plan([compose_run(*TINY_RUN, *overrides, f"paths.output={output}")])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
     return plan.folders[0]
 
 

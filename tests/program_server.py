@@ -3,7 +3,7 @@
     python program_server.py SOCKET PID
 
 serves at SOCKET until process PID ends. A client sends what `programs.Program` describes, with the descriptors that
-become 0, 1 and 2. It gets the program's pid, and its exit code at the end; a number that it sends is a signal for the
+the program gets. It gets the program's pid, and its exit code at the end; a number that it sends is a signal for the
 program, and when it ends first, the program is killed. Of headsweep nothing is imported: a program may bring its own.
 """
 
@@ -103,10 +103,11 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     """Be `python WORDS`, to its end."""
     if request["new_session"]:
         os.setsid()
-    take(request, handles, [0, 1, 2])
+    take(request, handles)
     prepare_forkserver()
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
     words = request["words"]
     if words[0] == "-u":
         words = words[1:]
@@ -152,12 +153,12 @@ def execute(program: Callable[[], object]) -> NoReturn:
     os._exit(code if isinstance(code, int) else 1)
 
 
-def take(request: dict[str, Any], handles: list[int], places: list[int]) -> None:
+def take(request: dict[str, Any], handles: list[int]) -> None:
     """Take over what a new process gets: descriptors, folder, environment, and what Python makes of them."""
     high = [os.dup2(handle, 500 + number) for number, handle in enumerate(handles)]
     for handle in handles:
         os.close(handle)
-    for handle, place in zip(high, places, strict=True):
+    for handle, place in zip(high, request["places"], strict=True):
         os.dup2(handle, place)
         os.close(handle)
     os.chdir(request["cwd"])
@@ -198,7 +199,7 @@ def become_forkserver(orders: socket.socket) -> NoReturn:
     if not request:
         os._exit(0)
     orders.close()
-    take(request, handles, request["places"])
+    take(request, handles)
     sys.argv[:] = ["-c"]
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
     execute_code(request["code"])

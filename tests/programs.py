@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.util
 import os
 import select
 import signal
@@ -34,11 +35,12 @@ class Program:
     ) -> None:
         self.args, self.returncode = list(words), None
         self._files = [tempfile.TemporaryFile() for _ in ("stdout", "stderr")]  # noqa: SIM115 - read at the end
-        request = {"words": self.args, "cwd": str(cwd or Path.cwd()), "environment": dict(env), "ignored": []}
+        request = {"words": self.args, "cwd": str(cwd or Path.cwd()), "environment": dict(env)}
+        request |= {"new_session": new_session, "places": [0, 1, 2], "ignored": [], "blocked": []}
         with Path(os.devnull).open() as nothing:
             handles = [nothing.fileno(), *(file.fileno() for file in self._files)]
             self._connection = connect()
-            socket.send_fds(self._connection, [json.dumps(request | {"new_session": new_session}).encode()], handles)
+            socket.send_fds(self._connection, [json.dumps(request).encode()], handles)
         self.pid = int(self._connection.recv(16))
 
     returncode: int | None
@@ -87,6 +89,27 @@ def run(words: Sequence[str], timeout: float = 300, **options: object) -> Comple
         return CompletedProcess(program.args, program.wait(timeout), *program.communicate())
     finally:
         program.kill()
+
+
+def relay(passed: Sequence[int] = ()) -> list[str]:
+    """What starts Python where another program does: a process that stands for a program which starts warm.
+
+    `passed` are the descriptors that it gets beside 0, 1 and 2.
+    """
+    script = str(Path(__file__).with_name("relay.py"))
+    return [sys.executable, "-S", "-E", script, str(server()), ",".join(map(str, (0, 1, 2, *passed)))]
+
+
+def start_forkservers_warm() -> None:
+    """Let the forkserver of this process and those of its forks start warm, too."""
+    start = multiprocessing.util.spawnv_passfds
+
+    def spawn(path: bytes, words: Sequence[str], passed: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" in words[-1]:
+            words = [*relay(passed), "-c", words[-1]]
+        return start(path, words, passed)
+
+    multiprocessing.util.spawnv_passfds = spawn
 
 
 def connect() -> socket.socket:

@@ -17,7 +17,6 @@ from headsweep.tracking.run_folder import RunFolder
 from programs import Program
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
-RELAY = Path(__file__).with_name("relay.py")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
 RUN = TINY_RUN  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
@@ -106,7 +105,7 @@ class Cluster:
 
 def warm_python() -> str:
     """What starts Python in jobs, in a fraction of a second: a fork of a process on this machine does the work."""
-    return f"{sys.executable} -S -E {RELAY} {programs.server()}"
+    return " ".join(programs.relay())
 
 
 def _job(arguments: Sequence[str]) -> list[str]:

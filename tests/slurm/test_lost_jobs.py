@@ -6,13 +6,13 @@ import os
 import re
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster import RELAY, Cluster, began, calm, lingering, output_of, read, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, lingering, output_of, read, sabotage, sweep, wait_until
 
+import programs
 from comparing import differences
 from factories import by_seed
 from headsweep.status import cluster as questions
@@ -127,7 +127,7 @@ def job_process(job: str) -> int:
         int(path.name)
         for path in Path("/proc").glob("[0-9]*")
         if f"SLURM_JOB_ID={job}".encode() in read(path / "environ").split(b"\0")
-        and read(path / "cmdline").split(b"\0")[::3][:2] == [sys.executable.encode(), str(RELAY).encode()]
+        and read(path / "cmdline").startswith("\0".join(programs.relay()).encode())
     )
     return found
 
