@@ -110,18 +110,17 @@ def test_a_value_of_an_axis_that_the_command_line_narrowed_is_accepted(exclusion
         left_out(CELLS, Exclusions([exclusion]))
 
 
-def test_the_launcher_returns_a_job_for_every_cell_and_parses_only_those_kept(monkeypatch, capsys):
-    """heads=0 is no valid run and can still be left out. The command line narrows the study's axis of heads."""
-    from headsweep.launch import run_sweep
-    from headsweep.launch.local import pool
-    from hydra_plugins.headsweep_local_launcher import LocalLauncher
+def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkeypatch, capsys):
+    """heads=0 is no valid run: it can be left out all the same. The command line has narrowed a study's heads."""
+    from headsweep.launch import conclude, run_sweep
+    from hydra_plugins.headsweep_launcher import HeadsweepLauncher
 
-    monkeypatch.setattr(pool, "LocalPool", lambda slots, timeout: None)
-    monkeypatch.setattr(run_sweep, "run_study", lambda runs, trainer, attempts, halving: runs)
-    monkeypatch.setattr(run_sweep, "objectives", lambda runs: [run.heads / 10 for run in runs])
-    machine = dict.fromkeys(("runs_per_gpu", "attempts", "timeout", "halving")) | {"slots": 1, "threads": 1}
-    launcher = LocalLauncher(**machine, exclude=["heads<1", "head=ga heads>2", "head=cls"])
-    hydra = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "launcher": {}}
+    monkeypatch.setattr(run_sweep, "run_sweep", lambda runs, launcher, lookup: runs)
+    monkeypatch.setattr(conclude, "objectives", lambda runs: [run.heads / 10 for run in runs])
+    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
+    keys.exclude = ["heads<1", "head=ga heads>2", "head=cls"]
+    launcher = HeadsweepLauncher(**keys)
+    hydra = {"sweeper": {"params": {"head": "seqpool,ga,cls"}}, "launcher": keys}
     loader = SimpleNamespace(
         load_sweep_config=lambda _, words: OmegaConf.merge({"hydra": hydra}, compose("train", overrides=words))
     )

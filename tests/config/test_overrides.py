@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from composing import compose_run
-from headsweep.config.expansion import composer, expand
+from composing import compose_run, expand_grid
+from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, command, grids, hydra_value, words
 from headsweep.errors import ConfigError
 
@@ -60,8 +60,8 @@ def test_a_grid_excludes_other_cells_of_the_product():
     cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
     (grid,) = grids(cells)
     assert grid == ["head=seqpool,ga", "heads=1,8", 'hydra.launcher.exclude=["head=seqpool heads=8"]']
-    with composer() as compose:
-        found = [cell.parse() for cell in expand(grid, OverrideFinder(compose).grid)]
+    with composer():
+        found = expand_grid(*grid)
     assert [(run.head.name, run.heads) for run in found] == [("seqpool", 1), ("ga", 1), ("ga", 8)]
 
 
@@ -73,18 +73,18 @@ def test_an_option_of_one_head_makes_two_grids():
 
 
 def test_a_study_is_expanded_as_the_command_does():
-    with composer() as compose:
-        cells = [cell.parse() for cell in expand(["+sweeps=table1", "batch_size=64"], OverrideFinder(compose).grid)]
+    with composer():
+        runs = expand_grid("+sweeps=table1", "batch_size=64")
         with pytest.raises(ConfigError, match=r"leaves out all 2 cells of the grid"):
-            expand(["heads=1,2", 'hydra.launcher.exclude=["heads>0"]'], OverrideFinder(compose).grid)
-    assert [(run.head.name, run.heads) for run in cells] == [
+            expand_grid("heads=1,2", 'hydra.launcher.exclude=["heads>0"]')
+    assert [(run.head.name, run.heads) for run in runs] == [
         ("seqpool", 1),
         ("ga", 1),
         ("ga", 8),
         ("seqattn", 1),
         ("seqattn", 8),
     ]
-    assert {run.batch_size for run in cells} == {64}
+    assert {run.batch_size for run in runs} == {64}
 
 
 def test_a_command_is_quoted_for_the_shell():

@@ -11,16 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from commands import TINY_RUN
+import factories
 from comparing import differences
-from composing import compose_run
 from headsweep.launch.local import worker
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 EVERYTHING = [
-    *TINY_RUN,
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
     *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
     "duration='24 epochs'",
@@ -39,7 +35,7 @@ def moments(folder: str, draw: random.Random) -> list[Writing | float]:
     """Within and between all writes, and where chance puts them (so many seconds after the start)."""
     within = [
         Writing("checkpoint.pt", draw.randint(1, 3), 0.5),
-        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the spool's line, ahead of the rename
+        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the metrics log's line, ahead of the rename
         Writing("metrics.jsonl", draw.randint(2, 4), 0.5),  # the first time may be the cut that a resumed run makes
         Writing("metrics.jsonl", draw.randint(1, 3), 1.0),
         Writing(folder, draw.randint(1, 3), 1.0),  # behind the checkpoint's rename
@@ -67,14 +63,12 @@ def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
     for process in (whole, last):
         process.join(120)
         assert process.exitcode == 0
-    assert len(undisturbed.spool.entries()) == 25
+    assert len(undisturbed.metrics_log.entries()) == 25
     assert differences(undisturbed, disturbed) == []
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*EVERYTHING, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
-    return plan.folders[0]
+    return factories.planned(output, *EVERYTHING, *overrides)
 
 
 def start(folder: RunFolder, moment: Writing | float | None = None):
@@ -95,14 +89,14 @@ def start(folder: RunFolder, moment: Writing | float | None = None):
 
 def train(path: Path, moment: Writing | float | None, connection) -> None:
     if isinstance(moment, Writing):
-        os.fsync = killed_at(moment, RunFolder(path).spool.path)
+        os.fsync = killed_at(moment, RunFolder(path).metrics_log.path)
     worker.train(path, 1, None, None, connection)
 
 
-def killed_at(moment: Writing, spool: Path):
+def killed_at(moment: Writing, log: Path):
     """An `os.fsync` that kills this process; what is not yet synced is on the disk to a part, as after a crash."""
     sync, calls = os.fsync, count(1)
-    sizes = {spool: spool.stat().st_size} if spool.exists() else {}
+    sizes = {log: log.stat().st_size} if log.exists() else {}
 
     def fsync(handle: int) -> None:
         path, size = Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle).st_size

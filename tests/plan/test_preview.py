@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from commands import train
+from commands import fresh, train
 from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
@@ -102,13 +100,7 @@ def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
 
 
 def headsweep(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "headsweep.cli", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return fresh("-m", "headsweep.cli", *arguments, **environment)
 
 
 @pytest.fixture
@@ -161,9 +153,8 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_launcher_plan_counts_costs(tmp_path):
-    words = ["-m", "hydra/launcher=plan", "heads=1,2", "hydra.launcher.json=true", f"paths.output={tmp_path}"]
-    answer = train(*words)
+def test_costs_of_new_cells_are_counted(tmp_path):
+    answer = headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     one, two = (row["cost"] for row in json.loads(answer.stdout)["rows"])
     assert 0 < one["head_parameters"] < two["head_parameters"] < two["parameters"]

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import PATIENCE, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until
 from mlflow import MlflowClient
 
 from comparing import differences
+from factories import by_seed
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 
@@ -31,7 +32,7 @@ GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.e
 
 def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbed: Path, tmp_path: Path):
     jobs = submit(cluster, tmp_path)
-    runs = folders(tmp_path)
+    runs = by_seed(tmp_path)
     watch = cluster.start_headsweep("watch", "--output", tmp_path)
     try:
         stopped, died = disturb(cluster, jobs, runs, tmp_path)
@@ -47,7 +48,7 @@ def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbe
 
     retry(cluster, runs, tmp_path)
     for seed, folder in runs.items():
-        assert differences(folder, folders(undisturbed)[seed]) == []
+        assert differences(folder, by_seed(undisturbed)[seed]) == []
     assert table(tmp_path) == table(undisturbed)
     check_mlflow(tmp_path, runs)
     again = cluster.train(*GRID, f"paths.output={tmp_path}")
@@ -63,7 +64,7 @@ def submit(cluster: Cluster, output: Path) -> dict[int, str]:
     assert told.count("\njob ") == len(SEEDS) and "9 queued or training already" in told
     sabotage(output)
     jobs = jobs_of(sweep(output))
-    return {seed: jobs[folder.path.name] for seed, folder in folders(output).items()}
+    return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 
 
 def disturb(
@@ -128,7 +129,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 
 def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
-    """Each run is there once, with every point of its spool."""
+    """Each run is there once, with every point of its metrics log."""
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiments = [item.experiment_id for item in client.search_experiments()]
     known = client.search_runs(experiments, "tags.`headsweep.kind` = 'run'")
@@ -136,5 +137,7 @@ def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
     for run in known:
         folder = RunFolder(output / "runs" / run.data.tags["headsweep.fingerprint"])
         points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "val/loss")]
-        assert points == [(e.epoch, e.metrics["val/loss"]) for e in folder.spool.entries() if "val/loss" in e.metrics]
+        assert points == [
+            (e.epoch, e.metrics["val/loss"]) for e in folder.metrics_log.entries() if "val/loss" in e.metrics
+        ]
         assert run.info.status == "FINISHED"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.typed_files import Damaged
 
-_ACCURACIES = ("test/top1", "test/top5")
+_ACCURACIES = (TEST_TOP1, TEST_TOP5)
 # Keys of a result's environment; one missing in an older result is not compared.
 _ENVIRONMENT = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
 
@@ -55,10 +56,11 @@ def compare(original: RunFolder, again: RunFolder) -> Comparison:
 
 def _history(original: RunFolder, again: RunFolder) -> Part:
     first, second = (
-        [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()] for folder in (original, again)
+        [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
+        for folder in (original, again)
     )
     if not first:
-        return Part("history", None, f"not compared: no {original.spool.path.name} in the original")
+        return Part("history", None, f"not compared: no {original.metrics_log.path.name} in the original")
     # As JSON, in which NaN equals NaN.
     different = [at for at, pair in enumerate(zip(first, second, strict=False)) if len({*map(json.dumps, pair)}) > 1]
     if not different and len(first) == len(second):

@@ -14,21 +14,23 @@ from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.values import read_words
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
-from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import choose, named
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
+from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.status.views import find_sweep
-from headsweep.tracking.mlflow.reference import checked_reference
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.status.find import find_sweep
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
 
-_METRICS = ("test/top1", "test/top5", "val/top1")
+_METRICS = (TEST_TOP1, TEST_TOP5, VAL_TOP1)
 
 
 def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
@@ -43,7 +45,7 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
         UserError: there is no such cell.
     """
     if len(given) == 1 and "=" not in given[0]:
-        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
         screening = None
         alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
@@ -52,13 +54,13 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
         cells = read_cells(left, screening)
-        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
             finder = OverrideFinder(compose)
             return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)
 
-    return without_damaged(alike, make)
+    return skip_damaged(alike, make)
 
 
 def _of_fingerprint(
@@ -83,13 +85,9 @@ def _of_fingerprint(
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
 
 
-def _all_runs(output: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
-
-
 def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
     record = cell.record
-    lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
+    lines = [f"{cell_name(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:
@@ -112,10 +110,10 @@ def _mean(value: Estimate) -> str:
 def _run(run: Run) -> list[str]:
     record, result, folder = run.record, run.result, run.folder
     assert folder is not None, "read from folders"
-    top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
+    top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
-    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
             f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""
@@ -123,8 +121,8 @@ def _run(run: Run) -> list[str]:
         lines.append(f"  last log  {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
     if result and result.environment:
         lines.append(f"  machine   {_machine(result.environment)}")
-    if reference := _mlflow(folder):
-        lines.append(f"  MLflow    {reference}")
+    if place := _tracked(folder):
+        lines.append(f"  MLflow    {place}")
     return lines
 
 
@@ -141,15 +139,12 @@ def _machine(environment: dict[str, Any]) -> str:
     return ", ".join([str(environment.get("device", "unknown device")), *numbers, *versions])
 
 
-def _mlflow(folder: RunFolder) -> str | None:
-    """Return the run's place in MLflow, None if it has none."""
+def _tracked(folder: RunFolder) -> str | None:
+    """Return where a tracker has the run, if it was sent to one."""
     try:
-        reference = checked_reference(folder.path)
+        return tracked_as(folder)
     except Damaged as error:
         return str(error)
-    if reference is None:
-        return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
 
 
 def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
@@ -183,7 +178,7 @@ def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(hidden, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
+            return (*map(redacted, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
         (spelled,) = finder.find([config])

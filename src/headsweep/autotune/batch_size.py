@@ -25,8 +25,8 @@ from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import refusal, resolve, run_names
-from headsweep.tracking.measurements import Measured
+from headsweep.plan.plan import run_names
+from headsweep.tracking.measurements import Measurements
 
 MOST = 4096  # images; larger batches cost accuracy before they gain speed
 SHARE = 0.9  # of the memory available to a run; evaluation and libraries need the rest
@@ -73,7 +73,7 @@ class Footprint:
     def __init__(self, run: RunConfig, room: Room, ask: Callable[[RunConfig], Answer] | None) -> None:
         """Measure with `ask`; without it, only stored measurements are used."""
         self.run, self._room, self._ask = run, room, ask
-        self._memory = Measured(Path(run.paths.output), "memory")
+        self._memory = Measurements(Path(run.paths.output), "memory")
         self._key = {"cell": memory_class(run), "device": room.device, "on": "gpu" if room.gpu else "cpu"}
         known = self._memory.get(self._key) or {"needs": {}, "images": None}
         self._needs: dict[int, float | None] = {int(size): need for size, need in known["needs"].items()}
@@ -140,13 +140,13 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, log: Callable[
     """Return the batch size that fits all of `runs`, whatever batch size they have now.
 
     Args:
-        runs: checked, their data not resolved yet.
+        runs: checked and resolved.
         room: memory available to each run.
         measure: measure what is not stored, else raise.
         log: prints a line about the result, and one before a measurement.
 
     Raises:
-        UserError: nothing fits, the data is missing, a run cannot be trained, or a measurement is missing.
+        UserError: nothing fits, a run cannot be trained, or a measurement is missing.
     """
     ask = _Measurement(room, log) if measure else None
     cells = [Footprint(run, room, ask) for run in _distinct(runs)]
@@ -177,11 +177,7 @@ def _distinct(runs: Sequence[RunConfig]) -> list[RunConfig]:
         if run.accumulation & (run.accumulation - 1):
             expected = f"expected accumulation to be a power of two, found accumulation={run.accumulation}"
             raise ConfigError(KEY, AUTO, f"{expected}; change it, or give a number as batch_size")
-    resolved = resolve(runs)
-    names = run_names(runs)
-    if bad := [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]:
-        raise refusal(bad, len(runs))
-    return list({str(memory_class(run)): run for run in resolved if isinstance(run, RunConfig)}.values())
+    return list({str(memory_class(run)): run for run in runs}.values())
 
 
 def _tried(cell: Footprint, size: int, room: Room, limit: float) -> int:

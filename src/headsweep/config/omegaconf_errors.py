@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, keys_of
-from headsweep.config.launchers import LocalConfig, PlanConfig
+from headsweep.config.launchers import LocalConfig
 from headsweep.config.model import MODELS
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError
@@ -80,6 +80,6 @@ def unknown_key(key: str) -> ConfigError:
 
 def _where_known(name: str) -> str:
     """Name the launchers that have a key of that name."""
-    schemas = {"local": LocalConfig, "plan": PlanConfig, "slurm": SlurmConfig}
+    schemas = {"local": LocalConfig, "slurm": SlurmConfig}
     owners = [f"hydra/launcher={launcher}" for launcher, schema in schemas.items() if name in dict(keys_of(schema))]
     return f"{' and '.join(owners)} has it" if owners else "they are in conf/hydra/launcher/NAME.yaml"

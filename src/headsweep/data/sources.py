@@ -24,7 +24,7 @@ from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
 from headsweep.data.decoding import decode
 from headsweep.errors import DataError
-from headsweep.processes import born_deaf, end_with_parent
+from headsweep.processes import end_with_parent, signals_blocked
 
 Request = tuple[int, list[int]]  # the key of the crop's random stream, and the indices of images
 
@@ -148,7 +148,7 @@ class StreamedReader:
         self.requests.pending = [(key, indices.tolist()) for indices in batches]
         try:
             sockets.folder()
-            with born_deaf():  # the workers, which the first epoch starts
+            with signals_blocked():  # the workers, which the first epoch starts
                 decoded = iter(self.loader)
             for images in decoded:
                 yield images.to(self.device, non_blocking=True)

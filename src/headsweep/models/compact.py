@@ -271,7 +271,7 @@ def check_size(model: CompactConfig, image_size: tuple[int, int]) -> None:
         for pixels in image_size:
             model.check_image_size(pixels)
     except ConfigError as error:
-        raise UserError(f"img_size={error.got}: {error.want}") from error
+        raise UserError(f"img_size={error.found}: {error.expected}") from error
 
 
 def _grid(model: CompactConfig, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -18,13 +18,14 @@ from omegaconf import OmegaConf
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with
 from headsweep.config.traits import SUMMARY
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import check_distinct
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
@@ -56,7 +57,13 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Folder of the sweep."""
-        return self.output / "sweeps" / self.name
+        return OutputFolder(self.output).sweeps / self.name
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """The configuration of each run of the command, repetitions included."""
+        runs = {planned.fingerprint: planned.run for planned in self.runs}
+        return [runs[cell] for cell in self.cells]
 
     @property
     def folders(self) -> list[RunFolder]:
@@ -64,28 +71,37 @@ class Plan:
         return [planned.folder for planned in self.runs]
 
 
-def make_plan(configs: Sequence[RunConfig]) -> Plan:
+class Lookup:
+    """Reads each data set and each checkpoint once, however many runs of a command share it."""
+
+    def __init__(self) -> None:
+        self._located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []
+        self._digests: dict[str | None, str | None] = {}
+
+    def resolve(self, configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
+        """Return each run with what its data and its checkpoint fill in, or why they cannot."""
+        return [_resolve(config, self._located, self._digests) for config in configs]
+
+    def resolved(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
+        """Return the same for runs that all must be valid. Raises UserError, which names those that are not."""
+        found = self.resolve(configs)
+        names = run_names(configs)
+        bad = [(name, str(run)) for name, run in zip(names, found, strict=True) if isinstance(run, UserError)]
+        if bad:
+            raise refusal(bad, len(configs))
+        return [run for run in found if isinstance(run, RunConfig)]
+
+
+def make_plan(configs: Sequence[RunConfig], lookup: Lookup | None = None) -> Plan:
     """Check the data of every run, name the runs and find the keys that vary; nothing is written.
 
     Raises:
         UserError: the data or the checkpoint of a run is missing, or the data does not match the configuration, or the
             folder of a run of the sweep is damaged.
     """
-    resolved = resolve(configs)
-    names = run_names(configs)
-    bad = [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]
-    if bad:
-        raise refusal(bad, len(configs))
-    plan = plan_of([run for run in resolved if isinstance(run, RunConfig)])
+    plan = plan_of((lookup or Lookup()).resolved(configs))
     _check_folders(plan)
     return plan
-
-
-def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
-    """Return each run with the digests and sizes of its data and checkpoint filled in, or why that failed."""
-    located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []  # each data set is read once
-    digests: dict[str | None, str | None] = {}
-    return [_resolve(config, located, digests) for config in configs]
 
 
 def plan_of(resolved: Sequence[RunConfig]) -> Plan:
@@ -94,7 +110,7 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
-        name: PlannedRun(run, name, RunFolder(output / "runs" / name))
+        name: PlannedRun(run, name, RunFolder(OutputFolder(output).runs / name))
         for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
@@ -214,7 +230,7 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "name": plan.name,
         "axes": axes,
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), hidden(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
 

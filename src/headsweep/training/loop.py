@@ -120,7 +120,7 @@ class Training:
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
         if self.ranks.leads:
-            self.folder.spool.rewind(self.state.step)
+            self.folder.metrics_log.rewind(self.state.step)
         self._tell({})
 
     def _is_to_pause(self) -> bool:
@@ -152,16 +152,16 @@ class Training:
     def _save(self) -> None:
         if self.ranks.leads:
             self.folder.check_claim()
-            self.folder.spool.sync()  # or, after a power cut, the checkpoint could be ahead of the metrics
+            self.folder.metrics_log.sync()  # or, after a power cut, the checkpoint could be ahead of the metrics
             self.state.save(self.folder.checkpoint)
 
     def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
         """Save the weights if their validation accuracy exceeds that of all earlier epochs.
 
-        Before the epoch is in the spool: whatever is killed from here on is trained again and comes here again.
+        Before the epoch is in the metrics log: whatever is killed from here on is trained again and comes here again.
         """
         if self.ranks.leads:
-            earlier = series(self.folder.spool.entries(), BEST_BY).values()
+            earlier = series(self.folder.metrics_log.entries(), BEST_BY).values()
             if all(metrics[BEST_BY] > value for value in earlier):
                 self.folder.check_claim()
                 self.state.save_evaluated(self.folder.best, self._epoch)
@@ -215,7 +215,7 @@ class Training:
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
             self.folder.check_claim()
-            self.folder.spool.append(Entry(self._epoch, self.state.step, metrics, {"time": time.time(), **clock}))
+            self.folder.metrics_log.append(Entry(self._epoch, self.state.step, metrics, {"time": time.time(), **clock}))
 
     @property
     def _epoch(self) -> int:
@@ -233,7 +233,7 @@ class Training:
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))
 
     def _finished(self) -> RunResult:
-        known = any("test/top1" in entry.metrics for entry in self.folder.spool.entries())
+        known = any("test/top1" in entry.metrics for entry in self.folder.metrics_log.entries())
         # Otherwise it is evaluated each epoch, or a crash came between its log entry and the result.
         known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
         if not known:
@@ -245,7 +245,7 @@ class Training:
         return self._result("diverged", f"the loss is {loss} at step {step} of {self.steps}")
 
     def _result(self, state: str, note: str = "") -> RunResult:
-        entries = self.folder.spool.entries()
+        entries = self.folder.metrics_log.entries()
         speeds = sorted(e.clock["images_per_second"] for e in entries if "images_per_second" in e.clock)
         clock = {"train_seconds": self.state.train_seconds, "peak_memory_gib": peak_memory()}
         if (gpu_memory := peak_gpu_memory(self.device)) is not None:
