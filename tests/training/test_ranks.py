@@ -139,7 +139,7 @@ def test_a_batch_size_that_ranks_cannot_share_is_refused():
 
 def test_a_grid_under_torchrun_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="-m under torchrun: its processes train one run together"):
+    with pytest.raises(UserError, match="-m: expected one run under torchrun, whose processes train it together"):
         spell_out(["-m", "heads=1,2"])
 
 

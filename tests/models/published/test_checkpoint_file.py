@@ -52,7 +52,7 @@ class Payload:
 
 
 NO_WEIGHTS = {
-    "empty": (b"", "is empty"),
+    "empty": (b"", "expected a file of weights, found an empty one"),
     "text": (b"these are the weights\n", "expected a file of weights"),
     "truncated": (saved(WEIGHTS)[:-200], "expected a file of weights, found another or a damaged one"),
     "zip": (zipped(), "expected a file of weights"),
