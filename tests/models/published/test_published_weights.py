@@ -257,7 +257,7 @@ def test_a_run_must_be_configured_as_the_file_was_trained(published_file, device
     with torch.device(device):
         with pytest.raises(ConfigError, match=r"model.block=pre_norm: expected stream_norm, the kind of blocks in "):
             start_run(published_file, model=pre_norm)
-        with pytest.raises(ConfigError, match=r"model.checkpoint=.*: the file's positions are no sine table"):
+        with pytest.raises(ConfigError, match=r"model.checkpoint=.*: expected a sine table of positions"):
             start_run(published_file, model=sine)
         with pytest.raises(ConfigError, match=r"model.checkpoint=.*: has changed since the run was planned"):
             start_run(published_file, digest="0" * 64)
