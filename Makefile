@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-RESULTS := benchmarks/results
+RECORD := --records benchmarks/records
 
 # Three at a time on two cores: one mostly waits for a cluster. A file's tests stay together and share what they have
 # made.
@@ -13,7 +13,7 @@ WORKERS := --numprocesses 3 --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench bench-gpu fidelity clean
+.PHONY: help setup demo test test-fast docs check format bench bench-gpu fidelity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -29,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## train nine models on real images, print the comparison table and make a report (about 5 minutes)
-	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8
+demo: $(READY) ## train 27 small models on real images, print the comparison table and write a report (4 minutes)
+	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='8 epochs'
 	$(BIN)/headsweep report
 
 test: $(READY) ## run all tests that can run here (5 minutes)
@@ -39,7 +39,10 @@ test: $(READY) ## run all tests that can run here (5 minutes)
 test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is marked slow
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
-check: $(READY) ## what CI runs: format, lint, types, import layers, tests
+docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+check: $(READY) docs ## what CI runs: documentation, format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -50,20 +53,19 @@ format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure on this machine's CPU, best while it is idle (5 minutes); files in benchmarks/results/
-	@mkdir -p $(RESULTS)
-	$(BIN)/python benchmarks/heads.py --head seqpool --head ga --head seqattn --rounds 5 --json $(RESULTS)/heads.json
-	$(BIN)/python benchmarks/step.py --cells seqpool1 seqattn8 ga8 --batch 16 --rounds 4 --json $(RESULTS)/step.json
-	$(BIN)/python benchmarks/data.py --json $(RESULTS)/data.json
-	$(BIN)/python benchmarks/streaming.py --images 600 --round 192 --rounds 2 --workers 1 --json $(RESULTS)/streaming.json
-	$(BIN)/python benchmarks/e2e.py --json $(RESULTS)/e2e.json
-	$(BIN)/python benchmarks/sweep.py --fresh 3 --epochs 3 --json $(RESULTS)/sweep.json
-	$(BIN)/python benchmarks/tracking.py --epochs 3 --json $(RESULTS)/tracking.json
-	$(BIN)/python benchmarks/report.py --runs 1000 --json $(RESULTS)/report.json
-	$(BIN)/python benchmarks/targets.py $(RESULTS)
+bench: $(READY) ## measure on this machine's CPU, best while it is idle (5 minutes), and write benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/heads.py --head seqpool --head ga --head seqattn --rounds 5 $(RECORD)
+	$(BIN)/python benchmarks/step.py --cells seqpool1 seqattn8 ga8 --batch 16 --rounds 4 $(RECORD)
+	$(BIN)/python benchmarks/data.py $(RECORD)
+	$(BIN)/python benchmarks/streaming.py --images 600 --batches 3 --rounds 2 --workers 1 $(RECORD)
+	$(BIN)/python benchmarks/e2e.py $(RECORD)
+	$(BIN)/python benchmarks/sweep.py --fresh 3 --epochs 3 $(RECORD)
+	$(BIN)/python benchmarks/tracking.py --epochs 3 $(RECORD)
+	$(BIN)/python benchmarks/report.py --runs 1000 $(RECORD)
+	$(BIN)/python benchmarks/results.py
 
-bench-gpu: $(READY) ## measure all that wants a GPU, in 10 minutes; with TINY=1 try every part of it on the CPU
-	$(BIN)/python benchmarks/gpu.py $(if $(TINY),--tiny --folder $(RESULTS)/tiny,--folder $(RESULTS)/gpu)
+bench-gpu: $(READY) ## measure what needs a GPU, in 10 minutes; with TINY=1 try every part of it on the CPU
+	$(BIN)/python benchmarks/gpu.py $(if $(TINY),--tiny)
 
 fidelity: $(READY) ## compare every published model with an independent implementation: sizes and logits
 	$(BIN)/python benchmarks/fidelity.py

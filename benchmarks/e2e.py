@@ -1,15 +1,14 @@
-"""How long do whole runs take, and are they as good? The plain path against ours, seed by seed.
+"""Time whole runs and compare their accuracy, seed by seed: the reference implementation and headsweep.
 
-    python benchmarks/e2e.py [--seeds 5] [--epochs 10] [--device cuda] [--json FILE] [KEY=VALUE ...]
+    python benchmarks/e2e.py [--seeds 5] [--epochs 10] [--device cuda] [--records FOLDER] [KEY=VALUE ...]
 
-Both paths train the same configuration (the words are those of `python src/train.py`) from the same first weights with
-the same schedule and evaluate each epoch. The plain one is benchmarks/plain.py: Pillow, timm and torchvision in a
-DataLoader, a loop over branches, attention written out, torch's AdamW; float32, on a GPU under bfloat16 autocast. Ours
-is what a run does, its checkpoints and spool included. They take turns, seed by seed. An A/A pair, ours twice with the
-first seed, comes first: its accuracies must be equal to the bit on a CPU.
+Both train the same configuration (overrides as of `python src/train.py`) from the same initial weights with the same
+schedule, and evaluate each epoch. The reference is benchmarks/reference.py, in float32; on a GPU under bfloat16
+autocast. headsweep does what a run does, with checkpoints and metrics log. An A/A pair, headsweep twice with the first
+seed, comes first: on a CPU its accuracies must be equal to the bit.
 
---images N trains on N crops of photographs with 100 arbitrary classes instead of the data set: enough images of 32x32
-for the speed of a real set, whose accuracy says nothing.
+--images N trains on N crops of photographs with 100 arbitrary classes instead of the data set, which is enough for the
+speed of a real set of 32x32; the accuracy is meaningless. The record is then named `upstream`.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ import numpy as np
 import torch
 from sklearn.datasets import load_sample_images
 
-from composed import compose
 from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.data.sources import ResidentSource
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.training.evaluation import evaluate
@@ -40,17 +38,16 @@ from headsweep.training.loop import Training
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_schedule, run_steps
 from headsweep.training.ranks import Ranks
-from measuring import AA, Results, parser, positive, ratio, ready, surroundings
-from plain import PlainBatches, PlainModel, as_it_comes, plain_optimizer
+from measuring import AA, Benchmark, compose, parser, ratio
+from reference import ReferenceBatches, ReferenceModel, default_determinism, reference_optimizer
 
-USUAL = ("head=seqattn", "heads=4")
-ENOUGH = 3  # seeds
+DEFAULT = ("head=seqattn", "heads=4")
 SIDE, CLASSES, TEST = 32, 100, 1000  # of --images
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run that has been trained."""
+class Outcome:
+    """What is measured of a trained run."""
 
     seconds: float
     accuracy: float  # on the test split, in [0, 1]
@@ -59,33 +56,46 @@ class Ended:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
-    device = ready(args)
-    run = configured(args)
-    print(f"{surroundings()}; {args.epochs} epochs, {args.seeds} seeds, {' '.join(args.words or USUAL)}")
-    results = Results("e2e", args, args.device)
-    first = replace(run, seed=0)
-    show(results, AA, [ours(first, device, args)], [ours(first, device, args)])
-    plains, mine = [], []
+    run = replace(configured(args), seed=0)
+    bench = Benchmark("upstream" if args.images else "e2e", args)
+    pair = {side: [headsweep(run, bench.device, args)] for side in ("headsweep", "headsweep again")}
+    add(bench, AA, pair)
+    outcomes: dict[str, list[Outcome]] = {"reference": [], "headsweep": []}
+    turns = [("reference", reference), ("headsweep", headsweep)]
     for seed in range(args.seeds):
-        run = replace(first, seed=seed)
-        turns = [(plains, plain), (mine, ours)]
-        for ended, path in turns if seed % 2 else reversed(turns):
-            ended.append(path(run, device, args))
-    show(results, "plain / ours", plains, mine)
+        for side, train in turns if seed % 2 else reversed(turns):
+            outcomes[side].append(train(replace(run, seed=seed), bench.device, args))
+    add(bench, "reference / headsweep", outcomes)
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    made = parser(__doc__, rounds=0)
-    made.add_argument("words", nargs="*", metavar="KEY=VALUE")
-    made.add_argument("--seeds", type=positive, default=2)
-    made.add_argument("--epochs", type=positive, default=3)
-    made.add_argument("--workers", type=int, default=0, help="processes of the plain path's DataLoader")
-    made.add_argument("--images", type=positive, help="train on so many parts of photographs")
+    made = parser(__doc__, rounds=1)
+    made.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    made.add_argument("--seeds", type=int, default=2)
+    made.add_argument("--epochs", type=int, default=3)
+    made.add_argument("--workers", type=int, default=0, help="processes of the reference's DataLoader")
+    made.add_argument("--images", type=int, help="train on so many parts of photographs")
     return made.parse_args(words)
 
 
+def add(bench: Benchmark, name: str, outcomes: dict[str, list[Outcome]]) -> None:
+    """Add the row and print it."""
+    seconds, accuracy, pace = (
+        {side: [getattr(outcome, key) for outcome in runs] for side, runs in outcomes.items()}
+        for key in ("seconds", "accuracy", "images_per_second")
+    )
+    bench.add(name, seconds, "s", accuracy=accuracy, images_per_second=pace)
+    for side, tops in accuracy.items():
+        print(
+            f"{name:22} {side:16} {statistics.median(seconds[side]):7.1f} s per run, last epoch "
+            f"{statistics.median(pace[side]):,.0f} images/s, top-1 {100 * statistics.mean(tops):.2f} "
+            f"({100 * min(tops):.2f} to {100 * max(tops):.2f})"
+        )
+    print(f"{name:22} time: {ratio(*seconds.values())}", flush=True)
+
+
 def configured(args: argparse.Namespace) -> RunConfig:
-    words = [*(args.words or USUAL), f"duration='{args.epochs} epochs'", f"device={args.device}"]
+    words = [*(args.overrides or DEFAULT), f"duration='{args.epochs} epochs'", f"device={args.device}"]
     if args.images:
         words += ["dataset=cifar100", "dataset.validation=0"]
     return compose(words)
@@ -107,8 +117,8 @@ def photographs(count: int, seed: int) -> ResidentSource:
     return ResidentSource(torch.stack(parts), torch.arange(count) % CLASSES)
 
 
-def ours(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ended:
-    """What sweep/one_run.py does, without a sweep."""
+def headsweep(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Outcome:
+    """Train it as a run of a sweep, without a sweep."""
     splits = splits_of(run, args)
     started = time.perf_counter()
     batches = TrainLoader(splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, 0)
@@ -117,27 +127,29 @@ def ours(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ende
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         folder = RunFolder(Path(scratch) / "run")
         folder.create(RunRecord("run", "group", "run", "sweep", run.seed, {}, {}, {}, {}), "")
         folder.claim()
         model = model_of(run)
         result = Training(run, model, batches, evaluations, folder, lambda progress: None, lambda: False)()
-        *_, pace = (e.clock["images_per_second"] for e in folder.spool.entries() if "images_per_second" in e.clock)
-    return Ended(time.perf_counter() - started, result.metrics["test/top1"], pace)
+        *_, pace = (
+            e.clock["images_per_second"] for e in folder.metrics_log.entries() if "images_per_second" in e.clock
+        )
+    return Outcome(time.perf_counter() - started, result.metrics["test/top1"], pace)
 
 
-def plain(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Ended:
-    """The same run, as upstream would train it."""
-    as_it_comes()
+def reference(run: RunConfig, device: torch.device, args: argparse.Namespace) -> Outcome:
+    """Train the same run as upstream would."""
+    default_determinism()
     splits = splits_of(run, args)
     started = time.perf_counter()
     torch.manual_seed(run.seed)
-    model = PlainModel(run).to(device)
-    batches = PlainBatches(splits.train.images, splits.train.labels, run, device, args.workers)
+    model = ReferenceModel(run).to(device)
+    batches = ReferenceBatches(splits.train.images, splits.train.labels, run, device, args.workers)
     held_out = splits.validation or splits.test
     evaluated = [EvalLoader(source, run.dataset, run.batch_size, device, 0) for source in (held_out, splits.test)]
-    optimizer = plain_optimizer(model, run)
+    optimizer = reference_optimizer(model, run)
     steps, warmup = run_steps(run, len(batches.loader))
     schedule = build_schedule(optimizer, run.schedule, steps, warmup)
     pace, step = 0.0, 0
@@ -154,35 +166,11 @@ def plain(run: RunConfig, device: torch.device, args: argparse.Namespace) -> End
             loss.backward()
             optimizer.step()
             step += 1
-        loss.item()
+        loss.item()  # waits for the device
         pace = len(batches.loader) * run.batch_size / (time.perf_counter() - begun)
         evaluate(model, evaluated[0], autocast, Ranks())
     accuracy = evaluate(model, evaluated[1], autocast, Ranks()).metrics["top1"]
-    return Ended(time.perf_counter() - started, accuracy, pace)
-
-
-def show(results: Results, name: str, first: list[Ended], second: list[Ended]) -> None:
-    sides = ("ours", "ours again") if name == AA else ("plain", "ours")
-    both = dict(zip(sides, (first, second), strict=True))
-    seconds = {side: [ended.seconds for ended in runs] for side, runs in both.items()}
-    accuracy = {side: [ended.accuracy for ended in runs] for side, runs in both.items()}
-    paces = {side: [ended.images_per_second for ended in runs] for side, runs in both.items()}
-    results.add(name, seconds, "s", accuracy=accuracy, images_per_second=paces)
-    for side in sides:
-        print(
-            f"{name:12} {side:10} {statistics.median(seconds[side]):7.1f} s a run, last epoch "
-            f"{statistics.median(paces[side]):.0f} images/s, top-1 {100 * statistics.mean(accuracy[side]):.2f} "
-            f"({100 * min(accuracy[side]):.2f} to {100 * max(accuracy[side]):.2f})"
-        )
-    print(f"{name:12} time: {ratio(*seconds.values())}; {verdict(sides, *accuracy.values())}", flush=True)
-
-
-def verdict(sides: tuple[str, str], first: list[float], second: list[float]) -> str:
-    """Whether the second path is as good, where there are seeds enough for a range to mean something."""
-    if len(first) < ENOUGH:
-        return f"{len(first)} seed(s) do not say whether {sides[1]} is as good"
-    inside = min(first) <= statistics.mean(second) <= max(first)
-    return f"mean accuracy of {sides[1]} is {'' if inside else 'NOT '}within the range of {sides[0]}"
+    return Outcome(time.perf_counter() - started, accuracy, pace)
 
 
 if __name__ == "__main__":

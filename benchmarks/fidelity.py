@@ -1,11 +1,11 @@
-"""Are our models the published ones? Parameters, FLOPs and logits of every published name.
+"""Compare the models with the published ones: parameters, FLOPs and logits of every published name.
 
     python benchmarks/fidelity.py [--markdown FILE] [--upstream DIR] [--official DIR]
 
-Every parameter is moved away from its first value, the state dict goes through `load_state_dict`, and the logits of
-every head are compared on random images, float32, evaluation mode. The other side is the independent implementation
-of tests/models/published; with checkouts of the authors' repositories (github JeongHwaSik/Powerful-SeqAttn-for-CCT and
-SHI-Labs/Compact-Transformers, the former needs einops) it is their code.
+Every parameter is moved away from its initial value, the state dict goes through `load_state_dict`, and the logits of
+every head are compared on random images, float32, evaluation mode. The published side is the independent implementation
+of tests/models/published or, with checkouts of the authors' repositories (github JeongHwaSik/Powerful-SeqAttn-for-CCT
+and SHI-Labs/Compact-Transformers, the former needs einops), the authors' code.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
 SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
 OFFICIAL = [name for name in ENTRIES if name[:4] in ("cct_", "cvt_", "vit_")]
 
-# Counts of the published models at these classes (docs/heads.md); without the classifier that theirs never call.
+# Counts of the published models at these classes (docs/heads.md), without the classifier that they never call.
 SEQATTENTION_CLASSES = 100
 PUBLISHED = {
     ("SeqAttention", "cct_7_3x1_32"): 3_783_269,
@@ -67,11 +67,11 @@ class Row:
     code: str
     name: str
     classes: int
-    published: int | None  # parameters, where a source states them
-    theirs: int
-    ours: int
+    stated: int | None  # parameters, if a source states them
+    published: int  # parameters
+    headsweep: int
     flops: int
-    differences: list[float]  # of each head's logits
+    differences: list[float]  # of the logits, by head
     logits: float  # the largest one
 
 
@@ -80,8 +80,8 @@ HEADINGS = (
     "name",
     "C",
     "parameters stated",
-    "theirs",
-    "ours",
+    "published",
+    "headsweep",
     "MFLOP",
     "largest logit",
     "largest difference per head",
@@ -90,7 +90,7 @@ HEADINGS = (
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
-    logging.getLogger("headsweep").setLevel(logging.ERROR)  # what a load changes is known here
+    logging.getLogger("headsweep").setLevel(logging.ERROR)  # what a load changes is expected here
     upstream = args.upstream and upstream_builders(args.upstream)
     official = args.official and official_builders(args.official)
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
@@ -104,22 +104,9 @@ def main(words: Sequence[str] | None = None) -> None:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--markdown", type=Path, help="write the table here")
-    parser.add_argument("--upstream", type=checkout("models/cct.py"), help="checkout of the SeqAttention code")
-    parser.add_argument("--official", type=checkout("src/cct.py"), help="checkout of the CCT authors' code")
+    parser.add_argument("--upstream", type=Path, help="checkout of the SeqAttention code")
+    parser.add_argument("--official", type=Path, help="checkout of the CCT authors' code")
     return parser.parse_args(words)
-
-
-def checkout(with_file: str) -> Callable[[str], Path]:
-    """The type of a folder that has this file, for argparse."""
-
-    def parsed(text: str) -> Path:
-        if not (Path(text) / with_file).is_file():
-            raise argparse.ArgumentTypeError(
-                f"{text}: no {with_file} in it; want a checkout of the authors' repository"
-            )
-        return Path(text)
-
-    return parsed
 
 
 def rows(upstream: dict[str, Builder] | None, official: dict[str, Builder] | None) -> Iterator[Row]:
@@ -127,45 +114,45 @@ def rows(upstream: dict[str, Builder] | None, official: dict[str, Builder] | Non
         yield measure("SeqAttention", name, "pre_norm", SEQATTENTION_CLASSES, upstream)
     for name in OFFICIAL:
         if official and name not in official:
-            continue  # cct_14_7x2_*_sine: a combination that they did not name
+            continue  # cct_14_7x2_*_sine: a combination without a published name
         yield measure("CCT", name, "stream_norm", ENTRIES[name].num_classes, official)
 
 
 @torch.no_grad()
 def measure(code: str, name: str, block: str, classes: int, builders: dict[str, Builder] | None) -> Row:
     torch.manual_seed(0)
-    theirs = shake(build_theirs(name, block, classes, builders))
-    positions = "learnable" if theirs.classifier.positional_emb.requires_grad else "sine"
-    ours = timm.create_model(name, num_classes=classes, block=block, positions=positions).eval()
-    ours.load_state_dict(theirs.state_dict())
+    published = shake(build_published(name, block, classes, builders))
+    positions = "learnable" if published.classifier.positional_emb.requires_grad else "sine"
+    model = timm.create_model(name, num_classes=classes, block=block, positions=positions).eval()
+    model.load_state_dict(published.state_dict())
     size = ENTRIES[name].image_size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    expected, got = by_head(theirs(images.clone())), ours(images, per_head=True)
+    expected, found = by_head(published(images.clone())), model(images, per_head=True)
     return Row(
         code,
         name,
         classes,
         PUBLISHED.get((code, name)),
-        count(theirs) - unused(theirs),
-        count(ours),
-        count_cost(ours, size, 3).flops,
-        (got - expected).abs().amax((0, 2)).tolist(),
+        count(published) - unused(published),
+        count(model),
+        count_cost(model, size, 3).flops,
+        (found - expected).abs().amax((0, 2)).tolist(),
         expected.abs().max().item(),
     )
 
 
-def build_theirs(name: str, block: str, classes: int, builders: dict[str, Builder] | None) -> nn.Module:
-    """Ours of the tests, or the authors' own, with as many heads as the name says."""
+def build_published(name: str, block: str, classes: int, builders: dict[str, Builder] | None) -> nn.Module:
+    """Build the implementation of the tests or the authors' own, with the number of heads in the name."""
     if not builders:
         return authors_model(name, official=block == "stream_norm", num_classes=classes)
     heads = ENTRIES[name].heads
-    # `branches` is what their constructors read; their names set `branch`, which nothing does.
+    # Their constructors read `branches`; their registered names set `branch`, which nothing reads.
     more = {"branches": heads} if heads and name in SEQATTENTION and not name.startswith("se1") else {}
     return builders[name](num_classes=classes, **more)
 
 
 def by_head(logits: Tensor | list[Tensor]) -> Tensor:
-    """(B, K, C) of what the authors' models return: a list over heads, one tensor (B, C), or already that."""
+    """(B, K, C) from what the authors' models return: a list over heads, (B, C) or (B, K, C)."""
     stacked = torch.stack(logits, 1) if isinstance(logits, list) else logits
     return stacked if stacked.ndim == 3 else stacked.unsqueeze(1)
 
@@ -174,20 +161,20 @@ def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def unused(theirs: nn.Module) -> int:
-    """Weights of the classifier beside the heads' own."""
-    own = any(hasattr(theirs.classifier, name) for name in OWN_CLASSIFIERS)
-    return count(theirs.classifier.fc) if own else 0
+def unused(published: nn.Module) -> int:
+    """Weights of the classifier that a model with classifiers in its heads never calls."""
+    own = any(hasattr(published.classifier, name) for name in OWN_CLASSIFIERS)
+    return count(published.classifier.fc) if own else 0
 
 
 OWN_CLASSIFIERS = ("no_gram_attn_head", "simgram", "gramian_attn_head", "seq_attn_head")
 
 
 def upstream_builders(folder: Path) -> dict[str, Builder]:
-    """Theirs by our names, with the repair without which one of the files cannot be compared."""
+    """The authors' builders by the names of headsweep, with a repair without which one file cannot be compared."""
     builders = collect(folder, "models", ("cct", "ga_cct", "at_cct", "sg_cct", "seqattn_cct", "se_cct"))
     squeeze: Any = importlib.import_module("models.se_cct")
-    squeeze._sem_cct = squeeze._se_cct  # a name that is not defined there
+    squeeze._sem_cct = squeeze._se_cct  # the file calls the former, which it does not define
     print("SeqAttention's code, with se_cct's NameError repaired")
     builders["se1_cct_7_3x1_32"] = builders["se_cct_7_3x1_32"]
     for heads in (2, 4, 8):
@@ -201,7 +188,7 @@ def official_builders(folder: Path) -> dict[str, Builder]:
 
 
 def collect(folder: Path, package: str, modules: tuple[str, ...]) -> dict[str, Builder]:
-    """The functions that the authors' files register with timm, kept from registering."""
+    """The functions that the authors' files would register with timm."""
     found: dict[str, Builder] = {}
 
     def keep(builder: Builder) -> Builder:
@@ -222,9 +209,9 @@ def cells(row: Row) -> tuple[str, ...]:
         row.code,
         f"`{row.name}`",
         str(row.classes),
-        f"{row.published:,}" if row.published else "",
-        f"{row.theirs:,}",
-        f"{row.ours:,}",
+        f"{row.stated:,}" if row.stated else "",
+        f"{row.published:,}",
+        f"{row.headsweep:,}",
         f"{row.flops / 1e6:,.1f}",
         f"{row.logits:.2f}",
         ", ".join(f"{difference:.1e}" for difference in row.differences),

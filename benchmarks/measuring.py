@@ -1,94 +1,184 @@
-"""What the benchmarks share: clocks, rounds that take turns, ratios within a round, and one format of results.
+"""Time what takes turns, and write a record of it.
 
-A file of results is {"benchmark", "command", "date", "machine", "settings", "rows"}; a row has a name, a unit, raw
-samples by side (the first side is what the others are compared with, and samples of the same place belong to one
-round), and whatever else was seen. `python benchmarks/compare.py A.json B.json` compares two such files.
+A record is a JSON file with the fields of `Record`, named DATE_benchmark_machine.json. A row has a name, a unit and
+samples by side: the first side is what the others are compared with, and samples at the same position belong to the
+same round. Other keys of a row are specific to its benchmark. `python benchmarks/results.py` makes the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
+import re
 import shlex
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-AA = "A/A"  # the name of rows whose sides are the same thing: what their ratio is, is noise
-NO_SETTINGS = {"json", "keep", "uri", "rounds", "seeds"}  # options: where it is written, and how often it is measured
+from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.expansion import composer
+from headsweep.credentials import redacted
+
+AA = "A/A"  # the name of rows that measure the same thing twice: their ratio is noise
+NO_SETTINGS = {"records", "keep", "uri", "rounds", "seeds"}  # options that do not change what is measured
 Step = Callable[[], object]
 Samples = dict[str, list[float]]
+Row = dict[str, Any]
 
 
 class Ratio(NamedTuple):
-    """Of two sides' samples within a round."""
+    """Of two sides within a round, over rounds; without a range where the rounds are not known."""
 
     median: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+        spread = f" ({self.low:.2f} to {self.high:.2f})" if self.low is not None else ""
+        return f"{self.median:.2f}{spread}"
 
 
-class Took(NamedTuple):
+class Times(NamedTuple):
     """Milliseconds by side, round by round."""
 
     wall: Samples
     cpu: Samples  # of this process, all threads
 
 
-class Results:
-    """Rows as they are measured; written after each, so that a benchmark that is cut short leaves what it has seen."""
+@dataclass
+class Record:
+    """What was measured, with which command, on which machine."""
 
-    def __init__(self, benchmark: str, args: argparse.Namespace, device: str = "cpu") -> None:
-        self.path: Path | None = args.json
-        self.content: dict[str, Any] = {**header(benchmark, args, device), "rows": []}
+    benchmark: str
+    command: str
+    date: str  # ISO 8601, UTC
+    commit: str  # of git describe: ends in -dirty if the working tree was
+    machine: dict[str, Any]
+    settings: dict[str, Any]
+    source: str = "measured"
+    rows: list[Row] = field(default_factory=list)
 
-    def add(self, name: str, samples: Samples, unit: str = "ms", **more: Any) -> dict[str, Any]:
-        """One more row, as it is in the file."""
+    def name(self) -> str:
+        """DATE_benchmark_machine; the machine is its GPU, or else its processor and number of cores."""
+        machine = self.machine["gpu"] or f"{self.machine['processor']} {self.machine['cores']} cores"
+        machine += " mps" if self.machine.get("mps") else ""
+        return f"{self.date[:10]}_{self.benchmark}_{re.sub('[^a-z0-9]+', '-', machine.lower()).strip('-')}"
+
+
+class Benchmark:
+    """The device of the options, and a record that is written after each row: an interrupted benchmark keeps its rows.
+
+    Exits with code 2 if the options ask for a GPU and there is none.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace, **more: Any) -> None:
+        """`more` is what else to record of the machine."""
+        self.args = args
+        self.device = torch.device(getattr(args, "device", "cpu"))
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            print("--device=cuda: expected a GPU, found none; use --device=cpu", file=sys.stderr)
+            raise SystemExit(2)
+        if getattr(args, "threads", None):
+            torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        self.record = Record(
+            benchmark=name,
+            command=redacted(shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])),
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            commit=commit(),
+            machine={**machine(self.device), **more},
+            settings={key: value for key, value in vars(args).items() if key not in NO_SETTINGS},
+        )
+        self.path = args.records and unused(args.records, self.record.name())
+        load = self.record.machine["load"]
+        print(f"{name}: {torch.get_num_threads()} threads, torch {torch.__version__}, load {load:.1f}", flush=True)
+
+    def add(self, name: str, samples: Samples, unit: str = "ms", **more: Any) -> Row:
         row = {"name": name, "unit": unit, "samples": samples, **more}
-        self.content["rows"].append(row)
+        self.record.rows.append(row)
         self.write()
         return row
 
     def write(self) -> None:
-        """What there is so far."""
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            begun = [row for row in self.content["rows"] if row["samples"]]
-            self.path.write_text(json.dumps({**self.content, "rows": begun}, indent=1) + "\n")
+            self.path.write_text(json.dumps(asdict(self.record), indent=1) + "\n")
+
+    def measure(
+        self, name: str, sides: Mapping[str, Step], cpu_clock: Callable[[], float] = time.process_time, **more: Any
+    ) -> Times:
+        """Time the sides, add a row and print it; `images=N` are those of a step, for images/s."""
+        times = interleaved(sides, self.args.rounds, self.device, cpu_clock)
+        self.add(name, times.wall, cpu_samples=times.cpu, **more)
+        first = next(iter(sides))
+        for side in sides:
+            median = statistics.median(times.wall[side])
+            line = f"{name:32} {side:17} {median:10.3f} ms"
+            line += f" {more['images'] / median * 1e3:10,.0f} images/s" if "images" in more else ""
+            if side != first:
+                line += f"  {first} / {side}: {ratio(times.wall[first], times.wall[side])}"
+                if self.device.type == "cpu" and min(times.cpu[side]) > 0:
+                    line += f", by CPU time {ratio(times.cpu[first], times.cpu[side])}"
+            print(line, flush=True)
+        return times
 
 
-def header(benchmark: str, args: argparse.Namespace, device: str) -> dict[str, Any]:
-    """What a reader must know of a measurement."""
-    machine = {
+def interleaved(
+    sides: Mapping[str, Step], rounds: int, device: torch.device, cpu_clock: Callable[[], float] = time.process_time
+) -> Times:
+    """Let the sides take turns, after one round to warm up; each round starts with another side."""
+    names = list(sides)
+    times = Times({name: [] for name in names}, {name: [] for name in names})
+    for number in range(rounds + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            wall, cpu = clock(sides[name], device, cpu_clock)
+            if number:
+                times.wall[name].append(wall)
+                times.cpu[name].append(cpu)
+    return times
+
+
+def clock(step: Step, device: torch.device, cpu_clock: Callable[[], float]) -> tuple[float, float]:
+    """Milliseconds of wall and CPU time, with a GPU's queue empty before and after."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
+    wait()
+    wall, cpu = time.perf_counter(), cpu_clock()
+    step()
+    wait()
+    return (time.perf_counter() - wall) * 1e3, (cpu_clock() - cpu) * 1e3
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
+    """Median and range of the ratios within a round, over the rounds that both have."""
+    each = sorted(a / b for a, b in zip(over, under, strict=False))
+    return Ratio(statistics.median(each), each[0], each[-1])
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    settings = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
-    command = shlex.join(sys.argv)
-    return {"benchmark": benchmark, "command": command, "date": date, "machine": machine, "settings": settings}
 
 
 def processor() -> str:
-    """Its name, where the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -96,93 +186,34 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: want a whole number of at least 1")
-    return int(text)
+def commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return described.stdout.strip() or "unknown"
 
 
-def not_negative(text: str) -> float:
-    """A number of at least 0, for argparse."""
-    return _number(text, 0, "a number of at least 0")
+def unused(folder: Path, name: str) -> Path:
+    """Of NAME.json, NAME_2.json, ... the first that does not exist."""
+    paths = (folder / (f"{name}_{number}.json" if number > 1 else f"{name}.json") for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
-def above_zero(text: str) -> float:
-    """A number above 0, for argparse."""
-    return _number(text, sys.float_info.min, "a number above 0")
-
-
-def _number(text: str, least: float, want: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: want {want}")
-    return value
-
-
-def multiple(of: int, why: str) -> Callable[[str], int]:
-    """The type of such numbers, for argparse."""
-
-    def parsed(text: str) -> int:
-        if not text.isdecimal() or not int(text) or int(text) % of:
-            raise argparse.ArgumentTypeError(f"{text!r}: want a multiple of {of}, {why}")
-        return int(text)
-
-    return parsed
-
-
-def parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The options that all of them take."""
+def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """With the options of all benchmarks and, if `rounds` is given, those of the ones that time steps."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=positive, default=rounds)
-    made.add_argument("--threads", type=positive, default=2, help="of the CPU")
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--json", type=Path, help="write raw samples here")
+    made.add_argument("--records", type=Path, metavar="FOLDER", help="write a record with the raw samples there")
+    if rounds:
+        made.add_argument("--rounds", type=int, default=rounds)
+        made.add_argument("--threads", type=int, default=2, help="CPU threads")
+        made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return made
 
 
-def ready(args: argparse.Namespace) -> torch.device:
-    """The device of the options, with the number of threads set; one line and exit code 2 where there is none."""
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: this machine shows no GPU; want --device cpu", file=sys.stderr)
-        raise SystemExit(2)
-    return torch.device(args.device)
-
-
-def interleaved(sides: Mapping[str, Step], rounds: int, device: torch.device) -> Took:
-    """Let the sides take turns, after one round to warm up; from round to round another one is first."""
-    names = list(sides)
-    took = Took({name: [] for name in names}, {name: [] for name in names})
-    for number in range(rounds + 1):
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            wall, cpu = clock(sides[name], device)
-            if number:
-                took.wall[name].append(wall)
-                took.cpu[name].append(cpu)
-    return took
-
-
-def clock(step: Step, device: torch.device) -> tuple[float, float]:
-    """Milliseconds, wall and CPU, with what is queued on a GPU before and after."""
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
-    wait()
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    wait()
-    return (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
-
-
-def ratio(over: list[float], under: list[float]) -> Ratio:
-    """Median and range of the ratios within a round."""
-    each = sorted(a / b for a, b in zip(over, under, strict=True))
-    return Ratio(statistics.median(each), each[0], each[-1])
-
-
-def surroundings() -> str:
-    """One line on what was measured, and beside what."""
-    return f"{torch.get_num_threads()} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The configuration of these overrides, as `python src/train.py` composes it, without looking at the data set."""
+    with composer() as composed:
+        return parse(composed(list(overrides)))

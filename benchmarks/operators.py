@@ -1,17 +1,17 @@
-"""Which operators take the time of a training step?
+"""List the operators that take the most time in a training step.
 
-    python benchmarks/operators.py [KEY=VALUE ...] [--loop] [--steps 3] [--threads 2] [--json FILE]
+    python benchmarks/operators.py [KEY=VALUE ...] [--loop] [--rounds 3] [--threads 2] [--records FOLDER]
 
-KEY=VALUE are a run's, e.g. head=ga heads=4 batch_size=128 compile=step; by default cct_7_3x1 with eight seqattn heads
-on 64 images of 32x32. --loop puts the loop over branches that the tests take for the truth in the place of the head.
-Prints the ten operators with the largest share of the time: of the GPU's where there is one, else of the CPU's.
+KEY=VALUE are overrides of a run, e.g. head=ga heads=4 batch_size=128 compile=step; by default cct_7_3x1 with eight
+seqattn heads on 64 images of 32x32. --loop replaces the head by the loop over branches of the tests. Prints the ten
+operators with the largest share of the time, on the GPU if there is one, else on the CPU.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,54 +19,55 @@ from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
 
-from composed import compose
 from headsweep.config import RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import TRIALS, Gradients
-from headsweep.training.device import choose_device, make_deterministic
+from headsweep.training.device import make_deterministic
 from headsweep.training.optimization import build_optimizer
-from measuring import positive
+from measuring import Benchmark, Step, compose, parser
 
-STANDARD = ["model=cct_7_3x1", "dataset=cifar100", "head=seqattn", "heads=8", "batch_size=64"]
+SHOWN = 10
+DEFAULT = ["model=cct_7_3x1", "dataset=cifar100", "head=seqattn", "heads=8", "batch_size=64"]
 
 
-def main() -> None:
-    args = arguments()
-    torch.set_num_threads(args.threads)
-    run = compose([*STANDARD, *args.keys])
-    device = choose_device(run.device)
-    used, step = training_step(run, device, args.loop)
-    for _ in range(1 if used == "off" else TRIALS):  # whatever is compiled and recorded is, then
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
+    run = compose([*DEFAULT, *args.overrides])
+    bench = Benchmark("operators", args)
+    used, step = training_step(run, bench.device, args.loop)
+    for _ in range(1 if used == "off" else TRIALS):  # compilation and recording end within these
         step()
-    rows, seconds = measure(step, device, args.steps)
-    report(
-        rows, f"{seconds * 1e3:.1f} ms a step, {device.type}, compile={used}, head={'loop' if args.loop else 'ours'}"
-    )
-    if args.json:
-        args.json.write_text(json.dumps({"seconds": seconds, "operators": rows}, indent=1))
+    head = "loop" if args.loop else "stacked"
+    bench.measure("step", {head: step})  # without the profiler
+    events = profiled(step, bench.device, args.rounds)
+    own_time = {event.key: own_milliseconds(event, bench.device) / args.rounds for event in events}
+    calls = {event.key: event.count / args.rounds for event in events}
+    whole = sum(own_time.values())
+    print(f"compile={used}, head={head}, {len(events)} operators, {sum(calls.values()):,.0f} calls per step")
+    print(f"{'share':>6} {'ms':>8} {'calls':>6}  operator")
+    for operator, ms in sorted(own_time.items(), key=lambda item: -item[1])[:SHOWN]:
+        bench.add(operator, {head: [ms]}, share=ms / whole, calls=calls[operator])
+        print(f"{ms / whole:6.1%} {ms:8.1f} {calls[operator]:6.0f}  {operator[:80]}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("keys", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--loop", action="store_true", help="the loop over branches in the place of the head")
-    parser.add_argument("--steps", type=positive, default=3)
-    parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--json", type=Path, help="write all operators here")
-    return parser.parse_args()
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__, rounds=3)
+    made.set_defaults(device="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    made.add_argument("--loop", action="store_true", help="the loop over branches instead of the stacked head")
+    return made.parse_args(words)
 
 
-def training_step(run: RunConfig, device: torch.device, loop: bool) -> tuple[str, Callable[[], None]]:
-    """What is compiled, and a step as the loop takes it, on one batch of noise."""
+def training_step(run: RunConfig, device: torch.device, loop: bool) -> tuple[str, Step]:
+    """Return the value of compile in use, and a step as the training loop does it, on one batch of noise."""
     run.dataset.num_classes = 100
     model: nn.Module = model_of(run)
     if loop:
-        model = Loop(model.backbone, oracle.reference(run.head.name, model.head))
+        model = BranchLoop(model.backbone, oracle.reference(run.head.name, model.head))
     make_deterministic(device)  # as a run does
     model = model.to(device).train()
     optimizer = build_optimizer(model, run.optimizer)
@@ -83,7 +84,7 @@ def training_step(run: RunConfig, device: torch.device, loop: bool) -> tuple[str
     return gradients.used, step
 
 
-class Loop(nn.Module):
+class BranchLoop(nn.Module):
     """A classifier whose head computes branch by branch."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -94,45 +95,18 @@ class Loop(nn.Module):
         return self.head(self.backbone(images))
 
 
-def measure(step: Callable[[], None], device: torch.device, steps: int) -> tuple[list[dict[str, object]], float]:
-    """All operators, the longest first, with their share of the time; the seconds of a step without a profiler."""
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    wait_for(device)
-    seconds = (time.perf_counter() - started) / steps
+def profiled(step: Step, device: torch.device, steps: int) -> list[FunctionEventAvg]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as profiled:
+    with profile(activities=activities) as profiler:
         for _ in range(steps):
             step()
-        wait_for(device)
-
-    def own_time(event: FunctionEventAvg) -> float:
-        return event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-
-    events = sorted(profiled.key_averages(), key=own_time, reverse=True)
-    whole = sum(map(own_time, events))
-    rows = [
-        {"operator": e.key, "share": own_time(e) / whole, "ms": own_time(e) / steps / 1e3, "calls": e.count / steps}
-        for e in events
-    ]
-    return rows, seconds
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return list(profiler.key_averages())
 
 
-def wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def report(rows: list[dict[str, object]], title: str) -> None:
-    print(title)
-    print(f"{'share':>6} {'ms':>8} {'calls':>6}  operator ({len(rows)} in all, {calls(rows):.0f} calls a step)")
-    for row in rows[:10]:
-        print(f"{row['share']:6.1%} {row['ms']:8.1f} {row['calls']:6.0f}  {row['operator'][:80]}")
-
-
-def calls(rows: list[dict[str, object]]) -> float:
-    return sum(row["calls"] for row in rows)
+def own_milliseconds(event: FunctionEventAvg, device: torch.device) -> float:
+    return (event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total) / 1e3
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How the table and the report grow with the number of runs, in MLflow's sqlite and in Postgres.
+"""Measure how the table and the report grow with the number of runs, in MLflow's sqlite and in Postgres.
 
-    python benchmarks/report.py [--runs 1000,3000,10000] [--uri postgresql://...] [--keep DIR] [--json FILE]
+    python benchmarks/report.py [--runs 1000 3000 10000] [--uri postgresql://...] [--keep DIR] [--records FOLDER]
 
-Stores of so many runs with 300 epochs of four metrics are written straight into MLflow's tables (a store that MLflow
-itself has made), then the commands are given as a user would. Each row says seconds and peak memory of the command's
-process; A/A is the second of two equal commands over the first.
+Runs with 300 epochs of four metrics are inserted into the tables of a store that MLflow created; then the commands are
+run as a user would run them. Each row has the seconds and peak memory of the command's process; A/A is the first and
+the second of two equal commands.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from pathlib import Path
 
 import sqlalchemy
 
-from headsweep.credentials import hidden
-from headsweep.entry import one_line_errors
-from headsweep.errors import UserError
-from headsweep.tracking.mlflow.store import prepare, reason
-from measuring import AA, Results, positive
+from headsweep.exit_codes import one_line_errors
+from headsweep.tracking.mlflow.store import prepare
+from measuring import AA, Benchmark, parser
 
 EPOCHS = 300
 SEEDS = 5
@@ -41,33 +39,32 @@ COMMANDS = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    options = _options(words)
-    if options.uri:
-        _reach(options.uri)
-    results = Results("report", options)
-    for runs in options.runs:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(options.keep or scratch) / str(runs)
-            uri = options.uri or f"sqlite:///{folder}/mlflow.db"
+    args = arguments(words)
+    bench = Benchmark("report", args)
+    for runs in args.runs:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+            folder = Path(args.keep or scratch) / str(runs)
+            uri = args.uri or f"sqlite:///{folder}/mlflow.db"
             experiment = f"growth-{runs}"
             started = time.perf_counter()
             fill(uri, experiment, folder, runs)
             print(f"{runs} runs written in {time.perf_counter() - started:.0f} s", flush=True)
-            for command in options.commands:
-                _measure(results, command, uri, experiment, folder, runs)
+            store = ["--uri", uri, "--experiment", experiment, "--output", str(folder)]
+            for command in args.commands:
+                measure(bench, f"{uri.partition(':')[0]} {runs} {command}", [*COMMANDS[command], *store])
 
 
-def _reach(uri: str) -> None:
-    """Raises UserError where no database answers."""
-    try:
-        sqlalchemy.create_engine(uri).connect().close()
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        want = "want that of a database that answers, e.g. postgresql://user:password@host/name"
-        raise UserError(f"--uri {hidden(uri)}: {reason(error, uri)}; {want}") from None
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, nargs="+", default=[1000, 3000, 10_000])
+    made.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    made.add_argument("--uri", help="an MLflow database, e.g. postgresql://...; default: sqlite files")
+    made.add_argument("--keep", help="folder in which the sqlite files stay")
+    return made.parse_args(words)
 
 
 def fill(uri: str, experiment: str, folder: Path, runs: int) -> None:
-    """Make a store of `runs` finished runs, five seeds a cell."""
+    """Make a store of `runs` finished runs, five seeds per cell."""
     folder.mkdir(parents=True, exist_ok=True)
     experiment_id = prepare(uri, experiment, folder)
     engine = sqlalchemy.create_engine(uri)
@@ -79,16 +76,16 @@ def fill(uri: str, experiment: str, folder: Path, runs: int) -> None:
 
 
 def _rows(experiment_id: int, runs: int, draw: random.Random) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    waiting: dict[str, list[dict[str, object]]] = {
+    pending: dict[str, list[dict[str, object]]] = {
         name: [] for name in ("runs", "tags", "params", "latest_metrics", "metrics")
     }
     for number in range(runs):
         for name, rows in _run(experiment_id, number, draw).items():
-            waiting[name] += rows
-        if len(waiting["metrics"]) >= BATCH:
-            yield from ((name, rows) for name, rows in waiting.items() if rows)
-            waiting = {name: [] for name in waiting}
-    yield from ((name, rows) for name, rows in waiting.items() if rows)
+            pending[name] += rows
+        if len(pending["metrics"]) >= BATCH:
+            yield from ((name, rows) for name, rows in pending.items() if rows)
+            pending = {name: [] for name in pending}
+    yield from ((name, rows) for name, rows in pending.items() if rows)
 
 
 def _run(experiment_id: int, number: int, draw: random.Random) -> dict[str, list[dict[str, object]]]:
@@ -169,53 +166,16 @@ def _costs(heads: int, number: int) -> dict[str, float]:
     }
 
 
-def _measure(results: Results, command: str, uri: str, experiment: str, folder: Path, runs: int) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "headsweep.cli",
-        *COMMANDS[command],
-        "--uri",
-        uri,
-        "--experiment",
-        experiment,
-        "--output",
-        str(folder),
-    ]
+def measure(bench: Benchmark, name: str, words: Sequence[str]) -> None:
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "headsweep.cli", *words], check=True, stdout=subprocess.DEVNULL)
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    kind = uri.partition(":")[0]
-    name = f"{kind} {runs} {command}"
-    results.add(AA, {"first": seconds[:1], "again": seconds[1:]}, "s", of=name)
-    results.add(name, {"seconds": seconds}, "s", peak_gib=peak)
-    print(
-        f"{name}: {min(seconds):.2f} s, A/A {seconds[1] / seconds[0]:.2f}; peak so far {peak:.2f} GiB",
-        flush=True,
-    )
-
-
-def _options(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=_numbers, default=[1000, 3000, 10_000], help="with commas between them")
-    parser.add_argument("--commands", type=_commands, default=list(COMMANDS), help="with commas between them")
-    parser.add_argument("--uri", help="a database of MLflow's, e.g. postgresql://...; default: sqlite files")
-    parser.add_argument("--keep", help="folder in which the sqlite files stay")
-    parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args(words)
-
-
-def _numbers(text: str) -> list[int]:
-    return [positive(word) for word in text.split(",")]
-
-
-def _commands(text: str) -> list[str]:
-    if unknown := [word for word in text.split(",") if word not in COMMANDS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: unknown; known: {', '.join(COMMANDS)}")
-    return text.split(",")
+    bench.add(AA, {"first": seconds[:1], "again": seconds[1:]}, "s", of=name)
+    bench.add(name, {"seconds": seconds}, "s", peak_gib=peak)
+    print(f"{name}: {seconds[0]:.2f} s, {seconds[1]:.2f} s; peak so far {peak:.2f} GiB", flush=True)
 
 
 if __name__ == "__main__":

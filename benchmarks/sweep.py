@@ -1,18 +1,19 @@
-"""What does a run of a sweep cost beside its training, and how much of the machine does a sweep put to use?
+"""Measure what a run of a sweep costs beside its training, and the share of the machine that a sweep uses.
 
-    python benchmarks/sweep.py [--steps 50] [--batch-size 16] [--fresh 5] [--epochs 10] [--slots 2] [--json FILE]
+    python benchmarks/sweep.py [--steps 50] [--batch-size 16] [--fresh 5] [--epochs 10] [--records FOLDER]
 
-Overhead: nine runs of a few steps on digits, by the local launcher (twice: the A/A pair), by Hydra's basic launcher in
-one process, and the first few as a fresh process per run; MLflow in a sqlite store. A run has a slot from the end of
-the run before it until the launcher says that it has ended; its overhead is that time less its training. The first run
-of a slot is left out: it waits for the start of the command, which is in "whole" = (wall x slots - training) / runs.
+Overhead: nine runs of a few steps on digits, by the local launcher with two slots (twice: the A/A pair), by Hydra's
+basic launcher in one process, and the first few in a fresh process each; MLflow in a sqlite store. A run occupies a
+slot from the end of the previous run until the launcher reports its end; its overhead is that time minus its training.
+The first run of a slot is left out: it waits for the start of the command, which is part of
+"whole" = (wall x slots - training) / runs.
 
 Efficiency: nine runs of some epochs by the local launcher, sum of training / (slots x time from the first run's start
-to the last run's end). Slots that stay empty at the end, when no run is left to start, are a matter of the grid's size
-and are given apart.
+to the last run's end). Slots that stay empty at the end, when no run is left to start, depend on the size of the grid
+and are reported separately.
 
-Training is what the times of the spool enclose, from the first step to the test: steps, evaluations, checkpoints. The
-first evaluation is not enclosed and counts as overhead. All runs have one CPU thread.
+Training is what the times of the metrics log enclose, from the first step to the test: steps, evaluations, checkpoints.
+The first evaluation is not enclosed and counts as overhead. All runs have one CPU thread.
 """
 
 from __future__ import annotations
@@ -31,19 +32,20 @@ from pathlib import Path
 
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
-from measuring import AA, Results, positive
+from measuring import AA, Benchmark, parser
 
 TRAIN = [sys.executable, str(PROJECT_ROOT / "src" / "train.py")]
 HEADS, BRANCHES = ("seqpool", "ga", "seqattn"), (1, 4, 8)
 CELLS = [(head, count) for head in HEADS for count in BRANCHES]
 GRID = [f"head={','.join(HEADS)}", f"heads={','.join(map(str, BRANCHES))}"]
 BASIC = "hydra/launcher=basic"
+SLOTS = 2
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Command:
-    """When a command started, had planned, ended each run, and ended; seconds on one clock."""
+    """Times at which a command started, had planned, ended each run, and ended; seconds of one clock."""
 
     start: float
     end: float
@@ -53,11 +55,11 @@ class Command:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds of a run: in its slot, and of them in training; None for the first run of a slot."""
+    """Seconds of a run."""
 
     name: str
     training: float
-    occupied: float | None
+    occupied: float | None  # its slot, training included; None for the first run of a slot
 
     @property
     def overhead(self) -> float | None:
@@ -66,69 +68,69 @@ class Sample:
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
-    results = Results("sweep", args)
-    with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
-        overhead(args, Path(scratch), results)
-        efficiency(args, Path(scratch), results)
+    bench = Benchmark("sweep", args)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        overhead(bench, Path(scratch))
+        efficiency(bench, Path(scratch) / "long")
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=positive, default=50, help="of a run whose overhead is measured")
-    parser.add_argument("--batch-size", type=positive, default=16, help="of such a run")
-    parser.add_argument("--fresh", type=positive, default=5, help="runs in a fresh process each, more than slots")
-    parser.add_argument("--epochs", type=positive, default=10, help="of a run whose efficiency is measured")
-    parser.add_argument("--slots", type=positive, default=2, help="of the local launcher")
-    parser.add_argument("--json", type=Path, help="write raw samples here")
-    args = parser.parse_args(words)
-    if not args.slots < args.fresh <= len(CELLS):  # the first run of a slot says nothing
-        want = f"want more than --slots {args.slots}, which is at most {len(CELLS) - 1}, and at most {len(CELLS)}"
-        parser.error(f"--fresh {args.fresh}: {want}")
-    return args
+    made = parser(__doc__)
+    made.add_argument("--steps", type=int, default=50, help="of a run whose overhead is measured")
+    made.add_argument("--batch-size", type=int, default=16, help="of such a run")
+    # More than slots, of which the first run is left out.
+    fresh = range(SLOTS + 1, len(CELLS) + 1)
+    made.add_argument("--fresh", type=int, choices=fresh, default=5, help="runs in a fresh process each")
+    made.add_argument("--epochs", type=int, default=10, help="of a run whose efficiency is measured")
+    return made.parse_args(words)
 
 
-def overhead(args: argparse.Namespace, scratch: Path, results: Results) -> None:
-    """The ways to run the grid, one after the other; the local launcher first and last."""
+def overhead(bench: Benchmark, scratch: Path) -> None:
+    """Run the grid by each launcher in turn, by the local launcher first and last."""
+    args = bench.args
     short = [f"duration='{args.steps} steps'", "schedule.warmup='1 steps'", f"batch_size={args.batch_size}"]
-    local = ["-m", *GRID, *slots(args.slots)]
-    ways: dict[str, list[Sample]] = {}
+    local = ["-m", *GRID, *slots(SLOTS)]
+    launchers: dict[str, list[Sample]] = {}
     for name, one_by_one, words, width in (
-        ("local", False, local, args.slots),
+        ("local", False, local, SLOTS),
         ("basic", False, ["-m", *GRID, BASIC], 1),
         ("fresh", True, [], 1),
-        ("local again", False, local, args.slots),
+        ("local again", False, local, SLOTS),
     ):
         output = scratch / name.replace(" ", "-")
         given = [*words, *short, f"paths.output={output}"]
         commands = [run([*cell(*at), *given]) for at in CELLS[: args.fresh]] if one_by_one else [run(given)]
-        ways[name] = list(samples(commands, output, width))
-        both, figures = paired(ways["local"], ways[name]), summary(name, commands, ways[name], width)
+        launchers[name] = list(samples(commands, output, width))
+        both, figures = paired(launchers["local"], launchers[name]), summary(name, commands, launchers[name], width)
         if name == "local":
-            results.add(name, {name: both[0]}, "s", **figures)
+            bench.add(name, {name: both[0]}, "s", **figures)
         else:
             row = AA if name == "local again" else f"local / {name}"
-            results.add(row, dict(zip(("local", name), both, strict=True)), "s", **figures)
+            bench.add(row, dict(zip(("local", name), both, strict=True)), "s", **figures)
     for name in ("local again", "basic", "fresh"):
-        print(f"{name} / local: {median(ways[name]) / median(ways['local']):.2f} (medians of later runs)", flush=True)
+        print(
+            f"{name} / local: {median(launchers[name]) / median(launchers['local']):.2f} (medians of later runs)",
+            flush=True,
+        )
 
 
 def paired(one: Sequence[Sample], other: Sequence[Sample]) -> tuple[list[float], list[float]]:
-    """The overheads of the cells of which both have one, cell by cell."""
+    """Overheads of the cells that have one on both sides, cell by cell."""
     first, second = ({s.name: s.overhead for s in side if s.overhead is not None} for side in (one, other))
     names = [name for name in first if name in second]
     return [first[name] for name in names], [second[name] for name in names]
 
 
-def efficiency(args: argparse.Namespace, scratch: Path, results: Results) -> None:
-    output = scratch / "long"
-    command = run(["-m", *GRID, *slots(args.slots), f"duration='{args.epochs} epochs'", f"paths.output={output}"])
-    runs = list(samples([command], output, args.slots))
+def efficiency(bench: Benchmark, output: Path) -> None:
+    epochs = f"duration='{bench.args.epochs} epochs'"
+    command = run(["-m", *GRID, *slots(SLOTS), epochs, f"paths.output={output}"])
+    runs = list(samples([command], output, SLOTS))
     training, span = sum(sample.training for sample in runs), max(command.ended.values()) - command.planned
-    empty = sum(max(command.ended.values()) - end for end in sorted(command.ended.values())[-args.slots :])
-    whole, busy = training / (span * args.slots), training / (span * args.slots - empty)
+    empty = sum(max(command.ended.values()) - end for end in sorted(command.ended.values())[-SLOTS:])
+    whole, busy = training / (span * SLOTS), training / (span * SLOTS - empty)
     print(f"efficiency {whole:.3f}; {busy:.3f} without the slots that are empty at the end ({empty:.1f} slot seconds)")
     details = {"whole": whole, "empty": empty, "span": span, "runs": [asdict(sample) for sample in runs]}
-    results.add("efficiency", {"busy": [busy]}, "share", **details)
+    bench.add("efficiency", {"busy": [busy]}, "share", **details)
 
 
 def slots(count: int) -> list[str]:
@@ -140,27 +142,27 @@ def cell(head: str, count: int) -> list[str]:
 
 
 def run(words: Sequence[str]) -> Command:
-    """Give the command; its own lines say when a run has ended. Raises CalledProcessError if it fails."""
+    """Run train.py and note when it prints that a run has ended. Raises CalledProcessError if it fails."""
     start = planned = time.monotonic()
-    ended, said = {}, []
+    ended, lines = {}, []
     environment = {**os.environ, **ONE_THREAD}
     with subprocess.Popen(
         [*TRAIN, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            said.append(line)
+            lines.append(line)
             if match := re.match(r"\[\d+/\d+\] (\S+)", line):
                 ended[match[1]] = time.monotonic()
             elif re.match(r"\d+ runs? in ", line) and not ended:
                 planned = time.monotonic()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args, stderr="".join(said))
+        raise subprocess.CalledProcessError(process.returncode, process.args, stderr="".join(lines))
     return Command(start, time.monotonic(), planned, ended)
 
 
 def samples(commands: Sequence[Command], output: Path, width: int) -> Iterator[Sample]:
-    """Runs start in the order of the grid, each when a slot becomes free."""
+    """Samples in the order of the grid, in which runs start as slots become free."""
     spent = dict(trainings(output))
     ended = {name: moment for command in commands for name, moment in command.ended.items()}
     names = [name for head, count in CELLS for name in ended if name.startswith(f"{head}{count}-")]
@@ -171,9 +173,9 @@ def samples(commands: Sequence[Command], output: Path, width: int) -> Iterator[S
 
 
 def trainings(output: Path) -> Iterator[tuple[str, float]]:
-    """Name and seconds of training of each run in an output folder."""
+    """Name and training seconds of each run in an output folder."""
     for path in (output / "runs").iterdir():
-        record, entries = RunFolder(path).record(), RunFolder(path).spool.entries()
+        record, entries = RunFolder(path).record(), RunFolder(path).metrics_log.entries()
         first, last = entries[0], entries[-1]
         steps = first.step * record.config["batch_size"] / first.clock["images_per_second"]
         yield record.name, steps + last.clock["time"] - first.clock["time"]
@@ -184,7 +186,9 @@ def summary(name: str, commands: Sequence[Command], runs: Sequence[Sample], widt
     whole = (wall * width - sum(sample.training for sample in runs)) / len(runs)
     later = [sample.overhead for sample in runs if sample.overhead is not None]
     spread = f"mean {statistics.mean(later):.2f}, {min(later):.2f} to {max(later):.2f} s"
-    print(f"{name:12} overhead a run: whole {whole:.2f} s; later runs: median {statistics.median(later):.2f}, {spread}")
+    print(
+        f"{name:12} overhead per run: whole {whole:.2f} s; later runs: median {statistics.median(later):.2f}, {spread}"
+    )
     return {"whole": whole, "wall": wall, "runs": [{**asdict(s), "overhead": s.overhead} for s in runs]}
 
 

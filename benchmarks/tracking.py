@@ -1,18 +1,17 @@
-"""What do a run's metrics cost it? The spool, MLflow's own client and our projection to MLflow, side by side.
+"""Measure what a run's metrics cost: the metrics log, MLflow's client and the projection to MLflow.
 
-    python benchmarks/tracking.py [--rounds 20] [--epochs 6] [--json FILE]
+    python benchmarks/tracking.py [--rounds 20] [--epochs 6] [--records FOLDER]
 
-A step logs nothing; an epoch logs one line of 4 metrics, and one more for each of several heads. What the training
-waits for is the spool (measured twice: the A/A pair); "synced" is what its next checkpoint waits for, with two syncs
-of its own. MLflow's client would wait for its sqlite store: metric by metric, or all metrics at once with `log_metrics`
-and `log_batch`. Our projection sends the same epoch from the launcher's process. All of them log one epoch in turn,
-round by round; each spool of the pair comes after something of MLflow's, which the processor's caches are full of. CPU
-time stands beside wall time, for machines that others use too.
+A step logs nothing; an epoch logs one line of 4 metrics, and one more for each of several heads. Training waits for the
+metrics log (measured twice: the A/A pair); "synced" is what its next checkpoint waits for, which itself syncs twice.
+MLflow's client would wait for its sqlite store: metric by metric, or all metrics at once with `log_metrics` and
+`log_batch`. The projection sends the same epoch from the launcher's process. All of them log one epoch in turn, round
+by round; each metrics log of the pair follows a call of MLflow, which leaves the processor's caches cold.
 
-A share of training is of an epoch of 196 steps of 8 ms: CIFAR at batch 256 on a GPU.
+A share of training is that of an epoch of 196 steps of 8 ms: CIFAR at batch 256 on a GPU.
 
-Last, whole commands with tracking=none and tracking=mlflow in turn, two runs at a time: does the launcher's process,
-which imports MLflow and projects, slow the training down?
+Last, whole commands with tracking=none and tracking=mlflow, two runs at a time: does the launcher's process, which
+imports MLflow and projects, slow down training?
 """
 
 from __future__ import annotations
@@ -23,79 +22,85 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from itertools import count
 from pathlib import Path
 
-import torch
-
-from headsweep.tracking.metrics_log import Entry, Spool
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.metrics_log import Entry, MetricsLog
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
-from measuring import AA, Results, Took, clock, positive, ratio
+from measuring import AA, Benchmark, Step, interleaved, parser
 from sweep import run, slots, trainings
 
 EPOCH_SECONDS = 196 * 8e-3
-AGAIN = "spool again"
+AGAIN = "metrics log again"
 Log = Callable[[int, dict[str, float]], object]  # takes an epoch and its metrics
 
 
 def main(words: Sequence[str] | None = None) -> None:
     args = arguments(words)
-    results = Results("tracking", args)
-    with tempfile.TemporaryDirectory(prefix="headsweep-bench-") as scratch:
+    bench = Benchmark("tracking", args)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         for heads in (1, 8):
-            logging(heads, args.rounds, Path(scratch) / str(heads), results)
-        training(args.epochs, Path(scratch), results)
+            logging(bench, heads, Path(scratch) / str(heads))
+        training(bench, Path(scratch))
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=positive, default=20, help="epochs that each way logs")
-    parser.add_argument("--epochs", type=positive, default=6, help="of a run that is trained with and without MLflow")
-    parser.add_argument("--json", type=Path, help="write raw samples here")
-    return parser.parse_args(words)
+    made = parser(__doc__)
+    made.add_argument("--rounds", type=int, default=20, help="epochs that are logged")
+    made.add_argument("--epochs", type=int, default=6, help="of a run that is trained with and without MLflow")
+    return made.parse_args(words)
 
 
-def logging(heads: int, rounds: int, scratch: Path, results: Results) -> None:
-    """Milliseconds, wall and CPU, that each way takes for one epoch, after one round to warm up."""
+def logging(bench: Benchmark, heads: int, scratch: Path) -> None:
     with ExitStack() as stack:
-        ways = all_ways(scratch, stack)
-        took = Took({name: [] for name in ways}, {name: [] for name in ways})
-        for epoch in range(1, rounds + 2):
-            for name, log in ways.items():
-                wall, cpu = clock(partial(log, epoch, epoch_metrics(heads, epoch)), torch.device("cpu"))
-                if epoch > 1:
-                    took.wall[name].append(wall)
-                    took.cpu[name].append(cpu)
-    show(took, len(epoch_metrics(heads, 1)))
-    for row, names in ((AA, ["spool", AGAIN]), (f"heads={heads}", [name for name in took.wall if name != AGAIN])):
-        wall, cpu = ({name: samples[name] for name in names} for samples in took)
-        results.add(row, wall, cpu_samples=cpu, heads=heads)
+        sides = {name: one_epoch(log, heads) for name, log in all_logs(scratch, stack).items()}
+        times = interleaved(sides, bench.args.rounds, bench.device)
+    others = [name for name in sides if name != AGAIN]
+    for row, names in ((AA, ["metrics log", AGAIN]), (f"heads={heads}", others)):
+        wall, cpu = ({name: samples[name] for name in names} for samples in times)
+        bench.add(row, wall, cpu_samples=cpu, heads=heads)
+    metrics = len(epoch_metrics(heads, 1))
+    print(f"{metrics} metrics per epoch; shares are of {EPOCH_SECONDS:.2f} s of training; medians")
+    print(f"  {'':18} {'ms':>8} {'CPU ms':>8} {'us/metric':>9} {'share':>8}")
+    for name, samples in times.wall.items():
+        wall, cpu = statistics.median(samples), statistics.median(times.cpu[name])
+        share = wall / EPOCH_SECONDS / 1e3
+        print(f"  {name:18} {wall:8.3f} {cpu:8.3f} {wall / metrics * 1e3:9.0f} {share:8.3%}", flush=True)
+
+
+def one_epoch(log: Log, heads: int) -> Step:
+    epochs = count(1)
+
+    def step() -> None:
+        epoch = next(epochs)
+        log(epoch, epoch_metrics(heads, epoch))
+
+    return step
 
 
 def epoch_metrics(heads: int, epoch: int) -> dict[str, float]:
-    """What a run logs of an epoch."""
     names = ["train/loss", "val/loss", "val/top1", "val/top5"]
     names += [f"val/per_head/top1_{head}" for head in range(1, heads + 1)] if heads > 1 else []
-    return {name: (at + 1) / (epoch + 6) for at, name in enumerate(names)}
+    return {name: (at + 1) / (epoch + 20) for at, name in enumerate(names)}
 
 
-def all_ways(scratch: Path, stack: ExitStack) -> dict[str, Log]:
+def all_logs(scratch: Path, stack: ExitStack) -> dict[str, Log]:
     folder = planned(scratch / "runs" / "projected")
-    stack.enter_context(folder.lock())  # as a run that trains
+    stack.enter_context(folder.lock())  # as a run in training
     uri = default_uri(scratch)
     experiment = prepare(uri, "benchmark", scratch)
-    attached = []  # what the last projection found
+    attached = []  # state of the last projection
 
     def projection(epoch: int, metrics: dict[str, float]) -> None:
-        attached[:] = [project(folder, uri, experiment, *attached)]
+        attached[:] = [reconcile(folder, uri, experiment, *attached)]
 
     return {
-        "spool": spooled(folder.spool),
-        "spool, synced": synced(Spool(scratch / "synced.jsonl")),
+        "metrics log": logged(folder.metrics_log),
+        "metrics log, synced": synced(MetricsLog(scratch / "synced.jsonl")),
         "projection": projection,
-        AGAIN: spooled(Spool(scratch / "again.jsonl")),
+        AGAIN: logged(MetricsLog(scratch / "again.jsonl")),
         **clients(uri, experiment),
     }
 
@@ -107,15 +112,15 @@ def planned(path: Path) -> RunFolder:
     return folder
 
 
-def spooled(spool: Spool) -> Log:
+def logged(spool: MetricsLog) -> Log:
     def log(epoch: int, metrics: dict[str, float]) -> None:
         spool.append(Entry(epoch, 196 * epoch, metrics, {"time": time.time(), "images_per_second": 30_000.0}))
 
     return log
 
 
-def synced(spool: Spool) -> Log:
-    append = spooled(spool)
+def synced(spool: MetricsLog) -> Log:
+    append = logged(spool)
 
     def log(epoch: int, metrics: dict[str, float]) -> None:
         append(epoch, metrics)
@@ -125,7 +130,7 @@ def synced(spool: Spool) -> Log:
 
 
 def clients(uri: str, experiment: str) -> dict[str, Log]:
-    """MLflow as its users call it, each way with an MLflow run of its own."""
+    """The calls of MLflow's client, each with an MLflow run of its own."""
     import mlflow
     from mlflow.entities import Metric
 
@@ -148,28 +153,17 @@ def clients(uri: str, experiment: str) -> dict[str, Log]:
     }
 
 
-def show(took: Took, metrics: int) -> None:
-    print(f"{metrics} metrics an epoch; shares are of {EPOCH_SECONDS:.2f} s of training; medians")
-    print(f"  {'':18} {'ms':>8} {'CPU ms':>8} {'us a metric':>11} {'share':>8} {'x spool':>8}")
-    for name, samples in took.wall.items():
-        wall, cpu = statistics.median(samples), statistics.median(took.cpu[name])
-        times, share = ratio(samples, took.wall["spool"]).median, wall / EPOCH_SECONDS / 1e3
-        print(f"  {name:18} {wall:8.3f} {cpu:8.3f} {wall / metrics * 1e3:11.0f} {share:8.3%} {times:8.1f}", flush=True)
-
-
-def training(epochs: int, scratch: Path, results: Results) -> None:
-    """Seconds of training of two runs at a time; tracking=none comes twice: the A/A pair."""
+def training(bench: Benchmark, scratch: Path) -> None:
+    """Measure seconds of training of two runs at a time; tracking=none twice: the A/A pair."""
     seconds = {}
     for name in ("none", "mlflow", "none again"):
         output = scratch / name.replace(" ", "-")
-        words = [f"tracking={name.split()[0]}", f"duration='{epochs} epochs'", f"paths.output={output}"]
-        run(["-m", "seed=0,1", *slots(2), *words])
+        epochs = f"duration='{bench.args.epochs} epochs'"
+        run(["-m", "seed=0,1", *slots(2), f"tracking={name.split()[0]}", epochs, f"paths.output={output}"])
         seconds[name] = sum(spent for _, spent in trainings(output))
-    calm = (seconds["none"] + seconds["none again"]) / 2
-    print(f"training with tracking=mlflow / none: {seconds['mlflow'] / calm:.3f}", end="; ")
-    print(f"A/A {seconds['none again'] / seconds['none']:.3f}; {seconds}")
     for row, side in ((AA, "none again"), ("training", "mlflow")):
-        results.add(row, {name: [seconds[name]] for name in ("none", side)}, "s")
+        bench.add(row, {name: [seconds[name]] for name in ("none", side)}, "s")
+        print(f"training, {side} / none: {seconds[side]:.2f} s / {seconds['none']:.2f} s", flush=True)
 
 
 if __name__ == "__main__":

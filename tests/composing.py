@@ -1,4 +1,4 @@
-"""What many tests need: a composed configuration."""
+"""What many tests need: a composed configuration, and those of a grid."""
 
 from copy import deepcopy
 from functools import cache
@@ -9,6 +9,16 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.expansion import read_grid
+from headsweep.plan.expand import expand
+from headsweep.plan.plan import Lookup
+
+
+def expand_grid(*arguments: str) -> list[RunConfig]:
+    """The configurations of `python src/train.py -m ARGUMENTS`, where Hydra is initialized."""
+    request, _ = read_grid(arguments)
+    return expand(request, fit=lambda runs: 64, lookup=Lookup(), say=lambda line: None).runs()
+
 
 OUTPUT = "paths.output="
 CONF = str(PROJECT_ROOT / "conf")

@@ -21,7 +21,6 @@ from headsweep.cli.group import commands as group
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.overrides import _flat, hydra_value
 from headsweep.launch import run_sweep
-from headsweep.launch.slurm import submit
 from headsweep.plan import plan, preview
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -32,7 +31,7 @@ GROUPS = sorted(path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.
 CHOICES = {group: sorted(path.stem for path in (PROJECT_ROOT / "conf" / group).glob("*.yaml")) for group in GROUPS}
 USUAL = {key: hydra_value(value) for key, value in _flat(OmegaConf.structured(compose_run())).items()}
 COMMANDS = 120  # of `headsweep`, in a run of this test
-LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "costs"]
+LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "class"]
 HYDRA = ["hydra.mode", "hydra.verbose", "hydra.job.chdir", "hydra.run.dir", "hydra.sweeper", "hydra.sweeper.params"]
 HYDRA += ["hydra.launcher", "hydra.launcher._target_", "hydra.launcher.x._target_", "hydra.sweeper.max_batch_size"]
 HYDRA += ["hydra.searchpath", "hydra.callbacks.x", "hydra.job.env_copy", "hydra.output_subdir", "hydra.job_logging"]
@@ -87,7 +86,7 @@ def outputs(tmp_path_factory) -> Path:
     plan.freeze(planned, {run.fingerprint: cost for run in planned.runs})
     for run in planned.folders:
         run.finish(RunResult("finished", {"test/top1": 0.5}, epochs=20, steps=20, clock={"train_seconds": 1.0}))
-    SweepFolder(planned.folder).launch(planned.folders)
+    SweepFolder(planned.folder).register(planned.folders)
     return folder
 
 
@@ -131,8 +130,7 @@ def _planning_only(monkeypatch):
         raise SystemExit(0)
 
     for place, name in (
-        (run_sweep, "run_study"),
-        (submit, "submit_study"),
+        (run_sweep, "run_sweep"),
         (Sharing, "batch_size"),
         (plan, "plan_of"),
         (preview, "plan_of"),  # imported here, or its own name would be the stand-in for ever

@@ -20,7 +20,7 @@ import multiprocessing, sys, time
 from multiprocessing import forkserver
 from headsweep import sockets
 multiprocessing.set_forkserver_preload(sys.argv[1:])
-with sockets.told():
+with sockets.exported():
     forkserver.ensure_running()
 print(sockets.folder(), flush=True)
 multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0,)).start()
@@ -96,11 +96,19 @@ def test_killed_with_its_forkserver_its_folder_goes_with_the_next_process(temp):
     assert [path.name for path in temp.iterdir()] == ["warm.py"]
 
 
+@pytest.mark.parametrize("name", ["headsweep-clone", "headsweep-sockets-notes"])
+def test_other_folders_are_never_removed(name, tmp_path):
+    (tmp_path / name / "pymp-1").mkdir(parents=True)
+    (tmp_path / name / "results.csv").write_text("precious")
+    sockets._remove_left_over(tmp_path)
+    assert (tmp_path / name / "results.csv").read_text() == "precious"
+
+
 def test_without_any_folder_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sockets, "_OTHERS", ("/none",))
     monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
     monkeypatch.setenv("TMPDIR", "/scratch")
-    want = "TMPDIR=/scratch: expected a folder that may be written, of at most 56 bytes, found none"
+    want = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
     with pytest.raises(UserError, match=rf"^{want} \(.* is too long; /none: No such file or directory\); make one$"):
         sockets.folder.__wrapped__()
 

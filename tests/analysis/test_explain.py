@@ -64,11 +64,11 @@ def runs_of(text) -> list[str]:
     return [line.split()[1] for line in text.splitlines() if line.startswith("run ")]
 
 
-def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
+def test_a_cell_lists_its_runs_and_the_command_that_trains_the_same_ones(output):
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert text.startswith("head=ga heads=1 optimizer.lr=0.001  group ")
     assert "  test/top1   62.50 ± 158.83 %, n = 2  of 50.00, 75.00" in text
-    assert "1,234 parameters (34 of the head), 5,678 FLOPs an image" in text
+    assert "1,234 parameters (34 in the head), 5,678 FLOPs per image" in text
     assert f"code      {COMMIT}" in text
     assert "machine   cpu (x86_64), 2 threads, 1 ranks, torch 2.15" in text
     assert f"headsweep reproduce {runs_of(text)[0]}" in text
@@ -81,7 +81,7 @@ def test_a_cell_tells_its_runs_and_the_command_that_makes_the_same_ones(output):
 
 def test_several_cells_and_a_run_that_was_not_trained(output):
     text, _ = explain(["head=ga"], "latest", output)
-    assert [len(runs_of(part)) for part in text.split("To train them again")] == [2, 2, 0]
+    assert [len(runs_of(part)) for part in text.split("Command that trains what is missing")] == [2, 2, 0]
     assert "seed 1, new\n" in text
 
 
@@ -97,12 +97,12 @@ def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
     ("words", "message"),
     [
         (["head=cait"], "head=cait: no such cell among 4; head is seqpool, ga"),
-        (["zzz"], "zzz: no run or cell of that fingerprint"),
-        ([""], ": may be any of "),
-        (["head"], "head: no run or cell of that fingerprint"),
+        (["zzz"], "zzz: no run or cell has this fingerprint"),
+        ([""], ": ambiguous: "),
+        (["head"], "head: no run or cell has this fingerprint"),
     ],
 )
-def test_what_is_not_there_is_said(words, message, output):
+def test_an_unknown_cell_is_refused(words, message, output):
     with pytest.raises(UserError, match=message):
         explain(words, None, output)
 
@@ -120,19 +120,19 @@ def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(outp
     assert fingerprint(compose_run(*command[1:-1], "seed=0")) in runs_of(text)
 
 
-def test_uncommitted_changes_are_said_to_be_lost(output):
+def test_uncommitted_changes_are_reported(output):
     folder = RunFolder(next((output / "runs").iterdir()))
     recorded(folder, {"commit": COMMIT, "dirty": True})
     text, _ = explain([folder.path.name], None, output)
-    assert "with uncommitted changes, which are lost" in text
-    assert "(its code had uncommitted changes: not exactly this)" in text
+    assert "with uncommitted changes, which were not saved" in text
+    assert "(its working tree was dirty: not exactly this code)" in text
     assert len(commands(text)) == 2  # the other seed is not in doubt
 
 
-def test_a_run_of_another_version_is_said_to_be_a_new_one(output, monkeypatch):
+def test_a_run_of_another_version_is_reported(output, monkeypatch):
     monkeypatch.setattr("headsweep.analysis.explain.fingerprint", lambda run: "another")
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
-    assert "(this version of headsweep gives it another fingerprint: it would be a new run)" in text
+    assert "(this version of headsweep computes another fingerprint: it would be a new run)" in text
     for path in (output / "runs").glob("*/config.yaml"):
         path.write_text(path.read_text().replace("batch_size:", "batch_sizes:"))
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)

@@ -65,7 +65,7 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
     assert found.heads == [said[f"test/per_head/top1_{head}"] for head in (1, 2, 3)]
     assert (found.images, found.question.split) == (128, "test")
     printed = capsys.readouterr().out
-    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; together" in printed
+    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; ensemble" in printed
     assert all(str(path) in printed for path in found.files)
     for picture in (found.attention, found.diversity):
         with Image.open(picture) as opened:
@@ -96,8 +96,8 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     command = ["-m", "headsweep.cli", "inspect", run.path.name, "--output", str(output)]
     answer = fresh(*command, PYTHONPATH=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("looked at before, with these weights; --again looks anew\n")
-    assert "128 test images; together" in answer.stdout
+    assert answer.stdout.startswith("these weights were inspected before; --again recomputes\n")
+    assert "128 test images; ensemble" in answer.stdout
 
 
 def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(output, run, undrawn):
@@ -109,13 +109,13 @@ def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(o
     assert after.metrics != before.metrics and after.earlier == [*before.earlier, before.metrics]
 
 
-def test_the_run_s_projector_hears_of_it_where_the_run_is_now(run, tmp_path, monkeypatch, undrawn):
+def test_the_inspection_is_mirrored_from_where_the_run_is_now(run, tmp_path, monkeypatch, undrawn):
     heard = []
 
     class Told:
         notify = staticmethod(heard.append)
 
-    monkeypatch.setattr(inspect, "projector", lambda run: heard.append(run.paths.output) or nullcontext(Told))
+    monkeypatch.setattr(inspect, "tracker_of", lambda run: heard.append(run.paths.output) or nullcontext(Told))
     moved = shutil.copytree(run.path, tmp_path / "moved" / "runs" / run.path.name)
     inspect(moved, "--again")
     assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved
@@ -127,7 +127,7 @@ def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     assert inspect(folder.path, "--images", 20) == 0
     found = read_inspection(folder.path)
     assert set(found.matrices) == {"disagreement", "kl", "cka"} and found.diversity is not None
-    says_so = "no picture of attention: the head reads no patch token" in capsys.readouterr().out
+    says_so = "no attention.png: the head reads no patch tokens" in capsys.readouterr().out
     assert says_so == (found.attention is None) == (name == "cls")
 
 
@@ -148,12 +148,12 @@ def mistake(capsys, *arguments) -> str:
 
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     folder = planned(tmp_path, "dataset.validation=0")
-    assert "has no checkpoint.pt: its run has one after its first epoch" in mistake(capsys, folder.path)
-    assert "is no run's folder: it has no config.yaml" in mistake(capsys, tmp_path)
+    assert "expected checkpoint.pt, found none" in mistake(capsys, folder.path)
+    assert "expected the folder of a run, found no config.yaml" in mistake(capsys, tmp_path)
     assert "nowhere: no run of that fingerprint or name" in mistake(capsys, "nowhere", "--output", tmp_path)
     folder = begun(tmp_path, "dataset.validation=0")
-    assert "--split val: the run held no images out" in mistake(capsys, folder.path, "--split", "val")
-    assert "this machine shows 0 CUDA device(s)" in mistake(capsys, folder.path, "--device", "cuda:99") or (
+    assert "--split val: expected validation images, found none" in mistake(capsys, folder.path, "--split", "val")
+    assert "expected a visible CUDA device, found 0" in mistake(capsys, folder.path, "--device", "cuda:99") or (
         torch.cuda.is_available()
     )
     assert not (folder.path / "inspection").exists()
@@ -164,5 +164,5 @@ def test_weights_that_have_diverged_are_one_line(tmp_path, capsys):
     kept = torch.load(folder.checkpoint, weights_only=True)
     kept["model"]["head.classifier.bias"].fill_(float("nan"))
     torch.save(kept, folder.checkpoint)
-    assert "its logits are not finite: the run has diverged" in mistake(capsys, folder.path)
+    assert "expected finite logits, found others: the run has diverged" in mistake(capsys, folder.path)
     assert not (folder.path / "inspection").exists()

@@ -13,7 +13,7 @@ from commands import TINY_RUN, train
 from composing import compose_run
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
-from headsweep.config.overrides import in_full
+from headsweep.config.overrides import all_overrides
 from headsweep.errors import UserError
 from headsweep.plan import git_state
 from headsweep.plan.frozen import frozen_values
@@ -57,7 +57,7 @@ def original(tmp_path) -> RunFolder:
     (folder,) = plan.folders
     metrics = {"test/top1": 0.5, "test/top5": 0.75}
     for epoch in (1, 2):
-        folder.spool.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
+        folder.metrics_log.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
     weights = {"head.weight": torch.tensor([1.0, float("nan")]), "scale": torch.tensor(2.0)}
     torch.save({"model": weights, "state_dict_ema": None}, folder.checkpoint)
     folder.finish(RunResult("finished", metrics, 2, 20, {}, {"device": "cpu", "threads": 3}))
@@ -98,7 +98,7 @@ def bytes_of(folder):
 def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
     before, here = bytes_of(original), (project / "src" / "train.py").read_text()
     with pytest.raises(
-        UserError, match=r"was planned by code \w{10}, which is not what is here; --code recorded checks"
+        UserError, match=r"was planned by commit \w{10}, which differs from the working tree; --code recorded"
     ):
         reproduce(original, tmp_path / "again", None)
     assert not (tmp_path / "again").exists()
@@ -119,7 +119,7 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
     assert not comparison.is_exact
     assert comparison.points == 25
     assert [part.equal for part in comparison.parts] == [True, False, True]
-    with pytest.raises(UserError, match="holds a reproduction by other code; remove it"):
+    with pytest.raises(UserError, match="expected a reproduction by the same code"):
         reproduce(original, tmp_path / "again", "recorded")
 
 
@@ -130,18 +130,22 @@ def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_p
     git(project, "commit", "-qm", "words")
     assert reproduce(original, tmp_path / "again", None).points == 25
     (project / "src" / "more.py").touch()
-    with pytest.raises(UserError, match="which is not what is here"):
+    with pytest.raises(UserError, match="which differs from the working tree"):
         reproduce(original, tmp_path / "again", None)
 
 
 @pytest.mark.parametrize(
     ("code", "choice", "message"),
     [
-        ({"commit": None, "dirty": False}, None, "the run recorded no commit: no code is known to be its own"),
+        ({"commit": None, "dirty": False}, None, "the run recorded no commit, so its code is unknown"),
         ({"commit": None, "dirty": False}, "recorded", "--code recorded: the run recorded no commit"),
-        ({"commit": "f" * 40, "dirty": False}, None, "commit ffffffffff is not known in"),
-        ({"commit": "f" * 40, "dirty": False}, "recorded", "commit ffffffffff cannot be checked out beside this one"),
-        ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which are lost"),
+        ({"commit": "f" * 40, "dirty": False}, None, "commit ffffffffff is not in the repository"),
+        (
+            {"commit": "f" * 40, "dirty": False},
+            "recorded",
+            "commit ffffffffff cannot be checked out in a temporary folder",
+        ),
+        ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which were not saved"),
     ],
 )
 def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choice, message):
@@ -153,15 +157,15 @@ def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choi
 
 def test_only_a_new_folder_is_written_to(original, project, tmp_path):
     output = original.path.parents[1]
-    with pytest.raises(UserError, match="holds the original itself"):
+    with pytest.raises(UserError, match="expected a new folder, found that of the original"):
         reproduce(original, output, "current")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="expected a new or empty folder"):
         reproduce(original, project, "current")
 
 
 def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
     (original.path / "result.json").unlink()
-    with pytest.raises(UserError, match="has not ended: there is nothing to compare with"):
+    with pytest.raises(UserError, match="is unfinished: expected a finished run"):
         reproduce(original, tmp_path / "again", "current")
 
 
@@ -177,7 +181,7 @@ def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tm
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "evil.yaml").write_text("# @package _global_\nhydra: {}\n")
     values.model.name = "../evil"
-    assert not [word for word in in_full(values, tmp_path / "conf") if word.startswith("model=")]
+    assert not [word for word in all_overrides(values, tmp_path / "conf") if word.startswith("model=")]
 
 
 def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(original):
@@ -212,8 +216,8 @@ def test_equal_runs_are_equal_even_in_their_nans(original, again):
 
 
 def test_the_largest_difference_is_named(original, again):
-    again.spool.rewind(10)
-    again.spool.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
+    again.metrics_log.rewind(10)
+    again.metrics_log.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
     torch.save(
         {"model": {"head.weight": torch.ones(2), "scale": torch.tensor(2.5)}, "state_dict_ema": None}, again.checkpoint
     )
@@ -222,7 +226,7 @@ def test_the_largest_difference_is_named(original, again):
     again.finish(replace(result, metrics=result.metrics | {"test/top5": 0.76}, environment=environment))
     comparison = compare(original, again)
     assert words(original, again) == [
-        "differs from epoch 2 on, there most in train/loss (0.25); 1 of 2 lines",
+        "differs from epoch 2 on, most in train/loss (0.25); 1 of 2 lines",
         "differs most in test/top5: 0.76, by 0.01; test/top1 50.00 %, test/top5 76.00 %",
         "differ in 2 of 2 tensors, most in model.head.weight (nan)",
     ]
@@ -267,7 +271,7 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     database = (tmp_path / "mlflow.db").read_bytes()
     assert give("reproduce", folder.name, "--code", "current", "--output", tmp_path) == 0
     told = capfd.readouterr().out
-    assert "REPRODUCED, bit for bit" in told and "byte for byte" in told
+    assert "REPRODUCED bit for bit" in told and "byte for byte" in told
     assert (tmp_path / "mlflow.db").read_bytes() == database
     assert len(list((tmp_path / "runs").iterdir())) == 1 and len(list((tmp_path / "sweeps").iterdir())) == 1
     result = RunFolder(folder).result()
@@ -277,4 +281,4 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     shutil.rmtree(tmp_path / "reproductions" / folder.name / "sweeps")
     again = ["reproduce", folder.name, "--code", "current", "--output", tmp_path, "--into", tmp_path / "other"]
     assert give(*again) == 1
-    assert "DIFFERS: accuracies by up to 1 points, tolerance 0" in capfd.readouterr().out
+    assert "NOT REPRODUCED: accuracies differ by up to 1 points, tolerance 0" in capfd.readouterr().out

@@ -16,7 +16,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus
 from headsweep.launch.local.slots import Slots
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import resolve
+from headsweep.plan.plan import Lookup
 from headsweep.run import trial
 
 SHORT = [word for word in TINY_RUN if not word.startswith("batch_size")]
@@ -55,7 +55,7 @@ def find(tmp_path, monkeypatch):
     """The batch size of cells in so many GiB, how it was measured, and what was said."""
 
     def find(model, *cells, gib=10.0, gpu=None, free=10.0, measure=True):
-        monkeypatch.setattr(batch_size, "_Asking", model)
+        monkeypatch.setattr(batch_size, "_Measurement", model)
         monkeypatch.setattr(gpus, "free_gib", lambda gpu: free)
         said = []
         runs = [cell(tmp_path, *words) for words in cells or [()]]
@@ -108,7 +108,7 @@ def test_what_was_measured_is_remembered_cell_by_cell(find):
 
 
 def test_a_listing_knows_what_is_remembered_alone(find):
-    with pytest.raises(ConfigError, match="batch_size=auto: not known yet; the command itself, or `headsweep plan`"):
+    with pytest.raises(ConfigError, match="batch_size=auto: not measured yet; the command itself, or `headsweep plan`"):
         find(Model(), measure=False)
     known = find(Model())
     assert find(Model(), measure=False) == (known[0], [], known[2])
@@ -118,15 +118,16 @@ def test_micro_batches_divide_it(find):
     size, asked, _ = find(Model(image=0.001), ("accumulation=16", "heads=2"), gib=0.65)
     assert [images for _, _, images in asked] == [32, 128, 64]
     assert size == 32
-    with pytest.raises(ConfigError, match="is a power of two, which cannot be split into accumulation=3 micro-batches"):
+    with pytest.raises(
+        ConfigError, match="expected accumulation to be a power of two, found accumulation=3; change it"
+    ):
         find(Model(), ("accumulation=3",))
 
 
-@pytest.mark.parametrize(
-    ("model", "told"), [(Model(), "needs 0.6 GiB at 8"), (Model(there=0.5), "runs out of memory at 8")]
-)
-def test_where_nothing_fits_it_says_what_is_wanted(find, model, told):
-    with pytest.raises(ConfigError, match=f"batch_size=auto: seqpool heads=1 of cct_2_3x2 {told}, of 0.5 GiB; want"):
+@pytest.mark.parametrize(("model", "found"), [(Model(), "needs 0.6 GiB"), (Model(there=0.5), "runs out of memory")])
+def test_where_nothing_fits_the_error_names_the_cell_and_its_need(find, model, found):
+    message = f"expected 0.5 GiB to suffice, but seqpool heads=1 of cct_2_3x2 {found} at batch size 8; run fewer"
+    with pytest.raises(ConfigError, match=message):
         find(model, gib=0.5)
 
 
@@ -153,14 +154,14 @@ def test_a_size_that_was_tried_on_a_gpu_is_said_as_it_was_measured(find):
 
 
 def test_a_gpu_that_others_use_is_no_measure(find):
-    with pytest.raises(UserError, match=r"a batch of 512 is to be tried and takes 5\.6 GiB, of which 3\.0 are free"):
+    with pytest.raises(UserError, match=r"expected 5\.6 GiB free on the GPU to test a batch of 512, found 3\.0"):
         find(Model(), gpu="GPU-a", free=3.0)
     assert find(Model(), gpu="GPU-a")[0] == 512  # nothing was learnt from it
 
 
-def test_data_that_is_absent_is_a_mistake_of_the_plan(find, tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        find(Model(), ("dataset=imagefolder", "dataset.root=/nowhere"))
+def test_data_that_is_absent_is_an_error_before_anything_is_measured(capsys):
+    assert give("plan", "batch_size=auto", "dataset=imagefolder", "dataset.root=/nowhere") == 2
+    assert capsys.readouterr().err.startswith("headsweep: imagefolder: no /nowhere/train")
 
 
 def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
@@ -187,7 +188,7 @@ def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
     ],
 )
 def test_the_room_does_not_depend_on_the_number_of_runs(monkeypatch, tmp_path, keys, device, slots):
-    monkeypatch.setattr(sharing, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(4))
     monkeypatch.setattr(Room, "of", lambda slots: slots)
     monkeypatch.setattr(sharing, "fitting", lambda runs, room, measure, say: room)
@@ -218,7 +219,7 @@ def test_the_memory_of_a_job_is_what_its_control_groups_leave_to_it(tmp_path, gr
 
 
 def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path):
-    (run,) = resolve([cell(tmp_path, *SHORT, "tracking=none")])
+    (run,) = Lookup().resolve([cell(tmp_path, *SHORT, "tracking=none")])
     gib, images = trial.memory(replace(run, batch_size=32))
     assert 0.01 < gib < 100
     assert images == 128
@@ -227,7 +228,7 @@ def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path)
 
 def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys):
     words = [*SHORT, f"paths.output={tmp_path}", "hydra.launcher.slots=1"]
-    monkeypatch.setattr(batch_size, "_Asking", Model(images=1000, image=0.0))
+    monkeypatch.setattr(batch_size, "_Measurement", Model(images=1000, image=0.0))
     runs = [cell(tmp_path, *SHORT, f"heads={heads}") for heads in (1, 2)]
     assert Sharing(1).batch_size(runs) == 512
     capsys.readouterr()
@@ -235,16 +236,16 @@ def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys)
     shown = capsys.readouterr()
     plan = json.loads(shown.out)
     assert shown.err.startswith("batch_size=auto: 512 (seqpool heads=")
-    expected = [fingerprint(run) for run in resolve([replace(run, batch_size=512) for run in runs])]
+    expected = [fingerprint(run) for run in Lookup().resolve([replace(run, batch_size=512) for run in runs])]
     assert [row["fingerprint"] for row in plan["rows"]] == expected
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["batch_size=auto,64"], "batch_size=auto,64: auto is one number for all cells of a grid; want auto alone"),
-        (["batch_size=auto", "heads=0,1"], "heads=0: want a whole number of at least 1 (1 of 2 cells: heads=0)"),
-        (["batch_size=auto", "heads=1,2"], "batch_size=auto: not known yet"),
+        (["batch_size=auto,64"], "batch_size=auto,64: expected auto alone, which is one number for all cells"),
+        (["batch_size=auto", "heads=0,1"], "heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)"),
+        (["batch_size=auto", "heads=1,2"], "batch_size=auto: not measured yet"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, told):
@@ -259,10 +260,14 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
         (
             ["-m", "hydra/launcher=slurm"],
             {},
-            "batch_size=auto: is measured where runs train, and no job has a node yet",
+            "batch_size=auto: expected a number with this launcher; `headsweep plan` measures what fits",
         ),
-        (["-m", "hydra/launcher=basic"], {}, "batch_size=auto: is one number for all cells, and this launcher starts"),
-        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: is measured by one process; want python src/train.py alone"),
+        (
+            ["-m", "hydra/launcher=basic"],
+            {},
+            "batch_size=auto: expected a number with this launcher, which starts",
+        ),
+        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: expected a number under torchrun, found auto, which one process"),
     ],
 )
 def test_where_it_cannot_be_had_one_line_says_so(tmp_path, words, environment, told):

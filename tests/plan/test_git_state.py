@@ -46,8 +46,7 @@ def project(tmp_path, monkeypatch):
 def test_a_checkout_around_the_project_is_not_its_own(project, capsys):
     assert code_version() == code_version() == UNKNOWN
     assert capsys.readouterr().err == (
-        f"headsweep: no commit is recorded, because {project} lies in the checkout of another project, "
-        f"{project.parents[1]}\n"
+        f"headsweep: no commit is recorded: {project} is inside the checkout of another project, {project.parents[1]}\n"
     )
 
 
@@ -90,7 +89,7 @@ def test_nothing_is_run_that_a_repository_names(project, tmp_path):
 def test_why_it_is_unknown_is_said(project, monkeypatch, capsys):
     git(project, "init", "-q")
     assert code_version() == UNKNOWN
-    assert "git does not know the code in" in capsys.readouterr().err  # no commit yet
+    assert "git finds no version of the code in" in capsys.readouterr().err  # no commit yet
     monkeypatch.setenv("PATH", "")
     assert code_version() == UNKNOWN
     assert "git cannot be run" in capsys.readouterr().err

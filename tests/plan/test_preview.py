@@ -11,7 +11,7 @@ from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import code_change, freeze, make_plan, refusal
-from headsweep.plan.preview import Row, Survey, survey
+from headsweep.plan.preview import Preview, Row, preview
 from headsweep.tracking.run_folder import RunResult
 
 COST = {"parameters": 3, "head_parameters": 1, "flops": 9, "head_flops": 2}
@@ -34,17 +34,17 @@ def plan(tmp_path):
 
 
 def test_a_run_costs_what_other_seeds_of_it_have_cost(plan, tmp_path):
-    rows = survey([run.run for run in plan.runs], [], check=None).rows
+    rows = preview([run.run for run in plan.runs], [], check=None).rows
     assert [row.fingerprint for row in rows] == [run.fingerprint for run in plan.runs]
     assert [row.state for row in rows] == ["done", "new", "new", "new"]
     assert [row.cost for row in rows] == [COST, COST, None, None]
     assert [row.seconds for row in rows] == [0.0, 100.0, None, None]
     assert [row.memory_gib for row in rows] == [0.5, 0.5, None, None]
-    on_gpus = survey([run.run for run in plan.runs], [], check=None, on_gpus=True).rows
+    on_gpus = preview([run.run for run in plan.runs], [], check=None, on_gpus=True).rows
     assert [row.memory_gib for row in on_gpus] == [None] * 4
-    longer = survey(grid(tmp_path, "duration='30 epochs'", "optimizer.lr=1e-2"), [], check=None).rows
+    longer = preview(grid(tmp_path, "duration='30 epochs'", "optimizer.lr=1e-2"), [], check=None).rows
     assert [row.seconds for row in longer] == [300.0, 300.0, None, None]
-    larger = survey(grid(tmp_path, "model.width=256"), [], check=None).rows
+    larger = preview(grid(tmp_path, "model.width=256"), [], check=None).rows
     assert {row.seconds for row in larger} == {None}
 
 
@@ -55,7 +55,7 @@ def test_costs_of_new_cells_are_asked_for_once_and_what_cannot_be_built_is_not_v
         asked.extend(runs)
         return [UserError("too many heads") if run.head.name == "ga" else {**COST, "flops": 10} for run in runs]
 
-    found = survey([run.run for run in plan.runs], [("cell", "mistake")], check)
+    found = preview([run.run for run in plan.runs], [("cell", "mistake")], check)
     assert len({group(run) for run in asked}) == len(asked) == 2
     assert [name for name, _ in found.bad] == ["cell", *("ga1-cct_2_3x2-digits-seed0", "ga1-cct_2_3x2-digits-seed1")]
     assert [row.cost["flops"] for row in found.rows] == [9, 10]
@@ -64,7 +64,7 @@ def test_costs_of_new_cells_are_asked_for_once_and_what_cannot_be_built_is_not_v
 def test_runs_without_data_are_not_valid_and_the_others_are_planned(tmp_path):
     runs = grid(tmp_path)
     runs[1] = replace(runs[1], dataset=replace(runs[1].dataset, num_classes=7))
-    found = survey(runs, [], check=None)
+    found = preview(runs, [], check=None)
     assert len(found.rows) == 3
     ((name, mistake),) = found.bad
     assert "seed1" in name and mistake.startswith("dataset.num_classes=7")
@@ -74,9 +74,9 @@ def test_the_eta_fills_the_slots_and_counts_what_is_unknown():
     times = [60.0, 60.0, 60.0, None, 0.0]
     states = ["new", "partial", "failed", "new", "done"]
     rows = [Row("", "", state, None, seconds, None) for state, seconds in zip(states, times, strict=True)]
-    assert Survey("", rows, []).eta(1) == (180.0, 1)
-    assert Survey("", rows, []).eta(2) == (120.0, 1)
-    assert Survey("", rows, []).eta(8) == (60.0, 1)
+    assert Preview("", rows, []).eta(1) == (180.0, 1)
+    assert Preview("", rows, []).eta(2) == (120.0, 1)
+    assert Preview("", rows, []).eta(8) == (60.0, 1)
 
 
 def test_a_refusal_names_ten_cells_and_counts_the_others():
@@ -95,7 +95,7 @@ def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
     assert code_change(plan.folders[1:3]) is None
     monkeypatch.setattr(commit, lambda: {"commit": "b" * 40, "dirty": False})
     assert code_change(plan.folders[1:3]) == (
-        "2 of 2 runs were begun with other code than bbbbbbb: 2 with code aaaaaaa; they go on with this one"
+        "2 of 2 runs were started with other code than bbbbbbb: 2 with code aaaaaaa; they resume with the current code"
     )
 
 
@@ -146,16 +146,15 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
     assert answer.returncode == 2
     assert answer.stderr == (
         "headsweep: 2 of 3 cells are not valid, nothing was started\n"
-        "  heads=0: heads=0: want a whole number of at least 1\n"
-        "  heads=-1: heads=-1: want a whole number of at least 1\n"
+        "  heads=0: heads=0: expected an integer >= 1\n"
+        "  heads=-1: heads=-1: expected an integer >= 1\n"
     )
     assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.slow
-def test_the_launcher_plan_counts_costs(tmp_path):
-    words = ["-m", "hydra/launcher=plan", "heads=1,2", "hydra.launcher.json=true", f"paths.output={tmp_path}"]
-    answer = train(*words)
+def test_costs_of_new_cells_are_counted(tmp_path):
+    answer = headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     one, two = (row["cost"] for row in json.loads(answer.stdout)["rows"])
     assert 0 < one["head_parameters"] < two["head_parameters"] < two["parameters"]

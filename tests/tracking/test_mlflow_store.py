@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
 from programs import Program
 
@@ -55,14 +55,14 @@ def test_a_deleted_experiment_comes_back(uri, output):
     assert client(uri).get_experiment(wanted).lifecycle_stage == "active"
 
 
-def test_importing_the_projection_does_not_import_mlflow():
-    program = "import sys, headsweep.tracking.mlflow.projection; sys.exit('mlflow' in sys.modules)"
+def test_importing_the_tracker_does_not_import_mlflow():
+    program = "import sys, headsweep.tracking.mlflow.tracker; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_password_is_never_shown():
     secret = "postgresql://anna:geheim@host/db"
-    assert hidden(secret) == "postgresql://anna:***@host/db"
+    assert redacted(secret) == "postgresql://anna:***@host/db"
     assert "geheim" not in opening(secret)
 
 

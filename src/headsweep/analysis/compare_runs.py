@@ -1,4 +1,4 @@
-"""In what two trainings of one run differ: metric history, result, weights, and what they were trained on."""
+"""Compare two trainings of one run: metric history, result, weights, environment."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.typed_files import Damaged
 
-_ACCURACIES = ("test/top1", "test/top5")
-# Of a result's environment; one that an older result does not have is not compared.
-_PLACES = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
+_ACCURACIES = (TEST_TOP1, TEST_TOP5)
+# Keys of a result's environment; one missing in an older result is not compared.
+_ENVIRONMENT = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that was compared; `equal` is None where one of the two does not have it."""
+    """One comparison; `equal` is None if one of the two lacks the data."""
 
     name: str
     equal: bool | None
@@ -28,38 +29,39 @@ class Part:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run and the one that was trained again from its configuration."""
+    """The comparison of a run with its reproduction."""
 
     parts: tuple[Part, ...]
-    points: float  # largest difference of an accuracy on the test images; infinite if only one of the two has it
-    environment: tuple[str, ...]  # in what the machine and its software differ
+    points: float  # largest difference in test accuracy; infinite if only one of the two has it
+    environment: tuple[str, ...]  # differences of machine and software
 
     @property
     def is_exact(self) -> bool:
-        """Is all that could be compared equal, bit for bit?"""
+        """Whether everything that was compared is equal, bit for bit."""
         return all(part.equal is not False for part in self.parts)
 
 
 def compare(original: RunFolder, again: RunFolder) -> Comparison:
-    """Compare two runs that have ended.
+    """Compare two finished runs.
 
     Raises:
-        UserError: one of them has not.
+        UserError: one of them is unfinished.
     """
     first, second = original.result(), again.result()
     if first is None or second is None:
-        raise UserError(f"{(again if first else original).path} has no result; only runs that have ended are compared")
+        raise UserError(f"{(again if first else original).path} has no result; expected a finished run")
     parts = (_history(original, again), _ends(first, second), _weights(original, again))
     return Comparison(parts, _points(first, second), tuple(_environment(first, second)))
 
 
 def _history(original: RunFolder, again: RunFolder) -> Part:
     first, second = (
-        [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()] for folder in (original, again)
+        [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
+        for folder in (original, again)
     )
     if not first:
-        return Part("history", None, f"not compared: no {original.spool.path.name} in the original")
-    # As JSON: a NaN is then equal to itself.
+        return Part("history", None, f"not compared: no {original.metrics_log.path.name} in the original")
+    # As JSON, in which NaN equals NaN.
     different = [at for at, pair in enumerate(zip(first, second, strict=False)) if len({*map(json.dumps, pair)}) > 1]
     if not different and len(first) == len(second):
         return Part("history", True, f"equal: {len(first)} lines to epoch {first[-1][0]}")
@@ -68,7 +70,7 @@ def _history(original: RunFolder, again: RunFolder) -> Part:
     epoch, _, metrics = first[different[0]]
     name, gap = _largest(metrics, second[different[0]][2])
     lines = f"{len(different)} of {len(first)} lines"
-    return Part("history", False, f"differs from epoch {epoch} on, there most in {name} ({gap:.3g}); {lines}")
+    return Part("history", False, f"differs from epoch {epoch} on, most in {name} ({gap:.3g}); {lines}")
 
 
 def _ends(first: RunResult, second: RunResult) -> Part:
@@ -109,14 +111,14 @@ def _tensors(folder: RunFolder) -> dict[str, Any]:
             raise TypeError("expected tensors, found something else")
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # whose text advises to load the file with weights_only=False: arbitrary code
-        fix = "without it the rest is compared"
+    except Exception as error:  # torch's text advises weights_only=False, which executes arbitrary code
+        fix = "remove it to compare the rest"
         raise Damaged(folder.checkpoint, "expected a run's checkpoint, found something else", fix) from error
     return found
 
 
 def _same_bytes(first: Any, second: Any) -> bool:
-    """Do two tensors on the CPU hold the same bits (a NaN is equal to itself)?"""
+    """Return whether two CPU tensors are bitwise equal."""
     import torch
 
     alike = first.shape == second.shape and first.dtype == second.dtype
@@ -126,12 +128,12 @@ def _same_bytes(first: Any, second: Any) -> bool:
 
 
 def _gap(first: Any, second: Any) -> float:
-    """The largest difference of two tensors' numbers; infinite where they are not of one shape."""
+    """Return the largest difference of two tensors; infinite if their shapes differ."""
     return float((first.double() - second.double()).abs().max()) if first.shape == second.shape else math.inf
 
 
 def _largest(first: Mapping[str, float], second: Mapping[str, float]) -> tuple[str, float]:
-    """The metric that differs most, and by how much; one that only one of the two has differs most of all."""
+    """Return the metric that differs most and its difference; infinite if only one of the two has it."""
     gaps = {
         name: abs(first[name] - second[name]) if name in first and name in second else math.inf
         for name in sorted(first.keys() | second.keys())
@@ -155,5 +157,5 @@ def _points(first: RunResult, second: RunResult) -> float:
 
 def _environment(first: RunResult, second: RunResult) -> list[str]:
     was, now = first.environment, second.environment
-    differ = [key for key in _PLACES if key in was and was[key] != now.get(key)]
+    differ = [key for key in _ENVIRONMENT if key in was and was[key] != now.get(key)]
     return [f"{key} {now.get(key)}, originally {was[key]}" for key in differ]

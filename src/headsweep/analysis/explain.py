@@ -1,4 +1,4 @@
-"""From a cell of a table back to its source: runs, seeds, commits, folders, and the commands that train them again."""
+"""Trace a cell of a table to its runs, seeds, commits, folders, and the commands that retrain them."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from typing import Any
 
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import Speller, Spelling, command, in_full, words
+from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.values import read_words
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
-from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import choose, named
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
+from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.status.views import find_sweep
-from headsweep.tracking.mlflow.reference import checked_reference
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.status.find import find_sweep
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
 
-_METRICS = ("test/top1", "test/top5", "val/top1")
+_METRICS = (TEST_TOP1, TEST_TOP5, VAL_TOP1)
 
 
 def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
-    """Where the numbers of cells come from, and why runs are left out that may be of them.
+    """Return the origin of the numbers of cells, and the damage of runs that were left out.
 
     Args:
-        given: words KEY=VALUE, which choose cells of a sweep; or the beginning of a run's fingerprint or cell's group.
-        sweep: as `find_sweep` has it; without one, words choose from the latest and a fingerprint from all runs.
-        output: the outputs folder.
+        given: words KEY=VALUE that select cells of a sweep; or a prefix of a run's fingerprint or a cell's group.
+        sweep: as in `find_sweep`; None: words select from the latest sweep, a fingerprint from all runs.
+        output: the output folder.
 
     Raises:
         UserError: there is no such cell.
     """
     if len(given) == 1 and "=" not in given[0]:
-        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else _all_runs(output)
+        folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
         screening = None
         alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
@@ -52,19 +54,19 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
         cells = read_cells(left, screening)
-        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
-            speller = Speller(compose)
-            return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
+            finder = OverrideFinder(compose)
+            return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)
 
-    return without_damaged(alike, make)
+    return skip_damaged(alike, make)
 
 
 def _of_fingerprint(
     beginning: str, folders: Sequence[RunFolder], where: str
 ) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
-    """The runs of the one cell whose group, or one of whose runs, begins so, and the damage of one that may be it."""
+    """Return the runs of the one cell whose group, or one of whose runs, has the prefix; and unreadable candidates."""
     records, unread = {}, []
     for folder in folders:
         try:
@@ -77,19 +79,15 @@ def _of_fingerprint(
     if unread and not groups:
         raise unread[0]
     if len(groups) != 1:
-        what = f"may be any of {', '.join(sorted(groups)[:5])}" if groups else "no run or cell of that fingerprint"
+        what = f"ambiguous: {', '.join(sorted(groups)[:5])}" if groups else "no run or cell has this fingerprint"
         raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
     alike = [folder for folder, record in records.items() if record.group in groups]
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
 
 
-def _all_runs(output: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
-
-
-def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:
+def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
     record = cell.record
-    lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
+    lines = [f"{cell_name(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:
@@ -97,11 +95,11 @@ def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> st
             lines.append(f"  {metric:10}  {_mean(estimate(list(by_seed.values())))}  of {values}")
     cost = record.cost
     if {"parameters", "head_parameters", "flops"} <= cost.keys():
-        head = f"{cost['head_parameters']:,} of the head"
-        lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs an image")
+        head = f"{cost['head_parameters']:,} in the head"
+        lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs per image")
     for run in cell.runs:
         lines += ["", *_run(run)]
-    return "\n".join([*lines, "", *_again(cell, speller, output)])
+    return "\n".join([*lines, "", *_again(cell, finder, output)])
 
 
 def _mean(value: Estimate) -> str:
@@ -112,19 +110,19 @@ def _mean(value: Estimate) -> str:
 def _run(run: Run) -> list[str]:
     record, result, folder = run.record, run.result, run.folder
     assert folder is not None, "read from folders"
-    top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
+    top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
-    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
             f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""
         )
-        lines.append(f"  last sign {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
+        lines.append(f"  last log  {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
     if result and result.environment:
         lines.append(f"  machine   {_machine(result.environment)}")
-    if reference := _mlflow(folder):
-        lines.append(f"  MLflow    {reference}")
+    if place := _tracked(folder):
+        lines.append(f"  MLflow    {place}")
     return lines
 
 
@@ -132,7 +130,7 @@ def _code(code: dict[str, Any]) -> str:
     commit = code.get("commit")
     if commit is None:
         return "no commit recorded"
-    return commit + (" with uncommitted changes, which are lost" if code.get("dirty") else "")
+    return commit + (" with uncommitted changes, which were not saved" if code.get("dirty") else "")
 
 
 def _machine(environment: dict[str, Any]) -> str:
@@ -141,78 +139,75 @@ def _machine(environment: dict[str, Any]) -> str:
     return ", ".join([str(environment.get("device", "unknown device")), *numbers, *versions])
 
 
-def _mlflow(folder: RunFolder) -> str | None:
-    """Where the run is in MLflow, if it was sent there."""
+def _tracked(folder: RunFolder) -> str | None:
+    """Return where a tracker has the run, if it was sent to one."""
     try:
-        reference = checked_reference(folder.path)
+        return tracked_as(folder)
     except Damaged as error:
         return str(error)
-    if reference is None:
-        return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
 
 
-def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
-    """The commands that train the runs of a cell, those of the same code and machine settings together."""
-    together: dict[tuple[str, ...], list[Run]] = {}
+def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
+    """Return the commands that retrain the runs of a cell, grouped by code and overrides."""
+    by_origin: dict[tuple[str, ...], list[Run]] = {}
     for run in cell.runs:
-        together.setdefault(_origin(run, speller, output), []).append(run)
-    lines = ["To train them again, where they are not there:"]
-    for origin, runs in together.items():
-        *overrides, checkout, doubt = origin
+        by_origin.setdefault(_origin(run, finder, output), []).append(run)
+    lines = ["Command that trains what is missing of these runs:"]
+    for origin, runs in by_origin.items():
+        *overrides, checkout, caveat = origin
         seeds = ",".join(str(run.record.seed) for run in runs)
         lines += [f"  {checkout}"] * bool(checkout)
         lines += [f"  {command([*overrides, f'seed={seeds}'], grid=len(runs) > 1)}"] if overrides else []
-        lines += [f"  ({doubt})"] * bool(doubt)
-    elsewhere = " --code recorded" * any(origin[-2] for origin in together)
+        lines += [f"  ({caveat})"] * bool(caveat)
+    elsewhere = " --code recorded" * any(origin[-2] for origin in by_origin)
     place = "" if output.resolve() == PROJECT_ROOT / "outputs" else f" --output {shlex.quote(str(output))}"
     return [
         *lines,
-        "Beside the original, compared with it:",
+        "Command that retrains in a separate folder and compares:",
         f"  headsweep reproduce {cell.record.fingerprint}{elsewhere}{place}",
     ]
 
 
-def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
-    """The overrides of a run but for its seed, then the command that brings its code back, then what is in doubt."""
+def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
+    """Return the overrides of a run without its seed, then the checkout command, then a caveat."""
     commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
-    checkout, same_defaults, doubt = _checkout(commit, dirty)
+    checkout, same_defaults, caveat = _checkout(commit, dirty)
     assert run.folder is not None, "read from folders"
     folder = run.folder
     try:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, doubt)
+            return (*map(redacted, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
-        (spelled,) = speller.spell([config])
+        (spelled,) = finder.find([config])
     except Damaged:
         raise
     except UserError as error:
         return checkout, str(error)
-    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, speller):
-        doubt = "this version of headsweep gives it another fingerprint: it would be a new run"
+    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, finder):
+        caveat = "this version of headsweep computes another fingerprint: it would be a new run"
     del spelled["seed"]
-    return (*words(spelled), checkout, doubt)
+    return (*words(spelled), checkout, caveat)
 
 
 @cache
 def _checkout(commit: str | None, dirty: bool) -> tuple[str, bool, str]:
-    """The command that brings code back, whether its defaults are those here, and what is in doubt."""
+    """Return the checkout command, whether the defaults in conf/ are equal here, and a caveat."""
     if commit is None:
-        return "", True, "its code is not known"
-    doubt = "its code had uncommitted changes: not exactly this" if dirty else ""
+        return "", True, "its commit is unknown"
+    caveat = "its working tree was dirty: not exactly this code" if dirty else ""
     try:
         checkout = "" if is_here(commit) else f"git checkout {commit}"
-        return checkout, is_here(commit, ["conf"]), doubt
+        return checkout, is_here(commit, ["conf"]), caveat
     except UserError as error:
         return "", True, str(error)
 
 
-def _is_the_same(spelled: Spelling, config: RunConfig, wanted: str, speller: Speller) -> bool:
-    """Do the overrides compose the run, with what its plan had filled in from data and files?"""
-    composed = speller.grid.cell(words(spelled)).parse()
+def _is_the_same(spelled: Overrides, config: RunConfig, wanted: str, finder: OverrideFinder) -> bool:
+    """Return whether the overrides compose the run, given the digests and sizes that its plan filled in."""
+    composed = finder.grid.cell(words(spelled)).parse()
     dataset = replace(composed.dataset, num_classes=config.dataset.num_classes, digest=config.dataset.digest)
     model = replace(composed.model, checkpoint_digest=config.model.checkpoint_digest)
     return fingerprint(replace(composed, dataset=dataset, model=model)) == wanted

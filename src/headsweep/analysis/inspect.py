@@ -1,4 +1,4 @@
-"""Looking inside the heads of a trained run: model, images, sums and pictures are put together here."""
+"""Inspect the heads of a trained run: diversity statistics and attention maps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.inspection.diversity import MEANING, Diversity
 from headsweep.inspection.pictures import Samples, draw_attention, draw_diversity
-from headsweep.launch.run_sweep import projector
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking import inspection as files
 from headsweep.tracking.inspection import Draw, Inspection, Question
 from headsweep.tracking.run_folder import RunFolder
@@ -29,19 +29,21 @@ from headsweep.training.device import autocast, choose_device, make_deterministi
 
 
 def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspection:
-    """Look inside the heads of a run, write what is found to its folder and send it to where the run is tracked.
+    """Inspect the heads of a run, write the result to its folder and send it to the tracker.
 
     Args:
         folder: of the run.
-        question: what to look at.
-        device: where to compute; None is the run's own device.
+        question: images and number of samples.
+        device: where to compute; None: the run's device.
 
     Raises:
         UserError: the run has no checkpoint or no such split, or its logits are not finite.
     """
-    checkpoint = files.checkpoint_digest(folder)  # first: what is trained meanwhile makes it outdated, not wrong
+    checkpoint = files.checkpoint_digest(
+        folder
+    )  # first: training that continues meanwhile makes the result outdated, not wrong
     model, run = trained(folder), frozen(folder)
-    run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.path.parents[1])))
+    run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.output.path)))
     place = choose_device(run.device)
     make_deterministic(place)
     model, images = model.to(place).eval(), _images(run, question)
@@ -59,8 +61,8 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
     )
     title = f"{folder.record().name}\n{question.split} images, checkpoint {checkpoint[:12]}"
     found = files.write_inspection(folder.path, found, _pictures(found, diversity, samples, title))
-    with projector(run) as told:
-        told.notify(folder)
+    with tracker_of(run) as tracker:
+        tracker.notify(folder)
     return found
 
 
@@ -68,13 +70,13 @@ def _images(run: RunConfig, question: Question) -> Source:
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     source = {"val": splits.validation, "test": splits.test}[question.split]
     if source is None:
-        raise UserError("--split val: the run held no images out (dataset.validation=0); want --split test")
+        raise UserError("--split val: expected validation images, found none (dataset.validation=0); use --split test")
     return source if question.images is None else source.subset(torch.arange(min(question.images, len(source))))
 
 
 @torch.inference_mode()
 def _diversity(model: Classifier, run: RunConfig, images: Source) -> Diversity:
-    """Over all images, each computed as in the run's own evaluation."""
+    """Accumulate over all images, computed as in the run's evaluation."""
     head, place = _head(model), choose_device(run.device)
     diversity = Diversity(head.heads, head.width)
     for batch in EvalLoader(images, run.dataset, run.batch_size, place, run.loader.workers):
@@ -82,14 +84,14 @@ def _diversity(model: Classifier, run: RunConfig, images: Source) -> Diversity:
             pooled = head.pool(model.read_by_head(model.forward_features(batch.images)))
             logits = head.classifier(pooled)
         if not logits.isfinite().all():
-            raise UserError("its logits are not finite: the run has diverged, and there is nothing to look at")
+            raise UserError("expected finite logits, found others: the run has diverged")
         diversity.add(logits.cpu(), pooled.cpu(), batch.labels.cpu())
     return diversity
 
 
 @torch.inference_mode()
 def _samples(model: Classifier, run: RunConfig, images: Source, count: int) -> Samples | None:
-    """The first `count` images with what each token weighs; None if the head has no weights over tokens."""
+    """Return the first `count` images with their token weights; None if the head has none."""
     head, place = _head(model), choose_device(run.device)
     chosen = images.subset(torch.arange(min(count, len(images))))
     loader = EvalLoader(chosen, run.dataset, len(chosen), place, workers=0)
@@ -104,7 +106,7 @@ def _samples(model: Classifier, run: RunConfig, images: Source, count: int) -> S
 
 
 def _head(model: Classifier) -> Head:
-    assert isinstance(model.head, Head), "a model that was just built has one"
+    assert isinstance(model.head, Head), "a model just built has a head"
     return model.head
 
 
@@ -120,7 +122,7 @@ def _pictures(found: Inspection, diversity: Diversity, samples: Samples | None, 
 
 
 def _earlier(folder: RunFolder, metrics: dict[str, float]) -> list[dict[str, float]]:
-    """The metrics of the inspections before that found others; a damaged file tells of none."""
+    """Return the metrics of earlier, different inspections; a damaged file has none."""
     with suppress(UserError):
         if last := files.last_inspection(folder.path):
             return last.earlier if last.metrics == metrics else [*last.earlier, last.metrics]

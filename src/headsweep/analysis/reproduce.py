@@ -1,7 +1,7 @@
-"""Training a run again from its frozen configuration and its commit, in a folder of its own.
+"""Retrain a run from its frozen configuration and its commit, in a separate folder.
 
-The run is trained by `src/train.py` of that commit, in a process of its own, with every key as an override: old code
-is used through its command line, which changes less than what is behind it.
+`src/train.py` of that commit trains it in a process of its own, with every key as an override: the command line of old
+code is more stable than its functions.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from pathlib import Path
 
 from headsweep.analysis.compare_runs import Comparison, compare
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.overrides import in_full
+from headsweep.config.overrides import all_overrides
 from headsweep.errors import Interrupted, UserError
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 
 POLL_SECONDS = 0.1
 
 
 def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
-    """Train a run that has ended again, in `into`, and compare the two; the original is only read.
+    """Retrain a finished run in `into` and compare the two; the original is only read.
 
-    Given again with the same code it goes on where it was stopped, or only compares.
+    A second call with the same code resumes an interrupted run, or only compares.
 
     Args:
         original: the run.
-        into: a folder that is new, or holds what an earlier call has trained.
-        code: "recorded" checks out the commit that the run was planned with, "current" takes what is here; None takes
-            what is here if it is that commit.
+        into: a new folder, or that of an earlier call.
+        code: "recorded" checks out the commit that planned the run, "current" uses the working tree; None uses the
+            working tree if it equals that commit.
 
     Raises:
-        UserError: the run has not ended or is damaged, its code is not here, or `into` holds something else.
-        Interrupted: someone asked to stop; the same call goes on.
-        SystemExit: the training failed, with its exit code; it has said why.
+        UserError: the run is unfinished or damaged, its code is not here, or `into` has other content.
+        Interrupted: a stop was requested; the same call resumes.
+        SystemExit: the training failed, with its exit code; it has printed the reason.
     """
     record = original.record()
     if original.result() is None:
-        raise UserError(f"{record.name} ({record.fingerprint}) has not ended: there is nothing to compare with")
+        raise UserError(f"{record.name} ({record.fingerprint}) is unfinished: expected a finished run to compare with")
     frozen_values(original)  # before anything is checked out
     with _code(record, code) as root:
         _check(
@@ -51,13 +51,13 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
             {"commit": record.code["commit"], "dirty": False} if root != PROJECT_ROOT else code_version(),
         )
         _train(original, into, root)
-    (again,) = _runs(into)
+    (again,) = runs_in(into)
     return compare(original, again)
 
 
 @contextmanager
 def _code(record: RunRecord, choice: str | None) -> Iterator[Path]:
-    """The folder of the project whose code is to train."""
+    """Yield the root of the checkout to train with."""
     commit, dirty = record.code.get("commit"), record.code.get("dirty")
     if choice == "current":
         yield PROJECT_ROOT
@@ -73,33 +73,32 @@ def _code(record: RunRecord, choice: str | None) -> Iterator[Path]:
 
 
 def _other_code(commit: str | None, dirty: bool | None) -> str:
-    """Why the code that is here is not known to be the run's, and what can be done."""
+    """Return why the working tree is not known to be the run's code, and what to do."""
     if commit is None:
-        return "the run recorded no commit: no code is known to be its own; --code current takes what is here"
+        return "the run recorded no commit, so its code is unknown; --code current uses the working tree"
     if dirty:
         return (
-            f"the run was planned with uncommitted changes to {commit[:10]}, which are lost: it cannot be reproduced "
-            "exactly; --code recorded takes that commit without them, --code current what is here"
+            f"the run was planned with uncommitted changes to {commit[:10]}, which were not saved: it cannot "
+            "be reproduced exactly; --code recorded uses that commit without them, --code current the working tree"
         )
     return (
-        f"the run was planned by code {commit[:10]}, which is not what is here; --code recorded checks it out in a "
-        "temporary folder, --code current takes what is here"
+        f"the run was planned by commit {commit[:10]}, which differs from the working tree; --code recorded "
+        "checks it out in a temporary folder, --code current uses the working tree"
     )
 
 
 def _check(into: Path, original: RunFolder, code: dict[str, object]) -> None:
-    """Refuse a folder that holds anything but an earlier reproduction by the same code."""
-    runs = _runs(into)
+    """Raise UserError for a folder with anything but an earlier reproduction by the same code."""
+    runs = runs_in(into)
     if original.path.resolve() in [run.path.resolve() for run in runs]:
-        raise UserError(f"--into {into}: holds the original itself; want a new folder")
+        raise UserError(f"--into {into}: expected a new folder, found that of the original")
     if len(runs) > 1 or (not runs and into.exists() and any(into.iterdir())):
-        raise UserError(f"--into {into}: is not empty; want a new folder")
+        raise UserError(f"--into {into}: expected a new or empty folder, found other files")
     if runs and (runs[0].record().code != code or code["dirty"]):
-        raise UserError(f"{into} holds a reproduction by other code; remove it, or give another folder: --into DIR")
-
-
-def _runs(into: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((into / "runs").glob("*/run.json"))]
+        raise UserError(
+            f"--into {into}: expected a reproduction by the same code, found one by other code; "
+            "remove it, or give another folder"
+        )
 
 
 def _train(original: RunFolder, into: Path, root: Path) -> None:
@@ -108,22 +107,22 @@ def _train(original: RunFolder, into: Path, root: Path) -> None:
     result = original.result()
     threads = result.environment.get("threads") if result else None
     environment = {**git_environment(), "PYTHONPATH": str(root / "src")}
-    if threads:  # sums are split over them: another number would give other last bits
+    if threads:  # the split of sums over threads decides their last bits
         environment["OMP_NUM_THREADS"] = str(threads)
-    code = _run([sys.executable, str(root / "src" / "train.py"), *in_full(frozen, root / "conf")], environment)
+    code = _run([sys.executable, str(root / "src" / "train.py"), *all_overrides(frozen, root / "conf")], environment)
     if code:
         raise SystemExit(code)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
-    """The exit code of a command, which hears of every signal that comes here; its errors and progress are shown."""
+    """Run a command, forward every signal to it, show its stderr, and return its exit code."""
     with StopRequest(insistent=False) as request:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-        told = 0
+        forwarded = 0
         while process.poll() is None:
-            for signal in request.heard[told:]:
+            for signal in request.received[forwarded:]:
                 process.send_signal(signal)
-                told += 1
+                forwarded += 1
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
     if request.signal is not None:

@@ -1,4 +1,4 @@
-"""How much memory this process may use, whatever others use of it now."""
+"""Memory that this process may use, whatever other processes use now."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def usable_gib(proc: Path = Path("/proc/self/cgroup"), root: Path = _ROOT) -> float:
-    """The machine's memory, or what its control groups leave to this process, as in a container or a job, in GiB."""
+    """Return the memory of the machine or, in a container or job, the limit of its control groups, in GiB."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_limits(proc, root)]) / 2**30
 
 
 def _limits(proc: Path, root: Path) -> Iterator[int]:
-    """In bytes, of the group and of those that it lies in; of version 2 of control groups and of version 1."""
+    """Yield the limits in bytes of the control group and its parents, of versions 1 and 2."""
     try:
         lines = proc.read_text().splitlines()
     except OSError:
@@ -30,7 +30,7 @@ def _limits(proc: Path, root: Path) -> Iterator[int]:
 
 
 def _up(root: Path, group: str, name: str) -> Iterator[int]:
-    """A container may not see the folder of its own group, but always that of the root, which is then its own."""
+    """Yield the limits from a group up to the root: a container may see only the root, which is then its own."""
     inside = PurePosixPath(group).relative_to("/")
     for folder in (inside, *inside.parents):
         try:

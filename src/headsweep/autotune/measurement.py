@@ -1,4 +1,4 @@
-"""Listening to the processes that measure a run before any is trained."""
+"""Receive results from the processes that measure a run before training."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from headsweep.config import RunConfig
 from headsweep.errors import Interrupted
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.scheduler import OUT_OF_MEMORY, POLL_SECONDS
-from headsweep.launch.local.timeout_clock import ListeningClock
+from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.signals import StopRequest
 
 Member = tuple[ForkServerProcess, Connection]
 NO_MEMORY = "out of memory"
-KILLED = -9  # exit code of a process that the system has killed; it does that when memory runs out
+KILLED = -9  # exit code of a process killed by the system, as when memory runs out
 
 
-class Unmeasured(Exception):  # noqa: N818 - for who measures it is an answer
-    """A process that measures has failed; the message says why, in a line, and is NO_MEMORY if it was that."""
+class Unmeasured(Exception):  # noqa: N818 - an expected result, not an error
+    """A measuring process failed; the message is the reason in one line, NO_MEMORY if memory ran out."""
 
 
-def hear(member: Member, request: StopRequest, timeout: float | None = None) -> Any:
-    """The next that a process says, within so many minutes.
+def receive(member: Member, request: StopRequest, timeout: float | None = None) -> Any:
+    """Return the next message of a process; `timeout` is in minutes.
 
     Raises:
-        Unmeasured: it has failed, or says nothing.
-        Interrupted: someone asked to stop.
+        Unmeasured: it failed, or sent nothing in time.
+        Interrupted: a stop was requested.
     """
     process, connection = member
-    clock, silent = ListeningClock(), 0.0
+    clock, silent = TimeoutClock(), 0.0
     while not connection.poll(POLL_SECONDS):
         if request.signal is not None:
             raise Interrupted(request.signal)
@@ -52,14 +52,14 @@ def hear(member: Member, request: StopRequest, timeout: float | None = None) -> 
 def memory(
     processes: Processes, run: RunConfig, threads: int, gpu: str | None, request: StopRequest
 ) -> tuple[float, int]:
-    """What some steps of a run take of its device's memory, in GiB, and the images in the whole batches of an epoch.
+    """Return the peak memory of some steps of a run, in GiB, and the images in the full batches of an epoch.
 
     Raises:
-        Unmeasured, Interrupted: as `hear`.
+        Unmeasured, Interrupted: as `receive`.
     """
     member = processes.start("memory", run, threads, gpu)
     try:
-        return hear(member, request)
+        return receive(member, request)
     finally:
         member[0].kill()
-        member[0].join()  # only then is its memory free
+        member[0].join()  # its memory is free only then

@@ -1,6 +1,6 @@
-"""What runs will take of a GPU's memory, measured so that they may share it from the first on.
+"""Measure the GPU memory of runs before they are trained, so that the first ones can already share a GPU.
 
-Else a run of which nobody knows that has its GPU to itself, and in a grid of one seed that is every run.
+A run of unknown memory has its GPU to itself, and in a grid of one seed every run is unknown.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 def measure_needs(
-    folders: Sequence[RunFolder], processes: Processes, slots: Slots, say: Callable[[str], object]
+    folders: Sequence[RunFolder], processes: Processes, slots: Slots, log: Callable[[str], object]
 ) -> None:
-    """Where runs are to share GPUs, measure those of whose cost none has been measured or trained, once for each cost.
+    """If runs share GPUs, measure one run of each cost class of unknown memory.
 
-    One that cannot be measured stays unknown. Raises Interrupted if someone asks to stop.
+    A run that cannot be measured stays unknown. Raises Interrupted if a stop was requested.
     """
     if not slots.gpus or slots.count <= len(slots.gpus):
         return
-    packing = Packing(folders[0].path.parents[1])
+    packing = Packing(folders[0].output.path)
     unknown = {packing.cost_class(folder): folder for folder in folders if packing.need(folder) is None}
     if unknown:
-        say(f"slots: measuring the memory of {len(unknown)} kind{'s' * (len(unknown) != 1)} of runs")
+        log(f"slots: measuring the memory of {len(unknown)} kind{'s' * (len(unknown) != 1)} of runs")
     with StopRequest() as request:
         for name, folder in unknown.items():
             try:
                 gib, _ = memory(processes, frozen(folder), slots.threads, slots.gpus[0], request)
             except Unmeasured:
                 continue
-            packing.foretell(name, gib)
+            packing.store_measurement(name, gib)

@@ -1,7 +1,7 @@
-"""`hydra.launcher.slots=auto`: how many runs train at a time is what trains most images a second.
+"""`hydra.launcher.slots=auto`: the number of concurrent runs with the highest total images per second.
 
-The choice must not depend on what is still missing: threads follow from slots, and a run that is continued has the same
-bits only with the threads it began with. So it is the grid's first run that is measured, and the answer is remembered.
+The choice must not depend on which runs are still missing: threads follow from slots, and a resumed run is bitwise
+equal only with the threads it started with. So the grid's first run is measured, and the result is stored.
 """
 
 from __future__ import annotations
@@ -24,38 +24,37 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
-from headsweep.plan.plan import resolve
-from headsweep.tracking.measurements import Measured
+from headsweep.tracking.measurements import Measurements
 from headsweep.tracking.run_folder import RunFolder
 
 AUTO = "auto"
 MOST_PER_GPU = 4
-AS_GOOD = 0.97  # of the best: fewer runs at a time that are as fast end sooner, and take less memory
+AS_GOOD = 0.97  # of the best: fewer concurrent runs of the same speed finish sooner, and take less memory
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured: images a second, of all runs together, by their number."""
+    """Measured images per second of all runs together, by the number of runs."""
 
     by_count: Mapping[int, float]
-    limit: str = ""  # why one run more could not be measured; "": all were
+    limit: str = ""  # why the next number of runs could not be measured; "": all were measured
 
     @property
     def best(self) -> int:
-        """The smallest number of runs that is about as fast as any."""
+        """Smallest number of runs within 3 % of the fastest."""
         return min(count for count, speed in self.by_count.items() if speed >= AS_GOOD * max(self.by_count.values()))
 
     def __str__(self) -> str:
-        told = ", ".join(f"{count}: {speed:,.{0 if speed >= 10 else 1}f}" for count, speed in self.by_count.items())
-        return f"{told} images/s" + (f", {max(self.by_count) + 1}: {self.limit}" if self.limit else "")
+        speeds = ", ".join(f"{count}: {speed:,.{0 if speed >= 10 else 1}f}" for count, speed in self.by_count.items())
+        return f"{speeds} images/s" + (f", {max(self.by_count) + 1}: {self.limit}" if self.limit else "")
 
 
 @dataclass(frozen=True)
 class AutoSlots:
-    """Slots that a measurement decides on."""
+    """Slots chosen by a measurement."""
 
-    first: RunConfig  # of the grid
-    runs: int  # that are planned
+    first: RunConfig  # of the grid, resolved
+    runs: int  # planned
     threads: int | None  # CPU threads of a run; None: the cores divided by the slots
     gpus: tuple[str, ...]  # as `Slots` has them
 
@@ -63,16 +62,17 @@ class AutoSlots:
     def of_this_machine(
         first: RunConfig, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None
     ) -> AutoSlots:
-        """The slots of a grid. Raises ConfigError if `threads` is no number, or `runs_per_gpu` is given, too."""
+        """Return the choice for a grid. Raises ConfigError if `threads` is no number, or `runs_per_gpu` is given."""
         if runs_per_gpu is not None:
-            raise ConfigError("hydra.launcher.slots", AUTO, "finds runs_per_gpu; give one of the two")
+            raise ConfigError(
+                "hydra.launcher.slots", AUTO, "expected no runs_per_gpu, which it determines; give one of the two"
+            )
         Slots.of_this_machine(None, threads, runs, gpus)
         return AutoSlots(first, runs, threads, gpus)
 
     def expected(self) -> Slots:
-        """What the machine gives to runs, as far as is known without a measurement."""
-        run = resolve([self.first])[0]
-        speeds = self._remembered(run) if isinstance(run, RunConfig) else None
+        """Return the slots as far as they are known without a measurement."""
+        speeds = self._remembered(self.first)
         return self._slots(speeds.best if speeds else 1)
 
     def decided(
@@ -80,30 +80,29 @@ class AutoSlots:
         processes: Processes,
         folders: Sequence[RunFolder],
         timeout: float | None,
-        say: Callable[[str], object],
+        log: Callable[[str], object],
     ) -> Slots:
-        """Return what the machine gives to the runs in `folders`; `say` prints a line about it.
+        """Return the slots for the runs in `folders`; `log` prints a line about them.
 
-        Measured where more than one a GPU, or one on the CPU, can be trained at a time, and once for a grid.
+        They are measured once for a grid, if more than one run can train at a time per GPU or on the CPU.
 
         Raises:
-            Interrupted: someone asked to stop.
+            Interrupted: a stop was requested.
         """
-        (run,) = resolve([self.first])
-        assert isinstance(run, RunConfig), "the plan has looked at it"
+        run = self.first
         if speeds := self._remembered(run):
-            say(self._line(speeds, "measured before: "))
+            log(self._line(speeds, "measured before: "))
         elif len(folders) > max(1, len(self.gpus)) and len(self._counts()) > 1:
-            speeds = self._measured(processes, run, timeout, say)
+            speeds = self._measured(processes, run, timeout, log)
         slots = self._slots(speeds.best if speeds else 1)
-        measure_needs(folders, processes, slots, say)
+        measure_needs(folders, processes, slots, log)
         return slots
 
     def _measured(
-        self, processes: Processes, run: RunConfig, timeout: float | None, say: Callable[[str], object]
+        self, processes: Processes, run: RunConfig, timeout: float | None, log: Callable[[str], object]
     ) -> Speeds | None:
         counts = self._counts()
-        say(f"slots: measuring {', '.join(map(str, counts))} runs{self._place}, some seconds each")
+        log(f"slots: measuring {', '.join(map(str, counts))} runs{self._place}, some seconds each")
         throughput = Throughput(processes, run, self.gpus[0] if self.gpus else None, timeout)
         found, limit = dict[int, float](), ""
         with StopRequest() as request:
@@ -114,15 +113,15 @@ class AutoSlots:
                     limit = str(error)
                     break
         if not found:
-            say(f"slots: 1 run{self._place} (not measured: {limit})")
+            log(f"slots: 1 run{self._place} (not measured: {limit})")
             return None
         speeds = Speeds(found, limit)
-        Measured(Path(run.paths.output), "speed").put(self._key(run), {"by_count": found, "limit": limit})
-        say(self._line(speeds))
+        Measurements(Path(run.paths.output), "speed").put(self._key(run), {"by_count": found, "limit": limit})
+        log(self._line(speeds))
         return speeds
 
     def _counts(self) -> list[int]:
-        """Runs a GPU, or on the CPU, that are measured: the first few, then fewer and fewer, and the most."""
+        """Return the numbers of runs (per GPU, or on the CPU) to measure: 1 to 4, powers of two, and the largest."""
         most = self._most()
         return sorted({count for count in (1, 2, 3, *(2**power for power in range(2, 12))) if count < most} | {most})
 
@@ -132,17 +131,17 @@ class AutoSlots:
         return max(1, min(len(os.sched_getaffinity(0)) // (self.threads or 1), self.runs))
 
     def _slots(self, count: int) -> Slots:
-        """With so many runs a GPU, or on the CPU."""
+        """Return slots for `count` runs per GPU, or on the CPU."""
         return Slots.of_this_machine(count * max(1, len(self.gpus)), self.threads, self.runs, self.gpus)
 
     def _remembered(self, run: RunConfig) -> Speeds | None:
-        known = Measured(Path(run.paths.output), "speed").get(self._key(run))
+        known = Measurements(Path(run.paths.output), "speed").get(self._key(run))
         if known is None:
             return None
         return Speeds({int(count): speed for count, speed in known["by_count"].items()}, known["limit"])
 
     def _key(self, run: RunConfig) -> dict[str, Any]:
-        """What the speeds depend on."""
+        """Return what the speeds depend on."""
         device = driver.name(self.gpus[0]) if self.gpus else platform.processor() or platform.machine()
         return {
             "run": cost_class(plain(run)),

@@ -1,4 +1,4 @@
-"""A sweep as a page to read and to hand on."""
+"""`headsweep report`: write a sweep as one HTML page with figures."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
+from headsweep.cli.table import BASELINE_HELP, METRIC_HELP
 
 if TYPE_CHECKING:
-    from headsweep.report.table.build import Table
+    from headsweep.report.table.model import Table
     from headsweep.tracking.sweep_folder import SweepFolder
 
 
 @commands.command()
 @click.argument("source", default="latest")
 @output_option
-@click.option("--baseline", multiple=True, help="What to compare with, e.g. head=seqpool or head=seqpool,heads=1.")
-@click.option("--metric", default="top1", show_default=True, help="What is compared, e.g. top1_last3, val_top1.")
-@click.option("--uri", callback=checked_uri, help="MLflow's store, for a filter; default: sqlite in the output folder.")
-@click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment, for a filter.")
+@click.option("--baseline", multiple=True, help=BASELINE_HELP)
+@click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
+@click.option(
+    "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
+)
+@click.option("--experiment", default="headsweep", show_default=True, help="MLflow experiment.")
 def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, uri: str | None, experiment: str) -> None:
     """Write SOURCE as one HTML page with its table and figures, and the figures as SVG and PDF.
 
-    SOURCE is a sweep or a filter of MLflow's, as for `table`. The page loads nothing: it can be mailed. That of a sweep
-    goes to MLflow, too, where the sweep is tracked.
+    SOURCE is a sweep or an MLflow filter, as for `headsweep table`. The page is one self-contained file. If the sweep
+    is tracked, the page is also logged to MLflow.
     """
     from headsweep.report.html import document
     from headsweep.report.html.origin import Origin, origin_of
-    from headsweep.report.request import Place, Request
-    from headsweep.status.views import find_sweep
-    from headsweep.tracking.mlflow.store import default_uri
+    from headsweep.report.request import Location, Request
+    from headsweep.status.find import find_sweep
+    from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
+    from headsweep.tracking.trackers import TRACKERS
 
     request = Request(source, baseline=baseline, metric=metric, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
@@ -42,9 +46,9 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
     else:
         origin = Origin(source)
-        folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.answer(Place(output, uri or default_uri(output), experiment))
-    made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
+        folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
+    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
+    made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")
     click.echo(f"figures  {folder / document.FIGURES} ({count}, as SVG and PDF)")
@@ -54,13 +58,12 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 
 
 def _track(folder: SweepFolder, table: Table) -> None:
-    """Bring the page to the MLflow run of the sweep, if it has one; a store that is down does no harm."""
-    from headsweep.tracking.mlflow.projection import Projector
-    from headsweep.tracking.mlflow.store import planned_uri
+    """Mirror the page to the tracker of the sweep; a store that is down costs a line."""
+    from headsweep.tracking.trackers import planned_tracker
 
-    config, output = table.cells[0].record.config, folder.path.parents[1]
-    if config["tracking"]["name"] != "mlflow" or not folder.is_one():
+    if not folder.has_several_runs():
         return
-    with Projector(planned_uri(config, output), config["tracking"]["experiment"], output) as told:
-        told.notify(folder)
-    click.echo(told.description())
+    with planned_tracker(table.cells[0].record.config, folder.output.path) as tracker:
+        tracker.notify(folder)
+    if place := tracker.description():
+        click.echo(place)

@@ -1,4 +1,4 @@
-"""The frozen configuration of a run: read back, checked against its fingerprint, and never resolved or composed."""
+"""Read the frozen configuration of a run, check it against its fingerprint; nothing is composed or resolved."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, RunConfig, parse
+from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.keys import all_keys
 from headsweep.config.parsing import typed
+from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.tracking.mlflow.store import moved_uri
+from headsweep.tracking.addresses import moved_uri
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -24,28 +27,29 @@ _ABSENT = object()
 
 @cache
 def _where_runs_train() -> DictConfig:
-    """The keys that are no part of a run's identity, as conf/train.yaml and the files that it chooses have them."""
+    """Return the keys outside a run's identity, with their values in conf/train.yaml and its default groups."""
     today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
     }
-    for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
+    keys = [key for key, traits in all_keys().items() if RESULT not in traits]
+    for section in chosen.keys() & {key.partition(".")[0] for key in keys}:
         today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
-    for key in NOT_IDENTITY:
+    for key in keys:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
     return found
 
 
 def frozen(folder: RunFolder) -> RunConfig:
-    """The configuration that a run was planned with.
+    """Return the configuration that a run was planned with.
 
-    A key that headsweep has got since, and that only says where a run trains, has the value that it has today in
-    conf/: with any value it is the same run. `paths.output` is where the folder lies now: it may have been moved.
+    A key added to headsweep since, if it is outside the identity, takes its current default from conf/.
+    `paths.output` is the current location of the folder, which may have been moved.
 
     Raises:
-        Damaged: the file was changed since, or is none of headsweep's.
-        UserError: the run was planned by a version of headsweep whose runs had other keys.
+        Damaged: the file was changed since, or is not a configuration of headsweep.
+        UserError: the run was planned by a version of headsweep with other keys.
     """
     config = _frozen_file(folder)
     try:
@@ -56,21 +60,21 @@ def frozen(folder: RunFolder) -> RunConfig:
         raise _no_configuration(folder, error) from error
     planned, found = folder.record().fingerprint, fingerprint(run)
     if found != planned:
-        reason = f"expected the configuration of fingerprint {planned}, found that of {found}: it was changed"
+        reason = f"expected the configuration of fingerprint {planned}, found that of {found}: the file was changed"
         raise Damaged(folder.config, reason, f"remove {folder.path} and give the sweep's command again")
-    output = folder.path.absolute().parents[1].resolve()
+    output = OutputFolder.containing(folder.path.absolute()).path.resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
 
 
 def frozen_values(folder: RunFolder) -> DictConfig:
-    """The keys that a run's frozen configuration has, with values of the schema's types, for the code that planned it.
+    """Return the keys of a frozen configuration, typed by the schema, for the code version that planned it.
 
-    Keys that headsweep has got since are not among them: that code does not know them.
+    Keys added to headsweep since are left out: that version rejects them.
 
     Raises:
         Damaged: as `frozen`.
-        UserError: the file has keys that headsweep does not know any more.
+        UserError: the file has keys that were removed from headsweep since.
     """
     config = _frozen_file(folder)
     try:
@@ -84,23 +88,23 @@ def frozen_values(folder: RunFolder) -> DictConfig:
     except Damaged:
         raise
     except UserError:
-        pass  # it lacks a key of today's
+        pass  # it lacks a key added since
     plain = OmegaConf.to_container(values, enum_to_str=True)
     return OmegaConf.create(_common(plain, OmegaConf.to_container(config)))
 
 
 def _common(values: Any, keys: Any) -> Any:
-    """The part of nested `values` whose keys are in `keys`, too."""
+    """Return the part of nested `values` whose keys are also in `keys`."""
     if not (isinstance(values, dict) and isinstance(keys, dict)):
         return values
     return {key: _common(value, keys[key]) for key, value in values.items() if key in keys}
 
 
 def _frozen_file(folder: RunFolder) -> DictConfig:
-    """The content of config.yaml, which has plain values only: a run is frozen when all else has been resolved.
+    """Return the content of config.yaml, which has plain values only.
 
     Raises:
-        Damaged: it is no YAML, or holds what would be resolved when it is read.
+        Damaged: it is not YAML, or has values that OmegaConf or Hydra would resolve.
     """
     try:
         config = OmegaConf.create(folder.config_text())
@@ -113,7 +117,7 @@ def _frozen_file(folder: RunFolder) -> DictConfig:
 
 
 def _check_plain(value: Any, key: str) -> None:
-    """Raise ValueError for what would be resolved, e.g. `${oc.env:HOME}`, and for what would be said to Hydra."""
+    """Raise ValueError for interpolations, e.g. `${oc.env:HOME}`, and for keys of Hydra."""
     if isinstance(value, dict):
         for name, item in value.items():
             if not isinstance(name, str) or not name.isidentifier() or name == "hydra":

@@ -1,4 +1,4 @@
-"""The plan: the expanded, checked list of runs, each frozen in its folder before anything starts (law 3)."""
+"""The plan: the expanded, checked list of runs, each frozen in its folder before any run starts (invariant 3)."""
 
 from __future__ import annotations
 
@@ -16,41 +16,28 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
-from headsweep.credentials import hidden
+from headsweep.config.keys import keys_with
+from headsweep.config.traits import SUMMARY
+from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import check_distinct
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
-# The keys by which people know a run, whether a sweep varies them or not.
-IDENTITY_KEYS = (
-    "model.name",
-    "head.name",
-    "heads",
-    "dataset.name",
-    "dataset.image_size",
-    "optimizer.name",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "batch_size",
-    "duration",
-    "decorrelation",
-    "seed",
-)
-
-MOST_SHOWN = 10  # bad cells that are named
+MOST_SHOWN = 10  # invalid cells that are listed
 
 Cost = dict[str, int]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a plan and the folder that is its home."""
+    """One run of a plan and its folder."""
 
     run: RunConfig
     fingerprint: str
@@ -59,7 +46,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one command, in the order of the grid, without repetitions."""
+    """The distinct runs of one command, in the order of the grid."""
 
     name: str
     runs: tuple[PlannedRun, ...]
@@ -69,8 +56,14 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where the sweep's table is put."""
-        return self.output / "sweeps" / self.name
+        """Folder of the sweep."""
+        return OutputFolder(self.output).sweeps / self.name
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """The configuration of each run of the command, repetitions included."""
+        runs = {planned.fingerprint: planned.run for planned in self.runs}
+        return [runs[cell] for cell in self.cells]
 
     @property
     def folders(self) -> list[RunFolder]:
@@ -78,37 +71,46 @@ class Plan:
         return [planned.folder for planned in self.runs]
 
 
-def make_plan(configs: Sequence[RunConfig]) -> Plan:
-    """Look at the data of every run, name the runs and find in what they differ; nothing is written.
+class Lookup:
+    """Reads each data set and each checkpoint once, however many runs of a command share it."""
+
+    def __init__(self) -> None:
+        self._located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []
+        self._digests: dict[str | None, str | None] = {}
+
+    def resolve(self, configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
+        """Return each run with what its data and its checkpoint fill in, or why they cannot."""
+        return [_resolve(config, self._located, self._digests) for config in configs]
+
+    def resolved(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
+        """Return the same for runs that all must be valid. Raises UserError, which names those that are not."""
+        found = self.resolve(configs)
+        names = run_names(configs)
+        bad = [(name, str(run)) for name, run in zip(names, found, strict=True) if isinstance(run, UserError)]
+        if bad:
+            raise refusal(bad, len(configs))
+        return [run for run in found if isinstance(run, RunConfig)]
+
+
+def make_plan(configs: Sequence[RunConfig], lookup: Lookup | None = None) -> Plan:
+    """Check the data of every run, name the runs and find the keys that vary; nothing is written.
 
     Raises:
-        UserError: the data or the checkpoint of a run is absent, or the data is not what the configuration says; or
-            the folder of a run, or of another one of the sweep, is damaged.
+        UserError: the data or the checkpoint of a run is missing, or the data does not match the configuration, or the
+            folder of a run of the sweep is damaged.
     """
-    resolved = resolve(configs)
-    names = run_names(configs)
-    bad = [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]
-    if bad:
-        raise refusal(bad, len(configs))
-    plan = plan_of([run for run in resolved if isinstance(run, RunConfig)])
+    plan = plan_of((lookup or Lookup()).resolved(configs))
     _check_folders(plan)
     return plan
 
 
-def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
-    """Each run with what only its data and its checkpoint can say, or why they cannot."""
-    located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []  # each data set is looked at once
-    digests: dict[str | None, str | None] = {}
-    return [_resolve(config, located, digests) for config in configs]
-
-
 def plan_of(resolved: Sequence[RunConfig]) -> Plan:
-    """The plan of runs whose data has been looked at. Raises ConfigError as `check_distinct`."""
+    """Return the plan of resolved runs. Raises ConfigError as `check_distinct`."""
     check_distinct(resolved)
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
-        name: PlannedRun(run, name, RunFolder(output / "runs" / name))
+        name: PlannedRun(run, name, RunFolder(OutputFolder(output).runs / name))
         for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
@@ -116,9 +118,9 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
 
 
 def _check_folders(plan: Plan) -> None:
-    """Raise UserError, which names the damaged among the folders of the plan and of its sweep's earlier commands."""
+    """Raise UserError that lists the damaged folders of the plan and of earlier commands of its sweep."""
     earlier: list[RunFolder] = []
-    with contextlib.suppress(Damaged):  # the first command, or a damaged plan: it is written anew
+    with contextlib.suppress(Damaged):  # the first command, or a damaged plan, which is rewritten
         earlier = SweepFolder(plan.folder).runs()
     folders = {folder.path: folder for folder in (*plan.folders, *earlier)}.values()
     found = [damage for folder in folders if (damage := folder.damage())]
@@ -132,7 +134,7 @@ def _check_folders(plan: Plan) -> None:
 
 
 def refusal(bad: Sequence[tuple[str, str]], cells: int) -> UserError:
-    """Why a sweep is not started: the (name, mistake) of its bad cells, up to ten of them, then their number."""
+    """Return the error for a sweep with invalid cells: up to ten (name, message) pairs, then how many more."""
     mistakes = {mistake for _, mistake in bad}
     if len(mistakes) == 1 and len(bad) in (1, cells):
         (mistake,) = mistakes
@@ -143,7 +145,7 @@ def refusal(bad: Sequence[tuple[str, str]], cells: int) -> UserError:
 
 
 def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]) -> dict[str, Cost]:
-    """Fingerprint -> cost of the runs that are new, as `check` counts it.
+    """Return fingerprint -> cost of the new runs, counted by `check`.
 
     Raises:
         UserError: some runs cannot be built.
@@ -159,7 +161,7 @@ def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost |
 def check_new(
     plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 ) -> dict[str, Cost | UserError]:
-    """Fingerprint -> cost, or why it cannot be built, of the runs that are new; seeds of one cell are built once."""
+    """Return fingerprint -> cost, or the build error, of the new runs; each cell is built once, whatever its seeds."""
     new = {planned.fingerprint: planned.run for planned in plan.runs if planned.folder.state() is RunState.new}
     groups = {name: group(run) for name, run in new.items()}
     cells = {groups[name]: run for name, run in new.items()}
@@ -168,18 +170,18 @@ def check_new(
 
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
-    """Give every new run, whose cost is in `costs`, a folder with its frozen configuration; only that is read later."""
+    """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
     code = code_version()
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
             planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
-    with FileLock(plan.folder / "plan.lock"):  # two commands may add to it at a time
+    with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
         atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:
-    """One line if some of the runs were begun with another commit than the one that would go on; None if none was."""
+    """Return one line if some runs were started with another commit than the current one, else None."""
     now = code_version()["commit"]
     begun = [
         folder.record().code.get("commit")
@@ -191,19 +193,19 @@ def code_change(folders: Sequence[RunFolder]) -> str | None:
         return None
     before = ", ".join(f"{count} with code {_short(commit)}" for commit, count in others.items())
     return (
-        f"{others.total()} of {len(folders)} runs were begun with other code than {_short(now)}: {before}; "
-        "they go on with this one"
+        f"{others.total()} of {len(folders)} runs were started with other code than {_short(now)}: {before}; "
+        "they resume with the current code"
     )
 
 
 def _short(commit: str | None) -> str:
-    return commit[:7] if commit else "of no commit"
+    return commit[:7] if commit else "without a commit"
 
 
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
-    shown = {key: values[key] for key in dict.fromkeys((*IDENTITY_KEYS, *options, *plan.axes)) if key in values}
+    shown = {key: values[key] for key in dict.fromkeys((*keys_with(SUMMARY), *options, *plan.axes)) if key in values}
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),
@@ -218,7 +220,7 @@ def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -
 
 
 def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
-    """The command's runs and those of earlier commands: cells in the order of the grid, seeds ascending."""
+    """Return plan.json: runs of this and earlier commands, cells in the order of the grid, seeds ascending."""
     own = {planned.fingerprint: (group(planned.run), planned.run.seed) for planned in plan.runs}
     order = {cell: at for at, cell in enumerate(dict.fromkeys(cell for cell, _ in own.values()))}
     known = {name: (order[cell], seed) for name, (cell, seed) in (_earlier(plan) | own).items() if cell in order}
@@ -228,20 +230,20 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "name": plan.name,
         "axes": axes,
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), hidden(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
 
 
 def _earlier_commands(plan: Plan) -> list[str]:
-    with contextlib.suppress(Damaged):  # as below
+    with contextlib.suppress(Damaged):  # as in _earlier
         return SweepFolder(plan.folder).commands()
     return []
 
 
 def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:
-    """Fingerprint -> cell and seed of the sweep's runs that were planned before and whose folders are still there."""
-    with contextlib.suppress(Damaged):  # the first command, or a damaged plan: it is written anew
+    """Return fingerprint -> (cell, seed) of the runs planned by earlier commands whose folders still exist."""
+    with contextlib.suppress(Damaged):  # the first command, or a damaged plan, which is rewritten
         records = [folder.record() for folder in SweepFolder(plan.folder).runs()]
         return {record.fingerprint: (record.group, record.seed) for record in records}
     return {}
@@ -264,7 +266,7 @@ def _resolve(
 def _locate(
     dataset: DatasetConfig, known: list[tuple[DatasetConfig, DatasetConfig | UserError]]
 ) -> DatasetConfig | UserError:
-    """Look at each data set once, however many runs share it."""
+    """Resolve each data set once, however many runs share it."""
     for given, answer in known:
         if given == dataset:
             return answer
@@ -276,7 +278,7 @@ def _locate(
 
 
 def _with_digest(model: ModelConfig, known: dict[str | None, str | None]) -> ModelConfig:
-    """The model with its checkpoint's content as part of its identity; where the file lies is none."""
+    """Return the model with the digest of its checkpoint: the content is part of the identity, the path is not."""
     if model.checkpoint is None:
         return model
     if model.checkpoint not in known:
@@ -288,18 +290,20 @@ def _digest(checkpoint: str) -> str:
     try:
         return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     except OSError as error:
-        raise ConfigError("model.checkpoint", checkpoint, f"cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            "model.checkpoint", checkpoint, f"expected a readable file, found: {error.strerror or error}"
+        ) from error
 
 
 def _axes(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The keys in which identities differ."""
+    """Return the keys in which identities differ."""
     keys = dict.fromkeys(key for value in values for key in value)
-    # An option that only some heads have is no axis by that alone.
+    # An option that only some heads have is not an axis for that reason alone.
     return tuple(key for key in keys if len({str(value[key]) for value in values if key in value}) > 1)
 
 
 def _sweep_name(runs: Sequence[PlannedRun]) -> str:
-    """The same for the same cells, so that more seeds stay in the same sweep."""
+    """Return a name that depends on the cells alone, so that more seeds stay in the same sweep."""
     cells = sorted({group(planned.run) for planned in runs})
     digest = hashlib.sha256("".join(cells).encode()).hexdigest()[:8]
     first = runs[0].run
@@ -307,7 +311,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
 
 
 def run_names(runs: Sequence[RunConfig]) -> list[str]:
-    """What people call each of the runs beside the others."""
+    """Return a readable name of each run that tells it from the others."""
     values = [identity(run) for run in runs]
     axes = _axes(values)
     return [_run_name(value, axes) for value in values]

@@ -1,6 +1,6 @@
-"""What a grid would train: for each run its state, cost and time, from what is on disk; nothing is started.
+"""Preview a plan: state, cost and time of each run, from files alone; nothing is started.
 
-Nothing here imports torch; costs that no run has recorded are counted by whoever is asked to.
+Nothing here imports torch; costs that no run has recorded are counted by the caller's `check`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.past_costs import Records, cost_class, plain
-from headsweep.plan.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
+from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import aligned, one_line
 from headsweep.tracking.run_folder import RunState
 
@@ -35,25 +35,25 @@ class Row:
     name: str
     state: str  # of RunState; "done" where it is finished
     cost: Cost | None  # parameters, head_parameters, flops, head_flops
-    seconds: float | None  # of training that are left, as runs of the same cost have taken; None: none has ended
-    memory_gib: float | None  # as runs of the same cost have taken
+    seconds: float | None  # training time left, from finished runs of the same cost; None: there is none
+    memory_gib: float | None  # peak, from finished runs of the same cost
 
 
 @dataclass(frozen=True)
-class Survey:
-    """A plan that was looked at."""
+class Preview:
+    """The rows of a plan and its invalid cells."""
 
     name: str
     rows: list[Row]
-    bad: list[tuple[str, str]]  # name and mistake of each cell that is not valid
+    bad: list[tuple[str, str]]  # name and error of each invalid cell
 
     @property
     def waiting(self) -> list[Row]:
-        """The runs that would be trained."""
+        """Runs that would be trained."""
         return [row for row in self.rows if row.state not in ("done", RunState.diverged.value)]
 
     def eta(self, slots: int) -> tuple[float, int]:
-        """Seconds until the runs of known time have ended in `slots` slots, and how many are of unknown time."""
+        """Return the seconds that runs of known time take in `slots` slots, and the number of runs of unknown time."""
         ends = [0.0] * slots
         known = [row.seconds for row in self.waiting if row.seconds is not None]
         for seconds in known:
@@ -61,19 +61,26 @@ class Survey:
         return max(ends), len(self.waiting) - len(known)
 
 
-def survey(
-    runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Check | None, on_gpus: bool = False
-) -> Survey:
-    """Look at the data and the folders of `runs`; `bad` cells are known already.
+def preview(
+    runs: Sequence[RunConfig],
+    bad: Sequence[tuple[str, str]],
+    check: Check | None,
+    on_gpus: bool = False,
+    lookup: Lookup | None = None,
+) -> Preview:
+    """Check the data and the folders of `runs`.
 
-    `check` counts the cost of new runs, or says why they cannot be built; None: only recorded costs are given. With
-    `on_gpus`, the memory that is counted is a GPU's, else the machine's.
+    Args:
+        runs: the valid cells.
+        bad: name and error of cells already known to be invalid.
+        check: counts the cost of new runs, or returns why they cannot be built; None: only recorded costs are given.
+        on_gpus: report GPU memory instead of host memory.
     """
-    resolved = list(zip(run_names(runs), resolve(runs), strict=True))
+    resolved = list(zip(run_names(runs), (lookup or Lookup()).resolve(runs), strict=True))
     bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
     good = [run for _, run in resolved if isinstance(run, RunConfig)]
     if not good:
-        return Survey("", [], bad)
+        return Preview("", [], bad)
     plan = plan_of(good)
     damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
     plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
@@ -89,7 +96,7 @@ def survey(
             bad.append((name, str(answer)))
         else:
             rows.append(_row(planned, name, answer, records, memory))
-    return Survey(plan.name, rows, bad)
+    return Preview(plan.name, rows, bad)
 
 
 def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
@@ -100,19 +107,19 @@ def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, me
     return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))))
 
 
-def show(survey: Survey, slots: int, as_json: bool) -> None:
-    """Print a survey: a table on a terminal, plain lines elsewhere, or JSON."""
+def show(plan: Preview, slots: int, as_json: bool) -> None:
+    """Print a preview: a table on a terminal, plain lines elsewhere, or JSON."""
     if as_json:
-        print(json.dumps(asdict(survey), indent=1))
+        print(json.dumps(asdict(plan), indent=1))
         return
     if sys.stdout.isatty():
-        print(aligned([HEADINGS, *map(_cells, survey.rows)]))
+        print(aligned([HEADINGS, *map(_cells, plan.rows)]))
     else:
-        for row in survey.rows:
+        for row in plan.rows:
             print(one_line("  ".join(_cells(row))))
-    for name, mistake in survey.bad:
+    for name, mistake in plan.bad:
         print(one_line(f"not valid  {name}: {mistake}"))
-    print(_totals(survey, slots))
+    print(_totals(plan, slots))
 
 
 def _cells(row: Row) -> list[str]:
@@ -125,7 +132,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def span(seconds: float | None) -> str:
-    """A time in its largest unit that is not too coarse."""
+    """Format a duration in the largest unit of which it has at least two."""
     if seconds is None:
         return UNKNOWN
     units = ((86400, "d"), (3600, "h"), (60, "min"))
@@ -133,21 +140,21 @@ def span(seconds: float | None) -> str:
     return f"{seconds / size:.0f} {unit}"
 
 
-def _totals(survey: Survey, slots: int) -> str:
-    bad = f"{len(survey.bad)} cell{'s' * (len(survey.bad) != 1)} not valid"
-    if not survey.rows:
+def _totals(plan: Preview, slots: int) -> str:
+    bad = f"{len(plan.bad)} cell{'s' * (len(plan.bad) != 1)} not valid"
+    if not plan.rows:
         return bad
-    states = [f"{count} {state}" for state, count in Counter(row.state for row in survey.rows).items()]
-    parts = [*states, bad] if survey.bad else states
-    return f"{len(survey.rows)} runs in {survey.name}: {', '.join(parts)}; {_expectation(survey, slots)}"
+    states = [f"{count} {state}" for state, count in Counter(row.state for row in plan.rows).items()]
+    parts = [*states, bad] if plan.bad else states
+    return f"{len(plan.rows)} runs in {plan.name}: {', '.join(parts)}; {_expectation(plan, slots)}"
 
 
-def _expectation(survey: Survey, slots: int) -> str:
-    count = len(survey.waiting)
-    seconds, unknown = survey.eta(slots)
+def _expectation(plan: Preview, slots: int) -> str:
+    count = len(plan.waiting)
+    seconds, unknown = plan.eta(slots)
     if not count:
         return "nothing to train"
     if unknown == count:
-        return f"{count} to train, time unknown: no run of this cost has ended yet"
+        return f"{count} to train, time unknown: no run of this cost has finished yet"
     known = f"{count} to train, about {span(seconds)} in {slots} slot{'s' * (slots != 1)}"
-    return f"{known}, without {unknown} of unknown time" if unknown else known
+    return f"{known}, plus {unknown} of unknown time" if unknown else known

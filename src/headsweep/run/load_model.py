@@ -1,4 +1,4 @@
-"""Models of runs as they were trained."""
+"""Load the model of a run with its trained weights."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 def trained(folder: RunFolder, best: bool = False) -> Classifier:
-    """The model of a run, on the CPU: with the weights of its last checkpoint, the averaged ones if it keeps them.
+    """Return the model of a run on the CPU, with the weights of its last checkpoint (their moving average, if any).
 
     Args:
         folder: of the run.
-        best: take the weights of the epoch that was best on held-out images instead.
+        best: use the weights of the best epoch on validation images instead.
 
     Raises:
-        UserError: it is no run's folder, or has no such weights, or damaged ones.
+        UserError: it is not the folder of a run, or its weights are missing or damaged.
     """
     if not folder.config.exists():
-        raise UserError(f"{folder.path} is no run's folder: it has no {folder.config.name}")
+        raise UserError(f"{folder.path}: expected the folder of a run, found no {folder.config.name} there")
     if best and not folder.best.exists():
         raise UserError(
-            f"{folder.path} has no best weights: no images were held out (dataset.validation=0), or an older headsweep "
-            "trained it; want --weights last"
+            f"{folder.path}: expected best weights, found none: there were no validation images "
+            "(dataset.validation=0), or an older headsweep trained it; use --weights last"
         )
     if not best and not folder.checkpoint.exists():
-        raise UserError(f"{folder.path} has no {folder.checkpoint.name}: its run has one after its first epoch")
+        raise UserError(
+            f"{folder.path}: expected {folder.checkpoint.name}, found none; the run writes it after its first epoch"
+        )
     run = frozen(folder)
     model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
     path = folder.best if best else folder.checkpoint
@@ -42,7 +44,7 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give a model the weights of the file `path`. Raises UserError where they are those of another model."""
+    """Load the weights of the file `path` into a model. Raises UserError if they do not fit."""
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -51,7 +53,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
 
 
 def weights_in(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file. Raises UserError as `read_weights` does, with the path."""
+    """Return the state dict in a file. Raises UserError as `read_weights`, with the path."""
     try:
         return read_weights(path)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""From a run's folder to its result: data, model and training are put together here and nowhere else."""
+"""Train a run from its folder to its result: the only place that combines data, model and training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from headsweep.models.build import count_cost, model_of
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
@@ -32,14 +33,14 @@ def train_folder(
     until: int | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
 ) -> None:
-    """Train the run of `folder` to its end, from its frozen configuration; nothing is done if it has ended.
+    """Train the run of `folder` to its end, from its frozen configuration; a finished run is left alone.
 
-    A failure is written to the folder and raised. Of several ranks, the first calls this, the others `follow`.
+    A failure is written to the folder and raised. Rank 0 calls this, the other ranks call `follow`.
 
     Raises:
         Busy: another process trains the same run.
-        Stopped: `stop` asked for it, or epoch `until` is done; the same call goes on where it stopped.
-        LostPeer: another rank has gone.
+        Stopped: `stop` returned true, or epoch `until` is done; the same call resumes.
+        LostPeer: another rank is gone.
         FailedRunsError: the run failed on another rank.
     """
     with _held(folder.lock()):
@@ -51,7 +52,7 @@ def train_folder(
 
 
 def follow(stop: Stop, ranks: Ranks) -> None:
-    """Train with rank 0 what it trains, until it says that there is no more (`dismiss`), or all were asked to stop.
+    """Train the runs that rank 0 trains, until it calls `dismiss` or a stop is requested.
 
     Raises:
         LostPeer, FailedRunsError: as `train_folder`.
@@ -63,16 +64,16 @@ def follow(stop: Stop, ranks: Ranks) -> None:
 
 
 def dismiss(ranks: Ranks) -> None:
-    """Tell those who follow that there is no more."""
+    """Release the ranks in `follow`."""
     ranks.gather(None)
 
 
 def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> None:
-    """Train, and write how it ended."""
+    """Train, and write the result or the failure."""
     try:
         run = frozen(folder)
-        if ranks.leads and not folder.record().cost:  # planned where there was no torch
-            folder.count(preflight(run))
+        if ranks.leads and not folder.record().cost:  # planned on a machine without torch
+            folder.write_cost(preflight(run))
         result = _training(run, folder, watch, stop, until, ranks)()
         if ranks.leads:
             folder.check_claim()
@@ -84,34 +85,36 @@ def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ran
             raise FailedRunsError(1, [reason]) from error
         raise
     except TakenOver:
-        raise (LostPeer("another job has taken the run over") if ranks.count > 1 else Busy) from None
+        raise (LostPeer("another job took the run over") if ranks.count > 1 else Busy) from None
     except Exception as error:
         raise _recorded(folder, error, ranks) from error
 
 
 def _held(lock: FileLock) -> AbstractContextManager[object]:
     try:
-        return lock.acquire(timeout=1)  # who only looks at a run holds its lock for an instant
+        return lock.acquire(timeout=1)  # readers hold the lock for an instant
     except Timeout:
         raise Busy from None
 
 
 def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
-    """Write to the folder why the run failed, if no other rank has done so; what to raise."""
+    """Write the failure to the folder, if no other rank has, and return the error to raise."""
     if isinstance(error, OSError):
-        error = UserError(f"{error.filename or folder.path}: {error.strerror or error}; mend that and try again")
+        error = UserError(
+            f"{error.filename or folder.path}: {error.strerror or error}; fix this and give the command again"
+        )
     reason = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
     if ranks.is_first_to_fail(reason):
-        with suppress(OSError):  # a disk that is too full for this, too
+        with suppress(OSError):  # the disk may be full
             folder.fail(reason)
     return error
 
 
 def preflight(run: RunConfig) -> Cost:
-    """Build the run's model and optimizer on the meta device, which costs no memory, and count parameters and FLOPs.
+    """Build the run's model and optimizer on the meta device, without memory, and count parameters and FLOPs.
 
     Raises:
-        UserError: the run could not be built, or this machine lacks its device.
+        UserError: the run cannot be built, or this machine lacks its device.
     """
     choose_device(run.device)
     with torch.device("meta"):
@@ -126,13 +129,13 @@ def preflight(run: RunConfig) -> Cost:
     }
 
 
-def rehearse(run: RunConfig) -> Training:
-    """What trains a run, for whoever measures its steps; its folder is not looked at.
+def trial(run: RunConfig) -> Training:
+    """Return the training of a run to measure its steps; its folder is not used.
 
     Raises:
-        UserError: the run cannot be built, or its data is absent.
+        UserError: the run cannot be built, or its data is missing.
     """
-    folder = RunFolder(Path(run.paths.output) / "runs" / fingerprint(run))
+    folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
     return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
 
 

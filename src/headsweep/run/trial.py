@@ -1,6 +1,6 @@
-"""Training that leaves no trace, to learn how fast a run is and what it takes of memory.
+"""Train some steps without writing anything, to measure the speed and memory of a run.
 
-What the processes of `throughput` and `batch_size` do.
+Runs in the processes of `autotune.throughput` and `autotune.batch_size`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import torch
 
 from headsweep.config import RunConfig
 from headsweep.errors import ConfigError
-from headsweep.run.train_run import rehearse
+from headsweep.run.train_run import trial
 from headsweep.training.device import peak_gpu_memory, peak_memory
 from headsweep.training.loop import Training
 
-THROWN_AWAY = 3  # first steps: they compile, choose kernels and fill the allocator's pool
-TIMED = 2  # steps that say how long one takes
-AHEAD = 2  # steps that a GPU may be behind the host, which never waits for it in training
+WARM_UP = 3  # first steps, not measured: they compile, choose kernels and fill the allocator's pool
+TIMED = 2  # steps that estimate the time of one
+AHEAD = 2  # steps that the host may be ahead of the GPU, as in training
 
-# Steps after which a run has held all that it ever will: the optimizer's moments come with the first, and a GPU's
-# graphs are recorded after some that warm it up.
-CPU_STEPS, GPU_STEPS = 2, THROWN_AWAY + TIMED
+# Steps after which memory has peaked: optimizer moments are allocated in the first, CUDA graphs are recorded after
+# the warm-up.
+CPU_STEPS, GPU_STEPS = 2, WARM_UP + TIMED
 
 
 def time_steps(run: RunConfig, connection: Connection) -> None:
-    """Train until killed, and tell how fast in a window of time that is asked for.
+    """Train until killed, and measure the speed within a time window.
 
-    Sent: seconds a step, once the first steps are done; received: start and end of the window, as `time.monotonic`
-    has them in all processes; sent: images a second in that window, between the ends of steps.
+    Sends seconds per step after the warm-up; receives start and end of the window (`time.monotonic`, shared by all
+    processes); sends images per second in that window, between the ends of steps.
     """
-    ends = step_ends(rehearse(run))
-    for _ in range(THROWN_AWAY - 1):
+    ends = step_ends(trial(run))
+    for _ in range(WARM_UP - 1):
         next(ends)
     begun = next(ends)
     *_, ended = (next(ends) for _ in range(TIMED))
     connection.send((ended - begun) / TIMED)
-    while not connection.poll():  # the others are not so far yet: leave them no more of the machine than in the window
+    while not connection.poll():  # keep the machine as busy as in the window until the others are ready
         next(ends)
     start, end = connection.recv()
     first = next(moment for moment in ends if moment >= start)
@@ -53,14 +53,14 @@ def time_steps(run: RunConfig, connection: Connection) -> None:
 
 
 def memory(run: RunConfig) -> tuple[float, int]:
-    """What this process has held at most, in GiB of the device's memory, and the images in a training epoch's batches.
+    """Return the peak device memory of this process in GiB, and the images in the batches of an epoch.
 
     Raises:
-        ConfigError: the device does not tell how much memory was taken.
+        ConfigError: memory cannot be measured on the device.
     """
-    training = rehearse(run)
+    training = trial(run)
     if training.device.type == "mps":
-        raise ConfigError("batch_size", "auto", "memory is not measured on mps; want a number")
+        raise ConfigError("batch_size", "auto", "expected a number on mps, where memory cannot be measured")
     on_gpu = training.device.type == "cuda"
     for _ in islice(step_ends(training), GPU_STEPS if on_gpu else CPU_STEPS):
         pass
@@ -69,7 +69,7 @@ def memory(run: RunConfig) -> tuple[float, int]:
 
 
 def step_ends(training: Training) -> Iterator[float]:
-    """When each step was over, by `time.monotonic`; the host is a few steps ahead of a GPU, as in training."""
+    """Yield the end of each step (`time.monotonic`); the host is a few steps ahead of a GPU, as in training."""
     ahead = AHEAD if training.device.type == "cuda" else 0
     under_way: deque[Callable[[], object]] = deque()
     for _ in training.rehearsal():
@@ -80,9 +80,9 @@ def step_ends(training: Training) -> Iterator[float]:
 
 
 def _mark(device: torch.device) -> Callable[[], object]:
-    """What waits until the device has done all that it was told so far."""
+    """Return a function that waits until the device has finished the work enqueued so far."""
     if device.type != "cuda":
         return lambda: None
-    event = torch.cuda.Event(blocking=True)  # else waiting would take a core from the other runs
+    event = torch.cuda.Event(blocking=True)  # busy waiting would take a core from other runs
     event.record()
     return event.synchronize

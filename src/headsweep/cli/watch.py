@@ -1,0 +1,27 @@
+"""`headsweep watch`: follow a sweep that other processes train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from headsweep.cli.group import commands, output_option
+
+
+@commands.command()
+@click.argument("sweep", default="latest")
+@output_option
+def watch(sweep: str, output: Path) -> None:
+    """Follow SWEEP until it ends, then print its table.
+
+    Its metrics are sent to MLflow meanwhile. SWEEP is the name of a sweep, a prefix of it, or "latest", the default.
+    Ctrl-C stops this command, not the sweep.
+    """
+    from headsweep.status.find import find_sweep
+
+    folder = find_sweep(sweep, output)
+    from headsweep.launch.follow import follow
+    from headsweep.launch.local.pool import log_models
+
+    follow(folder.resolve(), log_models)

@@ -1,0 +1,100 @@
+"""Runs as MLflow holds them, converted back to the records that `desired_run` made them from."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from typing import Any
+
+from headsweep.errors import UserError
+from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
+from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
+from headsweep.tracking.tracker import TrackedRun
+
+_COST = "cost/"
+_COUNTS = ("parameters", "head_parameters", "flops", "head_flops")
+
+
+def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
+    """Return the runs of headsweep that MLflow's filter `query` matches, in the order in which they were started.
+
+    Raises:
+        UserError: the store cannot be read, or no run of headsweep's matches.
+    """
+    reader = MlflowReader(uri, experiment)
+    stored = reader.runs(query)
+    found = [run for run in stored if run.tags.get("headsweep.kind") == "run" and _is_complete(run)]
+    if not found:
+        raise UserError(_no_match(stored, query, experiment))
+    return map(partial(_run, reader), found)
+
+
+def _is_complete(run: StoredRun) -> bool:
+    """Return whether it has what every table needs: other programs may set a tag of the same name."""
+    return {"headsweep.fingerprint", "headsweep.group", "headsweep.state"} <= run.tags.keys() and {
+        "head.name",
+        "heads",
+        "seed",
+    } <= run.params.keys()
+
+
+def _no_match(stored: list[StoredRun], query: str, experiment: str) -> str:
+    where = f"experiment {experiment}" + (f" match {query!r}" if query else "")
+    if not stored:
+        return f"no runs in {where}; give a filter such as \"params.`head.name` = 'ga'\", or another --experiment"
+    return f"none of the {len(stored)} runs in {where} has headsweep's tags (headsweep.*); give another --experiment"
+
+
+def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
+    tags, state = stored.tags, RunState(stored.tags["headsweep.state"].partition(":")[0])
+    parameters = {key: _typed(value) for key, value in stored.params.items()}
+    cost = {name: int(stored.metrics[_COST + name]) for name in _COUNTS if _COST + name in stored.metrics}
+    commit = tags.get("headsweep.commit")
+    record = RunRecord(
+        fingerprint=tags["headsweep.fingerprint"],
+        group=tags["headsweep.group"],
+        name=tags.get("mlflow.runName", ""),
+        sweep=tags.get("headsweep.sweep", ""),
+        seed=int(parameters["seed"]),
+        config=_nested(parameters),
+        parameters=parameters,
+        code={"commit": None if commit == "unknown" else commit, "dirty": tags.get("headsweep.dirty") == "true"},
+        cost=cost,
+    )
+    history = partial(reader.history, stored.run_id)
+    out = tags.get("headsweep.screened_out")
+    return TrackedRun(record, state, _result(stored, state), out, tags.get("headsweep.data", ""), history)
+
+
+def _result(stored: StoredRun, state: RunState) -> RunResult | None:
+    if state not in (RunState.finished, RunState.diverged):
+        return None
+    metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(_COST)}
+    measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
+    clock = {name: value for name, value in measured.items() if name not in _COUNTS}
+    epochs = max((stored.steps[name] for name in metrics), default=0)
+    return RunResult(state.value, metrics, epochs, 0, clock)
+
+
+@lru_cache(maxsize=4096)  # thousands of runs share their values
+def _typed(text: str) -> Any:
+    """Return a parameter as it was before MLflow turned it into text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if not isinstance(value, float) or math.isfinite(value) else text
+
+
+def _nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted keys as nested sections."""
+    config: dict[str, Any] = {}
+    for key, value in parameters.items():
+        *sections, last = key.split(".")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return config

@@ -1,0 +1,78 @@
+"""`headsweep power`: the seeds that a difference needs, what they cost, and the command that adds them."""
+
+from dataclasses import replace
+
+import pytest
+
+from commands import command
+from composing import compose_run
+from headsweep.analysis.power import Aim, advise
+from headsweep.config.command_line import spell_out
+from headsweep.errors import UserError
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.report.stats.power import seeds_needed, spread
+from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.sweep_folder import SweepFolder
+
+TOP1 = {"seqpool": (0.70, 0.72, 0.71), "ga": (0.71, 0.75, 0.73), "gap": (0.60, 0.66, 0.63)}
+AIM = Aim(difference=1.0, power=0.8, alpha=0.05, slots=2)
+
+
+def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
+    """Runs of ten seconds each with made-up results."""
+    cells = [compose_run(f"head={head}", f"paths.output={output}", "optimizer.lr=1e-3") for head in heads]
+    plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in range(seeds)])
+    freeze(plan, {run.fingerprint: {} for run in plan.runs})
+    for planned in plan.runs:
+        top1 = TOP1[planned.run.head.name][planned.run.seed]
+        planned.folder.finish(RunResult("finished", {"test/top1": top1}, 1, 1, {"train_seconds": 10.0}))
+    return SweepFolder(plan.folder)
+
+
+def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path):
+    folder = sweep(tmp_path)
+    lines = advise(folder, {}, AIM)[0].splitlines()
+    wanted = [
+        seeds_needed(0.01, spread(seen).deviation, 0.8, 0.025) for seen in ([0.01, 0.03, 0.02], [-0.1, -0.06, -0.08])
+    ]
+    assert wanted[0] < wanted[1]
+    assert [line.split()[:6] for line in lines if line.startswith("head=")] == [
+        ["head=ga", "heads=1", "3", "1.00", "(0.52", "to"],
+        ["head=gap", "heads=1", "3", "2.00", "(1.04", "to"],
+    ]
+    assert [line.split()[7] for line in lines if line.startswith("head=")] == list(map(str, wanted))
+    assert "corrected for 2 differences (Bonferroni: p < 0.025 each)" in lines[1]
+    missing = 3 * (wanted[1] - 3)
+    cost = f"seeds={wanted[1]}: {missing} more runs of 3 cells, about {missing * 10 / 2 / 60:.0f} min of training"
+    (at,) = [number for number, line in enumerate(lines) if line.startswith(cost)]
+    words = lines[at + 1].split()
+    assert words[:3] == ["python", "src/train.py", "-m"]
+    assert words[-1] == f"seeds={wanted[1]}"
+    assert f"paths.output={tmp_path}" in words and "head=seqpool,ga,gap" in words and "optimizer.lr=0.001" in words
+    spelled = spell_out(command(*words[2:])[2:])
+    runs = [[word for word in spelled[1:-1] if "," not in word] + [f"head={head}"] for head in TOP1]
+    assert make_plan([compose_run(*run) for run in runs]).name == folder.name
+
+
+def test_another_baseline_is_another_number_of_differences(tmp_path):
+    folder = sweep(tmp_path, heads=["seqpool", "ga"])
+    assert "corrected" not in advise(folder, {"head": "ga"}, AIM)[0]
+    assert "head=seqpool heads=1" in advise(folder, {"head": "ga"}, AIM)[0]
+    with pytest.raises(UserError, match="--baseline head=cait: no such cell among 2; head is seqpool, ga"):
+        advise(folder, {"head": "cait"}, AIM)
+
+
+def test_finished_seeds_cost_nothing(tmp_path):
+    folder = sweep(tmp_path, heads=["seqpool", "ga"])
+    assert "seeds=3: no run is missing" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
+
+
+def test_one_seed_has_no_variance(tmp_path):
+    message = r"expected two finished seeds of .*; add seeds: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
+    with pytest.raises(UserError, match=message):
+        advise(sweep(tmp_path, seeds=1), {}, AIM)
+
+
+def test_one_cell_has_no_baseline(tmp_path):
+    with pytest.raises(UserError, match="expected a cell to compare with head=seqpool, found none"):
+        advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)
