@@ -18,11 +18,11 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make the virtual environment; the other targets do it by themselves
+setup: $(READY) ## create the virtual environment; the other targets do so by themselves
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "headsweep: no '$(PYTHON)' found; install Python >= 3.10, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; want Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; expected Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "headsweep: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
@@ -49,7 +49,7 @@ check: $(READY) docs ## what CI runs: documentation, format, lint, types, import
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(WORKERS)
 
-format: $(READY) ## format and mend what ruff can
+format: $(READY) ## format the code and apply fixes of ruff
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
