@@ -33,6 +33,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def streamed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The overrides for 128 training and 32 test images of 4 classes, tiles of a photograph, with two workers."""
     import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
 
     root = tmp_path_factory.mktemp("tiles")
     photo = load_sample_image("china.jpg")[:416]
