@@ -24,7 +24,7 @@ from headsweep.config import RunConfig
 from headsweep.data.batches import PIXELS_AT_ONCE, GroupedMaker, Maker, RecordedMaker
 from headsweep.data.loader import TrainLoader
 from headsweep.data.sources import ResidentSource
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from measuring import AA, Benchmark, Step, compose, parser
 from reference import PillowImages, pillow_transform
 

@@ -30,7 +30,7 @@ from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.data.sources import ResidentSource
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from headsweep.training.evaluation import evaluate
@@ -133,7 +133,9 @@ def headsweep(run: RunConfig, device: torch.device, args: argparse.Namespace) ->
         folder.claim()
         model = model_of(run)
         result = Training(run, model, batches, evaluations, folder, lambda progress: None, lambda: False)()
-        *_, pace = (e.clock["images_per_second"] for e in folder.spool.entries() if "images_per_second" in e.clock)
+        *_, pace = (
+            e.clock["images_per_second"] for e in folder.metrics_log.entries() if "images_per_second" in e.clock
+        )
     return Outcome(time.perf_counter() - started, result.metrics["test/top1"], pace)
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "heads"))
 import oracle
 
 from headsweep.config import RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import TRIALS, Gradients
 from headsweep.training.device import make_deterministic

@@ -21,8 +21,8 @@ from dataclasses import replace
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.autotune.throughput import Throughput
 from headsweep.config import RunConfig
-from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
+from headsweep.exit_codes import one_line_errors
 from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.signals import StopRequest

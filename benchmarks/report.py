@@ -22,7 +22,7 @@ from pathlib import Path
 
 import sqlalchemy
 
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.tracking.mlflow.store import prepare
 from measuring import AA, Benchmark, parser
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
+from headsweep.exit_codes import one_line_errors
 from measuring import AA, Ratio, Record, Row, ratio
 
 FOLDER = Path(__file__).resolve().parent

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from headsweep.config import CompactConfig, RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from measuring import Benchmark, parser
 from reference import ReferenceModel
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from headsweep.config import Compilation, RunConfig
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
 from headsweep.training.compiling import Gradients
 from headsweep.training.device import make_deterministic

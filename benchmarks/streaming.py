@@ -39,7 +39,7 @@ from headsweep import models  # noqa: F401 (registers the models with timm)
 from headsweep.config import AugmentationConfig, DatasetConfig, DebugConfig, LoaderConfig
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import TrainLoader
-from headsweep.entry import one_line_errors
+from headsweep.exit_codes import one_line_errors
 from measuring import AA, Benchmark, Step, compose, parser
 
 BATCH = 64

@@ -175,7 +175,7 @@ def samples(commands: Sequence[Command], output: Path, width: int) -> Iterator[S
 def trainings(output: Path) -> Iterator[tuple[str, float]]:
     """Name and training seconds of each run in an output folder."""
     for path in (output / "runs").iterdir():
-        record, entries = RunFolder(path).record(), RunFolder(path).spool.entries()
+        record, entries = RunFolder(path).record(), RunFolder(path).metrics_log.entries()
         first, last = entries[0], entries[-1]
         steps = first.step * record.config["batch_size"] / first.clock["images_per_second"]
         yield record.name, steps + last.clock["time"] - first.clock["time"]

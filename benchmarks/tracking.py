@@ -25,8 +25,8 @@ from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
-from headsweep.tracking.metrics_log import Entry, Spool
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.metrics_log import Entry, MetricsLog
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord
 from measuring import AA, Benchmark, Step, interleaved, parser
@@ -94,13 +94,13 @@ def all_logs(scratch: Path, stack: ExitStack) -> dict[str, Log]:
     attached = []  # state of the last projection
 
     def projection(epoch: int, metrics: dict[str, float]) -> None:
-        attached[:] = [project(folder, uri, experiment, *attached)]
+        attached[:] = [reconcile(folder, uri, experiment, *attached)]
 
     return {
-        "metrics log": logged(folder.spool),
-        "metrics log, synced": synced(Spool(scratch / "synced.jsonl")),
+        "metrics log": logged(folder.metrics_log),
+        "metrics log, synced": synced(MetricsLog(scratch / "synced.jsonl")),
         "projection": projection,
-        AGAIN: logged(Spool(scratch / "again.jsonl")),
+        AGAIN: logged(MetricsLog(scratch / "again.jsonl")),
         **clients(uri, experiment),
     }
 
@@ -112,14 +112,14 @@ def planned(path: Path) -> RunFolder:
     return folder
 
 
-def logged(spool: Spool) -> Log:
+def logged(spool: MetricsLog) -> Log:
     def log(epoch: int, metrics: dict[str, float]) -> None:
         spool.append(Entry(epoch, 196 * epoch, metrics, {"time": time.time(), "images_per_second": 30_000.0}))
 
     return log
 
 
-def synced(spool: Spool) -> Log:
+def synced(spool: MetricsLog) -> Log:
     append = logged(spool)
 
     def log(epoch: int, metrics: dict[str, float]) -> None:

@@ -15,12 +15,12 @@ def _bits(folder: RunFolder) -> dict[str, object]:
     result = folder.result()
     assert result is not None
     checkpoint = torch.load(folder.checkpoint, weights_only=True)
-    del checkpoint["train_seconds"]  # a time, like Entry.clock and RunResult.clock
-    spool = [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()]
+    del checkpoint["train_seconds"]  # a clock, as Entry.clock and RunResult.clock
+    history = [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
     correct = {folder.correct.name: folder.correct.read_bytes()}
     best = _flat("best", torch.load(folder.best, weights_only=True)) if folder.best.exists() else {}
-    return _flat("checkpoint", checkpoint) | _flat("spool", spool) | _flat("result", ended) | correct | best
+    return _flat("checkpoint", checkpoint) | _flat("metrics", history) | _flat("result", ended) | correct | best
 
 
 def _flat(key: str, value: object) -> dict[str, object]:

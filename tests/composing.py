@@ -1,8 +1,17 @@
-"""What many tests need: a composed configuration."""
+"""What many tests need: a composed configuration, and those of a grid."""
 
 from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.expansion import read_grid
+from headsweep.plan.expand import expand
+from headsweep.plan.plan import Lookup
+
+
+def expand_grid(*arguments: str) -> list[RunConfig]:
+    """The configurations of `python src/train.py -m ARGUMENTS`, where Hydra is initialized."""
+    request, _ = read_grid(arguments)
+    return expand(request, fit=lambda runs: 64, lookup=Lookup(), say=lambda line: None).runs()
 
 
 def compose_run(*overrides: str) -> RunConfig:

@@ -1,4 +1,4 @@
-"""The `headsweep` command: light at the door, one line for a mistake, and exports that others can load."""
+"""The `headsweep` command: help without torch, one line for a mistake, and exports that others can load."""
 
 import os
 import subprocess
@@ -41,15 +41,15 @@ def run(tmp_path) -> RunFolder:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["export", "--help"], ["report", "--help"], [], ["export", "x"], ["none_such"]]
 )
-def test_the_door_opens_without_torch(arguments, tmp_path):
+def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
-        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
+        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
     command = [sys.executable, "-m", "headsweep.cli", *arguments]
     answer = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
     )
-    assert "imported at the door" not in answer.stdout + answer.stderr
+    assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)
 
@@ -112,7 +112,7 @@ MISTAKES = [
     (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
     (["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"], "is a file of weights; want a run, or no"),
     (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
-    (["export", "TEXT", "--model", "cct_2_3x2_32"], "is no file of weights, or a damaged one"),
+    (["export", "TEXT", "--model", "cct_2_3x2_32"], "expected a file of weights, found another or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),
     (["export", "WEIGHTS", "--format", "onnx"], "'onnx' is not one of 'upstream', 'headsweep'"),

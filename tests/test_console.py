@@ -65,7 +65,7 @@ def test_a_stream_that_takes_no_text_gives_an_exit_code_and_at_most_a_line(tmp_p
 def test_a_program_that_ends_with_a_code_of_its_own_keeps_it(tmp_path):
     assert give("> /dev/full", tmp_path, last="sys.exit(1)").returncode == 1
     assert give("> /dev/full", tmp_path, last="sys.exit(0)").returncode == 2
-    assert give("> /dev/full", tmp_path, last="printing.lost()").returncode == 0, "the loss was told"
+    assert give("> /dev/full", tmp_path, last="console.lost()").returncode == 0, "the loss was reported"
 
 
 @pytest.mark.parametrize(

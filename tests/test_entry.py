@@ -1,14 +1,16 @@
-"""What becomes of a command line up to the study that is handed over: `python src/train.py`, in this process."""
+"""From a command line to the runs that are handed to a launcher: `python src/train.py`, in this process."""
 
 from pathlib import Path
 
 import pytest
 from hydra.core.singleton import Singleton
 
-from commands import enter
+from commands import enter, give
+from headsweep.autotune.sharing import Sharing
 from headsweep.config import RunConfig
+from headsweep.data import locate
 from headsweep.launch import run_sweep
-from headsweep.launch.slurm import submit
+from headsweep.launch.local import launcher
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +23,14 @@ def _hydra():
 
 @pytest.fixture
 def handed(monkeypatch) -> list[tuple[str, list[RunConfig]]]:
-    """By what, and which runs would have been trained by the commands that were given."""
+    """By which launcher, and which runs would have been started by the commands that were given."""
     found: list[tuple[str, list[RunConfig]]] = []
 
-    def take(by: str):
-        def taken(runs, *_, **__):
-            found.append((by, list(runs)))
-            raise SystemExit(0)
+    def take(runs, launcher, lookup):
+        found.append((type(launcher).__name__, list(runs)))
+        raise SystemExit(0)
 
-        return taken
-
-    monkeypatch.setattr(run_sweep, "run_study", take("here"))
-    monkeypatch.setattr(submit, "submit_study", take("slurm"))
+    monkeypatch.setattr(run_sweep, "run_sweep", take)
     return found
 
 
@@ -61,29 +59,40 @@ def test_a_study_chooses_its_launcher_and_the_command_line_has_the_last_word(han
     assert enter(*studies, "-m", "+exp=slots", "heads=1,2") == 0
     assert enter(*studies, "+exp=mode") == 0
     assert [(by, [run.heads for run in runs]) for by, runs in handed] == [
-        ("slurm", [1, 2]),
-        *[("here", [1, 2])] * 3,
+        ("SlurmLauncher", [1, 2]),
+        *[("AutotunedLauncher", [1, 2])] * 3,
     ]
 
 
 def test_a_study_for_a_cluster_can_be_planned(studies, capsys):
-    assert enter(*studies, "-m", "hydra/launcher=plan", "hydra.launcher.costs=false", "+sweeps=cluster") == 0
+    study, folder = "+sweeps=cluster", f"hydra.searchpath=[file://{studies[1]}]"
+    assert give("plan", "--list", folder, study) == 0
     assert "2 runs in digits-cct_2_3x2-" in capsys.readouterr().out
+    assert give("plan", "--list", folder, study, "hydra.launcher.time=1") == 2
+    assert "hydra.launcher.time=1: expected an integer >= 5" in capsys.readouterr().err
+    assert give("plan", "--list", "heads=1,2", "hydra/launcher=slurm", "hydra.launcher.partition=big") == 0
+    assert give("plan", "--list", "heads=1,2", "hydra/launcher=basic") == 0
 
 
 MISTAKES = [
-    ("+sweeps=cluster", "+sweeps=cluster: a study is a grid, whose axes a single run would drop; want -m"),
-    ("+exp=cluster", "hydra/launcher=slurm: launchers start grids, and a single run would ignore it; want -m"),
-    ("hydra/launcher=slurm", "hydra/launcher=slurm: launchers start grids, and a single run would ignore it"),
-    ("+hydra.launcher.extra.x=1", "+hydra.launcher.extra.x=1: launchers start grids, and a single run would ignore"),
-    ("seeds=3", "seed=0,1,2: several values make a grid, found without -m; add -m"),
-    ("-m +exp=block", "hydra.launcher=slurm: expected the keys of a launcher; choose a launcher with hydra/launcher=N"),
+    (
+        "+sweeps=cluster",
+        "+sweeps=cluster: expected -m, as a study is a grid, whose axes a single run would drop; add -m",
+    ),
+    ("+exp=cluster", "hydra/launcher=slurm: expected -m, as launchers start grids and a single run would ignore it"),
+    (
+        "hydra/launcher=slurm",
+        "hydra/launcher=slurm: expected -m, as launchers start grids and a single run would ignore it",
+    ),
+    ("+hydra.launcher.extra.x=1", "+hydra.launcher.extra.x=1: expected -m, as launchers start grids and a single run"),
+    ("seeds=3", "seed=0,1,2: expected one value, found several, which make a grid; add -m"),
+    ("-m +exp=block", "hydra.launcher=slurm: expected the keys of a launcher; choose one with hydra/launcher=NAME"),
     ("-m +exp=slash", "hydra/launcher: a group is chosen in a file's `defaults`: `- override /hydra/launcher: NAME`"),
     ("-m +exp=typo", "hydra.launcher.slost=1: unknown; known: attempts, halving"),
-    ("-m +exp=slots,cluster", "a value of an axis sets hydra.launcher, which is one for all cells"),
+    ("-m +exp=slots,cluster", "expected one hydra.launcher for all cells, found an axis with a value that sets it"),
     ("-m --dry-run", "hydra.launcher.dry_run: is no key of this launcher; hydra/launcher=slurm has it"),
     ("-m +hydra.launcher.unknown=1", "hydra.launcher.unknown=1: unknown; known: attempts, halving, runs_per_gpu"),
-    ("-m ~hydra.launcher.timeout", "hydra.launcher.timeout: is missing; give it a value"),
+    ("-m ~hydra.launcher.timeout", "hydra.launcher.timeout: expected a value, found none"),
     ("-m hydra.launcher.threads=100000", "hydra.launcher.threads=100000: expected at most 1024 CPU threads"),
     ("paths.output=null", "paths.output: expected a value, found null"),
     ("-m +hydra.callbacks.x._target_=os.system", "_target_=os.system: expected a part of Hydra"),
@@ -106,12 +115,17 @@ MISTAKES = [
     ("-m head=ga,null", "head=null: expected the name of a choice, found null; see conf/head/ (1 of 2 cells"),
     ("seed=${nosuch}", "seed: expected ${...} to name a key or a resolver that exists (Interpolation key 'nosuch'"),
     ("-m seed=${nosuch}", "seed: expected ${...} to name a key or a resolver that exists (Interpolation key 'nosuch'"),
-    ("paths.output=/my(1)", """must be quoted; give 'paths.output="/my(1)"'"""),
-    ("paths.output=~/x", """must be quoted; give 'paths.output="~/x"'"""),
-    ("paths.output=/a=b", """must be quoted; give 'paths.output="/a=b"'"""),
-    ("paths.output=/für", """must be quoted; give 'paths.output="/für"'"""),
-    ("paths.output=/a,b", """found without -m; add -m, or quote a text that has a comma: 'paths.output="/a,b"'"""),
-    ("paths.output='~nosuchuser/x'", """must be quoted; give 'paths.output="~nosuchuser/x"'"""),
+    ("paths.output=/my(1)", """expected a quoted value, found a special character; give 'paths.output="/my(1)"'"""),
+    ("paths.output=~/x", """expected a quoted value, found a special character; give 'paths.output="~/x"'"""),
+    ("paths.output=/a=b", """expected a quoted value, found a special character; give 'paths.output="/a=b"'"""),
+    ("paths.output=/für", """expected a quoted value, found a special character; give 'paths.output="/für"'"""),
+    ("paths.output=/a,b", """which make a grid; add -m, or quote a text that has a comma: 'paths.output="/a,b"'"""),
+    (
+        "paths.output='~nosuchuser/x'",
+        """expected a quoted value, found a special character; give 'paths.output="~nosuchuser/x"'""",
+    ),
+    ("-m hydra/launcher=plan heads=1,2", "hydra/launcher=plan: expected a launcher that starts runs; give `headsweep"),
+    ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected the name of a class derived from"),
     ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: want a list"),
 ]
 
@@ -125,14 +139,14 @@ def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
     assert handed == []
 
 
-def test_cells_of_equal_values_are_one_run_and_said_so(handed, capsys):
+def test_cells_of_equal_values_are_one_run_and_are_reported(handed, capsys):
     for words, why in (
-        (["heads=1,2,1"], "1 of 3 cells are runs of earlier cells: heads=1 is given 2 times"),
+        (["heads=1,2,1"], "1 of 3 cells repeat earlier cells: heads=1 is given 2 times"),
         (
             ["optimizer.lr=1e-3,0.001", "heads=1,2"],
-            "2 of 4 cells are runs of earlier cells: optimizer.lr=0.001",
+            "2 of 4 cells repeat earlier cells: optimizer.lr=0.001",
         ),
-        (["heads=1,'1'"], "1 of 2 cells are runs of earlier cells: heads=1 and heads='1' are equal"),
+        (["heads=1,'1'"], "1 of 2 cells repeat earlier cells: heads=1 and heads='1' are equal"),
         (["duration='2 epochs'", "heads=1,2"], None),
     ):
         assert enter("-m", *words) == 0
@@ -143,9 +157,10 @@ def test_cells_of_equal_values_are_one_run_and_said_so(handed, capsys):
 @pytest.mark.parametrize("axis", ["compile=off,step", "device=auto,cpu", "loader.workers=0,1", "dataset.root=/a,/b"])
 def test_an_axis_that_changes_no_result_is_refused(axis, tmp_path, capsys):
     key, _, values = axis.partition("=")
-    for launcher in ([], ["hydra/launcher=plan", "hydra.launcher.costs=false"]):
-        assert enter("-m", *launcher, axis, "heads=1,2", f"paths.output={tmp_path}") == 2
-        said = f"headsweep: {key}={values}: changes no result, so that cells that differ in it alone are one run"
+    words = [axis, "heads=1,2", f"paths.output={tmp_path}"]
+    for code in (lambda: enter("-m", *words), lambda: give("plan", "--list", *words)):
+        assert code() == 2
+        said = f"headsweep: {key}={values}: expected one value: this key changes no result"
         assert capsys.readouterr().err.startswith(said)
     assert not list(tmp_path.iterdir())
 
@@ -155,8 +170,27 @@ def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert enter("-m", "heads=1,2", axis) == 2
     error = capsys.readouterr().err
-    assert "expected one value for all cells of a grid; give one, or quote a text that has a comma, as in" in error
+    assert "expected one value for all cells of a grid; give one, or quote a value that has a comma, as in" in error
     assert handed == [] and not list(tmp_path.iterdir())
+
+
+def test_the_data_is_located_once_a_command(tmp_path, monkeypatch):
+    """Also where the batch size, the slots and the rounds of a screening depend on it."""
+    located, resolve = [], locate.resolve
+
+    def stop(sweep):
+        raise SystemExit(0)
+
+    monkeypatch.setattr(locate, "resolve", lambda dataset: located.append(dataset) or resolve(dataset))
+    monkeypatch.setattr(Sharing, "batch_size", lambda self, runs, measure=True: 32)
+    monkeypatch.setattr(launcher, "LocalPool", lambda timeout: None)
+    monkeypatch.setattr(run_sweep, "launching", stop)
+    words = ["heads=1,2", "batch_size=auto", f"paths.output={tmp_path}"]
+    keys = ["hydra.launcher.slots=auto", "hydra.launcher.halving=2"]
+    assert enter("-m", *words, *keys) == 0
+    assert len(located) == 1
+    assert give("plan", "--list", *words, *keys) == 0
+    assert len(located) == 2
 
 
 def test_an_option_may_stand_between_the_overrides(handed):
@@ -175,7 +209,7 @@ def test_a_crash_is_no_mistake(monkeypatch, capsys):
     def crash(*_, **__):
         raise RuntimeError("out of luck with http://anna:geheim@host")
 
-    monkeypatch.setattr(run_sweep, "run_study", crash)
+    monkeypatch.setattr(run_sweep, "run_sweep", crash)
     for words in ([], ["-m"]):
         assert enter(*words) == 1
         error = capsys.readouterr().err
@@ -197,6 +231,6 @@ def test_what_the_system_refuses_says_what_and_where(error, message, monkeypatch
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(run_sweep, "run_study", refuse)
+    monkeypatch.setattr(run_sweep, "run_sweep", refuse)
     assert enter() == 2
     assert capsys.readouterr().err.startswith(f"headsweep: {message}")

@@ -21,7 +21,6 @@ from headsweep.cli.group import commands as group
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.overrides import _flat, hydra_value
 from headsweep.launch import run_sweep
-from headsweep.launch.slurm import submit
 from headsweep.plan import plan
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -32,7 +31,7 @@ GROUPS = sorted(path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.
 CHOICES = {group: sorted(path.stem for path in (PROJECT_ROOT / "conf" / group).glob("*.yaml")) for group in GROUPS}
 USUAL = {key: hydra_value(value) for key, value in _flat(OmegaConf.structured(compose_run())).items()}
 COMMANDS = 120  # of `headsweep`, in a run of this test
-LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "costs"]
+LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "class"]
 HYDRA = ["hydra.mode", "hydra.verbose", "hydra.job.chdir", "hydra.run.dir", "hydra.sweeper", "hydra.sweeper.params"]
 HYDRA += ["hydra.launcher", "hydra.launcher._target_", "hydra.launcher.x._target_", "hydra.sweeper.max_batch_size"]
 HYDRA += ["hydra.searchpath", "hydra.callbacks.x", "hydra.job.env_copy", "hydra.output_subdir", "hydra.job_logging"]
@@ -131,8 +130,7 @@ def _planning_only(monkeypatch):
         raise SystemExit(0)
 
     for place, name in (
-        (run_sweep, "run_study"),
-        (submit, "submit_study"),
+        (run_sweep, "run_sweep"),
         (Sharing, "batch_size"),
         (plan, "plan_of"),
     ):

@@ -20,7 +20,7 @@ import multiprocessing, sys, time
 from multiprocessing import forkserver
 from headsweep import sockets
 multiprocessing.set_forkserver_preload(sys.argv[1:])
-with sockets.told():
+with sockets.exported():
     forkserver.ensure_running()
 print(sockets.folder(), flush=True)
 multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(0,)).start()
@@ -108,7 +108,7 @@ def test_without_any_folder_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sockets, "_OTHERS", ("/none",))
     monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
     monkeypatch.setenv("TMPDIR", "/scratch")
-    want = "TMPDIR=/scratch: expected a folder that may be written, of at most 48 bytes, found none"
+    want = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
     with pytest.raises(UserError, match=rf"^{want} \(.* is too long; /none: No such file or directory\); make one$"):
         sockets.folder.__wrapped__()
 

@@ -1,6 +1,6 @@
-"""Standard output and error of the programs: text that cannot be printed neither stops training nor raises.
+"""Standard output and error: text that cannot be printed neither stops training nor raises.
 
-Python ends a program whose reader has gone, whose log is on a full disk, whose terminal has vanished or lacks a
+Python ends a program whose reader has ended, whose log is on a full disk, whose terminal was closed or lacks a
 character, or whose streams were closed before it started. Here text is replaced or dropped instead, and the first error
 of standard output is kept for the exit code.
 """
@@ -19,9 +19,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import TextIO, cast
 
-READER_GONE = 128 + signal.SIGPIPE  # the exit code that a shell reports of `yes | head -1`
+READER_ENDED = 128 + signal.SIGPIPE  # the exit code that a shell reports of `yes | head -1`
 _PLAIN = {"Δ": "d", "±": "+-", "×": "x", "—": "-", "–": "-", "−": "-", "λ": "lambda"}  # noqa: RUF001
-_REASONS = {errno.EPIPE: "its reader has gone", errno.EBADF: "it is closed"}
+_REASONS = {errno.EPIPE: "its reader has ended", errno.EBADF: "it is closed"}
 
 
 class _Tolerant(io.FileIO):
@@ -31,7 +31,7 @@ class _Tolerant(io.FileIO):
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
-            while (written := super().write(data)) is None:  # a descriptor that another program made non-blocking
+            while (written := super().write(data)) is None:  # another program made the descriptor non-blocking
                 select.select([], [self], [])
             return written
         except OSError as error:
@@ -40,7 +40,7 @@ class _Tolerant(io.FileIO):
 
 
 def prepare() -> None:
-    """Make both streams tolerant; one that is not the process's own, as in a test or a notebook, stays as it is."""
+    """Make both streams tolerant, except one that was replaced, as in a test or a notebook."""
     _open_closed_descriptors()
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # or printing stops a background job after `stty tostop`
     if os.environ.get("COLUMNS") == "0":  # some terminals set it; rich would print nothing
@@ -70,12 +70,12 @@ def lost() -> str | None:
 
 
 def end() -> None:
-    """Exit, if standard output has not taken all text: with 141 if its reader has gone, else with a line and 2."""
+    """Exit, if standard output has not taken all text: with 141 if its reader has ended, else with a line and 2."""
     error = _take_error()
     if error is None:
         return
     if error.errno == errno.EPIPE:
-        sys.exit(READER_GONE)
+        sys.exit(READER_ENDED)
     print(f"headsweep: standard output: {_reason(error)}; what was printed is incomplete", file=sys.stderr)
     sys.exit(2)
 
@@ -104,7 +104,7 @@ def _reason(error: OSError) -> str:
 
 
 def _open_closed_descriptors() -> None:
-    """Fill 0 to 2, so that no file opened later gets one of them, and with it what is printed.
+    """Open 0 to 2, so that no file opened later gets one of them, and with it the printed text.
 
     The descriptors are read-only: writing fails, as it would have.
     """
@@ -120,14 +120,14 @@ def _tolerant(stream: TextIO | None, number: int) -> TextIO:
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Give the error handler of `codecs` characters that every encoding has."""
+    """Return, for the error handler of `codecs`, characters that every encoding has."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     return "".join(map(_plain, text)), error.end
 
 
 def _plain(character: str) -> str:
-    """Return a character in ASCII: as a word of it, without its accents, or as a question mark."""
+    """Return a character in ASCII: spelled out, without its accents, or as a question mark."""
     ascii_ = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     return _PLAIN.get(character) or ascii_ or "?"
 

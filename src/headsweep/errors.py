@@ -1,42 +1,42 @@
-"""The errors that a user can cause, each said in one line: what was got, what is wanted, how to fix it."""
+"""The errors that a user can cause, each in one line: what was found, what was expected, how to fix it."""
 
 from headsweep.text import escaped
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; printed as one line, without a traceback, exit code 2."""
+    """A mistake that the user can correct; printed as one line, without a traceback, exit code 2."""
 
     def __str__(self) -> str:
         return escaped(super().__str__(), keep="\n")
 
 
 class ConfigError(UserError):
-    """A configuration key holds something that cannot work.
+    """A configuration key has a value that cannot work.
 
     Args:
         key: the dotted key, as it is written on the command line.
-        got: the value that was found, or None when the key itself is wrong.
-        want: what would be valid and how to get there.
+        found: its value, or None when the key itself is wrong.
+        expected: what would be valid and how to get there.
     """
 
-    def __init__(self, key: str, got: object, want: str) -> None:
-        self.key, self.got, self.want = key, got, want
-        found = key if got is None else f"{key}={got}"
-        super().__init__(f"{escaped(found)}: {want}")
+    def __init__(self, key: str, found: object, expected: str) -> None:
+        self.key, self.found, self.expected = key, found, expected
+        given = key if found is None else f"{key}={found}"
+        super().__init__(f"{escaped(given)}: {expected}")
 
     def __reduce__(self) -> tuple[type, tuple[str, object, str]]:
-        return ConfigError, (self.key, self.got, self.want)
+        return ConfigError, (self.key, self.found, self.expected)
 
 
 class DataError(UserError):
-    """A data set is absent or is not what the configuration says; the message says where it was looked for."""
+    """A data set is absent or differs from the configuration; the message names the folder."""
 
     def __str__(self) -> str:
         return escaped(super().__str__())
 
 
 class FailedRunsError(Exception):
-    """Some of `count` runs failed; exit code 1. `advice` says how to try them again, `reasons` has a line for each."""
+    """Some of `count` runs failed; exit code 1. `reasons` has a line for each, `advice` is how to try them again."""
 
     def __init__(
         self, count: int, reasons: list[str], advice: str = "the same command tries them again", what: str = "runs"
@@ -46,16 +46,16 @@ class FailedRunsError(Exception):
         super().__init__(f"{len(reasons)} of {count} {what} failed; {advice}{lines}")
 
 
-class Crash(Exception):  # noqa: N818 - what it stands for is the error
-    """An error that is no mistake of the user; the message is its traceback."""
+class Crash(Exception):  # noqa: N818 - it carries another error
+    """An error that the user did not cause; the message is its traceback."""
 
 
-class LostPeer(Exception):  # noqa: N818 - it is no error of this process
-    """Another process of the same run is gone: this one cannot go on, and the run is not at fault."""
+class LostPeer(Exception):  # noqa: N818 - not an error of this process
+    """Another process of the same run has ended, so this one cannot go on; the run itself has not failed."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """What was running has stopped because of a signal and can be continued; the exit code is 128 + `signal`."""
+    """Stopped by a signal, and can be continued; the exit code is 128 + `signal`."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal

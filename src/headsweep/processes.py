@@ -1,6 +1,7 @@
-"""Child processes: deaf to the signals that their launcher answers, and gone when their parent is.
+"""Child processes: they do not receive the signals that their launcher handles, and end when their parent does.
 
-A terminal or a cluster's scheduler signals every process of a job. Only the launcher answers; it tells its children.
+A terminal or a cluster's scheduler signals every process of a job. Only the launcher handles that, and signals its
+children.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
+from headsweep.text import first_line
+
 LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-POLL_SECONDS = 0.2  # how often a child looks whether its parent is there
+POLL_SECONDS = 0.2  # between two checks of a child that its parent is alive
 
 
-def answered(signals: Sequence[int]) -> list[int]:
-    """Return those of `signals` that are to be handled: not a SIGHUP that `nohup` has this process ignore."""
+def not_ignored(signals: Sequence[int]) -> list[int]:
+    """Return `signals` without a SIGHUP that this process ignores, as under `nohup`."""
     return [it for it in signals if it != signal.SIGHUP or signal.getsignal(it) is not signal.SIG_IGN]
 
 
 @contextmanager
-def born_deaf() -> Iterator[None]:
-    """Processes that are started in this block do not hear the launcher's signals; this one hears them after it.
+def signals_blocked() -> Iterator[None]:
+    """Block the launcher's signals for processes that are started in this block; this one gets them after it.
 
-    The signals are blocked, not ignored: a child that is to hear one unblocks it, and has then missed none.
+    They are blocked, not ignored: a child that is to handle one unblocks it, and has then missed none.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LAUNCHER_SIGNALS)
     try:
@@ -39,23 +42,23 @@ def born_deaf() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Let a thread end this process, which was born deaf, once its parent has ended or sends it SIGTERM."""
+    """Let a thread end this process, which blocks signals, once its parent has ended or sends it SIGTERM."""
     parent = multiprocessing.parent_process()
     assert parent is not None and parent.pid is not None
 
     def watch() -> None:
         while parent.is_alive():
-            heard = signal.sigtimedwait([signal.SIGTERM], POLL_SECONDS)
-            if heard is not None and heard.si_pid == parent.pid:
+            received = signal.sigtimedwait([signal.SIGTERM], POLL_SECONDS)
+            if received is not None and received.si_pid == parent.pid:
                 break
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def starved(error: BaseException) -> str:
-    """Say in a line why a library was not loaded, or memory not given, and which limit to raise if there is one."""
-    what = f"{type(error).__name__}: {error}".strip(": ").split("\n", 1)[0]
+def resource_error(error: BaseException) -> str:
+    """Return a line about a library that cannot be loaded, or too little memory, and which limit to raise."""
+    what = first_line(f"{type(error).__name__}: {error}".strip(": "))
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{what}; install what is missing, or free memory"

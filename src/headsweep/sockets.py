@@ -1,7 +1,7 @@
-"""The folder of the sockets through which a process and its children meet: its path is short, and a kill leaves none.
+"""The folder of the sockets that connect a process with its children: its path is short, and it is always removed.
 
-multiprocessing puts them into TMPDIR. The system refuses a path of more than 107 bytes, and removes nothing after a
-SIGKILL; what a process has left is removed when the next one asks for its folder.
+multiprocessing puts sockets into TMPDIR. The system refuses a path of more than 107 bytes, and removes nothing after a
+SIGKILL; the folder of a killed process is removed when the next one makes its own.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def folder() -> Path | None:
     """Make multiprocessing use a new folder for the sockets of this process and its children; None in a child.
 
     Raises:
-        UserError: none can be made.
+        UserError: there is no place for it.
     """
     if multiprocessing.parent_process() is not None:
-        return None  # it has got its parent's
-    path = _made()
+        return None  # it uses its parent's
+    path = _new_folder()
     # multiprocessing removes at -100 what it has put there
     util.Finalize(None, shutil.rmtree, args=(path,), kwargs={"ignore_errors": True}, exitpriority=-101)
     usual, tempfile.tempdir = tempfile.tempdir, str(path)
@@ -49,8 +49,8 @@ def folder() -> Path | None:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Tell the folder to programs that are started in this block, for `remove_at_exit`."""
+def exported() -> Iterator[None]:
+    """Pass the folder to programs that are started in this block, for `remove_at_exit`."""
     os.environ[_VARIABLE] = str(folder())
     try:
         yield
@@ -59,12 +59,12 @@ def told() -> Iterator[None]:
 
 
 def remove_at_exit() -> None:
-    """Remove the folder of the process that has started this one, if this one outlives it."""
+    """Remove the folder of the parent process when this one ends, if the parent has ended before."""
     if path := os.environ.pop(_VARIABLE, None):
         atexit.register(_remove_unless_used, Path(path))
 
 
-def _made() -> Path:
+def _new_folder() -> Path:
     reasons = []
     for place in _places():
         if len(os.fsencode(place)) + _BELOW > LONGEST:
@@ -75,8 +75,8 @@ def _made() -> Path:
             return _locked(place)
         except OSError as error:
             reasons.append(f"{place}: {error.strerror}")
-    want = f"expected a folder that may be written, of at most {LONGEST - _BELOW} bytes"
-    raise UserError(f"TMPDIR={os.environ.get('TMPDIR', '')}: {want}, found none ({'; '.join(reasons)}); make one")
+    expected = f"expected a writable folder whose path has at most {LONGEST - _BELOW} bytes"
+    raise UserError(f"TMPDIR={os.environ.get('TMPDIR', '')}: {expected}, found none ({'; '.join(reasons)}); make one")
 
 
 def _places() -> list[Path]:
@@ -86,10 +86,10 @@ def _places() -> list[Path]:
 
 
 def _locked(place: Path) -> Path:
-    """A new folder, which is locked while this process lives: first under a name that nobody looks for."""
-    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=place))
-    fcntl.flock(os.open(made, os.O_RDONLY), fcntl.LOCK_EX)  # the system frees it however the process ends
-    return made.rename(made.with_name(made.name[1:]))
+    """Return a new folder, locked while this process lives; until it is locked, its name has another prefix."""
+    path = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=place))
+    fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)  # the system frees it however the process ends
+    return path.rename(path.with_name(path.name[1:]))
 
 
 def _remove_left_over(place: Path) -> None:

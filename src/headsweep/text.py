@@ -26,6 +26,16 @@ def one_line(text: str) -> str:
     return escaped(_BREAK.sub(" ", text))
 
 
+def first_line(text: object) -> str:
+    """Return the first line of a text, e.g. of a library's error."""
+    return str(text).strip().partition("\n")[0]
+
+
+def last_line(text: object) -> str:
+    """Return the last line of a text, which in a traceback is the error."""
+    return str(text).strip().rpartition("\n")[2]
+
+
 def lines(text: str) -> str:
     """Return the text with its line ends and tabs, without colors, and with other control characters written out."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")

@@ -5,36 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from headsweep.config.composition import composing
-from headsweep.config.expansion import points, study_axes
+from headsweep.config.expansion import check_launcher, points, study_axes
 from headsweep.errors import ConfigError
-
-# By name: Hydra loads the modules of plugins more than once, so that there is more than one class of each.
-_OURS = (
-    "hydra_plugins.headsweep_local_launcher.LocalLauncher",
-    "hydra_plugins.headsweep_plan_launcher.PlanLauncher",
-    "hydra_plugins.headsweep_slurm_launcher.SlurmLauncher",
-)
-_CHOOSE = "choose a launcher with hydra/launcher=NAME, in a study with `- override /hydra/launcher: NAME` in `defaults`"
 
 
 class GridSweeper(BasicSweeper):
     """Hydra's basic sweeper, which composes every cell before the launcher does: too slow for a thousand cells.
 
-    Our launchers check all cells before any starts, and a run's frozen configuration takes the place of Hydra's
-    multirun.yaml; other launchers are served as ever.
+    Launchers with `takes_whole_grid` check all cells before any starts, and a run's frozen configuration takes the
+    place of Hydra's multirun.yaml; other launchers are served as by Hydra's basic sweeper.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher. Raises ConfigError if what stands where one is chosen is none."""
+        """Make the launcher. Raises ConfigError if `hydra.launcher` is not the keys of one."""
         chosen = config.hydra.launcher
-        if not isinstance(chosen, DictConfig) or "_target_" not in chosen:
-            raise ConfigError("hydra.launcher", chosen, f"expected the keys of a launcher; {_CHOOSE}")
-        if chosen._target_ in _OURS and str(chosen).count("_target_") > 1:
+        check_launcher(chosen)
+        plugin = Plugins.instance().class_name_to_class.get(chosen._target_)
+        self._hands_over = getattr(plugin, "takes_whole_grid", False)
+        if self._hands_over and str(chosen).count("_target_") > 1:
             raise ConfigError("hydra.launcher", None, "expected no _target_ within its keys; leave it out")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
@@ -42,15 +36,15 @@ class GridSweeper(BasicSweeper):
         """Launch the product of the axes, the study's first, then those of the command line."""
         assert self.config is not None and self.launcher is not None and self.hydra_context is not None
         cells = points(study_axes(self.config.hydra.sweeper), arguments, self.hydra_context.config_loader)
-        if self.config.hydra.launcher._target_ not in _OURS:
+        if not self._hands_over:
             return super().sweep(arguments)
         if self.max_batch_size is not None:
-            want = "expected null with headsweep's launchers, which check all cells before any starts"
-            raise ConfigError("hydra.sweeper.max_batch_size", self.max_batch_size, want)
+            expected = "expected null with headsweep's launchers, which check all cells before any starts"
+            raise ConfigError("hydra.sweeper.max_batch_size", self.max_batch_size, expected)
         return [self.launcher.launch(cells, 0)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Compose every cell of a launcher that is not ours."""
+        """Compose every cell of a launcher that takes them one by one."""
         for overrides in batch:
             with composing(overrides):
                 super().validate_batch_is_legal([overrides])

@@ -12,7 +12,7 @@ from commands import TINY, train
 from composing import compose_run
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
-from headsweep.config.overrides import in_full
+from headsweep.config.overrides import all_overrides
 from headsweep.errors import UserError
 from headsweep.plan import git_state
 from headsweep.plan.frozen import frozen_values
@@ -55,7 +55,7 @@ def original(tmp_path) -> RunFolder:
     (folder,) = plan.folders
     metrics = {"test/top1": 0.5, "test/top5": 0.75}
     for epoch in (1, 2):
-        folder.spool.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
+        folder.metrics_log.append(Entry(epoch, 10 * epoch, {"train/loss": 1 / epoch, **metrics}))
     weights = {"head.weight": torch.tensor([1.0, float("nan")]), "scale": torch.tensor(2.0)}
     torch.save({"model": weights, "state_dict_ema": None}, folder.checkpoint)
     folder.finish(RunResult("finished", metrics, 2, 20, {}, {"device": "cpu", "threads": 3}))
@@ -179,7 +179,7 @@ def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tm
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "evil.yaml").write_text("# @package _global_\nhydra: {}\n")
     values.model.name = "../evil"
-    assert not [word for word in in_full(values, tmp_path / "conf") if word.startswith("model=")]
+    assert not [word for word in all_overrides(values, tmp_path / "conf") if word.startswith("model=")]
 
 
 def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(original):
@@ -214,8 +214,8 @@ def test_equal_runs_are_equal_even_in_their_nans(original, again):
 
 
 def test_the_largest_difference_is_named(original, again):
-    again.spool.rewind(10)
-    again.spool.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
+    again.metrics_log.rewind(10)
+    again.metrics_log.append(Entry(2, 20, {"train/loss": 0.75, "test/top1": 0.5, "test/top5": 0.75}))
     torch.save(
         {"model": {"head.weight": torch.ones(2), "scale": torch.tensor(2.5)}, "state_dict_ema": None}, again.checkpoint
     )

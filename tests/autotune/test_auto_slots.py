@@ -13,17 +13,18 @@ import torch
 from commands import TINY_RUN
 from composing import compose_run
 from headsweep.autotune import slots
+from headsweep.autotune.launcher import AutotunedLauncher
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.autotune.slots import AutoSlots, Speeds
 from headsweep.autotune.throughput import Throughput
 from headsweep.errors import ConfigError, Interrupted
 from headsweep.launch.local import gpus
 from headsweep.launch.local.forkserver import Processes
-from headsweep.launch.local.pool import LocalPool
+from headsweep.launch.local.launcher import local_defaults
 from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import resolve
+from headsweep.plan.plan import Lookup
 from headsweep.run import trial
 from headsweep.tracking.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ def tiny(output, *overrides):
 
 @cache
 def composed(*overrides):
-    return resolve([compose_run(*SHORT, "tracking=none", *overrides)])[0]
+    return Lookup().resolve([compose_run(*SHORT, "tracking=none", *overrides)])[0]
 
 
 class Bench:
@@ -337,7 +338,7 @@ def test_true_processes_are_measured_and_leave_no_trace(tmp_path, monkeypatch, c
     with StopRequest() as request, pytest.raises(Unmeasured, match=r"^batch_size=200: there are 128 training images"):
         Throughput(Processes(), bad, None).images_per_second(2, 1, request)
     assert list(tmp_path.iterdir()) == []
-    run_study(runs, LocalPool(AutoSlots.of_this_machine(runs[0], None, 2, (), None)))
+    run_sweep(runs, AutotunedLauncher(replace(local_defaults(), slots="auto")))
     assert "slots: measuring 1, 2 runs at a time" in capfd.readouterr().err
     (known,) = json.loads((tmp_path / "measured.json").read_text())["speed"].values()
     assert sorted(known["by_count"]) == ["1", "2"]

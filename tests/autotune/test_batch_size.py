@@ -16,7 +16,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus
 from headsweep.launch.local.slots import Slots
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import resolve
+from headsweep.plan.plan import Lookup
 from headsweep.run import trial
 
 SHORT = [word for word in TINY_RUN if not word.startswith("batch_size")]
@@ -159,9 +159,9 @@ def test_a_gpu_that_others_use_is_no_measure(find):
     assert find(Model(), gpu="GPU-a")[0] == 512  # nothing was learnt from it
 
 
-def test_data_that_is_absent_is_a_mistake_of_the_plan(find, tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
-        find(Model(), ("dataset=imagefolder", "dataset.root=/nowhere"))
+def test_data_that_is_absent_is_an_error_before_anything_is_measured(capsys):
+    assert give("plan", "batch_size=auto", "dataset=imagefolder", "dataset.root=/nowhere") == 2
+    assert capsys.readouterr().err.startswith("headsweep: imagefolder: no /nowhere/train")
 
 
 def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
@@ -188,7 +188,7 @@ def test_the_room_is_a_share_of_the_smallest_gpu_or_of_the_memory(monkeypatch):
     ],
 )
 def test_the_room_does_not_depend_on_the_number_of_runs(monkeypatch, tmp_path, keys, device, slots):
-    monkeypatch.setattr(sharing, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ("GPU-a", "GPU-b"))
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(4))
     monkeypatch.setattr(Room, "of", lambda slots: slots)
     monkeypatch.setattr(sharing, "fitting", lambda runs, room, measure, say: room)
@@ -219,7 +219,7 @@ def test_the_memory_of_a_job_is_what_its_control_groups_leave_to_it(tmp_path, gr
 
 
 def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path):
-    (run,) = resolve([cell(tmp_path, *SHORT, "tracking=none")])
+    (run,) = Lookup().resolve([cell(tmp_path, *SHORT, "tracking=none")])
     gib, images = trial.memory(replace(run, batch_size=32))
     assert 0.01 < gib < 100
     assert images == 128
@@ -236,15 +236,15 @@ def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys)
     shown = capsys.readouterr()
     plan = json.loads(shown.out)
     assert shown.err.startswith("batch_size=auto: 512 (seqpool heads=")
-    expected = [fingerprint(run) for run in resolve([replace(run, batch_size=512) for run in runs])]
+    expected = [fingerprint(run) for run in Lookup().resolve([replace(run, batch_size=512) for run in runs])]
     assert [row["fingerprint"] for row in plan["rows"]] == expected
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["batch_size=auto,64"], "batch_size=auto,64: auto is one number for all cells of a grid; want auto alone"),
-        (["batch_size=auto", "heads=0,1"], "heads=0: want a whole number of at least 1 (1 of 2 cells: heads=0)"),
+        (["batch_size=auto,64"], "batch_size=auto,64: expected auto alone, which is one number for all cells"),
+        (["batch_size=auto", "heads=0,1"], "heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)"),
         (["batch_size=auto", "heads=1,2"], "batch_size=auto: not measured yet"),
     ],
 )
@@ -260,10 +260,14 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
         (
             ["-m", "hydra/launcher=slurm"],
             {},
-            "batch_size=auto: is measured where runs train, and no job has a node yet",
+            "batch_size=auto: expected a number with this launcher; `headsweep plan` measures what fits",
         ),
-        (["-m", "hydra/launcher=basic"], {}, "batch_size=auto: is one number for all cells, and this launcher starts"),
-        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: is measured by one process; want python src/train.py alone"),
+        (
+            ["-m", "hydra/launcher=basic"],
+            {},
+            "batch_size=auto: expected a number with this launcher, which starts",
+        ),
+        ([], {"WORLD_SIZE": "2"}, "batch_size=auto: expected a number under torchrun, found auto, which one process"),
     ],
 )
 def test_where_it_cannot_be_had_one_line_says_so(tmp_path, words, environment, told):

@@ -12,7 +12,7 @@ import torch
 
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.config import PROJECT_ROOT
-from headsweep.tracking.metrics_log import Spool
+from headsweep.tracking.metrics_log import MetricsLog
 
 SMALL = ["model.width=32", "model.depth=1", "model.attention_heads=1", "schedule.warmup='0 epochs'", "heads=2"]
 
@@ -201,7 +201,7 @@ def test_tracking(benchmark: Any, tmp_path: Path, rows: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("heads", [1, 8])
 def test_tracking_logs_what_a_run_may_log(benchmark: Any, tmp_path: Path, heads: int) -> None:
-    tracking, log = benchmark("tracking"), Spool(tmp_path / "metrics.jsonl")
+    tracking, log = benchmark("tracking"), MetricsLog(tmp_path / "metrics.jsonl")
     tracking.one_epoch(tracking.logged(log), heads)()
     assert len(log.entries()[0].metrics) == {1: 4, 8: 12}[heads]
 

@@ -1,16 +1,17 @@
-"""What the launcher `slurm` is told of runs over several GPUs and nodes."""
+"""The keys of the launcher `slurm` for runs over several GPUs and nodes."""
 
 import pytest
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.slurm import SlurmConfig, parse_slurm
+from headsweep.config.launchers import parse_launcher
+from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 
 
 def parsed(**changes) -> SlurmConfig:
     values = OmegaConf.to_container(OmegaConf.load(PROJECT_ROOT / "conf/hydra/launcher/slurm.yaml"))
-    return parse_slurm({key: values[key] for key in values if key not in ("_target_", "exclude")} | changes)
+    return parse_launcher(SlurmConfig, values | changes)
 
 
 @pytest.mark.parametrize(
@@ -28,10 +29,10 @@ def test_a_distributed_run_has_a_process_for_each_gpu_of_its_job(changes, ranks)
 
 
 def test_several_nodes_want_distributed_runs():
-    with pytest.raises(ConfigError, match=r"nodes=2: want 1, or hydra.launcher.distributed=true for runs over several"):
+    with pytest.raises(ConfigError, match=r"nodes=2: expected 1 unless hydra.launcher.distributed=true"):
         parsed(nodes=2)
 
 
 def test_a_distributed_job_has_no_slots():
-    with pytest.raises(ConfigError, match=r"slots=4: want null with hydra.launcher.distributed=true"):
+    with pytest.raises(ConfigError, match=r"slots=4: expected null with hydra.launcher.distributed=true"):
         parsed(distributed=True, slots=4)

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from composing import expand_grid
 from headsweep.config import PROJECT_ROOT, expansion, parse
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import one_line
@@ -63,7 +64,7 @@ def composed(overrides):
 
 
 def outcome(make):
-    """What `make` returns, or what it raises and says."""
+    """Return the result of `make`, or its error."""
     try:
         return make()
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -158,9 +159,9 @@ def test_seeds_are_spelled_out():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-m", "seeds=0"], "seeds=0: want a number of seeds of at least 1"),
-        (["-m", "seeds=0,1"], "seeds=0,1: want a number of seeds"),
-        (["-m", "seeds=2", "seed=4"], "seeds=2: the seeds are given twice"),
+        (["-m", "seeds=0"], "seeds=0: expected an integer in [1, 9999]"),
+        (["-m", "seeds=0,1"], "seeds=0,1: expected an integer in [1, 9999]"),
+        (["-m", "seeds=2", "seed=4"], "seeds=2: expected either seeds or seed, found both"),
     ],
 )
 def test_a_mistake_in_seeds_is_one_line(words, message):
@@ -181,7 +182,7 @@ def test_a_mistake_in_seeds_is_one_line(words, message):
 )
 def test_an_override_that_hydra_would_change_or_drop_in_a_grid_is_refused(arguments, message):
     with pytest.raises(UserError) as caught:
-        expansion.expand(arguments, Grid(composed))
+        expand_grid(*arguments)
     assert str(caught.value).startswith(message)
 
 
@@ -195,7 +196,7 @@ def test_an_override_that_hydra_would_change_or_drop_in_a_grid_is_refused(argume
     ],
 )
 def test_an_override_means_in_a_grid_what_hydra_documents(arguments, values):
-    assert [cell.parse().heads for cell in expansion.expand(arguments, Grid(composed))] == values
+    assert [run.heads for run in expand_grid(*arguments)] == values
 
 
 def test_the_command_line_takes_the_place_of_a_study_s_axis():
@@ -203,16 +204,13 @@ def test_the_command_line_takes_the_place_of_a_study_s_axis():
 
 
 def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():
-    assert [cell.parse().head.name for cell in expansion.expand(["head=glob(seq*)"], Grid(composed))] == [
-        "seqattn",
-        "seqpool",
-    ]
+    assert [run.head.name for run in expand_grid("head=glob(seq*)")] == ["seqattn", "seqpool"]
 
 
 def test_an_option_of_the_heads_of_an_axis_is_given_as_a_choice():
     """Hydra composes once without the axes, where the head is another, and refuses a plain value."""
-    cells = expansion.expand(["head=ga,sg", "head.gram_dim=choice(32)"], Grid(composed))
-    assert [(run.head.name, run.head.gram_dim) for run in (cell.parse() for cell in cells)] == [("ga", 32), ("sg", 32)]
+    runs = expand_grid("head=ga,sg", "head.gram_dim=choice(32)")
+    assert [(run.head.name, run.head.gram_dim) for run in runs] == [("ga", 32), ("sg", 32)]
     with pytest.raises(HydraException) as caught:
-        expansion.expand(["head=ga,sg", "head.gram_dim=32"], Grid(composed))
+        expand_grid("head=ga,sg", "head.gram_dim=32")
     assert one_line(caught.value).endswith("in a grid of them give head.gram_dim='choice(VALUE)'")

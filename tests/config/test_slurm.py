@@ -7,7 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.slurm import Projection, SlurmConfig, parse_slurm
+from headsweep.config.launchers import NOT_SETTINGS, parse_launcher
+from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError
 
 
@@ -16,11 +17,11 @@ def keys(launcher: str = "slurm") -> dict[str, object]:
     """What Hydra hands to the launcher, from a preset."""
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         config = compose("train", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
-    return {key: value for key, value in config.hydra.launcher.items() if key not in ("_target_", "exclude")}
+    return {key: value for key, value in config.hydra.launcher.items() if key not in NOT_SETTINGS}
 
 
 def test_presets_are_the_launcher_with_other_values():
-    plain, node, short = (parse_slurm(keys(f"slurm{name}")) for name in ("", "_node", "_preemptible"))
+    plain, node, short = (parse_launcher(SlurmConfig, keys(f"slurm{name}")) for name in ("", "_node", "_preemptible"))
     assert isinstance(plain, SlurmConfig) and plain.mlflow is Projection.login
     assert (node.gpus, node.cpus, node.runs_per_job, node.slots, node.time) == (8, 64, 16, 16, plain.time)
     assert (short.time, short.warning, short.requeues, short.cpus) == (60, 60, 1000, plain.cpus)
@@ -29,57 +30,60 @@ def test_presets_are_the_launcher_with_other_values():
 @pytest.mark.parametrize(
     ("key", "value", "want"),
     [
-        ("time", 4, "want a whole number of at least 5"),
-        ("time", "1:00:00", "want minutes, a whole number of at least 5"),
-        ("gpus", -1, "want a whole number of at least 0"),
-        ("cpus", 0, "want a whole number of at least 1"),
-        ("cpus", "many", "want a whole number"),
-        ("memory", "lots", "want a whole number and a unit, e.g. 16GB, or null"),
-        ("memory", "5.5GB", "want a whole number and a unit, e.g. 16GB, or null"),
-        ("setup", "module", 'want a list of shell lines, e.g. ["module load cuda"]'),
-        ("extra", "x", "want options of sbatch and their values, e.g. {mail-type: END}"),
-        ("max_parallel", 0, "want a whole number of at least 1"),
-        ("runs_per_job", 0, "want a whole number of at least 1"),
-        ("slots", 0, "want a whole number of at least 1"),
-        ("threads", 0, "want a whole number of at least 1"),
-        ("warning", 5, "want a whole number of at least 10"),
-        ("warning", 20000, "want fewer seconds than hydra.launcher.time=240 minutes"),
-        ("requeues", -1, "want a whole number of at least 0"),
-        ("attempts", 0, "want a whole number of at least 1"),
-        ("timeout", 0, "want minutes, a number above 0, or null"),
-        ("timeout", "soon", "want minutes, a number above 0, or null"),
-        ("timeout", math.nan, "want minutes, a number above 0, or null"),
-        ("slots", "x", "want a whole number, or null"),
-        ("partition", ["main"], "want a text, or null"),
-        ("setup", {"module": "cuda"}, "want a list of shell lines"),
-        ("setup", [{"module": "cuda"}], "want a list of shell lines"),
-        ("mlflow", "both", "want login or jobs"),
-        ("wait", "perhaps", "want true or false"),
-        ("dry_run", "7x", "want true or false"),
+        ("time", 4, "expected an integer >= 5"),
+        ("time", "1:00:00", "expected minutes, an integer >= 5"),
+        ("gpus", -1, "expected an integer >= 0"),
+        ("cpus", 0, "expected an integer >= 1"),
+        ("cpus", "many", "expected an integer"),
+        ("memory", "lots", "expected an integer and a unit, e.g. 16GB, or null"),
+        ("memory", "5.5GB", "expected an integer and a unit, e.g. 16GB, or null"),
+        ("setup", "module", 'expected a list of shell lines, e.g. ["module load cuda"]'),
+        ("extra", "x", "expected options of sbatch and their values, e.g. {mail-type: END}"),
+        ("max_parallel", 0, "expected an integer >= 1"),
+        ("runs_per_job", 0, "expected an integer >= 1"),
+        ("slots", 0, "expected an integer >= 1"),
+        ("threads", 0, "expected an integer >= 1"),
+        ("warning", 5, "expected an integer >= 10"),
+        ("warning", 20000, "expected fewer seconds than hydra.launcher.time=240 minutes"),
+        ("requeues", -1, "expected an integer >= 0"),
+        ("attempts", 0, "expected an integer >= 1"),
+        ("timeout", 0, "expected minutes, a number above 0, or null"),
+        ("timeout", "soon", "expected minutes, a number above 0, or null"),
+        ("timeout", math.nan, "expected minutes, a number above 0, or null"),
+        ("slots", "x", "expected an integer or null"),
+        ("partition", ["main"], "expected a text or null"),
+        ("setup", {"module": "cuda"}, "expected a list of shell lines"),
+        ("setup", [{"module": "cuda"}], "expected a list of shell lines"),
+        ("mlflow", "both", "expected login or jobs"),
+        ("wait", "perhaps", "expected true or false"),
+        ("dry_run", "7x", "expected true or false"),
     ],
 )
 def test_a_mistake_is_one_line(key, value, want):
     with pytest.raises(ConfigError) as error:
-        parse_slurm({**keys(), key: value})
+        parse_launcher(SlurmConfig, {**keys(), key: value})
     message = str(error.value)
     assert message.startswith(f"hydra.launcher.{key}={value}") and want in message and "\n" not in message
 
 
 @pytest.mark.parametrize("key", ["time", "gpus", "setup", "extra", "mlflow", "wait"])
 def test_null_where_a_value_is_wanted_is_one_line(key):
-    with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: want [^\n]*$"):
-        parse_slurm({**keys(), key: None})
+    with pytest.raises(ConfigError, match=rf"^hydra\.launcher\.{key}=null: expected [^\n]*$"):
+        parse_launcher(SlurmConfig, {**keys(), key: None})
 
 
 def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
-    assert parse_slurm({**keys(), "extra": {"mail-type": "END", "nice": 3, "hold": True}}).extra["nice"] == 3
+    assert (
+        parse_launcher(SlurmConfig, {**keys(), "extra": {"mail-type": "END", "nice": 3, "hold": True}}).extra["nice"]
+        == 3
+    )
     for value, shown in ((None, "null"), (False, "False"), ([1], r"\[1\]")):
         with pytest.raises(
-            ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: want a text, a number, or true"
+            ConfigError, match=rf"^hydra\.launcher\.extra\.hold={shown}: expected a text, a number, or true"
         ):
-            parse_slurm({**keys(), "extra": {"hold": value}})
+            parse_launcher(SlurmConfig, {**keys(), "extra": {"hold": value}})
 
 
 def test_a_key_that_is_none_is_answered_with_those_that_are():
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, constraint"):
-        parse_slurm({**keys(), "node": 2})
+        parse_launcher(SlurmConfig, {**keys(), "node": 2})

@@ -10,7 +10,8 @@ import hydra
 from omegaconf import DictConfig
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.entry import one_line_errors, run_single
+from headsweep.entry import run_single
+from headsweep.exit_codes import one_line_errors
 
 
 def misbehave(seed: int, folder: Path) -> None:

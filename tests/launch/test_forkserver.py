@@ -1,4 +1,4 @@
-"""Where the machine gives too little: no process, no memory, no library. It is said in a line."""
+"""Where the system gives no process, no memory or no library, the error is one line."""
 
 import multiprocessing
 import os
@@ -9,8 +9,8 @@ from multiprocessing.forkserver import _forkserver
 
 import pytest
 
-from headsweep.entry import one_line_errors
 from headsweep.errors import UserError
+from headsweep.exit_codes import one_line_errors
 from headsweep.launch.local import forkserver, preload
 from headsweep.launch.local.forkserver import Processes
 
@@ -29,7 +29,7 @@ def kill_forkserver() -> None:
         os.kill(number, signal.SIGKILL)
 
 
-def test_a_library_that_cannot_be_loaded_is_said_by_each_process(monkeypatch):
+def test_a_library_that_cannot_be_loaded_is_reported_by_each_process(monkeypatch):
     ours, theirs = Pipe()
     monkeypatch.setattr(preload, "failure", "ImportError: libtorch.so: failed to map segment")
     with pytest.raises(SystemExit):
@@ -82,7 +82,7 @@ def test_no_process_is_a_line(light, monkeypatch):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(forkserver, "ensure_running", fail)
-    with pytest.raises(UserError, match=r"no process can be started \(.*Too many open files\): expected processes"):
+    with pytest.raises(UserError, match=r"expected to start a process, found .*Too many open files; raise the limits"):
         light.start("check")
     assert len(calls) == forkserver.TRIES
 

@@ -63,17 +63,17 @@ def test_a_run_is_expected_to_need_the_most_that_any_of_its_cost_has_taken(make_
     packing = Packing(tmp_path)
     alike, other, another = make_run("d"), make_run("e", heads=2), make_run("f", heads=2)
     assert (packing.need(alike), packing.need(other)) == (3.0, None)
-    packing.learn(other, 5.0)
-    packing.learn(alike, 1.0)
+    packing.observe(other, 5.0)
+    packing.observe(alike, 1.0)
     assert (packing.need(alike), packing.need(another)) == (3.0, 5.0)
 
 
 def test_what_was_measured_counts_until_a_run_of_its_cost_has_ended_an_epoch(make_run, tmp_path):
     packing, folder = Packing(tmp_path), make_run("a")
-    packing.foretell(packing.cost_class(folder), 2.0)
+    packing.store_measurement(packing.cost_class(folder), 2.0)
     later = Packing(tmp_path)
     assert later.need(folder) == 2.0
-    later.learn(folder, 1.5)
+    later.observe(folder, 1.5)
     assert later.need(folder) == 1.5
     assert later.need(make_run("b", heads=2)) is None
 

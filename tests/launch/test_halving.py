@@ -20,7 +20,8 @@ from headsweep.report.table.layout import flat
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.mlflow.wanted import of_run, of_sweep
+from headsweep.tracking.mlflow.desired_run import desired_run
+from headsweep.tracking.mlflow.desired_sweep import desired_sweep
 from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -28,7 +29,7 @@ HEADS = ("gap", "cls", "seqpool", "se", "at", "sg", "ga", "seqattn", "cait")
 
 
 class Pool:
-    """Trains nothing: writes what a run with the given accuracies by head would have spooled."""
+    """Trains nothing: writes what a run with the given accuracies by head would have logged."""
 
     def __init__(self, **tops: float) -> None:
         self.tops = tops
@@ -36,11 +37,11 @@ class Pool:
         self.diverging: set[str] = set()
         self.asked: list[tuple[list[str], int | None]] = []
 
-    def train(self, folders, display, changed, until):
+    def start(self, folders, display, notify, until):
         self.asked.append(([folder.record().config["head"]["name"] for folder in folders], until))
         for folder in folders:
             self._train(folder, folder.record().config["head"]["name"], until or 20)
-            changed(folder)
+            notify(folder)
 
     def _train(self, folder: RunFolder, head: str, until: int) -> None:
         if head in self.failing:
@@ -50,8 +51,8 @@ class Pool:
             folder.finish(RunResult("diverged", {}, 0, 0))
             return
         folder.forget_failure()
-        for epoch in range(len(folder.spool.entries()) + 1, until + 1):
-            folder.spool.append(Entry(epoch, 10 * epoch, {"val/top1": self.tops.get(head, 0.0)}))
+        for epoch in range(len(folder.metrics_log.entries()) + 1, until + 1):
+            folder.metrics_log.append(Entry(epoch, 10 * epoch, {"val/top1": self.tops.get(head, 0.0)}))
         folder.checkpoint.touch()
         if until == 20:
             folder.finish(RunResult("finished", {"test/top1": 0.5}, 20, 200))
@@ -68,7 +69,7 @@ def grid(output, heads=HEADS, seeds=(0,)):
 def screen(plan, pool, eta=3):
     missing = [folder for folder in plan.folders if folder.result() is None]
     with Display(len(missing), epoch_lines=False) as display:
-        Halving(eta, pool, plan).train(missing, display, lambda folder: None)
+        Halving(eta, pool, plan).start(missing, display, lambda folder: None)
     return SweepFolder(plan.folder).screening()
 
 
@@ -140,12 +141,12 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
 @pytest.mark.parametrize(
     ("eta", "overrides", "message"),
     [
-        (1, [], "hydra.launcher.halving=1: want a whole number of at least 2, or null"),
-        (2.5, [], "hydra.launcher.halving=2.5: want a whole number"),
-        (4, [], "3 cells of 20 epochs leave nothing to screen; want at least 4 cells of 2 epochs"),
-        (3, ["duration='1 epochs'"], "3 cells of 1 epochs leave nothing to screen"),
-        (3, ["duration='500 steps'"], "duration=500 steps: hydra.launcher.halving counts epochs"),
-        (3, ["dataset.validation=0"], "dataset.validation=0: hydra.launcher.halving chooses by validation accuracy"),
+        (1, [], "hydra.launcher.halving=1: expected an integer >= 2, or null"),
+        (2.5, [], "hydra.launcher.halving=2.5: expected an integer"),
+        (4, [], "expected at least 4 cells of 2 epochs, found 3 cells of 20 epochs"),
+        (3, ["duration='1 epochs'"], "found 3 cells of 1 epochs"),
+        (3, ["duration='500 steps'"], "duration=500 steps: expected epochs with hydra.launcher.halving"),
+        (3, ["dataset.validation=0"], "dataset.validation=0: expected a share above 0 with hydra.launcher.halving"),
     ],
 )
 def test_what_cannot_be_screened_is_refused(tmp_path, eta, overrides, message):
@@ -157,7 +158,7 @@ def test_what_cannot_be_screened_is_refused(tmp_path, eta, overrides, message):
 @pytest.mark.parametrize("axis", ["duration='10 epochs'", "dataset.validation=0.2"])
 def test_cells_that_no_epoch_or_image_makes_comparable_are_refused(tmp_path, axis):
     plan = make_plan([compose_run(f"paths.output={tmp_path}", *more) for more in ([], [axis], ["heads=2"])])
-    with pytest.raises(ConfigError, match=r"one duration|want one data set and share"):
+    with pytest.raises(ConfigError, match=r"expected one duration|expected one data set and share"):
         Halving(2, Pool(), plan)
 
 
@@ -173,16 +174,16 @@ def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_neve
     (sweep,) = (tmp_path / "screened" / "sweeps").iterdir()
     runs = [RunFolder(path) for path in (tmp_path / "screened" / "runs").iterdir()]
     out = [folder for folder in runs if folder.state() is RunState.partial]
-    assert [[entry.epoch for entry in folder.spool.entries()] for folder in out] == [[1, 2], [1, 2]]
+    assert [[entry.epoch for entry in folder.metrics_log.entries()] for folder in out] == [[1, 2], [1, 2]]
     states = [row["state"] for row in csv.DictReader((sweep / "table.csv").open())]
     assert sorted(states) == ["finished", *["screened out at 2 of 4 epochs"] * 2]
     assert "SCREENED, NOT FULL-LENGTH: 2 of 3 cells" in first.stdout.replace("\n", " ")
     status = show("latest", tmp_path / "screened")
     assert "3 runs: 1 finished, 2 screened out" in status and "partial" not in status
-    assert of_run(out[0], None).tags["headsweep.screened_out"] == "2 of 4 epochs"
-    assert (of_run(out[0], None).status, of_sweep(SweepFolder(sweep)).status) == ("KILLED", "FINISHED")
+    assert desired_run(out[0], None).tags["headsweep.screened_out"] == "2 of 4 epochs"
+    assert (desired_run(out[0], None).status, desired_sweep(SweepFolder(sweep)).status) == ("KILLED", "FINISHED")
 
-    stamps = {path: path.stat().st_mtime_ns for folder in runs for path in (folder.checkpoint, folder.spool.path)}
+    stamps = {path: path.stat().st_mtime_ns for folder in runs for path in (folder.checkpoint, folder.metrics_log.path)}
     again = train(*job, "hydra.launcher.halving=3")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
@@ -190,7 +191,7 @@ def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_neve
     whole = train(*job)
     assert whole.returncode == 0, whole.stderr
     assert "1 done already, 2 to be continued" in whole.stderr and "SCREENED" not in whole.stdout
-    assert "headsweep.screened_out" not in of_run(out[0], None).tags
+    assert "headsweep.screened_out" not in desired_run(out[0], None).tags
     for folder in out:
         other = never_screened(tmp_path / "whole", folder)
         assert contents(folder) == contents(other)
@@ -211,7 +212,7 @@ def never_screened(output, folder: RunFolder) -> RunFolder:
 
 
 def contents(folder: RunFolder):
-    return [(entry.step, entry.metrics) for entry in folder.spool.entries()]
+    return [(entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
 
 
 @cache

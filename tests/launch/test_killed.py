@@ -39,7 +39,7 @@ def moments(folder: str, draw: random.Random) -> list[Writing | float]:
     """Within and between all writes, and where chance puts them (so many seconds after the start)."""
     within = [
         Writing("checkpoint.pt", draw.randint(1, 3), 0.5),
-        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the spool's line, ahead of the rename
+        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the metrics log's line, ahead of the rename
         Writing("metrics.jsonl", draw.randint(2, 4), 0.5),  # the first time may be the cut that a resumed run makes
         Writing("metrics.jsonl", draw.randint(1, 3), 1.0),
         Writing(folder, draw.randint(1, 3), 1.0),  # behind the checkpoint's rename
@@ -67,7 +67,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
     for process in (whole, last):
         process.join(120)
         assert process.exitcode == 0
-    assert len(undisturbed.spool.entries()) == 25
+    assert len(undisturbed.metrics_log.entries()) == 25
     assert differences(undisturbed, disturbed) == []
 
 
@@ -95,14 +95,14 @@ def start(folder: RunFolder, moment: Writing | float | None = None):
 
 def train(path: Path, moment: Writing | float | None, connection) -> None:
     if isinstance(moment, Writing):
-        os.fsync = killed_at(moment, RunFolder(path).spool.path)
+        os.fsync = killed_at(moment, RunFolder(path).metrics_log.path)
     worker.train(path, 1, None, None, connection)
 
 
-def killed_at(moment: Writing, spool: Path):
+def killed_at(moment: Writing, log: Path):
     """An `os.fsync` that kills this process; what is not yet synced is on the disk to a part, as after a crash."""
     sync, calls = os.fsync, count(1)
-    sizes = {spool: spool.stat().st_size} if spool.exists() else {}
+    sizes = {log: log.stat().st_size} if log.exists() else {}
 
     def fsync(handle: int) -> None:
         path, size = Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle).st_size

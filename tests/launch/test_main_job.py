@@ -65,13 +65,13 @@ def test_a_run_finds_imported_what_it_needs(finished):
         assert 0 < len(imported) < 30, imported
 
 
-def test_every_run_is_in_mlflow_as_in_its_spool(finished):
+def test_every_run_is_in_mlflow_as_in_its_metrics_log(finished):
     output, _ = finished
     client, runs = mlflow_runs(output)
     known = {folder.record().fingerprint: folder for folder in folders(output).values()}
     assert {run.data.tags["headsweep.fingerprint"] for run in runs} == set(known)
     for run in runs:
-        entries = known[run.data.tags["headsweep.fingerprint"]].spool.entries()
+        entries = known[run.data.tags["headsweep.fingerprint"]].metrics_log.entries()
         assert run.info.status == "FINISHED"
         assert len(run.outputs.model_outputs) == 1, "a model that loads and serves"
         for metric in ("train/loss", "val/loss", "val/top1", "val/top5", "test/top1", "test/top5"):
@@ -171,7 +171,7 @@ def test_killed_with_its_launcher_and_given_again_the_command_goes_on(tmp_path):
     answer = train(*job)
     assert answer.returncode == 0, answer.stderr
     assert "2 to be continued" in answer.stderr
-    assert [len(folder.spool.entries()) for folder in folders(tmp_path).values()] == [13, 13]
+    assert [len(folder.metrics_log.entries()) for folder in folders(tmp_path).values()] == [13, 13]
     assert {run.info.status for run in mlflow_runs(tmp_path)[1]} == {"FINISHED"}
 
 
@@ -196,7 +196,7 @@ def test_two_identical_sweeps_at_once_share_the_work(tmp_path):
     outputs = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     for folder in folders(tmp_path).values():
-        assert [entry.step for entry in folder.spool.entries()] == [*range(4, 36, 4), 32]
+        assert [entry.step for entry in folder.metrics_log.entries()] == [*range(4, 36, 4), 32]
     assert outputs[0][0] == outputs[1][0], "two tables of six runs"
     elsewhere = [stderr.count("(in another command)") for _, stderr in outputs]
     assert min(elsewhere) > 0, elsewhere
@@ -206,7 +206,7 @@ def test_two_identical_sweeps_at_once_share_the_work(tmp_path):
 
 
 def wait_for_epochs(output: Path, epochs: int, runs: int = 1) -> None:
-    """Until so many runs have so many epochs in their spools, and a checkpoint of all but the last."""
+    """Until so many runs have so many epochs in their metrics logs, and a checkpoint of all but the last."""
     for _ in range(1200):
         lines = [path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl")]
         if sum(line >= epochs for line in lines) >= runs:

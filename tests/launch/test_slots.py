@@ -37,8 +37,8 @@ def test_so_many_runs_per_gpu_are_slots_in_the_order_of_the_gpus():
 @pytest.mark.parametrize(
     ("count", "gpus", "message"),
     [
-        (3, ("GPU-a", "GPU-b"), "2 GPUs x 2 = 4 slots contradict hydra.launcher.slots=3; give one of the two"),
-        (None, (), "the runs have no GPU here; want null, and hydra.launcher.slots=N"),
+        (3, ("GPU-a", "GPU-b"), "expected 2 GPUs x 2 = 4 slots, found hydra.launcher.slots=3; give one of the two"),
+        (None, (), "expected null, as the runs have no GPU here; give hydra.launcher.slots=N"),
     ],
 )
 def test_runs_per_gpu_that_cannot_be_are_refused(count, gpus, message):
@@ -53,12 +53,10 @@ def test_the_number_of_planned_runs_decides_the_threads():
 
 @pytest.mark.parametrize("given", [0, -1, "many", 1.5])
 def test_a_number_of_slots_that_is_none_is_refused(given):
-    want = "want a whole number of at least 1, auto or null"
-    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: {want}"):
+    expected = "expected an integer >= 1, auto or null"
+    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: {expected}"):
         Slots.of_this_machine(given, None, runs=9, gpus=())
-    with pytest.raises(
-        ConfigError, match=f"hydra.launcher.threads={given}: want a whole number of at least 1, or null"
-    ):
+    with pytest.raises(ConfigError, match=f"hydra.launcher.threads={given}: expected an integer >= 1, or null"):
         Slots.of_this_machine(None, given, runs=9, gpus=())
 
 

@@ -1,11 +1,11 @@
-"""Runs that are stopped, fail, hang or run out of memory: alone, said in one line, and to be gone on with."""
+"""Runs that are stopped, fail, hang or run out of memory do so alone, with one line, and can be continued."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ import torch
 from commands import TINY, TINY_RUN, start, train, wait_for
 from comparing import differences
 from composing import compose_run
+from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
-from headsweep.launch.local.pool import LocalPool
-from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.local.launcher import local_defaults
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight, train_folder
@@ -80,10 +81,12 @@ def test_failed_tries_are_counted_until_they_are_forgotten(tmp_path):
     assert (folder.failed_tries(), folder.failure()) == (0, None)
 
 
-@pytest.mark.parametrize("given", [0, -1, "soon"])
-def test_a_timeout_that_is_none_is_refused(given):
-    with pytest.raises(ConfigError, match=f"hydra.launcher.timeout={given}: want minutes, a number above 0, or null"):
-        LocalPool(Slots(1, 1, ()), timeout=given)
+@pytest.mark.parametrize("given", [0.0, -1.0, "soon"])
+def test_a_timeout_that_is_no_positive_number_is_refused(given):
+    with pytest.raises(
+        ConfigError, match=f"hydra.launcher.timeout={given}: expected minutes, a number above 0, or null"
+    ):
+        parse_launcher(LocalConfig, {**asdict(local_defaults()), "timeout": given})
 
 
 @pytest.mark.slow
@@ -140,7 +143,7 @@ def test_asked_twice_it_stops_at_once(tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "once more stops at once" in stderr and "Traceback" not in stderr
+    assert "a second signal stops at once" in stderr and "Traceback" not in stderr
 
 
 @pytest.mark.slow
@@ -160,27 +163,24 @@ def test_bad_runs_fail_alone(tmp_path):
     for row in (
         "seed1  RuntimeError: seed 1 is unlucky  (",
         "seed2  the process was killed by signal 11 (SIGSEGV)  (",
-        "seed3  the process was killed by signal 9 (SIGKILL; the system does that when memory runs out)  (",
+        "seed3  the process was killed by signal 9 (SIGKILL; the system sends it when memory runs out)  (",
         "seed4  no progress for 0.3 minutes (hydra.launcher.timeout): killed  (",
     ):
         assert row in answer.stderr
-    for why in ("killed, perhaps for want of memory", "out of memory"):
-        assert answer.stderr.count(f"{why}: tried once more with the machine to itself") == 1
+    for why in ("killed, perhaps for lack of memory", "out of memory"):
+        assert answer.stderr.count(f"{why}: tried once more, alone on this machine") == 1
     tries = {seed: folder.failed_tries() for seed, folder in folders(tmp_path).items()}
     assert tries == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 0, 7: 0}
 
 
-class Unlucky:
+class Unlucky(InProcess):
     """Trains nothing: of every run, the try fails."""
 
-    def check(self, runs):
-        return [{"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1} for _ in runs]
+    def __init__(self, attempts):
+        self.attempts = attempts
 
-    def log_models(self, *arguments):
-        pass
-
-    def train(self, folders, display, changed):
-        for folder in folders:
+    def start(self, missing, display, notify):
+        for folder in missing:
             folder.fail("no luck")
 
 
@@ -189,7 +189,7 @@ def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_ot
 
     def said(seeds: int, attempts: int) -> tuple[str, str]:
         with pytest.raises(FailedRunsError) as failed:
-            run_study([replace(one, seed=seed) for seed in range(seeds)], Unlucky(), attempts)
+            run_sweep([replace(one, seed=seed) for seed in range(seeds)], Unlucky(attempts))
         return capfd.readouterr().err.splitlines()[0], str(failed.value).splitlines()[0]
 
     opening, advice = said(1, 3)
@@ -208,4 +208,4 @@ def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_ot
 def test_the_number_of_attempts_is_checked(tmp_path):
     answer = train("-m", "heads=1,2", *TINY, "hydra.launcher.attempts=0", f"paths.output={tmp_path}")
     assert answer.returncode == 2
-    assert "hydra.launcher.attempts=0: want a whole number of at least 1" in answer.stderr
+    assert "hydra.launcher.attempts=0: expected an integer >= 1" in answer.stderr

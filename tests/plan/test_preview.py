@@ -154,16 +154,15 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
     assert answer.returncode == 2
     assert answer.stderr == (
         "headsweep: 2 of 3 cells are not valid, nothing was started\n"
-        "  heads=0: heads=0: want a whole number of at least 1\n"
-        "  heads=-1: heads=-1: want a whole number of at least 1\n"
+        "  heads=0: heads=0: expected an integer >= 1\n"
+        "  heads=-1: heads=-1: expected an integer >= 1\n"
     )
     assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.slow
-def test_the_launcher_plan_counts_costs(tmp_path):
-    words = ["-m", "hydra/launcher=plan", "heads=1,2", "hydra.launcher.json=true", f"paths.output={tmp_path}"]
-    answer = train(*words)
+def test_costs_of_new_cells_are_counted(tmp_path):
+    answer = headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     one, two = (row["cost"] for row in json.loads(answer.stdout)["rows"])
     assert 0 < one["head_parameters"] < two["head_parameters"] < two["parameters"]

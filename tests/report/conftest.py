@@ -61,12 +61,12 @@ def make_run(tmp_path: Path) -> MakeRun:
 
 
 @pytest.fixture
-def spool() -> Callable[[RunFolder, list[float]], None]:
+def write_log() -> Callable[[RunFolder, list[float]], None]:
     """Let a finished run have reached these test accuracies, one an epoch."""
 
     def write(folder: RunFolder, top1: list[float]) -> None:
         for epoch, value in enumerate(top1, start=1):
-            folder.spool.append(Entry(epoch, epoch, {"test/top1": value, "test/top5": (1 + value) / 2}))
+            folder.metrics_log.append(Entry(epoch, epoch, {"test/top1": value, "test/top5": (1 + value) / 2}))
         result = folder.result()
         assert result is not None
         metrics = {"test/top1": top1[-1], "test/top5": (1 + top1[-1]) / 2}

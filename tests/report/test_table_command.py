@@ -126,10 +126,10 @@ def test_everything_can_be_compared_with_one_cell(sweep, give):
     assert "over 3 planned differences" in text.replace("\n", " ")
 
 
-def test_another_measure_can_be_compared(sweep, give, make_run, spool):
+def test_another_measure_can_be_compared(sweep, give, make_run, write_log):
     folders = [make_run(head, 1, seed, 0.9) for head in ("seqpool", "ga") for seed in (0, 1)]
     for at, folder in enumerate(folders):
-        spool(folder, [0.1, 0.5, 0.6 + at / 100, 0.7, 0.6])
+        write_log(folder, [0.1, 0.5, 0.6 + at / 100, 0.7, 0.6])
     sweep(folders)
     _, text = give("pilot", "--metric", "top1_last3", "--columns", "top1_last3,top1_best,difference")
     assert lines(text)[1][2:4] == ["63.50 ± 2.12", "70.00"]
@@ -137,9 +137,9 @@ def test_another_measure_can_be_compared(sweep, give, make_run, spool):
     assert "the best epoch is selected on the same images" in text.replace("\n", " ")
 
 
-def test_too_few_epochs_are_no_mean_of_three(sweep, give, make_run, spool):
+def test_too_few_epochs_are_no_mean_of_three(sweep, give, make_run, write_log):
     folder = make_run("ga", 1, 0, 0.9)
-    spool(folder, [0.1, 0.5])
+    write_log(folder, [0.1, 0.5])
     sweep([folder])
     _, text = give("pilot", "--columns", "top1_last3")
     assert lines(text)[1] == ["ga", "1", "—"]
@@ -432,9 +432,9 @@ def test_a_run_with_a_damaged_result_is_left_out_and_named(sweep, give, content)
 
 def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     folders = sweep()
-    folders[0].spool.path.write_text('{"epoch": 1\n{"epoch": 2}\n')
+    folders[0].metrics_log.path.write_text('{"epoch": 1\n{"epoch": 2}\n')
     code, text = give("pilot", "--columns", "top1_last3")
-    assert code == 1 and f"headsweep: damaged: {folders[0].spool.path}, a line of it: " in text
+    assert code == 1 and f"headsweep: damaged: {folders[0].metrics_log.path}, a line of it: " in text
     (tmp_path / "a.tex").write_text("% headsweep table pilot --columns 'a\n% end of headsweep table\n")
     code, text = give("--verify", tmp_path / "a.tex")
     assert code == 2 and text.count("\n") == 1 and "No closing quotation" in text

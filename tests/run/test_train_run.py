@@ -51,7 +51,7 @@ def weights(folder: RunFolder, part: str = "model") -> dict[str, torch.Tensor]:
 
 def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     folder = trained(tmp_path, "heads=2")
-    entries = folder.spool.entries()
+    entries = folder.metrics_log.entries()
     per_head = ["per_head/top1_1", "per_head/top1_2"]
     assert [entry.epoch for entry in entries] == [1, 2, 2]
     assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
@@ -82,7 +82,7 @@ def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kep
             of_epoch[progress.epoch] = weights(folder, part)
 
     train_folder(folder, watch)
-    scores = series(folder.spool.entries(), "val/top1")
+    scores = series(folder.metrics_log.entries(), "val/top1")
     first_best = max(scores, key=scores.__getitem__)
     assert first_best < len(scores), "a test of the last epoch would tell nothing"
     kept = torch.load(folder.best, weights_only=True)
@@ -109,7 +109,7 @@ def test_stopped_while_the_best_weights_are_tested_the_last_ones_stay_in_the_che
     )  # after steps, epochs and batches of 'val' and 'test'; 1 of 'best'
     with pytest.raises(Stopped):
         train_folder(folder, lambda progress: None, lambda: next(asked, True))
-    assert len(folder.spool.entries()) == 5
+    assert len(folder.metrics_log.entries()) == 5
     train_folder(folder, lambda progress: None)
     assert differences(folder, whole) == []
 
@@ -122,13 +122,13 @@ def test_without_held_out_images_no_weights_count_as_best(tmp_path):
 
 
 def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
-    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the spool would leave a gap in the history."""
+    """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the log would leave a gap in the history."""
     folder, replace, seen = planned(tmp_path), Path.replace, []
-    is_on_disk = survives(folder.spool.path, monkeypatch)
+    is_on_disk = survives(folder.metrics_log.path, monkeypatch)
 
     def watched(self, target):
         if target.name in ("checkpoint.pt", "result.json"):
-            seen.append((target.name, is_on_disk(), len(folder.spool.entries())))
+            seen.append((target.name, is_on_disk(), len(folder.metrics_log.entries())))
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", watched)
@@ -152,7 +152,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_run_goes_on_later(tmp_path, mon
         train_folder(folder, lambda progress: None)
     monkeypatch.undo()
     train_folder(folder, lambda progress: None)
-    assert [entry.epoch for entry in folder.spool.entries()] == [1, 2, 2]
+    assert [entry.epoch for entry in folder.metrics_log.entries()] == [1, 2, 2]
 
 
 def full_disk(handle: int) -> None:
@@ -160,14 +160,14 @@ def full_disk(handle: int) -> None:
 
 
 def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(tmp_path):
-    entries = trained(tmp_path, "dataset.validation=0").spool.entries()
+    entries = trained(tmp_path, "dataset.validation=0").metrics_log.entries()
     assert [entry.epoch for entry in entries] == [1, 2]
     assert all("test/top1" in entry.metrics and "val/top1" not in entry.metrics for entry in entries)
 
 
 def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
     folder = trained(tmp_path, "duration='6 steps'")
-    assert [(entry.epoch, entry.step) for entry in folder.spool.entries()] == [(1, 4), (2, 6), (2, 6)]
+    assert [(entry.epoch, entry.step) for entry in folder.metrics_log.entries()] == [(1, 4), (2, 6), (2, 6)]
 
 
 def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
@@ -184,7 +184,9 @@ def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
         train_folder(folder, be_overtaken)
     assert contents(folder) == written[0], "the first wrote nothing more"
     alone = trained(tmp_path / "one", "duration='4 epochs'")
-    assert [entry.metrics for entry in folder.spool.entries()] == [entry.metrics for entry in alone.spool.entries()]
+    assert [entry.metrics for entry in folder.metrics_log.entries()] == [
+        entry.metrics for entry in alone.metrics_log.entries()
+    ]
     assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(folder).items())
 
 
@@ -194,11 +196,11 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
 
 def test_a_crash_before_the_result_is_written_repeats_nothing(tmp_path):
     folder = trained(tmp_path)
-    before = folder.spool.path.read_bytes()
+    before = folder.metrics_log.path.read_bytes()
     (folder.path / "result.json").unlink()
     assert folder.state() is RunState.partial
     train_folder(folder, lambda progress: None)
-    assert folder.spool.path.read_bytes() == before
+    assert folder.metrics_log.path.read_bytes() == before
     assert folder.state() is RunState.finished
 
 
@@ -229,7 +231,7 @@ def test_the_average_is_what_is_evaluated(tmp_path):
     moving = trained(tmp_path, "ema_decay=0.999")
     plain = trained(tmp_path)
     assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
-    assert moving.spool.entries()[-1].metrics != plain.spool.entries()[-1].metrics
+    assert moving.metrics_log.entries()[-1].metrics != plain.metrics_log.entries()[-1].metrics
     assert not torch.equal(
         weights(moving, "state_dict_ema")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
     )
@@ -281,7 +283,7 @@ def test_a_configuration_that_was_changed_is_not_trained_under_the_old_fingerpri
     folder.config.write_text(folder.config.read_text().replace("batch_size: 32", "batch_size: 16"))
     with pytest.raises(UserError, match=r"damaged: .*config.yaml, expected the configuration of fingerprint"):
         train_folder(folder, lambda progress: None)
-    assert folder.state() is RunState.failed and folder.spool.entries() == []
+    assert folder.state() is RunState.failed and folder.metrics_log.entries() == []
 
 
 def test_weights_of_another_model_are_one_line(tmp_path):

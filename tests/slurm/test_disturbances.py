@@ -128,7 +128,7 @@ def table(output: Path) -> list[dict[str, str]]:
 
 
 def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
-    """Each run is there once, with every point of its spool."""
+    """Each run is there once, with every point of its metrics log."""
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiments = [item.experiment_id for item in client.search_experiments()]
     known = client.search_runs(experiments, "tags.`headsweep.kind` = 'run'")
@@ -136,5 +136,7 @@ def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:
     for run in known:
         folder = RunFolder(output / "runs" / run.data.tags["headsweep.fingerprint"])
         points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "val/loss")]
-        assert points == [(e.epoch, e.metrics["val/loss"]) for e in folder.spool.entries() if "val/loss" in e.metrics]
+        assert points == [
+            (e.epoch, e.metrics["val/loss"]) for e in folder.metrics_log.entries() if "val/loss" in e.metrics
+        ]
         assert run.info.status == "FINISHED"

@@ -61,7 +61,7 @@ def test_sixteen_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_
     )
     for run in known:
         assert run.info.status == "FINISHED"
-        entries = RunFolder(tmp_path / "runs" / run.data.tags["headsweep.fingerprint"]).spool.entries()
+        entries = RunFolder(tmp_path / "runs" / run.data.tags["headsweep.fingerprint"]).metrics_log.entries()
         for metric in {name for entry in entries for name in entry.metrics}:
             points = [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
             assert sorted(points) == [(e.epoch, e.metrics[metric]) for e in entries if metric in e.metrics], metric

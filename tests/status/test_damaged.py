@@ -17,7 +17,8 @@ from commands import give
 from composing import compose_run
 from headsweep.analysis import explain
 from headsweep.launch import retry
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -43,7 +44,7 @@ def trained(tmp_path_factory):
     sweep.write_screening(Screening(2, 10, 2, (Round(1, dict.fromkeys(groups, 0.5), groups),)))
     for folder in plan.folders[:-1]:
         metrics = {"test/top1": 0.5 + folder.record().seed ** 2 / 100, "test/top5": 0.9}
-        folder.spool.append(Entry(1, 10, metrics, {"time": 1.7e9}))
+        folder.metrics_log.append(Entry(1, 10, metrics, {"time": 1.7e9}))
         folder.write_test_correct(np.array([True, False]))
         atomic_files.write_json(folder.path / "mlflow.json", {"uri": "u", "experiment_id": "1", "run_id": "2"})
         folder.finish(RunResult("finished", metrics, 1, 10, {"train_seconds": 7.0}, {"device": "cpu"}))
@@ -51,16 +52,16 @@ def trained(tmp_path_factory):
     return output, configs, [folder.path.name for folder in plan.folders]
 
 
-class Fake:
+class Fake(InProcess):
     """Trains nothing."""
 
     def check(self, runs):
         return [COST for _ in runs]
 
-    def train(self, folders, display, changed):
+    def start(self, missing, display, notify):
         pass
 
-    def log_models(self, folders, uri):
+    def log_models(self, folders, config):
         return 0
 
     def spell(self, runs):
@@ -76,9 +77,9 @@ def commands(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): True)
     monkeypatch.setattr(explain, "_is_the_same", lambda *_: True)
     for module in (explain, seeds):
-        monkeypatch.setattr(module, "Speller", lambda compose: Fake())
+        monkeypatch.setattr(module, "OverrideFinder", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
-    monkeypatch.setattr(retry, "run_study", lambda *_, **__: None)
+    monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(
         reproducing, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
@@ -98,7 +99,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
             "reproduce": ["reproduce", target, "--code", "current", "--into", tmp_path / "again"],
         }
         if name == "grid":  # by way of a command that turns a mistake to one line
-            monkeypatch.setattr(retry, "train_again", lambda *_: run_study(configs, Fake()))
+            monkeypatch.setattr(retry, "train_again", lambda *_: run_sweep(configs, Fake()))
             name = "retry SWEEP"
         code = give(*arguments[name], *output_option)
         monkeypatch.setattr(retry, "train_again", train_again)

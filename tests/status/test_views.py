@@ -20,14 +20,14 @@ from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunSt
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A planned run with `epochs` spooled epochs of 10 steps and 2 seconds, at a top-1 of `top1`."""
+    """A planned run with `epochs` logged epochs of 10 steps and 2 seconds, at a top-1 of `top1`."""
 
     def make(name: str, epochs: int = 0, *, top1: float = 0.5, duration: str = "20 epochs", group: str = "g"):
         folder = RunFolder(tmp_path / "runs" / name)
         config = {"duration": duration, "batch_size": 5}
         folder.create(RunRecord(name, group, f"head-{name}", "s", 0, config, {}, {}, {}), "seed: 0\n")
         for epoch in range(1, epochs + 1):
-            folder.spool.append(Entry(epoch, 10 * epoch, {"val/top1": top1}, {"time": 1.7e9 + 2 * epoch}))
+            folder.metrics_log.append(Entry(epoch, 10 * epoch, {"val/top1": top1}, {"time": 1.7e9 + 2 * epoch}))
         return folder
 
     return make
@@ -69,15 +69,15 @@ def test_an_epoch_is_one_of_the_whole_duration(make_run, duration, epochs):
     assert (view.epoch, view.epochs) == (2, epochs)
 
 
-def test_a_long_spool_says_the_same_from_its_end(make_run):
+def test_a_long_metrics_log_reads_the_same_from_its_end(make_run):
     folder = make_run("a")
     for epoch in range(1, 101):
         metrics = {f"val/per_head/top1_{head}": 0.5 for head in range(epoch)} | {"val/top1": epoch / 200}
-        folder.spool.append(Entry(epoch, 10 * epoch, metrics, {"time": 1.7e9 + 2 * epoch}))
+        folder.metrics_log.append(Entry(epoch, 10 * epoch, metrics, {"time": 1.7e9 + 2 * epoch}))
         view = views.read_run(folder)
         assert (view.epoch, view.top1) == (epoch, ("val/top1", epoch / 200))
     assert views.read_run(folder).seconds_per_epoch == 2
-    with folder.spool.path.open("ab") as file:
+    with folder.metrics_log.path.open("ab") as file:
         file.write(b'{"epoch": 101, "met')  # as a crash leaves it
     assert views.read_run(folder).epoch == 100
 
@@ -91,7 +91,7 @@ def test_the_time_left_is_shared_by_those_that_run_and_ends_with_the_longest(mak
         assert views.read_sweep(folder).seconds_left() == 60
         with second.lock():
             assert views.read_sweep(folder).seconds_left() == 40
-        first.spool.append(Entry(11, 110, {}, {"time": 1.7e9 + 50_000}))
+        first.metrics_log.append(Entry(11, 110, {}, {"time": 1.7e9 + 50_000}))
         assert views.read_sweep(folder).seconds_left() == 58
 
 
@@ -102,14 +102,16 @@ def test_states_are_coloured_where_that_is_welcome(make_run, make_sweep, tmp_pat
     for variable in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv(name, value)
-    make_sweep("s", make_run("a"))
+    folder = make_run("a")
+    folder.fail("ValueError: no")
+    make_sweep("s", folder)
     assert ("\x1b" in show("s", tmp_path)) == coloured
 
 
 def test_a_clock_that_was_set_back_tells_no_time(make_run, make_sweep, tmp_path):
     """One hour, after the first of two epochs; and by days, so that the last sign of life is in the future."""
     run = make_run("a", 1)
-    run.spool.append(Entry(2, 20, {}, {"time": 1.7e9 - 3600}))
+    run.metrics_log.append(Entry(2, 20, {}, {"time": 1.7e9 - 3600}))
     folder = make_sweep("s", run)
     with run.lock():
         assert views.read_sweep(folder).seconds_left() is None
@@ -123,9 +125,9 @@ def test_a_sweep_is_found_by_the_beginning_of_its_name_or_as_the_latest(make_run
         views.find_sweep("digits", tmp_path)
     old, new = make_run("a", 1), make_run("b", 1)
     digits, other = make_sweep("digits-1", old), make_sweep("digits-2", new)
-    for path, age in ((old.spool.path, 10), (digits / "plan.json", 500), (other / "plan.json", 500)):
+    for path, age in ((old.metrics_log.path, 10), (digits / "plan.json", 500), (other / "plan.json", 500)):
         os.utime(path, (time.time() - age, time.time() - age))
-    os.utime(new.spool.path, (time.time() - 100, time.time() - 100))
+    os.utime(new.metrics_log.path, (time.time() - 100, time.time() - 100))
     assert views.find_sweep("digits-2", tmp_path) == other
     assert views.find_sweep("latest", tmp_path) == digits
     with pytest.raises(UserError, match="digits: may be any of digits-1, digits-2"):

@@ -27,7 +27,7 @@ MakeRun = Callable[..., RunFolder]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """A planned run with `epochs` spooled epochs; equal arguments give equal metrics."""
+    """A planned run with `epochs` logged epochs; equal arguments give equal metrics."""
 
     def make(name: str = "a", epochs: int = 0, *, clock: bool = True) -> RunFolder:
         folder = RunFolder(tmp_path / "runs" / name)
@@ -45,7 +45,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         )
         folder.create(record, "heads: 4\n")
         for epoch in range(1, epochs + 1):
-            folder.spool.append(entry(epoch, clock=clock))
+            folder.metrics_log.append(entry(epoch, clock=clock))
         return folder
 
     return make

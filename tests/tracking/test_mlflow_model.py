@@ -18,10 +18,11 @@ from headsweep.run import predictor
 from headsweep.run.predictor import log_models as log_in_this_process
 from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow.model import Built, is_lacking, log_model
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.model import is_lacking, log_model
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.mlflow.sync import sync
+from headsweep.tracking.tracker import ExportedModel
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def finished(make_run, result):
     return folder
 
 
-def build(folder) -> Built:
-    return Built(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), np.zeros((1, 3, 2, 2), np.float32), 3)
+def build(folder) -> ExportedModel:
+    return ExportedModel(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), np.zeros((1, 3, 2, 2), np.float32), 3)
 
 
 def models(uri, experiment_id):
@@ -41,7 +42,7 @@ def models(uri, experiment_id):
 
 
 def test_it_is_logged_once_with_the_points_of_its_weights(uri, experiment_id, finished, history, contents):
-    run_id = project(finished, uri, experiment_id).run_id
+    run_id = reconcile(finished, uri, experiment_id).run_id
     before = contents(uri, "study")
     assert is_lacking(finished, uri)
     assert [log_model(finished, uri, build) for _ in range(2)] == [True, False]
@@ -50,12 +51,12 @@ def test_it_is_logged_once_with_the_points_of_its_weights(uri, experiment_id, fi
     (logged,) = models(uri, experiment_id)
     assert (logged.status, logged.source_run_id, logged.params["heads"]) == ("READY", run_id, "4")
     assert [output.model_id for output in client(uri).get_run(run_id).outputs.model_outputs] == [logged.model_id]
-    assert project(finished, uri, experiment_id).sent.total() == 0
+    assert reconcile(finished, uri, experiment_id).sent.total() == 0
 
 
 @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model"])
 def test_one_that_was_left_half_done_is_done_anew(uri, experiment_id, finished, monkeypatch, call):
-    project(finished, uri, experiment_id)
+    reconcile(finished, uri, experiment_id)
     real = getattr(mlflow.MlflowClient, call)
 
     def crash(self, *args, **options):
@@ -93,18 +94,18 @@ def test_a_deleted_run_does_not_keep_others_from_their_models(
     for run in runs:
         run.checkpoint.write_bytes(b"weights")
         run.finish(result)
-    deleted, kept = (project(run, uri, experiment_id).run_id for run in runs)
+    deleted, kept = (reconcile(run, uri, experiment_id).run_id for run in runs)
     client(uri).delete_run(deleted)
     monkeypatch.setattr(predictor, "predictor", build)
     with pytest.raises(UserError, match=r"took 1 of 2 models \(ga4-a: its MLflow run was deleted; `headsweep sync`"):
-        log_in_this_process(runs, uri)
+        log_in_this_process(runs, compose_run(f"paths.output={output}"))
     assert [model.source_run_id for model in models(uri, experiment_id)] == [kept]
     sync(output, None, None, lambda line: None, build)
     assert len(models(uri, experiment_id)) == 2
 
 
 def test_a_folder_that_names_no_mlflow_run_is_one_line(uri, experiment_id, finished):
-    project(finished, uri, experiment_id)
+    reconcile(finished, uri, experiment_id)
     (finished.path / "mlflow.json").write_text("[")
     with pytest.raises(UserError, match=r"mlflow\.json names no MLflow run; `headsweep sync` finds it again"):
         log_model(finished, uri, build)
@@ -119,7 +120,7 @@ def test_a_run_that_was_planned_without_has_none(uri, output, experiment_id, fin
 
 
 def test_what_goes_wrong_at_the_end_of_a_sweep_is_one_line(uri, output, experiment_id, finished, capsys):
-    project(finished, uri, experiment_id)
+    reconcile(finished, uri, experiment_id)
     config = compose_run(f"paths.output={output}")
     log_models([finished], config, log_in_this_process)  # its configuration is none that a model could be built from
     said = capsys.readouterr().err
@@ -129,9 +130,9 @@ def test_what_goes_wrong_at_the_end_of_a_sweep_is_one_line(uri, output, experime
 
 @pytest.mark.parametrize("options", [["tracking=none"], ["tracking.models=false"]])
 def test_nothing_is_logged_where_it_is_not_asked_for(uri, output, experiment_id, finished, options):
-    project(finished, uri, experiment_id)
+    reconcile(finished, uri, experiment_id)
 
-    def refuse(folders, uri):
+    def refuse(folders, config):
         raise UserError("asked")
 
     log_models([finished], compose_run(f"paths.output={output}", *options), refuse)
@@ -145,8 +146,8 @@ def test_the_loaded_model_gets_right_what_the_best_weights_got_right(uri, output
     freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
     (folder,), run = plan.folders, plan.runs[0].run
     train_folder(folder, lambda progress: None)
-    run_id = project(folder, uri, experiment_id).run_id
-    assert log_in_this_process([folder], uri) == 1
+    run_id = reconcile(folder, uri, experiment_id).run_id
+    assert log_in_this_process([folder], run) == 1
     test = open_splits(run.dataset, run.seed, run.loader, run.debug).test
     pixels = next(iter(test.open(torch.device("cpu"), 0, crop=None).read(0, [torch.arange(len(test))])))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -12,10 +12,11 @@ from mlflow.tracking._tracking_service import utils
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from headsweep.errors import FailedRunsError
-from headsweep.tracking.mlflow.projection import Projector
-from headsweep.tracking.mlflow.reading import MlflowReader
-from headsweep.tracking.mlflow.store import client, default_uri, moved_uri, planned_uri, prepare
+from headsweep.tracking.addresses import moved_uri
+from headsweep.tracking.mlflow.reader import MlflowReader
+from headsweep.tracking.mlflow.store import client, default_uri, planned_uri, prepare
 from headsweep.tracking.mlflow.sync import sync
+from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from postgres import postgres
@@ -89,7 +90,7 @@ def test_runs_and_their_files_follow_the_folder(outputs, tmp_path, how):
         assert all(path.is_relative_to(place) for path in files(default_uri(place), run.info.run_id).values())
     checkpoint = files(default_uri(place), before["ga4-a"])["checkpoint.json"]
     assert json.loads(checkpoint.read_text())["path"] == str(place / "runs" / "a" / "checkpoint.pt")
-    assert synced(place)[-1].endswith("0 of 3 had news")
+    assert synced(place)[-1].endswith("0 of 3 had changes")
     if how == "copied":  # and the original stays as it was
         assert {name: run.data.tags for name, run in active(default_uri(outputs)).items()} == was
         assert all("first" in run.info.artifact_uri for run in active(default_uri(outputs)).values())
@@ -117,8 +118,8 @@ def test_new_runs_of_a_moved_folder_put_their_files_there(outputs, tmp_path, mak
 def test_the_next_report_has_the_same_parent(outputs, tmp_path, how):
     before = active(default_uri(outputs))["pilot"].info.run_id
     place = moved(outputs, tmp_path / "second", how)
-    with Projector(None, "study", place) as told:
-        told.notify(SweepFolder(place / "sweeps" / "pilot"))
+    with MlflowTracker(None, "study", place) as tracker:
+        tracker.notify(SweepFolder(place / "sweeps" / "pilot"))
     assert active(default_uri(place))["pilot"].info.run_id == before
     assert outputs.exists() == (how == "copied")
 
@@ -126,8 +127,8 @@ def test_the_next_report_has_the_same_parent(outputs, tmp_path, how):
 def test_what_a_moved_folder_left_running_is_closed_when_any_command_starts(outputs, tmp_path):
     place = moved(outputs, tmp_path / "second", "moved")
     assert active(default_uri(place))["ga4-b"].info.status == "RUNNING"
-    with Projector(None, "study", place) as told:
-        told.notify(RunFolder(place / "runs" / "a"))
+    with MlflowTracker(None, "study", place) as tracker:
+        tracker.notify(RunFolder(place / "runs" / "a"))
     assert active(default_uri(place))["ga4-b"].info.status == "KILLED"
 
 
@@ -201,7 +202,7 @@ def test_a_folder_may_have_any_name(name, output, tmp_path, make_run):
     assert [it.run_id for it in MlflowReader(uri, "study").runs("")] == [run.info.run_id]
     assert [path.name for path in (tmp_path / "odd").iterdir()] == [name]
     to = moved(place, tmp_path / "next" / f"{name} 2", "moved")
-    assert synced(to)[-1].endswith("1 of 1 had news")
+    assert synced(to)[-1].endswith("1 of 1 had changes")
     assert files(default_uri(to), run.info.run_id)["config.yaml"].is_relative_to(to)
 
 

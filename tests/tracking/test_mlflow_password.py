@@ -17,8 +17,8 @@ from composing import compose_run
 from headsweep import credentials
 from headsweep.config.command_line import spell_out
 from headsweep.errors import UserError
-from headsweep.launch.run_sweep import projector
 from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.mlflow.sync import sync
@@ -78,9 +78,9 @@ def test_a_password_on_the_command_line_is_nowhere_but_in_its_file(
         freeze(plan, {plan.runs[0].fingerprint: {}})
         (launcher,) = (plan.folder / "launchers").iterdir()
         assert shown in json.loads(launcher.read_text())["command"]
-        plan.folders[0].spool.append(make_entry(1))
-        with projector(config) as told:
-            told.notify(plan.folders[0])
+        plan.folders[0].metrics_log.append(make_entry(1))
+        with tracker_of(config) as tracker:
+            tracker.notify(plan.folders[0])
     assert shown in SweepFolder(plan.folder).commands()[0]
     monkeypatch.setattr(credentials, "_known", {})  # another process, which queued jobs are, too
     sync(output, None, None, print)

@@ -59,8 +59,8 @@ def test_a_deleted_experiment_comes_back(uri, output):
     assert client(uri).get_experiment(wanted).lifecycle_stage == "active"
 
 
-def test_importing_the_projection_does_not_import_mlflow():
-    program = "import sys, headsweep.tracking.mlflow.projection; sys.exit('mlflow' in sys.modules)"
+def test_importing_the_tracker_does_not_import_mlflow():
+    program = "import sys, headsweep.tracking.mlflow.tracker; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

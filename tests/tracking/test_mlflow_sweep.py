@@ -11,9 +11,9 @@ import pytest
 
 from headsweep.tracking import atomic_files
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import Projector
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def launched(uri, experiment_id):
     def launch(sweep, runs):
         sweep.launch(runs)
         with launching(sweep.path):
-            ids = [project(folder, uri, experiment_id).run_id for folder in (sweep, *runs)]
-        project(sweep, uri, experiment_id)
+            ids = [reconcile(folder, uri, experiment_id).run_id for folder in (sweep, *runs)]
+        reconcile(sweep, uri, experiment_id)
         return ids[0]
 
     return launch
@@ -89,7 +89,7 @@ def test_the_status_is_that_of_the_whole(uri, experiment_id, runs, make_run, mak
     sweep = make_sweep(runs)
 
     def status():
-        return client(uri).get_run(project(sweep, uri, experiment_id).run_id).info.status
+        return client(uri).get_run(reconcile(sweep, uri, experiment_id).run_id).info.status
 
     sweep.launch(runs)
     with launching(sweep.path):
@@ -114,8 +114,8 @@ def test_a_run_of_two_sweeps_stays_with_the_first(uri, runs, make_run, make_swee
 def test_a_single_run_has_no_parent(uri, experiment_id, runs, make_sweep):
     sweep = make_sweep(runs[:1])
     sweep.launch(runs[:1])
-    assert project(sweep, uri, experiment_id) is None
-    run_id = project(runs[0], uri, experiment_id).run_id
+    assert reconcile(sweep, uri, experiment_id) is None
+    run_id = reconcile(runs[0], uri, experiment_id).run_id
     assert "mlflow.parentRunId" not in client(uri).get_run(run_id).data.tags
 
 
@@ -133,7 +133,7 @@ def test_a_long_table_is_cut_at_a_line(uri, experiment_id, runs, make_sweep):
     line = "| a line of the table |\n"
     (sweep.path / "table.md").write_text(line * 1000)
     sweep.launch(runs)
-    run_id = project(sweep, uri, experiment_id).run_id
+    run_id = reconcile(sweep, uri, experiment_id).run_id
     note = client(uri).get_run(run_id).data.tags["mlflow.note.content"]
     assert note.startswith(line) and note.endswith("table |\n\nThe rest is in artifact table.md.")
     assert 7000 < len(note) < 8000
@@ -143,7 +143,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
@@ -152,7 +152,7 @@ uri = default_uri(output)
 sweep.launch(sweep.runs())
 with launching(sweep.path), sweep.runs()[1].lock():
     for folder in (sweep, *sweep.runs()):
-        project(folder, uri, prepare(uri, "study", output))
+        reconcile(folder, uri, prepare(uri, "study", output))
     os.kill(os.getpid(), 9)
 """
 
@@ -169,14 +169,14 @@ def test_what_a_killed_command_left_running_is_set_right_by_any_other(
     trained, theirs = make_run("trained", epochs=1), make_run("theirs", epochs=1)
     experiment_id = prepare(uri, "study", output)
     with trained.lock():
-        project(trained, uri, experiment_id)
+        reconcile(trained, uri, experiment_id)
         with theirs.lock():
-            project(theirs, uri, experiment_id)
+            reconcile(theirs, uri, experiment_id)
         (theirs.path / "mlflow.json").unlink()
         statuses = lambda: {name: run["info"][0] for name, run in contents(uri, "study").items()}  # noqa: E731
         assert [statuses()[name] for name in ("pilot", "ga4-c")] == ["RUNNING", "RUNNING"]
-        with Projector(uri, "study", output) as projector:
-            projector.notify(runs[0])
+        with MlflowTracker(uri, "study", output) as tracker:
+            tracker.notify(runs[0])
         assert statuses() == {
             "pilot": "KILLED",
             "ga4-a": "FINISHED",
@@ -189,9 +189,9 @@ def test_what_a_killed_command_left_running_is_set_right_by_any_other(
 def test_a_folder_that_is_gone_is_not_set_right(uri, output, make_run, runs, contents, capfd):
     left = make_run("left", epochs=1)
     with left.lock():
-        project(left, uri, prepare(uri, "study", output))
+        reconcile(left, uri, prepare(uri, "study", output))
     shutil.rmtree(left.path)
-    with Projector(uri, "study", output) as projector:
-        projector.notify(runs[0])
+    with MlflowTracker(uri, "study", output) as tracker:
+        tracker.notify(runs[0])
     assert capfd.readouterr().err == ""
     assert contents(uri, "study")["ga4-left"]["info"][0] == "RUNNING"

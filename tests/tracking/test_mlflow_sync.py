@@ -12,9 +12,9 @@ from mlflow.entities import ViewType
 
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow.projection import Projector
 from headsweep.tracking.mlflow.store import client, prepare
 from headsweep.tracking.mlflow.sync import sync
+from headsweep.tracking.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def synced(output):
 
 def live(sweep, uri, experiment, output):
     """Project as the sweep's own command does."""
-    with Projector(uri, experiment, output) as projector:
+    with MlflowTracker(uri, experiment, output) as tracker:
         for folder in (sweep, *sweep.runs()):
-            projector.notify(folder)
+            tracker.notify(folder)
 
 
 def test_after_a_sweep_without_a_store_the_history_is_the_same(uri, output, sweep, synced, contents):
@@ -59,7 +59,7 @@ def test_after_a_sweep_without_a_store_the_history_is_the_same(uri, output, swee
         "ga4-b  new run, 6 points, 3 parameters, 1 files, status",
         "ga4-c  new run, 4 points, 3 parameters, 1 files, status",
         "ga4-d  has no metrics yet",
-        f"{uri}, experiment study: 4 of 5 had news",
+        f"{uri}, experiment study: 4 of 5 had changes",
     ]
 
 
@@ -102,13 +102,13 @@ def test_what_comes_back_from_the_trash_is_closed_and_tagged(uri, output, sweep,
     else:
         for run in all_runs(uri, output, ViewType.DELETED_ONLY):
             store.restore_run(run.info.run_id)
-    assert [line.split("  ")[-1] for line in synced()[:3]] == ["2 superfluous closed"] * 3
+    assert [line.split("  ")[-1] for line in synced()[:3]] == ["2 duplicates closed"] * 3
     assert contents(uri, "study") == before  # which has one of each name
     kept = {run.info.run_name: run.info.run_id for run in all_runs(uri, output)}
     closed = all_runs(uri, output, ViewType.DELETED_ONLY)
     assert len(closed) == 8 and {run.info.status for run in closed} == {"KILLED"}
     assert all(run.data.tags["headsweep.superseded_by"] == kept[run.info.run_name] for run in closed)
-    assert synced()[-1].endswith("0 of 5 had news")
+    assert synced()[-1].endswith("0 of 5 had changes")
 
 
 def test_the_last_one_that_came_back_is_a_run_again(uri, output, sweep, synced, contents):
@@ -131,14 +131,14 @@ def test_runs_that_are_gone_for_good_are_made_anew_with_their_parent(uri, output
     for run in all_runs(uri, output):
         client(uri).delete_run(run.info.run_id)
         store._hard_delete_run(run.info.run_id)  # what `mlflow gc` does
-    assert synced()[-1].endswith("4 of 5 had news")
+    assert synced()[-1].endswith("4 of 5 had changes")
     assert contents(uri, "study") == before
 
 
 @pytest.mark.parametrize("name", ["a'b", 'a"b', "a/b; DROP TABLE runs", "ä %20 ?", "x" * 200])
 def test_an_experiment_may_have_any_name(uri, sweep, synced, name):
-    assert synced(experiment=name)[-1].endswith("4 of 5 had news")
-    assert synced(experiment=name)[-1].endswith("0 of 5 had news")
+    assert synced(experiment=name)[-1].endswith("4 of 5 had changes")
+    assert synced(experiment=name)[-1].endswith("0 of 5 had changes")
 
 
 def test_two_at_once_send_each_thing_once(uri, output, sweep, synced, contents):
@@ -146,7 +146,7 @@ def test_two_at_once_send_each_thing_once(uri, output, sweep, synced, contents):
         for done in [pool.submit(synced), pool.submit(synced)]:
             done.result()
     assert len(all_runs(uri, output)) == 4
-    assert synced()[-1].endswith("0 of 5 had news")
+    assert synced()[-1].endswith("0 of 5 had changes")
 
 
 def test_a_store_that_is_down_does_not_hold_up_the_others(uri, output, sweep, synced, free_port, make_run):
@@ -164,12 +164,12 @@ def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, 
     other = f"sqlite:///{tmp_path}/other/mlflow.db"
     (tmp_path / "other" / "mlflow.db").write_bytes((output / "mlflow.db").read_bytes())
     synced()
-    assert synced(other, "named")[-1] == f"{other}, experiment named: 4 of 5 had news"
+    assert synced(other, "named")[-1] == f"{other}, experiment named: 4 of 5 had changes"
     assert contents(other, "named") == contents(uri, "study")
 
 
 def test_a_damaged_run_is_named_and_the_others_are_sent(uri, sweep, synced, contents):
-    sweep.runs()[0].spool.path.write_text("not json\n")
+    sweep.runs()[0].metrics_log.path.write_text("not json\n")
     with pytest.raises(
         FailedRunsError, match=r"1 of 5 runs and sweeps failed; all others are in MLflow(.*)\n  ga4-a: "
     ):
@@ -184,7 +184,7 @@ def test_a_store_that_cannot_be_reached_is_one_line_soon(free_port, sweep, synce
     assert time.monotonic() - before < 30  # by MLflow's defaults it would be 246 s
     said = str(mistake.value)
     assert said.startswith(f"MLflow at http://anna:***@127.0.0.1:{free_port} cannot be used (")
-    assert "start it or say another with --uri" in said
+    assert "start it or give another address with --uri" in said
     assert "\n" not in said and "geheim" not in said
 
 
@@ -200,7 +200,7 @@ def test_an_address_that_is_none_is_one_line(address, output, sweep, synced):
     ("revision", "hint"),
     [
         ("0584bdc529eb", r"make a copy of it, then run: \S*mlflow db upgrade sqlite:///\S*/mlflow.db\)"),
-        ("ffffffffffff", r"a newer MLflow has made it; install that version, e.g. pip install --upgrade mlflow\)"),
+        ("ffffffffffff", r"a newer MLflow created it; install that version, e.g. pip install --upgrade mlflow\)"),
     ],
 )
 def test_a_store_of_another_mlflow_is_one_line_with_the_whole_hint(revision, hint, output, sweep, synced):
@@ -233,13 +233,13 @@ def test_a_store_that_takes_nothing_is_one_line_each_and_nothing_is_lost(
 
 
 def test_no_runs_is_a_mistake(output, synced):
-    with pytest.raises(UserError, match=f"no runs in {output}/runs; say with --output where they are"):
+    with pytest.raises(UserError, match=f"no runs in {output}/runs; give their output folder with --output"):
         synced()
 
 
 @pytest.mark.slow
 def test_a_server_that_comes_up_after_the_sweep_gets_all_of_it(uri, output, sweep, synced, server, contents):
     live(sweep, uri, "live", output)
-    assert synced(server, "sync")[-1].endswith("4 of 5 had news")
-    assert synced(server, "sync")[-1].endswith("0 of 5 had news")
+    assert synced(server, "sync")[-1].endswith("4 of 5 had changes")
+    assert synced(server, "sync")[-1].endswith("0 of 5 had changes")
     assert contents(server, "sync") == contents(uri, "live")

@@ -56,10 +56,11 @@ def compare(original: RunFolder, again: RunFolder) -> Comparison:
 
 def _history(original: RunFolder, again: RunFolder) -> Part:
     first, second = (
-        [(entry.epoch, entry.step, entry.metrics) for entry in folder.spool.entries()] for folder in (original, again)
+        [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
+        for folder in (original, again)
     )
     if not first:
-        return Part("history", None, f"not compared: no {original.spool.path.name} in the original")
+        return Part("history", None, f"not compared: no {original.metrics_log.path.name} in the original")
     # As JSON, in which NaN equals NaN.
     different = [at for at, pair in enumerate(zip(first, second, strict=False)) if len({*map(json.dumps, pair)}) > 1]
     if not different and len(first) == len(second):

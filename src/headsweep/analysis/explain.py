@@ -12,7 +12,7 @@ from typing import Any
 
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import Speller, Spelling, command, in_full, words
+from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.values import read_words
 from headsweep.credentials import hidden
 from headsweep.errors import UserError
@@ -25,9 +25,9 @@ from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.views import find_sweep
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
-from headsweep.tracking.mlflow.reference import checked_reference
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
 
 _METRICS = (TEST_TOP1, TEST_TOP5, VAL_TOP1)
@@ -57,8 +57,8 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
         chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
-            speller = Speller(compose)
-            return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
+            finder = OverrideFinder(compose)
+            return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)
 
     return skip_damaged(alike, make)
 
@@ -89,7 +89,7 @@ def _all_runs(output: Path) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted((output / "runs").glob("*/run.json"))]
 
 
-def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:
+def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
     record = cell.record
     lines = [f"{cell_name(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
@@ -103,7 +103,7 @@ def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> st
         lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs per image")
     for run in cell.runs:
         lines += ["", *_run(run)]
-    return "\n".join([*lines, "", *_again(cell, speller, output)])
+    return "\n".join([*lines, "", *_again(cell, finder, output)])
 
 
 def _mean(value: Estimate) -> str:
@@ -117,7 +117,7 @@ def _run(run: Run) -> list[str]:
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
-    moments = [entry.clock["time"] for entry in folder.spool.entries() if "time" in entry.clock]
+    moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
             f", {result.clock['train_seconds']:.0f} s of training" if result and "train_seconds" in result.clock else ""
@@ -125,8 +125,8 @@ def _run(run: Run) -> list[str]:
         lines.append(f"  last log  {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
     if result and result.environment:
         lines.append(f"  machine   {_machine(result.environment)}")
-    if reference := _mlflow(folder):
-        lines.append(f"  MLflow    {reference}")
+    if place := _tracked(folder):
+        lines.append(f"  MLflow    {place}")
     return lines
 
 
@@ -143,22 +143,19 @@ def _machine(environment: dict[str, Any]) -> str:
     return ", ".join([str(environment.get("device", "unknown device")), *numbers, *versions])
 
 
-def _mlflow(folder: RunFolder) -> str | None:
-    """Return the run's place in MLflow, None if it has none."""
+def _tracked(folder: RunFolder) -> str | None:
+    """Return where a tracker has the run, if it was sent to one."""
     try:
-        reference = checked_reference(folder.path)
+        return tracked_as(folder)
     except Damaged as error:
         return str(error)
-    if reference is None:
-        return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
 
 
-def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
+def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
     """Return the commands that retrain the runs of a cell, grouped by code and overrides."""
     by_origin: dict[tuple[str, ...], list[Run]] = {}
     for run in cell.runs:
-        by_origin.setdefault(_origin(run, speller, output), []).append(run)
+        by_origin.setdefault(_origin(run, finder, output), []).append(run)
     lines = ["Command that trains what is missing of these runs:"]
     for origin, runs in by_origin.items():
         *overrides, checkout, caveat = origin
@@ -175,7 +172,7 @@ def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
     ]
 
 
-def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
+def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
     """Return the overrides of a run without its seed, then the checkout command, then a caveat."""
     commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
     checkout, same_defaults, caveat = _checkout(commit, dirty)
@@ -185,15 +182,15 @@ def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(hidden, in_full(full, PROJECT_ROOT / "conf")), checkout, caveat)
+            return (*map(hidden, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
-        (spelled,) = speller.spell([config])
+        (spelled,) = finder.find([config])
     except Damaged:
         raise
     except UserError as error:
         return checkout, str(error)
-    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, speller):
+    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, finder):
         caveat = "this version of headsweep computes another fingerprint: it would be a new run"
     del spelled["seed"]
     return (*words(spelled), checkout, caveat)
@@ -212,9 +209,9 @@ def _checkout(commit: str | None, dirty: bool) -> tuple[str, bool, str]:
         return "", True, str(error)
 
 
-def _is_the_same(spelled: Spelling, config: RunConfig, wanted: str, speller: Speller) -> bool:
+def _is_the_same(spelled: Overrides, config: RunConfig, wanted: str, finder: OverrideFinder) -> bool:
     """Return whether the overrides compose the run, given the digests and sizes that its plan filled in."""
-    composed = speller.grid.cell(words(spelled)).parse()
+    composed = finder.grid.cell(words(spelled)).parse()
     dataset = replace(composed.dataset, num_classes=config.dataset.num_classes, digest=config.dataset.digest)
     model = replace(composed.model, checkpoint_digest=config.model.checkpoint_digest)
     return fingerprint(replace(composed, dataset=dataset, model=model)) == wanted

@@ -18,10 +18,10 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.inspection.diversity import MEANING, Diversity
 from headsweep.inspection.pictures import Samples, draw_attention, draw_diversity
-from headsweep.launch.run_sweep import projector
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking import inspection as files
 from headsweep.tracking.inspection import Draw, Inspection, Question
 from headsweep.tracking.run_folder import RunFolder
@@ -61,8 +61,8 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
     )
     title = f"{folder.record().name}\n{question.split} images, checkpoint {checkpoint[:12]}"
     found = files.write_inspection(folder.path, found, _pictures(found, diversity, samples, title))
-    with projector(run) as told:
-        told.notify(folder)
+    with tracker_of(run) as tracker:
+        tracker.notify(folder)
     return found
 
 

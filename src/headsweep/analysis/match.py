@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from headsweep.config import RunConfig
-from headsweep.config.expansion import composer, expand
+from headsweep.config.auto_batch_size import AUTO, KEY
+from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
-from headsweep.config.overrides import Speller, Spelling, command, grids, words
+from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
 from headsweep.config.schema import MOST_HEADS
-from headsweep.data.locate import resolve
+from headsweep.errors import ConfigError
+from headsweep.plan.expand import expand
+from headsweep.plan.plan import Lookup
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.columns import human, rounded
 from headsweep.run.train_run import preflight
@@ -56,13 +59,17 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     """
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
-        speller = Speller(compose)
-        cells = expand([word for word in arguments if word not in seeds], speller.grid)
-        found = [_match(cell, speller, target) for cell in cells]
+        finder = OverrideFinder(compose)
+        request, _ = read_grid([word for word in arguments if word not in seeds])
+        lookup = Lookup()
+        expansion = expand(request, _no_fit, lookup, say=lambda line: None)
+        expansion.runs()  # raises if one is not valid
+        cells = [cell for cell in expansion.cells if isinstance(cell, Cell)]
+        found = [_match(cell, finder, target, lookup) for cell in cells]
         matches = [one for at, one in enumerate(found) if one.run not in [other.run for other in found[:at]]]
         spelled = [
             {key: value for key, value in cell.items() if key != "seed"}
-            for cell in speller.spell([one.run for one in matches])
+            for cell in finder.find([one.run for one in matches])
         ]
     names = _names(spelled, matches)
     is_near = [abs(one.deviation) <= target.share for one in matches]
@@ -72,7 +79,11 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
 
 
-def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
+def _no_fit(runs: Sequence[RunConfig]) -> int:
+    raise ConfigError(KEY, AUTO, "parameters and FLOPs do not depend on it; leave it out")
+
+
+def _names(cells: Sequence[Overrides], matches: Sequence[Match]) -> list[str]:
     """Name cells by head, heads, the varied key, and other keys that differ."""
     differing = [key for cell in cells for key in cell if len({str(other.get(key)) for other in cells}) > 1]
     shown = dict.fromkeys(("head", "heads", *differing))
@@ -83,9 +94,9 @@ def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
     return [" ".join(words(name)) for name in names]
 
 
-def _match(cell: Cell, speller: Speller, target: Target) -> Match:
-    run = _located(cell.parse())
-    budget = target.budget or _size(_baseline(cell, speller, target.baseline), target)[0]
+def _match(cell: Cell, finder: OverrideFinder, target: Target, lookup: Lookup) -> Match:
+    run = _located(cell.parse(), lookup)
+    budget = target.budget or _size(_baseline(cell, finder, target.baseline, lookup), target)[0]
     varied, values, change = _varied(run, target.vary)
     sized = cache(lambda value: _size(change(value), target))  # needed up to twice
     best = _nearest(values, lambda value: sized(value)[0], budget) if varied else None
@@ -94,17 +105,18 @@ def _match(cell: Cell, speller: Speller, target: Target) -> Match:
     return Match(chosen, varied, best, size, head_size, budget)
 
 
-def _baseline(cell: Cell, speller: Speller, baseline: Baseline) -> RunConfig:
+def _baseline(cell: Cell, finder: OverrideFinder, baseline: Baseline, lookup: Lookup) -> RunConfig:
     """Return the cell with the overrides of the baseline; options of the replaced head are dropped."""
     baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a config group
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
-    return _located(speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())]).parse())
+    found = finder.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())])
+    return _located(found.parse(), lookup)
 
 
-def _located(run: RunConfig) -> RunConfig:
+def _located(run: RunConfig, lookup: Lookup) -> RunConfig:
     """Fill in the number of classes, which some data sets take from their images."""
-    return run if run.dataset.num_classes else replace(run, dataset=resolve(run.dataset))
+    return run if run.dataset.num_classes else lookup.resolved([run])[0]
 
 
 def _size(run: RunConfig, target: Target) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from headsweep.config import RunConfig
 from headsweep.errors import Interrupted
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.scheduler import OUT_OF_MEMORY, POLL_SECONDS
-from headsweep.launch.local.timeout_clock import ListeningClock
+from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.signals import StopRequest
 
 Member = tuple[ForkServerProcess, Connection]
@@ -30,7 +30,7 @@ def receive(member: Member, request: StopRequest, timeout: float | None = None) 
         Interrupted: a stop was requested.
     """
     process, connection = member
-    clock, silent = ListeningClock(), 0.0
+    clock, silent = TimeoutClock(), 0.0
     while not connection.poll(POLL_SECONDS):
         if request.signal is not None:
             raise Interrupted(request.signal)

@@ -35,4 +35,4 @@ def measure_needs(
                 gib, _ = memory(processes, frozen(folder), slots.threads, slots.gpus[0], request)
             except Unmeasured:
                 continue
-            packing.foretell(name, gib)
+            packing.store_measurement(name, gib)

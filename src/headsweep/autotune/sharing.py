@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from headsweep.autotune.batch_size import Room, fitting
 from headsweep.autotune.slots import AUTO, AutoSlots
 from headsweep.config import RunConfig
-from headsweep.launch.local.gpus import visible_gpus
+from headsweep.launch.local.gpus import gpus_for
 from headsweep.launch.local.slots import Slots
 
 UNBOUNDED = sys.maxsize  # more runs than any machine trains at a time
@@ -23,26 +23,19 @@ class Sharing:
     threads: int | None = None
     runs_per_gpu: int | None = None
 
-    def slots_of(self, runs: Sequence[RunConfig]) -> Slots | AutoSlots:
-        """Return the slots for `runs`. Raises ConfigError if the keys are no numbers or contradict each other."""
-        gpus = _gpus(runs)
-        if self.slots == AUTO and runs:
-            return AutoSlots.of_this_machine(runs[0], self.threads, len(runs), gpus, self.runs_per_gpu)
-        return Slots.of_this_machine(self.slots, self.threads, max(1, len(runs)), gpus, self.runs_per_gpu)
+    def auto_slots(self, runs: Sequence[RunConfig]) -> AutoSlots:
+        """Return slots chosen by measuring the first run. Raises ConfigError as `AutoSlots.of_this_machine`."""
+        return AutoSlots.of_this_machine(runs[0], self.threads, len(runs), gpus_for(runs), self.runs_per_gpu)
 
     def batch_size(self, runs: Sequence[RunConfig], measure: bool = True) -> int:
         """Return the batch size that fits all of `runs` (see `fitting`); it does not depend on the number of seeds."""
         slots = None if self.slots == AUTO else self.slots
-        gpus = _named(_gpus(runs), runs[0])
+        gpus = _named(gpus_for(runs), runs[0])
         room = Room.of(Slots.of_this_machine(slots, self.threads, UNBOUNDED, gpus, self.runs_per_gpu))
         return fitting(runs, room, measure, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 ALONE = Sharing(slots=1)
-
-
-def _gpus(runs: Sequence[RunConfig]) -> tuple[str, ...]:
-    return () if all(run.device == "cpu" for run in runs) else visible_gpus()
 
 
 def _named(gpus: tuple[str, ...], run: RunConfig) -> tuple[str, ...]:

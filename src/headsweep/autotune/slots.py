@@ -24,7 +24,6 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
-from headsweep.plan.plan import resolve
 from headsweep.tracking.measurements import Measured
 from headsweep.tracking.run_folder import RunFolder
 
@@ -54,7 +53,7 @@ class Speeds:
 class AutoSlots:
     """Slots chosen by a measurement."""
 
-    first: RunConfig  # of the grid
+    first: RunConfig  # of the grid, resolved
     runs: int  # planned
     threads: int | None  # CPU threads of a run; None: the cores divided by the slots
     gpus: tuple[str, ...]  # as `Slots` has them
@@ -73,8 +72,7 @@ class AutoSlots:
 
     def expected(self) -> Slots:
         """Return the slots as far as they are known without a measurement."""
-        run = resolve([self.first])[0]
-        speeds = self._remembered(run) if isinstance(run, RunConfig) else None
+        speeds = self._remembered(self.first)
         return self._slots(speeds.best if speeds else 1)
 
     def decided(
@@ -91,8 +89,7 @@ class AutoSlots:
         Raises:
             Interrupted: a stop was requested.
         """
-        (run,) = resolve([self.first])
-        assert isinstance(run, RunConfig), "the plan has resolved it"
+        run = self.first
         if speeds := self._remembered(run):
             log(self._line(speeds, "measured before: "))
         elif len(folders) > max(1, len(self.gpus)) and len(self._counts()) > 1:

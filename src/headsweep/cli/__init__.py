@@ -1,6 +1,6 @@
 """The `headsweep` command: what is done with runs once they are trained. A run is started by `python src/train.py`.
 
-One module a theme, one function a command; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
+One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
 """
 
@@ -11,14 +11,30 @@ import sys
 import click
 
 from headsweep import console
-from headsweep.cli import explain, export, inspect, plan, power, report, status, sync, table  # noqa: F401 - each adds its commands
+from headsweep.cli import (  # noqa: F401 - each module adds its command
+    cancel,
+    explain,
+    export,
+    inspect,
+    logs,
+    match,
+    plan,
+    power,
+    report,
+    reproduce,
+    retry,
+    status,
+    sync,
+    table,
+    watch,
+)
 from headsweep.cli.group import commands
 from headsweep.credentials import keep_all
 from headsweep.errors import UserError
 
 
 def main() -> None:
-    """Run the command line; a mistake is one line and exit code 2, output that nobody reads exit code 141."""
+    """Run the command line; an error is one line and exit code 2, an output stream without a reader exit code 141."""
     with console.tolerant():
         _run()
 
@@ -28,7 +44,7 @@ def _run() -> None:
         sys.argv[1:] = keep_all(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
-        from headsweep.entry import one_line_errors  # imports Hydra, to know its errors
+        from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors
 
         with one_line_errors():
             if isinstance(error, click.ClickException):

@@ -1,4 +1,4 @@
-"""The group of all commands, and the options that several of them share."""
+"""The group of all commands, and options that several of them share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 
 from headsweep.text import lines
 
-OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # what paths.output is, unless it is set
+OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # the default of paths.output
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Which classification head, and how many of them? What can be done with trained runs."""
+    """Plan, follow, compare and export runs, which `python src/train.py` trains."""
 
 
 output_option = click.option(
@@ -28,7 +28,7 @@ output_option = click.option(
 
 
 def checked_uri(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse an address that cannot be read, before anything heavy is imported for it."""
+    """Raise UserError for an address that cannot be parsed, before heavy imports."""
     if value is not None:
         from headsweep.config.checks import address
 
@@ -37,7 +37,7 @@ def checked_uri(context: click.Context, parameter: click.Parameter, value: str |
 
 
 def end_incomplete(damages: Sequence[Exception]) -> None:
-    """Exit with 1 if an answer leaves out what cannot be read, and say what, as every command over many runs does."""
+    """Print what was left out because it cannot be read, and exit with 1 if there is anything."""
     for damage in damages:
         click.echo(f"headsweep: {lines(str(damage))}", err=True)
     if damages:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from headsweep.autotune.launcher import AutotunedLauncher
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
@@ -13,21 +22,57 @@ from headsweep.errors import UserError
 @click.option("--list", "listing", is_flag=True, help="At once: give only costs that runs have recorded, count none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
-    """Say what `python src/train.py -m ARGUMENTS` would train, and start nothing.
+    """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
 
     One line a run: fingerprint, name, state, parameters, FLOPs of backbone and head for one image, and, from finished
     runs of the same cost, the training time that is left and the memory that it takes. Every cell that is not valid is
     named; the exit code is then 2. seeds=3 is short for seed=0,1,2.
     """
-    import hydra
-
-    from headsweep.config import PROJECT_ROOT
-    from headsweep.entry import command_line, run_single
+    from headsweep.config.command_line import spell_out
 
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
         raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json (headsweep plan --help)")
-    words = ["-m", "hydra/launcher=plan", *(word for word in arguments if word not in ("-m", "--multirun"))]
-    options = [f"hydra.launcher.costs={not listing}", f"hydra.launcher.json={as_json}"]
-    with command_line([*words, *options]):  # Hydra would print its own, and exit, before `main` hears of them
-        hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")(run_single)()
+    words = spell_out([word for word in arguments if word not in ("-m", "--multirun")])
+    _plan(words, listing, as_json)
+
+
+def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
+    from functools import partial
+
+    from headsweep.config import RunConfig
+    from headsweep.config.expansion import composer, read_grid
+    from headsweep.launch.local.pool import LocalPool
+    from headsweep.plan.expand import expand
+    from headsweep.plan.plan import Lookup, make_plan
+    from headsweep.plan.preview import preview, show
+
+    lookup = Lookup()
+    with composer():
+        request, hydra = read_grid(words)
+        launcher = _on_this_machine(hydra.launcher)
+        fit = partial(launcher.batch_size, measure=not listing)
+        expansion = expand(request, fit, lookup, say=(lambda line: None) if as_json else print)
+    runs = expansion.found
+    slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
+    check = None if listing else (lambda new: LocalPool().check(new))
+    found = preview(runs, expansion.mistakes, check, on_gpus=bool(slots.gpus), lookup=lookup)
+    if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
+        print(screening.opening, file=sys.stderr)
+    show(found, slots.count, as_json)
+    if found.bad:
+        sys.exit(2)
+
+
+def _on_this_machine(keys: DictConfig) -> AutotunedLauncher:
+    """Return the launcher `local` with those of the chosen launcher's keys that it has, e.g. `slots`."""
+    from dataclasses import fields, replace
+
+    from headsweep.autotune.launcher import AutotunedLauncher
+    from headsweep.launch.launcher import make_launcher
+    from headsweep.launch.local.launcher import local_defaults
+
+    defaults = local_defaults()
+    settings = make_launcher(keys).settings if "class" in keys else defaults
+    names = (field.name for field in fields(defaults) if hasattr(settings, field.name))
+    return AutotunedLauncher(replace(defaults, **{name: getattr(settings, name) for name in names}))

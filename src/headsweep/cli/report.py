@@ -36,8 +36,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Location, Request
     from headsweep.status.views import find_sweep
-    from headsweep.tracking.mlflow.store import default_uri
     from headsweep.tracking.sweep_folder import SweepFolder
+    from headsweep.tracking.trackers import TRACKERS
 
     request = Request(source, baseline=baseline, metric=metric, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
@@ -46,7 +46,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     else:
         origin = Origin(source)
         folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.table(Location(output, uri or default_uri(output), experiment))
+    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
     made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")
@@ -57,13 +57,12 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 
 
 def _track(folder: SweepFolder, table: Table) -> None:
-    """Log the page to the MLflow run of the sweep, if it has one; an unavailable store is no error."""
-    from headsweep.tracking.mlflow.projection import Projector
-    from headsweep.tracking.mlflow.store import planned_uri
+    """Log the page to the tracker of the sweep; an unavailable store is no error."""
+    from headsweep.tracking.trackers import planned_tracker
 
-    config, output = table.cells[0].record.config, folder.path.parents[1]
-    if config["tracking"]["name"] != "mlflow" or not folder.is_one():
+    if not folder.is_one():
         return
-    with Projector(planned_uri(config, output), config["tracking"]["experiment"], output) as projector:
-        projector.notify(folder)
-    click.echo(projector.description())
+    with planned_tracker(table.cells[0].record.config, folder.path.parents[1]) as tracker:
+        tracker.notify(folder)
+    if place := tracker.description():
+        click.echo(place)

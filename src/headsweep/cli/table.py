@@ -63,9 +63,9 @@ def table(
     A file written with --write records its command; --verify makes its tables again and exits with 1 if one differs.
     """
     from headsweep.report.request import Location, layout_of
-    from headsweep.tracking.mlflow.store import default_uri
+    from headsweep.tracking.trackers import TRACKERS
 
-    location = Location(output, uri or default_uri(output), experiment)
+    location = Location(output, TRACKERS["mlflow"](uri, experiment, output))
     if verify:
         given = click.get_current_context().get_parameter_source("source") is not click.core.ParameterSource.DEFAULT
         _verify(verify, location, _request({"source": source, **options}, output) if given else None)

@@ -1,4 +1,4 @@
-"""The words of the command line, before Hydra reads them."""
+"""The command line, before Hydra reads it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BY_NAME = "hydra/launcher=slurm"
 
 
 def spell_out(words: Sequence[str]) -> list[str]:
-    """Return the words with options first and what Hydra does not know spelled out: `seeds=3`, and `--dry-run`.
+    """Return the words with options first, and `seeds=3` and `--dry-run` replaced by the overrides that they stand for.
 
-    The password of `tracking.uri` is kept aside, and is *** in what is returned.
+    The password of `tracking.uri` is stored separately, and is *** in what is returned.
 
     Raises:
         UserError: an option is unknown; `seeds` is no number of at least 1, or given beside `seed`; --cfg or torchrun
@@ -33,18 +33,20 @@ def spell_out(words: Sequence[str]) -> list[str]:
         raise UserError(f"{escaped(wrong[0])}: unknown option (--help, --hydra-help)")
     grid = given.multirun or "hydra.mode=MULTIRUN" in given.overrides
     if grid and given.cfg:
-        raise UserError("--cfg shows one configuration and -m makes a grid: want one of the two")
+        raise UserError("--cfg and -m: expected one of them, as --cfg shows one configuration and -m makes a grid")
     if grid and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("-m under torchrun: its processes train one run together; want one run, or -m without torchrun")
+        raise UserError(
+            "-m: expected one run under torchrun, whose processes train it together; leave out -m, or torchrun"
+        )
     if given.experimental_rerun and not Path(given.experimental_rerun).is_file():
         raise UserError(f"--experimental-rerun {given.experimental_rerun}: expected a job's pickle, found no such file")
     for word in given.overrides:
-        options.remove(word)  # Hydra's parser finds no override behind an option that stands behind another
+        options.remove(word)  # Hydra's parser misses overrides after an option that follows another override
     return [*options, *(_spell_out(word, given.overrides) for word in given.overrides)]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Hydra's options, of which a wrong one is one line without their usage."""
+    """Hydra's options; an error is one line, without their usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{escaped(message)} (--help, --hydra-help)")
@@ -55,11 +57,13 @@ def _spell_out(word: str, overrides: Sequence[str]) -> str:
         raise UserError(
             f"{escaped(word)}: expected a part of Hydra or of its plugins; choose one by name, e.g. {_BY_NAME}"
         )
+    if word == "hydra/launcher=plan":
+        raise UserError("hydra/launcher=plan: expected a launcher that starts runs; give `headsweep plan ARGUMENTS`")
     if not word.startswith("seeds="):
         return word
     number = word.partition("=")[2]
     if not re.fullmatch(r"[1-9][0-9]{0,3}", number):
-        raise UserError(f"{escaped(word)}: want a number of seeds of at least 1, e.g. seeds=3 for seed=0,1,2")
+        raise UserError(f"{escaped(word)}: expected an integer in [1, 9999]; seeds=3 stands for seed=0,1,2")
     if any(other.startswith("seed=") for other in overrides):
-        raise UserError(f"{word}: the seeds are given twice; want either seeds={number} or seed=...")
+        raise UserError(f"{word}: expected either seeds or seed, found both; leave one out")
     return f"seed={','.join(map(str, range(int(number))))}"

@@ -1,4 +1,4 @@
-"""Hydra's composition, whose every failure is a mistake in what was given, told in one line."""
+"""Hydra's composition, every error of which is a mistake in the overrides, reported in one line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.omegaconf_errors import explain
+from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.errors import EXPECTED, ConfigError, UserError
-from headsweep.text import escaped
+from headsweep.text import escaped, first_line
 
-# What Hydra says of several values where it composes one run.
+# Hydra's message about several values where it composes one run.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)
 
 _NO_TEXT = re.compile(r"""^\w+\(|\$\{|['"\\]""")  # a function, an interpolation, quotes
@@ -25,10 +25,10 @@ _NO_TEXT = re.compile(r"""^\w+\(|\$\{|['"\\]""")  # a function, an interpolation
 
 @contextmanager
 def composing(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise UserError for what Hydra raises beside its own errors; nothing but composition may run inside.
+    """Raise UserError for exceptions of Hydra that are not its own; nothing but composition may run inside.
 
-    Hydra, OmegaConf and the parser below them raise ValueError, TypeError, KeyError, AssertionError and others for
-    values that they do not expect. All of them are mistakes in `overrides`, or in the files that these choose.
+    Hydra, OmegaConf and their parser raise ValueError, TypeError, KeyError, AssertionError and others for values that
+    they do not expect. All of them are mistakes in `overrides`, or in the files that these choose.
     """
     try:
         yield
@@ -39,22 +39,22 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return what a user needs to know of an error that Hydra, OmegaConf or this package raised."""
+    """Return the one line that a user needs of an error of Hydra, OmegaConf or this package."""
     if known := next((it for it in _causes(error) if isinstance(it, UserError)), None):
         return str(known)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error)
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override, str(error).split("\n", 1)[0])
+        return _unreadable(error.override, first_line(error))
     if several := _SEVERAL.match(str(error)):
-        return f"{several[1]}: several values make a grid, found without -m; add -m{_or_quoted(several[1])}"
+        return f"{several[1]}: expected one value, found several, which make a grid; add -m{_or_quoted(several[1])}"
     if cause := next((it for it in _causes(error) if isinstance(it, OmegaConfBaseException)), None):
-        return str(explain(cause))
+        return str(as_config_error(cause))
     return _joined(str(error)) or type(error).__name__
 
 
 def quoted(override: str) -> str | None:
-    """Return an override whose value is one text, as a shell's word; None where it is likely to be something else."""
+    """Return an override whose value is a text, quoted for the shell; None where it is likely to be something else."""
     key, equals, value = override.partition("=")
     if not (key and equals) or _NO_TEXT.search(value) or not is_one_line(override):
         return None
@@ -74,8 +74,8 @@ def _or_quoted(override: str) -> str:
 def _unreadable(override: str, reason: str) -> str:
     word = quoted(override)
     if word:
-        return f"{escaped(override)}: the value has a character that must be quoted; give {word}"
-    return f"'{escaped(override)}' is not an override ({escaped(reason)}); give KEY=VALUE, e.g. heads=1,4,8"
+        return f"{escaped(override)}: expected a quoted value, found a special character; give {word}"
+    return f"{escaped(override)}: expected KEY=VALUE, e.g. heads=1,4,8, found something else ({escaped(reason)})"
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -87,7 +87,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _culprit(overrides: Sequence[str]) -> str | None:
-    """Of the overrides the first that Hydra cannot handle, and why."""
+    """Return the first override that Hydra cannot handle, and why."""
     parser = OverridesParser.create()
     for word in overrides:
         try:
@@ -95,7 +95,7 @@ def _culprit(overrides: Sequence[str]) -> str | None:
             if override.is_discrete_sweep():
                 next(override.sweep_string_iterator(), None)
         except HydraException:
-            continue  # Hydra itself says so, of what it reads as an override
+            continue  # Hydra reports it when it reads the override
         except Exception as error:
             return f"{escaped(word)}: {_joined(str(error))}"
         if reason := _wrong_choice(override):
@@ -120,7 +120,7 @@ def _wrong_choice(override: Override) -> str | None:
 
 def _unnamed(error: Exception) -> str:
     reason = f"{type(error).__name__}: {_joined(str(error))}".removesuffix(": ")
-    return f"the configuration cannot be composed ({reason}); HYDRA_FULL_ERROR=1 shows where"
+    return f"expected a configuration that Hydra can compose, found {reason}; HYDRA_FULL_ERROR=1 shows where"
 
 
 def _joined(text: str) -> str:

@@ -1,11 +1,12 @@
-"""Hydra's composition and its grids outside Hydra's command line, for what reads configurations and runs none."""
+"""From overrides to the cells of a grid, within Hydra's command line and without it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,13 +19,22 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
-from headsweep.config.exclusions import Exclusions, left_out
-from headsweep.config.grid import Cell, Compose, Grid
+from headsweep.config.exclusions import Exclusions
+from headsweep.config.grid import Compose
 from headsweep.config.parsing import PROJECT_ROOT
 from headsweep.errors import ConfigError, UserError
 from headsweep.text import escaped
 
-MOST_CELLS = 100_000  # of one command: more are a slip of the finger, and fill the memory
+MOST_CELLS = 100_000  # of one command: more are a typing error, and fill the memory
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """A grid as a command asks for it."""
+
+    cells: Sequence[Sequence[str]]  # the overrides of each
+    compose: Compose
+    exclusions: Exclusions
 
 
 @contextmanager
@@ -39,31 +49,71 @@ def composer() -> Iterator[Compose]:
         yield composed
 
 
-def expand(arguments: Sequence[str], grid: Grid) -> list[Cell]:
-    """The cells of `python src/train.py -m ARGUMENTS`, within `composer`; those that its study leaves out left out.
+def read_grid(arguments: Sequence[str]) -> tuple[GridRequest, DictConfig]:
+    """Return the grid of `python src/train.py -m ARGUMENTS` and Hydra's part of its configuration, within `composer`.
 
     Raises:
-        ConfigError: every cell is left out, or an exclusion cannot be read. What Hydra raises for a wrong override.
+        UserError: see `points`. What Hydra raises for a wrong override.
     """
+
+    def load(overrides: Sequence[str]) -> DictConfig:
+        return compose("train", overrides=list(overrides), return_hydra_config=True)
+
     with composing(arguments):
         parsed = OverridesParser.create().parse_overrides(list(arguments))
         fixed = [word for word, override in zip(arguments, parsed, strict=True) if not override.is_sweep_override()]
-        hydra = compose("train", overrides=fixed, return_hydra_config=True).hydra
-    study = study_axes(hydra.sweeper)
-    cells = [grid.cell(point) for point in points(study, arguments, GlobalHydra.instance().config_loader())]
-    out = left_out(cells, Exclusions(hydra.launcher.exclude, [*study, *arguments]))
-    return [cell for cell, absent in zip(cells, out, strict=True) if not absent]
+        hydra = load(fixed).hydra
+        check_launcher(hydra.launcher)
+        cells = points(study_axes(hydra.sweeper), arguments, GlobalHydra.instance().config_loader())
+        return grid_request(cells, hydra, arguments, load), hydra
+
+
+def grid_request(
+    cells: Sequence[Sequence[str]],
+    hydra: DictConfig,
+    arguments: Sequence[str],
+    load: Callable[[Sequence[str]], DictConfig],
+) -> GridRequest:
+    """Return the grid of `cells`.
+
+    Args:
+        cells: the overrides of each.
+        hydra: Hydra's part of the configuration that they share.
+        arguments: the overrides of the command line.
+        load: composes a list of overrides, Hydra's part included.
+    """
+
+    def composed(overrides: Sequence[str]) -> DictConfig:
+        with composing(overrides):
+            cell = load(overrides)
+        for section in ("launcher", "sweeper"):
+            if cell.hydra[section] != hydra[section]:
+                raise UserError(
+                    f"expected one hydra.{section} for all cells, found an axis with a value that sets it; "
+                    "give that value without an axis"
+                )
+        return cell
+
+    exclusions = Exclusions(hydra.launcher.get("exclude", ()), [*study_axes(hydra.sweeper), *arguments])
+    return GridRequest(cells, composed, exclusions)
+
+
+def check_launcher(chosen: Any) -> None:
+    """Raise ConfigError if `hydra.launcher` is not the keys of a launcher."""
+    if not isinstance(chosen, DictConfig) or "_target_" not in chosen:
+        advice = "choose one with hydra/launcher=NAME, in a study with `- override /hydra/launcher: NAME` in `defaults`"
+        raise ConfigError("hydra.launcher", chosen, f"expected the keys of a launcher; {advice}")
 
 
 def given(overrides: Any) -> list[str]:
-    """The overrides that Hydra keeps in a configuration, where an interpolation in one would be resolved."""
+    """Return the overrides that Hydra keeps in a configuration; to read one there would resolve its interpolations."""
     words = OmegaConf.to_container(overrides, resolve=False)
     assert isinstance(words, list)
     return words
 
 
 def study_axes(sweeper: Any) -> list[str]:
-    """The axes that a study gives in `hydra.sweeper.params`, as overrides. Raises ConfigError if they are none."""
+    """Return the axes of a study, `hydra.sweeper.params`, as overrides. Raises ConfigError for anything else."""
     axes = (sweeper.get("params") if isinstance(sweeper, Mapping) else None) or {}
     if not isinstance(axes, Mapping):
         raise ConfigError("hydra.sweeper.params", axes, "expected axes and their values, e.g. {head: 'seqpool,ga'}")
@@ -71,11 +121,11 @@ def study_axes(sweeper: Any) -> list[str]:
 
 
 def points(study: Sequence[str], arguments: Sequence[str], loader: ConfigLoader | None = None) -> list[list[str]]:
-    """The overrides of each cell: the product of the axes, where those of the command line replace the study's.
+    """Return the overrides of each cell: the product of the axes, where the command line's replace the study's.
 
     Raises:
         UserError: an override cannot be read, Hydra would expand it to other values or drop one of two for the same
-            key, or there are more cells than any study has.
+            key, or there are more than `MOST_CELLS`.
     """
     overrides = [*study, *arguments]
     with composing(overrides):
@@ -114,7 +164,7 @@ def _check_sorted(parsed: Sequence[Override]) -> None:
 
 
 def _count(override: Override) -> int:
-    """Values of an axis, counted no further than one beyond what any grid has."""
+    """Return the number of values of an axis, at most `MOST_CELLS` + 1."""
     if not override.is_discrete_sweep():
         return 1
     return sum(1 for _ in islice(override.sweep_string_iterator(), MOST_CELLS + 1))

@@ -1,33 +1,24 @@
-"""What the launcher `slurm` is told: the keys of `conf/hydra/launcher/slurm.yaml`."""
+"""The keys of the launcher `slurm` (`conf/hydra/launcher/slurm.yaml`)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from headsweep.config import launchers
 from headsweep.config.checks import is_one_line
-from headsweep.config.launchers import check_least, check_threads, check_timeout, parse_launcher, wrong
+from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
-WANT_OPTIONS = "want options of sbatch and their values, e.g. {mail-type: END}"
-WANT_LINES = 'want a list of shell lines, e.g. ["module load cuda"]'
-WANTED = {
-    **launchers.WANTED,
-    "time": f"want minutes, a whole number of at least {SHORTEST}",
-    "slots": "want a whole number, or null; auto is of hydra/launcher=local, which measures where the runs train",
-    "list[str]": WANT_LINES,
-    "dict[str, Any]": WANT_OPTIONS,
-    "Projection": "want login or jobs",
-}
+OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
+SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
+LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
 
 class Projection(Enum):
-    """Who carries metrics to MLflow."""
+    """Which process copies metrics to MLflow."""
 
     login = "login"  # `headsweep watch` or `headsweep sync`, on the machine where they are given
     jobs = "jobs"  # each job, as it trains; needs a tracking server
@@ -41,24 +32,25 @@ class SlurmConfig:
     account: str | None
     qos: str | None
     constraint: str | None
-    time: int  # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
-    nodes: int  # of a job; several want distributed=true
+    # minutes that a job may take; a run that is not done by then goes on in the same job, requeued
+    time: int = field(metadata={EXPECTED: f"expected minutes, an integer >= {SHORTEST}"})
+    nodes: int  # of a job; several need distributed=true
     gpus: int  # of a job, on each node
     cpus: int  # of a job, on each node
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
-    setup: list[str]  # shell lines before Python starts, e.g. "module load cuda"
-    extra: dict[str, Any]  # further options of sbatch, e.g. {mail-type: END}
+    setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
+    extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
     max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
     runs_per_job: int  # runs that one job works through
     distributed: bool  # a job trains one run after the other, each over all its GPUs; else one run a GPU
-    slots: int | None  # runs at a time within a job; None: one per GPU, or one
+    slots: int | None = field(metadata={EXPECTED: SLOTS})  # runs at a time in a job; None: one per GPU, or one
     threads: int | None  # CPU threads of a run; None: cpus divided by the slots
-    warning: int  # seconds before the end of its time at which a job is told to write its checkpoints
+    warning: int  # seconds before the end of its time at which a job writes its checkpoints
     requeues: int  # how often a job may be put back into the queue, for whatever reason
-    attempts: int | None  # tries of a run that fails; None: no end
+    attempts: int | None  # tries of a run that fails; None: no limit
     timeout: float | None  # minutes without progress after which a run counts as hanging; None: never
-    mlflow: Projection
+    mlflow: Projection = field(metadata={EXPECTED: "expected login or jobs"})
     wait: bool  # block until the sweep has ended, and print its table
     dry_run: bool  # print what would be given to sbatch
 
@@ -77,23 +69,29 @@ class SlurmConfig:
         check_least("requeues", self.requeues, 0)
         check_threads(self.threads)
         if self.nodes > 1 and not self.distributed:
-            raise wrong("nodes", self.nodes, "want 1, or hydra.launcher.distributed=true for runs over several nodes")
+            raise wrong(
+                "nodes", self.nodes, "expected 1 unless hydra.launcher.distributed=true, for runs over several nodes"
+            )
         if self.distributed and self.slots is not None:
             raise wrong(
-                "slots", self.slots, "want null with hydra.launcher.distributed=true: a job trains one at a time"
+                "slots",
+                self.slots,
+                "expected null with hydra.launcher.distributed=true, where a job trains one run at a time",
             )
         check_timeout(self.timeout)
         if not all(isinstance(line, str) for line in self.setup):
-            raise wrong("setup", self.setup, WANT_LINES)
+            raise wrong("setup", self.setup, LINES)
         for option, value in self.extra.items():
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-                raise wrong(f"extra.{option}", value, "want a text, a number, or true for an option without a value")
+                raise wrong(
+                    f"extra.{option}", value, "expected a text, a number, or true for an option without a value"
+                )
             if not is_one_line(f"{option}{value}"):
                 raise wrong(f"extra.{option}", value, "expected one line, without control characters")
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
-            raise wrong("memory", self.memory, "want a whole number and a unit, e.g. 16GB, or null")
+            raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
-            raise wrong("warning", self.warning, f"want fewer seconds than hydra.launcher.time={self.time} minutes")
+            raise wrong("warning", self.warning, f"expected fewer seconds than hydra.launcher.time={self.time} minutes")
 
     @property
     def tasks(self) -> int:
@@ -104,8 +102,3 @@ class SlurmConfig:
     def ranks(self) -> int:
         """Processes that train a run together."""
         return self.nodes * self.tasks
-
-
-def parse_slurm(settings: Mapping[str, Any]) -> SlurmConfig:
-    """Return the launcher's keys, typed and checked. Raises ConfigError as `parse_launcher`."""
-    return parse_launcher(SlurmConfig, settings, WANTED)

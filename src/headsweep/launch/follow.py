@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,31 +11,30 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from headsweep.errors import UserError
-from headsweep.launch.local.pool import LocalPool
-from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import compare, conclude, log_models, projector
+from headsweep.launch.conclude import LogModels, compare, conclude, log_models
 from headsweep.plan.frozen import frozen
+from headsweep.run.tracker import tracker_of
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView, planned, read_sweep
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.mlflow.projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 
-LOOK_SECONDS = 3.0  # between two looks at the files, and at the cluster's queue
+POLL_SECONDS = 3.0  # between two readings of the files, and of the cluster's queue
 
 Show = Callable[[SweepView], None]
 
 
-def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
-    """Show the sweep in folder `path` until nobody trains it any more; then write and print its table.
+def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None) -> None:
+    """Show the sweep in folder `path` until no process trains it any more; then write and print its table.
 
-    Its runs and the sweep itself are projected to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
+    Its runs and the sweep itself are copied to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
 
     Args:
         path: of the sweep.
+        log: gives the runs' models to MLflow.
         asked: the runs that are to have ended well; None: all that are planned.
 
     Raises:
@@ -46,60 +44,52 @@ def follow(path: Path, asked: Sequence[RunFolder] | None = None) -> None:
     folders = planned(path)
     sweep = SweepFolder(path)
     config = frozen(folders[0])
-    with projector(config) as told:
-        told.notify(sweep)
+    with tracker_of(config) as tracker:
+        tracker.notify(sweep)
         try:
-            _follow(path, told)
+            _follow(path, tracker)
         except KeyboardInterrupt:
             print(f"{sweep.name} goes on without this terminal; `headsweep watch {sweep.name}` follows it again")
             sys.exit(130)
         comparison = compare(sweep)
-        told.notify(sweep)
-    log_models(folders, config, _log)
-    conclude(sweep, folders if asked is None else asked, comparison, told, attempts=None)
+        tracker.notify(sweep)
+    log_models(folders, config, log)
+    conclude(sweep, folders if asked is None else asked, comparison, tracker, attempts=None)
 
 
-def _log(folders: Sequence[RunFolder], uri: str) -> int:
-    """Log the models of runs from here, where there may be no torch. Raises UserError then."""
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
-    return LocalPool(Slots(1, 1, ())).log_models(folders, uri)
-
-
-def _follow(sweep: Path, told: NullProjector) -> None:
+def _follow(sweep: Path, tracker: Tracker) -> None:
     console = Console(stderr=True)
     if not console.is_interactive:
-        _look(sweep, told, _Lines(console))
+        _poll(sweep, tracker, _Lines(console))
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
-        _look(
-            sweep,
-            told,
-            lambda view: screen.update(Text.from_ansi(detail(view, active_launchers.find(sweep))), refresh=True),
-        )
+
+        def show(view: SweepView) -> None:
+            screen.update(Text.from_ansi(detail(view, active_launchers.find(sweep))), refresh=True)
+
+        _poll(sweep, tracker, show)
 
 
-def _look(sweep: Path, told: NullProjector, show: Show) -> None:
-    """Look again and again, until no run is trained or queued."""
+def _poll(sweep: Path, tracker: Tracker, show: Show) -> None:
+    """Read the sweep again and again, until no run is trained or queued."""
     seen: dict[Path, object] = {}
     while True:
-        is_trained = bool(
-            active_launchers.find(sweep)
-        )  # first: who ends meanwhile has written all by the look that follows
+        # Before the files: a process that ends in between has written everything that is read below.
+        is_trained = bool(active_launchers.find(sweep))
         view = read_sweep(sweep)
         for run in view.runs:
             news = (run.word, run.epoch, run.metrics)
             if seen.get(run.folder.path) != news:
                 seen[run.folder.path] = news
-                told.notify(run.folder)
+                tracker.notify(run.folder)
         show(view)
         if not is_trained and not {"running", "queued"} & view.counts.keys():
             return
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 class _Lines:
-    """A line whenever a run changes its state, where there is no terminal."""
+    """Prints a line for each change of a run's state, where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -113,5 +103,5 @@ class _Lines:
 
 
 def _line(run: RunView) -> str:
-    told = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
-    return f"{run.name}  {run.word}{told}{f'  {run.note}' if run.note else ''}"
+    top1 = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
+    return f"{run.name}  {run.word}{top1}{f'  {run.note}' if run.note else ''}"

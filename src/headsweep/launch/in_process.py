@@ -1,4 +1,4 @@
-"""Runs trained in the process that was asked for them, one after the other."""
+"""Runs trained in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headsweep.config import RunConfig
 from headsweep.errors import Interrupted, UserError
+from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.plan import Cost
@@ -19,10 +20,10 @@ from headsweep.training.progress import Busy, Progress, Stopped
 if TYPE_CHECKING:
     from headsweep.training.ranks import Ranks
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.5  # between two tries of a run that another command trains
 
 
-class InProcess:
+class InProcess(Launcher):
     """This process; torch is imported when the first run is checked or trained."""
 
     def __init__(self, ranks: Ranks | None = None, request: StopRequest | None = None) -> None:
@@ -31,32 +32,26 @@ class InProcess:
         self._request = nullcontext(request) if request else StopRequest()
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
-        """The cost of each run. Raises UserError for the first that cannot be built."""
+        """Return the cost of each run. Raises UserError for the first that cannot be built."""
         from headsweep.run.train_run import preflight
 
         return [preflight(run) for run in runs]
 
-    def train(self, folders: Sequence[RunFolder], display: Display, changed: Callable[[RunFolder], None]) -> None:
-        """Train the runs one after the other. Raises what a run raises; its folder keeps the reason."""
-        for folder in folders:
+    def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
+        """Train the runs one after the other. Raises what a run raises; its folder has the reason."""
+        for folder in missing:
 
             def watch(progress: Progress, folder: RunFolder = folder) -> None:
                 display.progress(folder, progress)
                 if progress.metrics:
-                    changed(folder)
+                    notify(folder)
 
             display.started(folder)
             try:
                 self._train(folder, watch)
             finally:
-                changed(folder)
+                notify(folder)
             display.ended(folder)
-
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
-        """As `predictor.log_models`."""
-        from headsweep.run.predictor import log_models
-
-        return log_models(folders, uri)
 
     def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
         from headsweep.run.train_run import train_folder
@@ -66,9 +61,9 @@ class InProcess:
             while True:
                 try:
                     return train_folder(folder, watch, request.made, ranks=self._ranks or Ranks())
-                except Busy:  # another command trains it: wait for that
+                except Busy:  # another command trains it
                     time.sleep(POLL_SECONDS)
-                except Stopped:  # perhaps another rank was asked
+                except Stopped:  # perhaps the signal reached another rank
                     raise Interrupted(request.signal or signal.SIGTERM) from None
                 if request.signal is not None:
                     raise Interrupted(request.signal)

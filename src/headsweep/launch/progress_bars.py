@@ -1,4 +1,4 @@
-"""What a person sees while runs train: live bars on a terminal, plain lines elsewhere and where TERM=dumb."""
+"""Progress of runs: live bars on a terminal, plain lines elsewhere and where TERM=dumb."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
 
-from headsweep.text import one_line
+from headsweep.text import last_line, one_line
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Progress
 
@@ -22,7 +22,7 @@ class Display:
     """
 
     def __init__(self, runs: int, epoch_lines: bool) -> None:
-        """Watch `runs` runs; `epoch_lines` prints a line an epoch where there is no terminal."""
+        """Show `runs` runs; `epoch_lines` prints a line an epoch where there is no terminal."""
         self._console = Console(stderr=True)
         self._bars = bars.Progress(
             bars.TextColumn("{task.description}"),
@@ -40,7 +40,6 @@ class Display:
         self._fractions: dict[RunFolder, float] = {}  # how much of each running run is done
 
     def __enter__(self) -> Display:
-        self._bars.start()
         return self
 
     def __exit__(
@@ -49,17 +48,18 @@ class Display:
         self._bars.stop()
 
     def expect(self, runs: int) -> None:
-        """Count anew: so many runs are to come."""
+        """Count from 0 again, to `runs`."""
         self._runs, self._ended = runs, 0
         self._bars.update(self._all, total=runs, completed=0, visible=runs > 1)
 
     def started(self, folder: RunFolder) -> None:
-        """A run has a process now."""
+        """Show a run that has got a process."""
+        self._bars.start()  # not before: a launcher may print until then
         self._started[folder] = time.monotonic()
         self._tasks[folder] = self._bars.add_task(escape(one_line(folder.record().name)), total=None, note="")
 
     def progress(self, folder: RunFolder, progress: Progress) -> None:
-        """A run has taken steps, or ended an epoch."""
+        """Show that a run has taken steps, or ended an epoch."""
         task = self._tasks[folder]
         self._bars.update(task, completed=progress.step, total=progress.steps)
         self._fractions[folder] = progress.step / progress.steps
@@ -68,10 +68,10 @@ class Display:
             return
         self._bars.update(task, note=_accuracy(progress.metrics))
         if self._epoch_lines and not self._console.is_interactive:
-            self.say(f"epoch {progress.epoch}/{progress.epochs}  {_said(progress.metrics)}")
+            self.say(f"epoch {progress.epoch}/{progress.epochs}  {_shown(progress.metrics)}")
 
     def ended(self, folder: RunFolder) -> None:
-        """A run is over, here or in another command; say how it went."""
+        """Count a run that is over, here or in another command, and print its outcome."""
         self._ended += 1
         started = self._started.get(folder)
         self.left(folder)
@@ -79,7 +79,7 @@ class Display:
         self.say(f"[{self._ended}/{self._runs}] {folder.record().name}  {_outcome(folder)}  ({took})")
 
     def left(self, folder: RunFolder) -> None:
-        """A run has no process any more."""
+        """Hide a run that has no process any more."""
         if folder in self._tasks:
             self._bars.remove_task(self._tasks.pop(folder))
         self._started.pop(folder, None)
@@ -95,23 +95,23 @@ def _outcome(folder: RunFolder) -> str:
     state, result = folder.state(), folder.result()
     if result is None:
         failure = folder.failure()
-        return _stopped(folder) if failure is None else f"{state.value}: {failure.strip().splitlines()[-1]}"
+        return _stopped(folder) if failure is None else f"{state.value}: {last_line(failure)}"
     if state is RunState.diverged:
         return f"diverged: {result.note}"
-    return _said({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
+    return _shown({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
 
 
 def _stopped(folder: RunFolder) -> str:
-    entries = folder.spool.entries()
+    entries = folder.metrics_log.entries()
     return f"stopped after epoch {entries[-1].epoch}  {_accuracy(entries[-1].metrics)}" if entries else "was stopped"
 
 
 def _accuracy(metrics: Mapping[str, float]) -> str:
-    return _said({key: value for key, value in metrics.items() if key in ("val/top1", "test/top1")})
+    return _shown({key: value for key, value in metrics.items() if key in ("val/top1", "test/top1")})
 
 
-def _said(metrics: Mapping[str, float]) -> str:
-    """Metrics in words, without those of single heads."""
+def _shown(metrics: Mapping[str, float]) -> str:
+    """Return metrics as text, without those of single heads."""
     shown = {key: value for key, value in metrics.items() if key.count("/") == 1}
     return "  ".join(
         f"{key} {value:.1%}" if key.rpartition("/")[2].startswith("top") else f"{key} {value:.4f}"

@@ -1,4 +1,4 @@
-"""Training what is missing of runs that were planned before, from the configurations in their folders."""
+"""Train what is missing of runs that were planned before, from the configurations in their folders."""
 
 from __future__ import annotations
 
@@ -6,52 +6,44 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from headsweep.config import PROJECT_ROOT, RunConfig
+from headsweep.config import RunConfig
 from headsweep.errors import UserError
-from headsweep.launch.local.gpus import visible_gpus
-from headsweep.launch.local.pool import LocalPool
-from headsweep.launch.local.slots import Slots
-from headsweep.launch.run_sweep import run_study
+from headsweep.launch.local.launcher import LocalLauncher, local_defaults
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.status.views import RunView, planned, read_run, sweep_folders
 from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder, RunState
 
-LAUNCHER = PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml"
-
 
 def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, threads: int | None) -> None:
     """Forget how the runs in `folders` failed and train, on this machine, those that are not over.
 
     Raises:
-        UserError: one of them is being trained, or its folder cannot tell how to train it. Nothing has changed then.
+        UserError: one of them is being trained, or its folder has no configuration to train it by; nothing has changed.
         FailedRunsError: some failed again.
     """
-    _refuse_what_is_going_on(folders, output)
+    _check_idle(folders, output)
     runs = [_checked(read_run(folder), output) for folder in folders]
     for folder in folders:
         folder.forget_failure()
-    gpus = () if all(run.device == "cpu" for run in runs) else visible_gpus()
-    usual = OmegaConf.load(LAUNCHER)
-    pool = LocalPool(Slots.of_this_machine(slots, threads, len(runs), gpus), timeout=usual.timeout)
-    run_study(runs, pool, attempts=usual.attempts)
+    run_sweep(runs, LocalLauncher(replace(local_defaults(), slots=slots, threads=threads)))
 
 
-def _refuse_what_is_going_on(folders: Sequence[RunFolder], output: Path) -> None:
-    wanted = {folder.path.name for folder in folders}
+def _check_idle(folders: Sequence[RunFolder], output: Path) -> None:
+    """Raise UserError if one of the runs is being trained."""
+    asked = {folder.path.name for folder in folders}
     for sweep in sweep_folders(output):
         trainers = active_launchers.find(sweep)
-        if trainers and wanted & {folder.path.name for folder in planned(sweep)}:
+        if trainers and asked & {folder.path.name for folder in planned(sweep)}:
             raise UserError(
                 f"{sweep.name} is being trained by {trainers[0]}; wait for it, or `headsweep cancel` it first"
             )
 
 
 def _checked(view: RunView, output: Path) -> RunConfig:
-    """The configuration that a run was planned with, in an outputs folder that may have been moved since."""
+    """Return the configuration that a run was planned with, in an outputs folder that may have been moved since."""
     where = f"{view.name} ({view.folder.path.name})"
     if view.state is RunState.running:
         raise UserError(f"{where} is being trained; wait for it, or `headsweep cancel` its sweep first")

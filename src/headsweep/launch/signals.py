@@ -1,7 +1,7 @@
-"""Stopping on a signal: the first asks, the second insists.
+"""Stopping on a signal: the first one asks runs to write checkpoints, the second one stops at once.
 
-A terminal that is closed sends SIGHUP, often twice, from the kernel and from the shell: it asks, and never insists.
-`nohup` has it ignored, and so it stays.
+A closed terminal sends SIGHUP, often twice, from the kernel and from the shell: it counts as a first signal only. Under
+`nohup` it stays ignored.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 
 from headsweep.errors import Interrupted
-from headsweep.processes import answered
+from headsweep.processes import not_ignored
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Within its block, signals are remembered; one more than the first raises Interrupted at once, if `insistent`."""
+    """Records signals within its block; a second one raises Interrupted at once if `insistent`."""
 
     def __init__(self, signals: Sequence[int] = SIGNALS, insistent: bool = True) -> None:
-        self.heard: list[int] = []
+        self.received: list[int] = []
         self._signals, self._insistent = signals, insistent
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._hear) for number in answered(self._signals)}
+        self._before = {number: signal.signal(number, self._handle) for number in not_ignored(self._signals)}
         return self
 
     def __exit__(
@@ -34,15 +34,15 @@ class StopRequest:
             signal.signal(number, handler)
 
     def made(self) -> bool:
-        """Has anyone asked?"""
-        return bool(self.heard)
+        """Return whether a signal has been received."""
+        return bool(self.received)
 
     @property
     def signal(self) -> int | None:
-        """The first one that asked."""
-        return self.heard[0] if self.heard else None
+        """The first signal that was received."""
+        return self.received[0] if self.received else None
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard and self._insistent and number != signal.SIGHUP:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received and self._insistent and number != signal.SIGHUP:
             raise Interrupted(number)
-        self.heard.append(number)
+        self.received.append(number)

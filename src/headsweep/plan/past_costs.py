@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.config import Duration, RunConfig
+from headsweep.config.keys import flat_record, has_trait
+from headsweep.config.traits import PACE
 from headsweep.plan.plan import Cost, PlannedRun
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
 from headsweep.tracking.typed_files import Damaged
-
-# What a step costs does not depend on these.
-_NO_MATTER = {"seed", "duration", "optimizer", "schedule", "tracking", "paths", "decorrelation", "clip_norm"}
 
 
 class Records:
@@ -50,7 +49,7 @@ class Records:
             return None
         steps_per_epoch = round(statistics.median(steps for _, steps in speeds))
         steps = Duration.parse("duration", planned.run.duration).steps(steps_per_epoch, planned.run.batch_size)
-        done = max((entry.step for entry in planned.folder.spool.entries()), default=0)
+        done = max((entry.step for entry in planned.folder.metrics_log.entries()), default=0)
         return statistics.median(seconds for seconds, _ in speeds) * max(0, steps - done)
 
 
@@ -65,7 +64,8 @@ def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
 
 def cost_class(config: Mapping[str, Any]) -> str:
     """Return a key that is equal for configurations (as in run.json) whose steps cost the same."""
-    return json.dumps({key: value for key, value in config.items() if key not in _NO_MATTER}, sort_keys=True)
+    kept = {key: value for key, value in flat_record(config).items() if has_trait(key, PACE)}
+    return json.dumps(kept, sort_keys=True)
 
 
 def plain(run: RunConfig) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
+from headsweep.config.keys import keys_with
+from headsweep.config.traits import SUMMARY
 from headsweep.credentials import hidden
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
@@ -26,22 +28,6 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
-
-# Shown for each run, whether a sweep varies them or not.
-IDENTITY_KEYS = (
-    "model.name",
-    "head.name",
-    "heads",
-    "dataset.name",
-    "dataset.image_size",
-    "optimizer.name",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "batch_size",
-    "duration",
-    "decorrelation",
-    "seed",
-)
 
 MOST_SHOWN = 10  # invalid cells that are listed
 
@@ -73,33 +59,48 @@ class Plan:
         return self.output / "sweeps" / self.name
 
     @property
+    def configs(self) -> list[RunConfig]:
+        """The configuration of each run of the command, repetitions included."""
+        runs = {planned.fingerprint: planned.run for planned in self.runs}
+        return [runs[cell] for cell in self.cells]
+
+    @property
     def folders(self) -> list[RunFolder]:
         """The runs' folders."""
         return [planned.folder for planned in self.runs]
 
 
-def make_plan(configs: Sequence[RunConfig]) -> Plan:
+class Lookup:
+    """Reads each data set and each checkpoint once, however many runs of a command share it."""
+
+    def __init__(self) -> None:
+        self._located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []
+        self._digests: dict[str | None, str | None] = {}
+
+    def resolve(self, configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
+        """Return each run with what its data and its checkpoint fill in, or why they cannot."""
+        return [_resolve(config, self._located, self._digests) for config in configs]
+
+    def resolved(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
+        """Return the same for runs that all must be valid. Raises UserError, which names those that are not."""
+        found = self.resolve(configs)
+        names = run_names(configs)
+        bad = [(name, str(run)) for name, run in zip(names, found, strict=True) if isinstance(run, UserError)]
+        if bad:
+            raise refusal(bad, len(configs))
+        return [run for run in found if isinstance(run, RunConfig)]
+
+
+def make_plan(configs: Sequence[RunConfig], lookup: Lookup | None = None) -> Plan:
     """Check the data of every run, name the runs and find the keys that vary; nothing is written.
 
     Raises:
         UserError: the data or the checkpoint of a run is missing, or the data does not match the configuration, or the
             folder of a run of the sweep is damaged.
     """
-    resolved = resolve(configs)
-    names = run_names(configs)
-    bad = [(name, str(run)) for name, run in zip(names, resolved, strict=True) if isinstance(run, UserError)]
-    if bad:
-        raise refusal(bad, len(configs))
-    plan = plan_of([run for run in resolved if isinstance(run, RunConfig)])
+    plan = plan_of((lookup or Lookup()).resolved(configs))
     _check_folders(plan)
     return plan
-
-
-def resolve(configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
-    """Return each run with the digests and sizes of its data and checkpoint filled in, or why that failed."""
-    located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []  # each data set is read once
-    digests: dict[str | None, str | None] = {}
-    return [_resolve(config, located, digests) for config in configs]
 
 
 def plan_of(resolved: Sequence[RunConfig]) -> Plan:
@@ -203,7 +204,7 @@ def _short(commit: str | None) -> str:
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
-    shown = {key: values[key] for key in dict.fromkeys((*IDENTITY_KEYS, *options, *plan.axes)) if key in values}
+    shown = {key: values[key] for key in dict.fromkeys((*keys_with(SUMMARY), *options, *plan.axes)) if key in values}
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),

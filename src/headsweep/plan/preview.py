@@ -16,7 +16,7 @@ from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.past_costs import Records, cost_class, plain
-from headsweep.plan.plan import Cost, PlannedRun, check_new, plan_of, resolve, run_names
+from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import aligned, one_line
 from headsweep.tracking.run_folder import RunState
 
@@ -62,7 +62,11 @@ class Preview:
 
 
 def preview(
-    runs: Sequence[RunConfig], bad: Sequence[tuple[str, str]], check: Check | None, on_gpus: bool = False
+    runs: Sequence[RunConfig],
+    bad: Sequence[tuple[str, str]],
+    check: Check | None,
+    on_gpus: bool = False,
+    lookup: Lookup | None = None,
 ) -> Preview:
     """Check the data and the folders of `runs`.
 
@@ -72,7 +76,7 @@ def preview(
         check: counts the cost of new runs, or returns why they cannot be built; None: only recorded costs are given.
         on_gpus: report GPU memory instead of host memory.
     """
-    resolved = list(zip(run_names(runs), resolve(runs), strict=True))
+    resolved = list(zip(run_names(runs), (lookup or Lookup()).resolve(runs), strict=True))
     bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
     good = [run for _, run in resolved if isinstance(run, RunConfig)]
     if not good:

@@ -12,7 +12,7 @@ from headsweep.errors import UserError
 from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
-from headsweep.report.read.mlflow_runs import read_mlflow_cells
+from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table import published
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
@@ -20,6 +20,7 @@ from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.typed_files import Damaged
 
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
@@ -32,8 +33,7 @@ class Location:
     """Where the runs of a source are."""
 
     output: Path  # folder of sweeps and runs
-    uri: str  # MLflow store
-    experiment: str
+    tracker: Tracker  # for a source that is a filter
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Request:
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
         if self.is_filter:
-            return self._compare(read_mlflow_cells(location.uri, location.experiment, self.source), None, ())
+            return self._compare(read_tracked(location.tracker, self.source), None, ())
         sweep = SweepFolder(location.output / "sweeps" / self.source)
         screening = sweep.screening()
         return skip_damaged(

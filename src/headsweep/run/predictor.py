@@ -1,4 +1,4 @@
-"""The model of a run from raw pixels to logits, as it is logged to MLflow."""
+"""The model of a run for use elsewhere: from raw pixels to logits, logged to the run's tracker."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headsweep.config import DatasetConfig
-from headsweep.credentials import hidden
+from headsweep.config import DatasetConfig, RunConfig
 from headsweep.data.augment import Normaliser
-from headsweep.errors import UserError
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
-from headsweep.tracking.mlflow.model import Built, log_model
-from headsweep.tracking.mlflow.store import reason
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.tracker import ExportedModel
 
 
 class Predictor(nn.Module):
@@ -38,29 +36,18 @@ class Predictor(nn.Module):
         return self.classifier((images - self.mean) * self.scale)
 
 
-def predictor(folder: RunFolder) -> Built:
-    """Return the model to log, with the best weights, or the last ones without validation images."""
+def predictor(folder: RunFolder) -> ExportedModel:
+    """Return the run's best weights, or the last where no images were held out, as trackers log them."""
     dataset = frozen(folder).dataset
     classifier = trained(folder, best=folder.best.exists())
     example = np.zeros((1, dataset.channels, dataset.image_size, dataset.image_size), dtype=np.float32)
-    return Built(Predictor(classifier, dataset).eval(), example, classifier.num_classes)
+    return ExportedModel(Predictor(classifier, dataset).eval(), example, classifier.num_classes)
 
 
-def log_models(folders: Sequence[RunFolder], uri: str) -> int:
-    """Log the models of `folders` to the MLflow store at `uri`; return how many were new.
+def log_models(folders: Sequence[RunFolder], config: RunConfig) -> int:
+    """Log the models of finished runs to the tracker of `config`; return how many it lacked.
 
     Raises:
         UserError: some models could not be logged; the others are.
     """
-    logged, failed = 0, []
-    for folder in folders:
-        try:
-            logged += log_model(folder, uri, predictor)
-        except Exception as error:  # any error of a store
-            failed.append(f"{folder.record().name}: {reason(error, uri)}")
-    if failed:
-        raise UserError(
-            f"MLflow at {hidden(uri)} took {logged} of {len(folders)} models ({failed[0]}); the weights are safe in "
-            "the runs' folders, and `headsweep sync` sends the others"
-        )
-    return logged
+    return tracker_of(config).log_models(folders, predictor)

@@ -271,7 +271,7 @@ def _read_run(folder: RunFolder) -> RunView:
     state = folder.state()
     if state is RunState.new and not folder.config.exists():
         return RunView(folder, folder.path.name, state=state, note="its folder was removed")
-    record, result, entries = folder.record(), folder.result(), folder.spool.last(3, TAIL)
+    record, result, entries = folder.record(), folder.result(), folder.metrics_log.last(3, TAIL)
     _check_frozen(folder)
     last = entries[-1] if entries else None
     note = result.note if result else ""
@@ -343,7 +343,9 @@ def _last_active(sweep: Path) -> float:
 
 def _last_sign(sweep: Path, folders: Sequence[RunFolder]) -> float:
     """When a sweep gave its last sign of life, in Unix time."""
-    return max(map(_changed, [sweep / PLAN, *(file for folder in folders for file in (folder.spool.path, folder.log))]))
+    return max(
+        map(_changed, [sweep / PLAN, *(file for folder in folders for file in (folder.metrics_log.path, folder.log))])
+    )
 
 
 def _changed(path: Path) -> float:

@@ -21,7 +21,7 @@ from types import FrameType
 
 from headsweep.credentials import hidden
 from headsweep.errors import Interrupted
-from headsweep.processes import answered
+from headsweep.processes import not_ignored
 from headsweep.tracking.metrics_log import LATEST
 from headsweep.tracking.typed_files import Damaged, parse_json, require
 
@@ -68,7 +68,7 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
         file.write(json.dumps(asdict(here)))
         file.flush()
         aside.replace(path)  # the lock stays with the file: nobody ever sees it without
-        before = {it: signal.signal(it, _interrupt) for it in answered([signal.SIGTERM, signal.SIGHUP])}
+        before = {it: signal.signal(it, _interrupt) for it in not_ignored([signal.SIGTERM, signal.SIGHUP])}
         try:
             yield
         finally:

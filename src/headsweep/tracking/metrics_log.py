@@ -1,7 +1,7 @@
-"""The spool: an append-only file, one JSON line an epoch, the truth about a run's metrics (law 6).
+"""The metrics log: an append-only file, one JSON line an epoch, the truth about a run's metrics (law 6).
 
 To write a line costs the training microseconds, to sync it milliseconds. So whatever makes the metrics known, or has
-them behind it, calls `Spool.sync` first: the checkpoint, the result, and each projection of what it has read.
+them behind it, calls `MetricsLog.sync` first: the checkpoint, the result, and each projection of what it has read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Entry:
         check_shares(self.metrics)
 
 
-class Spool:
+class MetricsLog:
     """The metrics of one run, in the order in which they were measured."""
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 run.json       who the run is (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
-metrics.jsonl  the spool
+metrics.jsonl  the metrics log
 checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
 best.pt        the weights of the epoch with the best top-1 on held-out images; none where none are held out
 test_correct.npy  of each test image, in order, whether the last weights that were tested get it right
@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import DATA
 from headsweep.credentials import hidden
 from headsweep.tracking import atomic_files
-from headsweep.tracking.metrics_log import MOST, Spool
+from headsweep.tracking.metrics_log import MOST, MetricsLog
 from headsweep.tracking.typed_files import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
 
 if TYPE_CHECKING:
@@ -39,10 +41,9 @@ if TYPE_CHECKING:
 
 
 MOST_COUNTED = 10**18  # parameters or FLOPs of a model: beyond what any computer holds
-TAIL = 4096  # bytes at the end of a spool, which hold its last epochs
+TAIL = 4096  # bytes at the end of a metrics log, which hold its last epochs
 _TRIES = "failed tries: "
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
-_NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # where images lie, and what is done to them later
 
 
 class TakenOver(Exception):  # noqa: N818 - it is no error
@@ -95,8 +96,10 @@ class RunRecord:
     @property
     def data(self) -> str:
         """What the run is trained and tested on: a name and a digest, the same for the same images."""
-        sections = [self.config.get(name, {}) for name in ("dataset", "debug")]
-        images = [{key: value for key, value in section.items() if key not in _NOT_DATA} for section in sections]
+        images = [
+            {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
+            for section in ("dataset", "debug")
+        ]
         digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
         return f"{images[0].get('name')}-{digest}"
 
@@ -130,7 +133,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spool = Spool(path / "metrics.jsonl")
+        self.metrics_log = MetricsLog(path / "metrics.jsonl")
         self.checkpoint = path / "checkpoint.pt"
         self.best = path / "best.pt"
         self.correct = path / "test_correct.npy"
@@ -189,7 +192,7 @@ class RunFolder:
             self.record()
         self.failed_tries()
         self.sweeps()
-        self.spool.last(1, TAIL)
+        self.metrics_log.last(1, TAIL)
 
     def record(self) -> RunRecord:
         """Who the run is.
@@ -271,7 +274,7 @@ class RunFolder:
 
     def finish(self, result: RunResult) -> None:
         """State how the run ended."""
-        self.spool.sync()
+        self.metrics_log.sync()
         atomic_files.write_json(self._result, asdict(result))
         self._failure.unlink(missing_ok=True)
 

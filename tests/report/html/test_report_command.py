@@ -7,8 +7,9 @@ import pytest
 import commands
 from headsweep.report.html import document
 from headsweep.tracking import atomic_files
-from headsweep.tracking.mlflow import projection
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import NullTracker
+from headsweep.tracking.trackers import TRACKERS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def logged(monkeypatch) -> list[str]:
     """Names of the sweeps that are logged to MLflow; nothing is sent."""
     names: list[str] = []
 
-    class Recorder(projection.NullProjector):
+    class Recorder(NullTracker):
         def __init__(self, uri, experiment, output) -> None:
             self.uri = uri
 
@@ -38,7 +39,7 @@ def logged(monkeypatch) -> list[str]:
         def description(self) -> str:
             return f"MLflow at {self.uri}"
 
-    monkeypatch.setattr(projection, "Projector", Recorder)
+    monkeypatch.setitem(TRACKERS, "mlflow", Recorder)
     return names
 
 

@@ -1,6 +1,6 @@
 """Processes from a forkserver that has imported everything once: each starts in a fraction of a second.
 
-They are deaf to the signals that the launcher answers, and execute the functions of the module `worker`.
+They block the signals that the launcher handles, and execute the functions of the module `worker`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 
 from headsweep import sockets
 from headsweep.errors import UserError
-from headsweep.processes import born_deaf
+from headsweep.processes import signals_blocked
 
 T = TypeVar("T")
-TRIES = 5  # a later one finds that the forkserver was killed, and starts another
+TRIES = 5  # a later try finds that the forkserver was killed, and starts another one
 PAUSE_SECONDS = 0.2  # a killed process refuses connections for a moment before the system reports its end
 
 
 class Processes:
-    """A source of processes that can compute."""
+    """Starts processes that have imported everything."""
 
     def __init__(self) -> None:
         """Start importing at once, in the background."""
@@ -33,7 +33,7 @@ class Processes:
         _started(_ensure_server, tries=1)
 
     def ask(self, task: str, *arguments: object) -> Any:
-        """What a process says to a task. Raises UserError if it ends without a word, or says only why it failed."""
+        """Return the answer of a process to a task. Raises UserError if it ends without one, or with an error."""
         process, connection = self.start(task, *arguments)
         try:
             answer = connection.recv()
@@ -41,34 +41,34 @@ class Processes:
             process.join()
             raise UserError(f"the process of {task} ended with exit code {process.exitcode}, see above") from None
         finally:
-            process.kill()  # when it is interrupted it has nobody to answer to
+            process.kill()  # if this process was interrupted, nothing reads the answer
         if isinstance(answer, str):
             raise UserError(answer)
         return answer
 
     def start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
-        """A process that executes a task, and the connection to it.
+        """Start a process that executes a task; return it and the connection to it.
 
         Raises:
-            UserError: the system gives no process.
+            UserError: the system cannot start one.
         """
         return _started(lambda: self._start(task, *arguments), TRIES)
 
     def _start(self, task: str, *arguments: object) -> tuple[ForkServerProcess, Connection]:
         _ensure_server()
-        ours, theirs = self._context.Pipe()
-        with theirs:
+        connection, childs = self._context.Pipe()
+        with childs:
             try:
-                process = self._context.Process(target=_call, args=(task, *arguments, theirs))
+                process = self._context.Process(target=_call, args=(task, *arguments, childs))
                 process.start()
             except BaseException:
-                ours.close()
+                connection.close()
                 raise
-        return process, ours
+        return process, connection
 
 
 def _ensure_server() -> None:
-    with born_deaf(), sockets.told():  # the forkserver, and with it every run
+    with signals_blocked(), sockets.exported():  # for the forkserver, and so for every run
         ensure_running()
 
 
@@ -79,12 +79,12 @@ def _started(start: Callable[[], T], tries: int) -> T:
         if tries > 1:
             time.sleep(PAUSE_SECONDS)
             return _started(start, tries - 1)
-        want = "expected processes, files and memory to be left (ulimit -a); raise the limit, or use fewer slots"
-        raise UserError(f"no process can be started ({error}): {want}") from error
+        advice = "raise the limits of processes, files and memory (ulimit -a), or use fewer slots"
+        raise UserError(f"expected to start a process, found {error}; {advice}") from error
 
 
 def _call(task: str, *arguments: Any) -> None:
-    """Name a function of the worker module, which only the new process imports: it is heavy."""
+    """Call a function of the worker module, which only the new process imports: it is heavy."""
     from headsweep.launch.local import preload
 
     if preload.failure:

@@ -13,14 +13,14 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 def fits(need: float | None, free: float, there: Collection[tuple[float | None, float]]) -> bool:
-    """May a run start beside those that are `there`?
+    """Return whether a run may start on a GPU beside the runs that are `there`.
 
-    All in GiB, and None where nobody knows: a run whose need is not known starts where no other is, and until it is
-    known, no other starts beside it. Where no other is, any run may start: if the GPU is too small, it fails by itself.
+    All in GiB, and None where unknown: a run of unknown need starts only on an empty GPU, and no other starts beside it
+    until its need is known. On an empty GPU any run may start: if the GPU is too small, the run fails.
 
     Args:
         need: what the run is expected to take of the GPU's memory.
-        free: what nobody uses of it now.
+        free: what is not in use now.
         there: what each run there is expected to take, and what it has taken so far.
     """
     if not there:
@@ -31,11 +31,11 @@ def fits(need: float | None, free: float, there: Collection[tuple[float | None, 
 
 
 class Packing:
-    """What runs are expected to take of a GPU's memory: as much as any whose steps cost the same has taken."""
+    """The GPU memory that runs are expected to take: the most that any run with steps of the same cost has taken."""
 
     def __init__(self, output: Path) -> None:
-        """Learn from the runs in the outputs folder, as soon as anybody asks."""
-        self._output, self._foretold = output, Measured(output, "need")
+        """Read the runs in the outputs folder when the first need is asked for."""
+        self._output, self._measurements = output, Measured(output, "need")
         self._classes: dict[RunFolder, str] = {}
         self._found: dict[str, float | None] = {}
 
@@ -44,32 +44,29 @@ class Packing:
         return Records(self._output).gpu_memory
 
     def need(self, folder: RunFolder) -> float | None:
-        """The memory, in GiB, that a run is expected to take.
-
-        None before any like it has ended an epoch, or was measured.
-        """
+        """Return the GiB that a run is expected to take; None if it is not known for its cost."""
         name = self.cost_class(folder)
         known = self._known.get(name)
         return self._measured(name) if known is None else known
 
-    def learn(self, folder: RunFolder, taken: float) -> None:
-        """A run that has trained and evaluated has taken so many GiB."""
+    def observe(self, folder: RunFolder, taken: float) -> None:
+        """Record the GiB that a run has taken once it has trained and evaluated."""
         name = self.cost_class(folder)
         self._known[name] = max(self._known.get(name, 0.0), taken)
 
-    def foretell(self, name: str, gib: float) -> None:
-        """A run of this cost class was measured to take so many GiB; remember it for whoever asks later."""
-        self._foretold.put(_described(name), {"gib": gib})
+    def store_measurement(self, name: str, gib: float) -> None:
+        """Store on disk the GiB that a run of this cost class has taken in a measurement."""
+        self._measurements.put(_described(name), {"gib": gib})
 
     def cost_class(self, folder: RunFolder) -> str:
-        """The same for all runs whose steps cost the same."""
+        """Return a name that is the same for all runs whose steps cost the same."""
         if folder not in self._classes:
             self._classes[folder] = cost_class(folder.record().config)
         return self._classes[folder]
 
     def _measured(self, name: str) -> float | None:
         if name not in self._found:
-            found = self._foretold.get(_described(name))
+            found = self._measurements.get(_described(name))
             self._found[name] = float(found["gib"]) if found else None
         return self._found[name]
 

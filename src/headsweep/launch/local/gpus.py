@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from headsweep.config import RunConfig
+
 
 def visible_gpus() -> tuple[str, ...]:
-    """The UUIDs of the GPUs in CUDA_VISIBLE_DEVICES, or of all; in place of a GPU in MIG mode, its MIG devices.
+    """Return the UUIDs of the GPUs in CUDA_VISIBLE_DEVICES, or of all; for a GPU in MIG mode, of its MIG devices.
 
     The list is read as CUDA does: it ends at the first entry that names no GPU, and if one is named twice it is empty.
     An index counts as NVML does, by PCI bus.
@@ -20,7 +22,7 @@ def visible_gpus() -> tuple[str, ...]:
     import pynvml
 
     try:
-        pynvml.nvmlInit()  # never shut down: while it is open, asking again is cheap
+        pynvml.nvmlInit()  # never shut down: while it is open, queries are cheap
     except pynvml.NVMLError:
         return ()
     handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
@@ -29,18 +31,23 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(chain(*gpus.values())) if listed is None else _listed(listed, gpus)
 
 
+def gpus_for(runs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Return the visible GPUs; none if all of `runs` are to train on the CPU."""
+    return () if all(run.device == "cpu" for run in runs) else visible_gpus()
+
+
 def free_gib(gpu: str) -> float:
-    """The memory of a GPU or MIG device, by UUID, that nobody uses, in GiB; infinite where the driver does not tell."""
+    """Return the GiB of a GPU or MIG device, by UUID, that are not in use; infinite if not reported."""
     return _memory_gib(gpu, "free")
 
 
 def total_gib(gpu: str) -> float:
-    """The memory of a GPU or MIG device, by UUID, in GiB; infinite where the driver does not tell."""
+    """Return the GiB of a GPU or MIG device, by UUID; infinite where the driver does not report them."""
     return _memory_gib(gpu, "total")
 
 
 def name(gpu: str) -> str:
-    """What a GPU or MIG device, by UUID, is called, e.g. "NVIDIA H200"."""
+    """Return the name of a GPU or MIG device, by UUID, e.g. "NVIDIA H200"."""
     import pynvml
 
     pynvml.nvmlInit()
@@ -48,10 +55,10 @@ def name(gpu: str) -> str:
 
 
 def mps_is_active() -> bool:
-    """Does the daemon of the Multi-Process Service run, so that processes share a GPU at the same instant?
+    """Return whether the daemon of the Multi-Process Service runs, so that processes compute on a GPU at the same time.
 
-    Its pipes lie where CUDA_MPS_PIPE_DIRECTORY says; they stay behind when it ends, but its process does not. In a
-    container that was handed the pipes alone, its process is not to be seen, and the variable is taken at its word.
+    Its pipes are in CUDA_MPS_PIPE_DIRECTORY and stay when it ends, so its process is looked for, too. A container may
+    have the pipes alone: if the variable is set, the pipes suffice.
     """
     given = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
     if not (Path(given or "/tmp/nvidia-mps") / "control").exists():
@@ -84,7 +91,7 @@ def _uuid(handle: Any) -> str:
 
 
 def _devices(handle: Any) -> Iterator[str]:
-    """What CUDA can use of a GPU: itself, or in MIG mode its MIG devices."""
+    """Return what CUDA can use of a GPU: itself, or in MIG mode its MIG devices."""
     import pynvml
 
     if not _is_split(handle):
@@ -118,8 +125,8 @@ def _listed(listed: str, gpus: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]
 
 
 def _named(word: str, gpus: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The devices that one entry stands for: a GPU's index, or the beginning of a UUID that no other shares."""
-    if index := re.match(r"\+?(\d+)", word):  # whatever follows the digits: CUDA reads it as C's strtoul does
+    """Return the devices that one entry names: a GPU's index, or the unique beginning of a UUID."""
+    if index := re.match(r"\+?(\d+)", word):  # CUDA reads it with strtoul, which ignores what follows the digits
         return tuple(gpus.values())[int(index[1])] if int(index[1]) < len(gpus) else ()
     known = {**gpus, **{device: (device,) for device in chain(*gpus.values())}}
     is_uuid = word.startswith(("GPU-", "MIG-"))

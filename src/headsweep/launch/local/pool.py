@@ -5,13 +5,14 @@ A run that dies cannot take others down with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
-from typing import Protocol
 
 from headsweep.config import RunConfig
-from headsweep.errors import ConfigError, UserError
+from headsweep.errors import UserError
+from headsweep.launch.launcher import Notify
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.scheduler import Schedule
 from headsweep.launch.local.slots import Slots
@@ -21,65 +22,44 @@ from headsweep.plan.plan import Cost
 from headsweep.tracking.run_folder import RunFolder
 
 
-class SlotChoice(Protocol):
-    """Slots that are chosen when the first runs are to be trained (see `autotune.slots`)."""
-
-    def decided(
-        self,
-        processes: Processes,
-        folders: Sequence[RunFolder],
-        timeout: float | None,
-        say: Callable[[str], object],
-    ) -> Slots:
-        """Return what the machine gives to the runs in `folders`; `say` prints a line. Raises Interrupted."""
-
-
 class LocalPool:
     """Processes on this machine."""
 
-    def __init__(
-        self, slots: Slots | SlotChoice, timeout: float | None = None, request: StopRequest | None = None
-    ) -> None:
+    def __init__(self, timeout: float | None = None, request: StopRequest | None = None) -> None:
         """Start importing at once, in the background.
 
         Args:
-            slots: what the machine gives to runs, or what finds it when the first of them are to be trained.
             timeout: minutes without progress after which a run counts as hanging and is killed; None: never.
             request: see `Schedule`.
-
-        Raises:
-            ConfigError: the timeout is no number above 0.
         """
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-            raise ConfigError("hydra.launcher.timeout", timeout, "want minutes, a number above 0, or null")
-        self._slots, self._timeout, self._request = slots, timeout, request
-        self._processes = Processes()
+        self._timeout, self._request = timeout, request
+        self.processes = Processes()
 
     def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
-        """Build every run on the meta device; its cost, or what is wrong with it."""
-        return self._processes.ask("check", runs)
+        """Build every run on the meta device; its cost, or why it cannot be built."""
+        return self.processes.ask("check", runs)
 
     def train(
-        self,
-        folders: Sequence[RunFolder],
-        display: Display,
-        changed: Callable[[RunFolder], None],
-        until: int | None = None,
+        self, folders: Sequence[RunFolder], slots: Slots, display: Display, notify: Notify, until: int | None = None
     ) -> None:
         """Train the runs in `folders`, to epoch `until` or to their end. One that fails, dies or hangs does so alone.
 
         Raises:
-            Interrupted: someone asked to stop; every run has written a checkpoint.
+            Interrupted: the process was asked to stop; every run has written a checkpoint.
         """
-        if not isinstance(self._slots, Slots):
-            self._slots = self._slots.decided(self._processes, folders, self._timeout, display.say)
-        slots = self._slots
 
         def start(folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
-            return self._processes.start("train", folder.path, slots.threads, gpu, until)
+            return self.processes.start("train", folder.path, slots.threads, gpu, until)
 
-        Schedule(folders, slots, start, self._timeout, display, changed, self._request)()
+        Schedule(folders, slots, start, self._timeout, display, notify, self._request)()
 
-    def log_models(self, folders: Sequence[RunFolder], uri: str) -> int:
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`, in a process that has torch already."""
-        return self._processes.ask("log_models", folders, uri)
+        return self.processes.ask("log_models", folders, config)
+
+
+def log_models(folders: Sequence[RunFolder], config: RunConfig) -> int:
+    """As `predictor.log_models`, in a process of its own. Raises UserError where there is no torch."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
+    return LocalPool().log_models(folders, config)

@@ -1,4 +1,4 @@
-"""What the forkserver imports, so that each of its processes starts warm; if that fails, each says why in a line."""
+"""What the forkserver imports once for all of its processes; if that fails, each process reports the reason."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import sys
 from types import TracebackType
 
 from headsweep import sockets
-from headsweep.processes import starved
+from headsweep.processes import resource_error
 
 
-def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print why the forkserver ends, e.g. where the system gives it no process."""
+def _print_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print why the forkserver ends, e.g. because it cannot start a process."""
     print(f"headsweep: the forkserver ends ({kind.__name__}: {error})", file=sys.stderr)
 
 
-sys.excepthook = _say
+sys.excepthook = _print_end
 sockets.remove_at_exit()
 failure = ""
 try:
-    # Hydra too: a new process runs the entry script, which imports it. The digits come with scikit-learn, whose
-    # import takes longer than all else that a run does before its first step.
+    # Hydra too: a new process runs the entry script, which imports it. The digits come with scikit-learn, which takes
+    # longer to import than everything else before a run's first step.
     import hydra  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
     from headsweep.launch.local import worker  # noqa: F401
 except (ImportError, MemoryError, OSError) as error:
-    failure = starved(error)
+    failure = resource_error(error)

@@ -1,4 +1,4 @@
-"""Which run trains in which slot, and what becomes of those that fail, hang, run out of memory or are stopped."""
+"""Which run trains in which slot, and what happens to those that fail, hang, run out of memory or are stopped."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
 from headsweep.errors import Interrupted, UserError
+from headsweep.launch.launcher import Notify
 from headsweep.launch.local.gpu_memory import Packing, fits
 from headsweep.launch.local.gpus import free_gib
 from headsweep.launch.local.slots import Slots
-from headsweep.launch.local.timeout_clock import ListeningClock
+from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunState
 
-POLL_SECONDS = 0.2  # how often signals, silent runs and the runs of other sweeps are looked after
-# Torch's on a GPU, and where CUDA or its libraries find no room for themselves; Python's; torch's on a CPU.
+POLL_SECONDS = 0.2  # between two checks of signals, of runs without progress, and of those of other sweeps
+# The errors of torch on a GPU, of CUDA and its libraries, of Python, and of torch on a CPU.
 OUT_OF_MEMORY = re.compile(
     r"OutOfMemoryError|CUDA error: out of memory|STATUS_ALLOC_FAILED|MemoryError|can't allocate memory"
 )
-BUSY = os.EX_TEMPFAIL  # exit code of a process that found its run in the hands of another sweep
-UNKNOWN = 255  # exit code, by multiprocessing, of a process whose forkserver was killed
+BUSY = os.EX_TEMPFAIL  # exit code of a process whose run is trained by another sweep
+UNKNOWN = 255  # exit code that multiprocessing gives a process whose forkserver was killed
 
 Start = Callable[[RunFolder, str | None], tuple[ForkServerProcess, Connection]]
 
 
 @dataclass
 class _Training:
-    """A run, its process and what is known of it."""
+    """A run and its process."""
 
     folder: RunFolder
     gpu: str | None
@@ -43,13 +44,13 @@ class _Training:
     process: ForkServerProcess
     connection: Connection
     failed_tries: int  # before this one
-    silent: float = 0.0  # seconds for which the launcher has listened in vain
+    silent: float = 0.0  # seconds without progress
     taken: float = 0.0  # GiB of the GPU's memory so far
-    evaluated: bool = False  # has it ended an epoch here, and taken all that it needs?
-    reason: str | None = None  # why it was killed here, or has failed by its own account
+    evaluated: bool = False  # it has ended an epoch here, and taken all the memory that it needs
+    reason: str | None = None  # why it was killed here, or has failed as its process reported
 
-    def listen(self, display: Display, changed: Callable[[RunFolder], None]) -> bool:
-        """Pass on what the process has said; False once it is gone."""
+    def receive(self, display: Display, notify: Notify) -> bool:
+        """Pass on the progress that the process has sent; return False once it has ended."""
         try:
             while self.connection.poll():
                 progress = self.connection.recv()
@@ -61,7 +62,7 @@ class _Training:
                 display.progress(self.folder, progress)
                 if progress.metrics:
                     self.evaluated = True
-                    changed(self.folder)
+                    notify(self.folder)
         except (EOFError, OSError):
             return False
         return True
@@ -73,13 +74,13 @@ class _Training:
         self.process.join()
 
     def end(self) -> int:
-        """The exit code of the process, which is gone, or about to be."""
+        """Return the exit code of the process, which has ended, or is about to."""
         self.process.join()
         assert self.process.exitcode is not None
         return self.process.exitcode
 
     def died_of(self) -> str | None:
-        """Why the process failed without a word of its own, if it did."""
+        """Return why the process failed, if it did and its run's folder has no reason."""
         code = self.end()
         if code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
             return None
@@ -88,7 +89,7 @@ class _Training:
         return f"the process {_killed_by(-code) if code < 0 else f'ended with exit code {code}'}"
 
     def ran_out_of_memory(self) -> bool:
-        """Did it want more memory than there was?"""
+        """Return whether it ended for lack of memory."""
         code = self.end()
         if code == 0 or self.reason or self.folder.result() is not None:
             return False
@@ -105,32 +106,32 @@ class Schedule:
         start: Start,
         timeout: float | None,
         display: Display,
-        changed: Callable[[RunFolder], None],
+        notify: Notify,
         request: StopRequest | None = None,
     ) -> None:
-        """`start` gives a run a process on a GPU; `timeout` is in minutes; `changed` hears of news in a folder.
+        """`start` gives a run a process on a GPU; `timeout` is in minutes.
 
-        `request` is one whose block has begun already; without it, Ctrl-C and SIGTERM are listened to while runs train.
+        `request` is one whose block has begun already; without it, Ctrl-C and SIGTERM are handled while runs train.
         """
         self._request = contextlib.nullcontext(request) if request else StopRequest()
         self._slots, self._start, self._timeout = slots, start, timeout
-        self._display, self._changed = display, changed
+        self._display, self._notify = display, notify
         self._packing = Packing(folders[0].path.parents[1])
         self._waiting = list(folders)
         self._failed_tries = {folder: folder.failed_tries() for folder in folders}
         self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU
         self._had_no_memory: set[RunFolder] = set()
         self._training: dict[int, _Training] = {}  # by slot
-        self._unknown: set[RunFolder] = set()  # how they ended once
-        self._no_process = False  # could none be started since the last one ended?
-        self._clock = ListeningClock()
+        self._unknown: set[RunFolder] = set()  # runs that have ended once with an unknown exit code
+        self._no_process = False  # no process could be started since the last one ended
+        self._clock = TimeoutClock()
         self._stopping = False
 
     def __call__(self) -> None:
         """Train all runs.
 
         Raises:
-            Interrupted: someone asked to stop; every run has stopped.
+            Interrupted: the process was asked to stop; every run has stopped.
         """
         try:
             with self._request as request:
@@ -139,13 +140,13 @@ class Schedule:
                         self._ask_to_stop()
                     if not self._stopping:
                         self._fill_slots()
-                    self._listen()
+                    self._receive()
                 if request.signal is not None:
                     raise Interrupted(request.signal)
         finally:
             for training in self._training.values():
                 training.kill()
-                self._changed(training.folder)
+                self._notify(training.folder)
 
     def _is_work_left(self) -> bool:
         return bool(self._waiting) or any(self._waiting_alone.values())
@@ -164,7 +165,7 @@ class Schedule:
                     self._begin(slot, folder, alone=False)
 
     def _next(self, gpu: str | None, neighbours: Sequence[_Training]) -> RunFolder | None:
-        """The first run that waits, that no other sweep is training and that fits on the GPU beside its neighbours."""
+        """Return the first waiting run that no other sweep trains and that fits on the GPU beside its neighbours."""
         there = [(self._packing.need(training.folder), training.taken) for training in neighbours] if gpu else []
         free = free_gib(gpu) if gpu and there else 0.0
         for folder in self._waiting.copy():
@@ -175,12 +176,12 @@ class Schedule:
             self._waiting.remove(folder)
             if folder.result() is None and folder.failed_tries() <= self._failed_tries[folder]:
                 return folder
-            self._changed(folder)
+            self._notify(folder)
             self._display.ended(folder)
         return None
 
     def _begin(self, slot: int, folder: RunFolder, alone: bool) -> None:
-        """Give a run a process; if there is none, wait for the end of another. Raises UserError if no other trains."""
+        """Give a run a process, or let it wait until another run ends. Raises UserError if no other run trains."""
         gpu = self._slots.gpu(slot)
         try:
             process, connection = self._start(folder, gpu)
@@ -194,13 +195,13 @@ class Schedule:
         self._display.started(folder)
         self._training[slot] = _Training(folder, gpu, alone, process, connection, folder.failed_tries())
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         wait([training.connection for training in self._training.values()], POLL_SECONDS)
         passed = self._clock.passed()
         for slot, training in list(self._training.items()):
-            lives = training.listen(self._display, self._changed)
+            lives = training.receive(self._display, self._notify)
             if training.evaluated and training.gpu:
-                self._packing.learn(training.folder, training.taken)
+                self._packing.observe(training.folder, training.taken)
             if lives:
                 training.silent += passed
                 self._kill_if_silent(training)
@@ -220,24 +221,24 @@ class Schedule:
             self._waiting.append(folder)
             return
         if self._stopping:
-            self._changed(folder)
+            self._notify(folder)
             self._display.left(folder)
             return
         if reason := training.died_of():
             self._fail(folder, reason)
-        self._changed(folder)
+        self._notify(folder)
         if training.ran_out_of_memory() and folder not in self._had_no_memory:
             self._had_no_memory.add(folder)
             self._waiting_alone[training.gpu].append(folder)
             self._display.left(folder)
-            where = "the machine" if training.gpu is None else "its GPU"
-            what = "killed, perhaps for want of memory" if training.end() < 0 else "out of memory"
-            self._display.say(f"{folder.record().name}  {what}: tried once more with {where} to itself")
+            where = "this machine" if training.gpu is None else "its GPU"
+            what = "killed, perhaps for lack of memory" if training.end() < 0 else "out of memory"
+            self._display.say(f"{folder.record().name}  {what}: tried once more, alone on {where}")
         else:
             self._display.ended(folder)
 
     def _is_unknown(self, training: _Training) -> bool:
-        """Return, once for each run, whether nothing tells how it ended: it is begun again, and ends if it was over."""
+        """Return, once for each run, whether its exit code is unknown: it is started again, and ends if it was over."""
         folder = training.folder
         if training.end() != UNKNOWN or folder.result() is not None or self._stopping or folder in self._unknown:
             return False
@@ -254,9 +255,9 @@ class Schedule:
         self._stopping = True
         for training in self._training.values():
             training.process.terminate()
-        self._display.say("stopping: every run ends its step and writes a checkpoint; once more stops at once")
+        self._display.say("stopping: every run ends its step and writes a checkpoint; a second signal stops at once")
 
 
 def _killed_by(number: int) -> str:
-    told = " (SIGKILL; the system does that when memory runs out)" if number == signal.SIGKILL else ""
-    return f"was killed by signal {number}{told or f' ({signal.Signals(number).name})'}"
+    cause = "; the system sends it when memory runs out" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({signal.Signals(number).name}{cause})"

@@ -1,4 +1,4 @@
-"""What a machine gives to runs that train at the same time."""
+"""Slots: how many runs train at the same time, with how many CPU threads and on which GPUs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from headsweep.errors import ConfigError
 
-MOST_THREADS = 1024  # of a run, on a machine of fewer cores; OpenMP crashes at some tens of thousands
+MOST_THREADS = 1024  # of a run, on a machine with fewer cores; OpenMP crashes at some tens of thousands
 FILES_PER_RUN = 3  # that a launcher holds open: its connection and both ends of the pipes to its process
 OTHER_FILES = 50  # of the launcher itself, with MLflow's
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What the machine gives to runs."""
+    """The resources of runs that train at the same time."""
 
     count: int  # runs at a time
     threads: int  # CPU threads of each
@@ -26,7 +26,7 @@ class Slots:
     def of_this_machine(
         count: int | str | None, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None = None
     ) -> Slots:
-        """The slots asked for, or `runs_per_gpu` (else one) per GPU, or one per core; no more than there are `runs`.
+        """Return the slots asked for, or `runs_per_gpu` (else one) per GPU, or one per core; at most `runs`.
 
         `runs` is the number planned, finished ones included, so that the same command uses the same threads.
 
@@ -45,7 +45,7 @@ class Slots:
         return Slots(number, threads, gpus)
 
     def gpu(self, slot: int) -> str | None:
-        """The GPU of a slot, if there are GPUs."""
+        """Return the GPU of a slot, if there are GPUs."""
         return self.gpus[slot % len(self.gpus)] if self.gpus else None
 
 
@@ -53,19 +53,17 @@ def _whole(key: str, given: object) -> int | None:
     if given is None or (isinstance(given, int) and given >= 1):
         return given
     auto = " auto" * (key == "slots")
-    raise ConfigError(f"hydra.launcher.{key}", given, f"want a whole number of at least 1,{auto} or null")
+    raise ConfigError(f"hydra.launcher.{key}", given, f"expected an integer >= 1,{auto} or null")
 
 
 def _check_limits(runs: int, threads: int) -> None:
-    """Raise ConfigError for what the machine refuses in the middle of a grid, or ends a run for with SIGSEGV."""
+    """Raise ConfigError for limits that would only show in the middle of a grid, some as a SIGSEGV."""
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if threads > most:
         raise ConfigError("hydra.launcher.threads", threads, f"expected at most {most} CPU threads for a run")
     if runs > (most := _most_runs()):
-        want = (
-            f"expected at most {most} runs at a time with this limit of open files (ulimit -n); raise it, or use fewer"
-        )
-        raise ConfigError("hydra.launcher.slots", runs, want)
+        expected = f"expected at most {most} runs at a time with this limit of open files (ulimit -n)"
+        raise ConfigError("hydra.launcher.slots", runs, f"{expected}; raise it, or use fewer")
 
 
 def _most_runs() -> int:
@@ -77,7 +75,9 @@ def _most_runs() -> int:
 def _check_runs_per_gpu(runs_per_gpu: int, count: int | None, gpus: int) -> None:
     key = "hydra.launcher.runs_per_gpu"
     if not gpus:
-        raise ConfigError(key, runs_per_gpu, "the runs have no GPU here; want null, and hydra.launcher.slots=N")
+        raise ConfigError(key, runs_per_gpu, "expected null, as the runs have no GPU here; give hydra.launcher.slots=N")
     if count not in (None, gpus * runs_per_gpu):
         product = f"{gpus} GPU{'s' * (gpus != 1)} x {runs_per_gpu} = {gpus * runs_per_gpu} slots"
-        raise ConfigError(key, runs_per_gpu, f"{product} contradict hydra.launcher.slots={count}; give one of the two")
+        raise ConfigError(
+            key, runs_per_gpu, f"expected {product}, found hydra.launcher.slots={count}; give one of the two"
+        )

@@ -1,23 +1,23 @@
-"""How long a launcher has listened to its processes: what passes while it is stopped does not count."""
+"""The time for which a launcher has waited for its processes, without that for which it was itself stopped."""
 
 from __future__ import annotations
 
 import time
 
-LONGEST = 5.0  # seconds; longer between two looks, and the launcher was stopped, suspended or held up
+LONGEST = 5.0  # seconds between two calls; longer, and the launcher was stopped, suspended or delayed
 
 
-class ListeningClock:
-    """Measures the time between looks.
+class TimeoutClock:
+    """Measures the time between calls.
 
-    Ctrl-Z stops runs and launcher together, and a laptop is suspended as a whole: a run that is silent then does not
-    hang. The monotonic clock of Linux stands still during a suspension, but not while a process is stopped.
+    Ctrl-Z stops runs and launcher together, and a laptop is suspended as a whole: a run without progress then does not
+    hang. Linux's monotonic clock stands still during a suspension, but not while a process is stopped.
     """
 
     def __init__(self) -> None:
-        self._looked = time.monotonic()
+        self._last = time.monotonic()
 
     def passed(self) -> float:
-        """Return the seconds since the last look, at most `LONGEST`."""
-        before, self._looked = self._looked, time.monotonic()
-        return min(self._looked - before, LONGEST)
+        """Return the seconds since the last call, at most `LONGEST`."""
+        before, self._last = self._last, time.monotonic()
+        return min(self._last - before, LONGEST)

@@ -1,4 +1,4 @@
-"""What the processes of the local launcher execute. The forkserver preloads this module (`warm`)."""
+"""The tasks of the local launcher's processes. The forkserver preloads this module (`preload`)."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from headsweep.training.progress import Busy, Stopped
 
 
 def train(path: Path, threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
-    """Train the run in `path`, to epoch `until` or to its end, telling its progress through `connection`.
+    """Train the run in `path`, to epoch `until` or to its end, and send its progress through `connection`.
 
     The exit code is 1 if it fails. SIGTERM makes it write a checkpoint after the current step and end with exit code 0.
     """
     _follow_parent()
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     _compute_on(threads, gpu)
     folder = RunFolder(path)
     _print_to(folder.log)
     try:
-        train_folder(folder, connection.send, lambda: bool(asked), until)
+        train_folder(folder, connection.send, lambda: bool(received), until)
     except Stopped:
         return
     except Busy:
         sys.exit(BUSY)
     except UserError as error:
-        connection.send(str(error))  # the disk may be too full for the run's folder to keep it
+        connection.send(str(error))  # the disk may be too full to write it to the run's folder
         sys.exit(f"headsweep: {error}")
 
 
 def check(runs: Sequence[RunConfig], connection: Connection) -> None:
-    """Send the cost of each run, or, as a UserError with the run's position, why it cannot be built."""
+    """Send the cost of each run, or a UserError that says why it cannot be built."""
     _follow_parent()
     answers: list[Cost | UserError] = []
     for run in runs:
@@ -59,22 +59,22 @@ def check(runs: Sequence[RunConfig], connection: Connection) -> None:
     connection.send(answers)
 
 
-def log_models(folders: Sequence[RunFolder], uri: str, connection: Connection) -> None:
-    """Send how many models MLflow lacked of the runs, or why it did not take them. MLflow is imported here."""
+def log_models(folders: Sequence[RunFolder], config: RunConfig, connection: Connection) -> None:
+    """Send how many models the tracker of `config` lacked, or why it did not take them. It is imported here."""
     _follow_parent()
     try:
-        connection.send(predictor.log_models(folders, uri))
+        connection.send(predictor.log_models(folders, config))
     except UserError as error:
         connection.send(str(error))
 
 
 def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train without a trace, and say how fast, as `trial.time_steps`; or why that fails."""
+    """Train without writing files, and send how fast, as `trial.time_steps`; or why that fails."""
     _rehearse(threads, gpu, connection, lambda: trial.time_steps(run, connection))
 
 
 def memory(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
-    """Train some steps without a trace, and send what `trial.memory` finds; or why that fails."""
+    """Train some steps without writing files, and send what `trial.memory` returns; or why that fails."""
     _rehearse(threads, gpu, connection, lambda: connection.send(trial.memory(run)))
 
 
@@ -85,11 +85,11 @@ def _rehearse(threads: int, gpu: str | None, connection: Connection, task: Calla
     try:
         task()
     except Exception as error:
-        connection.send(_said(error))
+        connection.send(_message(error))
 
 
-def _said(error: Exception) -> str:
-    """What went wrong, without the name of the class where it is a user's mistake."""
+def _message(error: Exception) -> str:
+    """Return an error's message, with the name of its class unless it is a UserError."""
     return str(error) if isinstance(error, UserError) else "".join(traceback.format_exception_only(error))
 
 
@@ -100,7 +100,7 @@ def _compute_on(threads: int, gpu: str | None) -> None:
 
 
 def _follow_parent() -> None:
-    """Die with the launcher, even if it is killed: a run without one would be unwatched."""
+    """End with the launcher, even if it is killed: nothing would watch the run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

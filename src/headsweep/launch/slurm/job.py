@@ -1,8 +1,8 @@
-"""What one job does: work through its runs, write checkpoints when it is told to, and go back into the queue.
+"""What one job does: train its runs, write checkpoints on a signal, and requeue itself.
 
-Signals that a job gets: USR2 comes some time before its end, by time or by preemption, and asks for a requeue. TERM
-comes from `scancel`, `scontrol requeue` or a preemption without notice: who sent it decides what becomes of the job,
-so it writes checkpoints and waits for its end. Both may come several times, and reach every process of the job.
+Signals of a job: USR2 comes some time before its end, by time or by preemption, and asks for a requeue. TERM comes from
+`scancel`, `scontrol requeue` or a preemption without notice: its sender decides whether the job is requeued, so it
+writes checkpoints and waits for its end. Both may come several times, and reach every process of the job.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from typing import NoReturn
 
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
+from headsweep.launch.conclude import has_no_try_left
+from headsweep.launch.launcher import Notify
 from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.launch.run_sweep import Changed, is_given_up, projector
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
+from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import NullProjector
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.tracker import NullTracker, Tracker
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
@@ -55,37 +57,37 @@ class Job:
             with StopRequest(SIGNALS, insistent=False) as request:
                 self._follow(request)
             return
-        with launching(self.sweep, _called()), StopRequest(SIGNALS, insistent=False) as request:
+        with launching(self.sweep, _description()), StopRequest(SIGNALS, insistent=False) as request:
             try:
-                with self._projector(folders[0]) as told:
-                    told.notify(SweepFolder(self.sweep))  # a parent before its children
+                with self._tracker(folders[0]) as tracker:
+                    tracker.notify(SweepFolder(self.sweep))  # a parent before its children
                     train = self._lead if self.settings.distributed else self._train
-                    train(folders, told.notify, request)
+                    train(folders, tracker.notify, request)
             except Interrupted:
                 _leave(request, restarts, self.settings.requeues)
-        with self._projector(folders[0]) as told:
-            told.notify(SweepFolder(self.sweep))  # which may have ended with this job
+        with self._tracker(folders[0]) as tracker:
+            tracker.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
         if failed:
             sys.exit(f"headsweep: {len(failed)} of {len(folders)} runs failed: {', '.join(failed)}")
 
-    def _train(self, folders: Sequence[RunFolder], changed: Changed, request: StopRequest) -> None:
-        """Train the runs; one that fails is tried again, unless it fails in the same way where it failed before."""
+    def _train(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
+        """Train the runs; one that fails is tried again, unless it fails at the same step with the same error."""
         left = [folder for folder in folders if folder.result() is None]
-        pool = LocalPool(self._slots(), self.settings.timeout, request) if left else None
+        pool = LocalPool(self.settings.timeout, request) if left else None
         while pool and left:
             before = {folder: _moment(folder) for folder in left}
             with Display(len(left), epoch_lines=len(left) == 1) as display:
-                pool.train(left, display, changed)
+                pool.train(left, self._slots(), display, notify)
             left = [folder for folder in left if self._is_worth_a_try(folder, before[folder])]
 
-    def _lead(self, folders: Sequence[RunFolder], changed: Changed, request: StopRequest) -> None:
+    def _lead(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
         """Train the runs with all processes of the job."""
         from headsweep.launch.slurm.distributed import lead
 
         attempts = self.settings.attempts
-        left = [folder for folder in folders if folder.result() is None and not is_given_up(folder, attempts)]
-        lead(left, changed, request, self._threads(self.settings.tasks))
+        left = [folder for folder in folders if folder.result() is None and not has_no_try_left(folder, attempts)]
+        lead(left, notify, request, self._threads(self.settings.tasks))
 
     def _follow(self, request: StopRequest) -> None:
         from headsweep.launch.slurm.distributed import follow
@@ -105,33 +107,33 @@ class Job:
         count = min(self.settings.slots or len(gpus) or 1, len(self.runs))
         return Slots(count, self._threads(count), gpus)
 
-    def _projector(self, folder: RunFolder) -> NullProjector:
-        return projector(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullProjector()
+    def _tracker(self, folder: RunFolder) -> Tracker:
+        return tracker_of(frozen(folder)) if self.settings.mlflow is Projection.jobs else NullTracker()
 
 
-def _called() -> str:
-    """What people call this job."""
+def _description() -> str:
+    """Return how this job is shown to users."""
     return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
 
 
 def _name() -> str:
-    """The job's number; of an element of an array, one of which has the number of the whole array, both of its own."""
+    """Return the job's number; ARRAY_ELEMENT in an array, one element of which has the number of the whole array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _moment(folder: RunFolder) -> Moment:
-    """How a run failed, and after how many steps."""
-    return folder.failure(), max((entry.step for entry in folder.spool.entries()), default=0)
+    """Return how a run failed, and after how many steps."""
+    return folder.failure(), max((entry.step for entry in folder.metrics_log.entries()), default=0)
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
-    """Wait for what whoever stopped this job means to do with it, or ask for it again after USR2."""
+    """Requeue this job after USR2; after SIGTERM, wait for what its sender does with the job."""
     deadline = time.monotonic() + LAST_SECONDS
-    while signal.SIGUSR2 not in request.heard and time.monotonic() < deadline:
+    while signal.SIGUSR2 not in request.received and time.monotonic() < deadline:
         time.sleep(0.2)
-    if signal.SIGUSR2 not in request.heard:
-        sys.exit("headsweep: stopped by SIGTERM, and nobody ended the job")
+    if signal.SIGUSR2 not in request.received:
+        sys.exit(f"headsweep: stopped by SIGTERM, and the job did not end within {LAST_SECONDS} s")
     if restarts >= most:
         sys.exit(
             f"headsweep: stopped before its end, and requeued {restarts} times already; hydra.launcher.requeues={most} "

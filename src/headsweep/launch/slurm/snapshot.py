@@ -1,4 +1,4 @@
-"""A copy of code and defaults that travels with the jobs: what is edited after submission changes nothing queued."""
+"""A copy of code and defaults that jobs run: edits after submission change nothing that is queued."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCES = (("src/headsweep", "*.py"), ("conf", "*.yaml"))  # the defaults fill i
 
 
 def home(place: Path) -> Path:
-    """The folder within `place` that is a copy of the present code's own, by its content."""
+    """Return the folder within `place` for a copy of the present code, named by its content."""
     digest = hashlib.sha256()
     for file in _files():
         digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
@@ -20,17 +20,17 @@ def home(place: Path) -> Path:
 
 
 def snapshot(home: Path) -> None:
-    """Copy the code to `home`, unless it is there.
+    """Copy the code to `home`, unless it exists.
 
     Raises:
-        OSError: the disk is full or not writable; no half copy is left.
+        OSError: the disk is full or not writable; no partial copy is left.
     """
     if not home.exists():
         _copy(_files(), home)
 
 
 def search_path(home: Path) -> Path:
-    """The folder of a copy to put on PYTHONPATH."""
+    """Return the folder of a copy for PYTHONPATH."""
     return home / "src"
 
 
@@ -39,16 +39,16 @@ def _files() -> list[Path]:
 
 
 def _copy(files: list[Path], home: Path) -> None:
-    """Aside first, then renamed: two commands may do so at once."""
-    aside = home.with_name(f"{home.name}.{uuid4().hex[:8]}.part")
+    """Copy to a temporary folder, then rename it: two commands may do so at the same time."""
+    temporary = home.with_name(f"{home.name}.{uuid4().hex[:8]}.part")
     try:
         for file in files:
-            copy = aside / file.relative_to(ROOT)
+            copy = temporary / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
-        aside.rename(home)
+        temporary.rename(home)
     except OSError:
         if not home.exists():
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

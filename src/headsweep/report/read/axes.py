@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from headsweep.config import NOT_IDENTITY
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import RESULT
 from headsweep.config.values import canonical
 from headsweep.report.read.cells import Cell
 
@@ -51,9 +52,9 @@ def _indistinguishable(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[l
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys that are part of a run's identity, but for the seed."""
+    """Yield the dotted keys, but for the seed, that a run's result depends on."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.") if key not in NOT_IDENTITY else ()
-        elif prefix + key not in {"seed", *NOT_IDENTITY}:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif prefix + key != "seed" and has_trait(prefix + key, RESULT):
             yield prefix + key

@@ -179,4 +179,4 @@ def _check_cell(config: Mapping[str, Any]) -> None:
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
-    return series(folder.spool.entries(), metric)
+    return series(folder.metrics_log.entries(), metric)

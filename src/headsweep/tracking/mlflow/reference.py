@@ -1,6 +1,6 @@
-"""mlflow.json: the MLflow run that a folder, of a run or of a sweep, has had last.
+"""mlflow.json: the MLflow run that the folder of a run or of a sweep had last.
 
-It spares a search, no more: without it the MLflow run is found by its tags.
+It only saves a search: without it the MLflow run is found by its tags.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Reference:
     uri: str  # of the store, without a password
     experiment_id: str
     run_id: str
-    model_id: str | None = None  # of the model that was logged to it
+    model_id: str | None = None  # of its logged model
 
     def check(self) -> None:
         """Raise ValueError for what cannot be printed."""
@@ -29,33 +29,41 @@ class Reference:
             require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
 
     def is_in(self, uri: str, experiment_id: str | None = None) -> bool:
-        """Does it lie in the store at `uri`, and in that experiment?"""
+        """Return whether it is in the store at `uri`, and in that experiment."""
         return self.uri == hidden(uri) and experiment_id in (None, self.experiment_id)
 
 
-def path_in(place: Path) -> Path:
-    """The file in a folder."""
-    return place / "mlflow.json"
+def path_in(folder: Path) -> Path:
+    """Return the file in the folder of a run or sweep."""
+    return folder / "mlflow.json"
 
 
-def checked_reference(place: Path) -> Reference | None:
-    """Return what the folder names as its own; None if it names none.
+def checked_reference(folder: Path) -> Reference | None:
+    """Return the MLflow run that the folder names; None if it names none.
 
     Raises:
         Damaged: the file is not as `write_reference` writes it.
     """
-    return read_json(path_in(place), Reference, "remove it, and `headsweep sync` writes it again")
+    return read_json(path_in(folder), Reference, "remove it, and `headsweep sync` writes it again")
 
 
-def read_reference(place: Path) -> Reference | None:
-    """Return what the folder names as its own; None if it names none, or the file is damaged."""
+def description_of(folder: Path) -> str | None:
+    """Return, in words, the MLflow run that the folder names. Raises Damaged as `checked_reference`."""
+    reference = checked_reference(folder)
+    if reference is None:
+        return None
+    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
+
+
+def read_reference(folder: Path) -> Reference | None:
+    """Return the MLflow run that the folder names; None if it names none, or the file is damaged."""
     with suppress(Damaged):
-        return checked_reference(place)
+        return checked_reference(folder)
     return None
 
 
-def write_reference(place: Path, reference: Reference) -> None:
-    """Replace what the folder names as its own. Raises OSError if it cannot be written."""
+def write_reference(folder: Path, reference: Reference) -> None:
+    """Name an MLflow run in the folder. Raises OSError if the file cannot be written."""
     atomic_files.write_json(
-        path_in(place), {key: value for key, value in asdict(reference).items() if value is not None}
+        path_in(folder), {key: value for key, value in asdict(reference).items() if value is not None}
     )

@@ -1,7 +1,6 @@
-"""Where MLflow keeps its runs: the store's address, its first touch, its silence.
+"""The store in which MLflow keeps its runs: its address, its creation, and a client that prints nothing.
 
-The mlflow_* modules are the only ones that know MLflow. It costs seconds to import and is therefore imported inside
-functions, which the projector calls in its own thread.
+MLflow takes seconds to import and is therefore imported inside functions, which the tracker calls in its own thread.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from filelock import FileLock
@@ -27,69 +25,48 @@ from filelock import FileLock
 from headsweep import credentials
 from headsweep.credentials import complete, hidden
 from headsweep.errors import UserError
-from headsweep.tracking.mlflow.location import files_of, relocate
+from headsweep.tracking.addresses import database_file, moved_uri, sqlite_uri
+from headsweep.tracking.mlflow.artifact_paths import artifact_root, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_FIRST_TOUCH_SECONDS = 120.0  # a migration takes 2 s; several processes may stand in line
-_SQLITE = "sqlite:///"
+_LOCK_SECONDS = 120.0  # a migration takes 2 s; several processes may wait for it
 _VERSIONS = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 _SETTINGS = {
     # With the defaults (7 retries, 120 s) one call to a server that is down blocks for 246 s.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # it would speak to the network
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it would use the network
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
 
 def default_uri(output: Path) -> str:
-    """The store that needs no server: `mlflow.db` in the output folder."""
+    """Return the address of the store that needs no server: `mlflow.db` in the output folder."""
     return sqlite_uri(output.resolve() / "mlflow.db")
 
 
-def sqlite_uri(database: Path) -> str:
-    """The address of a sqlite file: SQLAlchemy decodes what is encoded, and MLflow cuts at # and ?.
-
-    With the driver in an encoded one: without it, MLflow makes a folder of the name as it is encoded.
-    """
-    path = str(database)
-    encoded = re.sub("[%?#]", lambda found: quote(found[0]), path)
-    return f"{_SQLITE if encoded == path else 'sqlite+pysqlite:///'}{encoded}"
-
-
-def database_file(uri: str) -> Path | None:
-    """The file of a sqlite store."""
-    scheme, _, path = uri.partition(":///")
-    return Path(unquote(path.partition("?")[0])) if scheme.partition("+")[0] == "sqlite" else None
-
-
-def moved_uri(uri: str | None, before: str, output: Path) -> str | None:
-    """The store that a run was planned with, now: a sqlite file in its output folder lies where that folder lies."""
-    database = database_file(uri) if uri else None
-    if database is None or Path(before) == output.resolve() or not database.is_relative_to(before):
-        return uri
-    return sqlite_uri(output.resolve() / database.relative_to(before))
-
-
 def planned_uri(config: Mapping[str, Any], output: Path) -> str:
-    """The store of a run whose record holds `config`, and whose folder lies in `output` now."""
+    """Return the store of a run whose record holds `config`, and whose folder lies in `output` now."""
     uri = moved_uri(config["tracking"]["uri"], config.get("paths", {}).get("output", output), output)
     return uri or default_uri(output)
 
 
 def opening(uri: str) -> str:
-    """Say where the store is and how to look at it."""
+    """Return, in lines to print, where the store is and how to open it."""
     if is_server(uri):
         return f"MLflow   {hidden(uri)}"
-    command = shlex.join([*_mlflow(), "ui", "--backend-store-uri", hidden(uri)])
+    command = shlex.join([*_mlflow_command(), "ui", "--backend-store-uri", hidden(uri)])
     return f"MLflow   {database_file(uri) or hidden(uri)}; open it with:\n         {command}"
 
 
 def reason(error: Exception, uri: str) -> str:
-    """What went wrong in the store at `uri`, in one short line without its password, which may be what is lacking."""
+    """Return what went wrong in the store at `uri`, in one short line that hides its password.
+
+    The line adds whether the password is missing, which may be the cause.
+    """
     if found := _VERSIONS.search(str(error)):
         return _other_schema(uri, *found.groups())
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -99,83 +76,85 @@ def reason(error: Exception, uri: str) -> str:
 
 
 def _other_schema(uri: str, found: str, expected: str) -> str:
-    """The hint, whole, for a store that another version of MLflow has made."""
+    """Return the whole advice for a store that another version of MLflow created."""
     from mlflow.version import VERSION
 
-    said = f"its schema is {found}, and MLflow {VERSION} here expects {expected}"
+    found_schema = f"its schema is {found}, and MLflow {VERSION} here expects {expected}"
     if not _is_known(found):
-        return f"{said}: a newer MLflow has made it; install that version, e.g. pip install --upgrade mlflow"
-    return f"{said}; make a copy of it, then run: {shlex.join([*_mlflow(), 'db', 'upgrade', hidden(uri)])}"
+        return f"{found_schema}: a newer MLflow created it; install that version, e.g. pip install --upgrade mlflow"
+    return (
+        f"{found_schema}; make a copy of it, then run: {shlex.join([*_mlflow_command(), 'db', 'upgrade', hidden(uri)])}"
+    )
 
 
 def _is_known(revision: str) -> bool:
-    """Can the MLflow that is installed migrate a store of this revision?"""
+    """Return whether the installed MLflow can migrate a store of this revision."""
     import mlflow.store.db_migrations as migrations
 
     return any((Path(migrations.__path__[0]) / "versions").glob(f"{revision}_*.py"))
 
 
-def _mlflow() -> list[str]:
+def _mlflow_command() -> list[str]:
     return [str(Path(sys.executable).with_name("mlflow"))]
 
 
 def is_server(uri: str) -> bool:
-    """Is the store behind a server, which decides itself where files lie?"""
+    """Return whether the store is behind a server, which places files itself."""
     return uri.startswith(("http://", "https://"))
 
 
 def client(uri: str) -> MlflowClient:
-    """A quiet client of the store at `uri`; imports MLflow, sets no global address."""
+    """Return a client of the store at `uri` that logs nothing; imports MLflow, sets no global address."""
     return quiet_mlflow().MlflowClient(tracking_uri=complete(uri))
 
 
 def quiet_mlflow() -> ModuleType:
-    """MLflow, imported so that it says nothing: whatever goes wrong is raised as well, and said once, by us."""
+    """Import MLflow with its loggers off: every error that it logs is raised, too, and reported once by headsweep."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    for chatty in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    for logger in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     return mlflow
 
 
 def prepare(uri: str, experiment: str, output: Path) -> str:
-    """Return the id of `experiment`, creating the store and it where they are absent.
+    """Return the id of `experiment`, after creating the store and the experiment where they are absent.
 
-    Where the output folder has moved, or is a copy, the store is told the new place of its files. Any number of
-    processes may do so at the same time.
+    Where the output folder has moved or was copied, the paths of its files in the store are updated. Any number of
+    processes may call this at the same time.
 
     Raises:
-        UserError: the sqlite file is not one of MLflow's.
+        UserError: the sqlite file belongs to another program.
         Exception: whatever MLflow raises when the store is down or broken.
     """
-    with _alone(uri):
-        _build_aside(uri)
+    with _lock(uri):
+        _create(uri)
         store = client(uri)
-        store.search_experiments(max_results=1)  # MLflow looks at the store's schema
+        store.search_experiments(max_results=1)  # raises if the schema of the store does not fit
         if not is_server(uri):
             relocate(complete(uri), output, is_inside=is_inside(uri, output))
-        return _experiment_id(store, experiment, None if is_server(uri) else files_of(output))
+        return _experiment_id(store, experiment, None if is_server(uri) else artifact_root(output))
 
 
 def is_inside(uri: str, output: Path) -> bool:
-    """Is the store a file in the output folder, and moved or copied with it?"""
+    """Return whether the store is a file in the output folder, and so moved or copied with it."""
     database = database_file(uri)
     return database is not None and database.resolve().is_relative_to(output.resolve())
 
 
-def _alone(uri: str) -> AbstractContextManager[Any]:
-    """Hold the store's lock: processes that migrate a fresh sqlite file together all fail."""
+def _lock(uri: str) -> AbstractContextManager[Any]:
+    """Return the lock of the store: processes that migrate a new sqlite file at the same time all fail."""
     database = database_file(uri)
     if database is None:
-        return contextlib.nullcontext()  # a server has migrated its store before it answers
+        return contextlib.nullcontext()  # a server migrates its store before it answers
     database.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{database}.lock", timeout=_FIRST_TOUCH_SECONDS)
+    return FileLock(f"{database}.lock", timeout=_LOCK_SECONDS)
 
 
-def _build_aside(uri: str) -> None:
-    """Migrate a new sqlite file beside its place and rename it: MLflow refuses for ever one that is half built."""
+def _create(uri: str) -> None:
+    """Migrate a new sqlite file under another name, then rename it: MLflow never accepts one half migrated."""
     database = database_file(uri)
     if database is None:
         return
@@ -184,14 +163,14 @@ def _build_aside(uri: str) -> None:
         return
     for left in database.parent.glob(f"{glob.escape(database.name)}.*.part*"):
         left.unlink()
-    # A name of its own: MLflow keeps a connection to each address, which would outlive a file that is removed.
-    aside = database.with_name(f"{database.name}.{uuid4().hex[:8]}.part")
-    client(sqlite_uri(aside)).search_experiments(max_results=1)
-    aside.replace(database)
+    # A new name each time: MLflow keeps a connection to each address, even if the file was removed.
+    part = database.with_name(f"{database.name}.{uuid4().hex[:8]}.part")
+    client(sqlite_uri(part)).search_experiments(max_results=1)
+    part.replace(database)
 
 
 def _check(database: Path) -> None:
-    """Raise UserError for a file of another program, to which MLflow would add its tables."""
+    """Raise UserError for a database of another program, to which MLflow would add its tables."""
     with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables and "experiments" not in tables:
@@ -208,7 +187,7 @@ def _experiment_id(store: MlflowClient, name: str, artifacts: str | None) -> str
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = store.get_experiment_by_name(name)  # another process was faster
+            found = store.get_experiment_by_name(name)  # another process created it meanwhile
     if found.lifecycle_stage == "deleted":
         store.restore_experiment(found.experiment_id)
     return str(found.experiment_id)

@@ -1,4 +1,4 @@
-"""Replay every run folder into MLflow, now and in this process: what a store lacks of them, and no more."""
+"""Send to MLflow, now and in this process, what it lacks of all runs and sweeps of an output folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from pathlib import Path
 
 from headsweep.credentials import hidden
 from headsweep.errors import FailedRunsError, UserError
-from headsweep.tracking.mlflow.attachment import Attachment
-from headsweep.tracking.mlflow.model import Build, has_model, log_model
-from headsweep.tracking.mlflow.run import Folder, project
+from headsweep.tracking.mlflow.held_state import HeldState
+from headsweep.tracking.mlflow.model import has_model, log_model
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import planned_uri, prepare, reason
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
+from headsweep.tracking.tracker import Export, Folder
 
 Place = tuple[str, str]  # address of a store, experiment in it
 
 
 def sync(
-    output: Path, uri: str | None, experiment: str | None, say: Callable[[str], object], build: Build | None = None
+    output: Path,
+    uri: str | None,
+    experiment: str | None,
+    echo: Callable[[str], object],
+    export: Export | None = None,
 ) -> None:
     """Bring MLflow into agreement with the runs and sweeps of an output folder.
 
@@ -26,8 +31,8 @@ def sync(
         output: the folder, `paths.output` of the runs.
         uri: address of the store; None is the one that each run was planned with.
         experiment: name of the experiment; None is the one that each run was planned with.
-        say: hears a line for each run, each sweep and each store.
-        build: makes the model of a run; without it, no models are sent.
+        echo: prints a line for each run, each sweep and each store.
+        export: makes the model of a run; without it, no models are sent.
 
     Raises:
         UserError: there are no runs, or a store cannot be used.
@@ -35,22 +40,22 @@ def sync(
     """
     runs = [RunFolder(path.parent) for path in sorted(output.glob("runs/*/run.json"))]
     if not runs:
-        raise UserError(f"no runs in {output / 'runs'}; say with --output where they are (paths.output)")
-    places: dict[Place, list[RunFolder]] = {}
+        raise UserError(f"no runs in {output / 'runs'}; give their output folder with --output (paths.output)")
+    by_place: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
         try:
-            run.sweeps()  # read below for all of them
-            places.setdefault(_place(run, output, uri, experiment), []).append(run)
+            run.sweeps()  # read again below, for all runs at once
+            by_place.setdefault(_place(run, output, uri, experiment), []).append(run)
         except (UserError, TypeError, KeyError) as error:
             failed.append(f"{run.path.name}: {error}")
     unusable: list[UserError] = []
     sweeps = 0
-    for place, theirs in places.items():
+    for place, members in by_place.items():
         try:
-            folders = _folders(theirs)
-            sweeps += len(folders) - len(theirs)
-            failed += _sync_all(folders, place, output, say, build)
+            folders = _with_sweeps(members)
+            sweeps += len(folders) - len(members)
+            failed += _sync_all(folders, place, output, echo, export)
         except UserError as error:  # another store may be up
             unusable.append(error)
     if unusable and not failed:
@@ -66,58 +71,58 @@ def _place(run: RunFolder, output: Path, uri: str | None, experiment: str | None
     return uri or planned_uri(config, output), experiment or config["tracking"]["experiment"]
 
 
-def _folders(runs: list[RunFolder]) -> list[Folder]:
-    """The runs and, before them, their sweeps."""
+def _with_sweeps(runs: list[RunFolder]) -> list[Folder]:
+    """Return the runs and, before them, their sweeps."""
     return [*{sweep.path: sweep for run in runs for sweep in sweeps_of(run)}.values(), *runs]
 
 
 def _sync_all(
-    folders: list[Folder], place: Place, output: Path, say: Callable[[str], object], build: Build | None
+    folders: list[Folder], place: Place, output: Path, echo: Callable[[str], object], export: Export | None
 ) -> list[str]:
-    """Send what one store lacks; the runs and sweeps that could not be sent, each with the reason."""
+    """Send what one store lacks; return the runs and sweeps that could not be sent, each with the reason."""
     uri, experiment = place
     failed, changed = [], 0
-    experiment_id = _open(uri, experiment, output)
+    experiment_id = _prepare(uri, experiment, output)
     for name, folder in _named(folders):
         try:
-            held = project(folder, uri, experiment_id)
-            if held and build and isinstance(folder, RunFolder) and _is_to_have_model(folder):
-                held.sent["models"] = int(log_model(folder, uri, build))
-        except Exception as error:  # a damaged folder; a store that went away says so here
-            _open(uri, experiment, output)
+            held = reconcile(folder, uri, experiment_id)
+            if held and export and isinstance(folder, RunFolder) and _should_have_model(folder):
+                held.sent["models"] = int(log_model(folder, uri, export))
+        except Exception as error:  # of a damaged folder, or of a store that went away, which is raised here
+            _prepare(uri, experiment, output)
             failed.append(f"{name.rstrip()}: {reason(error, uri)}  ({folder.path})")
             continue
-        say(f"{name}  {_said(held) if held else 'has no metrics yet'}")
+        echo(f"{name}  {_summary(held) if held else 'has no metrics yet'}")
         changed += held is not None and held.sent.total() > 0
-    say(f"{hidden(uri)}, experiment {experiment}: {changed} of {len(folders)} had news")
+    echo(f"{hidden(uri)}, experiment {experiment}: {changed} of {len(folders)} had changes")
     return failed
 
 
-def _is_to_have_model(run: RunFolder) -> bool:
-    """Has it one, and was it planned to have it logged? Runs that were planned before that was asked are."""
+def _should_have_model(run: RunFolder) -> bool:
+    """Return whether it has a model and was planned to log it, as runs were that have no such key."""
     return bool(run.record().config["tracking"].get("models", True)) and has_model(run)
 
 
 def _named(folders: list[Folder]) -> Iterator[tuple[str, Folder]]:
-    """Each folder with its name, as wide as the widest."""
+    """Return each folder with its name, padded to equal width."""
     names = [folder.name if isinstance(folder, SweepFolder) else folder.record().name for folder in folders]
     return zip((name.ljust(max(map(len, names))) for name in names), folders, strict=True)
 
 
-def _open(uri: str, experiment: str, output: Path) -> str:
+def _prepare(uri: str, experiment: str, output: Path) -> str:
     try:
         return prepare(uri, experiment, output)
-    except Exception as error:  # whatever a store, a driver or a network does
+    except Exception as error:  # of a store, a driver or a network
         raise UserError(
-            f"MLflow at {hidden(uri)} cannot be used ({reason(error, uri)}); start it or say another with --uri, "
-            "then give the command again: nothing is lost"
+            f"MLflow at {hidden(uri)} cannot be used ({reason(error, uri)}); start it or give another address with "
+            "--uri, then run the command again: nothing is lost"
         ) from error
 
 
-def _said(held: Attachment) -> str:
-    if held.is_lent:
-        return "nothing to send: the folder that it is a copy of is ahead of it"
+def _summary(held: HeldState) -> str:
+    if held.belongs_to_original:
+        return "nothing to send: this is a copy, and its original is ahead of it"
     sent = held.sent
     counts = [f"{number} {kind}" for kind, number in sent.items() if number and kind not in ("new", "status")]
-    words = [*(["new run"] if sent["new"] else []), *counts, *(["status"] if sent["status"] else [])]
-    return ", ".join(words) or "nothing to send"
+    parts = [*(["new run"] if sent["new"] else []), *counts, *(["status"] if sent["status"] else [])]
+    return ", ".join(parts) or "nothing to send"

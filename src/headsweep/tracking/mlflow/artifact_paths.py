@@ -1,6 +1,6 @@
-"""Where the files of MLflow's runs lie, when an output folder has moved or is a copy.
+"""Paths of artifacts in a database, after an output folder has moved or was copied.
 
-A database keeps the absolute address of each run's files. MLflow has no call to change one, so this does, in SQL.
+The database stores the absolute address of each run's artifacts. MLflow cannot change one, so it is done in SQL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _FOLDER = "mlartifacts"
-_COLUMNS = (  # tables and columns with addresses below the one of an experiment
+_COLUMNS = (  # tables and columns with addresses below that of an experiment
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
@@ -23,20 +23,21 @@ _COLUMNS = (  # tables and columns with addresses below the one of an experiment
 )
 
 
-def files_of(output: Path) -> str:
-    """Address of the folder in which a new experiment keeps its files; a database would say ./mlruns."""
+def artifact_root(output: Path) -> str:
+    """Return the address for the artifacts of a new experiment; without one, MLflow writes to ./mlruns."""
     return (output.resolve() / _FOLDER).as_uri()
 
 
 def relocate(uri: str, output: Path, *, is_inside: bool) -> None:
-    """Set right the addresses in a database of files that lie in `output` now, and no more where the database says.
+    """Update the addresses in a database of artifacts that have moved to `output`.
 
-    Addresses that headsweep has not made, and those of files that are still there, stay as they are.
+    Addresses that headsweep did not create, and those of artifacts that are still there, stay as they are.
 
     Args:
-        uri: SQLAlchemy's address of the database; it has MLflow's tables.
+        uri: SQLAlchemy's address of the database, which has MLflow's tables.
         output: the output folder.
-        is_inside: the database lies in it: the files in `output` are then its own, though others lie where it says.
+        is_inside: whether the database lies in `output`: then it refers to the artifacts there, even if the old
+            addresses, of the folder that it was copied from, exist as well.
     """
     import sqlalchemy
 
@@ -45,14 +46,14 @@ def relocate(uri: str, output: Path, *, is_inside: bool) -> None:
         for old in _values(connection, "experiments", "artifact_location"):
             if (
                 old.endswith(f"/{_FOLDER}")
-                and old != files_of(output)
+                and old != artifact_root(output)
                 and (is_inside or not _exists(_path(old).parent))
             ):
-                _replace(connection, "experiments", "artifact_location", old, files_of(output))
+                _replace(connection, "experiments", "artifact_location", old, artifact_root(output))
         for table, column in _COLUMNS:
             for old in _values(connection, table, column):
                 _, separator, rest = old.rpartition(f"/{_FOLDER}/")
-                new = f"{files_of(output)}/{rest}"
+                new = f"{artifact_root(output)}/{rest}"
                 if separator and new != old and _has_moved(_path(old), _path(new), is_inside):
                     _replace(connection, table, column, old, new)
 
@@ -66,15 +67,15 @@ def _has_moved(old: Path, new: Path, is_inside: bool) -> bool:
 def _values(connection: Connection, table: str, column: str) -> Sequence[str]:
     import sqlalchemy
 
-    question = f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%'"
-    return connection.execute(sqlalchemy.text(question)).scalars().all()
+    query = f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file:%'"
+    return connection.execute(sqlalchemy.text(query)).scalars().all()
 
 
 def _replace(connection: Connection, table: str, column: str, old: str, new: str) -> None:
     import sqlalchemy
 
-    change = sqlalchemy.text(f"UPDATE {table} SET {column} = :new WHERE {column} = :old")
-    connection.execute(change, {"new": new, "old": old})
+    statement = sqlalchemy.text(f"UPDATE {table} SET {column} = :new WHERE {column} = :old")
+    connection.execute(statement, {"new": new, "old": old})
 
 
 def _path(address: str) -> Path:
@@ -82,4 +83,4 @@ def _path(address: str) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path's own raises where a folder may not be looked into
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises in a folder without permission

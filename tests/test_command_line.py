@@ -1,4 +1,4 @@
-"""What a user meets first: help, the composed job, completion and mistakes, without torch (law 10)."""
+"""Help, the composed job, completion and mistakes, which need no torch."""
 
 import subprocess
 
@@ -9,13 +9,13 @@ from headsweep.config import HEADS
 
 
 @pytest.mark.parametrize("question", ["--help", "--cfg=job", "--info=defaults", "head=none_such", "heads=0"])
-def test_the_door_opens_without_torch_or_mlflow(question, tmp_path):
+def test_it_answers_without_torch_and_mlflow(question, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
     for heavy in ("torch", "mlflow", "timm", "pandas"):
-        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
+        (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
     words = {"--cfg=job": ["--cfg", "job"], "--info=defaults": ["--info", "defaults"]}.get(question, [question])
     answer = train(*words, PYTHONPATH=str(tmp_path))
-    assert "imported at the door" not in answer.stdout + answer.stderr
+    assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
 
 
@@ -31,24 +31,27 @@ def test_completion_offers_the_heads():
 
 
 MISTAKES = [
-    (["+sweeps=fig1"], "headsweep: +sweeps=fig1: a study is a grid, whose axes a single run would drop; want -m"),
-    (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg shows one configuration and -m makes a grid"),
+    (
+        ["+sweeps=fig1"],
+        "headsweep: +sweeps=fig1: expected -m, as a study is a grid, whose axes a single run would drop; add -m",
+    ),
+    (["-m", "heads=1,2", "--cfg", "job"], "headsweep: --cfg and -m: expected one of them"),
     (
         ["head=attention"],
         f"headsweep: head=attention: unknown head; known: {', '.join(sorted(HEADS))}",
     ),
     (["model=resnet"], "headsweep: model=resnet: unknown model; known: cct_14_7x2"),
-    (["heads=0"], "headsweep: heads=0: want a whole number of at least 1"),
-    (["-m", "heads=1,0"], "headsweep: heads=0: want a whole number of at least 1"),
+    (["heads=0"], "headsweep: heads=0: expected an integer >= 1"),
+    (["-m", "heads=1,0"], "headsweep: heads=0: expected an integer >= 1"),
     (["optimizer.lrr=1"], "headsweep: optimizer.lrr: unknown key; did you mean optimizer.lr"),
     (["batch=3"], "headsweep: batch: unknown key; did you mean batch_size"),
-    (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: want a number"),
+    (["optimizer.lr=fast"], "headsweep: optimizer.lr=fast: expected a number"),
     (
         ["-m", "head=seqpool,ga", "head.gram_dim=32"],
         "headsweep: head.gram_dim: is an option of head=sg and head=ga alone",
     ),
-    (["head=seqattn", "model.width=48"], "headsweep: model.width=48: head=seqattn needs a multiple of 32"),
-    (["seqattn"], "headsweep: 'seqattn' is not an override"),
+    (["head=seqattn", "model.width=48"], "headsweep: model.width=48: expected a multiple of 32 with head=seqattn"),
+    (["seqattn"], "headsweep: seqattn: expected KEY=VALUE"),
     (["dataset.num_classes=7"], "headsweep: dataset.num_classes=7: "),
     (["dataset=imagefolder"], "headsweep: "),
     (["dataset=cifar100"], "headsweep: "),

@@ -1,4 +1,4 @@
-"""The projector loses nothing, and never stands in the way of the training."""
+"""The tracker loses nothing, and never stands in the way of the training."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import time
 import pytest
 
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow import projection
-from headsweep.tracking.mlflow.projection import NullProjector, Projector
+from headsweep.tracking.mlflow import tracker as mlflow_tracker
 from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.tracker import MlflowTracker
+from headsweep.tracking.tracker import NullTracker
 
 
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
     folders = [make_run(f"{i:x}") for i in range(16)]
-    with Projector(None, "study", output) as projector:
+    with MlflowTracker(None, "study", output) as tracker:
 
         def train(folder):
             for epoch in range(1, 6):
-                folder.spool.append(make_entry(epoch))
-                projector.notify(folder)
+                folder.metrics_log.append(make_entry(epoch))
+                tracker.notify(folder)
             folder.finish(result)
-            projector.notify(folder)
+            tracker.notify(folder)
 
         threads = [threading.Thread(target=train, args=(folder,)) for folder in folders]
         for thread in threads:
@@ -42,17 +43,17 @@ RACE = """
 import sys
 from pathlib import Path
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.mlflow.projection import Projector
+from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
-with Projector(None, "study", output) as projector:
+with MlflowTracker(None, "study", output) as tracker:
     sweep.launch(sweep.runs())
     with launching(sweep.path):
         for folder in (sweep, *sweep.runs()):
-            projector.notify(folder)
-    projector.notify(sweep)
+            tracker.notify(folder)
+    tracker.notify(sweep)
 """
 
 
@@ -79,8 +80,8 @@ def test_two_processes_that_project_the_same_sweep_make_one_parent_and_lose_noth
 
 def test_news_are_projected_while_the_runs_go_on(uri, output, make_run, wait_for):
     folder = make_run(epochs=1)
-    with Projector(uri, "study", output) as projector:
-        projector.notify(folder)
+    with MlflowTracker(uri, "study", output) as tracker:
+        tracker.notify(folder)
         wait_for((folder.path / "mlflow.json").exists)
 
 
@@ -88,12 +89,12 @@ def test_a_run_deleted_meanwhile_is_rebuilt_without_a_word(uri, output, make_run
     folder = make_run(epochs=1)
     experiment_id = prepare(uri, "study", output)
     names = lambda: [run.info.run_id for run in client(uri).search_runs([experiment_id])]  # noqa: E731
-    with Projector(uri, "study", output) as projector:
-        projector.notify(folder)
+    with MlflowTracker(uri, "study", output) as tracker:
+        tracker.notify(folder)
         wait_for(lambda: bool(names()) and client(uri).get_run(names()[0]).info.status == "KILLED")
         client(uri).delete_run(names()[0])
-        folder.spool.append(make_entry(2))
-        projector.notify(folder)
+        folder.metrics_log.append(make_entry(2))
+        tracker.notify(folder)
     assert len(names()) == 1
     assert capfd.readouterr().err == ""
 
@@ -106,10 +107,10 @@ def broken(tmp_path):
 
 
 def test_a_broken_store_is_said_once_and_raises_nothing(broken, tmp_path, make_run, capfd, monkeypatch):
-    monkeypatch.setattr(projection, "_RETRY_SECONDS", 0.01)
-    with Projector(broken, "study", tmp_path) as projector:
+    monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.01)
+    with MlflowTracker(broken, "study", tmp_path) as tracker:
         for name in "abc":
-            projector.notify(make_run(name, epochs=1))
+            tracker.notify(make_run(name, epochs=1))
             time.sleep(0.05)
     said = capfd.readouterr()
     assert said.out == ""
@@ -124,13 +125,13 @@ def test_a_store_that_failed_is_left_alone_for_a_while(broken, tmp_path, make_ru
         calls.append(args)
         raise OSError("down")
 
-    monkeypatch.setattr(projection, "prepare", prepare_in_vain)
-    with Projector(broken, "study", tmp_path) as projector:
+    monkeypatch.setattr(mlflow_tracker, "prepare", prepare_in_vain)
+    with MlflowTracker(broken, "study", tmp_path) as tracker:
         folder = make_run(epochs=1)
-        projector.notify(folder)
+        tracker.notify(folder)
         wait_for(lambda: bool(calls))
         for _ in range(20):
-            projector.notify(folder)
+            tracker.notify(folder)
             time.sleep(0.005)
         assert len(calls) == 1
     assert len(calls) == 2  # and once more at the end
@@ -138,33 +139,33 @@ def test_a_store_that_failed_is_left_alone_for_a_while(broken, tmp_path, make_ru
 
 def test_one_broken_run_does_not_keep_the_others_from_the_store(uri, output, make_run, capfd):
     bad, good = make_run("bad", epochs=1), make_run("c", epochs=1)
-    bad.spool.path.write_text("not json\n")
-    with Projector(uri, "study", output) as projector:
-        projector.notify(bad)
-        projector.notify(good)
+    bad.metrics_log.path.write_text("not json\n")
+    with MlflowTracker(uri, "study", output) as tracker:
+        tracker.notify(bad)
+        tracker.notify(good)
     assert (good.path / "mlflow.json").exists()
     assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_a_store_that_hangs_costs_no_more_than_the_time_to_wait(tmp_path, make_run, monkeypatch, capfd):
     released = threading.Event()
-    monkeypatch.setattr(projection, "prepare", lambda *args: released.wait(30))
-    projector = Projector(None, "study", tmp_path)
+    monkeypatch.setattr(mlflow_tracker, "prepare", lambda *args: released.wait(30))
+    tracker = MlflowTracker(None, "study", tmp_path).__enter__()
     before = time.monotonic()
-    projector.notify(make_run(epochs=1))
+    tracker.notify(make_run(epochs=1))
     assert time.monotonic() - before < 0.5
-    projector.close(timeout=0.2)
+    tracker.close(timeout=0.2)
     assert time.monotonic() - before < 2
     assert "is not done after 0.2 s" in capfd.readouterr().err
-    monkeypatch.setattr(projection, "project", lambda *args: None)
+    monkeypatch.setattr(mlflow_tracker, "reconcile", lambda *args: None)
     released.set()
 
 
 def test_tracking_none_does_nothing(tmp_path, make_run):
     folder = make_run(epochs=1)
-    with NullProjector() as projector:
-        projector.notify(folder)
-    assert projector.description() == ""
+    with NullTracker() as tracker:
+        tracker.notify(folder)
+    assert tracker.description() == ""
     assert not (folder.path / "mlflow.json").exists()
 
 
@@ -178,9 +179,9 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
 
     def give(uri, experiment):
         sweep.launch(folders)
-        with Projector(uri, experiment, output) as projector, launching(sweep.path):
+        with MlflowTracker(uri, experiment, output) as tracker, launching(sweep.path):
             for folder in (sweep, *folders):
-                projector.notify(folder)
+                tracker.notify(folder)
 
     for folder in folders:
         folder.checkpoint.write_bytes(b"weights")
@@ -193,10 +194,10 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
 
     for _ in range(2):  # replayed twice: the second time adds nothing
         give(server, "replay")
-        with Projector(server, "replay", output) as projector:
-            projector.notify(sweep)
-    with Projector(uri, "study", output) as projector:
-        projector.notify(sweep)
+        with MlflowTracker(server, "replay", output) as tracker:
+            tracker.notify(sweep)
+    with MlflowTracker(uri, "study", output) as tracker:
+        tracker.notify(sweep)
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")
     assert contents(server, "replay") == contents(uri, "study")

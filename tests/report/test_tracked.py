@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from headsweep.errors import UserError
-from headsweep.report.read.cells import read_cells
-from headsweep.report.read.mlflow_runs import read_mlflow_cells
+from headsweep.report.read.cells import Cell, read_cells
+from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table.build import compare
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question
-from headsweep.tracking.mlflow.run import project
+from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import default_uri, prepare
+from headsweep.tracking.mlflow.tracker import MlflowTracker
 from postgres import postgres
 
 
@@ -28,6 +30,10 @@ def uri(request, tmp_path_factory) -> Iterator[str]:
         yield address
 
 
+def read(uri: str, experiment: str, query: str) -> list[Cell]:
+    return read_tracked(MlflowTracker(uri, experiment, Path()), query)
+
+
 on_both = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
 
 
@@ -38,7 +44,7 @@ def log(uri, request, tmp_path) -> Callable[..., str]:
     def send(folders) -> str:
         experiment_id = prepare(uri, request.node.name, tmp_path)
         for folder in folders:
-            project(folder, uri, experiment_id)
+            reconcile(folder, uri, experiment_id)
         return request.node.name
 
     return send
@@ -53,7 +59,7 @@ def numbers(table):
 
 
 @pytest.fixture
-def study(make_run, spool, diverge):
+def study(make_run, write_log, diverge):
     """Two heads, three seeds, a diverged run; 0.1 and a third are no short decimals."""
     folders = [
         make_run(head, heads, seed, 0.9, optimizer__lr=0.1 / 3)
@@ -62,7 +68,7 @@ def study(make_run, spool, diverge):
         for seed in (0, 1, 2)
     ]
     for at, folder in enumerate(folders):
-        spool(folder, [0.1, 1 / (3 + at), 0.5, 0.6])
+        write_log(folder, [0.1, 1 / (3 + at), 0.5, 0.6])
     diverge(folders[-1])
     return folders
 
@@ -70,7 +76,7 @@ def study(make_run, spool, diverge):
 @on_both
 def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     question = Question(metric="top1_last3", columns=("top1_best",))
-    stored = compare(read_mlflow_cells(uri, log(study), ""), question)
+    stored = compare(read(uri, log(study), ""), question)
     assert numbers(stored) == numbers(compare(read_cells(study), question))
     assert stored.rows[0].costs["parameters"] == 283_723
     assert stored.footnotes == compare(read_cells(study), question).footnotes
@@ -87,9 +93,9 @@ def test_a_filter_is_mlflows(study, log, uri):
         "metrics.`test/top1` > 0.55",
         "attributes.status = 'FINISHED' and attributes.run_name LIKE '%'",
     ):
-        expected = {run.data.tags["headsweep.fingerprint"] for run in store.search_runs([experiment_id], query)}
-        found = {run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, query) for run in cell.runs}
-        assert found == expected != set()
+        wanted = {run.data.tags["headsweep.fingerprint"] for run in store.search_runs([experiment_id], query)}
+        found = {run.record.fingerprint for cell in read(uri, experiment, query) for run in cell.runs}
+        assert found == wanted != set()
 
 
 def test_deleted_runs_and_runs_of_other_programs_are_left_out(study, log, uri):
@@ -98,9 +104,9 @@ def test_deleted_runs_and_runs_of_other_programs_are_left_out(study, log, uri):
     experiment_id = store.get_experiment_by_name(experiment).experiment_id
     first = store.search_runs([experiment_id], order_by=["attributes.start_time"])[0]
     store.delete_run(first.info.run_id)
-    other = store.create_run(experiment_id, tags={"headsweep.kind": "run"})
-    store.log_param(other.info.run_id, "heads", "many")
-    found = [run.record.fingerprint for cell in read_mlflow_cells(uri, experiment, "") for run in cell.runs]
+    stranger = store.create_run(experiment_id, tags={"headsweep.kind": "run"})
+    store.log_param(stranger.info.run_id, "heads", "many")
+    found = [run.record.fingerprint for cell in read(uri, experiment, "") for run in cell.runs]
     assert len(found) == len(study) - 1
     assert first.data.tags["headsweep.fingerprint"] not in found
 
@@ -115,7 +121,7 @@ def test_a_run_that_was_logged_twice_counts_once_as_the_one_that_finished(make_r
     (folder.path / "aside").rename(folder.path / "result.json")
     MlflowClient(uri).set_tag(_only(uri, experiment), "headsweep.folder", "/elsewhere")
     log([folder])
-    (cell,) = read_mlflow_cells(uri, experiment, "")
+    (cell,) = read(uri, experiment, "")
     assert [run.finished for run in cell.runs] == [True]
 
 
@@ -126,10 +132,10 @@ def _only(uri, experiment):
 
 
 @on_both
-def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, spool):
+def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, write_log):
     folder = make_run("ga", 1, 0, 0.9)
-    spool(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
-    (cell,) = read_mlflow_cells(uri, log([folder]), "")
+    write_log(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
+    (cell,) = read(uri, log([folder]), "")
     assert dict(cell.runs[0].history("test/top1")) == {1: 0.5, 3: 0.6, 4: 0.7, 5: 0.8}
     assert METRICS["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}
 
@@ -145,17 +151,17 @@ MISTAKES = [
 def test_a_mistake_is_one_line(make_run, log, uri, query, message):
     experiment = log([make_run("ga", 4, 0, 0.9)])
     with pytest.raises(UserError) as caught:
-        read_mlflow_cells(uri, experiment, query)
+        read(uri, experiment, query)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_store_or_experiment_that_is_not_there_is_named(uri, tmp_path):
     with pytest.raises(UserError, match=r"no MLflow store at /nowhere/mlflow\.db"):
-        read_mlflow_cells("sqlite:////nowhere/mlflow.db", "headsweep", "")
+        read("sqlite:////nowhere/mlflow.db", "headsweep", "")
     with pytest.raises(UserError, match=r"has no experiment none_such; known: Default, .*unused"):
-        read_mlflow_cells(uri, "none_such", "")
+        read(uri, "none_such", "")
     with pytest.raises(UserError, match=r"MLflow at http://127.0.0.1:9 cannot be read \("):
-        read_mlflow_cells("http://127.0.0.1:9", "headsweep", "")
+        read("http://127.0.0.1:9", "headsweep", "")
     (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 100)
     with pytest.raises(UserError, match="cannot be read"):
-        read_mlflow_cells(f"sqlite:///{tmp_path}/text.db", "headsweep", "")
+        read(f"sqlite:///{tmp_path}/text.db", "headsweep", "")

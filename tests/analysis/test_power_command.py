@@ -67,12 +67,12 @@ def test_finished_seeds_cost_nothing(tmp_path):
     assert "seeds=3: no run is missing" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
 
 
-def test_one_seed_is_too_few_for_a_variance(tmp_path):
-    message = r"expected two finished seeds .*; add seeds: python .* head=seqpool,ga,gap .* seeds=3$"
+def test_one_seed_has_no_variance(tmp_path):
+    message = r"expected two finished seeds of .*; add seeds: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
     with pytest.raises(UserError, match=message):
         advise(sweep(tmp_path, seeds=1), {}, AIM)
 
 
-def test_one_cell_is_nothing_to_compare(tmp_path):
+def test_one_cell_has_no_baseline(tmp_path):
     with pytest.raises(UserError, match="expected a cell to compare with head=seqpool, found none"):
         advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)

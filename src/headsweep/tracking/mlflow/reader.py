@@ -1,7 +1,7 @@
-"""Read runs back from MLflow, for a comparison across sweeps and machines.
+"""Read runs from MLflow, for a comparison across sweeps and machines.
 
-A store that is a database is asked in SQL, with one question a table: MLflow's own search makes an object of every
-parameter, tag and metric, which takes half a minute for 10,000 runs. A server is asked through MLflow's client.
+A database is read in SQL, with one query a table: MLflow's own search makes an object of every parameter, tag and
+metric, which takes half a minute for 10,000 runs. A server is read through MLflow's client.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from headsweep.tracking.mlflow.store import client, database_file, is_server, qu
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-_PAGE = 1000  # runs that a server is asked for at once
-_CHUNK = 50_000  # rows of a history that are held at once
+_PAGE = 1000  # runs in one request to a server
+_CHUNK = 50_000  # rows of a history in memory at a time
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One MLflow run, as it is stored."""
+    """An MLflow run."""
 
     run_id: str
     tags: dict[str, str]
     params: dict[str, str]
     metrics: dict[str, float]  # the last value of each
     steps: dict[str, int]  # of that value
-    info: SimpleNamespace = field(default_factory=SimpleNamespace)  # attributes that a filter may name
+    info: SimpleNamespace = field(default_factory=SimpleNamespace)  # attributes for filters
 
 
 class MlflowReader:
@@ -47,33 +47,33 @@ class MlflowReader:
 
     def __init__(self, uri: str, experiment: str) -> None:
         self._uri, self._experiment = uri, experiment
-        self._known: dict[str, Mapping[str, tuple[array[int], array[float]]]] = {}
+        self._histories: dict[str, Mapping[str, tuple[array[int], array[float]]]] = {}
         database = database_file(uri)
         if database is not None and not database.exists():
-            raise UserError(f"no MLflow store at {database}; say with --uri where it is (tracking.uri)")
+            raise UserError(f"no MLflow store at {database}; give its address with --uri (tracking.uri)")
 
     def runs(self, query: str) -> list[StoredRun]:
-        """The runs that MLflow's filter `query` matches, in the order in which they started; "" matches all.
+        """Return the runs that MLflow's filter `query` matches, in the order of their start; "" matches all.
 
         Raises:
-            UserError: the filter cannot be read, or as for the class.
+            UserError: the filter is not valid, or as for the class.
         """
-        with self._said_plainly():
+        with self._one_line_errors():
             if self._is_server:
-                return list(self._ask_server(query))
+                return list(self._server_runs(query))
             with self._engine.connect() as connection:
                 return _matching(_read_runs(connection, self._experiment_id), query)
 
     def history(self, run_id: str, metric: str) -> dict[int, float]:
-        """Epoch -> value of one run; of a database all runs are read at the first question about a metric."""
-        with self._said_plainly():
+        """Return epoch -> value of one run; from a database, the first call for a metric reads it of all runs."""
+        with self._one_line_errors():
             if self._is_server:
                 points = client(self._uri).get_metric_history(run_id, metric)
                 return {point.step: point.value for point in points}
-            if metric not in self._known:
+            if metric not in self._histories:
                 with self._engine.connect() as connection:
-                    self._known[metric] = _read_histories(connection, self._experiment_id, metric)
-            steps, values = self._known[metric].get(run_id, ((), ()))
+                    self._histories[metric] = _read_histories(connection, self._experiment_id, metric)
+            steps, values = self._histories[metric].get(run_id, ((), ()))
             return dict(zip(steps, values, strict=True))
 
     @property
@@ -90,18 +90,18 @@ class MlflowReader:
     def _experiment_id(self) -> Any:
         if self._is_server:
             found = client(self._uri).get_experiment_by_name(self._experiment)
-            known = [it.name for it in client(self._uri).search_experiments()] if found is None else []
+            names = [it.name for it in client(self._uri).search_experiments()] if found is None else []
         else:
             with self._engine.connect() as connection:
-                known = [row[1] for row in _ask(connection, "SELECT experiment_id, name FROM experiments")]
-                found = _first(connection, self._experiment)
+                names = [row[1] for row in _execute(connection, "SELECT experiment_id, name FROM experiments")]
+                found = _find_experiment(connection, self._experiment)
         if found is None:
             raise UserError(
-                f"MLflow at {hidden(self._uri)} has no experiment {self._experiment}; known: {', '.join(known)}"
+                f"MLflow at {hidden(self._uri)} has no experiment {self._experiment}; known: {', '.join(names)}"
             )
         return found.experiment_id if self._is_server else found
 
-    def _ask_server(self, query: str) -> Iterator[StoredRun]:
+    def _server_runs(self, query: str) -> Iterator[StoredRun]:
         token = None
         while token != "":
             page = client(self._uri).search_runs(
@@ -114,7 +114,7 @@ class MlflowReader:
             token = page.token or ""
 
     @contextmanager
-    def _said_plainly(self) -> Iterator[None]:
+    def _one_line_errors(self) -> Iterator[None]:
         try:
             yield
         except UserError:
@@ -123,64 +123,69 @@ class MlflowReader:
             raise UserError(f"MLflow at {hidden(self._uri)} cannot be read ({reason(error, self._uri)})") from error
 
 
-def _ask(connection: Connection, question: str, **values: object) -> Sequence[Any]:
+def _execute(connection: Connection, statement: str, **values: object) -> Sequence[Any]:
     import sqlalchemy
 
-    return connection.execute(sqlalchemy.text(question), values).all()
+    return connection.execute(sqlalchemy.text(statement), values).all()
 
 
-def _first(connection: Connection, experiment: str) -> Any:
-    rows = _ask(connection, "SELECT experiment_id FROM experiments WHERE name = :name", name=experiment)
+def _find_experiment(connection: Connection, experiment: str) -> Any:
+    rows = _execute(connection, "SELECT experiment_id FROM experiments WHERE name = :name", name=experiment)
     return rows[0][0] if rows else None
 
 
 def _read_runs(connection: Connection, experiment_id: object) -> list[StoredRun]:
-    ours = (
+    active_runs = (
         "FROM {} t JOIN runs r ON r.run_uuid = t.run_uuid WHERE r.experiment_id = :e AND r.lifecycle_stage = 'active'"
     )
-    tags, params = _pairs(connection, "tags", ours, experiment_id), _pairs(connection, "params", ours, experiment_id)
+    tags, params = (
+        _pairs(connection, "tags", active_runs, experiment_id),
+        _pairs(connection, "params", active_runs, experiment_id),
+    )
     metrics: defaultdict[str, dict[str, float]] = defaultdict(dict)
     steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    question = f"SELECT t.run_uuid, t.key, t.value, t.step, t.is_nan {ours.format('latest_metrics')}"
-    for run_id, key, value, step, is_nan in _ask(connection, question, e=experiment_id):
+    query = f"SELECT t.run_uuid, t.key, t.value, t.step, t.is_nan {active_runs.format('latest_metrics')}"
+    for run_id, key, value, step, is_nan in _execute(connection, query, e=experiment_id):
         metrics[run_id][key] = float("nan") if is_nan else value
         steps[run_id][key] = step
     attributes = ("run_id", "run_name", "status", "user_id", "artifact_uri", "start_time", "end_time")
-    question = (
+    query = (
         "SELECT run_uuid, name, status, user_id, artifact_uri, start_time, end_time FROM runs "
         "WHERE experiment_id = :e AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid"
     )
     return [
-        StoredRun(row[0], tags[row[0]], params[row[0]], metrics[row[0]], steps[row[0]], _named(attributes, row))
-        for row in _ask(connection, question, e=experiment_id)
+        StoredRun(row[0], tags[row[0]], params[row[0]], metrics[row[0]], steps[row[0]], _namespace(attributes, row))
+        for row in _execute(connection, query, e=experiment_id)
     ]
 
 
-def _pairs(connection: Connection, table: str, ours: str, experiment_id: object) -> defaultdict[str, dict[str, str]]:
+def _pairs(
+    connection: Connection, table: str, active_runs: str, experiment_id: object
+) -> defaultdict[str, dict[str, str]]:
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    question = f"SELECT t.run_uuid, t.key, t.value {ours.format(table)} AND t.key NOT IN ('mlflow.note.content')"
-    for run_id, key, value in _ask(connection, question, e=experiment_id):
+    query = f"SELECT t.run_uuid, t.key, t.value {active_runs.format(table)} AND t.key NOT IN ('mlflow.note.content')"
+    for run_id, key, value in _execute(connection, query, e=experiment_id):
         found[run_id][key] = value
     return found
 
 
-def _named(names: Sequence[str], row: Sequence[Any]) -> SimpleNamespace:
+def _namespace(names: Sequence[str], row: Sequence[Any]) -> SimpleNamespace:
     return SimpleNamespace(**dict(zip(names, row, strict=True)))
 
 
 def _read_histories(
     connection: Connection, experiment_id: object, metric: str
 ) -> Mapping[str, tuple[array[int], array[float]]]:
-    """Run -> epochs and values, in arrays: 12 bytes a point, where a dictionary takes 100."""
+    """Return run -> epochs and values, in arrays: 12 bytes a point, where a dictionary takes 100."""
     import sqlalchemy
 
-    question = (
+    query = (
         "SELECT m.run_uuid, m.step, m.value FROM metrics m JOIN runs r ON r.run_uuid = m.run_uuid "
         "WHERE m.key = :key AND r.experiment_id = :e AND r.lifecycle_stage = 'active' AND NOT m.is_nan"
     )
     found: defaultdict[str, tuple[array[int], array[float]]] = defaultdict(lambda: (array("i"), array("d")))
     result = connection.execution_options(stream_results=True, yield_per=_CHUNK).execute(
-        sqlalchemy.text(question), {"key": metric, "e": experiment_id}
+        sqlalchemy.text(query), {"key": metric, "e": experiment_id}
     )
     for run_id, step, value in result:
         steps, values = found[run_id]
@@ -190,7 +195,7 @@ def _read_histories(
 
 
 def _matching(runs: Sequence[StoredRun], query: str) -> list[StoredRun]:
-    """The runs that a filter matches, by MLflow's own reading of it."""
+    """Return the runs that a filter matches, as MLflow itself interprets it."""
     if not query:
         return list(runs)
     quiet_mlflow()

@@ -1,0 +1,57 @@
+"""`headsweep logs`: the output of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headsweep import console
+from headsweep.cli.group import commands, output_option
+from headsweep.text import lines
+
+if TYPE_CHECKING:
+    from headsweep.tracking.run_folder import RunFolder
+
+FOLLOW_SECONDS = 0.2
+
+
+@commands.command()
+@click.argument("run")
+@output_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it prints, until it ends.")
+def logs(run: str, output: Path, follow: bool) -> None:
+    """Show what RUN printed and, if it failed, why.
+
+    RUN is a run's fingerprint or name, or the beginning of one.
+    """
+    from headsweep.status.render import summary
+    from headsweep.status.views import find_run
+
+    folder = find_run(run, output)
+    with contextlib.suppress(KeyboardInterrupt):
+        _print_log(folder, follow)
+    click.echo(summary(folder), err=True)
+
+
+def _print_log(folder: RunFolder, follow: bool) -> None:
+    from headsweep.status import queue
+    from headsweep.status.views import is_going_on
+
+    shown = 0
+    while True:
+        ended = not (follow and is_going_on(folder))  # asked first, so that its last words are shown
+        source = folder.log if folder.log.exists() else queue.printed(folder)  # of a job that never came to the run
+        text = source.read_bytes() if source else b""
+        whole = text if ended else text[: text.rfind(b"\n") + 1]  # half a line may end in half a character
+        click.echo(lines(whole[shown:].decode(errors="replace")), nl=False)
+        shown = len(whole)
+        if ended or console.is_broken():
+            break
+        time.sleep(FOLLOW_SECONDS)
+    failure = folder.failure() or ""
+    if failure.strip().rpartition("\n")[2].encode() not in text:
+        click.echo(lines(failure), nl=False)

@@ -1,0 +1,69 @@
+"""The launcher `local`: the runs of a sweep on this machine, each in its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from headsweep.config import PROJECT_ROOT, RunConfig
+from headsweep.config.launchers import LocalConfig, parse_launcher
+from headsweep.errors import UserError
+from headsweep.launch.halving import Halving
+from headsweep.launch.launcher import Launcher, Notify
+from headsweep.launch.local.gpus import gpus_for
+from headsweep.launch.local.pool import LocalPool
+from headsweep.launch.local.slots import Slots
+from headsweep.launch.progress_bars import Display
+from headsweep.plan.plan import Cost, Plan
+from headsweep.tracking.run_folder import RunFolder
+
+
+def local_defaults() -> LocalConfig:
+    """Return the keys of conf/hydra/launcher/local.yaml."""
+    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
+    assert isinstance(keys, DictConfig)
+    return parse_launcher(LocalConfig, keys)
+
+
+class LocalLauncher(Launcher):
+    """A pool of processes. It takes slots as a number; `autotune.launcher` finds slots=auto."""
+
+    settings_type = LocalConfig
+    pool: LocalPool
+    slots: Slots
+
+    def __init__(self, settings: LocalConfig) -> None:
+        self.settings, self.attempts = settings, settings.attempts
+
+    def prepare(self, runs: Sequence[RunConfig]) -> None:
+        """Start importing what the processes of runs need."""
+        self.pool = LocalPool(self.settings.timeout)
+
+    def accept(self, plan: Plan) -> None:
+        """Decide how many runs train at a time. Raises ConfigError if the keys do not fit this machine."""
+        self.slots = self.slots_for(plan.configs)
+
+    def slots_for(self, runs: Sequence[RunConfig]) -> Slots:
+        """Return what the machine gives to `runs`, all that are planned. Raises ConfigError as `accept`."""
+        keys = self.settings
+        slots = cast(int | None, keys.slots)  # auto: see `autotune.launcher`
+        return Slots.of_this_machine(slots, keys.threads, max(1, len(runs)), gpus_for(runs), keys.runs_per_gpu)
+
+    def screening(self, plan: Plan) -> Halving | None:
+        """Return successive halving, if it is asked for."""
+        return None if self.settings.halving is None else Halving(self.settings.halving, self, plan)
+
+    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+        """Build every run on the meta device, in a process; its cost, or why it cannot be built."""
+        return self.pool.check(runs)
+
+    def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify, until: int | None = None) -> None:
+        """Train the runs in `missing`, to epoch `until` or to their end, as many at a time as there are slots."""
+        if missing:
+            self.pool.train(missing, self.slots, display, notify, until)
+
+    def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
+        """As `Launcher.log_models`, in a process that has torch already."""
+        return self.pool.log_models(folders, config)

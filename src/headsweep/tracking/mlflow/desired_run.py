@@ -1,0 +1,138 @@
+"""What MLflow should hold of a run, from the run's folder alone.
+
+NaN and infinity are no points: MLflow would store infinity as 1.8e308. They are named in tag `headsweep.nonfinite`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from headsweep.credentials import hidden
+from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
+from headsweep.tracking.metrics_log import Entry
+from headsweep.tracking.mlflow.desired_state import (
+    FOLDER_TAG,
+    MAX_TAG,
+    SCREENED_OUT_TAG,
+    STATUS,
+    DesiredState,
+    Files,
+    Point,
+    version_of,
+)
+from headsweep.tracking.mlflow.reference import path_in
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.sweep_folder import sweeps_of
+
+CHECKPOINT = "checkpoint.json"  # artifact that names the file of a run's weights
+
+
+def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
+    """Return what MLflow should hold of a run, as a child of MLflow run `parent`; None before its first metrics."""
+    # The state first: the metrics log of a run that is over by then is complete.
+    state = folder.state()
+    record, result, entries = folder.record(), folder.result(), folder.metrics_log.entries()
+    folder.metrics_log.sync()  # MLflow must not get a point that a power cut could still remove here
+    inspection = last_inspection(folder.path)
+    # From its first entry, not from its start, so that a replay has the same beginning.
+    unfinished = state in (RunState.new, RunState.partial, RunState.running)
+    if unfinished and not entries and not path_in(folder.path).exists():
+        return None
+    timed = [(entry, int(entry.clock["time"] * 1000)) for entry in entries if "time" in entry.clock]
+    moments, planned = [moment for _, moment in timed], int(folder.config.stat().st_mtime * 1000)
+    return DesiredState(
+        folder=folder.path,
+        query=f"tags.`headsweep.fingerprint` = '{record.fingerprint}'",
+        name=record.name,
+        status=STATUS[state],
+        span=(min(moments, default=planned), max(moments, default=planned)),
+        tags=_tags(folder, record, state, result, entries) | ({"mlflow.parentRunId": parent} if parent else {}),
+        params={name: str(value) for name, value in record.parameters.items()},
+        files=_files(folder, result, inspection),
+        files_version=version_of(str(inspection)) if inspection else None,
+        points=_points(record, result, entries) | (_inspection_points(inspection) if inspection else {}),
+        milliseconds={(name, entry.epoch): moment for entry, moment in timed for name in entry.metrics},
+        is_over=result is not None,
+    )
+
+
+def _tags(
+    folder: RunFolder, record: RunRecord, state: RunState, result: RunResult | None, entries: Sequence[Entry]
+) -> dict[str, str]:
+    failure = (folder.failure() or "").strip().rpartition("\n")[2] if state is RunState.failed else ""
+    reason = failure or (result.note if result else "")
+    commit = record.code.get("commit") or "unknown"
+    tags = {
+        "headsweep.kind": "run",
+        "headsweep.fingerprint": record.fingerprint,
+        FOLDER_TAG: str(folder.path.resolve()),
+        "headsweep.data": record.data,
+        "headsweep.group": record.group,
+        "headsweep.sweep": record.sweep,
+        "headsweep.sweeps": ", ".join(sweep.name for sweep in sweeps_of(folder)),
+        "headsweep.seed": str(record.seed),
+        "headsweep.commit": commit,
+        "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
+        "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
+        "headsweep.nonfinite": "; ".join(_non_finite(entries)),
+        SCREENED_OUT_TAG: _screened_out(folder, record) if state is RunState.partial else "",
+        "mlflow.source.name": "headsweep",
+        "mlflow.source.git.commit": commit,
+    }
+    return {key: hidden(value)[:MAX_TAG] for key, value in tags.items() if value}
+
+
+def _screened_out(run: RunFolder, record: RunRecord) -> str:
+    """Return when the first sweep that screened the run out did so."""
+    screenings = [screening for sweep in sweeps_of(run) if (screening := sweep.screening())]
+    return next((when for screening in screenings if (when := screening.screened_out(record.group))), "")
+
+
+def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
+    for entry in entries:
+        for name, value in sorted(entry.metrics.items()):
+            if not math.isfinite(value):
+                yield f"{name} is {value} at epoch {entry.epoch}"
+
+
+def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry]) -> dict[Point, float]:
+    """Return every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
+    costs = record.cost | (result.clock if result else {})
+    return {(f"cost/{name}", 0): float(value) for name, value in costs.items()} | {
+        (name, entry.epoch): float(value)
+        for entry in entries
+        for name, value in entry.metrics.items()
+        if math.isfinite(value)
+    }
+
+
+def _inspection_points(inspection: Inspection) -> dict[Point, float]:
+    """Return the metrics of each inspection at its number, the oldest first: MLflow can remove no value."""
+    inspections = enumerate([*inspection.earlier, inspection.metrics], 1)
+    return {(f"inspect/{name}", number): value for number, metrics in inspections for name, value in metrics.items()}
+
+
+def _files(folder: RunFolder, result: RunResult | None, inspection: Inspection | None) -> Files:
+    files: Files = {folder.config.name: folder.config_text}
+    if result is not None:
+        files["environment.json"] = lambda: _json(result.environment)
+        if folder.checkpoint.exists():
+            files[CHECKPOINT] = lambda: _json(_checkpoint(folder))
+        if folder.test_correct() is not None:
+            files[folder.correct.name] = folder.correct
+    if inspection is not None:
+        files |= {f"{FOLDER}/{path.name}": path for path in inspection.files}
+    return files
+
+
+def _checkpoint(folder: RunFolder) -> dict[str, Any]:
+    """Return a reference to the checkpoint: MLflow gets no copy of it."""
+    path = folder.checkpoint.resolve()
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": checkpoint_digest(folder)}
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,88 @@
+"""What MLflow should hold of a sweep, from the folders of the sweep and of its runs alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headsweep.credentials import hidden
+from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, MAX_TAG, STATUS, DesiredState, version_of
+from headsweep.tracking.run_folder import RunRecord, RunState
+from headsweep.tracking.screening import Screening
+from headsweep.tracking.sweep_folder import SweepFolder
+
+_MAX_NOTE = 7900  # characters
+
+
+def desired_sweep(folder: SweepFolder) -> DesiredState | None:
+    """Return what MLflow should hold of a sweep, the parent of its runs; None if it is a single run."""
+    if not folder.is_one():
+        return None
+    is_launched = folder.is_active()  # first: what its launchers wrote before they ended is read below
+    plan, runs = folder.plan(), folder.runs()
+    records, screening = [run.record() for run in runs], folder.screening()
+    states = [_label(run.state(), record, screening) for run, record in zip(runs, records, strict=True)]
+    seeds = sorted({record.seed for record in records})
+    texts = {path.name: hidden(path.read_text()) for path in folder.files()}
+    logs = [run.metrics_log.path for run in runs if run.metrics_log.path.exists()]
+    end = max((path.stat().st_mtime for path in logs), default=folder.started())
+    return DesiredState(
+        folder=folder.path,
+        query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {_quoted(folder.name)}",
+        name=folder.name,
+        status="RUNNING" if is_launched else _status(states),
+        span=(int(folder.started() * 1000), int(end * 1000)),
+        tags={
+            "headsweep.kind": "sweep",
+            "headsweep.sweep": folder.name,
+            FOLDER_TAG: str(folder.path.resolve()),
+            "headsweep.seeds": ", ".join(map(str, seeds))[:MAX_TAG],
+            "headsweep.state": ", ".join(f"{n} {state}" for state, n in Counter(states).items()),
+            "mlflow.source.name": "headsweep",
+            **({"mlflow.note.content": _note(texts["table.md"])} if "table.md" in texts else {}),
+        },
+        # More seeds stay in the same sweep, and MLflow cannot change a parameter: they are a tag.
+        params={axis: _values(axis, records) for axis in plan["axes"] if axis != "seed"},
+        files={name: lambda text=text: text for name, text in texts.items()},  # type: ignore[misc]
+        files_version=version_of(json.dumps(texts, sort_keys=True)),
+    )
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def _label(state: RunState, record: RunRecord, screening: Screening | None) -> str:
+    is_out = state is RunState.partial and screening and screening.last_round(record.group)
+    return "screened out" if is_out else state.value
+
+
+def _status(states: Sequence[str]) -> str:
+    """Return the status of a sweep without a launcher, though another sweep may train one of its runs."""
+    for state in (RunState.running, RunState.partial, RunState.new, RunState.failed):
+        if state.value in states:
+            return STATUS[state]
+    return "FINISHED"
+
+
+def _values(axis: str, records: Sequence[RunRecord]) -> str:
+    return ", ".join(dict.fromkeys(str(_value(axis, record)) for record in records))
+
+
+def _value(axis: str, record: RunRecord) -> object:
+    """Return the value of a key; the sweep that first planned a run may not have had it as an axis."""
+    if axis in record.parameters:
+        return record.parameters[axis]
+    value: Any = record.config
+    for key in axis.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _note(table: str) -> str:
+    """Return the table as a note, which MLflow shows on the page of the run; a long one ends at a whole line."""
+    if len(table) <= _MAX_NOTE:
+        return table
+    return table[:_MAX_NOTE].rpartition("\n")[0] + "\n\nThe rest is in artifact table.md."

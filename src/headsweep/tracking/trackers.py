@@ -1,0 +1,36 @@
+"""Which tracker a configuration chooses: the only place that tells trackers apart by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headsweep.tracking.addresses import moved_uri
+from headsweep.tracking.mlflow.reference import description_of
+from headsweep.tracking.mlflow.tracker import MlflowTracker
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.tracker import NullTracker, Tracker
+
+# tracking.name -> what makes the tracker from the address of its store (None: one in the output folder), the name of
+# the experiment, and the output folder
+TRACKERS: dict[str, Callable[[str | None, str, Path], Tracker]] = {
+    "none": lambda uri, experiment, output: NullTracker(),
+    "mlflow": MlflowTracker,
+}
+
+
+def planned_tracker(config: Mapping[str, Any], output: Path) -> Tracker:
+    """Return the tracker of a run whose record holds `config` and whose folder lies in `output` now."""
+    tracking = config["tracking"]
+    uri = moved_uri(tracking["uri"], config.get("paths", {}).get("output", output), output)
+    return TRACKERS[tracking["name"]](uri, tracking["experiment"], output)
+
+
+def tracked_as(run: RunFolder) -> str | None:
+    """Return where a tracker has the run, in words; None if it was never sent to one.
+
+    Raises:
+        Damaged: the file in the run's folder that names the place cannot be read.
+    """
+    return description_of(run.path)
