@@ -29,7 +29,7 @@ import torch
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
 from headsweep.config.expansion import composer
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 
 AA = "A/A"  # the name of rows that measure the same thing twice: their ratio is noise
 NO_SETTINGS = {"records", "keep", "uri", "rounds", "seeds"}  # options that do not change what is measured
@@ -95,7 +95,7 @@ class Benchmark:
         torch.manual_seed(0)
         self.record = Record(
             benchmark=name,
-            command=hidden(shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])),
+            command=redacted(shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])),
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             commit=commit(),
             machine={**machine(self.device), **more},

@@ -1,15 +1,12 @@
 """The `headsweep` command: help without torch, one line for a mistake, and exports that others can load."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 
-from commands import give
+from commands import fresh, give
 from composing import compose_run
 from headsweep.models import build_model
 from headsweep.plan.plan import freeze, make_plan
@@ -45,10 +42,7 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
-    command = [sys.executable, "-m", "headsweep.cli", *arguments]
-    answer = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
-    )
+    answer = fresh("-m", "headsweep.cli", *arguments, PYTHONPATH=str(tmp_path))
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)
@@ -109,9 +103,12 @@ def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
 MISTAKES = [
     (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
     (["export", "RUNS"], "is no run's folder: it has no config.yaml"),
-    (["export", "WEIGHTS"], "is a file: say with --model what it holds"),
-    (["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"], "is a file of weights; want a run, or no"),
-    (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; want a name of headsweep's"),
+    (["export", "WEIGHTS"], "is a file: name its model with --model"),
+    (
+        ["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"],
+        "is a checkpoint file; give a run, or omit",
+    ),
+    (["export", "WEIGHTS", "--model", "resnet18"], "--model resnet18: unknown; expected a model of headsweep"),
     (["export", "TEXT", "--model", "cct_2_3x2_32"], "expected a file of weights, found another or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),

@@ -11,7 +11,7 @@ import pytest
 from commands import give
 from composing import compose_run
 from headsweep import credentials
-from headsweep.credentials import complete, hidden, keep, keep_all
+from headsweep.credentials import redacted, store_password, store_passwords, with_password
 from headsweep.errors import ConfigError, UserError
 
 SECRETS = [
@@ -44,18 +44,18 @@ def file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("uri", "shown", "bare"), SECRETS)
 def test_another_process_connects_by_the_address_as_it_is_shown(uri, shown, bare, file, monkeypatch):
-    assert keep(uri) == shown
+    assert store_password(uri) == shown
     monkeypatch.setattr(credentials, "_known", {})  # another process
-    assert complete(shown) == uri
+    assert with_password(shown) == uri
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     file.unlink()
-    assert bare is None or complete(shown) == bare  # the environment may have the password then
+    assert bare is None or with_password(shown) == bare  # the environment may have the password then
 
 
 @pytest.mark.parametrize("uri", OPEN)
 def test_an_address_without_a_password_stays_and_nothing_is_kept(uri, file):
-    assert (keep(uri), complete(uri), file.exists()) == (uri, uri, False)
+    assert (store_password(uri), with_password(uri), file.exists()) == (uri, uri, False)
 
 
 def test_the_words_of_a_command_are_replaced_where_they_are_addresses_of_stores():
@@ -69,7 +69,7 @@ def test_the_words_of_a_command_are_replaced_where_they_are_addresses_of_stores(
         f"--uri={secret}",
         "a=x?token=1",
     ]
-    assert keep_all(given) == [
+    assert store_passwords(given) == [
         "-m",
         f"tracking.uri={shown}",
         f"+tracking.uri='{shown}'",
@@ -82,19 +82,19 @@ def test_the_words_of_a_command_are_replaced_where_they_are_addresses_of_stores(
 
 def test_all_passwords_of_a_text_are_hidden():
     said = "cannot connect to 'http://a:geheim@h' nor to postgresql://b:geheim@h/db?password=geheim"
-    assert hidden(said) == "cannot connect to 'http://a:***@h' nor to postgresql://b:***@h/db?password=***"
+    assert redacted(said) == "cannot connect to 'http://a:***@h' nor to postgresql://b:***@h/db?password=***"
 
 
 def test_a_new_password_replaces_the_old_and_others_stay(file):
     for uri in ("http://a:old@h", "http://b:other@h", "http://a:new@h"):
-        keep(uri)
+        store_password(uri)
     assert json.loads(file.read_text()) == {"http://a:***@h": "http://a:new@h", "http://b:***@h": "http://b:other@h"}
 
 
 def test_a_configuration_holds_no_password(file):
     run = compose_run("tracking.uri=http://anna:geheim@host")
     assert run.tracking.uri == "http://anna:***@host"
-    assert complete(run.tracking.uri) == "http://anna:geheim@host"
+    assert with_password(run.tracking.uri) == "http://anna:geheim@host"
     with pytest.raises(ConfigError) as mistake:
         compose_run("tracking.uri=ftp://anna:geheim@host")
     assert "geheim" not in str(mistake.value)
@@ -103,8 +103,8 @@ def test_a_configuration_holds_no_password(file):
 def test_where_it_cannot_be_kept_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"tracking.uri=http://a:\*\*\*@h: .*credentials.json cannot keep") as mistake:
-        keep("http://a:geheim@h")
+    with pytest.raises(UserError, match=r"tracking.uri=http://a:\*\*\*@h: .*credentials.json cannot store") as mistake:
+        store_password("http://a:geheim@h")
     assert "\n" not in str(mistake.value) and "geheim" not in str(mistake.value)
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_one_line(file):
     file.parent.mkdir(parents=True)
     file.write_text("{")
     with pytest.raises(UserError, match=r"credentials\.json cannot be read"):
-        complete("http://a:***@h")
+        with_password("http://a:***@h")
 
 
 def test_a_command_that_fails_does_not_print_it(tmp_path, capsys):

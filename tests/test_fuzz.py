@@ -86,7 +86,7 @@ def outputs(tmp_path_factory) -> Path:
     plan.freeze(planned, {run.fingerprint: cost for run in planned.runs})
     for run in planned.folders:
         run.finish(RunResult("finished", {"test/top1": 0.5}, epochs=20, steps=20, clock={"train_seconds": 1.0}))
-    SweepFolder(planned.folder).launch(planned.folders)
+    SweepFolder(planned.folder).register(planned.folders)
     return folder
 
 

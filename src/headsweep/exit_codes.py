@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep import console
 from headsweep.config.composition import one_line
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import EXPECTED, Crash, FailedRunsError, Interrupted, LostPeer, UserError
 from headsweep.processes import resource_error
 from headsweep.text import escaped
@@ -59,7 +59,7 @@ def exit_on_errors() -> Iterator[None]:
     except Crash as error:
         if FULL_ERRORS:
             raise
-        print(hidden(str(error)), file=sys.stderr)
+        print(redacted(str(error)), file=sys.stderr)
         sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _exit(2, error, one_line(error))
@@ -90,7 +90,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
         raise error
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0" or isinstance(error, LostPeer):  # an error of all ranks is printed by one
-        lines = re.split(r"\n(?=  )", hidden(message))  # an indented line for each of several mistakes
+        lines = re.split(r"\n(?=  )", redacted(message))  # an indented line for each of several mistakes
         print(f"headsweep: {chr(10).join(map(escaped, lines))}", file=sys.stderr)
     sys.exit(code)
 

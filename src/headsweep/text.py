@@ -1,4 +1,4 @@
-"""Text on a terminal: names and messages from files must not move the cursor or set colors; rows as columns."""
+"""Text for a terminal: columns, and text from files that must not move the cursor or set colors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rich.cells import cell_len
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colors, and how progress bars move the cursor
 _BREAK = re.compile("\r\n|[\t-\r\x1c-\x1e\x85\u2028\u2029]")
-_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of letters, ends of lines and paragraphs
-_HIDDEN = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # turn the direction of what follows around
+_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
+_BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # change the direction of the text that follows
 
 
 def escaped(text: str, keep: str = "") -> str:
-    r"""Return the text with line ends and control characters but those in `keep` written out, e.g. \n and \x1b."""
+    r"""Return the text with line ends and control characters, except those in `keep`, escaped as \n and \x1b."""
     return "".join(character if character in keep else _visible(character) for character in text)
 
 
 def one_line(text: str) -> str:
-    """Return the text in one line: blanks for line ends, and control characters written out."""
+    """Return the text in one line: spaces for line ends, and other control characters escaped."""
     return escaped(_BREAK.sub(" ", text))
 
 
@@ -37,8 +37,13 @@ def last_line(text: object) -> str:
 
 
 def lines(text: str) -> str:
-    """Return the text with its line ends and tabs, without colors, and with other control characters written out."""
+    """Return the text with its line ends and tabs, without colors, and with other control characters escaped."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
+
+
+def is_file_name(text: str) -> bool:
+    """Return whether the text can name one file or folder beside others: visible, no dot first, no slashes."""
+    return bool(text.strip()) and escaped(text) == text and text[0] != "." and not re.search(r"[/\\]", text)
 
 
 def plural(count: int, noun: str) -> str:
@@ -70,7 +75,7 @@ def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str
 
 def _visible(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
-    is_unsafe = unicodedata.category(character) in _CATEGORIES or code in _HIDDEN
+    is_unsafe = unicodedata.category(character) in _CATEGORIES or code in _BIDIRECTIONAL
     return character.encode("unicode_escape").decode() if is_unsafe else character

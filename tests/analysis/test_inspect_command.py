@@ -1,10 +1,7 @@
 """`headsweep inspect`: true numbers of a true run, pictures for any head, one line for a mistake."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import partial
 
@@ -12,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import TINY_RUN, give
+import factories
+from commands import TINY_RUN, fresh, give
 from composing import compose_run
 from headsweep.heads import HEADS
 from headsweep.models import model_of
-from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
@@ -36,9 +33,7 @@ def undrawn(monkeypatch):
 
 
 def planned(output, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: {"parameters": 1}})
-    return plan.folders[0]
+    return factories.planned(output, *SHORT, *overrides)
 
 
 def begun(output, *overrides: str) -> RunFolder:
@@ -70,7 +65,7 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
     assert found.heads == [said[f"test/per_head/top1_{head}"] for head in (1, 2, 3)]
     assert (found.images, found.question.split) == (128, "test")
     printed = capsys.readouterr().out
-    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; together" in printed
+    assert f"{100 * said['test/top1']:.2f}" in printed and "128 test images; ensemble" in printed
     assert all(str(path) in printed for path in found.files)
     for picture in (found.attention, found.diversity):
         with Image.open(picture) as opened:
@@ -98,12 +93,11 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     capsys.readouterr()
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported for an answer that is there')")
-    command = [sys.executable, "-m", "headsweep.cli", "inspect", run.path.name, "--output", output]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    command = ["-m", "headsweep.cli", "inspect", run.path.name, "--output", str(output)]
+    answer = fresh(*command, PYTHONPATH=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.startswith("looked at before, with these weights; --again looks anew\n")
-    assert "128 test images; together" in answer.stdout
+    assert answer.stdout.startswith("these weights were inspected before; --again recomputes\n")
+    assert "128 test images; ensemble" in answer.stdout
 
 
 def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(output, run, undrawn):
@@ -133,7 +127,7 @@ def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     assert inspect(folder.path, "--images", 20) == 0
     found = read_inspection(folder.path)
     assert set(found.matrices) == {"disagreement", "kl", "cka"} and found.diversity is not None
-    says_so = "no picture of attention: the head reads no patch token" in capsys.readouterr().out
+    says_so = "no attention.png: the head reads no patch tokens" in capsys.readouterr().out
     assert says_so == (found.attention is None) == (name == "cls")
 
 

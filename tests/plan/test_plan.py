@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from composing import compose_run
-from headsweep.credentials import complete
+from headsweep.credentials import with_password
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
@@ -133,7 +133,7 @@ def test_a_password_in_a_configuration_of_before_works_and_is_not_written_again(
     (folder,) = plan.folders
     folder.config.write_text(folder.config.read_text().replace("uri: null", "uri: http://anna:geheim@host"))
     assert frozen(folder).tracking.uri == "http://anna:***@host"
-    assert complete("http://anna:***@host") == "http://anna:geheim@host"
+    assert with_password("http://anna:***@host") == "http://anna:geheim@host"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def flags(folders, baseline="seqpool", **options):
 
 
 def costing(folder, **cost):
-    folder.count(folder.record().cost | cost)
+    folder.write_cost(folder.record().cost | cost)
     return folder
 
 

@@ -91,7 +91,10 @@ def test_a_run_with_an_impossible_accuracy_is_left_out_and_named(sweep, give, ma
 
 def test_an_empty_name_is_no_sweep(sweep, give):
     sweep()
-    assert give("") == (2, "headsweep: the name of a sweep is empty; want its beginning, or latest\n")
+    assert give("") == (
+        2,
+        "headsweep: the name of a sweep is empty: expected its name, the beginning of it, or latest\n",
+    )
 
 
 def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):

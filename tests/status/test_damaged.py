@@ -15,7 +15,7 @@ import pytest
 
 from commands import give
 from composing import compose_run
-from headsweep.analysis import explain
+from headsweep.analysis import explain, power, reproduce
 from headsweep.launch import retry
 from headsweep.launch.in_process import InProcess
 from headsweep.launch.run_sweep import run_sweep
@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
     plan = make_plan(configs)
     freeze(plan, {run.fingerprint: COST for run in plan.runs})
     sweep = SweepFolder(plan.folder)
-    sweep.launch(plan.folders)
+    sweep.register(plan.folders)
     groups = list(dict.fromkeys(folder.record().group for folder in plan.folders))
     sweep.write_screening(Screening(2, 10, 2, (Round(1, dict.fromkeys(groups, 0.5), groups),)))
     for folder in plan.folders[:-1]:
@@ -76,12 +76,12 @@ def commands(trained, tmp_path, monkeypatch, capsys):
     configs = [replace(it, paths=replace(it.paths, output=str(output))) for it in configs]
     monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): True)
     monkeypatch.setattr(explain, "_is_the_same", lambda *_: True)
-    for module in (explain, seeds):
+    for module in (explain, power):
         monkeypatch.setattr(module, "OverrideFinder", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
     monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(
-        reproducing, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
+        reproduce, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
 
     def run(name, target):

@@ -4,16 +4,16 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from commands import TINY, give, start
+from commands import TINY, fresh, give, headsweep, start
 from composing import compose_run
-from headsweep.errors import ConfigError, UserError
+from factories import run_folders
+from headsweep.errors import UserError
 from headsweep.launch import retry
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.status.render import show
@@ -21,15 +21,6 @@ from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "output"
-
-
-def headsweep(*arguments, **environment):
-    command = [sys.executable, "-m", "headsweep.cli", *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
-
-
-def folders(output) -> list[RunFolder]:
-    return [RunFolder(path) for path in sorted((output / "runs").iterdir())]
 
 
 @pytest.fixture
@@ -51,7 +42,7 @@ def test_looking_is_light(failed, tmp_path):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     for arguments in (["status"], ["status", "latest"], ["logs", "abc"], ["cancel"]):
-        answer = headsweep(*arguments, "--output", tmp_path, PYTHONPATH=path)
+        answer = fresh("-m", "headsweep.cli", *arguments, "--output", str(tmp_path), PYTHONPATH=path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
@@ -100,12 +91,12 @@ def test_a_run_whose_configuration_was_changed_is_damaged(tmp_path):
     ("arguments", "message"),
     [
         (["status", "cifar"], "cifar: no such sweep; known: digits-1"),
-        (["status", "--watch"], "--watch: the output is no terminal"),
+        (["status", "--watch"], "--watch: expected a terminal as the output"),
         (["logs", "zzz"], "zzz: no run of that fingerprint or name"),
         (["retry", "zzz"], "zzz: no run of that fingerprint or name"),
         (["cancel", "cifar"], "cifar: no such sweep; known: digits-1"),
         *(
-            (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds, at least 0")
+            (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds >= 0")
             for wait, found in (("inf", "inf"), ("1e400", "inf"), ("nan", "nan"), ("-1", "-1"))
         ),
     ],
@@ -145,12 +136,11 @@ def test_a_run_that_would_get_another_fingerprint_now_is_not_retried(tmp_path):
 def test_a_retry_has_the_timeout_of_the_launcher(tmp_path, monkeypatch):
     plan = make_plan([compose_run(f"paths.output={tmp_path}")])
     freeze(plan, {plan.runs[0].fingerprint: {}})
-    (tmp_path / "local.yaml").write_text("timeout: soon\nattempts: 3\n")
-    monkeypatch.setattr(retry, "LAUNCHER", tmp_path / "local.yaml")
-    with pytest.raises(ConfigError, match=r"hydra.launcher.timeout=soon: want minutes"):
-        retry.train_again(plan.folders, tmp_path, None, None)
-    monkeypatch.undo()
-    assert retry.LAUNCHER.exists()
+    defaults, given = replace(retry.local_defaults(), timeout=7), []
+    monkeypatch.setattr(retry, "local_defaults", lambda: defaults)
+    monkeypatch.setattr(retry, "run_sweep", lambda runs, launcher: given.append(launcher.settings))
+    retry.train_again(plan.folders, tmp_path, 2, None)
+    assert given == [replace(defaults, slots=2)]
 
 
 @pytest.mark.slow
@@ -182,18 +172,20 @@ def test_a_sweep_is_watched_cancelled_and_retried(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert "2 runs: 1 running, 1 new" in looked and f"process {process.pid} on " in looked
-    assert {folder.state() for folder in folders(output)} <= {RunState.partial, RunState.new, RunState.finished}
-    assert headsweep("cancel", "--output", output).stdout.startswith("nothing to cancel: no process trains a sweep in ")
+    assert {folder.state() for folder in run_folders(output)} <= {RunState.partial, RunState.new, RunState.finished}
+    assert headsweep("cancel", "--output", output).stdout.startswith(
+        "nothing to cancel: no process or job trains a sweep in "
+    )
 
     output.rename(moved)
     (known,) = (moved / "sweeps").iterdir()
-    before = {folder.path.name for folder in folders(moved)}
-    unfinished = next(folder for folder in folders(moved) if folder.result() is None)
+    before = {folder.path.name for folder in run_folders(moved)}
+    unfinished = next(folder for folder in run_folders(moved) if folder.result() is None)
     unfinished.fail("ValueError: as of a mistake that has been mended")
-    answer = headsweep("retry", known.name[:12], "--slots", 2, "--output", moved)
+    answer = headsweep("retry", known.name[:12], "--slots", 2, "--threads", 1, "--output", moved)
     assert answer.returncode == 0, answer.stderr
     assert "tried again" not in answer.stderr  # the failure is forgotten
-    assert {folder.path.name for folder in folders(moved)} == before
-    assert {folder.state() for folder in folders(moved)} == {RunState.finished}
+    assert {folder.path.name for folder in run_folders(moved)} == before
+    assert {folder.state() for folder in run_folders(moved)} == {RunState.finished}
     assert list((moved / "sweeps").iterdir()) == [known]
     assert not output.exists()

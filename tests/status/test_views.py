@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from headsweep.errors import UserError
-from headsweep.status import views
+from headsweep.status.find import find_run, find_sweep
+from headsweep.status.read import read_run, read_sweep
 from headsweep.status.render import show
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -54,7 +55,7 @@ def test_a_sweep_counts_its_runs_by_state_and_names_the_best(make_run, make_swee
     failed.fail("Traceback\nValueError: no")
     partial.checkpoint.write_bytes(b"weights")
     with running.lock():
-        sweep = views.read_sweep(make_sweep("s", done, failed, partial, running, diverged, make_run("f")))
+        sweep = read_sweep(make_sweep("s", done, failed, partial, running, diverged, make_run("f")))
     assert sweep.counts == {"finished": 1, "running": 1, "failed": 1, "diverged": 1, "partial": 1, "new": 1}
     assert sweep.best.name == "head-a"
     notes = {run.name: run.note for run in sweep.runs if run.note}
@@ -65,7 +66,7 @@ def test_a_sweep_counts_its_runs_by_state_and_names_the_best(make_run, make_swee
     ("duration", "epochs"), [("7 epochs", 7), ("2.5 epochs", 3), ("65 steps", 7), ("1e3 images", 20)]
 )
 def test_an_epoch_is_one_of_the_whole_duration(make_run, duration, epochs):
-    view = views.read_run(make_run("a", 2, duration=duration))
+    view = read_run(make_run("a", 2, duration=duration))
     assert (view.epoch, view.epochs) == (2, epochs)
 
 
@@ -74,25 +75,25 @@ def test_a_long_metrics_log_reads_the_same_from_its_end(make_run):
     for epoch in range(1, 101):
         metrics = {f"val/per_head/top1_{head}": 0.5 for head in range(epoch)} | {"val/top1": epoch / 200}
         folder.metrics_log.append(Entry(epoch, 10 * epoch, metrics, {"time": 1.7e9 + 2 * epoch}))
-        view = views.read_run(folder)
+        view = read_run(folder)
         assert (view.epoch, view.top1) == (epoch, ("val/top1", epoch / 200))
-    assert views.read_run(folder).seconds_per_epoch == 2
+    assert read_run(folder).seconds_per_epoch == 2
     with folder.metrics_log.path.open("ab") as file:
         file.write(b'{"epoch": 101, "met')  # as a crash leaves it
-    assert views.read_run(folder).epoch == 100
+    assert read_run(folder).epoch == 100
 
 
 def test_the_time_left_is_shared_by_those_that_run_and_ends_with_the_longest(make_run, make_sweep):
     """20 epochs of 2 s: 10 left of one, 20 of another that is new; an interrupted night does not count."""
     first, second = make_run("a", 10), make_run("b")
     folder = make_sweep("s", first, second)
-    assert views.read_sweep(folder).seconds_left() is None  # nobody trains
+    assert read_sweep(folder).seconds_left() is None  # nobody trains
     with first.lock():
-        assert views.read_sweep(folder).seconds_left() == 60
+        assert read_sweep(folder).seconds_left() == 60
         with second.lock():
-            assert views.read_sweep(folder).seconds_left() == 40
+            assert read_sweep(folder).seconds_left() == 40
         first.metrics_log.append(Entry(11, 110, {}, {"time": 1.7e9 + 50_000}))
-        assert views.read_sweep(folder).seconds_left() == 58
+        assert read_sweep(folder).seconds_left() == 58
 
 
 @pytest.mark.parametrize(
@@ -109,45 +110,45 @@ def test_states_are_coloured_where_that_is_welcome(make_run, make_sweep, tmp_pat
 
 
 def test_a_clock_that_was_set_back_tells_no_time(make_run, make_sweep, tmp_path):
-    """One hour, after the first of two epochs; and by days, so that the last sign of life is in the future."""
+    """One hour, after the first of two epochs; and by days, so that the last change is in the future."""
     run = make_run("a", 1)
     run.metrics_log.append(Entry(2, 20, {}, {"time": 1.7e9 - 3600}))
     folder = make_sweep("s", run)
     with run.lock():
-        assert views.read_sweep(folder).seconds_left() is None
+        assert read_sweep(folder).seconds_left() is None
         assert "active: now\n" in show("s", tmp_path)
     os.utime(folder / "plan.json", (2e10, 2e10))
-    assert "active: unknown (its last sign of life is in the future)\n" in show("s", tmp_path)
+    assert "active: unknown (its last change is in the future)\n" in show("s", tmp_path)
 
 
 def test_a_sweep_is_found_by_the_beginning_of_its_name_or_as_the_latest(make_run, make_sweep, tmp_path):
     with pytest.raises(UserError, match=r"no sweep in .*start one with `python src/train.py -m"):
-        views.find_sweep("digits", tmp_path)
+        find_sweep("digits", tmp_path)
     old, new = make_run("a", 1), make_run("b", 1)
     digits, other = make_sweep("digits-1", old), make_sweep("digits-2", new)
     for path, age in ((old.metrics_log.path, 10), (digits / "plan.json", 500), (other / "plan.json", 500)):
         os.utime(path, (time.time() - age, time.time() - age))
     os.utime(new.metrics_log.path, (time.time() - 100, time.time() - 100))
-    assert views.find_sweep("digits-2", tmp_path) == other
-    assert views.find_sweep("latest", tmp_path) == digits
-    with pytest.raises(UserError, match="digits: may be any of digits-1, digits-2"):
-        views.find_sweep("digits", tmp_path)
+    assert find_sweep("digits-2", tmp_path) == other
+    assert find_sweep("latest", tmp_path) == digits
+    with pytest.raises(UserError, match="digits: matches digits-1, digits-2"):
+        find_sweep("digits", tmp_path)
     with pytest.raises(UserError, match="cifar: no such sweep; known: digits-1, digits-2"):
-        views.find_sweep("cifar", tmp_path)
+        find_sweep("cifar", tmp_path)
     lines = show(None, tmp_path).splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["digits-1", "digits-2"]
 
 
 def test_a_run_is_found_by_its_fingerprint_or_its_name(make_run, tmp_path):
     with pytest.raises(UserError, match="no run in"):
-        views.find_run("a", tmp_path)
+        find_run("a", tmp_path)
     one, two = make_run("ab1"), make_run("ab2")
-    assert views.find_run("ab2", tmp_path).path == two.path
-    assert views.find_run("head-ab1", tmp_path).path == one.path
-    with pytest.raises(UserError, match=r"ab: may be any of ab1 \(head-ab1\), ab2 \(head-ab2\); give more"):
-        views.find_run("ab", tmp_path)
+    assert find_run("ab2", tmp_path).path == two.path
+    assert find_run("head-ab1", tmp_path).path == one.path
+    with pytest.raises(UserError, match=r"ab: matches ab1 \(head-ab1\), ab2 \(head-ab2\); give more"):
+        find_run("ab", tmp_path)
     with pytest.raises(UserError, match="x: no run of that fingerprint or name"):
-        views.find_run("x", tmp_path)
+        find_run("x", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["run.json", "result.json", "metrics.jsonl"])
@@ -157,7 +158,7 @@ def test_a_torn_file_is_a_damaged_run_among_whole_ones(name, make_run, make_swee
     (torn.path / name).write_text('{"fingerprint": \n')
     text = show("s", tmp_path)
     assert "2 runs: 1 new, 1 damaged" in text
-    assert f"remove {torn.path} and give the sweep's command again" in text
+    assert f"remove {torn.path} and run the sweep's command again" in text
 
 
 def test_a_torn_plan_is_a_damaged_sweep_among_whole_ones(make_run, make_sweep, tmp_path):
@@ -171,7 +172,7 @@ def test_a_torn_plan_is_a_damaged_sweep_among_whole_ones(make_run, make_sweep, t
 def test_looking_writes_nothing_and_never_makes_a_run_fail_to_start(make_run):
     folder = make_run("a")
     before = {path.name for path in folder.path.iterdir()}
-    views.read_run(folder)
+    read_run(folder)
     assert {path.name for path in folder.path.iterdir()} == before
     over = threading.Event()
 

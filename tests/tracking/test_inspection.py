@@ -86,6 +86,6 @@ def test_a_damaged_one_is_a_line_that_says_what_to_do(folder, found, content):
     write_inspection(folder.path, found, {})
     (folder.path / "inspection" / "inspection.json").write_text(content)
     with pytest.raises(
-        UserError, match=r"damaged: .*inspection.json, .*; `headsweep inspect .* --again` writes it anew"
+        UserError, match=r"damaged: .*inspection.json, .*; `headsweep inspect .* --again` writes it again"
     ):
         read_inspection(folder.path)

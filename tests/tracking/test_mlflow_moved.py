@@ -32,7 +32,7 @@ def outputs(tmp_path, output, make_run, make_sweep, result):
     runs[0].finish(result)
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
-    sweep.launch(runs)
+    sweep.register(runs)
     place = tmp_path / "first" / "outputs"
     place.mkdir(parents=True)
     for name in ("runs", "sweeps", "mlflow.db"):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
+import programs
 from headsweep.tracking import atomic_files
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.reconcile import reconcile
@@ -33,7 +32,7 @@ def launched(uri, experiment_id):
     """Project a sweep and its runs as a command does that has nothing left to train; the parent's id."""
 
     def launch(sweep, runs):
-        sweep.launch(runs)
+        sweep.register(runs)
         with launching(sweep.path):
             ids = [reconcile(folder, uri, experiment_id).run_id for folder in (sweep, *runs)]
         reconcile(sweep, uri, experiment_id)
@@ -91,7 +90,7 @@ def test_the_status_is_that_of_the_whole(uri, experiment_id, runs, make_run, mak
     def status():
         return client(uri).get_run(reconcile(sweep, uri, experiment_id).run_id).info.status
 
-    sweep.launch(runs)
+    sweep.register(runs)
     with launching(sweep.path):
         assert status() == "RUNNING"
     assert status() == "KILLED"
@@ -113,7 +112,7 @@ def test_a_run_of_two_sweeps_stays_with_the_first(uri, runs, make_run, make_swee
 
 def test_a_single_run_has_no_parent(uri, experiment_id, runs, make_sweep):
     sweep = make_sweep(runs[:1])
-    sweep.launch(runs[:1])
+    sweep.register(runs[:1])
     assert reconcile(sweep, uri, experiment_id) is None
     run_id = reconcile(runs[0], uri, experiment_id).run_id
     assert "mlflow.parentRunId" not in client(uri).get_run(run_id).data.tags
@@ -132,7 +131,7 @@ def test_a_long_table_is_cut_at_a_line(uri, experiment_id, runs, make_sweep):
     sweep = make_sweep(runs)
     line = "| a line of the table |\n"
     (sweep.path / "table.md").write_text(line * 1000)
-    sweep.launch(runs)
+    sweep.register(runs)
     run_id = reconcile(sweep, uri, experiment_id).run_id
     note = client(uri).get_run(run_id).data.tags["mlflow.note.content"]
     assert note.startswith(line) and note.endswith("table |\n\nThe rest is in artifact table.md.")
@@ -149,7 +148,7 @@ from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
 uri = default_uri(output)
-sweep.launch(sweep.runs())
+sweep.register(sweep.runs())
 with launching(sweep.path), sweep.runs()[1].lock():
     for folder in (sweep, *sweep.runs()):
         reconcile(folder, uri, prepare(uri, "study", output))
@@ -164,8 +163,7 @@ def test_what_a_killed_command_left_running_is_set_right_by_any_other(
     """But not what is still trained, and not the run of another machine whose folder has the same path."""
     runs[1] = make_run("c", epochs=1)
     make_sweep(runs)
-    program = [sys.executable, "-c", KILLED, str(output)]
-    assert subprocess.run(program, check=False, timeout=120).returncode == -9
+    assert programs.run(["-c", KILLED, str(output)]).returncode == -9
     trained, theirs = make_run("trained", epochs=1), make_run("theirs", epochs=1)
     experiment_id = prepare(uri, "study", output)
     with trained.lock():

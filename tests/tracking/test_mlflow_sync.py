@@ -26,7 +26,7 @@ def sweep(make_run, make_sweep, result):
     runs[1].fail("ValueError: no")
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
-    sweep.launch(runs)
+    sweep.register(runs)
     return sweep
 
 

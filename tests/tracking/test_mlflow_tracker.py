@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,6 +12,7 @@ from headsweep.tracking.mlflow import tracker as mlflow_tracker
 from headsweep.tracking.mlflow.store import client, prepare
 from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.tracker import NullTracker
+from programs import Program
 
 
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
@@ -49,7 +48,7 @@ from headsweep.tracking.sweep_folder import SweepFolder
 output = Path(sys.argv[1])
 sweep = SweepFolder(output / "sweeps" / "pilot")
 with MlflowTracker(None, "study", output) as tracker:
-    sweep.launch(sweep.runs())
+    sweep.register(sweep.runs())
     with launching(sweep.path):
         for folder in (sweep, *sweep.runs()):
             tracker.notify(folder)
@@ -65,9 +64,7 @@ def test_two_processes_that_project_the_same_sweep_make_one_parent_and_lose_noth
     for folder in folders:
         folder.finish(result)
     make_sweep(folders)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(output)], stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [Program(["-c", RACE, str(output)]) for _ in range(2)]
     assert [process.communicate(timeout=120)[1] for process in processes] == ["", ""]
     held = contents(uri, "study")
     assert len(held) == 17
@@ -178,7 +175,7 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
     down = f"http://127.0.0.1:{free_port}"
 
     def give(uri, experiment):
-        sweep.launch(folders)
+        sweep.register(folders)
         with MlflowTracker(uri, experiment, output) as tracker, launching(sweep.path):
             for folder in (sweep, *folders):
                 tracker.notify(folder)

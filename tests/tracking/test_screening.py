@@ -12,7 +12,7 @@ def test_a_run_is_tagged_as_screened_out_until_it_is_trained_on(make_run, make_s
     sweep = make_sweep([run, other])
     run.checkpoint.touch()
     sweep.write_screening(Screening(2, 20, 2, (Round(2, {"g": 0.1, "h": 0.2}, ["h"]),)))
-    sweep.launch([run, other])
+    sweep.register([run, other])
     held = reconcile(run, uri, experiment_id)
     assert held is not None
     store = client(uri)

@@ -50,18 +50,18 @@ def test_a_run_lists_its_sweeps_once_each_and_in_the_order_of_their_launch(make_
     a, b = make_run("a"), make_run("b")
     second, first = make_sweep([a, b], "second"), make_sweep([a, b], "first")
     for sweep in (first, second, first):
-        sweep.launch([a, b])
+        sweep.register([a, b])
     assert [sweep.name for sweep in sweeps_of(a)] == ["first", "second"]
 
 
 def test_a_single_run_is_no_sweep_but_may_be_a_part_of_one(make_run, make_sweep):
     a, b = make_run("a"), make_run("b")
     sweep = make_sweep([a, b])
-    sweep.launch([a])
-    assert (sweep.is_one(), sweeps_of(a)) == (False, [])
-    sweep.launch([a, b])
+    sweep.register([a])
+    assert (sweep.has_several_runs(), sweeps_of(a)) == (False, [])
+    sweep.register([a, b])
     started = sweep.started()
-    sweep.launch([a])
+    sweep.register([a])
     assert (sweep.started(), [one.name for one in sweeps_of(a)]) == (started, [sweep.name])
 
 

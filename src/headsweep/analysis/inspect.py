@@ -43,7 +43,7 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
         folder
     )  # first: training that continues meanwhile makes the result outdated, not wrong
     model, run = trained(folder), frozen(folder)
-    run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.path.parents[1])))
+    run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.output.path)))
     place = choose_device(run.device)
     make_deterministic(place)
     model, images = model.to(place).eval(), _images(run, question)

@@ -154,10 +154,10 @@ def _seconds(cell: Cell) -> float | None:
 
 def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     """Return the shortest command that adds seeds to the cells of a sweep."""
-    output = sweep.path.parents[1]
+    output = sweep.output.path
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]
     with composer() as compose:
-        found = OverrideFinder(compose).find(runs)
-    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in found]
+        found_overrides = OverrideFinder(compose).find(runs)
+    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in found_overrides]
     return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))

@@ -19,7 +19,7 @@ from headsweep.errors import Interrupted, UserError
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 
 POLL_SECONDS = 0.1
 
@@ -51,7 +51,7 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
             {"commit": record.code["commit"], "dirty": False} if root != PROJECT_ROOT else code_version(),
         )
         _train(original, into, root)
-    (again,) = _runs(into)
+    (again,) = runs_in(into)
     return compare(original, again)
 
 
@@ -89,7 +89,7 @@ def _other_code(commit: str | None, dirty: bool | None) -> str:
 
 def _check(into: Path, original: RunFolder, code: dict[str, object]) -> None:
     """Raise UserError for a folder with anything but an earlier reproduction by the same code."""
-    runs = _runs(into)
+    runs = runs_in(into)
     if original.path.resolve() in [run.path.resolve() for run in runs]:
         raise UserError(f"--into {into}: expected a new folder, found that of the original")
     if len(runs) > 1 or (not runs and into.exists() and any(into.iterdir())):
@@ -99,10 +99,6 @@ def _check(into: Path, original: RunFolder, code: dict[str, object]) -> None:
             f"--into {into}: expected a reproduction by the same code, found one by other code; "
             "remove it, or give another folder"
         )
-
-
-def _runs(into: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((into / "runs").glob("*/run.json"))]
 
 
 def _train(original: RunFolder, into: Path, root: Path) -> None:

@@ -26,7 +26,7 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.plan import run_names
-from headsweep.tracking.measurements import Measured
+from headsweep.tracking.measurements import Measurements
 
 MOST = 4096  # images; larger batches cost accuracy before they gain speed
 SHARE = 0.9  # of the memory available to a run; evaluation and libraries need the rest
@@ -73,7 +73,7 @@ class Footprint:
     def __init__(self, run: RunConfig, room: Room, ask: Callable[[RunConfig], Answer] | None) -> None:
         """Measure with `ask`; without it, only stored measurements are used."""
         self.run, self._room, self._ask = run, room, ask
-        self._memory = Measured(Path(run.paths.output), "memory")
+        self._memory = Measurements(Path(run.paths.output), "memory")
         self._key = {"cell": memory_class(run), "device": room.device, "on": "gpu" if room.gpu else "cpu"}
         known = self._memory.get(self._key) or {"needs": {}, "images": None}
         self._needs: dict[int, float | None] = {int(size): need for size, need in known["needs"].items()}

@@ -25,7 +25,7 @@ def measure_needs(
     """
     if not slots.gpus or slots.count <= len(slots.gpus):
         return
-    packing = Packing(folders[0].path.parents[1])
+    packing = Packing(folders[0].output.path)
     unknown = {packing.cost_class(folder): folder for folder in folders if packing.need(folder) is None}
     if unknown:
         log(f"slots: measuring the memory of {len(unknown)} kind{'s' * (len(unknown) != 1)} of runs")

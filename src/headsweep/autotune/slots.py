@@ -24,7 +24,7 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
-from headsweep.tracking.measurements import Measured
+from headsweep.tracking.measurements import Measurements
 from headsweep.tracking.run_folder import RunFolder
 
 AUTO = "auto"
@@ -116,7 +116,7 @@ class AutoSlots:
             log(f"slots: 1 run{self._place} (not measured: {limit})")
             return None
         speeds = Speeds(found, limit)
-        Measured(Path(run.paths.output), "speed").put(self._key(run), {"by_count": found, "limit": limit})
+        Measurements(Path(run.paths.output), "speed").put(self._key(run), {"by_count": found, "limit": limit})
         log(self._line(speeds))
         return speeds
 
@@ -135,7 +135,7 @@ class AutoSlots:
         return Slots.of_this_machine(count * max(1, len(self.gpus)), self.threads, self.runs, self.gpus)
 
     def _remembered(self, run: RunConfig) -> Speeds | None:
-        known = Measured(Path(run.paths.output), "speed").get(self._key(run))
+        known = Measurements(Path(run.paths.output), "speed").get(self._key(run))
         if known is None:
             return None
         return Speeds({int(count): speed for count, speed in known["by_count"].items()}, known["limit"])

@@ -1,4 +1,4 @@
-"""The `headsweep` command: what is done with runs once they are trained. A run is started by `python src/train.py`.
+"""The `headsweep` command: watch, compare and export runs, which `python src/train.py` starts.
 
 One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
@@ -29,7 +29,7 @@ from headsweep.cli import (  # noqa: F401 - each module adds its command
     watch,
 )
 from headsweep.cli.group import commands
-from headsweep.credentials import keep_all
+from headsweep.credentials import store_passwords
 from headsweep.errors import UserError
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        sys.argv[1:] = keep_all(sys.argv[1:])  # before anything records the command
+        sys.argv[1:] = store_passwords(sys.argv[1:])  # before anything records the command
         commands(standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors

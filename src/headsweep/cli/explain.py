@@ -12,16 +12,19 @@ from headsweep.text import lines
 
 @commands.command()
 @click.argument("cell", nargs=-1, required=True)
-@click.option("--sweep", help='Its name, the beginning of it, or "latest", which it is unless CELL is a fingerprint.')
+@click.option(
+    "--sweep", help='Sweep to search: name, prefix or "latest". Default: latest, or all runs if CELL is a fingerprint.'
+)
 @output_option
 def explain(cell: tuple[str, ...], sweep: str | None, output: Path) -> None:
-    """Say where the numbers of CELL come from: runs, seeds, commits, folders, and the commands that train them.
+    """Show where the numbers of CELL come from.
 
-    CELL is written as `head=seqattn heads=4`, with any keys, and may be several cells; or it is the beginning of a
-    run's fingerprint, or of a cell's group.
+    Its runs, their seeds, commits and folders, and the commands that train them, are printed. CELL is written as
+    `head=seqattn heads=4`, with any keys, and may match several cells; or it is a prefix of a run's fingerprint or of
+    a cell's group.
     """
     from headsweep.analysis.explain import explain as text
 
-    said, damages = text(cell, sweep, output)
-    click.echo(lines(said))
+    report, damages = text(cell, sweep, output)
+    click.echo(lines(report))
     end_incomplete(damages)

@@ -1,4 +1,4 @@
-"""The group of all commands, and options that several of them share."""
+"""The group of all commands, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # the default of paths
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Plan, follow, compare and export runs, which `python src/train.py` trains."""
+    """Plan, watch, compare and export the runs that `python src/train.py` trains."""
 
 
 output_option = click.option(
@@ -23,12 +23,12 @@ output_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=OUTPUT,
     show_default=True,
-    help="Folder of the sweeps and runs (paths.output).",
+    help="Output folder of the runs (paths.output).",
 )
 
 
 def checked_uri(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Raise UserError for an address that cannot be parsed, before heavy imports."""
+    """Reject an address that is no URI before anything heavy is imported."""
     if value is not None:
         from headsweep.config.checks import address
 
@@ -37,7 +37,7 @@ def checked_uri(context: click.Context, parameter: click.Parameter, value: str |
 
 
 def end_incomplete(damages: Sequence[Exception]) -> None:
-    """Print what was left out because it cannot be read, and exit with 1 if there is anything."""
+    """If a result leaves out runs that cannot be read, print why and exit with code 1."""
     for damage in damages:
         click.echo(f"headsweep: {lines(str(damage))}", err=True)
     if damages:

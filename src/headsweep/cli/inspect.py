@@ -1,4 +1,4 @@
-"""What the heads of a trained run do differently."""
+"""`headsweep inspect`: how the heads of a trained run differ."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ COLUMNS = {"disagreement": ("differs %", "{:.2f}"), "kl": ("KL, nats", "{:.3g}")
 @commands.command()
 @click.argument("run")
 @output_option
-@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True, help="Images to use.")
-@click.option("--images", type=click.IntRange(min=1), help="Only the first so many of them.")
-@click.option("--samples", type=click.IntRange(1, 64), default=8, show_default=True, help="Images in attention.png.")
-@click.option("--device", help="Where to compute, e.g. cpu; default: as the run was trained.")
-@click.option("--again", is_flag=True, help="Look anew, though these very weights have been looked at.")
+@click.option(
+    "--split", type=click.Choice(["test", "val"]), default="test", show_default=True, help="Images to evaluate."
+)
+@click.option("--images", type=click.IntRange(min=1), help="Number of images, from the first; default: all.")
+@click.option(
+    "--samples", type=click.IntRange(1, 64), default=8, show_default=True, help="Number of images in attention.png."
+)
+@click.option("--device", help="Device, e.g. cpu; default: that of the run.")
+@click.option("--again", is_flag=True, help="Recompute even if these weights were inspected before.")
 def inspect(
     run: str, output: Path, split: str, images: int | None, samples: int, device: str | None, again: bool
 ) -> None:
-    """Look inside the heads of RUN: how right each is, how much they differ, and where each looks.
+    """Measure the accuracy, diversity and attention of RUN's heads.
 
-    RUN is a run's fingerprint or name, or the beginning of one, or a run's folder. Numbers and pictures are written to
-    its folder `inspection` and go to MLflow as artifacts and as metrics inspect/...
+    Numbers and pictures are written to the folder `inspection` of the run, and sent to MLflow as artifacts and as
+    metrics inspect/... RUN is the fingerprint or name of a run, a prefix of one, or its folder.
     """
-    from headsweep.status.views import find_run
+    from headsweep.status.find import find_run
     from headsweep.tracking.inspection import Question, read_inspection
     from headsweep.tracking.run_folder import RunFolder
 
@@ -44,12 +48,12 @@ def inspect(
 
         found = inspect.inspect(folder, question, device)
     else:
-        click.echo("looked at before, with these weights; --again looks anew")
+        click.echo("these weights were inspected before; --again recomputes")
     _show(found, folder.record().name)
 
 
 def _show(found: Inspection, name: str) -> None:
-    """A line a head, with the mean of what it has with each other head."""
+    """Print a line a head, with the mean of its distances to the other heads."""
     from rich.table import Table
 
     from headsweep.report.formats.terminal import escape, screen
@@ -61,13 +65,13 @@ def _show(found: Inspection, name: str) -> None:
         others = (
             _mean_of_others(found.matrices[key][head], head) if key in found.matrices else None for key in COLUMNS
         )
-        table.add_row(str(head + 1), f"{100 * top1:.2f}", *map(_said, COLUMNS, others))
+        table.add_row(str(head + 1), f"{100 * top1:.2f}", *map(_formatted, COLUMNS, others))
     means = (found.metrics.get(key) for key in COLUMNS)
-    table.add_row("together", f"{100 * found.metrics['top1']:.2f}", *map(_said, COLUMNS, means))
+    table.add_row("ensemble", f"{100 * found.metrics['top1']:.2f}", *map(_formatted, COLUMNS, means))
     screen().print(table)
     click.echo(_summary(found))
     if found.attention is None:
-        click.echo("no picture of attention: the head reads no patch token")
+        click.echo("no attention.png: the head reads no patch tokens")
     for path in found.files:
         click.echo(path)
 
@@ -77,16 +81,16 @@ def _mean_of_others(row: list[float | None], head: int) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _said(key: str, value: float | None) -> str:
+def _formatted(key: str, value: float | None) -> str:
     return "-" if value is None else COLUMNS[key][1].format(100 * value if "%" in COLUMNS[key][0] else value)
 
 
 def _summary(found: Inspection) -> str:
     images = f"{found.images} {found.question.split} images"
     if len(found.heads) == 1:
-        return f"{images}; one head: there is nothing to compare"
+        return f"{images}; one head: nothing to compare"
     points = {key: 100 * found.metrics.get(key, math.nan) for key in ("ensemble_gain", "gain_over_best", "any_top1")}
     return (
-        f"{images}; together {points['ensemble_gain']:+.2f} points over the mean head, {points['gain_over_best']:+.2f} "
+        f"{images}; ensemble {points['ensemble_gain']:+.2f} points over the mean head, {points['gain_over_best']:+.2f} "
         f"over the best; at least one head is right on {points['any_top1']:.2f} %"
     )

@@ -22,14 +22,14 @@ FOLLOW_SECONDS = 0.2
 @commands.command()
 @click.argument("run")
 @output_option
-@click.option("-f", "--follow", is_flag=True, help="Go on with what it prints, until it ends.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new output until the run ends.")
 def logs(run: str, output: Path, follow: bool) -> None:
-    """Show what RUN printed and, if it failed, why.
+    """Show the output of RUN and, if it failed, the error.
 
-    RUN is a run's fingerprint or name, or the beginning of one.
+    RUN is the fingerprint or name of a run, or a prefix of one.
     """
+    from headsweep.status.find import find_run
     from headsweep.status.render import summary
-    from headsweep.status.views import find_run
 
     folder = find_run(run, output)
     with contextlib.suppress(KeyboardInterrupt):
@@ -39,16 +39,16 @@ def logs(run: str, output: Path, follow: bool) -> None:
 
 def _print_log(folder: RunFolder, follow: bool) -> None:
     from headsweep.status import queue
-    from headsweep.status.views import is_going_on
+    from headsweep.status.read import is_going_on
 
     shown = 0
     while True:
-        ended = not (follow and is_going_on(folder))  # asked first, so that its last words are shown
-        source = folder.log if folder.log.exists() else queue.printed(folder)  # of a job that never came to the run
+        ended = not (follow and is_going_on(folder))  # first, so that its last output is read below
+        source = folder.log if folder.log.exists() else queue.printed(folder)  # of a job that never started the run
         text = source.read_bytes() if source else b""
-        whole = text if ended else text[: text.rfind(b"\n") + 1]  # half a line may end in half a character
-        click.echo(lines(whole[shown:].decode(errors="replace")), nl=False)
-        shown = len(whole)
+        complete = text if ended else text[: text.rfind(b"\n") + 1]  # a partial line may end within a character
+        click.echo(lines(complete[shown:].decode(errors="replace")), nl=False)
+        shown = len(complete)
         if ended or console.is_broken():
             break
         time.sleep(FOLLOW_SECONDS)

@@ -16,24 +16,34 @@ from headsweep.text import lines
 @click.argument("sweep", default="latest")
 @output_option
 @click.option(
-    "--difference", type=click.FloatRange(0, min_open=True), required=True, help="To be found, in points of top-1."
+    "--difference",
+    type=click.FloatRange(0, min_open=True),
+    required=True,
+    help="Difference to detect, in points of top-1.",
 )
-@click.option("--baseline", multiple=True, help="What each cell is compared with, as in `table`.")
+@click.option("--baseline", multiple=True, help="Cell to compare the others with, as in `table`.")
 @click.option(
-    "--power", type=click.FloatRange(0, 1, True, True), default=0.8, show_default=True, help="Chance to find it."
+    "--power", type=click.FloatRange(0, 1, True, True), default=0.8, show_default=True, help="Probability to detect it."
 )
 @click.option(
-    "--alpha", type=click.FloatRange(0, 1, True, True), default=0.05, show_default=True, help="Of all tests together."
+    "--alpha", type=click.FloatRange(0, 1, True, True), default=0.05, show_default=True, help="Family-wise error rate."
 )
-@click.option("--slots", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, for the cost.")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of parallel runs, for the estimated time.",
+)
 def power(
     sweep: str, output: Path, difference: float, baseline: tuple[str, ...], power: float, alpha: float, slots: int
 ) -> None:
-    """Say how many seeds SWEEP needs to find a difference, from the variance seen so far, and what they cost.
+    """Compute how many seeds SWEEP needs to detect a difference.
 
-    SWEEP is a sweep's name, the beginning of it, or "latest". The command that adds the seeds is printed.
+    The variance is estimated from the finished runs. The training time of the missing runs, and the command that trains
+    them, are printed. SWEEP is the name of a sweep, a prefix of it, or "latest", the default.
     """
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
 
     folder = find_sweep(sweep, output)
     from headsweep.analysis.power import Aim, advise
@@ -41,8 +51,8 @@ def power(
     from headsweep.tracking.sweep_folder import SweepFolder
 
     if not math.isfinite(difference) or difference > 100:
-        raise UserError(f"--difference {difference:g}: want points of top-1, more than 0 and at most 100, e.g. 0.5")
+        raise UserError(f"--difference {difference:g}: expected points of top-1 in (0, 100], e.g. 0.5")
     aim = Aim(difference, power, alpha, slots)
-    said, damages = advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)
-    click.echo(lines(said))
+    advice, damages = advise(SweepFolder(folder), read_words(baseline, "--baseline "), aim)
+    click.echo(lines(advice))
     end_incomplete(damages)

@@ -35,7 +35,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.report.html import document
     from headsweep.report.html.origin import Origin, origin_of
     from headsweep.report.request import Location, Request
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
+    from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
@@ -45,7 +46,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
     else:
         origin = Origin(source)
-        folder = output.resolve() / "reports" / re.sub(r"[^\w.-]+", "-", source).strip("-")
+        folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
     table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
     made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
@@ -60,9 +61,9 @@ def _track(folder: SweepFolder, table: Table) -> None:
     """Log the page to the tracker of the sweep; an unavailable store is no error."""
     from headsweep.tracking.trackers import planned_tracker
 
-    if not folder.is_one():
+    if not folder.has_several_runs():
         return
-    with planned_tracker(table.cells[0].record.config, folder.path.parents[1]) as tracker:
+    with planned_tracker(table.cells[0].record.config, folder.output.path) as tracker:
         tracker.notify(folder)
     if place := tracker.description():
         click.echo(place)

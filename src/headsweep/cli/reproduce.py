@@ -19,43 +19,52 @@ if TYPE_CHECKING:
 @click.argument("run")
 @output_option
 @click.option(
-    "--into", type=click.Path(path_type=Path, file_okay=False), help="default: OUTPUT/reproductions/FINGERPRINT"
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Output folder of the new run. Default: OUTPUT/reproductions/FINGERPRINT.",
 )
 @click.option(
     "--code",
     type=click.Choice(["recorded", "current"]),
-    help="The recorded commit, checked out in a temporary folder, or what is here; needed where the two differ.",
+    help="Code to use: the recorded commit, checked out in a temporary folder, or the current code. Required if they "
+    "differ.",
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(0), default=0.0, show_default=True, help="In points of top-1 and top-5."
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Accepted difference, in points of top-1 and top-5.",
 )
 def reproduce(run: str, output: Path, into: Path | None, code: str | None, tolerance: float) -> None:
-    """Train RUN again from its recorded configuration and commit, and compare: history, result and weights.
+    """Train RUN again and compare metrics, result and weights.
 
-    RUN is a fingerprint or name, or the beginning of one. The exit code is 0 if all is equal bit for bit, or the
-    accuracies are within the tolerance, and 1 if not. Neither the run, nor its sweep, nor MLflow is touched.
+    The recorded configuration is used, and RUN is the fingerprint or name of a run, or a prefix of one. The exit code
+    is 0 if the new run is equal bit for bit or its accuracies are within the tolerance, and 1 otherwise. The original
+    run, its sweep and MLflow are not changed.
     """
-    from headsweep.status.views import find_run
+    from headsweep.status.find import find_run
 
     original = find_run(run, output)
     from headsweep.analysis.reproduce import reproduce as train
+    from headsweep.tracking.output_folder import OutputFolder
 
     record = original.record()
-    comparison = train(original, into or output / "reproductions" / record.fingerprint, code)
+    comparison = train(original, into or OutputFolder(output).reproductions / record.fingerprint, code)
     click.echo(one_line(f"{record.name} ({record.fingerprint}), trained again"))
     _print(comparison)
     if record.code.get("dirty"):
-        click.echo("code        the original had uncommitted changes, which are lost")
+        click.echo("code        the original had uncommitted changes, which were not recorded")
     within = comparison.points <= tolerance
     if comparison.is_exact:
-        click.echo("REPRODUCED, bit for bit in all that was compared")
+        click.echo("REPRODUCED bit for bit in all that was compared")
     else:
-        verdict = "WITHIN THE TOLERANCE" if within and tolerance else "DIFFERS"
-        click.echo(f"{verdict}: accuracies by up to {comparison.points:.3g} points, tolerance {tolerance:g}")
+        verdict = "REPRODUCED within the tolerance" if within and tolerance else "NOT REPRODUCED"
+        click.echo(f"{verdict}: accuracies differ by up to {comparison.points:.3g} points, tolerance {tolerance:g}")
     sys.exit(0 if comparison.is_exact or (within and tolerance) else 1)
 
 
 def _print(comparison: Comparison) -> None:
     for part in comparison.parts:
         click.echo(f"{part.name:10}  {part.words}")
-    click.echo(f"{'machine':10}  {'; '.join(comparison.environment) or 'the same device, threads and versions'}")
+    click.echo(f"{'machine':10}  {'; '.join(comparison.environment) or 'same device, threads and versions'}")

@@ -12,18 +12,19 @@ from headsweep.cli.group import commands, output_option
 @commands.command()
 @click.argument("names", metavar="[SWEEP|RUN]...", nargs=-1)
 @output_option
-@click.option("--slots", type=click.IntRange(min=1), help="Runs at a time, as hydra.launcher.slots.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a run, as hydra.launcher.threads.")
-@click.option("--here", is_flag=True, help="Train on this machine what was submitted to a cluster.")
+@click.option("--slots", type=click.IntRange(min=1), help="Number of parallel runs, as hydra.launcher.slots.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per run, as hydra.launcher.threads.")
+@click.option("--here", is_flag=True, help="Train on this machine even what was submitted to a cluster.")
 def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int | None, here: bool) -> None:
-    """Train what is missing of a sweep, or of single runs, as it was planned; failures are forgotten.
+    """Resume or repeat the unfinished runs of sweeps, or single runs.
 
-    SWEEP and RUN are as in `status` and `logs`; without any, it is the latest sweep. What was submitted to a cluster is
-    submitted there again.
+    Runs use the configuration they were planned with, and failed attempts no longer count. SWEEP is a name or prefix of
+    one, RUN a fingerprint, name or prefix of one; the default is the latest sweep. Runs that were submitted to a
+    cluster are submitted again.
     """
     from headsweep.config.launchers import check_threads
     from headsweep.status import queue
-    from headsweep.status.views import find_each
+    from headsweep.status.find import find_each
 
     check_threads(threads)
 
@@ -32,9 +33,9 @@ def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int 
     if submitted:
         from headsweep.launch.slurm.launcher import submit_again
 
-        for sweep, theirs in submitted.items():
-            submit_again(sweep, theirs)
-    folders = [folder for folder in folders if not any(folder in theirs for theirs in submitted.values())]
+        for sweep, members in submitted.items():
+            submit_again(sweep, members)
+    folders = [folder for folder in folders if not any(folder in members for members in submitted.values())]
     if submitted and not folders:
         return
     from headsweep.launch.retry import train_again

@@ -20,11 +20,11 @@ REFRESH_SECONDS = 2.0
 @commands.command()
 @click.argument("sweep", required=False)
 @output_option
-@click.option("--watch", is_flag=True, help="Look again every two seconds, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 def status(sweep: str | None, output: Path, watch: bool) -> None:
-    """Show how far sweeps are: a line each, or of SWEEP a line a run.
+    """Show sweep progress, or per-run progress of SWEEP.
 
-    SWEEP is a sweep's name, the beginning of it, or "latest".
+    SWEEP is the name of a sweep, a prefix of it, or "latest".
     """
     from headsweep.status.render import show
 
@@ -34,13 +34,13 @@ def status(sweep: str | None, output: Path, watch: bool) -> None:
         click.echo(show(sweep, output))
 
 
-def _watch(look: Callable[[], str]) -> None:
+def _watch(render: Callable[[], str]) -> None:
     if not sys.stdout.isatty():
-        raise UserError("--watch: the output is no terminal; look once, without --watch")
+        raise UserError("--watch: expected a terminal as the output; run it without --watch")
     from rich.live import Live
     from rich.text import Text
 
     with contextlib.suppress(KeyboardInterrupt), Live(auto_refresh=False, vertical_overflow="crop") as screen:
         while not console.is_broken():
-            screen.update(Text.from_ansi(look()), refresh=True)
+            screen.update(Text.from_ansi(render()), refresh=True)
             time.sleep(REFRESH_SECONDS)

@@ -88,7 +88,7 @@ def table(
 
 def _request(options: dict[str, Any], output: Path) -> Request:
     from headsweep.report.request import Request
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
 
     request = Request(**options)
     if request.is_filter:

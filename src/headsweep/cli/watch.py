@@ -13,11 +13,12 @@ from headsweep.cli.group import commands, output_option
 @click.argument("sweep", default="latest")
 @output_option
 def watch(sweep: str, output: Path) -> None:
-    """Follow SWEEP until it has ended, feed MLflow meanwhile, and print its table.
+    """Follow SWEEP until it ends, then print its table.
 
-    SWEEP is as in `status`. Ctrl-C ends the following, not the sweep.
+    Its metrics are sent to MLflow meanwhile. SWEEP is the name of a sweep, a prefix of it, or "latest", the default.
+    Ctrl-C stops this command, not the sweep.
     """
-    from headsweep.status.views import find_sweep
+    from headsweep.status.find import find_sweep
 
     folder = find_sweep(sweep, output)
     from headsweep.launch.follow import follow

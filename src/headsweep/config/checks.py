@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 from headsweep.errors import ConfigError
+from headsweep.text import is_file_name
 
 LONGEST_NAME = 128  # characters
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and lone surrogates
@@ -30,7 +31,7 @@ def name(key: str, got: str, in_path: bool) -> None:
     """Raise ConfigError unless `got` is a name, and if `in_path` a valid name of a file or folder."""
     if not got.strip() or len(got) > LONGEST_NAME or not is_one_line(got):
         raise ConfigError(key, got or "''", f"expected a name of 1 to {LONGEST_NAME} printable characters")
-    if in_path and (got.startswith(".") or re.search(r"[/\\]", got)):
+    if in_path and not is_file_name(got):
         raise ConfigError(key, got, "expected a name without / and \\ that does not begin with a dot")
 
 

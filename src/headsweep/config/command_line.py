@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from headsweep.credentials import keep_all
+from headsweep.credentials import store_passwords
 from headsweep.errors import UserError
 from headsweep.text import escaped
 
@@ -27,7 +27,7 @@ def spell_out(words: Sequence[str]) -> list[str]:
         UserError: an option is unknown; `seeds` is no number of at least 1, or given beside `seed`; --cfg or torchrun
             stands beside -m.
     """
-    options = ["hydra.launcher.dry_run=true" if word == "--dry-run" else word for word in keep_all(words)]
+    options = ["hydra.launcher.dry_run=true" if word == "--dry-run" else word for word in store_passwords(words)]
     given, unknown = _Parser(parents=[get_args_parser()], add_help=False).parse_known_intermixed_args(options)
     if wrong := [word for word in unknown if word.startswith("-")]:
         raise UserError(f"{escaped(wrong[0])}: unknown option (--help, --hydra-help)")

@@ -15,7 +15,7 @@ from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
-from headsweep.credentials import keep
+from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
 
 
@@ -190,7 +190,7 @@ class TrackingConfig:
     models: bool  # log the model of each finished run
 
     def __post_init__(self) -> None:
-        self.uri = self.uri and keep(self.uri)
+        self.uri = self.uri and store_password(self.uri)
         if self.uri is not None and not re.match(r"(https?|(sqlite|postgresql|mysql|mssql)(\+\w+)?)://", self.uri):
             raise ConfigError(
                 "tracking.uri",

@@ -61,7 +61,7 @@ def conclude(
     """
     terminal.show(comparison)
     print(f"table    {sweep.path / 'table.md'} and table.csv")
-    print(f"runs     {sweep.path.parents[1] / 'runs'}")
+    print(f"runs     {sweep.output.runs}")
     print(tracker.description())
     if reason := console.lost():  # the exit code is that of the runs, whether their table was printed or not
         print(f"headsweep: standard output: {reason}; the table is {sweep.path / 'table.md'}", file=sys.stderr)

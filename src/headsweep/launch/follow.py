@@ -14,8 +14,9 @@ from rich.text import Text
 from headsweep.launch.conclude import LogModels, compare, conclude, log_models
 from headsweep.plan.frozen import frozen
 from headsweep.run.tracker import tracker_of
+from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
-from headsweep.status.views import RunView, SweepView, planned, read_sweep
+from headsweep.status.views import RunView, SweepView
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder
@@ -41,8 +42,8 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
         UserError: the sweep's plan is damaged.
         FailedRunsError: some of these runs have not ended well.
     """
-    folders = planned(path)
     sweep = SweepFolder(path)
+    folders = sweep.planned()
     config = frozen(folders[0])
     with tracker_of(config) as tracker:
         tracker.notify(sweep)
@@ -78,7 +79,7 @@ def _poll(sweep: Path, tracker: Tracker, show: Show) -> None:
         is_trained = bool(active_launchers.find(sweep))
         view = read_sweep(sweep)
         for run in view.runs:
-            news = (run.word, run.epoch, run.metrics)
+            news = (run.label, run.epoch, run.metrics)
             if seen.get(run.folder.path) != news:
                 seen[run.folder.path] = news
                 tracker.notify(run.folder)
@@ -97,11 +98,11 @@ class _Lines:
 
     def __call__(self, view: SweepView) -> None:
         for run in view.runs:
-            if self._words.get(run.folder.path) != run.word:
-                self._words[run.folder.path] = run.word
+            if self._words.get(run.folder.path) != run.label:
+                self._words[run.folder.path] = run.label
                 self._console.print(one_line(_line(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(run: RunView) -> str:
     top1 = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
-    return f"{run.name}  {run.word}{top1}{f'  {run.note}' if run.note else ''}"
+    return f"{run.name}  {run.label}{top1}{f'  {run.note}' if run.note else ''}"

@@ -12,9 +12,12 @@ from headsweep.launch.local.launcher import LocalLauncher, local_defaults
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.status.views import RunView, planned, read_run, sweep_folders
+from headsweep.status.find import sweep_folders
+from headsweep.status.read import read_run
+from headsweep.status.views import RunView
 from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
 
 
 def train_again(folders: Sequence[RunFolder], output: Path, slots: int | None, threads: int | None) -> None:
@@ -36,7 +39,7 @@ def _check_idle(folders: Sequence[RunFolder], output: Path) -> None:
     asked = {folder.path.name for folder in folders}
     for sweep in sweep_folders(output):
         trainers = active_launchers.find(sweep)
-        if trainers and asked & {folder.path.name for folder in planned(sweep)}:
+        if trainers and asked & {folder.path.name for folder in SweepFolder(sweep).planned()}:
             raise UserError(
                 f"{sweep.name} is being trained by {trainers[0]}; wait for it, or `headsweep cancel` it first"
             )

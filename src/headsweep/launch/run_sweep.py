@@ -75,7 +75,7 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
     """Start the missing runs of a plan; return whether any is missing or active."""
     with launcher.lock(plan.folder):
         sweep = SweepFolder(plan.folder)
-        sweep.launch(plan.folders)
+        sweep.register(plan.folders)
         if screening is None:
             sweep.forget_screening()
         tracker.notify(sweep)  # a parent before its children

@@ -17,6 +17,7 @@ from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.tracking.addresses import moved_uri
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -61,7 +62,7 @@ def frozen(folder: RunFolder) -> RunConfig:
     if found != planned:
         reason = f"expected the configuration of fingerprint {planned}, found that of {found}: the file was changed"
         raise Damaged(folder.config, reason, f"remove {folder.path} and give the sweep's command again")
-    output = folder.path.absolute().parents[1].resolve()
+    output = OutputFolder.containing(folder.path.absolute()).path.resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
 

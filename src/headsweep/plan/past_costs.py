@@ -15,7 +15,7 @@ from headsweep.config import Duration, RunConfig
 from headsweep.config.keys import flat_record, has_trait
 from headsweep.config.traits import PACE
 from headsweep.plan.plan import Cost, PlannedRun
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -54,10 +54,10 @@ class Records:
 
 
 def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
-    for path in sorted((output / "runs").glob("*/run.json")):
-        folder = RunFolder(path.parent)
+    for folder in runs_in(output):
         try:
-            yield folder.record(), folder.result()
+            run = folder.snapshot()
+            yield run.record, run.result
         except Damaged:
             continue  # a damaged run does not prevent planning
 

@@ -18,13 +18,14 @@ from omegaconf import OmegaConf
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with
 from headsweep.config.traits import SUMMARY
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import check_distinct
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
@@ -56,7 +57,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """Folder of the sweep."""
-        return self.output / "sweeps" / self.name
+        return OutputFolder(self.output).sweeps / self.name
 
     @property
     def configs(self) -> list[RunConfig]:
@@ -109,7 +110,7 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
-        name: PlannedRun(run, name, RunFolder(output / "runs" / name))
+        name: PlannedRun(run, name, RunFolder(OutputFolder(output).runs / name))
         for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
@@ -229,7 +230,7 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "name": plan.name,
         "axes": axes,
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), hidden(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
 

@@ -19,6 +19,7 @@ from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.typed_files import Damaged
@@ -76,7 +77,7 @@ class Request:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
         if self.is_filter:
             return self._compare(read_tracked(location.tracker, self.source), None, ())
-        sweep = SweepFolder(location.output / "sweeps" / self.source)
+        sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
         screening = sweep.screening()
         return skip_damaged(
             sweep.runs(),

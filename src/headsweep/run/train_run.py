@@ -17,6 +17,7 @@ from headsweep.models.build import count_cost, model_of
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import choose_device
 from headsweep.training.loop import Training
@@ -72,7 +73,7 @@ def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ran
     try:
         run = frozen(folder)
         if ranks.leads and not folder.record().cost:  # planned on a machine without torch
-            folder.count(preflight(run))
+            folder.write_cost(preflight(run))
         result = _training(run, folder, watch, stop, until, ranks)()
         if ranks.leads:
             folder.check_claim()
@@ -134,7 +135,7 @@ def trial(run: RunConfig) -> Training:
     Raises:
         UserError: the run cannot be built, or its data is missing.
     """
-    folder = RunFolder(Path(run.paths.output) / "runs" / fingerprint(run))
+    folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
     return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
 
 

@@ -1,4 +1,4 @@
-"""Questions to the cluster, which may be busy, down or absent: each is answered within seconds, or not at all."""
+"""Queries to the cluster, which may be busy, down or absent: each returns within seconds, with or without an answer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 
 from headsweep.errors import UserError
 
-PING_SECONDS = 4.0  # how long the controller is given to say that it is there
-ANSWER_SECONDS = 10.0  # how long a busy cluster is given to answer a question
+PING_SECONDS = 4.0  # timeout of the controller's answer to a ping
+ANSWER_SECONDS = 10.0  # timeout of any other answer
 USUAL_LIMIT = 1001  # SLURM's default of MaxArraySize
 
 
 def is_up() -> bool:
-    """Does a controller answer? Other commands try again and again for ten seconds where none does."""
+    """Return whether a controller answers; where none does, other commands retry for ten seconds."""
     return ask("scontrol", "ping", seconds=PING_SECONDS) is not None
 
 
 def ask(*command: str, seconds: float = ANSWER_SECONDS) -> list[str] | None:
-    """The lines that a command of SLURM answers; None if it cannot."""
+    """Return the lines that a command of SLURM prints; None if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except (OSError, subprocess.TimeoutExpired):
@@ -32,13 +32,13 @@ def ask(*command: str, seconds: float = ANSWER_SECONDS) -> list[str] | None:
 
 @contextmanager
 def outside_jobs() -> Iterator[None]:
-    """Hide what SLURM has set in the environment of a job from the jobs that are submitted inside.
+    """Remove the variables that SLURM sets in a job, so that jobs submitted inside do not inherit them.
 
-    They would inherit the place and the limits of this job's processes (SLURM_CPU_BIND, SLURM_MEM_PER_CPU), and take
-    its restarts and the number of its array for theirs. SLURM_CONF says where the cluster is, and stays.
+    They would inherit the CPU binding and the limits of this job (SLURM_CPU_BIND, SLURM_MEM_PER_CPU), its restarts and
+    its array number. SLURM_CONF, which locates the cluster, stays.
     """
-    hidden = [name for name in os.environ if name.startswith(("SLURM_", "SLURMD_")) and name != "SLURM_CONF"]
-    kept = {name: os.environ.pop(name) for name in hidden} if "SLURM_JOB_ID" in os.environ else {}
+    removed = [name for name in os.environ if name.startswith(("SLURM_", "SLURMD_")) and name != "SLURM_CONF"]
+    kept = {name: os.environ.pop(name) for name in removed} if "SLURM_JOB_ID" in os.environ else {}
     try:
         yield
     finally:
@@ -46,15 +46,15 @@ def outside_jobs() -> Iterator[None]:
 
 
 def array_limit() -> int:
-    """The most elements of an array.
+    """Return the largest number of jobs in an array.
 
     Raises:
         UserError: there is no cluster, or it does not answer.
     """
     if shutil.which("scontrol") is None:
-        raise UserError("hydra/launcher=slurm: no `scontrol` here; want a login node of a SLURM cluster")
+        raise UserError("hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster")
     config = ask("scontrol", "show", "config") if is_up() else None
     if config is None:
-        raise UserError("hydra/launcher=slurm: the cluster does not answer; `scontrol ping` says whether it is up")
+        raise UserError("hydra/launcher=slurm: the cluster does not answer; `scontrol ping` shows whether it is up")
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", "\n".join(config), re.MULTILINE)
     return int(found[1]) if found else USUAL_LIMIT

@@ -1,4 +1,4 @@
-"""The state of sweeps and runs in lines of text, as `headsweep status` prints them."""
+"""The progress of sweeps and runs in lines of text, as `headsweep status` prints them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsweep.status.views import (
-    STARTING,
-    RunView,
-    SweepView,
-    find_sweep,
-    read_run,
-    read_sweep,
-    read_sweeps,
-    sweep_folders,
-)
+from headsweep.status.find import NO_RUNS_YET, find_sweep, sweep_folders
+from headsweep.status.read import read_run, read_sweep, read_sweeps
+from headsweep.status.views import RunView, SweepView
 from headsweep.text import aligned, one_line
-from headsweep.tracking.active_launchers import Launcher, find
+from headsweep.tracking import active_launchers
+from headsweep.tracking.active_launchers import LauncherProcess
 from headsweep.tracking.run_folder import RunFolder
 
 CLOCK_SKEW = 60.0  # seconds by which another machine's clock, or a file server's, may be ahead
@@ -32,47 +26,47 @@ COLORS = {
 
 
 def show(name: str | None, output: Path) -> str:
-    """The sweep `name` (see `find_sweep`), or all sweeps, in the outputs folder.
+    """Return the sweep `name` (see `find_sweep`), or all sweeps, of the output folder.
 
     Raises:
         UserError: there is no such sweep.
     """
     if name is not None:
         folder = find_sweep(name, output)
-        return detail(read_sweep(folder), find(folder))
+        return detail(read_sweep(folder), active_launchers.find(folder))
     folders = sweep_folders(output)
-    return overview(read_sweeps(folders)) if folders else f"no sweep in {output} yet; {STARTING}"
+    return overview(read_sweeps(folders)) if folders else f"no sweep in {output} yet; {NO_RUNS_YET}"
 
 
 def summary(folder: RunFolder) -> str:
-    """A run in a line."""
+    """Return a run in a line."""
     run = read_run(folder)
     epoch, top1, _ = _numbers(run)
-    return one_line(f"{folder.path.name}  {run.word}, epoch {epoch}, top-1 {top1}  {_named(run)}")
+    return one_line(f"{folder.path.name}  {run.label}, epoch {epoch}, top-1 {top1}  {_name_and_note(run)}")
 
 
 def overview(sweeps: Sequence[SweepView]) -> str:
-    """A line a sweep, newest first."""
+    """Return a line a sweep, newest first."""
     newest = sorted(sweeps, key=lambda sweep: sweep.active, reverse=True)
     rows = [("SWEEP", "RUNS", "BEST SO FAR", "ACTIVE")]
-    rows += [(sweep.name, sweep.note or _counted(sweep), _best(sweep), _activity(sweep)) for sweep in newest]
+    rows += [(sweep.name, sweep.note or _counts(sweep), _best(sweep), _activity(sweep)) for sweep in newest]
     return aligned(rows)
 
 
-def detail(sweep: SweepView, launchers: Sequence[Launcher]) -> str:
-    """Totals of a sweep, who trains it, and a line a run."""
-    heading = [f"{sweep.name}: {sweep.note or _counted(sweep)}"]
+def detail(sweep: SweepView, launchers: Sequence[LauncherProcess]) -> str:
+    """Return the totals of a sweep, the processes that train it, and a line a run."""
+    heading = [f"{sweep.name}: {sweep.note or _counts(sweep)}"]
     heading += [f"best so far: {_best(sweep)}"] if sweep.best else []
     heading += [f"active: {_activity(sweep)}"]
-    heading += [f"{launcher} since {_clock(launcher.started)}: {launcher.command}" for launcher in launchers]
+    heading += [f"{launcher} since {_local_time(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
-    rows += [(run.folder.path.name, run.word, *_numbers(run), _named(run)) for run in sweep.runs]
+    rows += [(run.folder.path.name, run.label, *_numbers(run), _name_and_note(run)) for run in sweep.runs]
     return "\n".join([*map(one_line, heading), "", aligned(rows, {1: COLORS})])
 
 
-def _counted(sweep: SweepView) -> str:
+def _counts(sweep: SweepView) -> str:
     return f"{len(sweep.runs)} run{'s' if len(sweep.runs) != 1 else ''}: " + ", ".join(
-        f"{count} {word}" for word, count in sweep.counts.items()
+        f"{count} {label}" for label, count in sweep.counts.items()
     )
 
 
@@ -84,9 +78,9 @@ def _best(sweep: SweepView) -> str:
 def _activity(sweep: SweepView) -> str:
     if "running" not in sweep.counts:
         since = time.time() - sweep.active
-        return f"{_span(since)} ago" if since > -CLOCK_SKEW else "unknown (its last sign of life is in the future)"
+        return f"{_duration(since)} ago" if since > -CLOCK_SKEW else "unknown (its last change is in the future)"
     left = sweep.seconds_left()
-    return "now" if left is None else f"now, {_span(left)} left"
+    return "now" if left is None else f"now, {_duration(left)} left"
 
 
 def _numbers(run: RunView) -> tuple[str, str, str]:
@@ -98,16 +92,16 @@ def _numbers(run: RunView) -> tuple[str, str, str]:
     )
 
 
-def _named(run: RunView) -> str:
+def _name_and_note(run: RunView) -> str:
     return f"{run.name}  {run.note}" if run.note else run.name
 
 
-def _clock(moment: float) -> str:
+def _local_time(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
 
 
-def _span(seconds: float) -> str:
-    """A time span in its two largest units."""
+def _duration(seconds: float) -> str:
+    """Return a time span in its two largest units."""
     whole = max(0, round(seconds))  # a file system's clock may be a little ahead of this machine's
     for unit, size, smaller in (("d", 86400, "h"), ("h", 3600, "min"), ("min", 60, "s")):
         if whole >= size:

@@ -1,7 +1,7 @@
-"""The processes that train a sweep, known to every other process from files.
+"""The processes that train a sweep, registered in files for all other processes.
 
-outputs/sweeps/NAME/launchers/HOST-PID.json says who trains the sweep. That process holds a lock on its file, which the
-system frees when the process dies, however it dies: a file without a lock is a leftover, and the next look removes it.
+A process that trains a sweep holds a lock on its file outputs/sweeps/NAME/launchers/HOST-PID.json. The system releases
+the lock when the process ends in any way: a file without a lock is stale, and the next `find` removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import Interrupted
 from headsweep.processes import not_ignored
 from headsweep.tracking.metrics_log import LATEST
@@ -27,7 +27,7 @@ from headsweep.tracking.typed_files import Damaged, parse_json, require
 
 
 @dataclass(frozen=True)
-class Launcher:
+class LauncherProcess:
     """A process that trains a sweep."""
 
     pid: int
@@ -36,13 +36,13 @@ class Launcher:
     command: str
 
     def check(self) -> None:
-        """Raise ValueError for what is no process: 0 and less would be a group of them, or all."""
-        require("pid", self.pid, 1 <= self.pid < 2**31, "the number of a process")
+        """Raise ValueError for an impossible process: numbers below 1 mean a group of processes, or all."""
+        require("pid", self.pid, 1 <= self.pid < 2**31, "a process number")
         require("started", self.started, 0 <= self.started <= LATEST, "seconds since 1970")
 
     @property
     def is_here(self) -> bool:
-        """Does it run on this machine?"""
+        """Whether it runs on this machine."""
         return self.host == os.uname().nodename
 
     def __str__(self) -> str:
@@ -51,23 +51,23 @@ class Launcher:
 
 @contextlib.contextmanager
 def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
-    """Be known, while the body runs, as a process that trains the sweep in folder `sweep`, and as one that `stop` ends.
+    """Register this process, while the body runs, as one that trains the sweep in folder `sweep` and that `stop` ends.
 
-    `command` says what it is; without it, that is the command line.
+    `command` describes it; the default is the command line.
 
     Raises:
-        Interrupted: SIGTERM or SIGHUP came where the body does not catch it.
+        Interrupted: SIGTERM or SIGHUP arrived where the body does not catch it.
     """
-    command = command or hidden(shlex.join([sys.executable, *sys.argv]))
-    here = Launcher(os.getpid(), os.uname().nodename, time.time(), command)
+    command = command or redacted(shlex.join([sys.executable, *sys.argv]))
+    here = LauncherProcess(os.getpid(), os.uname().nodename, time.time(), command)
     path = sweep / "launchers" / f"{here.host}-{here.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    with aside.open("w") as file:
+    part = path.with_suffix(".part")
+    with part.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps(asdict(here)))
         file.flush()
-        aside.replace(path)  # the lock stays with the file: nobody ever sees it without
+        part.replace(path)  # the lock stays with the file, which is never visible without it
         before = {it: signal.signal(it, _interrupt) for it in not_ignored([signal.SIGTERM, signal.SIGHUP])}
         try:
             yield
@@ -81,20 +81,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def find(sweep: Path) -> list[Launcher]:
-    """The processes that train the sweep in folder `sweep` now.
+def find(sweep: Path) -> list[LauncherProcess]:
+    """Return the processes that train the sweep in folder `sweep` now.
 
     Raises:
-        Damaged: the file of one is not as `launching` writes it.
+        Damaged: a file is not as `launching` writes it.
     """
-    return [launcher for path in sorted((sweep / "launchers").glob("*.json")) if (launcher := _living(path))]
+    return [launcher for path in sorted((sweep / "launchers").glob("*.json")) if (launcher := _read(path))]
 
 
-def stop(sweep: Path, patience: float) -> dict[Launcher, str]:
-    """Ask the processes on this machine that train a sweep to stop, as Ctrl-C would, and wait `patience` seconds.
+def stop(sweep: Path, patience: float) -> dict[LauncherProcess, str]:
+    """Stop the processes on this machine that train a sweep, as Ctrl-C would, and wait `patience` seconds for it.
 
     Returns:
-        What became of each process, in words.
+        The outcome of each process, in words.
     """
     outcomes = dict.fromkeys(find(sweep), "runs on another machine; cancel it there")
     here = {launcher for launcher in outcomes if launcher.is_here}
@@ -104,19 +104,19 @@ def stop(sweep: Path, patience: float) -> dict[Launcher, str]:
     deadline = time.monotonic() + patience
     while (left := here & set(find(sweep))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return outcomes | {one: "was asked to stop and still runs" if one in left else "has stopped" for one in here}
+    return outcomes | {one: "has not stopped yet" if one in left else "has stopped" for one in here}
 
 
-def _living(path: Path) -> Launcher | None:
+def _read(path: Path) -> LauncherProcess | None:
     try:
         with path.open() as file:
             if _is_held(file.fileno()):
-                return parse_json(file.read(), Launcher)
-    except FileNotFoundError:  # it ended between the listing and the look
+                return parse_json(file.read(), LauncherProcess)
+    except FileNotFoundError:  # it ended after the listing
         return None
     except (OSError, ValueError) as error:
-        raise Damaged(path, f"it cannot be read ({error})", "end the process that holds it, or remove it") from error
-    if path.stem.rpartition("-")[0] == os.uname().nodename:  # locks of other machines may not be seen from here
+        raise Damaged(path, f"it cannot be read ({error})", "end its process, or remove it") from error
+    if path.stem.rpartition("-")[0] == os.uname().nodename:  # locks of other machines may be invisible here
         path.unlink(missing_ok=True)
     return None
 

@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any instant leaves the old content or the new, never a part (law 5)."""
+"""Write files so that a crash at any instant leaves the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-ABANDONED_SECONDS = 86400.0  # nothing takes so long to write: what another machine began then has been given up
+ABANDONED_SECONDS = 86400.0  # longer than any write: an older partial file of another machine is abandoned
 
 
 def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, sync it, and rename it to `path`.
+    """Let `write` fill a temporary file beside `path`, sync it, and rename it to `path`.
 
     Raises:
-        OSError: the disk is full or not writable; `path` then holds what it held before.
+        OSError: the disk is full or not writable; `path` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{_writer()}.part")
+    part = path.with_name(f"{path.name}.{_writer()}.part")
     try:
-        with aside.open("wb") as file:
+        with part.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        part.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -45,7 +45,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make what any process wrote to a file, or renamed in a folder, survive a power cut."""
+    """Make what any process wrote to a file, or renamed in a folder, durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -54,50 +54,50 @@ def sync(path: Path) -> None:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` write the files of a new folder beside `path`, and put it in the place of `path`.
+    """Let `fill` write the files of a temporary folder beside `path`, and replace `path` with it.
 
     A crash leaves the old folder, the new one or, between two renames, none; never one with files of both.
 
     Raises:
-        OSError: the disk is full or not writable; `path` is then as it was before.
+        OSError: the disk is full or not writable; `path` is then unchanged.
     """
-    aside, old = (path.with_name(f"{path.name}.{_writer()}.{what}.part") for what in ("new", "old"))
-    aside.mkdir(parents=True)
+    part, old = (path.with_name(f"{path.name}.{_writer()}.{what}.part") for what in ("new", "old"))
+    part.mkdir(parents=True)
     try:
-        fill(aside)
+        fill(part)
         if path.exists():
             path.rename(old)
-        aside.rename(path)
+        part.rename(path)
     finally:
-        for left in (aside, old):
+        for left in (part, old):
             shutil.rmtree(left, ignore_errors=True)
     sync(path.parent)
 
 
-def sweep_up(folder: Path) -> None:
-    """Remove what `write_with` and `replace_folder` left half-written in a folder when their process was killed.
+def remove_partial(folder: Path) -> None:
+    """Remove the partial files that `write_with` and `replace_folder` left in a folder when their process was killed.
 
-    An old folder that was moved aside and not yet replaced is put back. What may still be written is left alone.
+    An old folder that was renamed and not yet replaced is restored. Files of live processes are left alone.
     """
     for left in sorted(folder.glob("*.part")):
-        with contextlib.suppress(FileNotFoundError):  # another process sweeps up, too
+        with contextlib.suppress(FileNotFoundError):  # another process removes them, too
             if _is_abandoned(left):
                 _discard(left)
 
 
 def _discard(left: Path) -> None:
     moved = re.fullmatch(rf"(.+)\.{re.escape(os.uname().nodename)}-\d+\.old\.part", left.name)
-    whole = left.with_name(moved[1]) if moved else left
+    original = left.with_name(moved[1]) if moved else left
     if left.is_symlink() or not left.is_dir():
         left.unlink()
-    elif whole.exists():
+    elif original.exists():
         shutil.rmtree(left, ignore_errors=True)
     else:
-        left.rename(whole)
+        left.rename(original)
 
 
 def _is_abandoned(left: Path) -> bool:
-    """Has the process ended that wrote it? Of another machine's, only time tells."""
+    """Return whether the process that wrote it has ended; for one on another machine, judge by the age of the file."""
     here = re.fullmatch(rf"(?:.+\.)?{re.escape(os.uname().nodename)}-(\d{{1,9}})(?:\.new|\.old)?\.part", left.name)
     if here is None:
         return time.time() - left.lstat().st_mtime > ABANDONED_SECONDS
@@ -105,11 +105,11 @@ def _is_abandoned(left: Path) -> bool:
         os.kill(int(here[1]), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # of another user
+    except PermissionError:  # a live process of another user
         return False
     return False
 
 
 def _writer() -> str:
-    """This process, in the names of files that it has not yet written whole."""
+    """Return what names this process in its temporary files."""
     return f"{os.uname().nodename}-{os.getpid()}"

@@ -1,7 +1,7 @@
-"""What `headsweep inspect` has found inside the heads of a run, as it lies in the run's folder.
+"""Results of `headsweep inspect` in the folder of a run.
 
 inspection/inspection.json  the numbers and what they mean (Inspection)
-inspection/attention.png    sample images with what each token weighs for each head, unless the head has no weights
+inspection/attention.png    sample images with the weight of each token for each head, unless the head has no weights
 inspection/diversity.png    the matrices as heat maps, if there are several heads
 """
 
@@ -26,35 +26,35 @@ Draw = Callable[[BinaryIO], object]
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be looked at."""
+    """What to measure."""
 
     split: str  # val or test
-    images: int | None  # at most so many of it, the first ones; None: all
-    samples: int  # images in the picture of attention
+    images: int | None  # number of images, from the first; None: all
+    samples: int  # images in attention.png
 
     def check(self) -> None:
-        """Raise ValueError for what nobody can ask."""
+        """Raise ValueError for an unknown split."""
         require("question.split", self.split, self.split in ("val", "test"), "val or test")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the heads of a run do alike and differently."""
+    """How accurate the heads of a run are, and how they differ."""
 
-    checkpoint: str  # SHA-256 of the checkpoint that was looked at
+    checkpoint: str  # SHA-256 of the checkpoint
     question: Question
-    images: int  # that the numbers are of
+    images: int  # number of images that were used
     heads: list[float]  # top-1 of each head
     metrics: dict[
         str, float
     ]  # name -> value; means over pairs are left out if there is one head, or they are undefined
     matrices: dict[str, Matrix]  # "disagreement", "kl", "cka"
-    meaning: dict[str, str]  # what each metric and matrix is, in a line
-    earlier: list[dict[str, float]] = field(default_factory=list)  # metrics of inspections before, the first one first
-    folder: Path | None = field(default=None, compare=False)  # where its files are; not in the file itself
+    meaning: dict[str, str]  # name of a metric or matrix -> its definition in a line
+    earlier: list[dict[str, float]] = field(default_factory=list)  # metrics of earlier inspections, oldest first
+    folder: Path | None = field(default=None, compare=False)  # of its files; not stored
 
     def check(self) -> None:
-        """Raise ValueError for what no inspection can find."""
+        """Raise ValueError for values out of range."""
         self.question.check()
         require("images", self.images, self.images >= 1, "an integer of at least 1")
         require("heads", self.heads, bool(self.heads), "a top-1 of each head")
@@ -69,12 +69,12 @@ class Inspection:
 
     @property
     def attention(self) -> Path | None:
-        """The picture of what each token weighs; None if the head has no weights over tokens."""
+        """The picture of token weights; None if the head has none."""
         return self._file(ATTENTION)
 
     @property
     def diversity(self) -> Path | None:
-        """The picture of the matrices; None if there is one head."""
+        """The picture of the matrices; None for one head."""
         return self._file(DIVERSITY)
 
     @property
@@ -88,7 +88,7 @@ class Inspection:
 
 
 def read_inspection(folder: Path) -> Inspection | None:
-    """What is known of the heads of the run in `folder`; None if nothing is, or if it has been trained on since.
+    """Return the inspection of the run in `folder`; None if there is none, or if it is of an older checkpoint.
 
     Raises:
         Damaged: the file is not as `write_inspection` writes it.
@@ -98,8 +98,8 @@ def read_inspection(folder: Path) -> Inspection | None:
 
 
 def last_inspection(folder: Path) -> Inspection | None:
-    """As `read_inspection`, though the run may have been trained on since."""
-    fix = f"`headsweep inspect {folder} --again` writes it anew"
+    """Return the last inspection of the run in `folder`, possibly of an older checkpoint."""
+    fix = f"`headsweep inspect {folder} --again` writes it again"
     path = folder / FOLDER / NUMBERS
     if path.parent.is_symlink():
         raise Damaged(path.parent, "expected a folder, found a link", fix)
@@ -113,25 +113,23 @@ def write_inspection(folder: Path, found: Inspection, pictures: Mapping[str, Dra
     Args:
         folder: of the run.
         found: the numbers.
-        pictures: name of a file -> what draws it.
+        pictures: file name -> function that draws it.
 
     Raises:
         OSError: the disk is full or not writable; the old inspection stays.
     """
 
-    def fill(aside: Path) -> None:
-        atomic_files.write_json(
-            aside / NUMBERS, {key: value for key, value in asdict(found).items() if key != "folder"}
-        )
+    def fill(new: Path) -> None:
+        atomic_files.write_json(new / NUMBERS, {key: value for key, value in asdict(found).items() if key != "folder"})
         for name, draw in pictures.items():
-            atomic_files.write_with(aside / name, draw)
+            atomic_files.write_with(new / name, draw)
 
     atomic_files.replace_folder(folder / FOLDER, fill)
     return replace(found, folder=folder / FOLDER)
 
 
 def checkpoint_digest(run: RunFolder) -> str:
-    """SHA-256 of the run's checkpoint; empty if there is none."""
+    """Return the SHA-256 of the run's checkpoint; empty if there is none."""
     digest = hashlib.sha256()
     try:
         with run.checkpoint.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What was measured on machines that train into an outputs folder, so that it is measured once."""
+"""Measurements of the machines that train into an output folder, stored so that each is made once."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from filelock import FileLock
 
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 
 
-class Measured:
-    """The file `measured.json` of an outputs folder; without it, or if it is damaged, everything is measured anew."""
+class Measurements:
+    """Measurements of one kind in `measured.json`; if the file is absent or damaged, it is empty."""
 
     def __init__(self, output: Path, kind: str) -> None:
-        """What is remembered of one `kind` of measurement."""
-        self._path, self._kind = output / "measured.json", kind
+        self._path, self._kind = OutputFolder(output).measurements, kind
 
     def get(self, of: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What was found for what `of` describes; None if nothing was."""
+        """Return the values for what `of` describes; None if it was not measured."""
         return self._all().get(self._kind, {}).get(_key(of))
 
     def put(self, of: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-        """Remember what was found."""
+        """Store the values for what `of` describes."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self._path}.lock"):
-            known = self._all()
-            known.setdefault(self._kind, {})[_key(of)] = dict(found)
-            atomic_files.write_json(self._path, known)
+            content = self._all()
+            content.setdefault(self._kind, {})[_key(of)] = dict(found)
+            atomic_files.write_json(self._path, content)
 
     def _all(self) -> dict[str, dict[str, Any]]:
         try:

@@ -1,7 +1,7 @@
-"""The metrics log: an append-only file, one JSON line an epoch, the truth about a run's metrics (law 6).
+"""The metrics log: an append-only file with one JSON line an epoch, the authoritative record of a run's metrics.
 
-To write a line costs the training microseconds, to sync it milliseconds. So whatever makes the metrics known, or has
-them behind it, calls `MetricsLog.sync` first: the checkpoint, the result, and each projection of what it has read.
+Writing a line takes microseconds, syncing it milliseconds. So training only writes, and whatever depends on the metrics
+calls `MetricsLog.sync` first: saving a checkpoint or the result, and sending metrics to a tracker.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged, check_shares, parse_json, read_bytes, require
 
-MOST = 10**15  # epochs or steps: beyond what any computer takes
-LATEST = 1e11  # Unix time: the year 5138, beyond which Python writes no date
+MOST = 10**15  # epochs or steps: more than any run has
+LATEST = 1e11  # Unix time: the year 5138, near the limit of Python's dates
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -34,7 +34,7 @@ class Entry:
     clock: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ValueError for a moment at which no run can be, or an accuracy that none can have."""
+        """Raise ValueError for values out of range."""
         require("epoch", self.epoch, 1 <= self.epoch <= MOST, f"an integer in [1, {MOST}]")
         require("step", self.step, 1 <= self.step <= MOST, f"an integer in [1, {MOST}]")
         time = self.clock.get("time", 0.0)
@@ -49,49 +49,49 @@ class MetricsLog:
         self.path = path
 
     def append(self, entry: Entry) -> None:
-        """Write `entry`, which every process sees then; a power cut may still take it until `sync`."""
+        """Write `entry`, which is then visible to every process; until `sync`, a power cut may lose it."""
         line = _encode(vars(entry)).encode() + b"\n"
-        # Opened anew each time: a network file system hands on what was written when the file is closed.
+        # Opened each time: a network file system transmits what was written when the file is closed.
         with self.path.open("ab", buffering=0) as file:
-            while line:  # a disk that fills up takes a part, then refuses the rest
+            while line:  # a disk that fills up accepts a part first
                 line = line[file.write(line) :]
 
     def sync(self) -> None:
-        """Return when all that was appended, by whichever process, is on disk."""
+        """Return when everything that any process has appended is on disk."""
         if self.path.exists():
             atomic_files.sync(self.path)
 
     def entries(self) -> list[Entry]:
-        """All whole entries; a line that a crash tore is not one.
+        """Return all entries but for a last line that a crash has cut off.
 
         Raises:
-            Damaged: a whole line is none that `append` writes.
+            Damaged: a complete line is not as `append` writes it.
         """
-        return self._parsed(self._whole_lines())
+        return self._parsed(self._complete_lines())
 
     def last(self, count: int, tail: int) -> list[Entry]:
-        """The last `count` entries, or all, from the last `tail` bytes of the file if those suffice.
+        """Return the last `count` entries, or all, from the last `tail` bytes of the file if those suffice.
 
         Raises:
             Damaged: as `entries`, for those lines alone.
         """
         if self.path.is_symlink():
-            return self.entries()  # which refuses it
+            return self.entries()  # raises Damaged
         try:
             with self.path.open("rb") as file:
                 start = max(0, self.path.stat().st_size - tail)
                 file.seek(start)
                 lines = file.read().splitlines(keepends=True)
         except OSError:
-            return self.entries()[-count:]  # says what is wrong
-        whole = list(takewhile(_is_whole, lines[1 if start else 0 :]))
-        if start and len(whole) < count:  # many heads make long lines
+            return self.entries()[-count:]  # raises Damaged, or finds no file
+        complete = list(takewhile(_is_complete, lines[1 if start else 0 :]))
+        if start and len(complete) < count:  # many heads make long lines
             return self.entries()[-count:]
-        return self._parsed(whole[-count:])
+        return self._parsed(complete[-count:])
 
     def rewind(self, step: int) -> None:
-        """Forget what came after `step`, and a torn last line, before a run goes on from its checkpoint."""
-        lines = self._whole_lines()
+        """Remove what comes after `step`, and a cut-off last line, before a run resumes from its checkpoint."""
+        lines = self._complete_lines()
         if not self.path.exists():
             return
         kept = [line for line, entry in zip(lines, self._parsed(lines), strict=True) if entry.step <= step]
@@ -99,9 +99,9 @@ class MetricsLog:
             file.truncate(sum(map(len, kept)))
         self.sync()
 
-    def _whole_lines(self) -> list[bytes]:
+    def _complete_lines(self) -> list[bytes]:
         content = read_bytes(self.path, self._fix) or b""
-        return list(takewhile(_is_whole, content.splitlines(keepends=True)))
+        return list(takewhile(_is_complete, content.splitlines(keepends=True)))
 
     def _parsed(self, lines: Sequence[bytes]) -> list[Entry]:
         try:
@@ -111,14 +111,14 @@ class MetricsLog:
 
     @property
     def _fix(self) -> str:
-        return f"remove {self.path.parent} and give the sweep's command again"
+        return f"remove {self.path.parent} and run the sweep's command again"
 
 
-def _is_whole(line: bytes) -> bool:
-    """After a power cut, a block that was not yet written reads as zeros, which JSON never has."""
+def _is_complete(line: bytes) -> bool:
+    """Return whether a line ends and has no zero bytes, which a power cut leaves and JSON never has."""
     return line.endswith(b"\n") and b"\0" not in line
 
 
 def series(entries: list[Entry], metric: str) -> Mapping[int, float]:
-    """Epoch -> value of `metric`."""
+    """Return epoch -> value of `metric`."""
     return {entry.epoch: entry.metrics[metric] for entry in entries if metric in entry.metrics}

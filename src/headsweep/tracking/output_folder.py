@@ -15,6 +15,7 @@ from pathlib import Path
 
 RUN_RECORD = "run.json"
 SWEEP_PLAN = "plan.json"
+MLFLOW_ARTIFACTS = "mlartifacts"
 
 
 class OutputFolder:
@@ -26,7 +27,7 @@ class OutputFolder:
         self.sweeps = path / "sweeps"
         self.measurements = path / "measured.json"
         self.mlflow_database = path / "mlflow.db"
-        self.mlflow_artifacts = path / "mlartifacts"
+        self.mlflow_artifacts = path / MLFLOW_ARTIFACTS
         self.reports = path / "reports"
         self.reproductions = path / "reproductions"
 

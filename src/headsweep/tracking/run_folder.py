@@ -1,16 +1,16 @@
-"""A run's folder: everything that is known of one run, and the one place that knows how it is laid out.
+"""The folder of a run: all files of one run, which are read and written here alone.
 
-run.json       who the run is (RunRecord), written when it is planned
+run.json       identity of the run (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
 metrics.jsonl  the metrics log
-checkpoint.pt  the last whole epoch, or the step at which it was asked to stop
-best.pt        the weights of the epoch with the best top-1 on held-out images; none where none are held out
-test_correct.npy  of each test image, in order, whether the last weights that were tested get it right
-result.json    how it ended (RunResult); its presence means that the run is over
-failure.txt    how many tries have failed and the traceback of the last, until a try succeeds
-log.txt        what it printed
-lock           held by the process that trains it; the system frees it when that process dies
-claim          a word of the process that writes here, for file systems whose locks do not reach other machines
+checkpoint.pt  the state after the last complete epoch, or at the step at which the run was stopped
+best.pt        the weights of the epoch with the best top-1 on held-out images; absent if none are held out
+test_correct.npy  for each test image, in order, whether the last tested weights classify it correctly
+result.json    outcome (RunResult); its presence means that the run is over
+failure.txt    number of failed attempts and the last traceback, until an attempt succeeds
+log.txt        output of the training
+lock           locked by the process that trains the run; the system releases it when that process ends
+claim          token of the process that writes here, for file systems whose locks do not reach other machines
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from uuid import uuid4
 
 from headsweep.config.keys import has_trait
 from headsweep.config.traits import DATA
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
+from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import MOST, MetricsLog
-from headsweep.tracking.typed_files import Damaged, check_shares, is_name, read_bytes, read_json, read_text, require
+from headsweep.tracking.output_folder import RUN_RECORD, OutputFolder
+from headsweep.tracking.typed_files import Damaged, check_shares, read_bytes, read_json, read_text, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,18 +42,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MOST_COUNTED = 10**18  # parameters or FLOPs of a model: beyond what any computer holds
-TAIL = 4096  # bytes at the end of a metrics log, which hold its last epochs
+MOST_COUNTED = 10**18  # parameters or FLOPs of a model: more than any model has
+TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
 _TRIES = "failed tries: "
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
 
 
-class TakenOver(Exception):  # noqa: N818 - it is no error
+class TakenOver(Exception):  # noqa: N818 - not an error
     """Another process has claimed the run's folder since this one did."""
 
 
 class RunState(Enum):
-    """Where a run stands; `label` is how messages, tables and pages name it."""
+    """State of a run, implied by its files; `label` is how messages, tables and pages name it."""
 
     new = "new"
     partial = "partial"  # interrupted: its checkpoint can be continued
@@ -68,11 +70,11 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Who a run is."""
+    """The identity of a run."""
 
-    fingerprint: str  # of the full resolved configuration, minus what only says where it runs
-    group: str  # the same without the seed
-    name: str  # for people, e.g. seqattn4-cct_2_3x2-digits-seed0
+    fingerprint: str  # of the full resolved configuration, without keys that only affect where it runs
+    group: str  # fingerprint without the seed
+    name: str  # for display, e.g. seqattn4-cct_2_3x2-digits-seed0
     sweep: str  # name of the sweep that planned it first
     seed: int
     config: dict[str, Any]  # nested, resolved
@@ -81,11 +83,13 @@ class RunRecord:
     cost: dict[str, int]  # parameters, head_parameters, flops, head_flops (of one image's forward pass)
 
     def check(self) -> None:
-        """Raise ValueError for what no run can be; a commit is digits, so that git takes it for nothing else."""
-        require("fingerprint", self.fingerprint, is_name(self.fingerprint), "the name of a folder")
+        """Raise ValueError for values out of range; a hexadecimal commit cannot be an option of git."""
+        require("fingerprint", self.fingerprint, is_file_name(self.fingerprint), "the name of a folder")
         for key in ("group", "name", "sweep"):
             require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
-        require("seed", self.seed, self.seed >= 0, "an integer of at least 0")  # any: a hash or a date is one, too
+        require(
+            "seed", self.seed, self.seed >= 0, "an integer of at least 0"
+        )  # no upper limit: hashes and dates are seeds, too
         commit, dirty = self.code.get("commit"), self.code.get("dirty", False)
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
@@ -95,7 +99,7 @@ class RunRecord:
 
     @property
     def data(self) -> str:
-        """What the run is trained and tested on: a name and a digest, the same for the same images."""
+        """Name and digest of the images for training and testing, equal for equal images."""
         images = [
             {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
             for section in ("dataset", "debug")
@@ -106,7 +110,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended."""
+    """The outcome of a run."""
 
     state: str  # finished or diverged
     metrics: dict[str, float]  # the last value of every metric
@@ -117,7 +121,7 @@ class RunResult:
     note: str = ""  # e.g. at which step the loss became NaN
 
     def check(self) -> None:
-        """Raise ValueError for an end that no run can have."""
+        """Raise ValueError for values out of range."""
         ends = (RunState.finished.value, RunState.diverged.value)
         require("state", self.state, self.state in ends, " or ".join(ends))
         for key in ("epochs", "steps"):
@@ -126,6 +130,15 @@ class RunResult:
             require(f"clock.{key}", value, not value < 0, "a number of at least 0")
         require("note", self.note, self.note.isprintable(), "a text of printable characters")
         check_shares(self.metrics)
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """A run at one moment."""
+
+    state: RunState
+    record: RunRecord
+    result: RunResult | None
 
 
 class RunFolder:
@@ -139,44 +152,49 @@ class RunFolder:
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
-        self._record = path / "run.json"
+        self._record = path / RUN_RECORD
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
         self._claim = path / "claim"
-        self._word: str | None = None
-        self._fix = f"remove {path} and give the sweep's command again"
+        self._token: str | None = None
+        self._fix = f"remove {path} and run the sweep's command again"
+
+    @property
+    def output(self) -> OutputFolder:
+        """The output folder in which it lies."""
+        return OutputFolder.containing(self.path)
 
     def lock(self) -> FileLock:
-        """The lock that the training process holds; acquire it before writing anything here."""
-        from filelock import FileLock  # takes longer than all else here: who only looks does without
+        """Return the lock of the training process; acquire it before writing anything here."""
+        from filelock import FileLock  # imported here because it is slow and readers do not need it
 
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / "lock")
 
     def claim(self) -> None:
-        """Be the one writer: whoever claimed the folder before learns it from `check_claim`."""
-        self._word = uuid4().hex
-        atomic_files.write_text(self._claim, self._word)
-        atomic_files.sweep_up(self.path)
+        """Become the only writer: `check_claim` of an earlier claimant raises from now on."""
+        self._token = uuid4().hex
+        atomic_files.write_text(self._claim, self._token)
+        atomic_files.remove_partial(self.path)
 
     def check_claim(self) -> None:
-        """Look whether this object's claim still stands, before anything is written.
+        """Check, before a write, that this object's claim still holds.
 
         Raises:
-            TakenOver: another process has claimed the folder. It goes on from what was written until then.
+            TakenOver: another process has claimed the folder, and resumes from what was written until then.
             Damaged: the claim cannot be read.
         """
-        if read_text(self._claim, self._fix) != self._word:
+        if read_text(self._claim, self._fix) != self._token:
             raise TakenOver
 
     def create(self, record: RunRecord, config_yaml: str) -> None:
-        """Write who the run is, once; a run that is known keeps its first record."""
+        """Write record and configuration, once; a run that exists keeps its first record."""
         if not self._record.exists():
             atomic_files.write_text(self.config, config_yaml)
             atomic_files.write_json(self._record, asdict(record))
 
     def damage(self) -> Damaged | None:
-        """What is wrong with the files that a training reads and adds to; None if nothing."""
+        """Return the damage to a file that training reads or extends; None if there is none."""
         try:
             self._check()
         except Damaged as error:
@@ -184,9 +202,12 @@ class RunFolder:
         return None
 
     def _check(self) -> None:
-        """Raise Damaged for a file that cannot be read, or a link, through which something else would be written."""
+        """Raise Damaged for a file that cannot be read, or a link, through which another file would be written."""
         for entry in os.scandir(self.path) if self.path.is_dir() else ():
-            if entry.is_symlink() and entry.name not in (self.checkpoint.name, self.best.name):  # replaced, not filled
+            if entry.is_symlink() and entry.name not in (
+                self.checkpoint.name,
+                self.best.name,
+            ):  # these are replaced, not written through
                 raise Damaged(Path(entry.path), "expected a file, found a link", self._fix)
         if self.state() is not RunState.new or self._record.exists():
             self.record()
@@ -195,7 +216,7 @@ class RunFolder:
         self.metrics_log.last(1, TAIL)
 
     def record(self) -> RunRecord:
-        """Who the run is.
+        """Return the identity of the run.
 
         Raises:
             Damaged: run.json is absent or not as `create` writes it.
@@ -206,42 +227,42 @@ class RunFolder:
         return record
 
     def sweeps(self) -> list[str]:
-        """The names of the sweeps that it is launched in, in the order in which they were first launched.
+        """Return the names of the sweeps that it was launched in, in the order of their first launch.
 
         Raises:
-            Damaged: sweeps.txt holds no names of folders.
+            Damaged: sweeps.txt holds something else than names of folders.
         """
         path, fix = self.path / "sweeps.txt", "remove it, and the sweeps' commands write it again"
         names = list(dict.fromkeys((read_text(path, fix) or "").splitlines()))
         for name in names:
-            if not is_name(name):
+            if not is_file_name(name):
                 raise Damaged(path, f"expected names of sweeps, found {name[:40]!r}", fix)
         return names
 
     def config_is_younger(self) -> bool:
-        """Whether config.yaml was written after run.json, as if it had been changed, or copied."""
+        """Return whether config.yaml was written after run.json, as if it had been changed or copied."""
         try:
             return self.config.stat().st_mtime_ns > self._record.stat().st_mtime_ns
         except OSError:
-            return False  # what is not there is found where it is read
+            return False  # an absent file is reported where it is read
 
     def config_text(self) -> str:
-        """The frozen configuration, in YAML.
+        """Return the frozen configuration, in YAML.
 
         Raises:
-            Damaged: config.yaml is absent or no text.
+            Damaged: config.yaml is absent or not text.
         """
         text = read_text(self.config, self._fix)
         if text is None:
             raise Damaged(self.config, "expected a file, found none", self._fix)
         return text
 
-    def count(self, cost: dict[str, int]) -> None:
-        """State what the run costs, which was not known when it was planned."""
+    def write_cost(self, cost: dict[str, int]) -> None:
+        """Add the cost to the record of a run that was planned without it."""
         atomic_files.write_json(self._record, asdict(replace(self.record(), cost=cost)))
 
     def write_test_correct(self, correct: NDArray[np.bool_]) -> None:
-        """State of each test image, in the order of the test set, whether it is classified correctly."""
+        """Write whether each test image, in the order of the test set, is classified correctly."""
         import numpy as np
 
         memory = io.BytesIO()
@@ -249,9 +270,9 @@ class RunFolder:
         atomic_files.write_with(self.correct, lambda file: file.write(memory.getbuffer()))
 
     def test_correct(self) -> NDArray[np.bool_] | None:
-        """What `write_test_correct` stated last; None for a run that was never tested, or tested before this was kept.
+        """Return what `write_test_correct` wrote last; None for a run that was never tested, or by an older version.
 
-        Of a finished run it is said of the weights that metrics `test/*` are of.
+        For a finished run, it is of the same weights as the metrics `test/*`.
 
         Raises:
             Damaged: the file is not as `write_test_correct` writes it.
@@ -263,23 +284,23 @@ class RunFolder:
 
         try:
             correct = np.load(io.BytesIO(content), allow_pickle=False)
-        except Exception as error:  # whatever a damaged array makes numpy raise
+        except Exception as error:  # numpy raises many kinds for damaged files
             reason = str(error).split("\n", 1)[0]
             raise Damaged(
                 self.correct, f"expected an array of numpy, found something else ({reason})", self._fix
             ) from error
         if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 1 or not correct.size:
-            raise Damaged(self.correct, "expected a truth value for each test image, found another array", self._fix)
+            raise Damaged(self.correct, "expected one boolean for each test image, found another array", self._fix)
         return correct
 
     def finish(self, result: RunResult) -> None:
-        """State how the run ended."""
+        """Write the outcome of the run."""
         self.metrics_log.sync()
         atomic_files.write_json(self._result, asdict(result))
         self._failure.unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
-        """How the run ended; None while it has not.
+        """Return the outcome of the run; None while it is not over.
 
         Raises:
             Damaged: result.json is not as `finish` writes it.
@@ -287,16 +308,16 @@ class RunFolder:
         return read_json(self._result, RunResult, self._fix)
 
     def fail(self, reason: str) -> None:
-        """Count a try that failed and keep its traceback, or its one line."""
-        text = hidden(reason).rstrip().encode(errors="backslashreplace").decode()  # names of files may be no text
+        """Count a failed attempt, and write its traceback or its one-line error."""
+        text = redacted(reason).rstrip().encode(errors="backslashreplace").decode()  # file names may not be UTF-8
         atomic_files.write_text(self._failure, f"{_TRIES}{self.failed_tries() + 1}\n{text}\n")
 
     def failure(self) -> str | None:
-        """Why the last try failed; None if it did not. Raises Damaged as `failed_tries`."""
+        """Return the error of the last attempt; None if it did not fail. Raises Damaged as `failed_tries`."""
         return self._failed()[1]
 
     def failed_tries(self) -> int:
-        """How many tries have failed since the last `forget_failure`.
+        """Return the number of failed attempts since the last `forget_failure`.
 
         Raises:
             Damaged: failure.txt is not as `fail` writes it.
@@ -315,16 +336,27 @@ class RunFolder:
         return int(tries), reason
 
     def forget_failure(self) -> None:
-        """Let the run be tried again as if it had never failed; it goes on from its checkpoint."""
+        """Reset the failed attempts; the run then resumes from its checkpoint."""
         self._failure.unlink(missing_ok=True)
 
     def state(self) -> RunState:
-        """What is to be done about the run, from its files alone.
+        """Return the state of the run, from its files alone.
 
         Raises:
-            Damaged: result.json is not as `finish` writes it, or the lock cannot be looked at.
+            Damaged: result.json is not as `finish` writes it, or the lock cannot be read.
+        """
+        return self._state_with(self.result())
+
+    def snapshot(self) -> RunSnapshot:
+        """Read the run as it is now; whatever is read of its folder afterwards is at least as new.
+
+        Raises:
+            Damaged: run.json is absent, or as `state`.
         """
         result = self.result()
+        return RunSnapshot(self._state_with(result), self.record(), result)
+
+    def _state_with(self, result: RunResult | None) -> RunState:
         if result is not None:
             return RunState(result.state)
         if not self._record.exists():
@@ -336,7 +368,7 @@ class RunFolder:
         return RunState.partial if self.checkpoint.exists() else RunState.new
 
     def _is_locked(self) -> bool:
-        """Look, and leave no trace: nothing is written, and a process that takes the lock meanwhile tries again."""
+        """Return whether the lock is taken, writing nothing; a process that tries to take it meanwhile retries."""
         try:
             with (self.path / "lock").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -347,3 +379,8 @@ class RunFolder:
         except OSError as error:
             raise Damaged(self.path / "lock", f"it cannot be read ({error.strerror or error})", self._fix) from error
         return False
+
+
+def runs_in(output: Path) -> list[RunFolder]:
+    """Return all runs that were planned in an output folder, in the order of their fingerprints."""
+    return [RunFolder(path) for path in OutputFolder(output).recorded_runs()]

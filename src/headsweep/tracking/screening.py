@@ -1,4 +1,4 @@
-"""What a screening by successive halving has chosen, as it lies in its sweep's folder; a cell is known by its group."""
+"""The choices of a screening by successive halving, stored in the folder of its sweep; a cell is named by its group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headsweep.tracking.typed_files import require, require_share
 
 @dataclass(frozen=True)
 class Round:
-    """One choice among the cells that were left."""
+    """One choice among the remaining cells."""
 
     until: int  # the epoch after which it was made
     scores: dict[str, float | None]  # mean val/top1 over a cell's seeds at that epoch; None: a seed has diverged
@@ -27,7 +27,7 @@ class Screening:
     rounds: tuple[Round, ...]
 
     def check(self) -> None:
-        """Raise ValueError for what no screening can have chosen."""
+        """Raise ValueError for values out of range."""
         for key, least in (("eta", 2), ("epochs", 1), ("cells", 1)):
             require(key, getattr(self, key), least <= getattr(self, key) <= MOST, f"an integer in [{least}, {MOST}]")
         for choice in self.rounds:
@@ -37,10 +37,10 @@ class Screening:
                 require_share(f"rounds.scores.{cell}", 0.0 if score is None else score)
 
     def last_round(self, cell: str) -> Round | None:
-        """The round that screened a cell out; None if none did. A cell with a failed run was not judged."""
+        """Return the round that screened a cell out; None if none did. A cell with a failed run has no score."""
         return next((it for it in self.rounds if cell in it.scores and cell not in it.went_on), None)
 
     def screened_out(self, cell: str) -> str | None:
-        """When a cell was screened out, e.g. "3 of 20 epochs"; None if it was not."""
+        """Return when a cell was screened out, e.g. "3 of 20 epochs"; None if it was not."""
         last = self.last_round(cell)
         return f"{last.until} of {self.epochs} epochs" if last else None

@@ -1,14 +1,14 @@
-"""A sweep's folder: the runs of the same cells, whichever commands they came from, and their table.
+"""The folder of a sweep: the runs of the same cells, planned by any number of commands, and their table.
 
 plan.json  name, axes and runs (fingerprints) of all commands that planned it, and those commands
 table.md, table.csv  the comparison
-report/    it as a page, report.html, and its figures
-screening.json  what successive halving has chosen; not there if all runs were to be trained to their end
+report/    report.html, the comparison as a page, and its figures
+screening.json  the choices of successive halving; absent if all runs are trained to their end
 started    unix time of the first launch; its presence means that the sweep has several runs
-launchers/ a file for each process that trains it (see `launchers`)
+launchers/ a file for each process that trains it (see `active_launchers`)
 
-The folder of each of its runs has a line for it in `sweeps.txt`; the first line there is the sweep that a run belongs
-to wherever it can belong to only one.
+The folder of each of its runs has a line for it in `sweeps.txt`; the first line there is the sweep of a run wherever
+only one is possible.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
+from headsweep.text import is_file_name
 from headsweep.tracking import active_launchers, atomic_files
 from headsweep.tracking.metrics_log import LATEST
+from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
-from headsweep.tracking.typed_files import Damaged, is_name, read_json, read_text, require
+from headsweep.tracking.typed_files import Damaged, read_json, read_text, require
 
 _FIX = "the sweep's command writes it again"
 
@@ -40,9 +42,9 @@ class _Plan:
     commands: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raise ValueError for a run that is no folder beside others."""
+        """Raise ValueError for a run that is not the name of a folder."""
         for at, run in enumerate(self.runs):
-            require(f"runs[{at}]", run, is_name(run), "the name of a folder")
+            require(f"runs[{at}]", run, is_file_name(run), "the name of a folder")
 
 
 class SweepFolder:
@@ -55,29 +57,34 @@ class SweepFolder:
         self._started = path / "started"
         self._screening = path / "screening.json"
 
-    def launch(self, runs: Sequence[RunFolder]) -> None:
-        """Have it known that `runs` are launched as parts of this sweep. One run is no sweep."""
+    @property
+    def output(self) -> OutputFolder:
+        """The output folder in which it lies."""
+        return OutputFolder.containing(self.path)
+
+    def register(self, runs: Sequence[RunFolder]) -> None:
+        """Record that `runs` are launched as parts of this sweep; a single run is not a sweep."""
         for folder in (self.path, self.path / "launchers", *(run.path for run in runs)):
-            atomic_files.sweep_up(folder)
-        if len(runs) == 1 and not self.is_one():
+            atomic_files.remove_partial(folder)
+        if len(runs) == 1 and not self.has_several_runs():
             return
-        if not self.is_one():
+        if not self.has_several_runs():
             atomic_files.write_text(self._started, repr(time.time()))
         for run in runs:
             if self.name not in run.sweeps():
                 with (run.path / "sweeps.txt").open("a") as file:
                     file.write(f"{self.name}\n")
 
-    def is_one(self) -> bool:
-        """Has it ever been launched with several runs?"""
+    def has_several_runs(self) -> bool:
+        """Return whether it was ever launched with several runs."""
         return self._started.exists()
 
     def is_active(self) -> bool:
-        """Does a process launch its runs at this moment?"""
+        """Return whether a process trains its runs at this moment."""
         return bool(active_launchers.find(self.path))
 
     def started(self) -> float:
-        """Unix time of the first launch.
+        """Return the Unix time of the first launch.
 
         Raises:
             Damaged: `started` holds no time.
@@ -91,31 +98,31 @@ class SweepFolder:
         return moment
 
     def plan(self) -> dict[str, Any]:
-        """What was planned: name, axes, runs (fingerprints), code and commands.
+        """Return name, axes, runs (fingerprints), code and commands.
 
         Raises:
             Damaged: plan.json is absent or not as it was written.
         """
-        path = self.path / "plan.json"
+        path = self.path / SWEEP_PLAN
         plan = read_json(path, _Plan, _FIX)
         if plan is None:
             raise Damaged(path, "expected a file, found none", _FIX)
         return asdict(plan)
 
     def commands(self) -> list[str]:
-        """The commands that planned it, as they were given, but for passwords; none where an older version did."""
-        return [hidden(command) for command in self.plan()["commands"]]
+        """Return the commands that planned it, without passwords; none for a plan of an older version."""
+        return [redacted(command) for command in self.plan()["commands"]]
 
     def planned(self) -> list[RunFolder]:
-        """The planned runs, whether their folders are still there or not. Raises Damaged as `plan`."""
-        return [RunFolder(self.path.parents[1] / "runs" / fingerprint) for fingerprint in self.plan()["runs"]]
+        """Return the planned runs, whether their folders exist or not. Raises Damaged as `plan`."""
+        return [RunFolder(self.output.runs / fingerprint) for fingerprint in self.plan()["runs"]]
 
     def runs(self) -> list[RunFolder]:
-        """The planned runs whose folders are still there. Raises Damaged as `plan`."""
-        return [folder for folder in self.planned() if (folder.path / "run.json").exists()]
+        """Return the planned runs whose folders exist. Raises Damaged as `plan`."""
+        return [folder for folder in self.planned() if (folder.path / RUN_RECORD).exists()]
 
     def screening(self) -> Screening | None:
-        """What successive halving has chosen; None if it was not asked for.
+        """Return the choices of successive halving; None if it is not used.
 
         Raises:
             Damaged: screening.json is not as it was written.
@@ -123,19 +130,19 @@ class SweepFolder:
         return read_json(self._screening, Screening, _FIX)
 
     def write_screening(self, screening: Screening) -> None:
-        """State what successive halving has chosen so far."""
+        """Replace the choices of successive halving."""
         atomic_files.write_json(self._screening, asdict(screening))
 
     def forget_screening(self) -> None:
-        """All runs are to be trained to their end."""
+        """Record that all runs are trained to their end."""
         self._screening.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
-        """Plan, table and report, as far as they are there."""
-        found = [self.path / name for name in ("plan.json", "table.md", "table.csv")]
+        """Return plan, table and report, as far as they exist."""
+        found = [self.path / name for name in (SWEEP_PLAN, "table.md", "table.csv")]
         return [path for path in (*found, self.report) if path.is_file() and not path.is_symlink()]
 
 
 def sweeps_of(run: RunFolder) -> list[SweepFolder]:
-    """The sweeps of several runs that a run belongs to, in the order of `RunFolder.sweeps`. Raises Damaged as that."""
-    return [SweepFolder(run.path.parents[1] / "sweeps" / name) for name in run.sweeps()]
+    """Return the sweeps that a run belongs to, in the order of `RunFolder.sweeps`. Raises Damaged as that."""
+    return [SweepFolder(run.output.sweeps / name) for name in run.sweeps()]

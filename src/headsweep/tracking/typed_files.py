@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have written or a crash may have damaged: all of it typed, or `Damaged`."""
+"""Read files that other programs may have written or a crash may have damaged: as typed values, or raise `Damaged`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, Protocol, TypeVar, Union, get_args, get_origin, get_type
 
 from headsweep.errors import UserError
 
-MOST_LEVELS = 16  # of nested JSON: deeper than any configuration, far from where Python's recursion ends
+MAX_LEVELS = 16  # of nested JSON: more than any configuration has, and far below Python's recursion limit
 
 
 class Record(Protocol):
-    """A dataclass whose values have ranges beside their types."""
+    """A dataclass whose values have ranges."""
 
     def check(self) -> None:
-        """Raise ValueError, which names the key, for a value that cannot be."""
+        """Raise ValueError, which names the key, for a value out of range."""
 
 
 T = TypeVar("T", bound=Record)
@@ -32,7 +32,7 @@ class Damaged(UserError):  # noqa: N818 - as a state of a run
     Args:
         path: the file.
         reason: what was expected and what was found.
-        fix: what to do.
+        fix: what the user can do.
     """
 
     def __init__(self, path: Path, reason: str, fix: str) -> None:
@@ -44,10 +44,10 @@ class Damaged(UserError):  # noqa: N818 - as a state of a run
 
 
 def read_bytes(path: Path, fix: str) -> bytes | None:
-    """The content of a file; None if there is none.
+    """Return the content of a file; None if there is none.
 
     Raises:
-        Damaged: it is a link, which could lead anywhere, or no file, or may not be read.
+        Damaged: it is a link, which could lead anywhere, or no file, or not readable.
     """
     try:
         if path.is_symlink():
@@ -60,7 +60,7 @@ def read_bytes(path: Path, fix: str) -> bytes | None:
 
 
 def read_text(path: Path, fix: str) -> str | None:
-    """The UTF-8 text of a file; None if there is none. Raises Damaged as `read_bytes`, or for other bytes."""
+    """Return the UTF-8 text of a file; None if there is none. Raises Damaged as `read_bytes`, or for other bytes."""
     content = read_bytes(path, fix)
     try:
         return None if content is None else content.decode()
@@ -69,7 +69,7 @@ def read_text(path: Path, fix: str) -> str | None:
 
 
 def read_json(path: Path, kind: type[T], fix: str) -> T | None:
-    """The JSON of a file as the dataclass `kind`; None if there is no file.
+    """Return the JSON of a file as the dataclass `kind`; None if there is no file.
 
     Raises:
         Damaged: as `read_text`; or a key is missing or unknown, or a value has another type or is out of range.
@@ -82,7 +82,7 @@ def read_json(path: Path, kind: type[T], fix: str) -> T | None:
 
 
 def parse_json(text: str | bytes, kind: type[T]) -> T:
-    """JSON as the dataclass `kind`. Raises ValueError, in one line, for anything else."""
+    """Return JSON as the dataclass `kind`. Raises ValueError, in one line, for anything else."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -93,8 +93,8 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
 
 
 def conform(value: Any, kind: Any, key: str = "") -> Any:
-    """What `json.loads` gave, as the type `kind` of annotations; raises ValueError, which names the key."""
-    if type(value) is kind:  # most values, at once
+    """Return a value of `json.loads` as the annotated type `kind`. Raises ValueError, which names the key."""
+    if type(value) is kind:  # most values; fast
         return value
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -122,20 +122,15 @@ def require(key: str, value: object, is_right: bool, expected: str) -> None:
         raise ValueError(f"{key}: expected {expected}, found {_shown(value)}")
 
 
-def is_name(text: str) -> bool:
-    """Can it be the name of one file or folder beside others, and be printed?"""
-    return text not in ("", ".", "..") and "/" not in text and text.isprintable()
-
-
 def check_shares(metrics: Mapping[str, float]) -> None:
-    """Raise ValueError for an accuracy outside of [0, 1]; NaN, of a run that has diverged, is none."""
+    """Raise ValueError for an accuracy outside [0, 1]; NaN, of a run that has diverged, is allowed."""
     for name, value in metrics.items():
         if name.rpartition("/")[2].startswith("top"):
             require_share(name, value)
 
 
 def require_share(name: str, value: float) -> None:
-    """Raise ValueError for an accuracy outside of [0, 1]."""
+    """Raise ValueError for an accuracy outside [0, 1]."""
     if value < 0 or value > 1:
         require(name, value, False, "a number in [0, 1]")
 
@@ -153,14 +148,14 @@ def _conform_fields(value: dict[str, Any], kind: Any, key: str) -> Any:
 
 @cache
 def _fields(kind: Any) -> tuple[dict[str, Any], list[str]]:
-    """The type of each field, and the fields that have no default."""
+    """Return the type of each field, and the fields without a default."""
     needed = [it.name for it in fields(kind) if it.default is MISSING and it.default_factory is MISSING]
     return get_type_hints(kind), needed
 
 
 def _of_type(value: Any, kind: type, key: str) -> Any:
-    wanted = (int, float) if kind is float else kind
-    is_right = isinstance(value, wanted) and not (isinstance(value, bool) and kind is not bool)
+    accepted = (int, float) if kind is float else kind
+    is_right = isinstance(value, accepted) and not (isinstance(value, bool) and kind is not bool)
     require(key or "content", value, is_right, _NOUNS.get(kind, kind.__name__))
     if kind is float and isinstance(value, int):
         require(key, value, abs(value) <= sys.float_info.max, "a number that fits 64 bits")
@@ -178,7 +173,7 @@ _NOUNS = {
 
 
 def _check_levels(value: Any, key: str, level: int = 0) -> None:
-    require(key, "more", level <= MOST_LEVELS, f"at most {MOST_LEVELS} levels of nested values")
+    require(key, "more", level <= MAX_LEVELS, f"at most {MAX_LEVELS} levels of nested values")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check_levels(item, key, level + 1)
 
@@ -188,7 +183,7 @@ def _joined(key: str, name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in a few words, on one line."""
+    """Return a value in at most 40 characters."""
     if value is None:
         return "none"
     text = repr(value)

@@ -54,7 +54,7 @@ def make_sweep(make_run, tmp_path):
         sweep = SweepFolder(tmp_path / "sweeps" / "pilot")
         plan = {"name": "pilot", "axes": ["heads"], "runs": [run.path.name for run in runs]}
         atomic_files.write_json(sweep.path / "plan.json", plan)
-        sweep.launch(runs)
+        sweep.register(runs)
         return sweep
 
     return make

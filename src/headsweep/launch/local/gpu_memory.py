@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from headsweep.plan.past_costs import Records, cost_class
-from headsweep.tracking.measurements import Measured
+from headsweep.tracking.measurements import Measurements
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -35,7 +35,7 @@ class Packing:
 
     def __init__(self, output: Path) -> None:
         """Read the runs in the outputs folder when the first need is asked for."""
-        self._output, self._measurements = output, Measured(output, "need")
+        self._output, self._measurements = output, Measurements(output, "need")
         self._classes: dict[RunFolder, str] = {}
         self._found: dict[str, float | None] = {}
 

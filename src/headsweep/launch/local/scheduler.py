@@ -116,7 +116,7 @@ class Schedule:
         self._request = contextlib.nullcontext(request) if request else StopRequest()
         self._slots, self._start, self._timeout = slots, start, timeout
         self._display, self._notify = display, notify
-        self._packing = Packing(folders[0].path.parents[1])
+        self._packing = Packing(folders[0].output.path)
         self._waiting = list(folders)
         self._failed_tries = {folder: folder.failed_tries() for folder in folders}
         self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from rich.console import Console
@@ -19,8 +18,8 @@ WIDEST = 100_000  # characters; more than any table has
 
 
 def screen() -> Console:
-    """Return standard output: as wide as the terminal or COLUMNS, and unlimited where there is neither."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDEST)
+    """Return standard output: as wide as its terminal, unlimited in a pipe or file, whatever COLUMNS is."""
+    return Console(width=None if sys.stdout.isatty() else WIDEST)
 
 
 def show(table: Table, console: Console | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from headsweep.errors import UserError
 from headsweep.tracking.metrics_log import series
+from headsweep.tracking.output_folder import RUN_RECORD
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, require
@@ -159,15 +160,14 @@ def gather(runs: Iterable[Run]) -> list[Cell]:
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:
-    # The state first: a run that ends meanwhile then counts as running, not as finished without a result.
-    state = folder.state()
-    record, result = folder.record(), folder.result()
+    run = folder.snapshot()
+    record = run.record
     try:
         _check_cell(record.config)
     except ValueError as error:
-        raise Damaged(folder.path / "run.json", str(error), "remove the folder to train the run again") from error
-    out = screening.screened_out(record.group) if screening and state is RunState.partial else None
-    return Run(record, state, result, out, record.data, partial(_series, folder), folder)
+        raise Damaged(folder.path / RUN_RECORD, str(error), "remove the folder to train the run again") from error
+    out = screening.screened_out(record.group) if screening and run.state is RunState.partial else None
+    return Run(record, run.state, run.result, out, record.data, partial(_series, folder), folder)
 
 
 def _check_cell(config: Mapping[str, Any]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from headsweep.tracking.output_folder import MLFLOW_ARTIFACTS, OutputFolder
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_FOLDER = "mlartifacts"
 _COLUMNS = (  # tables and columns with addresses below that of an experiment
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -25,7 +26,7 @@ _COLUMNS = (  # tables and columns with addresses below that of an experiment
 
 def artifact_root(output: Path) -> str:
     """Return the address for the artifacts of a new experiment; without one, MLflow writes to ./mlruns."""
-    return (output.resolve() / _FOLDER).as_uri()
+    return OutputFolder(output.resolve()).mlflow_artifacts.as_uri()
 
 
 def relocate(uri: str, output: Path, *, is_inside: bool) -> None:
@@ -45,14 +46,14 @@ def relocate(uri: str, output: Path, *, is_inside: bool) -> None:
     with engine.begin() as connection:
         for old in _values(connection, "experiments", "artifact_location"):
             if (
-                old.endswith(f"/{_FOLDER}")
+                old.endswith(f"/{MLFLOW_ARTIFACTS}")
                 and old != artifact_root(output)
                 and (is_inside or not _exists(_path(old).parent))
             ):
                 _replace(connection, "experiments", "artifact_location", old, artifact_root(output))
         for table, column in _COLUMNS:
             for old in _values(connection, table, column):
-                _, separator, rest = old.rpartition(f"/{_FOLDER}/")
+                _, separator, rest = old.rpartition(f"/{MLFLOW_ARTIFACTS}/")
                 new = f"{artifact_root(output)}/{rest}"
                 if separator and new != old and _has_moved(_path(old), _path(new), is_inside):
                     _replace(connection, table, column, old, new)

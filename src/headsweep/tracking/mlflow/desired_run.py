@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
@@ -32,9 +32,8 @@ CHECKPOINT = "checkpoint.json"  # artifact that names the file of a run's weight
 
 def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
     """Return what MLflow should hold of a run, as a child of MLflow run `parent`; None before its first metrics."""
-    # The state first: the metrics log of a run that is over by then is complete.
-    state = folder.state()
-    record, result, entries = folder.record(), folder.result(), folder.metrics_log.entries()
+    run = folder.snapshot()  # first: the metrics log of a run that is over by then is complete
+    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.entries()
     folder.metrics_log.sync()  # MLflow must not get a point that a power cut could still remove here
     inspection = last_inspection(folder.path)
     # From its first entry, not from its start, so that a replay has the same beginning.
@@ -82,7 +81,7 @@ def _tags(
         "mlflow.source.name": "headsweep",
         "mlflow.source.git.commit": commit,
     }
-    return {key: hidden(value)[:MAX_TAG] for key, value in tags.items() if value}
+    return {key: redacted(value)[:MAX_TAG] for key, value in tags.items() if value}
 
 
 def _screened_out(run: RunFolder, record: RunRecord) -> str:

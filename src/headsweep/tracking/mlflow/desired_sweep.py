@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, MAX_TAG, STATUS, DesiredState, version_of
-from headsweep.tracking.run_folder import RunRecord, RunState
+from headsweep.tracking.run_folder import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -18,14 +18,14 @@ _MAX_NOTE = 7900  # characters
 
 def desired_sweep(folder: SweepFolder) -> DesiredState | None:
     """Return what MLflow should hold of a sweep, the parent of its runs; None if it is a single run."""
-    if not folder.is_one():
+    if not folder.has_several_runs():
         return None
     is_launched = folder.is_active()  # first: what its launchers wrote before they ended is read below
-    plan, runs = folder.plan(), folder.runs()
-    records, screening = [run.record() for run in runs], folder.screening()
-    states = [_label(run.state(), record, screening) for run, record in zip(runs, records, strict=True)]
+    plan, runs, screening = folder.plan(), folder.runs(), folder.screening()
+    snapshots = [run.snapshot() for run in runs]
+    records, states = [run.record for run in snapshots], [_label(run, screening) for run in snapshots]
     seeds = sorted({record.seed for record in records})
-    texts = {path.name: hidden(path.read_text()) for path in folder.files()}
+    texts = {path.name: redacted(path.read_text()) for path in folder.files()}
     logs = [run.metrics_log.path for run in runs if run.metrics_log.path.exists()]
     end = max((path.stat().st_mtime for path in logs), default=folder.started())
     return DesiredState(
@@ -54,9 +54,9 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def _label(state: RunState, record: RunRecord, screening: Screening | None) -> str:
-    is_out = state is RunState.partial and screening and screening.last_round(record.group)
-    return "screened out" if is_out else state.value
+def _label(run: RunSnapshot, screening: Screening | None) -> str:
+    is_out = run.state is RunState.partial and screening and screening.last_round(run.record.group)
+    return "screened out" if is_out else run.state.value
 
 
 def _status(states: Sequence[str]) -> str:

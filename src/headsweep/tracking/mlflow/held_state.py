@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.active_launchers import find
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, DesiredState, Point
 from headsweep.tracking.mlflow.reference import Reference, read_reference, write_reference
 from headsweep.tracking.mlflow.store import is_inside
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def find_or_create(store: MlflowClient, desired: DesiredState, uri: str, experim
             elif is_own or (is_subset and owner is None):
                 duplicates.append(held)
         kept = kept or _create(store, desired, experiment_id)
-        _refer(desired.folder, Reference(hidden(uri), experiment_id, kept.run_id), named)
+        _refer(desired.folder, Reference(redacted(uri), experiment_id, kept.run_id), named)
         for held in duplicates:
             _discard(store, held, kept)
     return kept
@@ -93,7 +94,7 @@ def _other_owner(run: Run, uri: str, desired: DesiredState) -> Path | None:
 def _is_own(held: HeldState, uri: str, desired: DesiredState) -> bool:
     """Return whether this folder created it, here or before it moved; a store in the output folder moves along."""
     is_here = held.tags.get(FOLDER_TAG) == desired.tags[FOLDER_TAG]
-    return is_here or SUPERSEDED_TAG in held.tags or is_inside(uri, desired.folder.parents[1])
+    return is_here or SUPERSEDED_TAG in held.tags or is_inside(uri, OutputFolder.containing(desired.folder).path)
 
 
 def _is_ahead(owner: Path, held: HeldState, desired: DesiredState) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.reference import path_in, read_reference, write_reference
 from headsweep.tracking.mlflow.store import client, reason
@@ -52,7 +52,7 @@ def log_models(folders: Sequence[RunFolder], uri: str, export: Export) -> int:
             failed.append(f"{folder.record().name}: {reason(error, uri)}")
     if failed:
         raise UserError(
-            f"MLflow at {hidden(uri)} took {logged} of {len(folders)} models ({failed[0]}); the weights are safe in "
+            f"MLflow at {redacted(uri)} took {logged} of {len(folders)} models ({failed[0]}); the weights are safe in "
             "the runs' folders, and `headsweep sync` sends the others"
         )
     return logged

@@ -15,7 +15,7 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from headsweep.credentials import complete, hidden
+from headsweep.credentials import redacted, with_password
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.store import client, database_file, is_server, quiet_mlflow, reason
 
@@ -84,7 +84,7 @@ class MlflowReader:
     def _engine(self) -> Engine:
         import sqlalchemy
 
-        return sqlalchemy.create_engine(complete(self._uri))
+        return sqlalchemy.create_engine(with_password(self._uri))
 
     @cached_property
     def _experiment_id(self) -> Any:
@@ -97,7 +97,7 @@ class MlflowReader:
                 found = _find_experiment(connection, self._experiment)
         if found is None:
             raise UserError(
-                f"MLflow at {hidden(self._uri)} has no experiment {self._experiment}; known: {', '.join(names)}"
+                f"MLflow at {redacted(self._uri)} has no experiment {self._experiment}; known: {', '.join(names)}"
             )
         return found.experiment_id if self._is_server else found
 
@@ -120,7 +120,7 @@ class MlflowReader:
         except UserError:
             raise
         except Exception as error:  # whatever a driver, a server or a network does
-            raise UserError(f"MLflow at {hidden(self._uri)} cannot be read ({reason(error, self._uri)})") from error
+            raise UserError(f"MLflow at {redacted(self._uri)} cannot be read ({reason(error, self._uri)})") from error
 
 
 def _execute(connection: Connection, statement: str, **values: object) -> Sequence[Any]:

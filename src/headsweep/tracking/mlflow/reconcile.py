@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.desired_run import CHECKPOINT, desired_run
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, SCREENED_OUT_TAG, DesiredState
 from headsweep.tracking.mlflow.desired_sweep import desired_sweep
@@ -143,7 +143,7 @@ def _send_files(store: MlflowClient, desired: DesiredState, held: HeldState) -> 
             if isinstance(content, Path):
                 store.log_artifact(held.run_id, str(content), name.rpartition("/")[0] or None)
             else:
-                store.log_text(held.run_id, hidden(content()), name)
+                store.log_text(held.run_id, redacted(content()), name)
             held.files.add(name)
             held.sent.update(files=1)
     if changed:

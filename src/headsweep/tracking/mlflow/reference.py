@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged, read_json, require
 
@@ -30,7 +30,7 @@ class Reference:
 
     def is_in(self, uri: str, experiment_id: str | None = None) -> bool:
         """Return whether it is in the store at `uri`, and in that experiment."""
-        return self.uri == hidden(uri) and experiment_id in (None, self.experiment_id)
+        return self.uri == redacted(uri) and experiment_id in (None, self.experiment_id)
 
 
 def path_in(folder: Path) -> Path:
@@ -52,7 +52,7 @@ def description_of(folder: Path) -> str | None:
     reference = checked_reference(folder)
     if reference is None:
         return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {hidden(reference.uri)}"
+    return f"run {reference.run_id} of experiment {reference.experiment_id} in {redacted(reference.uri)}"
 
 
 def read_reference(folder: Path) -> Reference | None:

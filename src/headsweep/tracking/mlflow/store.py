@@ -23,10 +23,11 @@ from uuid import uuid4
 from filelock import FileLock
 
 from headsweep import credentials
-from headsweep.credentials import complete, hidden
+from headsweep.credentials import redacted, with_password
 from headsweep.errors import UserError
 from headsweep.tracking.addresses import database_file, moved_uri, sqlite_uri
 from headsweep.tracking.mlflow.artifact_paths import artifact_root, relocate
+from headsweep.tracking.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,7 @@ _SETTINGS = {
 
 def default_uri(output: Path) -> str:
     """Return the address of the store that needs no server: `mlflow.db` in the output folder."""
-    return sqlite_uri(output.resolve() / "mlflow.db")
+    return sqlite_uri(OutputFolder(output.resolve()).mlflow_database)
 
 
 def planned_uri(config: Mapping[str, Any], output: Path) -> str:
@@ -57,9 +58,9 @@ def planned_uri(config: Mapping[str, Any], output: Path) -> str:
 def opening(uri: str) -> str:
     """Return, in lines to print, where the store is and how to open it."""
     if is_server(uri):
-        return f"MLflow   {hidden(uri)}"
-    command = shlex.join([*_mlflow_command(), "ui", "--backend-store-uri", hidden(uri)])
-    return f"MLflow   {database_file(uri) or hidden(uri)}; open it with:\n         {command}"
+        return f"MLflow   {redacted(uri)}"
+    command = shlex.join([*_mlflow_command(), "ui", "--backend-store-uri", redacted(uri)])
+    return f"MLflow   {database_file(uri) or redacted(uri)}; open it with:\n         {command}"
 
 
 def reason(error: Exception, uri: str) -> str:
@@ -70,9 +71,9 @@ def reason(error: Exception, uri: str) -> str:
     if found := _VERSIONS.search(str(error)):
         return _other_schema(uri, *found.groups())
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    full, shown = complete(uri), hidden(uri)
-    lost = "" if hidden(full) == shown else f"; {credentials.file()} has no password for it"
-    return hidden(line.replace(full, shown))[:160] + lost
+    full, shown = with_password(uri), redacted(uri)
+    lost = "" if redacted(full) == shown else f"; {credentials.file()} has no password for it"
+    return redacted(line.replace(full, shown))[:160] + lost
 
 
 def _other_schema(uri: str, found: str, expected: str) -> str:
@@ -82,9 +83,8 @@ def _other_schema(uri: str, found: str, expected: str) -> str:
     found_schema = f"its schema is {found}, and MLflow {VERSION} here expects {expected}"
     if not _is_known(found):
         return f"{found_schema}: a newer MLflow created it; install that version, e.g. pip install --upgrade mlflow"
-    return (
-        f"{found_schema}; make a copy of it, then run: {shlex.join([*_mlflow_command(), 'db', 'upgrade', hidden(uri)])}"
-    )
+    command = shlex.join([*_mlflow_command(), "db", "upgrade", redacted(uri)])
+    return f"{found_schema}; make a copy of it, then run: {command}"
 
 
 def _is_known(revision: str) -> bool:
@@ -105,7 +105,7 @@ def is_server(uri: str) -> bool:
 
 def client(uri: str) -> MlflowClient:
     """Return a client of the store at `uri` that logs nothing; imports MLflow, sets no global address."""
-    return quiet_mlflow().MlflowClient(tracking_uri=complete(uri))
+    return quiet_mlflow().MlflowClient(tracking_uri=with_password(uri))
 
 
 def quiet_mlflow() -> ModuleType:
@@ -134,7 +134,7 @@ def prepare(uri: str, experiment: str, output: Path) -> str:
         store = client(uri)
         store.search_experiments(max_results=1)  # raises if the schema of the store does not fit
         if not is_server(uri):
-            relocate(complete(uri), output, is_inside=is_inside(uri, output))
+            relocate(with_password(uri), output, is_inside=is_inside(uri, output))
         return _experiment_id(store, experiment, None if is_server(uri) else artifact_root(output))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.tracking.mlflow.held_state import HeldState
 from headsweep.tracking.mlflow.model import has_model, log_model
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import planned_uri, prepare, reason
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 from headsweep.tracking.tracker import Export, Folder
 
@@ -38,9 +39,9 @@ def sync(
         UserError: there are no runs, or a store cannot be used.
         FailedRunsError: some runs could not be sent, the others have been.
     """
-    runs = [RunFolder(path.parent) for path in sorted(output.glob("runs/*/run.json"))]
+    runs = runs_in(output)
     if not runs:
-        raise UserError(f"no runs in {output / 'runs'}; give their output folder with --output (paths.output)")
+        raise UserError(f"no runs in {OutputFolder(output).runs}; give their output folder with --output")
     by_place: dict[Place, list[RunFolder]] = {}
     failed: list[str] = []
     for run in runs:
@@ -94,7 +95,7 @@ def _sync_all(
             continue
         echo(f"{name}  {_summary(held) if held else 'has no metrics yet'}")
         changed += held is not None and held.sent.total() > 0
-    echo(f"{hidden(uri)}, experiment {experiment}: {changed} of {len(folders)} had changes")
+    echo(f"{redacted(uri)}, experiment {experiment}: {changed} of {len(folders)} had changes")
     return failed
 
 
@@ -114,7 +115,7 @@ def _prepare(uri: str, experiment: str, output: Path) -> str:
         return prepare(uri, experiment, output)
     except Exception as error:  # of a store, a driver or a network
         raise UserError(
-            f"MLflow at {hidden(uri)} cannot be used ({reason(error, uri)}); start it or give another address with "
+            f"MLflow at {redacted(uri)} cannot be used ({reason(error, uri)}); start it or give another address with "
             "--uri, then run the command again: nothing is lost"
         ) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from headsweep.credentials import hidden
+from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.held_state import HeldState
 from headsweep.tracking.mlflow.model import is_lacking, log_models
 from headsweep.tracking.mlflow.reconcile import abandoned, reconcile
@@ -148,7 +148,7 @@ class MlflowTracker(Tracker):
     def _warn(self, problem: str) -> None:
         if self._warned.acquire(blocking=False):
             text = (
-                f"headsweep: MLflow at {hidden(self._uri)} {problem}; all metrics are safe in the runs' metrics.jsonl, "
-                "and `headsweep sync` replays them, as does the same command\n"
+                f"headsweep: MLflow at {redacted(self._uri)} {problem}; all metrics are safe in the runs' "
+                "metrics.jsonl, and `headsweep sync` replays them, as does the same command\n"
             )
             sys.stderr.write(text)

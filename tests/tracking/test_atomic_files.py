@@ -45,5 +45,5 @@ def test_what_may_still_be_written_stays(tmp_path):
         (tmp_path / name).touch()
     for name in (old, older):
         os.utime(tmp_path / name, (time.time() - 2 * atomic_files.ABANDONED_SECONDS,) * 2)
-    atomic_files.sweep_up(tmp_path)
+    atomic_files.remove_partial(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {here, elsewhere}

@@ -1,0 +1,171 @@
+"""Read the progress of runs and sweeps from files, while other processes write them.
+
+Nothing here imports what is heavy, writes, or delays a run: a thousand runs are read in a fraction of a second. Runs
+whose files cannot be read are shown as damaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headsweep.errors import UserError
+from headsweep.status import queue
+from headsweep.status.views import SCREENED_OUT, RunView, SweepView
+from headsweep.tracking import active_launchers
+from headsweep.tracking.metrics_log import MOST, Entry
+from headsweep.tracking.output_folder import SWEEP_PLAN
+from headsweep.tracking.run_folder import TAIL, RunFolder, RunState
+from headsweep.tracking.screening import Screening
+from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
+from headsweep.tracking.typed_files import Damaged
+
+
+def read_run(folder: RunFolder) -> RunView:
+    """Return the progress of a run."""
+    try:
+        return _read_run(folder)
+    except Damaged as error:
+        return RunView(folder, folder.path.name, note=str(error))
+
+
+def read_sweep(path: Path) -> SweepView:
+    """Return the progress of the sweep in folder `path` and of its runs."""
+    return read_sweeps([path])[0]
+
+
+def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
+    """As `read_sweep`, for several sweeps; the cluster, which may take seconds to answer, is queried once."""
+    views, jobs = zip(*map(_with_its_jobs, map(_read_sweep, paths)), strict=True) if paths else ((), ())
+    states = queue.states_of(job for of_sweep in jobs for job in of_sweep.values())
+    return [_with_jobs(view, of_sweep, states) for view, of_sweep in zip(views, jobs, strict=True)]
+
+
+def _read_sweep(path: Path) -> SweepView:
+    try:
+        folders, screening = SweepFolder(path).planned(), SweepFolder(path).screening()
+    except Damaged as error:
+        return SweepView(path, (), last_change(path, ()), str(error))
+    runs = [_screened(read_run(folder), screening) for folder in folders]
+    return SweepView(path, runs, last_change(path, folders))
+
+
+def _with_its_jobs(sweep: SweepView) -> tuple[SweepView, dict[str, str]]:
+    """Return the sweep, and fingerprint -> job of each run that no process trains now and that is not over."""
+    states = (RunState.new, RunState.partial)
+    idle = {run.folder.path.name for run in sweep.runs if run.state in states and not run.sweep_state}
+    try:
+        jobs = queue.jobs_of(sweep.path)
+    except Damaged as error:
+        return replace(sweep, note=str(error)), {}
+    return sweep, {fingerprint: job for fingerprint, job in jobs.items() if fingerprint in idle}
+
+
+def _with_jobs(sweep: SweepView, jobs: Mapping[str, str], states: Mapping[str, queue.JobState]) -> SweepView:
+    """Return the sweep with the states of its jobs in the cluster."""
+    known = {fingerprint: states[job] for fingerprint, job in jobs.items() if job in states}
+    runs = [_queued(run, known[name]) if (name := run.folder.path.name) in known else run for run in sweep.runs]
+    return replace(sweep, runs=runs)
+
+
+def _queued(run: RunView, job: queue.JobState) -> RunView:
+    return replace(run, sweep_state="queued" if job.is_active else "lost", note=str(job))
+
+
+def _screened(run: RunView, screening: Screening | None) -> RunView:
+    """Return the run, marked if the screening of its sweep has dropped it."""
+    when = screening.screened_out(run.group) if screening and run.state is RunState.partial else None
+    return replace(run, sweep_state=SCREENED_OUT, note=f"screened out at {when}") if when else run
+
+
+def is_going_on(folder: RunFolder) -> bool:
+    """Return whether a run is training or waits in a sweep that is."""
+    state = read_run(folder).state
+    if state in (RunState.new, RunState.partial):
+        return any(active_launchers.find(sweep.path) for sweep in sweeps_of(folder))
+    return state is RunState.running
+
+
+def _read_run(folder: RunFolder) -> RunView:
+    if not folder.config.exists() and folder.state() is RunState.new:
+        return RunView(folder, folder.path.name, state=RunState.new, note="its folder was removed")
+    run = folder.snapshot()
+    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.last(3, TAIL)
+    _check_frozen(folder)
+    last = entries[-1] if entries else None
+    note = result.note if result else ""
+    if state is RunState.failed:
+        note = (folder.failure() or "").strip().rpartition("\n")[2]
+    clock = result.clock if result else (last.clock if last else {})
+    return RunView(
+        folder,
+        record.name,
+        record.group,
+        state,
+        epoch=result.epochs if result else (last.epoch if last else 0),
+        epochs=_epochs(record.config, last),
+        metrics=result.metrics if result else {k: v for entry in entries for k, v in entry.metrics.items()},
+        images_per_second=clock.get("images_per_second"),
+        seconds_per_epoch=_seconds_per_epoch(entries),
+        note=note,
+    )
+
+
+def _check_frozen(folder: RunFolder) -> None:
+    """Raise Damaged if the frozen configuration was changed.
+
+    Parsing takes long, so only one that is newer than the run's record is parsed: it is written before that.
+    """
+    if folder.config_is_younger():
+        from headsweep.plan.frozen import frozen
+
+        try:
+            frozen(folder)
+        except Damaged:
+            raise
+        except UserError:  # planned by another version, which whatever resumes the run reports
+            return
+
+
+def _epochs(config: Mapping[str, Any], last: Entry | None) -> int | None:
+    """Return a run's duration in epochs; None where it is not known, or the record has none that is possible."""
+    match = re.match(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([esi])", str(config.get("duration")))
+    count = float(match[1]) if match else math.inf
+    if match is None or count > MOST:
+        return None
+    if match[2] == "e":
+        return math.ceil(count)
+    batch_size = config.get("batch_size")
+    if last is None or not isinstance(batch_size, int) or batch_size < 1:
+        return None
+    steps = round(count if match[2] == "s" else count / batch_size)
+    return -(-steps * last.epoch // last.step)
+
+
+def _seconds_per_epoch(entries: Sequence[Entry]) -> float | None:
+    """Return the shortest of the last epochs: one that was interrupted took longer than the training.
+
+    An epoch in which the machine's clock was set back does not count.
+    """
+    timed = [entry for entry in entries if "time" in entry.clock]
+    pairs = [(old, new) for old, new in itertools.pairwise(timed) if new.epoch > old.epoch]
+    seconds = [(new.clock["time"] - old.clock["time"]) / (new.epoch - old.epoch) for old, new in pairs]
+    return min((lasted for lasted in seconds if lasted > 0), default=None)
+
+
+def last_change(sweep: Path, folders: Sequence[RunFolder]) -> float:
+    """Return the Unix time at which a file of a sweep or of its runs last changed."""
+    logs = [file for folder in folders for file in (folder.metrics_log.path, folder.log)]
+    return max(map(_changed, [sweep / SWEEP_PLAN, *logs]))
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
