@@ -1,8 +1,7 @@
-"""The random streams: everything random is a pure function of (seed, stream name, position).
+"""Independent random streams: every random number is a function of (seed, stream name, position).
 
-A stream is named by what it feeds ("backbone init", "data order", ...), so that streams are independent: adding a draw
-to one moves no other (law 4). A position is an epoch, a step or a sample index, so that nothing about the past
-must be stored to continue exactly (law 5).
+A stream is named by its use ("backbone init", "data order", ...): adding a draw to one changes no other. A position is
+an epoch, a step or a sample index, so that resuming exactly needs no stored random state.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def enter_step(seed: int, step: int, micro_batch: int = 0) -> None:
 
 
 def uniforms(key: int, indices: Tensor, draws: int) -> Tensor:
-    """Per-sample uniform numbers in [0, 1) that depend on nothing but the key and the sample's own index.
+    """Return uniform numbers in [0, 1) for each sample, which depend only on the key and the sample's index.
 
     A counter-based generator (the splitmix64 finaliser) in integer tensor operations: the same numbers on every
     device, whatever the batch, the worker or the rank in which the sample is met.
@@ -80,6 +79,6 @@ def _shift_right(z: Tensor, bits: int) -> Tensor:
 
 
 def _signed(value: int) -> int:
-    """The two's complement reading of a 64-bit pattern."""
+    """Return a 64-bit pattern as a signed integer in two's complement."""
     value &= _MASK
     return value - (1 << 64) if value >> 63 else value

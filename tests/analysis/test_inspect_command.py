@@ -155,11 +155,11 @@ def mistake(capsys, *arguments) -> str:
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     folder = planned(tmp_path, "dataset.validation=0")
     assert "expected checkpoint.pt, found none" in mistake(capsys, folder.path)
-    assert "is no run's folder: it has no config.yaml" in mistake(capsys, tmp_path)
+    assert "expected the folder of a run, found no config.yaml" in mistake(capsys, tmp_path)
     assert "nowhere: no run of that fingerprint or name" in mistake(capsys, "nowhere", "--output", tmp_path)
     folder = begun(tmp_path, "dataset.validation=0")
-    assert "--split val: the run held no images out" in mistake(capsys, folder.path, "--split", "val")
-    assert "this machine shows 0 CUDA device(s)" in mistake(capsys, folder.path, "--device", "cuda:99") or (
+    assert "--split val: expected validation images, found none" in mistake(capsys, folder.path, "--split", "val")
+    assert "expected a visible CUDA device, found 0" in mistake(capsys, folder.path, "--device", "cuda:99") or (
         torch.cuda.is_available()
     )
     assert not (folder.path / "inspection").exists()
@@ -170,5 +170,5 @@ def test_weights_that_have_diverged_are_one_line(tmp_path, capsys):
     kept = torch.load(folder.checkpoint, weights_only=True)
     kept["model"]["head.classifier.bias"].fill_(float("nan"))
     torch.save(kept, folder.checkpoint)
-    assert "its logits are not finite: the run has diverged" in mistake(capsys, folder.path)
+    assert "expected finite logits, found others: the run has diverged" in mistake(capsys, folder.path)
     assert not (folder.path / "inspection").exists()

@@ -12,7 +12,7 @@ from commands import TINY, train
 from composing import compose_run
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
-from headsweep.config.overrides import in_full
+from headsweep.config.overrides import all_overrides
 from headsweep.errors import UserError
 from headsweep.plan import git_state
 from headsweep.plan.frozen import frozen_values
@@ -179,7 +179,7 @@ def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tm
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "evil.yaml").write_text("# @package _global_\nhydra: {}\n")
     values.model.name = "../evil"
-    assert not [word for word in in_full(values, tmp_path / "conf") if word.startswith("model=")]
+    assert not [word for word in all_overrides(values, tmp_path / "conf") if word.startswith("model=")]
 
 
 def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(original):

@@ -244,7 +244,7 @@ def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys)
     ("words", "told"),
     [
         (["batch_size=auto,64"], "batch_size=auto,64: expected auto alone, which is one number for all cells"),
-        (["batch_size=auto", "heads=0,1"], "heads=0: want a whole number of at least 1 (1 of 2 cells: heads=0)"),
+        (["batch_size=auto", "heads=0,1"], "heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)"),
         (["batch_size=auto", "heads=1,2"], "batch_size=auto: not measured yet"),
     ],
 )

@@ -64,7 +64,7 @@ def composed(overrides):
 
 
 def outcome(make):
-    """What `make` returns, or what it raises and says."""
+    """Return the result of `make`, or its error."""
     try:
         return make()
     except (UserError, HydraException, OmegaConfBaseException) as error:

@@ -1,4 +1,4 @@
-"""A configuration is spelled as the overrides that compose it again."""
+"""A configuration is converted to overrides that compose it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from composing import compose_run, expand_grid
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import Speller, command, grids, hydra_value, words
+from headsweep.config.overrides import OverrideFinder, command, grids, hydra_value, words
 from headsweep.errors import ConfigError
 
 RUNS = [
@@ -25,38 +25,38 @@ RUNS = [
 def test_the_overrides_compose_the_same_configuration(overrides):
     run = compose_run(*overrides)
     with composer() as compose:
-        (spelled,) = Speller(compose).spell([run])
+        (spelled,) = OverrideFinder(compose).find([run])
     assert compose_run(*words(spelled)) == run
     assert len(spelled) <= len({"head", "heads", "seed"} | {word.partition("=")[0] for word in overrides})
 
 
-def test_what_the_plan_fills_in_is_not_said():
+def test_keys_that_the_plan_fills_in_are_left_out():
     run = compose_run()
     run.dataset.digest, run.dataset.num_classes, run.model.checkpoint_digest = "abc", 10, "def"
     with composer() as compose:
-        assert Speller(compose).spell([run]) == [{"head": "seqpool", "heads": "1", "seed": "0"}]
+        assert OverrideFinder(compose).find([run]) == [{"head": "seqpool", "heads": "1", "seed": "0"}]
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 1e-06, "20 epochs", "it's", "a\\", "null", "7", "", "a,b", "_"])
-def test_hydra_reads_a_value_as_it_was(value):
+def test_hydra_parses_a_value_back(value):
     assert OverridesParser.create().parse_override(f"key={hydra_value(value)}").value() == value
 
 
 def spelled_cells(*cells):
     runs = [compose_run(*cell) for cell in cells]
     with composer() as compose:
-        spelled = Speller(compose).spell(runs)
+        spelled = OverrideFinder(compose).find(runs)
     return [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
 
 
-def test_a_full_product_is_one_grid_whose_axes_say_defaults_too():
+def test_a_full_product_is_one_grid_whose_axes_include_defaults():
     cells = spelled_cells(
         *([f"head={head}", lr] for head in ("seqpool", "gap") for lr in ("optimizer.lr=1e-3", "seed=0"))
     )
     assert grids(cells) == [["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]]
 
 
-def test_what_a_product_has_beyond_the_cells_is_left_out():
+def test_a_grid_excludes_other_cells_of_the_product():
     cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
     (grid,) = grids(cells)
     assert grid == ["head=seqpool,ga", "heads=1,8", 'hydra.launcher.exclude=["head=seqpool heads=8"]']

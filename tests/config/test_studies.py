@@ -28,7 +28,7 @@ PUBLISHED = sorted(path.name for path in (SWEEPS / "published").glob("*.yaml"))
 
 @cache
 def cells(*overrides: str) -> tuple[RunConfig, ...]:
-    """The runs of `python src/train.py OVERRIDES`, those that a study leaves out left out."""
+    """The runs of `python src/train.py OVERRIDES`, without cells that a study excludes."""
     given = [override for override in overrides if override != "-m"]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         hydra = compose("train", overrides=given, return_hydra_config=True).hydra
@@ -44,7 +44,7 @@ def cells(*overrides: str) -> tuple[RunConfig, ...]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Folders that look like the data sets, as far as a plan looks."""
+    """Folders that a plan accepts as the data sets."""
     root = tmp_path_factory.mktemp("data")
     for folder, names in CIFAR_FILES.values():
         (root / folder).mkdir()
@@ -92,7 +92,7 @@ def test_every_study_is_a_document(study):
     assert int(count[1]) == len(cells("-m", f"+sweeps={study}"))
 
 
-def test_what_upstream_trained_has_eight_heads_under_every_name():
+def test_published_multi_head_models_have_eight_heads_under_every_name():
     heads = {run.head.name: run.heads for run in cells("-m", "+sweeps=as_published")}
     assert heads == {"seqpool": 1, "sg": 8, "at": 8, "ga": 8, "seqattn": 8}
 
@@ -111,11 +111,11 @@ def test_the_gramian_study_has_the_rows_of_table_2():
 def test_a_study_is_found_from_any_folder_and_its_axes_can_be_overridden(tmp_path):
     answer = train("-m", "+sweeps=main", "heads=0", f"paths.output={tmp_path}", cwd=tmp_path)
     assert answer.returncode == 2
-    assert answer.stderr == "headsweep: heads=0: want a whole number of at least 1\n"
+    assert answer.stderr == "headsweep: heads=0: expected an integer >= 1\n"
 
 
-def test_what_a_study_leaves_out_can_be_overridden(tmp_path):
-    """An excluded cell need not be valid, so the command comes as far as the data, which is absent."""
+def test_exclusions_of_a_study_can_be_overridden(tmp_path):
+    """An excluded cell need not be valid, so the command fails only at the absent data."""
     command = ["-m", "+sweeps=table1", "heads=0,8", "hydra.launcher.exclude=['heads=0']"]
     answer = train(*command, f"paths.output={tmp_path}", f"paths.data={tmp_path}")
     assert "3 of 6 cells left out" in answer.stdout
@@ -123,7 +123,7 @@ def test_what_a_study_leaves_out_can_be_overridden(tmp_path):
 
 
 def recorded(run: RunConfig) -> Cell:
-    """The cell of a run, as its folder would say."""
+    """The cell of a run, as read from its folder."""
     config = OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)
     return Cell((Run(RunRecord("", "", "", "", run.seed, config, {}, {}, {}), RunState.finished, None),))
 
@@ -147,6 +147,6 @@ def test_the_command_of_published_numbers_reaches_them(name):
 @pytest.mark.parametrize(
     "overrides", [("-m", "+sweeps=main"), ("+sweeps=table1", "debug=quick"), ("+sweeps=table1", "duration='30 epochs'")]
 )
-def test_a_demo_is_held_to_nothing(overrides):
+def test_a_demo_matches_no_published_number(overrides):
     sources = load(SWEEPS / "published")
     assert not [row for run in cells(*overrides) for row in matching(recorded(run), sources)]

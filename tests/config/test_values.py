@@ -1,4 +1,4 @@
-"""A value is compared with a configuration in one way, wherever the two come from."""
+"""A value is compared with a configuration in one way, whatever their sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAME = [
 
 
 @pytest.mark.parametrize(("value", "written"), SAME, ids=lambda item: str(item))
-def test_a_value_matches_each_way_of_writing_it_and_its_own_text(value, written):
+def test_a_value_matches_every_spelling_of_it_and_its_own_text(value, written):
     for words in (*written, str(value)):  # MLflow keeps the text of a value
         assert matches(words, value)
         assert matches(value, words)
@@ -40,11 +40,11 @@ def test_a_value_matches_each_way_of_writing_it_and_its_own_text(value, written)
     ("wanted", "value"),
     [("none", None), ("1", True), ("0", None), ("0", False), ("", None), ("1,2", 1), ("ga", "gap"), ("[1]", 1)],
 )
-def test_what_only_looks_alike_does_not_match(wanted, value):
+def test_values_that_only_look_alike_do_not_match(wanted, value):
     assert not matches(wanted, value)
 
 
-def test_words_are_separated_by_commas_and_blanks_that_are_in_no_value():
+def test_words_are_separated_by_the_commas_and_whitespace_outside_values():
     assert read_words(["head=seqpool,heads=1", "duration=20 epochs optimizer.lr=1e-3,"]) == {
         "head": "seqpool",
         "heads": "1",
@@ -55,7 +55,7 @@ def test_words_are_separated_by_commas_and_blanks_that_are_in_no_value():
     assert read_words([]) == {}
 
 
-@pytest.mark.parametrize("word", ["", "ga", "head=", "=ga"])
-def test_a_word_that_is_none_is_one_line(word):
+@pytest.mark.parametrize("word", ["", "ga", "head=", "=ga", "heads<2", "head=ga heads!=1"])
+def test_anything_but_key_value_is_refused(word):
     with pytest.raises(UserError, match=r"--baseline '.*': expected KEY=VALUE"):
         read_words([word], "--baseline ")

@@ -89,7 +89,7 @@ def _cifar_rows(pictures, count):
 
 @pytest.fixture
 def write_cifar(pictures, monkeypatch):
-    """Write a small CIFAR in the true pickle format; torchvision's checksums are told of the new files."""
+    """Write a small CIFAR in the true pickle format; torchvision's checksums are replaced by those of the new files."""
 
     def write(root, name, per_batch=20):
         classes = 10 if name == "cifar10" else 100

@@ -112,7 +112,7 @@ def test_soft_targets():
 
 
 def mix_many(mixer, count=600):
-    """Mix a batch whose images are their own one-hot targets, so that images tell what targets must be."""
+    """Mix a batch whose images are their own one-hot targets, so that images determine the expected targets."""
     for number in range(count):
         images = torch.eye(4).view(4, 4, 1, 1).expand(4, 4, 16, 16).clone()
         yield *mix(images, torch.eye(4), mixer.draw(16, 16, random.Random(number))), number
@@ -159,7 +159,7 @@ def test_cut_boxes_are_upstreams(h):
 
 
 def test_cut_areas_follow_the_beta_distribution_around_a_uniform_centre(make_augmentation):
-    """Beta(1, 1) is uniform; the law is simulated with numpy."""
+    """Beta(1, 1) is uniform; the distribution is simulated with numpy."""
     generator = np.random.default_rng(0)
     half, centres = (8 * generator.random(600) ** 0.5).astype(int), generator.integers(16, size=(2, 600))
     sides = np.minimum(centres + half, 16) - np.maximum(centres - half, 0)

@@ -55,8 +55,10 @@ def test_where_recording_fails_it_is_called_and_one_line_says_why(monkeypatch, r
             up, _ = recorded(torch.zeros(3, device="cuda"))
             assert up.device.type == "cuda"
     (warning,) = recwarn
-    said = "batches are made without a CUDA graph, which is slower: operation not permitted when stream is capturing"
-    assert str(warning.message) == said
+    expected = (
+        "batches are made without a CUDA graph, which is slower: operation not permitted when stream is capturing"
+    )
+    assert str(warning.message) == expected
 
 
 @pytest.mark.gpu

@@ -255,5 +255,5 @@ def test_each_image_is_evaluated_on_one_rank(resident, make_dataset, ranks):
 
 
 def test_more_ranks_than_images_are_refused(resident, make_dataset):
-    with pytest.raises(DataError, match="2 images to evaluate for 3 ranks; want fewer ranks"):
+    with pytest.raises(DataError, match="expected at most 2 ranks, one per image to evaluate, found 3"):
         EvalLoader(resident.subset(torch.arange(2)), make_dataset("cifar100"), 16, CPU, 0, Share(0, 3))

@@ -1,4 +1,4 @@
-"""The real loaders on small true files, and the laws of the splits."""
+"""The real loaders on small real files, and invariants of the splits."""
 
 import re
 
@@ -77,7 +77,9 @@ def test_stratified_leaves_one_of_each_class():
 
 def test_validation_that_holds_out_nothing(make_dataset, write_folder, tmp_path):
     root = str(write_folder(tmp_path, ["train", "test"]))
-    with pytest.raises(ConfigError, match=r"dataset\.validation=0\.001: holds out none of 24"):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.validation=0\.001: expected a larger share, or 0: it holds out none of 24"
+    ):
         load(make_dataset("imagefolder", root=root, validation=0.001))
 
 
@@ -111,7 +113,7 @@ def test_download_reports_failure_in_one_line(make_dataset, tmp_path, monkeypatc
     import torchvision
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", "http://127.0.0.1:9/none")
-    with pytest.raises(DataError, match=r"cannot be downloaded to .*refused.*is there a network"):
+    with pytest.raises(DataError, match=r"cannot be downloaded to .*refused.*check the network"):
         load(make_dataset("cifar10", root=str(tmp_path / "new"), download=True))
 
 

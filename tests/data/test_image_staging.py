@@ -84,7 +84,7 @@ def test_what_a_cleaner_removed_or_a_crash_cut_off_is_copied_again(dataset, tmp_
     assert [path.stat().st_mtime_ns for path in others] == before
 
 
-# Copies slowly, so that there is time to be killed or to meet another; says so once the first image is there.
+# Copies slowly, so that it can be killed or run beside another; prints a line after the first image.
 SLOWLY = """
 import sys, time
 from pathlib import Path
@@ -134,12 +134,12 @@ def test_two_at_once_share_one_copy(dataset, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_one_line_with_both_numbers(dataset, tmp_path, monkeypatch):
-    # A disk of a size to choose cannot be had without root: only what it says of itself is replaced.
+    # Creating a disk of a given size needs root: only its reported size is replaced.
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5000))
     needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset, planned_tree(dataset)).values())
     with pytest.raises(ConfigError) as caught:
         stage(dataset, str(tmp_path / "disk"))
-    want = f"loader.stage={tmp_path}/disk: {needed:,} bytes are still to be copied there, 5,000 are free; want"
+    want = f"loader.stage={tmp_path}/disk: expected {needed:,} free bytes, found 5,000; give"
     assert str(caught.value).startswith(want) and "\n" not in str(caught.value)
     monkeypatch.undo()
     stage(dataset, str(tmp_path / "disk"))
@@ -156,6 +156,6 @@ def test_images_that_are_not_those_of_the_plan_are_refused(make_dataset, write_f
 
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(tmp_path):
     (tmp_path / "image.jpg").write_bytes(b"longer than it was")
-    with pytest.raises(DataError, match=r"image\.jpg changes while it is copied"):
+    with pytest.raises(DataError, match=r"image\.jpg changed while it was copied"):
         staging._copy(tmp_path / "image.jpg", tmp_path / "copy.jpg", 3)
     assert not (tmp_path / "copy.jpg").exists()

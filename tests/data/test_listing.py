@@ -76,7 +76,7 @@ def test_hidden_files_are_left_out_and_counted(dataset, caplog):
 def test_a_link_to_a_folder_that_holds_it_is_refused(target, dataset):
     link = Path(dataset.root, "train/a/link")
     link.symlink_to(target)
-    assert refused(dataset).startswith(f"{link} is a link to {link.resolve()}, a folder that holds the link itself")
+    assert refused(dataset).startswith(f"{link} is a link to {link.resolve()}, a folder that contains the link")
 
 
 def test_a_loop_by_way_of_another_disk_is_refused(dataset, tmp_path):
@@ -142,7 +142,7 @@ def test_a_link_that_leads_nowhere_is_named(name, target, dataset):
 
 def test_a_pipe_is_refused(dataset):
     os.mkfifo(Path(dataset.root, "train/a/9.jpg"))
-    assert "a/9.jpg has the ending of an image and is no regular file" in refused(dataset)
+    assert "a/9.jpg has an image's suffix but is not a regular file" in refused(dataset)
 
 
 def test_a_folder_that_cannot_be_read_is_named(dataset, monkeypatch):

@@ -1,4 +1,4 @@
-"""Locating a data set says in one line what is wrong, without loading torch."""
+"""Errors in locating a data set are one line, without loading torch."""
 
 import re
 import subprocess
@@ -75,7 +75,7 @@ def test_absent_train(make_dataset, tmp_path):
 
 def test_absent_test(make_dataset, write_folder, tmp_path):
     root = write_folder(tmp_path, ["train"])
-    fails(DataError, "neither test/ nor val/", make_dataset("imagefolder", root=str(root)))
+    fails(DataError, "expected test/ or val/", make_dataset("imagefolder", root=str(root)))
 
 
 def test_splits_that_disagree(make_dataset, write_folder, tmp_path):

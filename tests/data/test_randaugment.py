@@ -61,10 +61,10 @@ def close(name, got, want):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("magnitude", [2.6, 5.0, 9.0, 9.9])
 def test_operation_is_timms(name, magnitude, increasing, tiles, pictures, monkeypatch):
-    operation, theirs = NAMES.index(name), timm_name(name, increasing)
+    operation, timms = NAMES.index(name), timm_name(name, increasing)
     for negative in (False, True):
         for bicubic in (False, True) if operation >= GEOMETRIC else (False,):
-            want = by_timm(theirs, magnitude, negative, bicubic, pictures[:30], monkeypatch)
+            want = by_timm(timms, magnitude, negative, bicubic, pictures[:30], monkeypatch)
             got = by_us(operation, magnitude, negative, increasing, bicubic, tiles[:30])
             assert close(name, got.permute(0, 2, 3, 1), want)
 
@@ -119,9 +119,9 @@ def test_operations_are_uniform_and_half_of_them_applied():
     for operations, bicubic in zip(drawn.operations.T, drawn.bicubic.T, strict=True):
         counts = (2 * operations + bicubic).bincount(minlength=2 * len(NAMES) + 2).view(-1, 2)
         share = 0.5 / len(NAMES)
-        law = [share] * GEOMETRIC + [share / 2] * 2 * (len(NAMES) - GEOMETRIC) + [0.5]
+        expected = [share] * GEOMETRIC + [share / 2] * 2 * (len(NAMES) - GEOMETRIC) + [0.5]
         seen = [*counts[:GEOMETRIC].sum(1), *counts[GEOMETRIC:NOTHING].flatten(), counts[NOTHING].sum()]
-        assert chisquare(seen, N * np.array(law)).pvalue > 0.001
+        assert chisquare(seen, N * np.array(expected)).pvalue > 0.001
 
 
 def drawn_by_timm(count):
@@ -142,8 +142,8 @@ def drawn_by_timm(count):
 
 def test_pairs_of_operations_are_drawn_as_by_timm():
     """Both layers together, so that they are independent of each other and may repeat: chi-square of two samples."""
-    ours = drawn_by_us(PAPER).operations.numpy()
-    tables = [np.bincount(drawn @ [len(NAMES) + 1, 1], minlength=256) for drawn in (ours, drawn_by_timm(N))]
+    computed = drawn_by_us(PAPER).operations.numpy()
+    tables = [np.bincount(drawn @ [len(NAMES) + 1, 1], minlength=256) for drawn in (computed, drawn_by_timm(N))]
     assert chi2_contingency(tables).pvalue > 0.001
 
 
@@ -169,11 +169,14 @@ def test_magnitudes_are_distributed_as_timms(text):
 def test_magnitudes_are_normal_cut_off_at_0_and_10(text, mean, spread):
     """The share beyond each end lies on it; what is between is normal; signs are fair."""
     factors = sheared(text).double().numpy()
-    magnitudes, law = np.round(abs(factors) / 0.03, 5), norm(mean, spread)
+    magnitudes, expected = np.round(abs(factors) / 0.03, 5), norm(mean, spread)
     inside = magnitudes[(magnitudes > 0) & (magnitudes < 10)]
-    for end, beyond in ((0, law.cdf(0)), (10, law.sf(10))):
+    for end, beyond in ((0, expected.cdf(0)), (10, expected.sf(10))):
         assert binomtest(int((magnitudes == end).sum()), len(magnitudes), beyond).pvalue > 0.001
-    assert kstest(inside, lambda x: (law.cdf(x) - law.cdf(0)) / (law.cdf(10) - law.cdf(0))).pvalue > 0.001
+    assert (
+        kstest(inside, lambda x: (expected.cdf(x) - expected.cdf(0)) / (expected.cdf(10) - expected.cdf(0))).pvalue
+        > 0.001
+    )
     assert binomtest(int((factors > 0).sum()), int((factors != 0).sum())).pvalue > 0.001
 
 

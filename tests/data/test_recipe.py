@@ -1,4 +1,4 @@
-"""augmentation=paper is upstream's pipeline: its transforms, in its order, on Pillow images, with what we drew."""
+"""augmentation=paper equals the published pipeline on Pillow images, with the same draws."""
 
 import math
 

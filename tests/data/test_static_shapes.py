@@ -1,4 +1,4 @@
-"""With static shapes every batch is the same operations on the same shapes, and the bytes of the grouped way."""
+"""With static shapes every batch has the same operations and shapes, and the bytes of the grouped path."""
 
 import random
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""The heads as the papers write them: a plain loop over branches, each made of ordinary torch modules (docs/heads.md).
+"""The heads as defined in the papers: a loop over branches of ordinary torch modules (docs/heads.md).
 
-`reference(name, head)` copies the parameters of a stacked head into the loop. A branch says in `NAMES` which parameter
+`reference(name, head)` copies the parameters of a stacked head into the loop. A branch lists in `NAMES` which parameter
 of the stacked head becomes which of its own, and in `SHARED` which of its modules all branches are.
 """
 

@@ -1,4 +1,4 @@
-"""What freezes or converts batch norms finds those of the gram heads, which then compute and load as before."""
+"""Tools that freeze or convert batch norms work on gram heads, which then compute and load as before."""
 
 import copy
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def test_statistics_can_be_averaged_over_batches() -> None:
     assert norm.momentum == 0.1
 
 
-def test_statistics_can_be_taken_away() -> None:
+def test_statistics_can_be_removed() -> None:
     head, x = make(), tokens()
     want = head(x)
     torch.testing.assert_close(torch.func.replace_all_batch_norm_modules_(head).eval()(x), want)

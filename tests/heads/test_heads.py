@@ -1,11 +1,14 @@
-"""The laws of heads: they equal the loop over branches, and their number of operations does not depend on K."""
+"""Heads equal a loop over branches, and their number of operations does not depend on K."""
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
+from itertools import pairwise
 
 import oracle
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -80,7 +83,7 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
 
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("name", HEADS)
-def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: int) -> None:
+def test_token_weights_equal_those_of_the_loop_and_sum_to_one(name: str, heads: int) -> None:
     head, x = make(name, heads).eval(), images()
     got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
@@ -89,8 +92,8 @@ def test_weights_are_those_of_the_loop_and_shares_of_a_whole(name: str, heads: i
         torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
 
 
-def test_a_query_that_attends_to_itself_alone_still_has_weights() -> None:
-    """Tokens that are its opposite get a share of attention that no number can hold; all the same one."""
+def test_a_query_that_attends_only_to_itself_has_weights() -> None:
+    """Tokens opposite to the query get shares of attention below the smallest float; all are equal."""
     torch.manual_seed(0)
     attention = ClassAttention(1, 64).double()
     with torch.no_grad():
@@ -107,10 +110,10 @@ def test_gram_dim_is_free(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_only_heads_of_fixed_tokens_are_tied_to_their_number(name: str) -> None:
+def test_only_heads_with_fixed_tokens_refuse_another_number(name: str) -> None:
     head, x = make(name, 2, tokens=9), images(tokens=16)
     if head.fixed_tokens:
-        with pytest.raises(ValueError, match=f"^head={name}: built for N=9 tokens, got 16; .*$"):
+        with pytest.raises(ValueError, match=f"^head={name}: expected N=9 tokens, found 16; .*$"):
             head.pool(x)
     else:
         check_against_oracle(name, head, x)
@@ -122,7 +125,7 @@ def test_every_parameter_has_a_place_in_the_oracle(name: str) -> None:
 
 
 class Operators(TorchDispatchMode):
-    """Counts what reaches the device."""
+    """Counts the operators sent to the device."""
 
     count = 0
 
@@ -164,23 +167,66 @@ def test_branches_start_different(name: str) -> None:
     assert not torch.allclose(logits[:, 0], logits[:, 1])
 
 
-def test_registry_schema_and_yaml_files_name_the_same_heads() -> None:
-    files = {path.stem for path in (config.PROJECT_ROOT / "conf" / "head").glob("*.yaml")}
-    assert set(HEADS) == set(config.HEADS) == files
+def missing(name: str, spec: config.HeadSpec) -> list[str]:
+    """What a head still lacks, beside its class and its record."""
+    root = config.PROJECT_ROOT
+    yaml, study = root / "conf" / "head" / f"{name}.yaml", root / "sweeps" / "heads.yaml"
+    comment = yaml.read_text().splitlines()[0] if yaml.exists() else None
+    pages = [line for path in sorted((root / "docs").glob("*.md")) for line in path.read_text().splitlines()]
+    choices = [line for line in pages if line.startswith("| `head` |")]
+    rows = list(rows_of_heads(pages))
+    is_there = {
+        f"conf/head/{name}.yaml": comment is not None,
+        f"conf/head/{name}.yaml: the comment {spec.summary!r}": comment in (None, f"# {spec.summary}"),
+        "an axis value in sweeps/heads.yaml": name in OmegaConf.load(study).hydra.sweeper.params.head.split(","),
+        "PARAMETERS in tests/heads/test_heads.py": name in PARAMETERS,
+        "BRANCHES in tests/heads/oracle.py": name in oracle.BRANCHES,
+        "docs: a choice in the row of the key `head`": any(f"`{name}`" in line for line in choices),
+        "docs: a row in the tables of heads, of token weights and of parameters": sum(
+            f"`{name}`" in row.split("|")[1] for row in rows
+        )
+        == 3,
+        f"docs: the source {spec.source!r} in the table of heads": any(
+            f"`{name}`" in row and spec.source in row.replace("`", "") for row in rows
+        ),
+    }
+    return [what for what, is_ in is_there.items() if not is_]
 
 
-def test_documentation_names_every_head() -> None:
-    """Once as a choice of `head`, and in the tables of heads, of weights of tokens and of parameters."""
-    docs = config.PROJECT_ROOT / "docs"
-    (choice,) = (line for line in (docs / "configuration.md").read_text().splitlines() if line.startswith("| `head` |"))
-    rows = [line.split("|")[1] for line in (docs / "heads.md").read_text().splitlines() if line.startswith("| `")]
-    for name in HEADS:
-        assert f"`{name}`" in choice and sum(f"`{name}`" in row for row in rows) == 3, name
+def rows_of_heads(lines: list[str]) -> Iterator[str]:
+    """The rows of the tables whose first column is called head."""
+    inside = False
+    for before, line in pairwise(lines):
+        inside = line.startswith("|") and (inside or before.startswith("| head |"))
+        if inside and not line.startswith("| -"):
+            yield line
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_is_complete(name: str) -> None:
+    assert missing(name, config.HEADS[name]) == []
+
+
+def test_every_yaml_file_is_of_a_head() -> None:
+    assert {path.stem for path in (config.PROJECT_ROOT / "conf" / "head").glob("*.yaml")} == set(config.HEADS)
+
+
+def test_what_a_new_head_lacks_is_named() -> None:
+    median = config.HeadSpec(config.HeadConfig, "headsweep.heads.median:MedianHead", "a paper", "The median token")
+    assert missing("median", median) == [
+        "conf/head/median.yaml",
+        "an axis value in sweeps/heads.yaml",
+        "PARAMETERS in tests/heads/test_heads.py",
+        "BRANCHES in tests/heads/oracle.py",
+        "docs: a choice in the row of the key `head`",
+        "docs: a row in the tables of heads, of token weights and of parameters",
+        "docs: the source 'a paper' in the table of heads",
+    ]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
-    fields = {field.name for field in dataclasses.fields(config.HEADS[name])} - {"name"}
+    fields = {field.name for field in dataclasses.fields(config.HEADS[name].options)} - {"name"}
     keywords = set(inspect.signature(HEADS[name].__init__).parameters)
     assert keywords == fields | {"self", "width", "num_classes", "heads", "tokens"}
 
@@ -199,10 +245,10 @@ def test_an_unknown_head_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("gap", {"heads": 0}, "heads=0: want at least 1"),
-        ("seqattn", {"width": 48}, "width=48: want a multiple of 32"),
-        ("ga", {"gram_dim": 24}, "gram_dim=24: want a multiple of 16"),
-        ("sg", {"width": 20}, "20 features to 64: want multiples of groups=8"),
+        ("gap", {"heads": 0}, "heads=0: expected an integer >= 1"),
+        ("seqattn", {"width": 48}, "width=48: expected a multiple of 32"),
+        ("ga", {"gram_dim": 24}, "gram_dim=24: expected a multiple of 16"),
+        ("sg", {"width": 20}, "20 features to 64: expected multiples of groups=8"),
     ],
 )
 def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:

@@ -1,4 +1,4 @@
-"""A head computes in whatever type it is converted to, forward and backward."""
+"""A head computes in the dtype it is converted to, forward and backward."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pooling by softmax, its gradient by hand: equal to attention over layer-normalised tokens that autograd computes."""
+"""Softmax pooling with its hand-written gradient equals attention over layer-normalised tokens with autograd's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ def plain(queries: Tensor, tokens: Tensor, bias: Tensor | None, scaled: bool) ->
     return scores.softmax(-1) @ tokens, scores.logsumexp(-1, keepdim=True)
 
 
-def ours(queries: Tensor, tokens: Tensor, bias: Tensor | None, scaled: bool) -> tuple[Tensor, Tensor]:
+def pooled_sums(queries: Tensor, tokens: Tensor, bias: Tensor | None, scaled: bool) -> tuple[Tensor, Tensor]:
     return softmax_pool(queries, tokens, bias, scaled=scaled)
 
 
@@ -46,15 +46,15 @@ def with_gradients(pool: Pool, queries: Tensor, tokens: Tensor, bias: Tensor | N
 def test_equals_attention_over_normalised_tokens(scaled: bool, biased: bool) -> None:
     queries, tokens, bias = inputs(torch.float64)
     given = (queries, tokens, bias if biased else None, scaled)
-    for a, b in zip(with_gradients(ours, *given), with_gradients(plain, *given), strict=True):
+    for a, b in zip(with_gradients(pooled_sums, *given), with_gradients(plain, *given), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
-def test_a_mean_of_many_deviations_costs_float32_no_more_than_its_square() -> None:
+def test_a_mean_far_from_zero_loses_little_precision_in_float32() -> None:
     """The variance is the mean of squares less the square of the mean."""
     queries, tokens, _ = inputs(torch.float32, mean=17)
     double = (x.detach().double().requires_grad_() for x in (queries, tokens))
-    got, want = with_gradients(ours, queries, tokens, None, True), with_gradients(plain, *double, None, True)
+    got, want = with_gradients(pooled_sums, queries, tokens, None, True), with_gradients(plain, *double, None, True)
     for a, b in zip(got, want, strict=True):
         assert (a - b).norm() < 1e-4 * b.norm()
 
@@ -64,7 +64,7 @@ def test_products_are_bfloat16_under_autocast_and_gradients_of_the_inputs_type()
 
     def autocast(*given: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            sums, log_sums = ours(*given)
+            sums, log_sums = pooled_sums(*given)
         assert (sums.dtype, log_sums.dtype) == (torch.bfloat16, torch.float32)
         return sums, log_sums
 
@@ -75,7 +75,7 @@ def test_products_are_bfloat16_under_autocast_and_gradients_of_the_inputs_type()
 
 
 def test_constant_tokens_are_pooled() -> None:
-    """They have no deviation to be divided by."""
+    """Their standard deviation is 0."""
     tokens = torch.full((1, 4, 32), 3.0, requires_grad=True)
     sums, log_sums = softmax_pool(torch.zeros(1, 2, 32), tokens, scaled=True)
     (sums.sum() + log_sums.sum()).backward()

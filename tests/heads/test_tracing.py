@@ -1,4 +1,4 @@
-"""Every head can be compiled as one graph, exported for inference and traced by FX, and then computes what it did."""
+"""Every head compiles to one graph, exports for inference and traces by FX, with unchanged results."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ TOKENS, WIDTH = 16, 64
 
 @pytest.fixture(autouse=True)
 def shapes_unchecked() -> Iterator[None]:
-    """The run-time checks of annotations, which only tests have, cannot be traced."""
+    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""`torch.func` transforms every head: where a gradient is written by hand, it differentiates the forward pass."""
+"""`torch.func` transforms every head, also those with hand-written gradients."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ def test_first_and_second_derivatives(head) -> None:
 
 
 def test_second_derivatives_outside_of_torch_func(head) -> None:
-    """Of a loss that is linear in the logits, too: nothing but the gradient's own inputs depends on the tokens."""
+    """Also of a loss that is linear in the logits, where only the inputs of the gradient depend on the tokens."""
     weights, loss = head
     for power in (1, 2):
         x, direction = tokens().requires_grad_(), tokens()

@@ -1,4 +1,4 @@
-"""What is summed over batches equals the same quantities computed at once, the long way, from all images."""
+"""Sums over batches equal the same quantities computed from all images at once."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_the_size_of_batches_does_not_matter() -> None:
     assert at_once.images == in_parts.images == 97
 
 
-def test_one_head_has_nothing_to_be_compared_with() -> None:
+def test_one_head_has_no_pairwise_metrics() -> None:
     metrics = summed(*outputs(heads=1)).metrics()
     assert set(metrics) == {"top1", "ensemble_gain", "gain_over_best", "any_top1"}
     assert metrics["ensemble_gain"] == metrics["gain_over_best"] == 0
@@ -113,10 +113,10 @@ def test_features_that_never_change_have_no_similarity() -> None:
     assert math.isnan(diversity.matrices()["cka"][0][1]) and "cka" not in diversity.metrics()
 
 
-def test_every_number_says_what_it_is() -> None:
+def test_every_number_has_a_name() -> None:
     assert set(MEANING) == set(summed(*outputs()).metrics())
 
 
 def test_more_heads_than_memory_are_refused() -> None:
-    with pytest.raises(UserError, match="100 heads of width 256 are too many to compare; want at most 64"):
+    with pytest.raises(UserError, match="100 heads of width 256 are too many to compare; expected at most 64"):
         Diversity(100, 256)

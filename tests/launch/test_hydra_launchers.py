@@ -53,7 +53,7 @@ def test_it_trains_the_same_runs_and_a_mistake_in_other_cells_is_one_line(launch
     assert answer.returncode == 2
     assert "Traceback" not in answer.stderr
     assert answer.stderr.strip().endswith(
-        "decorrelation=-0.5: one head has nothing to differ from; want 0 with heads=1"
+        "decorrelation=-0.5: expected 0 with heads=1, which has no other head to differ from"
     )
     assert list(elsewhere.iterdir()) == []
 

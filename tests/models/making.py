@@ -10,16 +10,13 @@ from torch import nn
 from headsweep.config import (
     HEADS,
     Block,
-    ClsConfig,
+    ClassAttentionConfig,
     CompactConfig,
     GaConfig,
-    GapConfig,
     GramConfig,
     HeadConfig,
     ModelConfig,
     Positions,
-    SeqAttnConfig,
-    SeqPoolConfig,
     TimmConfig,
     Tokenizer,
 )
@@ -53,14 +50,15 @@ TIMM = TimmConfig(
 )
 RESNET = dataclasses.replace(TIMM, name="resnet10t", options={})
 CLS, GAP, SEQPOOL, SEQATTN, GA = (
-    ClsConfig("cls"),
-    GapConfig("gap"),
-    SeqPoolConfig("seqpool"),
-    SeqAttnConfig("seqattn"),
+    HeadConfig("cls"),
+    HeadConfig("gap"),
+    HeadConfig("seqpool"),
+    ClassAttentionConfig("seqattn"),
     GaConfig("ga", gram_dim=16),
 )
 HEAD_CONFIGS: list[HeadConfig] = [
-    kind(name, **({"gram_dim": 16} if issubclass(kind, GramConfig) else {})) for name, kind in HEADS.items()
+    spec.options(name, **({"gram_dim": 16} if issubclass(spec.options, GramConfig) else {}))
+    for name, spec in HEADS.items()
 ]
 every_head = pytest.mark.parametrize("head", HEAD_CONFIGS, ids=lambda head: head.name)
 

@@ -1,4 +1,4 @@
-"""The blocks of backbones attend by torch's fused kernel, dropout in it; on a CPU dropout has masks of its own."""
+"""Blocks attend by torch's fused kernel, dropout included; on a CPU, dropout has its own masks."""
 
 import pytest
 import torch

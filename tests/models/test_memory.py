@@ -1,4 +1,4 @@
-"""What a step keeps for its backward pass, as on a GPU: bfloat16, and attention that keeps no matrix."""
+"""Memory stored for the backward pass, as on a GPU: bfloat16, and attention without its matrix."""
 
 import pytest
 import torch
@@ -25,5 +25,5 @@ def of_seqpool() -> int:
 
 
 @pytest.mark.parametrize("head", ["seqattn", "ga"])
-def test_eight_heads_keep_at_most_a_tenth_more_than_ccts_own(head, of_seqpool):
+def test_eight_heads_store_at_most_ten_percent_more_than_seqpool(head, of_seqpool):
     assert of_seqpool < kept(head, 8) < 1.1 * of_seqpool

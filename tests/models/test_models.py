@@ -1,4 +1,4 @@
-"""The laws of models: published sizes, byte-identical backbones, any size of image."""
+"""Models have the published sizes, byte-identical backbones, and accept any image size."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The older of torch's ONNX exporters, by TorchScript, takes every model; the newer one is `torch.export`'s."""
+"""The older of torch's ONNX exporters, by TorchScript, exports every model; the newer one is `torch.export`'s."""
 
 import io
 import warnings
@@ -17,7 +17,7 @@ from headsweep.heads.softmax_pool import SoftmaxPool
 
 @pytest.fixture(autouse=True)
 def shapes_unchecked() -> Iterator[None]:
-    """The run-time checks of annotations, which only tests have, cannot be traced."""
+    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

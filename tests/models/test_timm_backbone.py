@@ -1,4 +1,4 @@
-"""The laws of timm backbones: whatever the architecture, tokens come out, and the head changes none of it."""
+"""Backbones of timm output tokens, whatever the architecture, and do not depend on the head."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ KINDS = {
     "deit_tiny_distilled_patch16_224": (64, 192, 16, 2, True),  # pools all the same
     "vit_small_patch14_reg4_dinov2": (56, 384, 16, 5, True),  # class token, then registers
     "vit_wee_patch16_reg1_gap_256": (64, 256, 16, 1, False),  # a register alone
-    "vit_base_patch16_siglip_224": (64, 768, 16, 0, False),  # attention pooling is taken away
+    "vit_base_patch16_siglip_224": (64, 768, 16, 0, False),  # attention pooling is removed
     "volo_d1_224": (64, 384, 16, 1, True),  # a late class token that is not counted
     "xcit_nano_12_p16_224": (64, 128, 16, 1, True),  # a late class token
     "inception_next_atto": (64, 320, 4, 0, False),  # refuses to leave out its pooling
@@ -53,21 +53,26 @@ def test_tokens_of_every_kind_of_model_and_nothing_untrained(name: str) -> None:
 
 
 REFUSED = [
-    ("resnet5", {}, 64, "model.name=resnet5: is no model of timm; did you mean resnet50"),
-    ("cct_7_3x1_32", {}, 32, "model.name=cct_7_3x1_32: is no model of timm"),
-    ("resnet18", {"depth": 2}, 64, "model.options={'depth': 2}: timm cannot build resnet18 so: "),
+    ("resnet5", {}, 64, "model.name=resnet5: unknown model of timm; did you mean resnet50"),
+    ("cct_7_3x1_32", {}, 32, "model.name=cct_7_3x1_32: unknown model of timm"),
+    ("resnet18", {"depth": 2}, 64, "model.options={'depth': 2}: timm cannot build resnet18 with it: "),
     ("vit_tiny_patch16_224", {"depth": "two"}, 64, "model.options={'depth': 'two'}: timm cannot build"),
     ("vit_tiny_patch16_224", {"num_heads": 0}, 64, "model.options={'num_heads': 0}: timm cannot build"),
-    ("resnet18", {}, 32, "dataset.image_size=32: leaves resnet18 one token, nothing to pool; want larger images or"),
-    ("densenet121", {}, 16, "dataset.image_size=16: densenet121 refuses it: "),
-    ("pit_ti_224", {}, 64, "model.name=pit_ti_224: hands out its class token alone"),
-    ("coat_lite_tiny", {}, 64, "model.name=coat_lite_tiny: hands out 5 tokens, no square grid"),
-    ("crossvit_tiny_240", {}, 240, "model.name=crossvit_tiny_240: hands out neither tokens nor one feature map"),
+    ("resnet18", {}, 32, "dataset.image_size=32: expected larger images or"),
+    ("densenet121", {}, 16, "dataset.image_size=16: expected a size that densenet121 accepts ("),
+    ("pit_ti_224", {}, 64, "model.name=pit_ti_224: expected a model that outputs patch tokens"),
+    ("coat_lite_tiny", {}, 64, "model.name=coat_lite_tiny: expected a square grid of tokens, found 5"),
+    (
+        "crossvit_tiny_240",
+        {},
+        240,
+        "model.name=crossvit_tiny_240: expected a model that outputs tokens or one feature map",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("name", "options", "image_size", "message"), REFUSED, ids=lambda value: str(value)[:20])
-def test_what_gives_no_tokens_is_refused_in_one_line(name, options, image_size, message) -> None:
+def test_models_without_tokens_are_refused_in_one_line(name, options, image_size, message) -> None:
     with pytest.raises(ConfigError) as caught:
         on_meta(name, image_size, **options)
     assert str(caught.value).startswith(message)
@@ -94,7 +99,9 @@ def test_the_class_token_is_the_first_and_no_other_head_reads_prefix_tokens() ->
     tokens = cls.backbone.model.forward_features(images)
     torch.testing.assert_close(cls.forward_head(tokens, pre_logits=True), tokens[:, 0])
     torch.testing.assert_close(gap.forward_head(tokens, pre_logits=True), tokens[:, 2:].mean(1))
-    with pytest.raises(ConfigError, match=r"head=cls: reads a class token, and model.name=resnet18 has none"):
+    with pytest.raises(
+        ConfigError, match=r"head=cls: expected a head without class token: model.name=resnet18 has none"
+    ):
         of(named("resnet18"), CLS, image_size=64)
 
 
@@ -126,13 +133,15 @@ def test_the_small_stem_is_drawn_from_the_seed_as_timm_draws_convolutions() -> N
 
 
 @pytest.mark.parametrize("name", ["resnet50d", "vit_tiny_patch16_224", "convnext_atto"])
-def test_the_small_stem_is_refused_where_it_means_nothing(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"model.small_stem=true: {name} is no ResNet with one first convolution"):
+def test_the_small_stem_is_refused_for_other_models(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"model.small_stem=true: expected false: {name} is no ResNet with a single stem convolution"
+    ):
         on_meta(name, 64, small_stem=True)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "resnet18"])
-def test_what_timm_or_one_dimension_exempts_does_not_decay(name: str) -> None:
+def test_one_dimensional_parameters_and_those_timm_exempts_do_not_decay(name: str) -> None:
     model = of(named(name), SEQATTN, image_size=64)
     kept, decayed = param_groups_weight_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
     assert (kept["weight_decay"], decayed["weight_decay"]) == (0.0, 0.05)

@@ -1,4 +1,4 @@
-"""A model of ours survives what timm's training and validation scripts do with a model."""
+"""Models work in timm's training and validation scripts."""
 
 import re
 from pathlib import Path

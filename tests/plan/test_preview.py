@@ -154,8 +154,8 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
     assert answer.returncode == 2
     assert answer.stderr == (
         "headsweep: 2 of 3 cells are not valid, nothing was started\n"
-        "  heads=0: heads=0: want a whole number of at least 1\n"
-        "  heads=-1: heads=-1: want a whole number of at least 1\n"
+        "  heads=0: heads=0: expected an integer >= 1\n"
+        "  heads=-1: heads=-1: expected an integer >= 1\n"
     )
     assert not (tmp_path / "outputs").exists()
 

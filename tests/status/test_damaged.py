@@ -77,7 +77,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(explain, "is_here", lambda commit, folders=(): True)
     monkeypatch.setattr(explain, "_is_the_same", lambda *_: True)
     for module in (explain, power):
-        monkeypatch.setattr(module, "Speller", lambda compose: Fake())
+        monkeypatch.setattr(module, "OverrideFinder", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
     monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(

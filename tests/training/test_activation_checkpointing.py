@@ -61,4 +61,4 @@ def test_a_backbone_that_cannot_is_named(name, reason):
     run.dataset.num_classes = 10
     with torch.device("meta"), pytest.raises(ConfigError) as caught:
         model_of(run)
-    assert str(caught.value) == f"activation_checkpointing=true: model.name={name} {reason}; want false"
+    assert str(caught.value) == f"activation_checkpointing=true: expected false: model.name={name} {reason}"

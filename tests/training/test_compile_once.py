@@ -1,4 +1,4 @@
-"""Runs that start at once with the same shapes: one compiles, the others wait for it."""
+"""Of runs that start together with the same shapes, one compiles and the others wait."""
 
 import os
 import signal
@@ -58,14 +58,14 @@ def test_a_failure_lets_the_next_one_compile():
     thread.join()
 
 
-def test_a_process_that_is_killed_holds_nobody_up():
-    heard, told = os.pipe()
+def test_a_killed_process_does_not_block_others():
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         with compiled_once("shape"):
-            os.write(told, b"I compile")
+            os.write(writer, b"compiling")
             signal.pause()
-    assert os.read(heard, 9) == b"I compile"
+    assert os.read(reader, 9) == b"compiling"
     order = []
     thread = another("shape", order)
     thread.join(0.3)

@@ -1,4 +1,4 @@
-"""Compiled steps: the numbers of eager ones, one graph for all blocks, and eager ones where compiling fails."""
+"""Compiled steps give the numbers of eager ones, with one graph for all blocks, and fall back to eager mode."""
 
 import copy
 import logging
@@ -55,7 +55,7 @@ def batch(images=4):
 
 @torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False)  # as they are by themselves
 def test_a_process_compiles_the_steps_of_more_models_than_torch_allows(quick_backend):
-    """Eight that are alive, after which it goes on in eager mode without a word."""
+    """By default, torch compiles eight and then silently stays in eager mode."""
     alive = []
     for heads in range(1, 11):
         counters.clear()
@@ -91,7 +91,7 @@ def test_a_step_is_one_graph(quick_backend, options):
     assert (counters["stats"]["unique_graphs"], counters["graph_break"]) == (1, {})
 
 
-def test_a_failure_in_what_is_compiled_for_evaluation_is_met_in_training(monkeypatch):
+def test_a_failure_to_compile_for_evaluation_occurs_in_training(monkeypatch):
     def fails_without_gradients(graph, inputs):
         if torch.is_grad_enabled():
             return graph
@@ -105,7 +105,7 @@ def test_a_failure_in_what_is_compiled_for_evaluation_is_met_in_training(monkeyp
 
 
 @pytest.mark.parametrize("how", ["blocks", "step"])
-def test_checkpoints_and_averages_do_not_know_what_is_compiled(quick_backend, tmp_path, how):
+def test_checkpoints_and_averages_do_not_depend_on_compilation(quick_backend, tmp_path, how):
     run, model = built(f"compile={how}", "model.depth=2")
     gradients = Gradients(model, run, CPU, steps=2)
     gradients(*batch(), (0, 0, 0))
@@ -151,13 +151,13 @@ def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda parameter: of_the_graph.append(parameter.grad))
     for micro_batch in range(2):
-        ours, theirs = (step(*batch(), (0, 0, micro_batch)) for step in (replayed, oracle))
-        assert torch.equal(ours, theirs)
+        actual, reference = (step(*batch(), (0, 0, micro_batch)) for step in (replayed, oracle))
+        assert torch.equal(actual, reference)
         if micro_batch == 0:
             for gradient in of_the_graph:  # the next replay writes there
                 gradient.zero_()
-    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
+    for actual, reference in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, reference.grad)
 
 
 def planned(output, *overrides: str) -> RunFolder:
@@ -188,7 +188,7 @@ def broken(graph, inputs):
 
 
 @pytest.mark.parametrize("how", ["blocks", "step"])
-def test_where_compiling_fails_the_run_goes_on_without_says_why_and_has_the_same_bits(
+def test_if_compilation_fails_the_run_continues_in_eager_mode_with_a_reason_and_the_same_bits(
     tmp_path, monkeypatch, caplog, how
 ):
     options = ["head=ga", "heads=2", "accumulation=2", "model.depth=2"]
@@ -196,8 +196,10 @@ def test_where_compiling_fails_the_run_goes_on_without_says_why_and_has_the_same
     monkeypatch.setattr(compiling, "BACKEND", broken)
     with caplog.at_level(logging.WARNING, "headsweep"):
         failed = trained(tmp_path / "failed", *options, f"compile={how}")
-    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
-    assert said == ["compile: the run goes on without, as compiling failed (RuntimeError: no compiler on this machine)"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert messages == [
+        "compile: compilation failed, the run continues in eager mode (RuntimeError: no compiler on this machine)"
+    ]
     assert failed.result().environment["compile"] == "off (RuntimeError: no compiler on this machine)"
     assert plain.result().environment["compile"] == "off"
     assert differences(plain, failed) == []
@@ -214,14 +216,14 @@ def test_a_failure_in_the_backward_pass_leaves_nothing_behind(monkeypatch):
     next(model.parameters()).register_hook(lambda gradient: 1 / 0 if next(breaks, False) else None)
     gradients(*batch(), (0, 0, 0))
     assert gradients.used == "off (ZeroDivisionError: division by zero)"
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
-    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(actual.grad, reference.grad)
+    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(actual, reference)
 
 
 @pytest.mark.parametrize("when", ["while it compiles", "while it computes"])
-def test_too_little_memory_is_no_fault_of_the_compiler(monkeypatch, when):
+def test_running_out_of_memory_is_not_attributed_to_the_compiler(monkeypatch, when):
     def greedy(*inputs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -233,10 +235,10 @@ def test_too_little_memory_is_no_fault_of_the_compiler(monkeypatch, when):
     assert gradients.used == "step"
 
 
-def test_what_fails_without_the_compiler_too_is_raised_as_it_is(quick_backend):
+def test_an_error_that_eager_mode_raises_too_is_raised_unchanged(quick_backend):
     run, model = built("compile=step", "model.depth=1")
     gradients = Gradients(model, run, CPU, steps=2)
-    with pytest.raises(ValueError, match="images of 20x20: the model was built for 16x16"):
+    with pytest.raises(ValueError, match="images of 20x20: expected 16x16, the size that the model was built for"):
         gradients(torch.zeros(4, 1, 20, 20), batch()[1], (0, 0, 0))
     assert gradients.used == "off"
 

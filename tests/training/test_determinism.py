@@ -1,4 +1,4 @@
-"""The same bits twice on a GPU, as far as it can be seen without one."""
+"""Determinism on a GPU, as far as it can be tested without one."""
 
 import copy
 import logging
@@ -47,7 +47,7 @@ def batch():
     return torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.full((4, 10), 0.1)
 
 
-def test_the_gradients_of_attention_are_asked_for_strictly(monkeypatch):
+def test_deterministic_gradients_of_attention_are_required_not_only_warned_about(monkeypatch):
     """With `warn_only` torch takes cuDNN's kernel on Hopper, else flash attention's that adds up in any order."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with FakeTensorMode():
@@ -57,7 +57,7 @@ def test_the_gradients_of_attention_are_asked_for_strictly(monkeypatch):
 
 
 class OldProducts(TorchDispatchMode):
-    """As of torch before 2.15, where something has multiplied on the GPU before cuBLAS was told."""
+    """As torch before 2.15, if a product on the GPU ran before cuBLAS was configured."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.mm.default and not torch.is_deterministic_algorithms_warn_only_enabled():
@@ -65,7 +65,7 @@ class OldProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_products_that_were_asked_for_too_early_are_no_failure(monkeypatch, caplog):
+def test_products_before_the_setting_of_cublas_are_no_failure(monkeypatch, caplog):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     with FakeTensorMode(), OldProducts(), caplog.at_level(logging.WARNING, "headsweep"):
         make_deterministic(torch.device("cuda"))
@@ -107,7 +107,7 @@ class Putting(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("how", ["off", "step", "broken"])
-def test_where_there_is_no_such_kernel_a_run_goes_on_with_a_warning(monkeypatch, caplog, how):
+def test_without_a_deterministic_kernel_a_run_continues_with_a_warning(monkeypatch, caplog, how):
     monkeypatch.setattr(compiling, "BACKEND", "eager" if how == "step" else lambda graph, inputs: 1 / 0)
     run, model = built(f"compile={'off' if how == 'off' else 'step'}")
     model.backbone.norm.register_forward_hook(lambda module, given, tokens: Putting.apply(tokens))
@@ -117,15 +117,15 @@ def test_where_there_is_no_such_kernel_a_run_goes_on_with_a_warning(monkeypatch,
     gradients = Gradients(model, run, CPU, steps=2)
     with caplog.at_level(logging.WARNING, "headsweep"):
         gradients(*batch(), (0, 0, 0))
-    said = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
-    assert [line.startswith("two such runs may differ in their last digits here") for line in said][:1] == [True]
-    assert len(said) == (2 if how == "broken" else 1)
+    messages = [record.getMessage() for record in caplog.records if record.name == "headsweep"]
+    assert [line.startswith("not deterministic on this device") for line in messages][:1] == [True]
+    assert len(messages) == (2 if how == "broken" else 1)
     assert gradients.used.startswith({"broken": "off (ZeroDivisionError"}.get(how, how))
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
-    for ours, theirs in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(ours, theirs)
+    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(actual.grad, reference.grad)
+    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
+        assert torch.equal(actual, reference)
     model.zero_grad()
     with caplog.at_level(logging.WARNING, "headsweep"):
         gradients(*batch(), (0, 1, 0))
-    assert len(caplog.records) == len(said), "it is said once"
+    assert len(caplog.records) == len(messages), "one warning"

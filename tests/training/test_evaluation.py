@@ -27,7 +27,7 @@ class Given(nn.Module):
 def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     logits, labels = torch.randn(50, heads, classes), torch.randint(classes, (50,))
     batches = [Batch(logits[i : i + 16], labels[i : i + 16]) for i in range(0, 50, 16)]  # the last is smaller
-    ours = evaluate(Given(), batches, nullcontext(), Ranks())
+    actual = evaluate(Given(), batches, nullcontext(), Ranks())
     mean = logits.mean(1)
     best = mean.topk(min(5, classes)).indices
     expected = {
@@ -38,11 +38,11 @@ def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     if heads > 1:
         for k in range(heads):
             expected[f"per_head/top1_{k + 1}"] = (logits[:, k].argmax(-1) == labels).float().mean().item()
-    assert ours.metrics == pytest.approx(expected, rel=1e-6)
-    assert ours.correct.tolist() == (mean.argmax(-1) == labels).tolist()
+    assert actual.metrics == pytest.approx(expected, rel=1e-6)
+    assert actual.correct.tolist() == (mean.argmax(-1) == labels).tolist()
 
 
-def test_of_several_ranks_each_says_of_every_image_of_the_split_whether_it_is_right():
+def test_every_rank_gets_the_correctness_of_all_images():
     logits, labels = torch.randn(50, 2, 10), torch.randint(3, (50,))
     right = (logits.mean(1).argmax(-1) == labels).tolist()
     assert 0 < sum(right) < 50

@@ -1,7 +1,7 @@
-"""What a GPU would refuse, or wait for, seen without one: torch's fake tensors know devices and shapes, and no numbers.
+"""Device errors and syncs of a GPU, detected without one: torch's fake tensors know devices and shapes, and no numbers.
 
 An operation on tensors of two devices raises, and so does one that asks a tensor for a number, for which a training
-loop would have to wait. (Gradients are not taken: autograd's engine wants a true device.)
+loop would have to wait. (Gradients are not tested: autograd's engine needs a real device.)
 """
 
 from collections.abc import Iterator

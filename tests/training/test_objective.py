@@ -40,9 +40,9 @@ def test_sum_over_heads_plus_the_divergence_from_the_detached_ensemble(decorrela
         + decorrelation * F.kl_div(F.log_softmax(logits[:, k], -1), ensemble, log_target=True, reduction="none").mean()
         for k in range(3)
     )
-    ours = objective(logits, targets, decorrelation)
-    assert torch.allclose(ours.double(), expected, atol=1e-6)
-    (gradient,) = torch.autograd.grad(ours, logits, retain_graph=True)
+    actual = objective(logits, targets, decorrelation)
+    assert torch.allclose(actual.double(), expected, atol=1e-6)
+    (gradient,) = torch.autograd.grad(actual, logits, retain_graph=True)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
     assert torch.allclose(gradient, expected_gradient, atol=1e-7)
 

@@ -1,4 +1,4 @@
-"""One run on two processes (gloo) is the run of one process, and loses nothing when one of them is lost."""
+"""A run on two processes (gloo) equals that on one, and loses nothing when a process dies."""
 
 import os
 import signal
@@ -96,7 +96,7 @@ def test_killed_and_stopped_two_ranks_end_with_the_same_bits(tmp_path):
 
 
 def asked(number: int, rank: int, after: int):
-    """A stop that is asked so often before rank `rank` is killed, or asked to stop."""
+    """A stop function; after so many calls, rank `rank` is killed or requested to stop."""
     calls = iter([False] * after)
 
     def stop() -> bool:
@@ -135,8 +135,8 @@ def test_ranks_average_and_agree():
     assert on_ranks(3, work) == [0, 0, 0]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_with_what_could_be():
-    with pytest.raises(ConfigError, match=r"batch_size=32: 3 processes with accumulation=2 .* want a multiple of 6"):
+def test_a_batch_size_that_ranks_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match=r"batch_size=32: expected a multiple of 6: 3 processes with accumulation=2 "):
         compose_run("batch_size=32", "accumulation=2").check_ranks(3)
 
 
@@ -147,7 +147,7 @@ def test_a_grid_under_torchrun_is_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_torchrun_trains_one_run_and_rank_0_alone_speaks(tmp_path):
+def test_torchrun_trains_one_run_and_only_rank_0_prints(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     job = [*torchrun, *command("head=ga", "heads=2", "tracking=none", *SHORT, f"paths.output={tmp_path}")[1:]]
     done = subprocess.run(job, capture_output=True, text=True, timeout=120, cwd=PROJECT_ROOT)

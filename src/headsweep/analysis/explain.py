@@ -12,7 +12,7 @@ from typing import Any
 
 from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import Speller, Spelling, command, in_full, words
+from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.values import read_words
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
@@ -55,8 +55,8 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
         chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
-            speller = Speller(compose)
-            return "\n\n".join(_cell(cell, axes, speller, output) for cell in chosen), (*unread, *damages)
+            finder = OverrideFinder(compose)
+            return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)
 
     return without_damaged(alike, make)
 
@@ -83,7 +83,7 @@ def _of_fingerprint(
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)
 
 
-def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> str:
+def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
     record = cell.record
     lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
@@ -97,7 +97,7 @@ def _cell(cell: Cell, axes: Sequence[str], speller: Speller, output: Path) -> st
         lines.append(f"  cost        {cost['parameters']:,} parameters ({head}), {cost['flops']:,} FLOPs per image")
     for run in cell.runs:
         lines += ["", *_run(run)]
-    return "\n".join([*lines, "", *_again(cell, speller, output)])
+    return "\n".join([*lines, "", *_again(cell, finder, output)])
 
 
 def _mean(value: Estimate) -> str:
@@ -145,11 +145,11 @@ def _tracked(folder: RunFolder) -> str | None:
         return str(error)
 
 
-def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
+def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
     """Return the commands that retrain the runs of a cell, grouped by code and overrides."""
     by_origin: dict[tuple[str, ...], list[Run]] = {}
     for run in cell.runs:
-        by_origin.setdefault(_origin(run, speller, output), []).append(run)
+        by_origin.setdefault(_origin(run, finder, output), []).append(run)
     lines = ["Command that trains what is missing of these runs:"]
     for origin, runs in by_origin.items():
         *overrides, checkout, caveat = origin
@@ -166,7 +166,7 @@ def _again(cell: Cell, speller: Speller, output: Path) -> list[str]:
     ]
 
 
-def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
+def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
     """Return the overrides of a run without its seed, then the checkout command, then a caveat."""
     commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
     checkout, same_defaults, caveat = _checkout(commit, dirty)
@@ -176,15 +176,15 @@ def _origin(run: Run, speller: Speller, output: Path) -> tuple[str, ...]:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(redacted, in_full(full, PROJECT_ROOT / "conf")), checkout, caveat)
+            return (*map(redacted, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
-        (spelled,) = speller.spell([config])
+        (spelled,) = finder.find([config])
     except Damaged:
         raise
     except UserError as error:
         return checkout, str(error)
-    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, speller):
+    if not checkout and not _is_the_same(spelled, config, run.record.fingerprint, finder):
         caveat = "this version of headsweep computes another fingerprint: it would be a new run"
     del spelled["seed"]
     return (*words(spelled), checkout, caveat)
@@ -203,9 +203,9 @@ def _checkout(commit: str | None, dirty: bool) -> tuple[str, bool, str]:
         return "", True, str(error)
 
 
-def _is_the_same(spelled: Spelling, config: RunConfig, wanted: str, speller: Speller) -> bool:
+def _is_the_same(spelled: Overrides, config: RunConfig, wanted: str, finder: OverrideFinder) -> bool:
     """Return whether the overrides compose the run, given the digests and sizes that its plan filled in."""
-    composed = speller.grid.cell(words(spelled)).parse()
+    composed = finder.grid.cell(words(spelled)).parse()
     dataset = replace(composed.dataset, num_classes=config.dataset.num_classes, digest=config.dataset.digest)
     model = replace(composed.model, checkpoint_digest=config.model.checkpoint_digest)
     return fingerprint(replace(composed, dataset=dataset, model=model)) == wanted

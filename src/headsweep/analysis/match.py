@@ -10,7 +10,7 @@ from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
 from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
-from headsweep.config.overrides import Speller, Spelling, command, grids, words
+from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
 from headsweep.config.schema import MOST_HEADS
 from headsweep.errors import ConfigError
 from headsweep.plan.expand import expand
@@ -59,17 +59,17 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     """
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
-        speller = Speller(compose)
+        finder = OverrideFinder(compose)
         request, _ = read_grid([word for word in arguments if word not in seeds])
         lookup = Lookup()
         expansion = expand(request, _no_fit, lookup, say=lambda line: None)
         expansion.runs()  # raises if one is not valid
         cells = [cell for cell in expansion.cells if isinstance(cell, Cell)]
-        found = [_match(cell, speller, target, lookup) for cell in cells]
+        found = [_match(cell, finder, target, lookup) for cell in cells]
         matches = [one for at, one in enumerate(found) if one.run not in [other.run for other in found[:at]]]
         spelled = [
             {key: value for key, value in cell.items() if key != "seed"}
-            for cell in speller.spell([one.run for one in matches])
+            for cell in finder.find([one.run for one in matches])
         ]
     names = _names(spelled, matches)
     is_near = [abs(one.deviation) <= target.share for one in matches]
@@ -83,7 +83,7 @@ def _no_fit(runs: Sequence[RunConfig]) -> int:
     raise ConfigError(KEY, AUTO, "parameters and FLOPs do not depend on it; leave it out")
 
 
-def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
+def _names(cells: Sequence[Overrides], matches: Sequence[Match]) -> list[str]:
     """Name cells by head, heads, the varied key, and other keys that differ."""
     differing = [key for cell in cells for key in cell if len({str(other.get(key)) for other in cells}) > 1]
     shown = dict.fromkeys(("head", "heads", *differing))
@@ -94,9 +94,9 @@ def _names(cells: Sequence[Spelling], matches: Sequence[Match]) -> list[str]:
     return [" ".join(words(name)) for name in names]
 
 
-def _match(cell: Cell, speller: Speller, target: Target, lookup: Lookup) -> Match:
+def _match(cell: Cell, finder: OverrideFinder, target: Target, lookup: Lookup) -> Match:
     run = _located(cell.parse(), lookup)
-    budget = target.budget or _size(_baseline(cell, speller, target.baseline, lookup), target)[0]
+    budget = target.budget or _size(_baseline(cell, finder, target.baseline, lookup), target)[0]
     varied, values, change = _varied(run, target.vary)
     sized = cache(lambda value: _size(change(value), target))  # needed up to twice
     best = _nearest(values, lambda value: sized(value)[0], budget) if varied else None
@@ -105,12 +105,12 @@ def _match(cell: Cell, speller: Speller, target: Target, lookup: Lookup) -> Matc
     return Match(chosen, varied, best, size, head_size, budget)
 
 
-def _baseline(cell: Cell, speller: Speller, baseline: Baseline, lookup: Lookup) -> RunConfig:
+def _baseline(cell: Cell, finder: OverrideFinder, baseline: Baseline, lookup: Lookup) -> RunConfig:
     """Return the cell with the overrides of the baseline; options of the replaced head are dropped."""
     baseline = {"head" if key == "head.name" else key: value for key, value in baseline.items()}  # a config group
     gone = tuple(f"{key}=" for key in baseline) + ("head.",) * ("head" in baseline)
     kept = [word for word in cell.overrides if not word.startswith(gone)]
-    found = speller.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())])
+    found = finder.grid.cell([*kept, *(f"{key}={value}" for key, value in baseline.items())])
     return _located(found.parse(), lookup)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import Speller, command, grids
+from headsweep.config.overrides import OverrideFinder, command, grids
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
@@ -148,6 +148,6 @@ def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]
     with composer() as compose:
-        spelled = Speller(compose).spell(runs)
+        spelled = OverrideFinder(compose).find(runs)
     without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
     return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from headsweep.analysis.compare_runs import Comparison, compare
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.overrides import in_full
+from headsweep.config.overrides import all_overrides
 from headsweep.errors import Interrupted, UserError
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
@@ -109,7 +109,7 @@ def _train(original: RunFolder, into: Path, root: Path) -> None:
     environment = {**git_environment(), "PYTHONPATH": str(root / "src")}
     if threads:  # the split of sums over threads decides their last bits
         environment["OMP_NUM_THREADS"] = str(threads)
-    code = _run([sys.executable, str(root / "src" / "train.py"), *in_full(frozen, root / "conf")], environment)
+    code = _run([sys.executable, str(root / "src" / "train.py"), *all_overrides(frozen, root / "conf")], environment)
     if code:
         raise SystemExit(code)
 

@@ -18,25 +18,19 @@ from headsweep.autotune import host_memory
 from headsweep.autotune.measurement import NO_MEMORY, Unmeasured, memory
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
+from headsweep.config.keys import flat, has_trait
+from headsweep.config.traits import MEMORY
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.fingerprint import identity
-from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import run_names
 from headsweep.tracking.measurements import Measurements
 
 MOST = 4096  # images; larger batches cost accuracy before they gain speed
 SHARE = 0.9  # of the memory available to a run; evaluation and libraries need the rest
 LEAST, PROBE = 8, 128  # batch sizes at which memory is measured, if the training set is as large
-
-# Keys that do not change the memory of a step.
-_NO_MATTER = {
-    KEY, "seed", "duration", "decorrelation", "optimizer.lr", "optimizer.weight_decay", "optimizer.betas",
-    "optimizer.eps", "schedule.name", "schedule.warmup", "schedule.warmup_lr", "schedule.min_lr",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,12 +162,8 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, log: Callable[
 
 
 def memory_class(run: RunConfig) -> dict[str, Any]:
-    """Return the keys on which the memory of a step depends, except `batch_size`.
-
-    These are keys of the identity and the top-level keys outside it.
-    """
-    switches = {key: value for key, value in plain(run).items() if not isinstance(value, dict) and key != "device"}
-    kept = {key: value for key, value in {**identity(run), **switches}.items() if key not in _NO_MATTER}
+    """Return the keys on which the memory of a step depends, except `batch_size`."""
+    kept = {key: value for key, value in flat(run).items() if has_trait(key, MEMORY)}
     return {**kept, "decorrelation": run.decorrelation != 0}
 
 

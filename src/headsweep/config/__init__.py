@@ -3,18 +3,11 @@
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import (
     HEADS,
-    AtConfig,
-    CaitConfig,
     ClassAttentionConfig,
-    ClsConfig,
     GaConfig,
-    GapConfig,
     GramConfig,
     HeadConfig,
-    SeConfig,
-    SeqAttnConfig,
-    SeqPoolConfig,
-    SgConfig,
+    HeadSpec,
 )
 from headsweep.config.model import (
     MODELS,
@@ -25,10 +18,8 @@ from headsweep.config.model import (
     TimmConfig,
     Tokenizer,
 )
-from headsweep.config.omegaconf_errors import explain
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
-    NOT_IDENTITY,
     AugmentationConfig,
     AugmentationOrder,
     Compilation,
@@ -49,15 +40,11 @@ from headsweep.config.schema import (
 __all__ = [
     "HEADS",
     "MODELS",
-    "NOT_IDENTITY",
     "PROJECT_ROOT",
-    "AtConfig",
     "AugmentationConfig",
     "AugmentationOrder",
     "Block",
-    "CaitConfig",
     "ClassAttentionConfig",
-    "ClsConfig",
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
@@ -66,9 +53,9 @@ __all__ = [
     "Duration",
     "DurationUnit",
     "GaConfig",
-    "GapConfig",
     "GramConfig",
     "HeadConfig",
+    "HeadSpec",
     "LoaderConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -78,14 +65,9 @@ __all__ = [
     "RunConfig",
     "ScheduleConfig",
     "ScheduleName",
-    "SeConfig",
-    "SeqAttnConfig",
-    "SeqPoolConfig",
-    "SgConfig",
     "TimmConfig",
     "Tokenizer",
     "TrackingConfig",
     "TrackingName",
-    "explain",
     "parse",
 ]

@@ -7,28 +7,28 @@ from headsweep.errors import ConfigError
 from headsweep.text import is_file_name
 
 LONGEST_NAME = 128  # characters
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what no encoding can write
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and lone surrogates
 
 
 def at_least(key: str, got: int, least: int) -> None:
     """Raise ConfigError unless `got` is at least `least`."""
     if got < least:
-        raise ConfigError(key, got, f"want a whole number of at least {least}")
+        raise ConfigError(key, got, f"expected an integer >= {least}")
 
 
 def fraction(key: str, got: float, closed: bool = False) -> None:
     """Raise ConfigError unless `got` is in [0, 1), or in [0, 1] if `closed`."""
     if not (0 <= got < 1 or (closed and got == 1)):
-        raise ConfigError(key, got, f"want a number in [0, 1{']' if closed else ')'}")
+        raise ConfigError(key, got, f"expected a number in [0, 1{']' if closed else ')'}")
 
 
 def is_one_line(text: str) -> bool:
-    """Has it no line end, escape or other control character, and nothing that UTF-8 cannot write?"""
+    """Return whether `text` has no line break or control character and can be encoded as UTF-8."""
     return _CONTROL.search(text) is None
 
 
 def name(key: str, got: str, in_path: bool) -> None:
-    """Raise ConfigError unless `got` can be a name, and if `in_path` that of a file or folder."""
+    """Raise ConfigError unless `got` is a name, and if `in_path` a valid name of a file or folder."""
     if not got.strip() or len(got) > LONGEST_NAME or not is_one_line(got):
         raise ConfigError(key, got or "''", f"expected a name of 1 to {LONGEST_NAME} printable characters")
     if in_path and not is_file_name(got):
@@ -36,7 +36,7 @@ def name(key: str, got: str, in_path: bool) -> None:
 
 
 def address(key: str, got: str) -> None:
-    """Raise ConfigError unless `got` can be read as a URI."""
+    """Raise ConfigError unless `got` is a URI."""
     try:
         _ = urlsplit(got).port
     except ValueError as error:

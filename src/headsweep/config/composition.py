@@ -13,7 +13,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.omegaconf_errors import explain
+from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.errors import EXPECTED, ConfigError, UserError
 from headsweep.text import escaped, first_line
 
@@ -49,7 +49,7 @@ def one_line(error: Exception) -> str:
     if several := _SEVERAL.match(str(error)):
         return f"{several[1]}: expected one value, found several, which make a grid; add -m{_or_quoted(several[1])}"
     if cause := next((it for it in _causes(error) if isinstance(it, OmegaConfBaseException)), None):
-        return str(explain(cause))
+        return str(as_config_error(cause))
     return _joined(str(error)) or type(error).__name__
 
 

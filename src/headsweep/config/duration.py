@@ -8,12 +8,10 @@ from enum import Enum
 
 from headsweep.errors import ConfigError
 
-MOST = 1e12  # of any unit: no run comes to its end, and the steps of more are too many for a number
+MOST = 1e12  # of any unit: no run gets that far, and more steps would overflow
 
 
 class DurationUnit(Enum):
-    """What a duration counts."""
-
     epochs = "epochs"
     steps = "steps"
     images = "images"
@@ -29,16 +27,16 @@ class Duration:
 
     @staticmethod
     def parse(key: str, text: str) -> Duration:
-        """Read `text`; raises ConfigError naming `key`."""
+        """Parse `text`, the value of `key`. Raises ConfigError if it is no duration."""
         match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?(?:e[0-9]+)?)\s*(?:(epoch|step|image)s?|percent)\s*", text)
         if match is None:
-            raise ConfigError(key, text, "want a number and a unit, e.g. '10 epochs', '500 steps', '1e6 images'")
+            raise ConfigError(key, text, "expected a number and a unit, e.g. '10 epochs', '500 steps', '1e6 images'")
         if not float(match[1]) <= MOST:
-            raise ConfigError(key, text, f"expected at most {MOST:g}, found more; give a duration that can end")
+            raise ConfigError(key, text, f"expected <= {MOST:g}")
         return Duration(float(match[1]), DurationUnit(f"{match[2]}s" if match[2] else "percent"))
 
     def steps(self, steps_per_epoch: int, batch_size: int, whole: int = 0) -> int:
-        """The duration in optimizer steps; a percentage is of `whole` steps."""
+        """Return the duration in optimizer steps; a percentage is of `whole` steps."""
         per_unit = {
             DurationUnit.epochs: float(steps_per_epoch),
             DurationUnit.steps: 1.0,

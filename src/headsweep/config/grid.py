@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.parsing import build, parse, reads_otherwise, typed
+from headsweep.config.parsing import build, is_converted, parse, typed
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
@@ -111,7 +111,7 @@ class _Base:
         """Return the checked configuration with `values`. Raises OmegaConfBaseException for a value of a wrong type."""
         for key, value in values.items():
             OmegaConf.update(self._typed, key, value, merge=False)
-            if reads_otherwise(OmegaConf.select(self._typed, key), value):
+            if is_converted(OmegaConf.select(self._typed, key), value):
                 raise _Unfit
         return build(self._typed, self.config)
 

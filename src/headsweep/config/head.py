@@ -1,43 +1,24 @@
-"""The heads' options.
+"""The heads: one record each, and their options.
 
-To add a head: a dataclass and an entry in HEADS here, one class in `headsweep/heads/`, one YAML in `conf/head/`, its
-formula and a row in `tests/heads/`.
+To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a dataclass if it has options of its own,
+and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
 
 @dataclass
 class HeadConfig:
-    """What every head has; a head's own options are added by its subclass."""
+    """The options of a head that has none of its own."""
 
     widths: ClassVar[dict[str, Sequence[int]]] = {}  # option that scales the head -> its values, ascending
 
-    name: str
-
-
-@dataclass
-class GapConfig(HeadConfig):
-    """Mean over the tokens (the GAP-FC baseline of the Gramian attention paper, Table 2)."""
-
-
-@dataclass
-class ClsConfig(HeadConfig):
-    """The backbone's class token (ViT)."""
-
-
-@dataclass
-class SeqPoolConfig(HeadConfig):
-    """Sequence pooling (CCT paper, section 3.3)."""
-
-
-@dataclass
-class SeConfig(HeadConfig):
-    """Squeeze-and-excitation over the tokens (the SeqAttention paper's code)."""
+    name: Annotated[str, USUAL | SUMMARY]
 
 
 @dataclass
@@ -50,14 +31,14 @@ class ClassAttentionConfig(HeadConfig):
             raise ConfigError(
                 "model.width",
                 width,
-                f"head={self.name} needs a multiple of 32 (8 attention heads of width D/32); "
+                f"expected a multiple of 32 with head={self.name} (8 attention heads of width D/32); "
                 f"nearest: {max(32, width // 32 * 32)} or {width // 32 * 32 + 32}",
             )
 
 
 @dataclass
 class GramConfig(HeadConfig):
-    """A head that makes a query of the tokens' Gram matrix; its batch norms need at least 2 images a micro-batch."""
+    """A head whose query is the tokens' Gram matrix; its batch norms need at least 2 images per micro-batch."""
 
     widths: ClassVar[dict[str, Sequence[int]]] = {"gram_dim": range(16, 513, 16)}
 
@@ -68,43 +49,83 @@ class GramConfig(HeadConfig):
             raise ConfigError(
                 "head.gram_dim",
                 self.gram_dim,
-                "want a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
+                "expected a multiple of 16 (both 1x1 convolutions of the gram query have 8 groups), e.g. 32, 64, 192",
             )
 
 
 @dataclass
-class CaitConfig(ClassAttentionConfig):
-    """A learned class token as the query of class attention (CaiT)."""
-
-
-@dataclass
-class AtConfig(ClassAttentionConfig):
-    """A mean of linear maps over the token axis as the query of class attention (the SeqAttention paper's code)."""
-
-
-@dataclass
-class SgConfig(GramConfig):
-    """The gram query without attention (the SeqAttention paper's code)."""
-
-
-@dataclass
 class GaConfig(GramConfig, ClassAttentionConfig):
-    """Gramian attention (ICCV 2023): the gram query, then class attention."""
+    """The gram query, then class attention."""
 
 
-@dataclass
-class SeqAttnConfig(ClassAttentionConfig):
-    """SeqAttention: sequence pooling as the query of class attention."""
+@dataclass(frozen=True)
+class HeadSpec:
+    """One head: all that is known of it without importing torch."""
+
+    options: type[HeadConfig]
+    class_path: str  # module:class, a subclass of headsweep.heads.Head
+    source: str  # paper and section, or file of a published code
+    summary: str  # one line
 
 
-HEADS: dict[str, type[HeadConfig]] = {
-    "gap": GapConfig,
-    "cls": ClsConfig,
-    "seqpool": SeqPoolConfig,
-    "se": SeConfig,
-    "cait": CaitConfig,
-    "at": AtConfig,
-    "sg": SgConfig,
-    "ga": GaConfig,
-    "seqattn": SeqAttnConfig,
+HEADS: dict[str, HeadSpec] = {
+    "gap": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.gap:GapHead",
+        source="the GAP-FC baseline of Gramian attention, Table 2",
+        summary="Mean over the tokens, then a linear classifier",
+    ),
+    "cls": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.cls:ClsHead",
+        source="ViT, section 3.1",
+        summary="The class token of the backbone, then a linear classifier",
+    ),
+    "seqpool": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.seqpool:SeqPoolHead",
+        source="CCT, section 3.3",
+        summary="Sequence pooling: a softmax-weighted mean over the tokens, then a linear classifier",
+    ),
+    "se": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.se:SeHead",
+        source="SeqAttention's code, models/se_cct.py",
+        summary="Squeeze-and-excitation over the tokens: a gated mean",
+    ),
+    "cait": HeadSpec(
+        options=ClassAttentionConfig,
+        class_path="headsweep.heads.cait:CaitHead",
+        source="CaiT, section 3",
+        summary="A learned class token as the query of class attention",
+    ),
+    "at": HeadSpec(
+        options=ClassAttentionConfig,
+        class_path="headsweep.heads.at:AtHead",
+        source="SeqAttention's code, models/at_cct.py",
+        summary="The mean of 128 linear maps over the token axis as the query of class attention, shared by all heads",
+    ),
+    "sg": HeadSpec(
+        options=GramConfig,
+        class_path="headsweep.heads.sg:SgHead",
+        source="SeqAttention's code, models/sg_cct.py",
+        summary="The gram query of ga without attention",
+    ),
+    "ga": HeadSpec(
+        options=GaConfig,
+        class_path="headsweep.heads.ga:GaHead",
+        source="Gramian attention, section 3",
+        summary="Gramian attention: the Gram matrix of the tokens as the query of class attention",
+    ),
+    "seqattn": HeadSpec(
+        options=ClassAttentionConfig,
+        class_path="headsweep.heads.seqattn:SeqAttnHead",
+        source="SeqAttention",
+        summary="SeqAttention: sequence pooling as the query of class attention",
+    ),
 }
+
+
+def head_options() -> dict[str, type[HeadConfig]]:
+    """Return the dataclass of each head's options."""
+    return {name: head.options for name, head in HEADS.items()}

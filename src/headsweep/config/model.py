@@ -1,4 +1,4 @@
-"""The backbones' options, one dataclass a family.
+"""The options of backbones, one dataclass per family.
 
 To add a size: a YAML in `conf/model/`, a row in `headsweep/models/registry.py`. To add a family: a dataclass and an
 entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/models/build.py`.
@@ -7,9 +7,10 @@ entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/m
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from headsweep.config.checks import at_least, fraction, name
+from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
 
@@ -29,7 +30,7 @@ class Tokenizer(Enum):
 
 
 class Block(Enum):
-    """What an encoder block computes; all kinds have as many parameters."""
+    """What an encoder block computes; all kinds have the same parameters."""
 
     pre_norm = "pre_norm"  # the SeqAttention paper's code: x + attention(norm x), then x + mlp(norm x)
     stream_norm = "stream_norm"  # the CCT authors' code: x = norm(x + attention(norm x)), then x + mlp(x)
@@ -38,12 +39,12 @@ class Block(Enum):
 
 @dataclass
 class ModelConfig:
-    """What every backbone has; the rest is added by its family's subclass."""
+    """The options that every backbone has."""
 
     family: str
-    name: str
-    checkpoint: str | None  # file of weights to start from: ours, the published ones, or timm's
-    checkpoint_digest: str | None  # filled in when a run is planned: SHA-256 of that file
+    name: Annotated[str, USUAL | SUMMARY]
+    checkpoint: Annotated[str | None, NOTHING]  # weights to start from: of headsweep, of a published code or of timm
+    checkpoint_digest: Annotated[str | None, RESULT | MEMORY | PLANNED]  # SHA-256 of that file
 
     def __post_init__(self) -> None:
         name("model.name", self.name, in_path=True)  # the folder of a sweep has it in its name
@@ -72,7 +73,7 @@ class CompactConfig(ModelConfig):
             raise ConfigError(
                 "model.name",
                 self.name,
-                f"want a name like cct_7_3x1 or vit_7_4 with model.family=compact; a model of timm is model=timm "
+                f"expected a name like cct_7_3x1 or vit_7_4 with model.family=compact; a model of timm is model=timm "
                 f"model.name={self.name}",
             )
         for key in ("width", "depth", "attention_heads", "tokenizer_kernel", "tokenizer_layers"):
@@ -80,14 +81,18 @@ class CompactConfig(ModelConfig):
         for key in ("dropout", "attention_dropout", "drop_path"):
             fraction(f"model.{key}", getattr(self, key))
         if int(self.width * self.mlp_ratio) < 1:
-            raise ConfigError("model.mlp_ratio", self.mlp_ratio, "leaves the MLP no hidden width; want more")
+            raise ConfigError(
+                "model.mlp_ratio", self.mlp_ratio, "expected a larger ratio: the hidden width of the MLP is 0"
+            )
         if self.width % self.attention_heads:
-            raise ConfigError("model.attention_heads", self.attention_heads, f"must divide model.width={self.width}")
+            raise ConfigError(
+                "model.attention_heads", self.attention_heads, f"expected a divisor of model.width={self.width}"
+            )
         if self.tokenizer is Tokenizer.patch and self.tokenizer_layers != 1:
-            raise ConfigError("model.tokenizer_layers", self.tokenizer_layers, "want 1 with model.tokenizer=patch")
+            raise ConfigError("model.tokenizer_layers", self.tokenizer_layers, "expected 1 with model.tokenizer=patch")
 
     def side(self, pixels: int) -> int:
-        """Tokens along a side of that many pixels; 0 or less where the image is too small."""
+        """Return the number of tokens along a side of `pixels`; 0 or less if the image is too small."""
         if self.tokenizer is Tokenizer.patch:
             return pixels // self.tokenizer_kernel
         for _ in range(self.tokenizer_layers):
@@ -106,17 +111,19 @@ class CompactConfig(ModelConfig):
         return 0 if self.tokenizer is Tokenizer.patch else max(1, self.tokenizer_kernel // 2)
 
     def check_image_size(self, pixels: int) -> None:
-        """Raise ConfigError unless images of that side make whole tokens."""
+        """Raise ConfigError unless images of that side divide into whole tokens."""
         if self.side(pixels) < 1:
-            raise ConfigError("dataset.image_size", pixels, "is too small for this tokenizer")
+            raise ConfigError(
+                "dataset.image_size", pixels, "expected larger images: the tokenizer makes no token of these"
+            )
         if self.tokenizer is Tokenizer.patch and pixels % self.tokenizer_kernel:
             raise ConfigError(
-                "dataset.image_size", pixels, f"want a multiple of model.tokenizer_kernel={self.tokenizer_kernel}"
+                "dataset.image_size", pixels, f"expected a multiple of model.tokenizer_kernel={self.tokenizer_kernel}"
             )
 
 
-# Keywords of timm.create_model that other keys decide, and those keys.
-_DECIDED_ELSEWHERE = {
+# Keywords of timm.create_model -> the keys that set them.
+_SET_BY_KEYS = {
     "num_classes": "dataset.num_classes",
     "in_chans": "dataset.channels",
     "img_size": "dataset.image_size",
@@ -131,15 +138,15 @@ _DECIDED_ELSEWHERE = {
 class TimmConfig(ModelConfig):
     """Any backbone of timm, by its name there."""
 
-    small_stem: bool  # a ResNet's first layers as for 32x32 images: 3x3 convolution of stride 1, no pooling
+    small_stem: bool  # a ResNet stem for 32x32 images: 3x3 convolution of stride 1, no pooling
     options: dict[str, Any] | None  # passed to timm.create_model, e.g. {drop_path_rate: 0.1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for option, got in (self.options or {}).items():
-            if option in _DECIDED_ELSEWHERE:
-                key = _DECIDED_ELSEWHERE[option]
-                raise ConfigError(f"model.options.{option}", got, f"is decided by {key}; leave it out")
+            if option in _SET_BY_KEYS:
+                key = _SET_BY_KEYS[option]
+                raise ConfigError(f"model.options.{option}", got, f"expected no such option: {key} sets it")
 
 
 MODELS: dict[str, type[ModelConfig]] = {"compact": CompactConfig, "timm": TimmConfig}

@@ -1,4 +1,4 @@
-"""Configurations spelled as the overrides that compose them again: the shortest command, and the grid of several."""
+"""Convert configurations back to the overrides that compose them: the shortest command, and the grid of several."""
 
 from __future__ import annotations
 
@@ -14,48 +14,49 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.grid import Compose, Grid
+from headsweep.config.keys import has_trait
 from headsweep.config.parsing import PROJECT_ROOT, typed
 from headsweep.config.schema import RunConfig
+from headsweep.config.traits import PLANNED
 
-Spelling = dict[str, str]  # key of an override -> its value, as Hydra reads it
+Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it
 
 _CONF = PROJECT_ROOT / "conf"
-_GROUPS = ("model", "head", "dataset", "augmentation", "optimizer", "schedule", "tracking", "debug")
-_FILLED_IN = ("dataset.num_classes", "dataset.digest", "model.checkpoint_digest")  # by the plan, from data and files
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+-]*")
 _NOT_TEXT = {"null", "none", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
 
-class Speller:
-    """Finds the overrides of configurations; `compose` gives the configuration of a list of overrides."""
+class OverrideFinder:
+    """Finds the overrides of configurations; `compose` returns the configuration of a list of overrides."""
 
     def __init__(self, compose: Compose) -> None:
         self._compose, self.grid = compose, Grid(compose)
         self._known: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def spell(self, runs: Sequence[RunConfig]) -> list[Spelling]:
-        """The overrides of each run. A key that one of them needs is said of all that have it, so that it is an axis.
+    def find(self, runs: Sequence[RunConfig]) -> list[Overrides]:
+        """Return the overrides of each run; a key that one of them needs is given for all that have it, as an axis.
 
-        Head, heads and seed are always said, and what the plan fills in from the data never.
+        Head, heads and seed are always given, and keys that the plan fills in from the data never.
         """
         values = [_flat(run) for run in runs]
         choices = [self._choices(value) for value in values]
-        groups = [g for g in _GROUPS if any(choice[g] != self._defaults[g] for choice in choices)]
+        groups = [g for g in self._defaults if any(choice[g] != self._defaults[g] for choice in choices)]
         bases = [self._base(choice, value) for choice, value in zip(choices, values, strict=True)]
         differing = {
             key
             for value, base in zip(values, bases, strict=True)
             for key in value
-            if key not in _FILLED_IN and value[key] != base.get(key)
+            if not has_trait(key, PLANNED) and value[key] != base.get(key)
         }
         order = ["head", "heads", *(g for g in groups if g != "head"), *sorted(differing - {"heads", "seed"}), "seed"]
-        said = [choice | _spelled(value) for choice, value in zip(choices, values, strict=True)]
-        return [{key: one[key] for key in order if key in one} for one in said]
+        found = [choice | _as_overrides(value) for choice, value in zip(choices, values, strict=True)]
+        return [{key: one[key] for key in order if key in one} for one in found]
 
     @cached_property
     def _defaults(self) -> dict[str, str]:
         entries = OmegaConf.load(_CONF / "train.yaml").defaults
-        return {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
+        choices = {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
+        return {group: choice for group, choice in choices.items() if group != "paths"}
 
     @cached_property
     def _usual_paths(self) -> dict[str, Any]:
@@ -63,14 +64,14 @@ class Speller:
 
     @cached_property
     def _files(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Group -> choice -> the values of its file, interpolations as they stand."""
+        """Group -> choice -> the values of its file, interpolations unresolved."""
         return {
             group: {path.stem: _flat(OmegaConf.load(path), group) for path in sorted((_CONF / group).glob("*.yaml"))}
-            for group in _GROUPS
+            for group in self._defaults
         }
 
     def _choices(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Of each group the choice that agrees with most of the values: first its name, then the rest."""
+        """Return for each group the choice whose file agrees best: in its name, then in the number of values."""
 
         def agreement(group: str, choice: str) -> tuple[bool, int, bool]:
             held = self._files[group][choice]
@@ -82,7 +83,7 @@ class Speller:
         }
 
     def _base(self, choices: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the choices compose to, with the folders of `values`, from which other keys are derived."""
+        """Compose the choices with the folders of `values`, from which other keys are derived."""
         words = [f"{group}={choice}" for group, choice in choices.items()]
         words += [f"{key}={hydra_value(value)}" for key, value in values.items() if key.startswith("paths.")]
         key = tuple(words)
@@ -92,7 +93,7 @@ class Speller:
 
 
 def hydra_value(value: Any) -> str:
-    """A plain value as Hydra's command line reads it."""
+    """Return a plain value as Hydra's command line parses it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -106,33 +107,32 @@ def hydra_value(value: Any) -> str:
     return str(value)
 
 
-def words(spelling: Mapping[str, str]) -> list[str]:
-    """The overrides of one run."""
-    return [f"{key}={value}" for key, value in spelling.items()]
+def words(overrides: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in overrides.items()]
 
 
-def in_full(config: DictConfig, conf: Path) -> list[str]:
-    """The overrides that compose a frozen configuration whatever the defaults in the folder `conf` are.
+def all_overrides(config: DictConfig, conf: Path) -> list[str]:
+    """Return overrides that compose a frozen configuration with any defaults in the folder `conf`.
 
-    Every key is said; of the groups only those that decide which keys there are.
+    They give every key, and the groups that decide which keys exist.
     """
     values = _flat(config)
     model = values["model.name"]
     known = {path.stem for path in (conf / "model").glob("*.yaml")}
     model = model if model in known else "timm" if values["model.family"] == "timm" else ""
-    return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_spelled(values))]
+    return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_as_overrides(values))]
 
 
 def command(overrides: Sequence[str], grid: bool) -> str:
-    """The line for a shell that trains a run, or a grid."""
+    """Return the shell command that trains a run, or a grid."""
     return shlex.join(["python", "src/train.py", *["-m"] * grid, *overrides])
 
 
 def grids(cells: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """The overrides of as few grids as have exactly these cells, given without their seeds.
+    """Return the overrides of the fewest grids that have exactly these cells, given without seeds.
 
-    Cells that do not have the same keys (an option of one head alone) cannot be in one grid. What the product of the
-    axes has beyond the cells is left out by an exclusion each.
+    Cells with different keys (an option of one head) cannot be in one grid. Other cells of the product of the axes are
+    left out by an exclusion each.
     """
     by_keys: dict[frozenset[str], list[Mapping[str, str]]] = {}
     for cell in cells:
@@ -149,7 +149,7 @@ def _grid(cells: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _exclusion(point: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> str:
-    """The fewest values of a point that leave none of the cells out, later keys being dropped first."""
+    """Return the fewest values of a point that match none of the cells, dropping later keys first."""
     parts = dict(point)
     for key in reversed(list(point)):
         fewer = {other: value for other, value in parts.items() if other != key}
@@ -158,14 +158,14 @@ def _exclusion(point: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> 
     return " ".join(words(parts))
 
 
-def _spelled(values: Mapping[str, Any]) -> Spelling:
+def _as_overrides(values: Mapping[str, Any]) -> Overrides:
     return {key: hydra_value(value) for key, value in values.items()}
 
 
 def _flat(section: RunConfig | DictConfig | Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value; options that are passed on are one value, however many they are."""
+    """Return dotted key -> plain value; `model.options` is one value."""
     config = OmegaConf.structured(section) if isinstance(section, RunConfig) else section
-    resolve = not prefix  # a file alone lacks what its interpolations name
+    resolve = not prefix  # a single file lacks the keys that its interpolations refer to
     plain = OmegaConf.to_container(config, resolve=resolve, enum_to_str=True)
     assert isinstance(plain, dict)
     return dict(_leaves(plain, f"{prefix}." if prefix else ""))

@@ -1,4 +1,4 @@
-"""The door: a composed DictConfig becomes a checked `RunConfig` once; below it nothing knows of OmegaConf."""
+"""Convert a composed DictConfig to a checked `RunConfig`, once: all other code uses the dataclasses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.head import HEADS
+from headsweep.config.head import head_options
 from headsweep.config.model import MODELS
-from headsweep.config.omegaconf_errors import explain
+from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
@@ -23,38 +23,38 @@ OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), repla
 
 
 def parse(config: DictConfig, start: str = "") -> RunConfig:
-    """Turn a composed configuration into a checked `RunConfig`; `start` is where relative folders count from.
+    """Convert a composed configuration to a checked `RunConfig`; relative folders are resolved from `start`.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type, or two values exclude each other.
     """
     values = typed(config)
     run = build(values, config, start)
-    _check_texts(values, config)  # last: what has a form of its own is refused in its own words
+    _check_texts(values, config)  # last: keys with a format of their own have better messages
     return run
 
 
 def typed(config: DictConfig) -> DictConfig:
-    """The configuration with the types of the schema, whose rules between keys are not looked at yet.
+    """Return the configuration with the types of the schema, before the rules between keys are checked.
 
     Raises:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
     schema = OmegaConf.structured(RunConfig)
-    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", HEADS))
+    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", head_options()))
     schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
     _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
     except OmegaConfBaseException as error:
-        raise explain(error, config) from error
+        raise as_config_error(error, config) from error
     assert isinstance(merged, DictConfig)
     return merged
 
 
 def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
-    """The dataclasses of typed `values`; `config` is where an error looks up what was given.
+    """Build the dataclasses of typed `values`; error messages take the given value from `config`.
 
     Raises:
         ConfigError: a value is missing, or two values exclude each other.
@@ -62,7 +62,7 @@ def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
     try:
         run = OmegaConf.to_object(values)
     except OmegaConfBaseException as error:
-        raise explain(error, config) from error
+        raise as_config_error(error, config) from error
     assert isinstance(run, RunConfig)
     for key in ("paths.data", "paths.output", "dataset.root", "model.checkpoint"):
         section, name = key.split(".")
@@ -73,49 +73,47 @@ def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
 
 
 def _absolute(key: str, given: str, start: str) -> str:
-    """The whole path of a folder or file. Raises ConfigError where there can be none of that name."""
+    """Return the absolute path of a folder or file. Raises ConfigError if the path cannot be resolved."""
     try:
         return str((start / Path(given).expanduser()).resolve())
-    except (RuntimeError, OSError) as error:  # of a user that there is not; of links that lead in a circle
+    except (RuntimeError, OSError) as error:  # an unknown user; a loop of links
         raise ConfigError(key, given, f"expected a path, found none ({error})") from error
 
 
 def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
-    """The schema that the value of `key` names."""
+    """Return the schema that the value of `key` names."""
     section = key.partition(".")[0]
     if isinstance(text := OmegaConf.select(config, section), str):
-        raise ConfigError(
-            section, text, f"expected keys; a choice stands in `defaults` (- override /{section}: {text})"
-        )
+        raise ConfigError(section, text, f"expected keys; give a choice in `defaults` (- override /{section}: {text})")
     name = OmegaConf.select(config, key)
     if name not in known:
         raise ConfigError(shown, name, f"unknown {shown.replace('.', ' ')}; known: {', '.join(sorted(known))}")
     return known[name]
 
 
-def reads_otherwise(text: object, given: object) -> bool:
-    """Has a number with a point or an exponent, true or false become a text, not as it was given (7e10)?"""
+def is_converted(text: object, given: object) -> bool:
+    """Return whether a float or a boolean was converted to text, which may differ from what was written (7e10)."""
     return isinstance(text, str) and isinstance(given, float | bool)
 
 
 def _check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") -> None:
-    """Raise ConfigError for a text that is likely to read otherwise than it was given."""
+    """Raise ConfigError for a number or boolean given where a text is expected."""
     for key in (key for key in given if key in values):
         value = given[key]
         if isinstance(value, DictConfig) and isinstance(values[key], DictConfig):
             _check_texts(values[key], value, f"{prefix}{key}.")
-        elif reads_otherwise(values[key], value):
-            name, kind = prefix + str(key), "a truth value" if isinstance(value, bool) else "a number"
+        elif is_converted(values[key], value):
+            name, kind = prefix + str(key), "a boolean" if isinstance(value, bool) else "a number"
             raise ConfigError(name, value, f"expected a text, found {kind}; quote it, e.g. \"{name}='TEXT'\"")
 
 
 def _check_values(section: Mapping[Any, Any], prefix: str = "") -> None:
-    """No number may be NaN or infinite, and every text is one line; said before a rule compares it with anything."""
+    """Raise ConfigError for NaN, infinity and text of several lines, before a rule between keys compares them."""
     for key, value in section.items():
         if isinstance(value, DictConfig):
             _check_values(value, f"{prefix}{key}.")
         for item in value if isinstance(value, ListConfig) else [value]:
             if isinstance(item, float) and not math.isfinite(item):
-                raise ConfigError(prefix + str(key), value, "want a finite number")
+                raise ConfigError(prefix + str(key), value, "expected a finite number")
             if isinstance(item, str) and not is_one_line(item):
                 raise ConfigError(prefix + str(key), value, "expected a text of one line, without control characters")

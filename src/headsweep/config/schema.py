@@ -1,7 +1,6 @@
-"""The schema: every configuration key, its type and the rules between keys (law 1).
+"""The schema: every configuration key, its type, what it affects, and the rules between keys.
 
-The YAML files in `conf/` hold all values; the dataclasses here hold types and meaning and have no defaults, so a value
-has one home.
+The YAML files in `conf/` hold all values; the dataclasses here have no defaults, so that a value is in one place.
 """
 
 from __future__ import annotations
@@ -9,11 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
+from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
 
@@ -27,12 +28,12 @@ class Precision(Enum):
 
 
 class Compilation(Enum):
-    """What torch.compile makes of the training step; `auto` is `step` on a GPU for runs that are long enough."""
+    """What torch.compile compiles; `auto` is `step` on a GPU for runs that are long enough to gain by it."""
 
     auto = "auto"
     off = "off"
-    blocks = "blocks"  # the repeated block of the backbone, once for all
-    step = "step"  # forward pass, objective and backward pass, on a GPU as CUDA graphs
+    blocks = "blocks"  # the repeated block of the backbone, compiled once
+    step = "step"  # forward pass, objective and backward pass; CUDA graphs on a GPU
 
 
 class ScheduleName(Enum):
@@ -43,14 +44,14 @@ class ScheduleName(Enum):
 
 
 class TrackingName(Enum):
-    """Where metrics go beside the metrics log."""
+    """The tracker to which metrics are mirrored."""
 
     mlflow = "mlflow"
     none = "none"
 
 
 class DatasetName(Enum):
-    """The data sets, one loader each in `headsweep/data/datasets.py`."""
+    """The data sets; each has a loader in `headsweep/data/datasets.py`."""
 
     digits = "digits"
     cifar10 = "cifar10"
@@ -61,19 +62,20 @@ class DatasetName(Enum):
 
 @dataclass
 class DatasetConfig:
-    """What is classified, at which size, and how it is split."""
+    """A data set, the size of its images, and its splits."""
 
-    name: DatasetName
-    root: str | None  # folder that holds the data; None for embedded data
-    download: bool  # may the loader fetch the data (checksums verified)?
-    image_size: int  # side of the square image that the model sees, pixels
-    channels: int
-    num_classes: int | None  # None: counted in an image folder
+    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
+    download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
+    image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
+    channels: Annotated[int, USUAL | DATA]
+    num_classes: Annotated[int | None, USUAL | DATA | PLANNED]  # None: counted in an image folder
     mean: list[float]  # per channel, of images scaled to [0, 1]
     std: list[float]
-    crop_ratio: float  # side of the centre crop over the resized side in evaluation
-    validation: float  # share of the training images held out, drawn from the seed, where the set has no such split
-    digest: str | None  # filled in when a run is planned: names and sizes of an image folder's files
+    crop_ratio: Annotated[float, USUAL | DATA]  # side of the centre crop over the resized side in evaluation
+    # Share of the training images held out, drawn with the seed, where the set has no validation split.
+    validation: Annotated[float, USUAL | DATA]
+    digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
 
     def __post_init__(self) -> None:
         at_least("dataset.image_size", self.image_size, 8)
@@ -81,24 +83,24 @@ class DatasetConfig:
         if self.num_classes is not None:
             at_least("dataset.num_classes", self.num_classes, 2)
         if not 0 <= self.validation < 1:
-            raise ConfigError("dataset.validation", self.validation, "want a share in [0, 1)")
+            raise ConfigError("dataset.validation", self.validation, "expected a share in [0, 1)")
         if not 0 < self.crop_ratio <= 1:
-            raise ConfigError("dataset.crop_ratio", self.crop_ratio, "want a share in (0, 1]")
+            raise ConfigError("dataset.crop_ratio", self.crop_ratio, "expected a share in (0, 1]")
         for key in ("mean", "std"):
             got = getattr(self, key)
             if len(got) != self.channels:
                 raise ConfigError(
-                    f"dataset.{key}", got, f"want one number per channel (dataset.channels={self.channels})"
+                    f"dataset.{key}", got, f"expected one number per channel (dataset.channels={self.channels})"
                 )
         if min(self.std) <= 0:
-            raise ConfigError("dataset.std", self.std, "want numbers above 0")
+            raise ConfigError("dataset.std", self.std, "expected numbers > 0")
 
 
 RANDAUGMENT = re.compile(r"rand(-(m|n|p|mstd)[0-9]+(\.[0-9]*)?|-inc[01])*")
 
 
 class AugmentationOrder(Enum):
-    """Where the random resized crop stands among what is done to a training image."""
+    """Position of the random resized crop in the augmentation of a training image."""
 
     crop_first = "crop_first"  # crop, flip, RandAugment, erasing: timm's order, which the official CCT uses
     crop_last = "crop_last"  # flip, RandAugment, crop, erasing: the SeqAttention paper's code
@@ -106,14 +108,14 @@ class AugmentationOrder(Enum):
 
 @dataclass
 class AugmentationConfig:
-    """What is done to training images; every part is switched off by null or 0."""
+    """Augmentation of training images; null or 0 turns a part off."""
 
-    # crop_last works on images of the model's size: larger files are resized to it before anything else.
+    # With crop_last, larger files are first resized to the model's image size.
     order: AugmentationOrder
     flip: float  # probability of a horizontal flip
     crop_scale: list[float] | None  # [least, most] share of the area that a random resized crop keeps
     crop_ratio: list[float]  # [least, most] aspect ratio of that crop
-    randaugment: str | None  # timm's spelling, e.g. rand-m9-mstd0.5-inc1
+    randaugment: str | None  # timm's notation, e.g. rand-m9-mstd0.5-inc1
     erasing: float  # probability of random erasing
     erasing_count: int  # most boxes that are erased in one image
     mixup: float  # alpha of the Beta distribution
@@ -128,18 +130,18 @@ class AugmentationConfig:
         at_least("augmentation.erasing_count", self.erasing_count, 1)
         for key in ("mixup", "cutmix"):
             if getattr(self, key) < 0:
-                raise ConfigError(f"augmentation.{key}", getattr(self, key), "want an alpha of at least 0 (0 is off)")
+                raise ConfigError(f"augmentation.{key}", getattr(self, key), "expected an alpha >= 0 (0: off)")
         for key in ("crop_scale", "crop_ratio"):
             got = getattr(self, key)
             if got is not None and not (len(got) == 2 and 0 < got[0] <= got[1]):
-                raise ConfigError(f"augmentation.{key}", got, "want [least, most] with 0 < least <= most")
+                raise ConfigError(f"augmentation.{key}", got, "expected [least, most] with 0 < least <= most")
         if self.crop_scale is not None and self.crop_scale[1] > 1:
-            raise ConfigError("augmentation.crop_scale", self.crop_scale, "want shares of at most 1")
+            raise ConfigError("augmentation.crop_scale", self.crop_scale, "expected shares <= 1")
         if self.randaugment is not None and not RANDAUGMENT.fullmatch(self.randaugment):
             raise ConfigError(
                 "augmentation.randaugment",
                 self.randaugment,
-                "want timm's spelling, e.g. rand-m9-mstd0.5-inc1 (m: magnitude, mstd: its spread, n: operations, "
+                "expected timm's notation, e.g. rand-m9-mstd0.5-inc1 (m: magnitude, mstd: its spread, n: operations, "
                 "p: probability of each, inc1: severity grows with magnitude), or null",
             )
 
@@ -148,18 +150,18 @@ class AugmentationConfig:
 class OptimizerConfig:
     """An optimizer of timm's factory; decay is never applied to parameters that are one-dimensional per head."""
 
-    name: str  # a name that timm.optim.list_optimizers() knows
-    lr: float
-    weight_decay: float
-    betas: list[float] | None
-    eps: float | None
-    momentum: float | None
+    name: Annotated[str, RESULT | MEMORY | SUMMARY]  # a name that timm.optim.list_optimizers() knows
+    lr: Annotated[float, RESULT | SUMMARY]
+    weight_decay: Annotated[float, RESULT | SUMMARY]
+    betas: Annotated[list[float] | None, RESULT]
+    eps: Annotated[float | None, RESULT]
+    momentum: Annotated[float | None, RESULT | MEMORY]
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
-            raise ConfigError("optimizer.lr", self.lr, "want a number above 0")
+            raise ConfigError("optimizer.lr", self.lr, "expected a number > 0")
         if self.weight_decay < 0:
-            raise ConfigError("optimizer.weight_decay", self.weight_decay, "want a number of at least 0")
+            raise ConfigError("optimizer.weight_decay", self.weight_decay, "expected a number >= 0")
 
 
 @dataclass
@@ -175,17 +177,17 @@ class ScheduleConfig:
         Duration.parse("schedule.warmup", self.warmup)
         for key in ("warmup_lr", "min_lr"):
             if getattr(self, key) < 0:
-                raise ConfigError(f"schedule.{key}", getattr(self, key), "want a number of at least 0")
+                raise ConfigError(f"schedule.{key}", getattr(self, key), "expected a number >= 0")
 
 
 @dataclass
 class TrackingConfig:
-    """Where the metrics log is projected to."""
+    """Where metrics are mirrored."""
 
     name: TrackingName
     uri: str | None  # None: sqlite in paths.output
     experiment: str
-    models: bool  # log the model of each run that has ended
+    models: bool  # log the model of each finished run
 
     def __post_init__(self) -> None:
         self.uri = self.uri and store_password(self.uri)
@@ -193,7 +195,7 @@ class TrackingConfig:
             raise ConfigError(
                 "tracking.uri",
                 self.uri,
-                "want http://host:port, sqlite:////absolute/path.db or postgresql://..., or null for sqlite in "
+                "expected http://host:port, sqlite:////absolute/path.db or postgresql://..., or null for sqlite in "
                 "paths.output",
             )
         if self.uri is not None:
@@ -203,47 +205,47 @@ class TrackingConfig:
 
 @dataclass
 class PathsConfig:
-    """Folders; relative ones count from where the command is given."""
+    """Folders; relative ones are resolved from the working directory of the command."""
 
     data: str
-    output: str
+    output: Annotated[str, SHARED]
 
     def __post_init__(self) -> None:
         for key in ("data", "output"):
             if not getattr(self, key).strip():
-                raise ConfigError(f"paths.{key}", "''", "want a folder")
+                raise ConfigError(f"paths.{key}", "''", "expected a folder")
 
 
-MOST_WORKERS = 1024  # with many more, no system starts a process
+MOST_WORKERS = 1024  # systems refuse to start many more
 
 
 @dataclass
 class LoaderConfig:
     """How images reach the device."""
 
-    workers: int  # decoding processes of a streamed set
-    # A set of at most this size, as uint8, lives on the device. It is decoded once to the model's size, whereas a
-    # streamed one is cropped at full resolution, so for larger files this is part of a run's identity.
+    workers: Annotated[int, PACE]  # decoding processes of a streamed set
+    # A set of at most this size, as uint8, is kept on the device. It is decoded once to the model's image size, whereas
+    # a streamed one is cropped at full resolution, so with larger files the value changes results.
     resident_gib: float
-    stage: str | None  # folder on a disk of the machine that trains, to which a streamed set is copied first
+    stage: Annotated[str | None, PACE]  # node-local folder to which a streamed set is copied first
 
     def __post_init__(self) -> None:
         at_least("loader.workers", self.workers, 0)
         if self.workers > MOST_WORKERS:
-            raise ConfigError("loader.workers", self.workers, f"expected at most {MOST_WORKERS} processes")
+            raise ConfigError("loader.workers", self.workers, f"expected <= {MOST_WORKERS} processes")
         if self.resident_gib < 0:
-            raise ConfigError("loader.resident_gib", self.resident_gib, "want a number of at least 0")
+            raise ConfigError("loader.resident_gib", self.resident_gib, "expected a number >= 0")
         if self.stage is not None and not self.stage.strip():
-            raise ConfigError("loader.stage", "''", "want a folder, or null")
+            raise ConfigError("loader.stage", "''", "expected a folder, or null")
 
 
 @dataclass
 class DebugConfig:
-    """Shorten a run while something is being tried."""
+    """Shortened runs for debugging."""
 
-    train_images: int | None  # use only the first so many
-    eval_images: int | None
-    detect_anomaly: bool  # torch's anomaly detection: slow, names the operation that made a NaN
+    train_images: Annotated[int | None, USUAL | DATA]  # use only this many, the first ones
+    eval_images: Annotated[int | None, USUAL | DATA]
+    detect_anomaly: bool  # torch's anomaly detection: slow; names the operation that produced a NaN
 
     def __post_init__(self) -> None:
         for key in ("train_images", "eval_images"):
@@ -251,24 +253,7 @@ class DebugConfig:
                 at_least(f"debug.{key}", getattr(self, key), 1)
 
 
-# Sections and keys that only say where a run computes, or where files are: they change no number.
-NOT_IDENTITY = frozenset(
-    {
-        "device",
-        "compile",  # changes rounding alone, as the device does
-        "activation_checkpointing",
-        "paths",
-        "tracking",
-        "loader.workers",
-        "loader.stage",
-        "dataset.root",
-        "dataset.download",
-        "model.checkpoint",
-    }
-)
-
-
-MOST_HEADS = 1024  # a slip of the finger, not a study
+MOST_HEADS = 1024  # more are a typing error
 
 
 @dataclass
@@ -280,70 +265,71 @@ class RunConfig:
     dataset: DatasetConfig
     augmentation: AugmentationConfig
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig
-    tracking: TrackingConfig
-    paths: PathsConfig
+    schedule: Annotated[ScheduleConfig, RESULT]
+    tracking: Annotated[TrackingConfig, SHARED]
+    paths: Annotated[PathsConfig, NOTHING]
     loader: LoaderConfig
     debug: DebugConfig
-    heads: int  # K, heads in parallel on the same tokens
-    decorrelation: float  # lambda of GA's decorrelation term; negative pushes the heads apart; 0 is off
-    seed: int
-    duration: str  # e.g. "300 epochs"
-    batch_size: int  # images per optimizer step
+    heads: Annotated[int, USUAL | SUMMARY]  # K, heads in parallel on the same tokens
+    # lambda of GA's decorrelation term; a negative value pushes the heads apart, 0 turns it off.
+    decorrelation: Annotated[float, RESULT | SUMMARY]
+    seed: Annotated[int, RESULT | SUMMARY]
+    duration: Annotated[str, RESULT | SUMMARY]  # e.g. "300 epochs"
+    batch_size: Annotated[int, RESULT | PACE | SUMMARY]  # images per optimizer step
     accumulation: int  # micro-batches that one step is split into
-    clip_norm: float | None  # largest gradient norm
+    clip_norm: Annotated[float | None, RESULT | MEMORY]  # largest gradient norm
     ema_decay: float | None  # exponential moving average of the weights, evaluated instead of them
     precision: Precision
-    compile: Compilation
-    activation_checkpointing: bool  # recompute blocks in the backward pass: the same numbers with less memory
-    device: str  # auto, cpu, cuda, cuda:1, mps
+    compile: Annotated[Compilation, PACE | MEMORY]
+    activation_checkpointing: Annotated[bool, PACE | MEMORY]  # recompute blocks in the backward pass
+    device: Annotated[str, PACE]  # auto, cpu, cuda, cuda:1, mps
 
     def __post_init__(self) -> None:
         at_least("heads", self.heads, 1)
         if self.heads > MOST_HEADS:
-            raise ConfigError("heads", self.heads, f"want at most {MOST_HEADS}")
+            raise ConfigError("heads", self.heads, f"expected an integer <= {MOST_HEADS}")
         at_least("seed", self.seed, 0)
         at_least("batch_size", self.batch_size, 1)
         at_least("accumulation", self.accumulation, 1)
         if self.batch_size % self.accumulation:
-            raise ConfigError("accumulation", self.accumulation, f"must divide batch_size={self.batch_size}")
+            raise ConfigError("accumulation", self.accumulation, f"expected a divisor of batch_size={self.batch_size}")
         self._check_durations()
         if self.schedule.min_lr > self.optimizer.lr:
-            raise ConfigError("schedule.min_lr", self.schedule.min_lr, f"want at most optimizer.lr={self.optimizer.lr}")
+            raise ConfigError("schedule.min_lr", self.schedule.min_lr, f"expected <= optimizer.lr={self.optimizer.lr}")
         if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ConfigError("clip_norm", self.clip_norm, "want a number above 0, or null for no clipping")
+            raise ConfigError("clip_norm", self.clip_norm, "expected a number > 0, or null for no clipping")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError("ema_decay", self.ema_decay, "want a number in (0, 1), or null for no average")
+            raise ConfigError("ema_decay", self.ema_decay, "expected a number in (0, 1), or null for no average")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
-            raise ConfigError("device", self.device, "want auto, cpu, mps, cuda or cuda:N")
+            raise ConfigError("device", self.device, "expected auto, cpu, mps, cuda or cuda:N")
         if self.heads == 1 and self.decorrelation != 0:
             raise ConfigError(
                 "decorrelation",
                 self.decorrelation,
-                "one head has nothing to differ from; want 0 with heads=1",
+                "expected 0 with heads=1, which has no other head to differ from",
             )
         self._check_head()
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
 
     def check_ranks(self, ranks: int) -> None:
-        """Raise ConfigError unless so many processes can share each batch."""
+        """Raise ConfigError unless `ranks` processes can share each batch."""
         if self.batch_size % (ranks * self.accumulation):
             least = ranks * self.accumulation
-            want = f"{ranks} processes with accumulation={self.accumulation} share a batch; want a multiple of {least}"
-            raise ConfigError("batch_size", self.batch_size, want)
+            shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
+            raise ConfigError("batch_size", self.batch_size, f"expected a multiple of {least}: {shared}")
 
     def _check_durations(self) -> None:
         whole = Duration.parse("duration", self.duration)
         if whole.value == 0 or whole.unit is DurationUnit.percent:
-            raise ConfigError("duration", self.duration, "want more than 0 epochs, steps or images")
+            raise ConfigError("duration", self.duration, "expected more than 0 epochs, steps or images")
         warmup = Duration.parse("schedule.warmup", self.schedule.warmup)
         longest = 100.0 if warmup.unit is DurationUnit.percent else whole.value
         if warmup.unit in (whole.unit, DurationUnit.percent) and warmup.value >= longest:
             raise ConfigError(
                 "schedule.warmup",
                 self.schedule.warmup,
-                f"want less than the whole run, duration={self.duration}",
+                f"expected less than the whole run, duration={self.duration}",
             )
 
     def _check_head(self) -> None:
@@ -353,5 +339,5 @@ class RunConfig:
             raise ConfigError(
                 "batch_size",
                 self.batch_size,
-                f"head={self.head.name} normalises over the batch: want at least 2 images a micro-batch",
+                f"expected >= 2 images per micro-batch: head={self.head.name} normalises over the batch",
             )

@@ -1,11 +1,13 @@
-"""One way to compare a value with a configuration, and to read the words KEY=VALUE of a command line."""
+"""Compare a value with a configuration, and read the conditions KEY OP VALUE of a command line."""
 
 from __future__ import annotations
 
 import ast
 import math
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,18 +18,91 @@ from hydra.errors import HydraException
 from headsweep.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
-_SEPARATOR = re.compile(r"[,\s]+(?=[\w.]+=)")  # what stands between two words; other commas and blanks are in a value
+# Commas and whitespace before KEY OP; all others are part of a value.
+_SEPARATOR = re.compile(r"[,\s]+(?=[\w.]+(?:!=|[<>]=?|=))")
+_CONDITION = re.compile(r"([^\s=<>!]+)(!=|<=|>=|=|<|>)([^=<>].*)")
+_ORDERS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
-def matches(wanted: Any, value: Any) -> bool:
-    """Is `value`, of a configuration, the `wanted` one, which may be as Hydra's command line has it?"""
-    return canonical(wanted) == canonical(value)
+@dataclass(frozen=True)
+class Condition:
+    """One part of a selection of cells, e.g. head=ga or heads<2."""
+
+    key: str
+    operator: str  # = != < <= > >=
+    value: str
+
+    @property
+    def is_ordering(self) -> bool:
+        """Whether the condition compares sizes, so that no cell need have exactly its value."""
+        return self.operator in _ORDERS
+
+    def holds(self, value: Any) -> bool:
+        """Return whether `value`, of a configuration, meets the condition; null meets no ordering.
+
+        Raises:
+            ValueError: the condition orders text.
+        """
+        if not self.is_ordering:
+            return matches(self.value, value) is (self.operator == "=")
+        if value is None:
+            return False
+        numbers = _number(value), _number(self.value)
+        if numbers[0] is None or numbers[1] is None:
+            text = value if numbers[0] is None else self.value
+            raise ValueError(f"expected a number, found the text {text!r}; use = or !=")
+        return _ORDERS[self.operator](numbers[0], numbers[1])
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.operator}{self.value}"
+
+
+def read_conditions(text: str) -> list[Condition]:
+    """Read the conditions of a text such as `head=ga heads<2`, with commas or whitespace between them.
+
+    Raises:
+        ValueError: a part of the text is no condition.
+    """
+    found = []
+    for word in _SEPARATOR.split(text.strip(", ")):
+        if (match := _CONDITION.fullmatch(word)) is None:
+            raise ValueError(f"expected KEY OP VALUE, e.g. 'head=ga heads<2', found {word!r}")
+        found.append(Condition(*match.groups()))
+    return found
+
+
+def read_words(given: Sequence[str], option: str = "") -> dict[str, str]:
+    """Return key -> value of conditions KEY=VALUE, several of which may be in one text.
+
+    Raises:
+        UserError: a text has something else; the message begins with `option`.
+    """
+    pairs: dict[str, str] = {}
+    for text in given:
+        try:
+            conditions = read_conditions(text)
+        except ValueError:
+            conditions = []
+        if not conditions or any(condition.operator != "=" for condition in conditions):
+            raise UserError(f"{option}{text!r}: expected KEY=VALUE, e.g. head=seqpool or head=seqattn,heads=4")
+        pairs |= {condition.key: condition.value for condition in conditions}
+    return pairs
+
+
+def matches(expected: Any, value: Any) -> bool:
+    """Return whether `value`, of a configuration, equals `expected`, which may be written as in an override."""
+    return canonical(expected) == canonical(value)
 
 
 def canonical(value: Any) -> str:
-    """The same text for equal values, however they are written: 1e-3, 0.001 and the texts of both.
+    """Return the same text for equal values, however they are written: 1e-3, 0.001 and the texts of both.
 
-    Values come typed (a run's folder), as text (MLflow) or as words of a command line.
+    Values are typed (from a run's folder), text (from MLflow) or words of a command line.
     """
     if isinstance(value, QuotedString):
         return canonical(value.text)
@@ -59,22 +134,17 @@ def _canonical_text(text: str) -> str:
 
 
 def _canonical_python(text: str) -> str:
-    """Of a text that is none of Hydra's, such as a dictionary as MLflow keeps it."""
+    """Return the canonical text of a Python literal, e.g. a dictionary as MLflow keeps it."""
     try:
         return canonical(ast.literal_eval(text))
     except (ValueError, SyntaxError):
         return text
 
 
-def read_words(given: Sequence[str], option: str = "") -> dict[str, str]:
-    """Key -> value of words KEY=VALUE, several of which may stand in one, with commas or blanks between them.
-
-    Raises:
-        UserError: a word is none; the message begins with `option`.
-    """
-    words = [word for text in given for word in _SEPARATOR.split(text.strip(", "))]
-    pairs = [word.partition("=") for word in words]
-    for word, (key, _, value) in zip(words, pairs, strict=True):
-        if not (key and value):
-            raise UserError(f"{option}{word!r}: expected KEY=VALUE, e.g. head=seqpool or head=seqattn,heads=4")
-    return {key: value for key, _, value in pairs}
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

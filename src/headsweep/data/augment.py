@@ -1,7 +1,7 @@
-"""What is done to a batch of training images of one size: flip, RandAugment, perhaps crop, normalisation, erasing.
+"""Augmentation of a batch of equally sized images: flip, RandAugment, optional crop, normalisation, erasing.
 
-Every random choice of a sample is a function of (key, sample index) and is drawn on the host, so that a sample looks
-the same in every batch, on every device. Letters: b batch, c channels, h w size.
+Every random choice of a sample is a function of (key, sample index) and is drawn on the host, so that a sample is
+augmented equally in every batch and on every device. Letters: b batch, c channels, h w size.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from headsweep.data.crop import TRIES, Crop, CropTable, between, first_fit, offs
 from headsweep.data.randaugment import Operations, Policy, RandAugment, randaugment
 from headsweep.data.sources import to_device
 
-# timm's RandomErasing: share of the area that is erased, and log of a box's aspect ratio.
+# timm's RandomErasing: erased share of the area, and log of a box's aspect ratio.
 _ERASED_AREA = 0.02, 1 / 3
 _ERASED_LOG_RATIO = math.log(0.3), math.log(1 / 0.3)
 
 
 def crop_at(augmentation: AugmentationConfig, order: AugmentationOrder) -> Crop | None:
-    """The random resized crop, where the configuration asks for one at this place."""
+    """Return the random resized crop if the configuration has one at this position."""
     if augmentation.crop_scale is None or augmentation.order is not order:
         return None
     scale, ratio = augmentation.crop_scale, augmentation.crop_ratio
@@ -32,7 +32,7 @@ def crop_at(augmentation: AugmentationConfig, order: AugmentationOrder) -> Crop 
 
 
 class Normaliser:
-    """Maps uint8 images to float32 of mean 0 and deviation 1 per channel."""
+    """Maps uint8 images to float32 with mean 0 and standard deviation 1 per channel."""
 
     def __init__(self, dataset: DatasetConfig, device: torch.device) -> None:
         def constant(values: list[float]) -> Tensor:
@@ -46,24 +46,24 @@ class Normaliser:
         return images.float().sub_(self.mean).mul_(self.scale)
 
     def undo(self, images: Tensor) -> Tensor:
-        """(b c h w) float32 as it was normalised to (b c h w) float32 in [0, 1], as images are shown."""
+        """Normalised (b c h w) float32 to (b c h w) float32 in [0, 1], for display."""
         return ((images / self.scale + self.mean) / 255).clamp(0, 1)
 
 
 class Draws(NamedTuple):
-    """What is done to each of n images, on the host."""
+    """Random draws for n images, on the host."""
 
     flipped: Tensor  # (n,) bool
     randaugment: Operations
     crops: Tensor  # (n 4) int64: top, left, height, width
-    holes: Tensor  # (n k 4) int64: top, left, bottom, right of what is erased
+    holes: Tensor  # (n k 4) int64: top, left, bottom, right of the erased boxes
 
 
 class Drawer:
-    """Draws what is switched on."""
+    """Draws the random numbers of the enabled augmentations."""
 
     def __init__(self, augmentation: AugmentationConfig, size: int, crop: Crop | None) -> None:
-        """For images of one `size`, and with `crop` as far as it is done to them."""
+        """Draw for images of side `size`; with `crop`, also its boxes."""
         self.size, self.crop, self.flip_probability = size, crop, augmentation.flip
         self.erasing, self.boxes = augmentation.erasing, augmentation.erasing_count if augmentation.erasing else 0
         policy = augmentation.randaugment
@@ -87,7 +87,7 @@ class Drawer:
 
 
 class Augmenter:
-    """Flip, RandAugment, a crop that comes last, normalisation and erasing, each where it is switched on."""
+    """Applies the enabled ones of flip, RandAugment, last crop, normalisation and erasing."""
 
     def __init__(self, augmentation: AugmentationConfig, dataset: DatasetConfig, device: torch.device) -> None:
         crop = crop_at(augmentation, AugmentationOrder.crop_last)
@@ -96,7 +96,7 @@ class Augmenter:
         self.normalise = Normaliser(dataset, device)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """Change pixels, in one batch or several.
+        """Augment the images of one batch or several.
 
         Args:
             images: (n c s s) uint8 of the model's size; may be changed in place.
@@ -118,13 +118,13 @@ class Augmenter:
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images, left and right, where `flipped` (b,) says so."""
+    """Mirror the images horizontally where `flipped` (b,) is true."""
     rows = torch.arange(len(images), device=images.device) + len(images) * flipped
     return torch.cat((images, images.flip(3))).index_select(0, rows)
 
 
 def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: int, w: int) -> Tensor:
-    """Draw the boxes of timm's RandomErasing: 1 to `most`, if any, in an image, which share the area between them.
+    """Draw the boxes of timm's RandomErasing: 0, or 1 to `most` per image, which share the erased area.
 
     Returns:
         (b, most, 4) int64: top, left, bottom, right; empty where nothing is erased.
@@ -137,7 +137,7 @@ def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: in
     boxes = draws[:, 2:].view(len(indices), most, tries)
     area = between(boxes[..., :TRIES], *_ERASED_AREA) * h * w / count[..., None]
     ratio = between(boxes[..., TRIES : 2 * TRIES], *_ERASED_LOG_RATIO).exp()
-    # A box is smaller than the image in both directions.
+    # A box is smaller than the image along both axes.
     sides = first_fit(area, ratio, torch.tensor([h - 1]), torch.tensor([w - 1]))
     top, left = offset(boxes[..., -2], h - sides.height), offset(boxes[..., -1], w - sides.width)
     drawn = torch.stack((top, left, top + sides.height, left + sides.width), -1)
@@ -147,13 +147,13 @@ def erased_boxes(key: int, indices: Tensor, probability: float, most: int, h: in
 
 def erase(images: Tensor, boxes: Tensor) -> Tensor:
     """Set the boxes (b, k, 4) of normalised images, float32, to 0, the mean colour; in place."""
-    # All bits or none: on a CPU a tenth of the time of masked_fill.
+    # A bit mask: on a CPU, a tenth of the time of masked_fill.
     kept = -(times_covered(boxes, *images.shape[2:]) == 0).int()
     return images.view(torch.int32).bitwise_and_(kept).view(images.dtype)
 
 
 def times_covered(boxes: Tensor, h: int, w: int) -> Tensor:
-    """How many of the boxes (b k 4) cover each pixel: (b 1 h w) float32."""
+    """Count the boxes (b k 4) that cover each pixel: (b 1 h w) float32."""
     top, left, bottom, right = boxes[..., None].unbind(2)
     y, x = torch.arange(h, device=boxes.device), torch.arange(w, device=boxes.device)
     rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)

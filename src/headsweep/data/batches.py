@@ -1,7 +1,7 @@
-"""How the batches of an epoch are made: read and augmented in groups, or in one recorded sequence of operations.
+"""Make the batches of an epoch: read and augment them in groups, or as one recorded sequence of operations.
 
-Both give the same bytes. A batch is made of the images at its places in a split; of those, `kept` ones are handed over
-once they are mixed. Letters: m batches, b images of a batch that are read, c channels, s side, k classes.
+Both give the same bytes. A batch is made of the images at its indices in a split, of which the `kept` ones are
+returned after mixing. Letters: m batches, b images of a batch that are read, c channels, s side, k classes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
 from headsweep.data.sources import ResidentSource, Source, to_device
 from headsweep.data.static_shapes import Layers, StaticAugmenter
 
-# Pixels that are augmented at once, 4 batches of 256 images of side 32: a batch is some hundred small operations, and
-# so are four. With static shapes that takes about 0.2 GB in colour.
+# Pixels augmented at once, 4 batches of 256 images of side 32: they need no more operations, some hundred small ones,
+# than one batch. With static shapes this takes about 0.2 GB for RGB.
 PIXELS_AT_ONCE = 2**20
 
 
@@ -31,14 +31,14 @@ class TrainBatch(NamedTuple):
 
     images: Tensor  # (b c h w) float32, normalised
     targets: Tensor  # (b num_classes) float32 probabilities, smoothed and mixed
-    indices: Tensor  # (b,) int64, places in the training split
+    indices: Tensor  # (b,) int64, indices into the training split
 
 
 class Maker(Protocol):
-    """Makes batches on a device."""
+    """Makes training batches on a device."""
 
     def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
-        """The batches of an epoch, or its rest.
+        """Yield the batches of an epoch, or the rest of it.
 
         Args:
             key: of the epoch's augmentation stream.
@@ -57,7 +57,7 @@ def maker_for(
     images: int,
     kept: Tensor,
 ) -> Maker:
-    """The faster maker of batches of `source` on `device`; `images` are read for a batch, and `kept` handed over."""
+    """Return the faster maker of batches for `source` and `device`; a batch reads `images` and returns `kept`."""
     at_once = PIXELS_AT_ONCE // (images * dataset.image_size**2) if isinstance(source, ResidentSource) else 0
     if isinstance(source, ResidentSource) and device.type == "cuda" and at_once:
         return RecordedMaker(source, dataset, augmentation, device, kept, at_once)
@@ -77,7 +77,7 @@ class Targets:
 
 
 class GroupedMaker:
-    """From any source: images of a batch are grouped by what they drew."""
+    """Makes batches of any source: images are grouped by the operations that they drew."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class GroupedMaker:
         kept: Tensor,
         at_once: int = 1,
     ) -> None:
-        """Makes `at_once` batches at a time, with `workers` decoding processes if the source is streamed."""
+        """Make `at_once` batches at a time, with `workers` decoding processes if the source is streamed."""
         self.at_once, self.device, self.kept = at_once, device, kept.to(device)
         self.reader = source.open(device, workers, crop_at(augmentation, AugmentationOrder.crop_first))
         self.augment = Augmenter(augmentation, dataset, device)
@@ -114,7 +114,7 @@ class GroupedMaker:
 
 
 class RecordedMaker:
-    """From small resident images: all images go through the same operations, which a GPU replays as one."""
+    """Makes batches of small resident images: all pass the same operations, which a GPU replays as one graph."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class RecordedMaker:
         kept: Tensor,
         at_once: int,
     ) -> None:
-        """Makes `at_once` batches at a time."""
+        """Make `at_once` batches at a time."""
         self.at_once, self.device, self.kept, self.images = at_once, device, kept.to(device), source.images.to(device)
         self.augment = StaticAugmenter(augmentation, dataset, device)
         self.targets = Targets(source, dataset, augmentation.label_smoothing, device)
@@ -144,11 +144,11 @@ class RecordedMaker:
                 yield TrainBatch(*batch)
 
     def _filled(self, values: Tensor) -> Tensor:
-        """As many batches as always: at the end of an epoch the last one again and again, for nobody."""
+        """Pad to the usual number of batches: repeat the last one of an epoch; the repetitions are discarded."""
         return torch.cat((values, values[-1:].expand(self.at_once - len(values), *values.shape[1:])))
 
     def _made(self, there: Tensor, mixes: Tensor, numbers: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
-        """Places (m b), mixes (m 8) and the numbers and layers of m b images to the fields of m batches."""
+        """Indices (m b), mixes (m 8) and the draws and layers of m b images to the fields of m batches."""
         flat = there.flatten()
         images = self.augment(self.images.index_select(0, flat), numbers, Layers(*layers)).unflatten(0, there.shape)
         mixed = mix_static(images, self.targets(flat).unflatten(0, there.shape), mixes)

@@ -1,4 +1,4 @@
-"""Random resized crops: their boxes, and their resampling as two small matrices per image, bit for bit Pillow's.
+"""Random resized crops: boxes, and resampling by two small matrices per image, bit for bit as Pillow.
 
 Letters: b batch, c channels, s side of the image.
 """
@@ -16,22 +16,22 @@ from headsweep import rng
 from headsweep.data.operations import as_levels
 
 TRIES = 10  # as torchvision and timm, for crops and for erased boxes
-_TAPS = 5  # a bicubic kernel that enlarges never meets more pixels
-_PRECISION = 22  # bits behind the point of Pillow's coefficients (Resample.c, PRECISION_BITS)
-_CPU_CHUNK = 64  # so few images keep the temporaries in the cache: 3.5 times faster than 256 at 32 pixels
+_TAPS = 5  # an enlarging bicubic kernel never covers more pixels
+_PRECISION = 22  # fractional bits of Pillow's coefficients (Resample.c, PRECISION_BITS)
+_CPU_CHUNK = 64  # temporaries fit into the cache: 3.5 times faster than 256 images at 32 pixels
 _SPLIT = 12  # bits of the lower part of a coefficient, see CropTable
 
 
 class Sides(NamedTuple):
-    """Sizes that a stream of tries has settled on."""
+    """Sizes chosen from a sequence of tries."""
 
     height: Tensor  # (...) int64
     width: Tensor  # (...) int64
-    found: Tensor  # (...) bool: did any try fit?
+    found: Tensor  # (...) bool: whether any try fits
 
 
 def first_fit(area: Tensor, ratio: Tensor, height: Tensor, width: Tensor) -> Sides:
-    """The first of several tries whose sides lie within [1, height] x [1, width].
+    """Choose the first of several tries whose sides are within [1, height] x [1, width].
 
     Args:
         area: (..., tries) float64, pixels.
@@ -47,12 +47,12 @@ def first_fit(area: Tensor, ratio: Tensor, height: Tensor, width: Tensor) -> Sid
 
 
 def between(uniform: Tensor, least: float, most: float) -> Tensor:
-    """Numbers in [0, 1) stretched to [least, most)."""
+    """Scale numbers in [0, 1) to [least, most)."""
     return least + uniform * (most - least)
 
 
 def offset(uniform: Tensor, room: Tensor) -> Tensor:
-    """A whole number in [0, room], each equally likely."""
+    """Return an integer in [0, room], uniformly distributed."""
     return (uniform * (room + 1)).long()
 
 
@@ -69,7 +69,7 @@ class Crop:
     ratio: tuple[float, float]
 
     def boxes(self, key: int, indices: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """Draw a box for each image; all on the host, in float64, so that every device crops alike.
+        """Draw a box for each image, on the host in float64, so that crops do not depend on the device.
 
         Args:
             key: of the augmentation stream of an epoch.
@@ -89,7 +89,7 @@ class Crop:
         return torch.where(sides.found[:, None], drawn, self._central(heights, widths))
 
     def _central(self, heights: Tensor, widths: Tensor) -> Tensor:
-        """The largest centred box whose ratio is allowed; what torchvision does when no try fits."""
+        """Return the largest centred box with an allowed ratio, as torchvision does when no try fits."""
         ratio = widths / heights
         height = torch.where(ratio < self.ratio[0], (widths / self.ratio[0]).round().long(), heights)
         width = torch.where(ratio > self.ratio[1], (heights * self.ratio[1]).round().long(), widths)
@@ -104,7 +104,7 @@ def _placed(sides: Sides, top: Tensor, left: Tensor) -> Tensor:
 class CropTable:
     """Pillow's bicubic coefficients (a = -0.5) for enlarging 1 .. s pixels to s, computed once.
 
-    A crop's coefficients depend on its length alone. Pillow holds them as integers, 22 bits behind the point. Here
+    A crop's coefficients depend on its length alone. Pillow holds them as integers, with 22 fractional bits. Here
     each is high * 2^12 + low, two floats of at most 11 significant bits: products with 8-bit pixels and their sums
     are then exact in float32, in TF32 too and in whatever order, so that a sample's pixels are the same in every
     batch and on every device.
@@ -126,13 +126,13 @@ class CropTable:
         whole = (whole + torch.where(whole < 0, -0.5, 0.5)).trunc()
         high = (whole / 2**_SPLIT).round()
         parts = torch.cat((high, whole - high * 2**_SPLIT), 1).float()
-        # Taps behind the end of a crop have coefficient 0; the extra columns catch them.
+        # Taps beyond the end of a crop have coefficient 0 and fall into the extra columns.
         dense = torch.zeros(size + 1, 2 * size, size + _TAPS).scatter_(2, taps.long().repeat(1, 2, 1), parts)
         length, place = torch.tril_indices(size + 1, size, -1)
         self.rows = torch.cat((torch.zeros(1, 2 * size), dense[length, :, place])).to(device)
 
     def matrices(self, starts: Tensor, lengths: Tensor) -> Tensor:
-        """Resampling matrices along one axis.
+        """Return the resampling matrices along one axis.
 
         Args:
             starts: (b,) int64, first pixel of each crop.
@@ -148,7 +148,7 @@ class CropTable:
 
 
 def resample(images: Tensor, boxes: Tensor, table: CropTable) -> Tensor:
-    """Cut boxes out and enlarge them to the images' own size: `crop(box).resize(size, BICUBIC)` of Pillow.
+    """Crop boxes and enlarge them to the images' size: `crop(box).resize(size, BICUBIC)` of Pillow.
 
     Args:
         images: (b, c, s, s) uint8.
@@ -168,10 +168,10 @@ def resample(images: Tensor, boxes: Tensor, table: CropTable) -> Tensor:
 
 
 def _along_rows(images: Tensor, matrices: Tensor) -> Tensor:
-    """(b, c, h, s) float32 whole numbers, resampled along the last axis and rounded to whole numbers as Pillow does."""
+    """Resample integers (b, c, h, s) in float32 along the last axis, with Pillow's rounding."""
     b, c, h, s = images.shape
     high, low = torch.bmm(images.reshape(b, c * h, s), matrices).split(s, 2)
-    # floor((high * 2^12 + low + half) / 2^22) without leaving the whole numbers that float32 holds exactly.
+    # floor((high * 2^12 + low + half) / 2^22) within the integers that float32 represents exactly.
     half = 2.0 ** (_PRECISION - _SPLIT - 1)
     level = (low.mul(2.0**-_SPLIT).floor_() + high).add_(half).mul_(2.0 ** (_SPLIT - _PRECISION)).floor_()
     return level.clamp_(0, 255).view(b, c, h, s)

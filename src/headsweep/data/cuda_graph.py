@@ -1,4 +1,4 @@
-"""A function on a GPU, recorded once as a CUDA graph and replayed: one launch, however many kernels it has."""
+"""Record a function as a CUDA graph and replay it: one launch for all its kernels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_WARM_UPS = 3  # calls before the recording, as torch's notes on CUDA graphs advise: libraries set themselves up in them
+_WARM_UPS = 3  # calls before recording, which initialize libraries, as torch's notes on CUDA graphs advise
 
 Outputs = tuple[Tensor, ...]
 
 
 class Recorded:
-    """Calls `function` by replaying its recording; where there is no CUDA, or recording fails, by calling it.
+    """Calls `function` by replaying its recording; calls it directly without CUDA or if recording fails.
 
-    It may not wait for the device, and a call with other shapes than the first one is no replay. Inputs are copied to
-    where the recording reads them, and outputs from where it leaves them, on the stream of the caller: whatever is
-    handed over stays valid, and the caller may be any number of calls ahead of the device.
+    `function` must not synchronise with the device; inputs of other shapes than the first are not replayed. Inputs are
+    copied to the buffers of the recording and outputs from them, on the stream of the caller: outputs stay valid, and
+    the caller may be any number of calls ahead of the device.
     """
 
     def __init__(self, function: Callable[..., Outputs]) -> None:
@@ -26,7 +26,7 @@ class Recorded:
         self.replay: Callable[..., Outputs] | None = None
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        """The function of these inputs, all on one device."""
+        """Apply the function to inputs on one device."""
         if self.replay is None:
             self.replay = _recorded(self.function, inputs) if inputs[0].is_cuda else self.function
         return self.replay(*inputs)
@@ -38,12 +38,12 @@ def _recorded(function: Callable[..., Outputs], examples: tuple[Tensor, ...]) ->
         with torch.cuda.device(places[0].device):
             graph = torch.cuda.CUDAGraph()
             _warm_up(function, places)
-            # Other threads may pin memory meanwhile, which a recording of all threads forbids.
+            # Other threads may pin memory meanwhile, which the global capture mode forbids.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 outputs = function(*places)
     except RuntimeError as error:
-        said = str(_first(error)).strip().splitlines()[0]
-        warnings.warn(f"batches are made without a CUDA graph, which is slower: {said}", stacklevel=3)
+        reason = str(_first(error)).strip().splitlines()[0]
+        warnings.warn(f"batches are made without a CUDA graph, which is slower: {reason}", stacklevel=3)
         return function
 
     def replay(*inputs: Tensor) -> Outputs:
@@ -58,7 +58,7 @@ def _recorded(function: Callable[..., Outputs], examples: tuple[Tensor, ...]) ->
 
 
 def _warm_up(function: Callable[..., Outputs], places: tuple[Tensor, ...]) -> None:
-    """On a stream aside, as recording will be."""
+    """Call the function on a side stream, as for recording."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -68,5 +68,5 @@ def _warm_up(function: Callable[..., Outputs], places: tuple[Tensor, ...]) -> No
 
 
 def _first(error: BaseException) -> BaseException:
-    """What went wrong in a recording; that it then could not be ended is said on top of that."""
+    """Return the original error of a failed recording; a second one reports that the recording could not be ended."""
     return _first(error.__context__) if error.__context__ else error

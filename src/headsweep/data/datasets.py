@@ -30,7 +30,7 @@ class Splits(NamedTuple):
     """The splits of a data set."""
 
     train: Source
-    validation: Source | None  # None: nothing is held out, and the set has no such split
+    validation: Source | None  # None: no images are held out, and the set has no such split
     test: Source
 
 
@@ -39,20 +39,20 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
 
     Args:
         dataset: what `locate.resolve` returned.
-        seed: draws the validation split, where the set has none of its own; the test split never depends on it.
-        loader: says up to which size a set is held decoded, and where a larger one is copied to.
+        seed: draws the validation split if the set has none; the test split never depends on it.
+        loader: up to which size a set is kept decoded, and where a larger one is copied to.
         debug: may keep only the first images of each split.
 
     Raises:
         DataError: files are absent or corrupted.
-        ConfigError: the validation share holds out no image, or the copy finds no room.
+        ConfigError: the validation share holds out no image, or the copy does not fit on its disk.
     """
     train, validation, test = _LOADED[dataset.name](dataset)
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
-            want = f"holds out none of {len(train)} training images; want a larger share, or 0"
-            raise ConfigError("dataset.validation", dataset.validation, want)
+            expected = f"expected a larger share, or 0: it holds out none of {len(train)} training images"
+            raise ConfigError("dataset.validation", dataset.validation, expected)
         validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
     splits = Splits(
         _first(train, debug.train_images),
@@ -81,7 +81,7 @@ def stratified(labels: Tensor, share: float, generator: torch.Generator) -> Tens
 
 
 def _rank_in_class(labels: Tensor) -> Tensor:
-    """How many images of the same class come before each image."""
+    """Count the images of the same class before each image."""
     order = labels.argsort(stable=True)
     before = labels.bincount().cumsum(0) - labels.bincount()
     ranks = torch.empty_like(labels)
@@ -110,11 +110,11 @@ def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     root = locate.root_of(dataset)
     try:
         loaded = _read_or_download(kind, root, train, dataset.download)
-    except Exception as error:  # the loader and its unpickling and downloading raise many kinds
+    except Exception as error:  # the loader raises many kinds
         if not (root / kind.base_folder).is_dir():
             raise DataError(
-                f"{dataset.name.value} cannot be downloaded to {root}: {_one_line(error)}; is there a network? "
-                f"Else put the folder {kind.base_folder} there"
+                f"{dataset.name.value} cannot be downloaded to {root}: {_one_line(error)}; check the network, "
+                f"or put the folder {kind.base_folder} there"
             ) from error
         raise DataError(
             f"{dataset.name.value} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
@@ -130,7 +130,7 @@ def _read_or_download(kind: type, root: Path, train: bool, download: bool) -> An
         if not download:
             raise
     root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".download.lock"):  # the runs of a sweep may start together
+    with FileLock(root / ".download.lock"):  # runs of a sweep start at the same time
         return kind(root, train=train, download=True)
 
 
@@ -139,7 +139,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
-    """From (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
+    """Make a source from (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
     mode = "L" if dataset.channels == 1 else "RGB"
     fitted = (fit(Image.fromarray(image).convert(mode), dataset) for image in images)
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
@@ -152,7 +152,7 @@ def _tree(dataset: DatasetConfig) -> Loaded:
 
 def _files(images: Sequence[ImageFile], dataset: DatasetConfig) -> StreamedSource:
     labels = torch.tensor([image.label for image in images])
-    # One image of each class in turn, so that the first so many hold all classes.
+    # One image of each class in turn, so that a first part has all classes.
     order = _rank_in_class(labels).argsort(stable=True)
     return StreamedSource([images[row].path for row in order.tolist()], labels[order], dataset)
 
@@ -162,7 +162,7 @@ def _first(source: Source, count: int | None) -> Source:
 
 
 def _near(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> Splits:
-    """Decode streamed splits now, if together they fit into `loader.resident_gib`; else stage them, if asked to."""
+    """Decode streamed splits now if they fit into `loader.resident_gib`; else stage them if `loader.stage` is given."""
     pixels = dataset.image_size**2 * dataset.channels
     if sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB:
         return _each_streamed(splits, StreamedSource.resident)

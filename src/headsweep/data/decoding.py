@@ -1,4 +1,4 @@
-"""From an image file to 8-bit grey or RGB pixels, or an error that names the file.
+"""Decode an image file to 8-bit grey or RGB pixels, or raise an error that names the file.
 
 As in torchvision's ImageFolder, transparency is dropped, of several frames the first is taken, and the rotation that
 EXIF may ask for is ignored.
@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from headsweep.errors import DataError
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
-_BETWEEN = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # the only modes to which Pillow converts these rightly
+_BETWEEN = {"La": "LA", "RGBa": "RGBA", "LAB": "RGB"}  # the only modes to which Pillow converts these correctly
 _SIXTEEN_BITS = {"I;16", "I;16B", "I;16L", "I;16N", "I"}  # I: a PGM, and in older versions of Pillow a PNG
 _MOST_ELONGATED = 1000  # longer side over shorter side; resizing the shorter one up would fill the memory
 
@@ -33,9 +33,9 @@ def decode(path: str | PathLike[str], channels: int) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             converted = _convert(image, "L" if channels == 1 else "RGB")
-    except MemoryError:  # not the file's fault
+    except MemoryError:  # not caused by the file
         raise
-    except Exception as error:  # on damaged files Pillow's decoders raise many kinds
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise DataError(f"{path} cannot be {_reason(error)}; restore or remove the file") from error
     if converted is None:
         raise DataError(
@@ -55,12 +55,12 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"read: {error.strerror}"
     if isinstance(error, UnidentifiedImageError):
-        return "decoded: it is no image of a format that Pillow knows"
+        return "decoded: unknown image format"
     return f"decoded: {str(error) or type(error).__name__}"
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image | None:
-    """The image in `mode`, L or RGB; None if it is not known which value is white."""
+    """Convert the image to `mode`, L or RGB; None if the value of white is unknown."""
     if image.format == "TIFF" and not _is_unsigned(image):
         return None
     if image.mode in _SIXTEEN_BITS:
@@ -68,7 +68,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image | None:
         return None if white is None else _to_grey(image, white).convert(mode)
     if image.mode not in _EIGHT_BITS:
         return None
-    image.info.pop("transparency", None)  # Pillow would look for a colour to stand for it, and warn
+    image.info.pop("transparency", None)  # Pillow would search for a colour for it, and warn
     if image.mode in _BETWEEN:
         image = image.convert(_BETWEEN[image.mode])
     return image if image.mode == mode else image.convert(mode)  # convert copies an image of the same mode
@@ -80,7 +80,7 @@ def _is_unsigned(image: Image.Image) -> bool:
 
 
 def _white(image: Image.Image) -> int | None:
-    """The value of white in a grey image of more than 8 bits, where the file says it."""
+    """Return the value of white in a grey image of more than 8 bits; None if the file does not define it."""
     if image.format in ("PNG", "PPM"):  # of a PGM, Pillow scales the range to 16 bits
         return 2**16 - 1
     if image.format == "TIFF" and image.mode != "I":  # I: 32 bits

@@ -25,7 +25,7 @@ _OUTSIDE, _REPEATED = "images outside of the class folders", "links to images th
 class ImageFile(NamedTuple):
     """One image of a split."""
 
-    path: str  # text, not a Path: there may be a million of them
+    path: str  # a string: a million Paths are slow
     label: int
     inode: int
 
@@ -35,7 +35,7 @@ class Tree(NamedTuple):
 
     classes: list[str]  # sorted, which is the order of the labels
     splits: dict[str, list[ImageFile]]  # in the order of torchvision's ImageFolder
-    skipped: Counter[str]  # kind of file or folder, and how many were left out
+    skipped: Counter[str]  # kind of file or folder -> number left out
 
 
 def read_tree(folders: Mapping[str, Path]) -> Tree:
@@ -53,7 +53,7 @@ def read_tree(folders: Mapping[str, Path]) -> Tree:
     classes = {use: _class_folders(folder, skipped) for use, folder in folders.items()}
     names = list(classes["train"])
     if len(names) < 2:
-        raise DataError(f"{folders['train']} has {len(names)} class folders; want at least 2")
+        raise DataError(f"{folders['train']} has {len(names)} class folders; expected at least 2")
     for use, folder in folders.items():
         _same_classes(names, list(classes[use]), folder, folders["train"])
     splits = {
@@ -64,16 +64,16 @@ def read_tree(folders: Mapping[str, Path]) -> Tree:
 
 
 class _Folder(NamedTuple):
-    """A folder as it is reached, and the real paths of it and of those that it was reached through."""
+    """A folder, and the real paths of it and of the folders that lead to it."""
 
     path: str
     real: tuple[str, ...]
 
     def enter(self, entry: os.DirEntry[str]) -> _Folder:
-        """Raises DataError if that is a way back."""
+        """Return a subfolder. Raises DataError for a link back to a parent."""
         real = os.path.realpath(entry.path) if entry.is_symlink() else f"{self.real[-1]}/{entry.name}"
         if any(f"{holder}/".startswith(f"{real.rstrip('/')}/") for holder in self.real):
-            raise DataError(f"{entry.path} is a link to {real}, a folder that holds the link itself; remove the link")
+            raise DataError(f"{entry.path} is a link to {real}, a folder that contains the link; remove the link")
         return _Folder(entry.path, (*self.real, real))
 
 
@@ -89,7 +89,7 @@ def _same_classes(names: list[str], found: list[str], folder: Path, train: Path)
         side = "lacks" if differing[0] in names else "alone has"
         raise DataError(
             f"{folder} has {len(found)} class folders, {train} has {len(names)}; {folder.name}/ {side} "
-            f"{differing[0]!r}; want the same classes in both"
+            f"{differing[0]!r}; expected the same classes in both"
         )
 
 
@@ -97,12 +97,12 @@ def _of_class(folder: _Folder, label: int, skipped: Counter[str]) -> list[ImageF
     listed = sorted(_walk(folder, skipped), key=itemgetter(0))
     images = [ImageFile(entry.path, label, _inode(entry)) for _, entries in listed for entry in entries]
     if not images:
-        raise DataError(f"{folder.path} holds no image (known endings: {' '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"{folder.path} has no image (known suffixes: {' '.join(IMAGE_SUFFIXES)})")
     return images
 
 
 def _walk(folder: _Folder, skipped: Counter[str]) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Each folder from `folder` down, and the images in it."""
+    """Yield each folder below `folder`, itself included, and its images."""
     folders, images = _look(folder.path, skipped)
     yield folder.path, images
     for entry in folders:
@@ -110,7 +110,7 @@ def _walk(folder: _Folder, skipped: Counter[str]) -> Iterator[tuple[str, list[os
 
 
 def _look(folder: str, skipped: Counter[str]) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
-    """The folders and the images directly in `folder`, each sorted by name."""
+    """List the folders and the images directly in `folder`, each sorted by name."""
     folders: list[os.DirEntry[str]] = []
     images: list[os.DirEntry[str]] = []
     with os.scandir(folder) as entries:
@@ -134,24 +134,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         try:
             entry.stat()
         except OSError as error:
-            said = f"{entry.path} is a link to {os.readlink(entry.path)}: {error.strerror}"  # noqa: PTH115 - as above
-            raise DataError(f"{said}; mend or remove the link") from error
+            found = f"{entry.path} is a link to {os.readlink(entry.path)}: {error.strerror}"  # noqa: PTH115 - as above
+            raise DataError(f"{found}; repair or remove the link") from error
     return entry.is_dir()
 
 
 def _regular(entry: os.DirEntry[str]) -> os.DirEntry[str]:
-    if not entry.is_file():  # a pipe would be read forever
-        raise DataError(f"{entry.path} has the ending of an image and is no regular file; remove it")
+    if not entry.is_file():  # reading a pipe may never end
+        raise DataError(f"{entry.path} has an image's suffix but is not a regular file; remove it")
     return entry
 
 
 def _inode(entry: os.DirEntry[str]) -> int:
-    """The number of the file itself; only links cost a look at the file."""
+    """Return the inode of the file; only links need a stat call."""
     return entry.stat().st_ino if entry.is_symlink() else entry.inode()
 
 
 def _once(splits: dict[str, list[ImageFile]], skipped: Counter[str]) -> dict[str, list[ImageFile]]:
-    """Keep the first of the ways to reach each file; raises DataError where they disagree about its class or split."""
+    """Keep the first path to each file. Raises DataError if its paths are in different classes or splits."""
     inodes = Counter(image.inode for images in splits.values() for image in images)
     if len(inodes) == sum(map(len, splits.values())):
         return splits
@@ -166,7 +166,7 @@ def _is_new(
     use: str, image: ImageFile, known: dict[tuple[int, ...], tuple[str, ImageFile]], skipped: Counter[str]
 ) -> bool:
     state = os.stat(image.path)  # noqa: PTH116 - as above
-    # A number is unique on one disk only, and on some network disks not even there.
+    # An inode is unique only on one disk, and on some network disks not even there.
     real = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
     first_use, first = known.setdefault(real, (use, image))
     if first is image:

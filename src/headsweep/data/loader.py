@@ -1,4 +1,4 @@
-"""Batches, as a function of (seed, epoch) alone. Letters: b batch, c channels, h w size."""
+"""Batches as a function of (seed, epoch). Letters: b batch, c channels, h w size."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from headsweep.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Share:
-    """What of each batch is made here: of each of its `parts` (micro-batches), piece number `rank` of `count`."""
+    """The part of each batch made by this process: piece `rank` of `count` of each of its `parts` (micro-batches)."""
 
     rank: int = 0
     count: int = 1
     parts: int = 1
 
     def places(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Places of a batch to read, ascending, and which of those to keep once they are mixed.
+        """Return the indices of a batch to read, ascending, and which of them to keep after mixing.
 
         An image is mixed with the one before it, and the first with the last: those are read too.
         """
@@ -73,7 +73,7 @@ class TrainLoader:
     ) -> None:
         if batch_size > len(source):
             raise ConfigError(
-                "batch_size", batch_size, f"there are {len(source)} training images; want at most that many"
+                "batch_size", batch_size, f"expected at most {len(source)}, the number of training images"
             )
         self.seed, self.batch_size, self.size = seed, batch_size, dataset.image_size
         self.mixer = Mixer(augmentation)
@@ -86,7 +86,7 @@ class TrainLoader:
         return self.steps_per_epoch
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainBatch]:
-        """The batches of one epoch, from its batch number `first` on."""
+        """Yield the batches of one epoch, starting at batch `first`."""
         order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
         key = rng.derive(self.seed, "augmentation", epoch)
@@ -98,7 +98,7 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """All images of a split, in order, or each `share.count`-th of them; the last batch may be smaller.
+    """Batches of all images of a split in order, or of each `share.count`-th; the last batch may be smaller.
 
     Args:
         source: the split.
@@ -122,7 +122,7 @@ class EvalLoader:
         share: Share = Share(),
     ) -> None:
         if len(source) < share.count:
-            raise DataError(f"{len(source)} images to evaluate for {share.count} ranks; want fewer ranks")
+            raise DataError(f"expected at most {len(source)} ranks, one per image to evaluate, found {share.count}")
         mine = torch.arange(share.rank, len(source), share.count)
         self.batches = mine.split(batch_size // share.count)
         self.labels = source.labels[mine].to(device).split(batch_size // share.count)

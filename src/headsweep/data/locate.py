@@ -1,6 +1,6 @@
-"""Is the data there, and which data is it? Answered from folder listings alone, so that a plan is checked fast.
+"""Locate and identify the data of a run by listing folders, so that checking a plan is fast.
 
-Nothing here imports torch, torchvision or numpy (law 10).
+Nothing here imports torch, torchvision or numpy.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ CIFAR_FILES = {
 _CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
 _DIGITS_CLASSES = 10
 
-Located = tuple[int, str | None]  # the number of classes, and what `DatasetConfig.digest` is to be
+Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
 
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Name what a disk refuses, e.g. a folder without the right to read it."""
+    """Convert OSError to DataError, e.g. for a folder without read permission."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}; mend or remove it") from error
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}; repair or remove it") from error
 
 
 @_reading()
 def resolve(dataset: DatasetConfig) -> DatasetConfig:
-    """Check that the data is there and fill in what only the data can say.
+    """Check that the data exists and fill in the keys that it determines.
 
     Returns:
         A copy of `dataset` with `num_classes` (counted where it was None) and, for an image folder, `digest`.
@@ -57,23 +57,23 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
         ConfigError: a key contradicts the data.
     """
     if dataset.channels not in (1, 3):
-        raise ConfigError("dataset.channels", dataset.channels, "want 1 (grey) or 3 (RGB)")
+        raise ConfigError("dataset.channels", dataset.channels, "expected 1 (grey) or 3 (RGB)")
     num_classes, content = _LOCATED[dataset.name](dataset)
     if dataset.num_classes not in (None, num_classes):
-        want = f"{dataset.name.value} has {num_classes} classes; want {num_classes}, or null to count them"
-        raise ConfigError("dataset.num_classes", dataset.num_classes, want)
+        expected = f"expected {num_classes}, the number of classes of {dataset.name.value}, or null to count them"
+        raise ConfigError("dataset.num_classes", dataset.num_classes, expected)
     return replace(dataset, num_classes=num_classes, digest=content)
 
 
 def root_of(dataset: DatasetConfig) -> Path:
-    """The folder that holds the data; raises ConfigError when none is given."""
+    """Return the folder that holds the data. Raises ConfigError if none is given."""
     if dataset.root is None:
-        raise ConfigError("dataset.root", None, f"{dataset.name.value} needs a folder: dataset.root=PATH")
+        raise ConfigError("dataset.root", None, f"expected the folder of {dataset.name.value}: dataset.root=PATH")
     return Path(dataset.root)
 
 
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
-    """The folders of an image tree by their use: train, test, and validation where the set has its own."""
+    """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
     if dataset.name is DatasetName.imagenet or not _is_folder(root / "test"):
         return {"train": root / "train", "test": root / "val"}
@@ -127,9 +127,9 @@ def image_sizes(dataset: DatasetConfig, tree: Tree) -> dict[str, int]:
 
 
 def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
-    """Log how many images of one split are, in the same class and under the same name, in another: copied, not moved.
+    """Log how many images of one split are also in another, in the same class and under the same name.
 
-    Copies under other names are not looked for: every image would have to be read.
+    Copies under other names are not detected: that would read every image.
     """
     splits: dict[str, dict[tuple[str, int], str]] = {}  # split -> name in it and bytes -> name
     for name, size in sizes.items():
@@ -146,20 +146,20 @@ def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
         one, other = min(copies)
         _note(
             escaped(
-                f"{root}: {len(copies)} images are in two splits, e.g. {one} and {other} (the same bytes): accuracy "
-                "on images that were trained on flatters; remove them from one of the two"
+                f"{root}: {len(copies)} images are in two splits, e.g. {one} and {other} (the same bytes): "
+                "accuracy on training images is too high; remove them from one of the two"
             )
         )
 
 
 def _changed(dataset: DatasetConfig) -> DataError:
-    return DataError(f"{dataset.root} has changed since the run was planned; plan again: its runs are new runs")
+    return DataError(f"{dataset.root} has changed since the run was planned; give the command again to plan new runs")
 
 
 def digest(sizes: dict[str, int]) -> str:
-    """A hash of the names and sizes of images, so that a changed folder makes a new run."""
+    """Return a hash of the names and sizes of images, so that a changed folder makes a new run."""
     lines = sorted(f"{name}\0{size}\n" for name, size in sizes.items())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names are bytes
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
 def _locate_digits(dataset: DatasetConfig) -> Located:
@@ -193,11 +193,10 @@ def _locate_imagenet(dataset: DatasetConfig) -> Located:
 def _locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     if not _is_folder(root / "train"):
-        raise DataError(f"imagefolder: no {root / 'train'}; want {root}/{{train,val,test}}/<class>/<image>")
+        raise DataError(f"imagefolder: no {root / 'train'}; expected {root}/{{train,val,test}}/<class>/<image>")
     if not any(_is_folder(root / split) for split in ("val", "test")):
         raise DataError(
-            f"imagefolder: {root} has no test images: neither test/ nor val/; want at least one of them, "
-            "with the class folders of train/"
+            f"imagefolder: {root} has no test images: expected test/ or val/, with the class folders of train/"
         )
     tree = _read_tree(dataset)
     sizes = image_sizes(replace(dataset, digest=None), tree)
@@ -214,7 +213,7 @@ def _read_tree(dataset: DatasetConfig) -> Tree:
 
 @cache
 def _note(line: str) -> None:
-    """Log it once, in however many sizes the cells of a grid use the data set."""
+    """Log a line once per process, for all cells that use the data set."""
     LOGGER.warning(line)
 
 

@@ -23,14 +23,14 @@ class Box(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """What is done to a batch: blended, cut or, as by default, neither."""
+    """How a batch is mixed: blended, cut or (the default) neither."""
 
     blend: float = 1.0  # an image's own share of each of its pixels
-    box: Box = Box(0, 0, 0, 0)  # what it gets from the image before it
+    box: Box = Box(0, 0, 0, 0)  # the part replaced by the previous image
     share: float = 1.0  # an image's own share of its target
 
     def numbers(self) -> Tensor:
-        """(8,) float32, as `mixed_static` wants them."""
+        """Return (8,) float32, the arguments of `mix_static`."""
         return torch.tensor([self.blend, 1 - self.blend, self.share, 1 - self.share, *self.box])
 
 
@@ -41,7 +41,7 @@ def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
 
 
 class Mixer:
-    """Draws per batch, on the host, whether and how the batch is mixed."""
+    """Draws whether and how a batch is mixed, on the host."""
 
     def __init__(self, augmentation: AugmentationConfig) -> None:
         self.alphas = {"mixup": augmentation.mixup, "cutmix": augmentation.cutmix}
@@ -49,7 +49,7 @@ class Mixer:
         self.probability = augmentation.mix_probability if self.kinds else 0.0
 
     def draw(self, h: int, w: int, source: random.Random) -> Mix:
-        """With probability `mix_probability` mixup or cutmix, with equal chances if both are on.
+        """Draw mixup or cutmix with probability `mix_probability`, with equal chances if both are on.
 
         Args:
             h: height of the images.
@@ -94,7 +94,7 @@ def mixed(values: Tensor, share: float | Tensor, rest: float | Tensor, batch: in
 
 
 def cut_box(share: float, h: int, w: int, source: random.Random) -> tuple[Box, float]:
-    """A box of 1 - share of the area around a uniform centre, clipped at the border, and the share that is left."""
+    """Draw a box of area 1 - share around a uniform centre, clipped; return it and the remaining share."""
     half = 0.5 * math.sqrt(1 - share)
     tall, wide = int(half * h), int(half * w)
     y, x = source.randrange(h), source.randrange(w)

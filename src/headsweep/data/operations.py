@@ -1,4 +1,4 @@
-"""The fifteen operations of RandAugment, each as Pillow computes it, in three families that two paths share.
+"""The fifteen operations of RandAugment, each as Pillow computes it, in three families that two implementations share.
 
 Letters: b images, c channels (1 or 3), h w size, n levels. Images are (b c h w) uint8, arguments (b 1 1 1) float32.
 `randaugment` computes one operation on the images that drew it; `static_shapes` computes every family on all images.
@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_FILL = 128  # what timm shows where a geometric operation looks outside the image
+_FILL = 128  # timm's colour outside the image, in geometric operations
 _MIDDLE = 128  # SolarizeAdd brightens the levels below this
 
 
 def as_levels(values: Tensor) -> Tensor:
-    """float32 in [0, 256) to uint8, cut off; by way of int16 on a CPU, where that takes a third of the time."""
+    """float32 in [0, 256) to uint8, truncated; via int16 on a CPU, which takes a third of the time."""
     return (values.to(torch.int16) if values.device.type == "cpu" else values).to(torch.uint8)
 
 
 # Tables map levels by (levels, images, argument): `levels` broadcasts to (b c h w) or, to get the whole table of each
-# channel, is (1 1 256 1); what must be known of the images is taken from `images`.
+# channel, is (1 1 256 1); statistics of the images are computed from `images`.
 
 
 def _auto_contrast(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
     own = images.flatten(2)
     least, most = own.amin(2).float()[..., None, None], own.amax(2).float()[..., None, None]
-    flat = most == least  # such a channel stays as it is
+    flat = most == least  # such a channel is unchanged
     least, most = least.masked_fill(flat, 0), most.masked_fill(flat, 255)
-    # The quotient of whole numbers below 2^16: floor is exact.
+    # The quotient of integers below 2^16: floor is exact.
     return as_levels((levels - least).mul_(255).div_(most - least))
 
 
@@ -41,21 +41,21 @@ def _equalize(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
     brightest = own.shape[2] - below.gather(2, own.amax(2, keepdim=True).long())
     step = (own.shape[2] - brightest) // 255
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    # An image with one level, or too few pixels, stays as it is.
+    # An image with one level, or too few pixels, is unchanged.
     table = torch.where(step > 0, table, torch.arange(256, device=images.device)).to(torch.uint8)
     places = levels.flatten(2).long().expand(*own.shape[:2], -1)
     return table.gather(2, places).view(*own.shape[:2], *levels.shape[2:])
 
 
 def _counted(own: Tensor) -> Tensor:
-    """(b c hw) uint8 to (b c 256) int64: how many pixels have at most each level."""
+    """(b c hw) uint8 to (b c 256) int64: number of pixels with at most each level."""
     counts = torch.zeros(*own.shape[:2], 256, dtype=torch.int64, device=own.device)
     counts.scatter_add_(2, own.long(), torch.ones((), dtype=torch.int64, device=own.device).expand(own.shape))
     return counts.cumsum(2)
 
 
 def _searched(own: Tensor) -> Tensor:
-    """The same, without scatter_add: a GPU that must be deterministic waits for the host in it."""
+    """The same without scatter_add, which synchronises with the host on a GPU in deterministic mode."""
     levels = torch.arange(256, dtype=torch.uint8, device=own.device).expand(*own.shape[:2], 256).contiguous()
     return torch.searchsorted(own.sort(2).values, levels, right=True)
 
@@ -78,16 +78,16 @@ def _solarize_add(levels: Tensor, _: Tensor, add: Tensor) -> Tensor:
     return torch.where(levels < _MIDDLE, levels + add.to(torch.uint8), levels)
 
 
-# A blend moves images away from, or towards, what they degenerate to: float32 that broadcasts to (b c h w).
+# A blend moves images towards or away from a degenerate image: float32 that broadcasts to (b c h w).
 
 
 def blend(degenerate: Tensor, images: Tensor, factor: Tensor) -> Tensor:
-    """Pillow's Image.blend: cut off, not rounded. A factor of 1 changes nothing: all are whole numbers."""
+    """Pillow's Image.blend: truncated, not rounded. A factor of 1 changes nothing, as all values are integers."""
     return as_levels(images.float().sub_(degenerate).mul_(factor).add_(degenerate).clamp_(0, 255))
 
 
 def grey(images: Tensor) -> Tensor:
-    """(b 1 h w) float32: Pillow's luma, whole numbers below 2^24 and thus exact."""
+    """Return Pillow's luma, (b 1 h w) float32; exact, as it sums integers below 2^24."""
     if images.shape[1] == 1:
         return images.float()
     red, green, blue = images.float().split(1, 1)
@@ -105,7 +105,7 @@ def _black(images: Tensor) -> Tensor:
 
 
 def _smooth(images: Tensor) -> Tensor:
-    """A smoothed image, whose border Pillow leaves as it is."""
+    """Smooth an image; Pillow does not change its border."""
     pixels = images.float()
     rows = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * pixels[:, :, 1:-1, 1:-1]
@@ -113,13 +113,13 @@ def _smooth(images: Tensor) -> Tensor:
     return pixels
 
 
-# Geometry: where each output pixel looks, in pixels from the upper left corner.
+# Geometry: source position of each output pixel, in pixels from the upper left corner.
 
 
 def affines(operations: Tensor, arguments: Tensor, h: int, w: int) -> Tensor:
-    """What geometric operations look at: ((x, y) - centre) * matrix + offset, for a pixel whose middle is at (x, y).
+    """Return the source positions of geometric operations: ((x, y) - centre) * matrix + offset for a pixel at (x, y).
 
-    Factors of 0 and 1 round nothing, so that one formula serves all operations, and others, which look straight ahead.
+    Factors of 0 and 1 are exact, so that one formula covers all operations and images without one.
     The argument of Rotate is a sine, because a square root is the same on every device and a cosine is not.
 
     Args:
@@ -141,62 +141,65 @@ def affines(operations: Tensor, arguments: Tensor, h: int, w: int) -> Tensor:
     return torch.stack((middle_x, middle_y, straight, x_by_y, to_x, y_by_x, straight, to_y), -1)
 
 
-def look(looks: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the pixels of images look: (b 8) of `affines` to x and y, (b 1 h w) float32."""
-    middle_x, middle_y, x_by_x, x_by_y, to_x, y_by_x, y_by_y, to_y = looks[..., None, None, None].unbind(1)
+def source_positions(affine: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the source positions of pixels: (b 8) of `affines` to x and y, (b 1 h w) float32."""
+    middle_x, middle_y, x_by_x, x_by_y, to_x, y_by_x, y_by_y, to_y = affine[..., None, None, None].unbind(1)
     own_x, own_y = centres(images)
     x, y = own_x - middle_x, own_y - middle_y
     return x * x_by_x + y * x_by_y + to_x, x * y_by_x + y * y_by_y + to_y
 
 
 def centres(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The x (w) and y (h 1) of the pixels' middles."""
+    """Return the x (w) and y (h 1) of the pixels' centres."""
     h, w = images.shape[2:]
     return torch.arange(w, device=images.device) + 0.5, (torch.arange(h, device=images.device) + 0.5)[:, None]
 
 
 def neighbour(position: Tensor) -> tuple[Tensor, Tensor]:
-    """The pixel at or before a position, int64, and how far beyond its centre the position lies, in [0, 1)."""
+    """Return the pixel at or before a position, int64, and the distance from its centre, in [0, 1)."""
     beyond = position - 0.5
     before = beyond.floor()
     return before.long(), beyond - before
 
 
 def within(position: Tensor, size: int) -> Tensor:
-    """Does a position lie inside the image?"""
+    """Return whether a position is inside the image."""
     return (position >= 0) & (position < size)
 
 
 def cut_off(moved: Tensor, inside: Tensor) -> Tensor:
-    """Interpolated float32 pixels to uint8, and grey where nothing was to be seen."""
+    """Convert interpolated float32 pixels to uint8, grey outside the image."""
     return as_levels(torch.where(inside, moved.clamp_(0, 255), _FILL))
 
 
 def linear(near: Sequence[Tensor], d: Tensor) -> Tensor:
-    """Between the pixels before and after a position, in Pillow's order of operations."""
+    """Interpolate linearly between two pixels, in Pillow's order of operations."""
     v1, v2 = near
     return (v2 - v1).mul_(d).add_(v1)
 
 
 def cubic(near: Sequence[Tensor], d: Tensor) -> Tensor:
-    """Likewise, from one pixel more on either side; Pillow's cubic here has a = -1."""
+    """Interpolate cubically between four pixels; Pillow's cubic here has a = -1."""
     v0, v1, v2, v3 = near
     third, second, first = (v1 - v0).sub_(v2).add_(v3), (v0 - v1).mul_(2).add_(v2).sub_(v3), v2 - v0
     return third.mul_(d).add_(second).mul_(d).add_(first).mul_(d).add_(v1)
 
 
-def move(images: Tensor, looks: Tensor, axes: str, bicubic: bool) -> Tensor:
-    """Look the pixels up as Pillow's `transform`: edges are repeated, the result is cut off, not rounded.
+def move(images: Tensor, affine: Tensor, axes: str, bicubic: bool) -> Tensor:
+    """Sample pixels as Pillow's `transform`: edges are repeated, the result is truncated, not rounded.
 
     Args:
         images: (b c h w) uint8.
-        looks: (b 8) of `affines`.
+        affine: (b 8) of `affines`.
         axes: along which pixels move: x, y or xy; the other one needs no neighbours.
         bicubic: interpolation; bilinear otherwise.
     """
     b, c, h, w = images.shape
     pixels = images.flatten(2).float()
-    x, y = (look(looks, images)[place] if axis in axes else centres(images)[place] for place, axis in enumerate("xy"))
+    x, y = (
+        source_positions(affine, images)[place] if axis in axes else centres(images)[place]
+        for place, axis in enumerate("xy")
+    )
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = range(-1, 3) if bicubic else range(2)
     columns = {i: (column + i).clamp_(0, w - 1) for i in reach}

@@ -1,8 +1,8 @@
 """RandAugment on batches with timm's semantics: each image draws its own operations and magnitudes.
 
-What each image draws is decided on the host from its own random numbers. The batch is then grouped by operation, so
-that only the images that drew an operation are computed, and the host never waits for the device; `static_shapes` does
-without groups. Letters: b batch, n images drawn for, l layers.
+Each image draws on the host from its own random numbers. The batch is then grouped by operation, so that an operation
+is computed only for the images that drew it, without a device sync; `static_shapes` needs no groups.
+Letters: b batch, n images drawn for, l layers.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from headsweep.data.sources import to_device
 from headsweep.errors import ConfigError
 
 _LARGEST = 10.0  # timm's scale of magnitudes
-_UNIFORM_ABOVE = 100.0  # timm: a larger spread means uniform between 0 and the magnitude
-# A layer's groups, two of each kind: the second one is that of bicubic moves. Moves along the same axes are one kind.
+_UNIFORM_ABOVE = 100.0  # timm: with a larger spread, uniform between 0 and the magnitude
+# A layer has two groups of each kind, the second for bicubic moves. Moves along the same axes are one kind.
 _KINDS = (*TABLES, *DEGENERATES, "x", "y", "xy")
-NOTHING = len(NAMES)  # the operation of an image that gets none
+NOTHING = len(NAMES)  # the operation of images without one
 _KIND_OF = torch.tensor([_KINDS.index(GEOMETRY.get(name, name)) for name in NAMES] + [len(_KINDS)])
-_NOTHING = 2 * len(_KINDS)  # the group of the images that get none, and the one after it
+_NOTHING = 2 * len(_KINDS)  # the group of images without an operation, and the one after it
 _DRAWS = 6  # of an image in a layer: operation, applied, two for the magnitude, sign, interpolation
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What timm's spelling says, e.g. rand-m9-mstd0.5-inc1."""
+    """A policy in timm's notation, e.g. rand-m9-mstd0.5-inc1."""
 
     magnitude: float = _LARGEST
     spread: float = 0.0  # standard deviation of the magnitude
     layers: int = 2  # operations per image
     probability: float = 0.5  # of each of them
-    increasing: bool = False  # do all operations become stronger with the magnitude?
+    increasing: bool = False  # whether all operations become stronger with the magnitude
 
     @staticmethod
     def parse(text: str) -> Policy:
-        """Read timm's spelling; raises ConfigError naming the part that makes no sense."""
+        """Parse timm's notation. Raises ConfigError that names the invalid part."""
         found = dict(re.findall(r"-(mstd|inc|m|n|p)([0-9.]+)", text))
         try:
             policy = Policy(
@@ -54,35 +54,37 @@ class Policy:
                 increasing=found.get("inc") == "1",
             )
         except ValueError as error:
-            raise ConfigError("augmentation.randaugment", text, f"{error}; want e.g. rand-m9-mstd0.5-inc1") from error
+            raise ConfigError(
+                "augmentation.randaugment", text, f"{error}; expected e.g. rand-m9-mstd0.5-inc1"
+            ) from error
         if policy.magnitude > _LARGEST or policy.probability > 1:
-            raise ConfigError("augmentation.randaugment", text, "want a magnitude m of at most 10 and p of at most 1")
+            raise ConfigError("augmentation.randaugment", text, "expected a magnitude m <= 10 and p <= 1")
         return policy
 
 
 class Operations(NamedTuple):
-    """What is done to each of n images in each of l layers, on the host."""
+    """Operations of n images in l layers, on the host."""
 
-    operations: Tensor  # (n l) int64, places in NAMES, or NOTHING
+    operations: Tensor  # (n l) int64, indices into NAMES, or NOTHING
     arguments: Tensor  # (n l) float32
     bicubic: Tensor  # (n l) bool, for geometric operations
-    looks: Tensor  # (n l 8) float32, see `operations.affines`
+    affine: Tensor  # (n l 8) float32, see `operations.affines`
 
     @staticmethod
     def none(n: int) -> Operations:
-        """No layer."""
+        """Return draws without any layer."""
         nothing = torch.zeros(n, 0)
         return Operations(nothing.long(), nothing, nothing.bool(), torch.zeros(n, 0, 8))
 
 
 class RandAugment:
-    """A policy, ready to be drawn from for square images."""
+    """Draws from a policy for square images."""
 
     def __init__(self, policy: Policy, size: int) -> None:
         self.policy, self.size = policy, size
 
     def draw(self, key: int, indices: Tensor) -> Operations:
-        """Draw what each layer does to each image.
+        """Draw the operation of each layer for each image.
 
         Args:
             key: of the augmentation stream of an epoch.
@@ -106,7 +108,7 @@ class RandAugment:
 
 
 def arguments_of(magnitude: Tensor, negative: Tensor, increasing: bool) -> Tensor:
-    """What timm passes to all operations at each magnitude.
+    """Return the arguments that timm passes to all operations at each magnitude.
 
     Args:
         magnitude: (...) float64 in [0, 10].
@@ -144,23 +146,23 @@ def randaugment(images: Tensor, drawn: Operations) -> Tensor:
     return images
 
 
-def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tensor, looks: Tensor) -> None:
+def _apply(images: Tensor, operations: Tensor, arguments: Tensor, bicubic: Tensor, affine: Tensor) -> None:
     groups = 2 * _KIND_OF[operations] + (bicubic & (operations >= GEOMETRIC))
     order, counts = groups.argsort(stable=True), groups.bincount(minlength=_NOTHING).tolist()[:_NOTHING]
     order = order[: sum(counts)]
-    details = (to_device(values, images.device).split(counts) for values in (order, arguments[order], looks[order]))
+    details = (to_device(values, images.device).split(counts) for values in (order, arguments[order], affine[order]))
     parts = enumerate(zip(*details, strict=True))
     changed = [_changed(group, images.index_select(0, rows), *its) for group, (rows, *its) in parts if len(rows)]
     own = images.unbind()
-    # Row by row: index_copy takes ten times as long on a CPU.
+    # By row: index_copy takes ten times as long on a CPU.
     for row, image in zip(order.tolist(), chain.from_iterable(changed), strict=True):
         own[row].copy_(image)
 
 
-def _changed(group: int, images: Tensor, arguments: Tensor, looks: Tensor) -> Tensor:
+def _changed(group: int, images: Tensor, arguments: Tensor, affine: Tensor) -> Tensor:
     kind, argument = _KINDS[group // 2], arguments[:, None, None, None]
     if kind in TABLES:
         return TABLES[kind](images, images, argument)
     if kind in DEGENERATES:
         return blend(DEGENERATES[kind](images), images, argument)
-    return move(images, looks, kind, bicubic=group % 2 == 1)
+    return move(images, affine, kind, bicubic=group % 2 == 1)

@@ -1,7 +1,7 @@
-"""Where images come from: resident on the device, or streamed from files. Letters: b batch, n images, c channels.
+"""Sources of images: resident on the device, or streamed from files. Letters: b batch, n images, c channels.
 
-A source is opened once for a device and then read epoch after epoch. Both kinds of reader hand over the same uint8
-images, byte for byte, where the files have the size that the model sees.
+A source is opened once for a device and then read in each epoch. Both kinds of reader return the same uint8 images,
+byte for byte, if the files have the model's image size.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from headsweep.data.decoding import decode
 from headsweep.errors import DataError
 from headsweep.processes import end_with_parent, signals_blocked
 
-Request = tuple[int, list[int]]  # the key of the crop's random stream, and the images wanted
+Request = tuple[int, list[int]]  # the key of the crop's random stream, and the indices of images
 
 
 class Reader(Protocol):
     """An opened source."""
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The images of each batch, cropped at random from stream `key` if the reader was opened with a crop.
+        """Yield the images of each batch, randomly cropped with stream `key` if the reader was opened with a crop.
 
         Args:
             key: of the augmentation stream of the epoch; ignored without a crop.
@@ -59,11 +59,11 @@ class Source(ABC):
 
     @abstractmethod
     def subset(self, rows: Tensor) -> Source:
-        """The images at `rows`, in that order."""
+        """Return the images at `rows`, in that order."""
 
     @abstractmethod
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> Reader:
-        """Bring the source to `device`; with `crop`, images are random resized crops."""
+        """Open the source for `device`; with `crop`, images are random resized crops."""
 
 
 class ResidentSource(Source):
@@ -73,11 +73,9 @@ class ResidentSource(Source):
         self.images, self.labels = images, labels
 
     def subset(self, rows: Tensor) -> ResidentSource:
-        """Copies the images at `rows`."""
         return ResidentSource(self.images[rows], self.labels[rows])
 
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> ResidentReader:
-        """Copies the images to `device`; needs no worker."""
         return ResidentReader(self.images.to(device), crop)
 
 
@@ -89,7 +87,6 @@ class ResidentReader:
         self.table = CropTable(images.shape[-1], images.device) if crop else None
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """See `Reader.read`."""
         side = self.images.shape[-1]
         for indices in batches:
             images = self.images.index_select(0, to_device(indices, self.images.device))
@@ -101,25 +98,24 @@ class ResidentReader:
 
 
 class StreamedSource(Source):
-    """Image files, decoded when they are wanted."""
+    """Image files, decoded on demand."""
 
     def __init__(self, paths: Sequence[str | PathLike[str]], labels: Tensor, dataset: DatasetConfig) -> None:
         self.paths, self.labels, self.dataset = paths, labels, dataset
 
     def subset(self, rows: Tensor) -> StreamedSource:
-        """Picks file names."""
         return StreamedSource([self.paths[row] for row in rows.tolist()], self.labels[rows], self.dataset)
 
     def moved(self, root: str, to: str) -> StreamedSource:
-        """The same images in a copy of their tree."""
+        """Return the same images in a copy of their tree."""
         return StreamedSource([f"{to}{os.fspath(path)[len(root) :]}" for path in self.paths], self.labels, self.dataset)
 
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> StreamedReader:
-        """Starts no worker yet; the first epoch does."""
+        """Open without starting workers, which the first epoch does."""
         return StreamedReader(self, device, workers, crop)
 
     def resident(self) -> ResidentSource:
-        """Decode everything once. Threads suffice: Pillow decodes and resizes outside the interpreter's lock."""
+        """Decode all images. Threads suffice, as Pillow releases the GIL."""
         dataset = self.dataset
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             fitted = pool.map(lambda path: fit(decode(path, dataset.channels), dataset), self.paths)
@@ -127,19 +123,19 @@ class StreamedSource(Source):
 
 
 class StreamedReader:
-    """Reads through worker processes that live as long as the reader, so that they are started once."""
+    """Reads through worker processes, started once and kept as long as the reader."""
 
     def __init__(self, source: StreamedSource, device: torch.device, workers: int, crop: Crop | None) -> None:
         self.device = device
         self.requests = _Requests()
-        # A worker runs with one torch thread, which DataLoader sees to; `generator` is given because DataLoader
+        # DataLoader runs a worker with one torch thread; `generator` is given because DataLoader
         # would otherwise draw a seed from torch's global generator, which belongs to training.
         self.loader: DataLoader[Tensor] = DataLoader(
             _Decoder(source, crop),
             sampler=self.requests,
             batch_size=None,
             num_workers=workers,
-            # A run of the local launcher would ask a forkserver of its own, where each worker imports torch anew.
+            # The default in a run of the local launcher is a forkserver, whose workers would import torch again.
             multiprocessing_context="fork" if workers else None,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
@@ -148,7 +144,7 @@ class StreamedReader:
         )
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """See `Reader.read`; raises DataError naming a file that cannot be decoded."""
+        """See `Reader.read`. Raises DataError that names a file that cannot be decoded."""
         self.requests.pending = [(key, indices.tolist()) for indices in batches]
         try:
             sockets.folder()
@@ -159,13 +155,13 @@ class StreamedReader:
         except DataError as error:
             if self.loader.num_workers == 0:
                 raise
-            # A worker's error arrives with its traceback in the message; the last line is what was said.
-            said = error.args[0].strip().splitlines()[-1]
-            raise DataError(said.removeprefix("headsweep.errors.DataError: ")) from error
+            # A worker's error has its traceback in the message; the last line is the original message.
+            message = error.args[0].strip().splitlines()[-1]
+            raise DataError(message.removeprefix("headsweep.errors.DataError: ")) from error
 
 
 class _Requests(Sampler[Request]):
-    """The batches of the next epoch; read anew each time the loader is iterated."""
+    """The batches of the next epoch, read each time the loader is iterated."""
 
     def __init__(self) -> None:
         self.pending: list[Request] = []
@@ -178,7 +174,7 @@ class _Requests(Sampler[Request]):
 
 
 class _Decoder(Dataset[Tensor]):
-    """Runs in a worker: a whole batch from file names to uint8."""
+    """Decodes whole batches in a worker, from file names to uint8."""
 
     def __init__(self, source: StreamedSource, crop: Crop | None) -> None:
         self.source, self.crop = source, crop
@@ -200,7 +196,7 @@ def fit(image: Image.Image, dataset: DatasetConfig) -> Image.Image:
     size = dataset.image_size
     shorter = int(size / dataset.crop_ratio)
     width, height = image.size
-    # The longer side is rounded down as torchvision's Resize does it.
+    # The longer side is rounded down, as in torchvision's Resize.
     tall = width <= height
     target = (shorter, shorter * height // width) if tall else (shorter * width // height, shorter)
     if target != image.size:
@@ -210,14 +206,14 @@ def fit(image: Image.Image, dataset: DatasetConfig) -> Image.Image:
 
 
 def crop_image(image: Image.Image, box: Sequence[int], size: int) -> Image.Image:
-    """The part (top, left, height, width) of an image, at `size`."""
+    """Crop (top, left, height, width) of an image and resize it to `size`."""
     top, left, height, width = box
     part = image.crop((left, top, left + width, top + height))
     return part.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def stack(images: Iterable[Image.Image], count: int, dataset: DatasetConfig) -> Tensor:
-    """`count` images of the model's size as one (n, c, size, size) uint8 tensor."""
+    """Stack `count` images of the model's size to one (n, c, size, size) uint8 tensor."""
     pixels = np.empty((count, dataset.image_size, dataset.image_size, dataset.channels), np.uint8)
     for row, image in enumerate(images):
         pixels[row] = np.asarray(image).reshape(pixels.shape[1:])
@@ -225,5 +221,5 @@ def stack(images: Iterable[Image.Image], count: int, dataset: DatasetConfig) -> 
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy without waiting for the device: a copy from pageable memory would."""
+    """Copy without a device sync, which a copy from pageable memory would need."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

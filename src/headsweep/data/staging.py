@@ -1,4 +1,4 @@
-"""Staging: a copy of an image tree on a disk of the machine that trains, made once and shared by the machine's runs.
+"""Staging: copy an image tree to a local disk, once for all runs of a machine.
 
 A copy lies in <loader.stage>/<data set>-<digest of names and sizes>. Each file is written aside and renamed, and what
 is missing is looked up by name and size at every use: a copy that was killed, or that a cleaner of temporary files has
@@ -19,13 +19,13 @@ from headsweep.data import locate
 from headsweep.data.listing import read_tree
 from headsweep.errors import ConfigError, DataError
 
-_COPIES = 8  # at a time: a network's delay is longer than the copying of one image
-_ROUND = 256  # files between two looks at signals and failures
-_BLOCK = 4096  # bytes; a file takes whole blocks of a disk
+_COPIES = 8  # at a time: network latency exceeds the time to copy one image
+_ROUND = 256  # files between two checks for signals and failures
+_BLOCK = 4096  # bytes; a file takes whole blocks on disk
 
 
 def stage(dataset: DatasetConfig, folder: str) -> Path:
-    """Copy the images of all splits to `folder`, unless they are there; waits while another process does.
+    """Copy the images of all splits to `folder` unless they exist; wait if another process is copying.
 
     Args:
         dataset: a resolved image tree.
@@ -49,7 +49,7 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
 
 
 def _held(copy: Path) -> int | None:
-    """The bytes of a copied file; None if it is not there."""
+    """Return the bytes of a copied file; None if it does not exist."""
     try:
         return copy.stat().st_size
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def _held(copy: Path) -> int | None:
 def _expanded(folder: str) -> Path:
     expanded = os.path.expandvars(folder)
     if "$" in expanded:
-        raise ConfigError("loader.stage", folder, "a variable in it is not set on this machine; set it, or want a path")
+        raise ConfigError("loader.stage", folder, "expected variables that are set on this machine")
     return Path(expanded).expanduser()
 
 
@@ -67,8 +67,8 @@ def _check_room(missing: dict[str, int], copy: Path) -> None:
     needed = sum(-(-size // _BLOCK) * _BLOCK for size in missing.values())
     free = shutil.disk_usage(copy).free
     if needed > free:
-        want = f"{needed:,} bytes are still to be copied there, {free:,} are free; want another disk, or null"
-        raise ConfigError("loader.stage", copy.parent, want)
+        found = f"expected {needed:,} free bytes, found {free:,}; give a folder on another disk, or null"
+        raise ConfigError("loader.stage", copy.parent, found)
 
 
 def _copy_all(missing: dict[str, int], root: Path, copy: Path) -> None:
@@ -84,5 +84,5 @@ def _copy(source: Path, target: Path, size: int) -> None:
     aside = Path(f"{target}.part")
     shutil.copyfile(source, aside)
     if aside.stat().st_size != size:
-        raise DataError(f"{source} changes while it is copied; let it come to rest and give the command again")
+        raise DataError(f"{source} changed while it was copied; give the command again when it no longer changes")
     aside.replace(target)

@@ -1,9 +1,9 @@
-"""Augmentation with static shapes: every batch goes through the same tensor operations, whatever its images drew.
+"""Augmentation with static shapes: every batch passes the same tensor operations, whatever its images drew.
 
-On a GPU the hundreds of small kernels of a batch grouped by operation cost more to launch than to run, and their shapes
-change with every batch. Here a layer is one look-up, one blend and one move, each of as many images as hardly any batch
-has that drew one; then every image takes its own from all that is there. One CUDA graph serves all batches, the host
-waits for nothing, and the pixels are those of the grouped path, to the byte.
+On a GPU, launching the hundreds of small kernels of a batch grouped by operation takes longer than running them, and
+their shapes change with every batch. Here a layer is one look-up, one blend and one move, each sized so that hardly any
+batch draws more; then each image gathers its own result. One CUDA graph serves all batches without a device sync, and
+the pixels equal those of the grouped path, to the byte.
 
 Letters: b batch, n images drawn for, l layers, c channels, h w size; t, u, v images with room in a layer.
 """
@@ -29,42 +29,42 @@ from headsweep.data.operations import (
     cubic,
     cut_off,
     linear,
-    look,
     neighbour,
+    source_positions,
     within,
 )
 from headsweep.data.randaugment import NOTHING, Operations, Policy
 
-# Tables of these do not depend on the image, and arguments are whole numbers up to these: each table is made once.
+# Tables of these do not depend on the image and have integer arguments up to these: each table is computed once.
 _LARGEST_ARGUMENTS = {"Invert": 0, "Posterize": 4, "Solarize": 256, "SolarizeAdd": 110}
-_FAMILIES = len(TABLES), len(DEGENERATES), len(GEOMETRY)  # how many operations: look-ups, blends, moves
+_FAMILIES = len(TABLES), len(DEGENERATES), len(GEOMETRY)  # number of look-ups, blends, moves
 _FAMILY = torch.tensor([family for family, count in enumerate(_FAMILIES) for _ in range(count)] + [len(_FAMILIES)])
-_DEVIATIONS = 5  # above the mean that there is room for: one batch in 100,000 has a family that needs more
+_DEVIATIONS = 5  # standard deviations above the mean: one batch in 100,000 needs more in some family
 
 
 class Layers(NamedTuple):
-    """What is done to n images in each layer. What is computed in vain is of image 0, and nobody takes it."""
+    """Operations of n images in each layer; unused slots compute image 0 and are not gathered."""
 
     looked: Tensor  # (l t 3) float32: which image, operation, row of the tables
     blended: Tensor  # (l u 3) float32: which image, operation, factor
-    moved: Tensor  # (l v 10) float32: which image, is it bicubic, where it looks
-    taken: Tensor  # (l n) int64: what becomes of each image, a place in (images, looked up, blended, moved)
+    moved: Tensor  # (l v 10) float32: which image, whether bicubic, source positions
+    taken: Tensor  # (l n) int64: result of each image, an index into (images, looked up, blended, moved)
 
 
 def rooms(policy: Policy, n: int) -> tuple[int, ...]:
-    """How many of n images each family gets room for."""
+    """Return the slots of each family for n images."""
     shares = [policy.probability * count / len(NAMES) for count in _FAMILIES]
     return tuple(min(n, ceil(n * p + _DEVIATIONS * sqrt(n * p * (1 - p)))) for p in shares)
 
 
 def layers(drawn: Operations, room: Sequence[int]) -> Layers:
-    """Put down what is done, with room for so many images of each family, or for more where more drew it."""
+    """Encode operations with so many slots for each family, or more if more images drew it."""
     operations, arguments = drawn.operations, drawn.arguments
     rows = _FIRST_ROWS[operations] + torch.minimum(arguments, _LARGEST[operations])
     details = (
         torch.stack((operations, rows), -1),
         torch.stack((operations, arguments), -1),
-        torch.cat((drawn.bicubic[..., None], drawn.looks), -1),
+        torch.cat((drawn.bicubic[..., None], drawn.affine), -1),
     )
     computed, taken = [], torch.arange(len(operations)).repeat(operations.shape[1], 1)
     first = len(operations)
@@ -82,7 +82,7 @@ def layers(drawn: Operations, room: Sequence[int]) -> Layers:
 
 
 def _first_rows() -> tuple[Tensor, Tensor]:
-    """By operation: the row of its table for argument 0, and the largest argument; 0 and 0 where there is no table."""
+    """Return by operation the row of its table for argument 0 and the largest argument; 0 and 0 without a table."""
     first, largest = torch.zeros(2, NOTHING + 1)
     row = 1
     for name, most in _LARGEST_ARGUMENTS.items():
@@ -95,7 +95,7 @@ _FIRST_ROWS, _LARGEST = _first_rows()
 
 
 class StaticAugmenter:
-    """What an `Augmenter` does, and a reader that crops before it."""
+    """Computes what an `Augmenter`, and a reader that crops before it, compute."""
 
     def __init__(self, augmentation: AugmentationConfig, dataset: DatasetConfig, device: torch.device) -> None:
         self.crops_first = crop_at(augmentation, AugmentationOrder.crop_first) is not None
@@ -106,7 +106,7 @@ class StaticAugmenter:
         self.normalise = Normaliser(dataset, device)
 
     def numbers(self, key: int, indices: Tensor) -> tuple[Tensor, Layers]:
-        """What is drawn for (n,) images, on the host: (n, numbers) int64, and the layers of RandAugment."""
+        """Draw for (n,) images on the host: (n, numbers) int64, and the layers of RandAugment."""
         draws, policy = self.draw(key, indices), self.draw.randaugment
         room = rooms(policy.policy, len(indices)) if policy else (0, 0, 0)
         numbers = torch.cat((draws.flipped[:, None], draws.crops, draws.holes.flatten(1)), 1)
@@ -145,7 +145,7 @@ class StaticRandAugment:
         self.tables = torch.cat(tables)[:, :, :, 0]  # (rows 1 256) uint8; row 0 changes nothing
 
     def __call__(self, images: Tensor, layers: Layers) -> Tensor:
-        """All layers of (n c h w) uint8, on their device."""
+        """Apply all layers to (n c h w) uint8, on their device."""
         families = self._looked_up, _blended, _moved
         for *parts, taken in zip(*(values.unbind() for values in layers), strict=True):
             computed = [
@@ -175,7 +175,7 @@ def _blended(images: Tensor, drawn: Tensor) -> Tensor:
 def _moved(images: Tensor, drawn: Tensor) -> Tensor:
     """As `operations.move` along both axes, with an interpolation for each image."""
     b, c, h, w = images.shape
-    bicubic, (x, y) = drawn[:, :1, None, None] > 0, look(drawn[:, 1:], images)
+    bicubic, (x, y) = drawn[:, :1, None, None] > 0, source_positions(drawn[:, 1:], images)
     (column, across), (row, down) = neighbour(x), neighbour(y)
     reach = torch.arange(-1, 3, device=images.device).view(4, 1, 1)
     columns, rows = (column + reach).clamp_(0, w - 1), (row + reach).clamp_(0, h - 1).mul_(w)  # (b 4 h w)

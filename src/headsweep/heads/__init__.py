@@ -1,37 +1,22 @@
-"""Classification heads: how N tokens become the logits of K branches.
+"""Classification heads: N tokens to the logits of K branches. Each has a record in `headsweep.config.head`."""
 
-To add a head: one class here, one options class in `headsweep.config`, one YAML in `conf/head/`, its
-formula and a row in `tests/heads/`.
-"""
-
+from importlib import import_module
 from typing import Any
 
-from headsweep.heads.at import AtHead
+from headsweep.config.head import HEADS as SPECS
 from headsweep.heads.base import Head
-from headsweep.heads.cait import CaitHead
-from headsweep.heads.cls import ClsHead
-from headsweep.heads.ga import GaHead
-from headsweep.heads.gap import GapHead
-from headsweep.heads.se import SeHead
-from headsweep.heads.seqattn import SeqAttnHead
-from headsweep.heads.seqpool import SeqPoolHead
-from headsweep.heads.sg import SgHead
 
-HEADS: dict[str, type[Head]] = {
-    "gap": GapHead,
-    "cls": ClsHead,
-    "seqpool": SeqPoolHead,
-    "se": SeHead,
-    "cait": CaitHead,
-    "at": AtHead,
-    "sg": SgHead,
-    "ga": GaHead,
-    "seqattn": SeqAttnHead,
-}
+
+def _load(class_path: str) -> type[Head]:
+    module, _, name = class_path.partition(":")
+    return getattr(import_module(module), name)
+
+
+HEADS: dict[str, type[Head]] = {name: _load(spec.class_path) for name, spec in SPECS.items()}
 
 
 def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: int, **options: Any) -> Head:
-    """The head of that name.
+    """Build the head of that name.
 
     Args:
         name: a key of HEADS.
@@ -40,6 +25,9 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
         heads: K, the number of branches.
         tokens: N, the number of patch tokens of an image of the size that the model is built for.
         **options: the head's own, e.g. `gram_dim` of `ga`.
+
+    Raises:
+        ValueError: there is no such head, or it does not accept these sizes or options.
     """
     if name not in HEADS:
         raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(HEADS))}")

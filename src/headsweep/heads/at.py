@@ -1,4 +1,4 @@
-"""The `at` head: a mean of linear maps over the token axis makes the one query of class attention.
+"""The `at` head: a mean of linear maps over the token axis is the single query of class attention.
 
 An ablation of the SeqAttention paper's code (models/at_cct.py).
 
@@ -36,14 +36,13 @@ class AtHead(Head):
         self.attention = ClassAttention(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The shared query as each branch refines it."""
+        """Return the shared query as refined by each branch."""
         return self.attention(self._query(tokens), tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the class attention."""
         return self.attention.token_weights(self._query(tokens), tokens)
 
     def _query(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The mean of the outputs; both being linear, it is one output of the mean weight and the mean bias."""
+        """Return the mean of the outputs: by linearity, one output of the mean weight and the mean bias."""
         self.check_tokens("at", tokens)
         return (self.query.weight.mean(1) @ tokens + self.query.bias.mean(1)).expand(-1, self.heads, -1)

@@ -1,4 +1,4 @@
-"""The one interface of every head.
+"""The interface of every head.
 
 Legend: b images, n tokens, t tokens with the class token where the head reads it, d width, k branches (heads in
 parallel), c classes.
@@ -36,7 +36,7 @@ class Head(nn.Module, ABC):
     def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
         super().__init__()
         if heads < 1:
-            raise ValueError(f"heads={heads}: want at least 1")
+            raise ValueError(f"heads={heads}: expected an integer >= 1")
         self.width, self.heads, self.tokens = width, heads, tokens
         self.reset_classifier(num_classes)
 
@@ -50,35 +50,35 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def token_weights(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b k n"] | None:
-        """How much of what each branch pools is of each patch token: at least 0, and 1 in sum over the tokens.
+        """Return each patch token's share in what each branch pools: >= 0, with sum 1 over the tokens.
 
-        For looking inside, on a head in evaluation mode; training never calls it. None: the head reads no patch token.
+        For inspection of a head in evaluation mode; training never calls it. None if the head reads no patch token.
         Raises ValueError as `pool` does.
         """
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k c"]:
-        """Logits of each branch."""
+        """Return the logits of each branch."""
         return self.classifier(self.pool(tokens))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifiers by newly drawn ones; 0 classes takes them away. Raises ValueError for less."""
+        """Replace the classifiers by newly initialised ones; 0 classes removes them. Raises ValueError if negative."""
         if num_classes < 0:
-            raise ValueError(f"num_classes={num_classes}: want at least 0")
+            raise ValueError(f"num_classes={num_classes}: expected an integer >= 0")
         self.num_classes = num_classes
         self.classifier = StackedLinear(self.heads, self.width, num_classes) if num_classes else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are one-dimensional per branch: gains, biases, LayerScale, class tokens."""
+        """Return the parameters that are one-dimensional per branch: gains, biases, LayerScale, class tokens."""
         return {name for name, parameter in self.named_parameters() if parameter.ndim == 2}
 
     def check_tokens(self, name: str, tokens: Float[Tensor, "b n d"]) -> None:
-        """Raise ValueError unless the head of that name was built for as many tokens."""
+        """Raise ValueError unless the head, called `name`, was built for this number of tokens."""
         _check_count(name, tokens, self.tokens)
 
 
-@torch.fx.wrap  # a shape that FX traces is not yet a number to compare
-def _check_count(name: str, tokens: Float[Tensor, "b n d"], wanted: int) -> None:
-    if tokens.shape[1] != wanted:
+@torch.fx.wrap  # in a trace of FX, a shape is no number to compare
+def _check_count(name: str, tokens: Float[Tensor, "b n d"], expected: int) -> None:
+    if tokens.shape[1] != expected:
         raise ValueError(
-            f"head={name}: built for N={wanted} tokens, got {tokens.shape[1]}; build the model for images of this size"
+            f"head={name}: expected N={expected} tokens, found {tokens.shape[1]}; build the model for this image size"
         )

@@ -1,4 +1,4 @@
-"""Buffers that follow from a module's options, and so are in no state dict.
+"""Buffers computed from a module's options, which are in no state dict.
 
 A model that was built on the meta device, or moved by `to_empty`, has no numbers in them when its weights are loaded.
 """
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class Derives(Protocol):
-    """A module that can compute such buffers anew."""
+    """A module that can recompute such buffers."""
 
     def derived_buffers(self) -> dict[str, Tensor]:
         """Name and value of each."""
 
 
 def derive_after_loading(module: nn.Module) -> None:
-    """Have `load_state_dict` compute the buffers of `module`, which is a `Derives`, anew on the weights' device."""
+    """Let `load_state_dict` recompute the buffers of `module`, which is a `Derives`, on the device of the weights."""
     module.register_load_state_dict_post_hook(_derive)
 
 

@@ -32,9 +32,7 @@ class CaitHead(Head):
         trunc_normal_(self.token, std=0.02)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The refined class tokens."""
         return self.attention(self.token.expand(tokens.shape[0], -1, -1), tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the class attention."""
         return self.attention.token_weights(self.token.expand(tokens.shape[0], -1, -1), tokens)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from headsweep.heads.softmax_pool import softmax_pool
 from headsweep.heads.stacked import StackedGroupedLinear, StackedLayerNorm, StackedLinear, stacked_linear
 
-torch.fx.wrap("softmax_pool")  # FX traces neither autocast nor an autograd function
+torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 
 ATTENTION_HEADS = 8
-EXPANSION = 4  # the width over that of queries, keys and values, and the hidden width of the MLP over the width
+EXPANSION = 4  # ratio of D to the width of queries, keys and values, and of the MLP's hidden width to D
 MLP_GROUPS = 2
 LAYER_SCALE = 1e-4
 
@@ -39,7 +39,7 @@ class ShuffleMlp(nn.Module):
         self.fc2 = StackedGroupedLinear(heads, MLP_GROUPS, EXPANSION * width, width)
 
     def forward(self, x: Float[Tensor, "b k d"]) -> Float[Tensor, "b k d"]:
-        """The MLP of each branch on its own vector."""
+        """Apply the MLP of each branch to its own vector."""
         hidden = F.gelu(self.fc1(x.unflatten(-1, (MLP_GROUPS, -1))))
         # Views the 4D channels as (2D, 2), transposes and flattens: every second channel goes to the other group.
         shuffled = hidden.unflatten(-1, (-1, MLP_GROUPS)).permute(0, 1, 4, 2, 3).flatten(-2)
@@ -57,7 +57,7 @@ class ClassAttention(nn.Module):
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
         if width % (EXPANSION * ATTENTION_HEADS):
-            raise ValueError(f"width={width}: want a multiple of {EXPANSION * ATTENTION_HEADS}")
+            raise ValueError(f"width={width}: expected a multiple of {EXPANSION * ATTENTION_HEADS}")
         inner = width // EXPANSION
         self.width, self.scale = width, (inner // ATTENTION_HEADS) ** -0.5
         self.norm1 = StackedLayerNorm(heads, width)
@@ -70,12 +70,12 @@ class ClassAttention(nn.Module):
         trunc_normal_(self.qkv, std=0.02)
 
     def forward(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The refined query of each branch."""
+        """Return the refined query of each branch."""
         query = query + self.gamma_1 * self._attend(query, tokens)
         return query + self.gamma_2 * self.mlp(self.norm2(query))
 
     def token_weights(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """What attention spends on each token: mean over the attention heads, the share of the query itself left out.
+        """Return the attention weight of each token: mean over attention heads, without the query's own share.
 
         From logarithms, so that there is a row even where a query spends all but nothing on the tokens.
         """
@@ -85,7 +85,7 @@ class ClassAttention(nn.Module):
         return shares.logsumexp(2).softmax(-1)
 
     def _attend(self, query: Float[Tensor, "b k d"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """Attention of each query over itself and all tokens, with keys and values of tokens never formed."""
+        """Attend from each query to itself and all tokens, without forming keys and values of tokens."""
         weight, bias = self._projections()
         queries, own_score, own_value = self._queries(query, weight, bias)
         sums, log_sum = softmax_pool(queries, tokens, scaled=True)
@@ -96,7 +96,7 @@ class ClassAttention(nn.Module):
         return self.proj(found.to(self.proj.weight.dtype))  # the logarithms are float32 at least
 
     def _projections(self) -> tuple[Float[Tensor, "k p d"], Float[Tensor, "k p"]]:
-        """Weight and bias of queries, keys and values, with the norm's gain, centring and bias in them.
+        """Return weight and bias of queries, keys and values, with the norm's gain, centring and bias folded in.
 
         They are for vectors of deviation 1, centred or not: the rows of the weight are centred instead.
         """
@@ -107,7 +107,7 @@ class ClassAttention(nn.Module):
     def _queries(
         self, query: Float[Tensor, "b k d"], weight: Float[Tensor, "k p d"], bias: Float[Tensor, "k p"]
     ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j f"]]:
-        """What meets the tokens for a score, and the query's own score and value."""
+        """Return the vectors whose products with tokens are the scores, and the query's own score and value."""
         weight_k = weight.unflatten(1, (3, ATTENTION_HEADS, -1))[:, 1]
         q, own_key, own_value = stacked_linear(F.layer_norm(query, (self.width,)), weight).chunk(3, -1)
         q = (q + bias.chunk(3, 1)[0]) * self.scale

@@ -18,8 +18,8 @@ class ClsHead(Head):
     class_token: ClassVar[bool] = True
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The first token, once per branch."""
+        """Return the first token, once per branch."""
         return tokens[:, :1].expand(-1, self.heads, -1)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> None:
-        """None: what the class token has of the patches, it got in the backbone."""
+        """Return None: the class token gets its share of the patches in the backbone."""

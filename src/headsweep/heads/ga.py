@@ -1,4 +1,4 @@
-"""The `ga` head: Gramian attention (ICCV 2023): the tokens' Gram matrix makes the query of class attention.
+"""The `ga` head: Gramian attention (ICCV 2023): the tokens' Gram matrix is the query of class attention.
 
 Legend: b images, n tokens, d width, k branches.
 """
@@ -31,9 +31,7 @@ class GaHead(Head):
         self.attention = ClassAttention(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The refined gram queries."""
         return self.attention(self.query(tokens), tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the class attention."""
         return self.attention.token_weights(self.query(tokens), tokens)

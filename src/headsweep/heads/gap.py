@@ -16,10 +16,10 @@ class GapHead(Head):
     """Branches share the mean token and differ in their classifiers alone."""
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The mean token, once per branch."""
+        """Return the mean token, once per branch."""
         return tokens.mean(1, keepdim=True).expand(-1, self.heads, -1)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """The same for all."""
+        """Return 1/N for each token."""
         batch, count, _ = tokens.shape
         return tokens.new_full((batch, self.heads, count), 1 / count)

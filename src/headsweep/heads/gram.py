@@ -1,4 +1,4 @@
-"""The gram query of `ga` and `sg`: a vector made of the tokens' Gram matrix (Gramian attention, ICCV 2023, section 3).
+"""The gram query of `ga` and `sg`: a vector made from the tokens' Gram matrix (Gramian attention, section 3).
 
 Legend: b images, n tokens, d width, k branches, c gram channels (G), kc = k c of them, m = b k matrices, s = G^2,
 t = G (G + 1) / 2 entries of the triangle.
@@ -38,7 +38,7 @@ class GramQuery(nn.Module):
         super().__init__()
         self.heads, self.gram_dim = heads, gram_dim
         if gram_dim < 16 or gram_dim % 16:
-            raise ValueError(f"gram_dim={gram_dim}: want a multiple of 16 (both 1x1 convolutions have 8 groups)")
+            raise ValueError(f"gram_dim={gram_dim}: expected a multiple of 16 (both 1x1 convolutions have 8 groups)")
         entries = gram_dim * (gram_dim + 1) // 2
         self.contraction = StackedGroupedLinear(heads, GROUPS, width, gram_dim)
         self.contraction_norm = StackedBatchNorm(heads, gram_dim)
@@ -51,18 +51,18 @@ class GramQuery(nn.Module):
         derive_after_loading(self)
 
     def derived_buffers(self) -> dict[str, Tensor]:
-        """Where the triangle's entries lie in the flat matrix, and the entry of each place of the matrix."""
+        """Return the flat indices of the triangle's entries, and for each element of the matrix its entry."""
         return dict(zip(("triangle", "symmetric"), _triangle_indices(self.gram_dim), strict=True))
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """One query per branch."""
+        """Return one query per branch."""
         gram = _gram_vectors(self._features(tokens), self.triangle, self.symmetric)
         grouped = gram.to(self.embedding.weight.dtype).unflatten(1, (GROUPS, -1)).unflatten(0, (-1, self.heads))
         embedded = self.embedding(grouped).flatten(1)
         return normalise_branches(self.embedding_norm, embedded).unflatten(-1, (self.heads, -1))
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """How much of the length of the Gram vector g is of each token: (g_n . g) / (g . g), g being the sum of g_n.
+        """Return each token's share of the squared length of the Gram vector g = sum_n g_n: (g_n . g) / (g . g).
 
         g_n is the triangle of f_n f_n^T, so that 2 g_n . g = f_n^T (G + diag G) f_n, which is never negative.
         """
@@ -73,12 +73,12 @@ class GramQuery(nn.Module):
         return F.normalize(shares, p=1, dim=-1).unflatten(0, (-1, self.heads))
 
     def _features(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "m c n"]:
-        """The contracted tokens of each branch and image."""
+        """Return the contracted tokens of each branch and image."""
         contracted = normalise_branches(self.contraction_norm, self._contract(tokens))
         return contracted.unflatten(1, (self.heads, -1)).flatten(0, 1)
 
     def _contract(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b kc n"]:
-        """The first 1x1 convolution: one product per group, over all branches and images at once."""
+        """Apply the first 1x1 convolution: one product per group, over all branches and images at once."""
         batch, count, width = tokens.shape
         weight = self.contraction.weight.transpose(0, 1)
         bias = self.contraction.bias.unflatten(1, (GROUPS, -1)).transpose(0, 1)
@@ -88,7 +88,7 @@ class GramQuery(nn.Module):
 
 
 class GramTriangle(torch.autograd.Function):
-    """Upper triangle of f f^T in row order; by hand because the matrix is symmetric.
+    """Upper triangle of f f^T in row order; hand-written because the matrix is symmetric.
 
     The gradient of f is (U + U^T) f, U being the gradient of the triangle: one product where autograd has two, and a
     gather where it has a scatter. It computes in float32 at least, and keeps f as it is given: under autocast in half
@@ -125,7 +125,7 @@ def _exact(features: Tensor) -> Tensor:
     return features if features.dtype == torch.float64 else features.float()
 
 
-@torch.fx.wrap  # FX traces neither autocast nor an autograd function
+@torch.fx.wrap  # FX cannot trace autocast or an autograd function
 def _gram_vectors(
     features: Float[Tensor, "m c n"], triangle: Int[Tensor, " t"], symmetric: Int[Tensor, " s"]
 ) -> Float[Tensor, "m t"]:
@@ -137,7 +137,7 @@ def _gram_vectors(
 
 
 def _triangle_indices(size: int) -> tuple[Int[Tensor, " t"], Int[Tensor, " s"]]:
-    """Where the triangle's entries lie in the flat matrix, and the entry of each place of the matrix."""
+    """Return the flat indices of the triangle's entries, and for each element of the matrix its entry."""
     rows, columns = torch.triu_indices(size, size)
     symmetric = torch.empty(size, size, dtype=torch.long)
     symmetric[rows, columns] = symmetric[columns, rows] = torch.arange(len(rows), device=rows.device)

@@ -1,4 +1,4 @@
-"""What autocast, `torch.func` and exporters mean for operations that are written by hand."""
+"""Autocast, `torch.func` and exporters in hand-written operations."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The type in which a product of this tensor is taken here; autocast leaves float64 alone."""
+    """Return the dtype of a product of this tensor under autocast, which does not change float64."""
     device = x.device.type
     if device == "meta" or x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return x.dtype
@@ -15,12 +15,12 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast off; the meta device has none."""
+    """Turn autocast off; the meta device has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def differentiates_by_hand() -> bool:
-    """Whether gradients written by hand are used, in an autograd function.
+    """Return whether hand-written gradients, in an autograd function, are used.
 
     `torch.func` cannot transform such a function (vmap, forward mode, second derivatives), and the TorchScript exporter
     gets the shapes of its results wrong. Both are given the plain operations of its forward pass instead.

@@ -28,11 +28,11 @@ class SqueezeExcitePool(nn.Module):
         self.fc2 = StackedLinear(heads, hidden, tokens)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """One gated mean of the tokens per branch."""
+        """Return one gated mean of the tokens per branch."""
         return torch.bmm(self.gates(tokens), tokens) / self.tokens
 
     def gates(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """The gates of each branch, in (0, 1)."""
+        """Return the gates of each branch, in (0, 1)."""
         squeezed = tokens.mean(2).unsqueeze(1).expand(-1, self.heads, -1)
         return self.fc2(F.relu(self.fc1(squeezed))).sigmoid()
 
@@ -48,11 +48,10 @@ class SeHead(Head):
         self.pooling = SqueezeExcitePool(heads, tokens)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The gated means."""
         self.check_tokens("se", tokens)
         return self.pooling(tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """The gates over their sum."""
+        """Return the gates over their sum."""
         self.check_tokens("se", tokens)
         return F.normalize(self.pooling.gates(tokens), p=1, dim=-1)

@@ -1,4 +1,4 @@
-"""The `seqattn` head: sequence pooling makes the query of class attention (the SeqAttention paper).
+"""The `seqattn` head: sequence pooling is the query of class attention (the SeqAttention paper).
 
 Legend: b images, n tokens, d width, k branches.
 """
@@ -30,9 +30,7 @@ class SeqAttnHead(Head):
         self.attention = ClassAttention(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The refined sequence-pooled vectors."""
         return self.attention(self.query(tokens), tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the class attention."""
         return self.attention.token_weights(self.query(tokens), tokens)

@@ -14,7 +14,7 @@ from headsweep.heads.base import Head
 from headsweep.heads.softmax_pool import softmax_pool
 from headsweep.heads.stacked import StackedLinear
 
-torch.fx.wrap("softmax_pool")  # FX traces neither autocast nor an autograd function
+torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 
 
 @final
@@ -26,12 +26,12 @@ class SequencePool(nn.Module):
         self.score = StackedLinear(heads, width, 1)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """One weighted mean of the tokens per branch."""
+        """Return one weighted mean of the tokens per branch."""
         queries = self.score.weight.squeeze(1).expand(tokens.shape[0], -1, -1)
         return softmax_pool(queries, tokens, self.score.bias.expand(tokens.shape[0], -1, -1))[0]
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """The weights of the mean, of each branch."""
+        """Return the weights of the mean, of each branch."""
         scores = F.linear(tokens, self.score.weight.squeeze(1), self.score.bias.squeeze(1))
         return scores.softmax(1).transpose(1, 2)
 
@@ -45,9 +45,7 @@ class SeqPoolHead(Head):
         self.pooling = SequencePool(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The sequence-pooled vectors."""
         return self.pooling(tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the mean."""
         return self.pooling.token_weights(tokens)

@@ -29,9 +29,8 @@ class SgHead(Head):
         self.query = GramQuery(heads, width, gram_dim)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """The gram queries."""
         return self.query(tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:
-        """Those of the Gram vectors, which are sums over the tokens."""
+        """Return the shares in the Gram vectors, which are sums over the tokens."""
         return self.query.token_weights(tokens)

@@ -1,13 +1,13 @@
-"""Softmax-weighted sums of tokens: what every head that attends with few queries spends its time on.
+"""Softmax-weighted sums of tokens: the main cost of every head that attends with few queries.
 
 For a query q of an image with tokens t_n, and r_n = 1 (plain) or one over the deviation of t_n (scaled):
 
     s_n = r_n (q . t_n) + b        a = softmax(s)        z = sum_n a_n r_n t_n
 
-The gradient is written by hand because that of the tokens is as large as the batch's tokens. Autograd would write such
-a tensor for the scores, for the sums and for a layer norm and add them; here it is one product of stacked factors,
-written once, and normalised tokens are never formed. Where more than one derivative is asked for (`create_graph=True`,
-`torch.func`), autograd does it all the same.
+The gradient is hand-written because that of the tokens is as large as the tokens. Autograd would write such a tensor
+for the scores, for the sums and for a layer norm, and add them; here it is one product of stacked factors, written
+once, and normalised tokens are never formed. For higher derivatives (`create_graph=True`, `torch.func`), autograd
+computes it.
 
 Legend: b images, n tokens, d width, j queries of an image.
 """
@@ -30,7 +30,7 @@ def softmax_pool(
     *,
     scaled: bool = False,
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]]:
-    """The sums z and the logarithm of the sum of exp(s).
+    """Return the sums z and the logarithm of the sum of exp(s).
 
     Args:
         queries: q. Where `scaled`, queries and what is made of z should ignore a constant added to all features of a
@@ -49,7 +49,7 @@ def softmax_pool(
 
 
 class SoftmaxPool(torch.autograd.Function):
-    """Products in the type of the queries, all else in float32 at least.
+    """Products in the dtype of the queries, everything else in at least float32.
 
     The scale depends on the tokens: its gradient is a part of theirs.
     """
@@ -74,7 +74,7 @@ class SoftmaxPool(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None, None, None]:
         """Two products for the queries and one for the tokens."""
         queries, tokens, bias, scale, mean, scores, log_sums = ctx.saved_tensors
-        if torch.is_grad_enabled():  # `create_graph=True`: what follows is to be differentiated itself
+        if torch.is_grad_enabled():  # `create_graph=True`: the gradient must be differentiable
             return *_gradient(queries, tokens, bias, scale is not None, (by_sums, by_log_sums)), None, None
         shares, weights = _shares(scores, bias, log_sums, scale)
         by_share = torch.bmm(by_sums, tokens.transpose(1, 2)) * weights
@@ -85,7 +85,7 @@ class SoftmaxPool(torch.autograd.Function):
             torch.cat([queries, by_sums], 1),
         )
         by_tokens = torch.bmm(*factors)
-        if scale is not None:  # through r, whose own gradient times r is the sum over queries of what follows
+        if scale is not None:  # through r: its gradient times r is the sum of the following over queries
             by_scale = torch.addcmul(by_share, by_score, scores).sum(1, keepdim=True)
             change = (by_scale * scale.square() / -tokens.shape[-1]).transpose(1, 2)
             by_tokens.addcmul_(tokens, change).sub_(change * mean)
@@ -96,7 +96,7 @@ class SoftmaxPool(torch.autograd.Function):
 def _pool(
     queries: Float[Tensor, "b j d"], tokens: Float[Tensor, "b n d"], bias: Float[Tensor, "b j 1"] | None, scaled: bool
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]]:
-    """The same, for autograd to differentiate as often as need be."""
+    """The same in plain operations, which autograd can differentiate repeatedly."""
     scale = _scale_and_mean(tokens)[0] if scaled else None
     return _pool_scaled(queries, tokens.to(queries.dtype), bias, scale)[:2]
 
@@ -108,7 +108,7 @@ def _gradient(
     scaled: bool,
     by_pooled: tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"]],
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b n d"], Float[Tensor, "b j 1"] | None]:
-    """The gradient as a function that can be differentiated."""
+    """The gradient as a differentiable function."""
     if bias is None:
         return *torch.func.vjp(lambda q, t: _pool(q, t, None, scaled), queries, tokens)[1](by_pooled), None
     return torch.func.vjp(lambda q, t, b: _pool(q, t, b, scaled), queries, tokens, bias)[1](by_pooled)
@@ -120,7 +120,7 @@ def _pool_scaled(
     bias: Float[Tensor, "b j 1"] | None,
     scale: Float[Tensor, "b 1 n"] | None,
 ) -> tuple[Float[Tensor, "b j d"], Float[Tensor, "b j 1"], Float[Tensor, "b j n"]]:
-    """The sums, their logarithms, and the scores without the bias."""
+    """Return the sums, their logarithms, and the scores without the bias."""
     scores = torch.bmm(queries, tokens.transpose(1, 2))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     scores = scores if scale is None else scores * scale
@@ -135,7 +135,7 @@ def _shares(
     log_sums: Float[Tensor, "b j 1"],
     scale: Float[Tensor, "b 1 n"] | None,
 ) -> tuple[Float[Tensor, "b j n"], Float[Tensor, "b j n"]]:
-    """The shares a, and the weights a r; made anew in the backward pass rather than kept for it."""
+    """Return the shares a and the weights a r; the backward pass recomputes them instead of storing them."""
     shares = (scores - (log_sums if bias is None else log_sums - bias)).exp()
     return shares, shares if scale is None else shares * scale
 

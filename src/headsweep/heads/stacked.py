@@ -17,7 +17,7 @@ from torch.func import functional_call
 def stacked_linear(
     x: Float[Tensor, "b k i"], weight: Float[Tensor, "k o i"], bias: Float[Tensor, "k o"] | None = None
 ) -> Float[Tensor, "b k o"]:
-    """One linear map per branch, as a single batched product (strided views, no copies)."""
+    """Apply one linear map per branch as a single batched product, on strided views without copies."""
     by_branch, transposed = x.transpose(0, 1), weight.transpose(1, 2)
     if bias is None:
         return torch.bmm(by_branch, transposed).transpose(0, 1)
@@ -25,7 +25,7 @@ def stacked_linear(
 
 
 class StackedLinear(nn.Module):
-    """K linear layers, drawn as CCT draws its own: truncated normal of deviation 0.02, zero bias."""
+    """K linear layers, initialised as in CCT: truncated normal of standard deviation 0.02, zero bias."""
 
     def __init__(self, heads: int, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedGroupedLinear(nn.Module):
-    """K grouped 1x1 convolutions of single vectors, drawn as PyTorch draws a convolution, with one branch's fan-in.
+    """K grouped 1x1 convolutions of single vectors, initialised as PyTorch's with the fan-in of one branch.
 
     Args:
         heads: K.
@@ -51,7 +51,7 @@ class StackedGroupedLinear(nn.Module):
     def __init__(self, heads: int, groups: int, in_features: int, out_features: int) -> None:
         super().__init__()
         if in_features % groups or out_features % groups:
-            raise ValueError(f"{in_features} features to {out_features}: want multiples of groups={groups}")
+            raise ValueError(f"{in_features} features to {out_features}: expected multiples of groups={groups}")
         fan_in, fan_out = in_features // groups, out_features // groups
         bound = 1 / math.sqrt(fan_in)
         self.weight = nn.Parameter(torch.empty(heads, groups, fan_out, fan_in).uniform_(-bound, bound))
@@ -69,7 +69,7 @@ class StackedLayerNorm(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
-        self.width = width  # a number to exporters that trace shapes
+        self.width = width  # an int, also for exporters that trace shapes
         self.weight = nn.Parameter(torch.ones(heads, width))
         self.bias = nn.Parameter(torch.zeros(heads, width))
 
@@ -89,23 +89,23 @@ class StackedBatchNorm(nn.BatchNorm2d):
         super().__init__(heads * channels)
         self.weight, self.bias = nn.Parameter(torch.ones(heads, channels)), nn.Parameter(torch.zeros(heads, channels))
         self.running_mean, self.running_var = torch.zeros(heads, channels), torch.ones(heads, channels)
-        # Counts for a cumulative mean alone (`momentum=None`), so that it is no part of a state dict.
+        # Only a cumulative mean (`momentum=None`) uses it, so it is not in the state dict.
         self.register_buffer("num_batches_tracked", torch.tensor(0, device="cpu"), persistent=False)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        """As any module does it: torch's own adds a count to state dicts that have none."""
+        """Load as a plain module does: torch's batch norm adds a batch count to state dicts without one."""
         nn.Module._load_from_state_dict(self, *arguments)
 
     def forward(self, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
-        """Normalise channels that lie branch after branch on the second axis."""
+        """Normalise channels that are ordered branch by branch on the second axis."""
         mean, variance = self.running_mean, self.running_var
-        if mean is not None and variance is not None:  # `torch.func.replace_all_batch_norm_modules_` takes them away
+        if mean is not None and variance is not None:  # `torch.func.replace_all_batch_norm_modules_` removes them
             mean, variance = mean.view(-1), variance.view(-1)
         weight, bias, batch = self.weight.view(-1), self.bias.view(-1), self.training or mean is None
         return F.batch_norm(x, mean, variance, weight, bias, batch, self._momentum(), self.eps)
 
     def _momentum(self) -> float:
-        """The share of this batch in the running statistics; without a momentum, the same for all batches."""
+        """Return the weight of this batch in the running statistics; without a momentum, equal for all batches."""
         if self.momentum is not None:
             return self.momentum
         if self.training and self.num_batches_tracked is not None:
@@ -115,10 +115,10 @@ class StackedBatchNorm(nn.BatchNorm2d):
 
 
 def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
-    """Channels that lie branch after branch, by a StackedBatchNorm or the layer that a utility made of one.
+    """Normalise channels ordered branch by branch, by a StackedBatchNorm or the layer a utility converted it to.
 
-    Such a layer (`SyncBatchNorm`, `FrozenBatchNorm2d`) has taken over the tensors as they are, (k c), where it needs
-    them flat, and it may insist on images.
+    Such a layer (`SyncBatchNorm`, `FrozenBatchNorm2d`) has tensors of shape (k c) but needs them flat, and may accept
+    only images.
     """
     if isinstance(norm, StackedBatchNorm):
         return norm(x)
@@ -128,13 +128,13 @@ def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Te
 
 
 def drop_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict[str, Any]) -> None:
-    """Give a state dict the names it has without conversion: for `register_state_dict_post_hook`."""
+    """Restore the names of the unconverted layer in a state dict: for `register_state_dict_post_hook`."""
     for name, _ in module.named_children():
         state.pop(f"{prefix}{name}.num_batches_tracked", None)
 
 
 def add_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Add what a converted layer asks for and `drop_batch_counts` left out: for `register_load_state_dict_pre_hook`."""
+    """Add the batch counts that a converted layer expects: for `register_load_state_dict_pre_hook`."""
     for name, child in module.named_children():
         count = child.state_dict().get("num_batches_tracked")
         if count is not None:

@@ -1,4 +1,4 @@
-"""How much the heads of a model differ, from sums over batches: no image's features are kept.
+"""Diversity of a model's heads, from sums over batches: features of images are not stored.
 
 Letters: b images of a batch, k heads, c classes, d width, f = k d features.
 """
@@ -38,17 +38,17 @@ class Diversity:
     def __init__(self, heads: int, width: int) -> None:
         if heads * width > MOST_FEATURES:
             raise UserError(
-                f"{heads} heads of width {width} are too many to compare; want at most {MOST_FEATURES // width}"
+                f"{heads} heads of width {width} are too many to compare; expected at most {MOST_FEATURES // width}"
             )
         self.heads, self.width, self.images = heads, width, 0
         self._hits = self._zeros(heads)
         self._ensemble, self._any = self._zeros(), self._zeros()
         self._disagreements, self._cross_entropies = self._zeros(heads, heads), self._zeros(heads, heads)
-        self._origin: Tensor | None = None  # one image's: variances are then no differences of large numbers
+        self._origin: Tensor | None = None  # of one image: avoids variances as differences of large numbers
         self._features, self._products = self._zeros(heads * width), self._zeros(heads * width, heads * width)
 
     def add(self, logits: Tensor, pooled: Tensor, labels: Tensor) -> None:
-        """Take in logits (b k c), pooled features (b k d) and labels (b), on the CPU; computed in float64."""
+        """Add logits (b k c), pooled features (b k d) and labels (b), on the CPU; computed in float64."""
         logits, features = logits.double(), pooled.double().flatten(1)
         guesses = logits.argmax(2)
         right = guesses == labels[:, None]
@@ -72,7 +72,7 @@ class Diversity:
     def matrices(self) -> dict[str, list[list[float]]]:
         """Name -> (k k); NaN where a head's features are the same for all images."""
         entropies = self._cross_entropies.diagonal()[:, None]
-        kl = ((self._cross_entropies - entropies) / self.images).clamp(min=0)  # below 0 by rounding alone
+        kl = ((self._cross_entropies - entropies) / self.images).clamp(min=0)  # below 0 only by rounding
         return {"disagreement": (self._disagreements / self.images).tolist(), "kl": kl.tolist(), "cka": self._cka()}
 
     def metrics(self) -> dict[str, float]:

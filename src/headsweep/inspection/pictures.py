@@ -1,4 +1,4 @@
-"""Pictures of what the heads of a model do: where each looks, and how much they differ.
+"""Pictures of a model's heads: attention maps, and how much heads differ.
 
 Letters: s sample images, k heads, n tokens, c channels, h w size.
 """
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 Matrix = Sequence[Sequence[float]]
 
-MOST_HEADS = 16  # that attention is drawn of; the numbers are of all
-MOST_WRITTEN = 12  # heads up to which the cells of a matrix have room for their values
-COLORS = "viridis"  # even in lightness, and the same to those who see fewer colours
+MOST_HEADS = 16  # whose attention is drawn; numbers are of all heads
+MOST_WRITTEN = 12  # heads up to which values are written into the cells of a matrix
+COLORS = "viridis"  # perceptually uniform, and readable with colour vision deficiency
 TITLES = {
     "disagreement": "share of images on which\nheads differ",
     "kl": "KL(row's head || column's),\nnats",
     "cka": "linear CKA of\nthe heads' features",
 }
 SCALES: Mapping[str, float | None] = {"disagreement": 1.0, "cka": 1.0}  # top of the colours; all begin at 0
-_LEAST_NATS = 0.1  # top of the divergence's colours at least: below it heads predict alike
-_LEAST_POINTS = 5.0  # that the axis of accuracies spans at least
+_LEAST_NATS = 0.1  # least maximum of the divergence's colours: below it, heads predict alike
+_LEAST_POINTS = 5.0  # least span of the axis of accuracies
 _DPI = 110
-_LEAST_RANGE = 1.25  # of the colours, as a factor about the mean: smaller differences are no pattern
+_LEAST_RANGE = 1.25  # least range of the colours, as a factor about the mean: smaller differences are noise
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with what the heads made of them, on the CPU."""
+    """Images with the predictions of the heads, on the CPU."""
 
     images: Tensor  # (s c h w) in [0, 1]
     labels: Tensor  # (s)
@@ -174,6 +174,6 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray, top: float | None) -> None:
 
 
 def _names(heads: int) -> tuple[Sequence[int], Sequence[str]]:
-    """Where there is room for a head's number, and the numbers."""
+    """Return positions with room for the number of a head, and the numbers."""
     places = range(0, heads, math.ceil(heads / MOST_WRITTEN))
     return places, [str(head + 1) for head in places]

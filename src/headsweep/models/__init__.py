@@ -1,4 +1,4 @@
-"""Backbones with any head; importing this registers them with timm."""
+"""Backbones with any head; importing this package registers them with timm."""
 
 from headsweep.models import registry as registry
 from headsweep.models.build import Cost, build_model, count_cost, model_of

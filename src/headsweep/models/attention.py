@@ -1,4 +1,4 @@
-"""Attention of a training step: torch's kernel, or, for its dropout on a CPU, written out.
+"""Attention of a training step: torch's kernel, or plain operations for its dropout on a CPU.
 
 With dropout torch has no fused kernel on a CPU. It writes the weights out, too, draws a number for each, and makes more
 passes over them. Masks of four out of one draw, and scales of the smaller (n d) tensors, take 59 ms in the place of 78
@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-RATES = 1 << 16  # what a mask is drawn from: a rate is met to half of 1 / RATES
+RATES = 1 << 16  # levels of a mask: a rate is exact to half of 1 / RATES
 
 
 def attend(
     query: Float[Tensor, "b h n d"], key: Float[Tensor, "b h m d"], value: Float[Tensor, "b h m d"], dropout: float
 ) -> Float[Tensor, "b h n d"]:
-    """`scaled_dot_product_attention`; on a CPU with masks of its own, at the nearest rate of k / 2^16 below 1."""
+    """`scaled_dot_product_attention`; on a CPU with its own masks, at the nearest rate k / 2^16 below 1."""
     if dropout and query.device.type == "cpu":
         return _written_out(query, key, value, dropout)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -31,7 +31,7 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> T
 
 
 def _kept(weights: Float[Tensor, "b h n m"], dropped: int) -> Bool[Tensor, "b h n m"]:
-    """False with probability `dropped` / RATES: torch's generator draws 64 bits, of which 16 are a number each."""
+    """Draw False with probability `dropped` / RATES; 64 bits of torch's generator are four numbers of 16."""
     count = weights.numel()
     draws = torch.randint(-(1 << 63), (1 << 63) - 1, (-(-count // 4),), device=weights.device)
     numbers = draws.view(torch.int16)[:count].view(weights.shape)

@@ -1,4 +1,4 @@
-"""The one interface of every backbone: images become tokens.
+"""The interface of every backbone: images to tokens.
 
 Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch tokens, d width.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """Images to normalised tokens, the class token first where there is one.
+    """Images to normalised tokens, the class token first if there is one.
 
     Args:
         width: D, the width of a token.
@@ -40,7 +40,7 @@ class Backbone(nn.Module, ABC):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The tokens after the final norm and a list of features on the way, as timm's VisionTransformer gives them.
+        """Return the tokens after the final norm and intermediate features, as timm's VisionTransformer does.
 
         Args:
             images: as for `forward`.
@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
-        """Drop what comes after the last of these features; their numbers, counted from the first."""
+        """Drop the blocks after the last of these features; return their indices."""
 
     @abstractmethod
     def feature_info(self) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def set_input_size(self, image_size: tuple[int, int]) -> None:
-        """Be ready for images of so many rows and columns; learnable positions are resampled.
+        """Adapt to images of so many rows and columns; learnable positions are resampled.
 
         Raises:
             UserError: it cannot take such images.
@@ -70,19 +70,19 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """Recompute blocks in the backward pass instead of keeping their activations."""
+        """Recompute blocks in the backward pass instead of storing their activations."""
 
     @abstractmethod
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
-        """Parameter groups by depth, as regular expressions over the backbone's own names."""
+        """Return parameter groups by depth, as regular expressions over the backbone's own names."""
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that never decay, beside the one-dimensional ones."""
+        """Return the parameters without weight decay, besides the one-dimensional ones."""
 
 
 def one_level_down(patterns: Any, name: str) -> Any:
-    """Regular expressions of timm over a module's names, for the names of a module that holds it as `name`."""
+    """Convert timm's regular expressions over a module's names to those of its parent, which holds it as `name`."""
     if isinstance(patterns, str):
         unanchored = re.sub(r"(?<!\[)\^", "", patterns)
         return rf"^{name}\.(?:{unanchored})"

@@ -1,4 +1,4 @@
-"""Configuration to model, and what a model costs."""
+"""Build the model of a configuration, and count its cost."""
 
 import copy
 import dataclasses
@@ -16,7 +16,7 @@ from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer
-from headsweep.models.published import fit
+from headsweep.models.state_dicts import fit
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.rng import global_stream
 
@@ -31,11 +31,10 @@ def build_model(
     channels: int,
     seed: int,
 ) -> Classifier:
-    """The model of a run, on the CPU, in float32.
+    """Build the model of a run, on the CPU, in float32.
 
-    Backbone and head draw from streams of their own: with one seed, any two heads start from byte-identical backbones.
-
-    With `model.checkpoint` it starts from the weights of that file; on the meta device they are only looked at.
+    Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
+    backbones. With `model.checkpoint` the weights are loaded from that file; on the meta device they are only checked.
 
     Raises:
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
@@ -55,7 +54,7 @@ def build_model(
 
 
 def model_of(run: RunConfig) -> Classifier:
-    """The model of a planned run. Raises ConfigError as `build_model` does, or if its blocks cannot be recomputed."""
+    """Build the model of a planned run. Raises ConfigError as `build_model` does, or if blocks cannot be recomputed."""
     assert run.dataset.num_classes is not None, "filled in when the run was planned"
     model = build_model(
         run.model,
@@ -72,7 +71,7 @@ def model_of(run: RunConfig) -> Classifier:
 
 
 def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
-    """Without one difference in what is computed: running statistics would count each batch twice."""
+    """Recompute blocks if that changes no result: running statistics would count each batch twice."""
     if any(name.endswith("running_mean") for name, _ in model.backbone.named_buffers()):
         reason = "has batch normalisation, which would count each batch twice"
     else:
@@ -80,11 +79,11 @@ def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
             return model.set_grad_checkpointing()
         except (AssertionError, AttributeError, NotImplementedError):
             reason = "cannot recompute its blocks"
-    raise ConfigError("activation_checkpointing", "true", f"model.name={config.name} {reason}; want false")
+    raise ConfigError("activation_checkpointing", "true", f"expected false: model.name={config.name} {reason}")
 
 
 def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None:
-    """Load the file's weights, as long as the configuration says what they were trained as."""
+    """Load the file's weights if the configuration matches how they were trained."""
     assert isinstance(built.head, Head)
     try:
         weights = read_weights(checkpoint, model.checkpoint_digest)
@@ -93,28 +92,26 @@ def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None
         raise ConfigError("model.checkpoint", checkpoint, str(error)) from error
     if isinstance(model, CompactConfig) and fitted.block not in (None, model.block):
         held = fitted.block.value
-        raise ConfigError(
-            "model.block", model.block.value, f"{checkpoint} holds {held} blocks: want model.block={held}"
-        )
+        raise ConfigError("model.block", model.block.value, f"expected {held}, the kind of blocks in {checkpoint}")
     if not next(built.parameters()).is_meta:
         built.load_state_dict(weights)
 
 
 def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int) -> Backbone:
-    """The backbone of that family, with a class token if the head reads one."""
+    """Build the backbone, with a class token if the head reads one."""
     class_token = HEADS[head.name].class_token
     if isinstance(model, CompactConfig):
         return CompactTransformer(model, image_size, channels, class_token)
     assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
     backbone = TimmBackbone(model, image_size, channels)
     if class_token and not backbone.has_class_token:
-        raise ConfigError("head", head.name, f"reads a class token, and model.name={model.name} has none")
+        raise ConfigError("head", head.name, f"expected a head without class token: model.name={model.name} has none")
     return backbone
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Size and work of a model."""
+    """Parameters and FLOPs of a model."""
 
     parameters: int  # trained ones, head included
     head_parameters: int
@@ -123,7 +120,7 @@ class Cost:
 
 
 def count_cost(model: Classifier, image_size: int, channels: int) -> Cost:
-    """Count on the meta device, where nothing is computed and no fused kernel hides its products."""
+    """Count parameters and FLOPs on the meta device, where no fused kernel hides its products."""
     ghost = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     images = torch.empty(1, channels, image_size, image_size, device="meta")
     with torch.no_grad():

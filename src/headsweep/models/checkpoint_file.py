@@ -1,4 +1,4 @@
-"""Reading files of weights from anywhere, without ever executing what is in them."""
+"""Read weights from untrusted files without executing code in them."""
 
 import argparse
 import hashlib
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from headsweep.errors import UserError
 
-# Where the weights lie in a training checkpoint, the averaged ones first: ours, timm's and SeqAttention's names.
+# Keys of the weights in a training checkpoint, averaged ones first: of headsweep, timm and SeqAttention.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
-    """The state dict in a file of ours, of timm, or of a published code, on the CPU.
+    """Read the state dict in a file of headsweep, timm or a published code, on the CPU.
 
-    The averaged weights are taken where a file keeps them. Prefixes of DDP and torch.compile are removed.
+    Averaged weights are preferred. Prefixes of DDP and torch.compile are removed.
 
     Args:
         path: a file of torch.save or of safetensors.
@@ -37,34 +37,34 @@ def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}") from error
     if not content:
-        raise UserError("is empty; want a file of weights")
+        raise UserError("expected a file of weights, found an empty one")
     if digest not in (None, hashlib.sha256(content).hexdigest()):
         raise UserError("has changed since the run was planned; give the command again to plan with the new file")
     return _state_dict(_parse(content, path.suffix == ".safetensors"))
 
 
 def _parse(content: bytes, safe: bool) -> Any:
-    """Tensors and plain data only: whatever else a pickle asks for is refused before it is made."""
+    """Load tensors and plain data only; any other object of a pickle is refused before it is created."""
     try:
         if safe:
             return safetensors.torch.load(content)
-        # timm's training script keeps its arguments in the file.
+        # timm's training script stores its arguments in the file.
         with torch.serialization.safe_globals([argparse.Namespace]), torch.device("cpu"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one line of ours says what is wrong
+            warnings.simplefilter("ignore")  # the error below is clearer
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "global" in str(error):
-            raise UserError("holds more than weights, which could run code; refused") from error
-        raise UserError("is no file of weights, or a damaged one") from error
-    except Exception as error:  # whatever a damaged archive makes torch raise
-        raise UserError("is no file of weights, or a damaged one") from error
+            raise UserError("expected weights only, found objects that could run code") from error
+        raise UserError("expected a file of weights, found another or a damaged one") from error
+    except Exception as error:  # damaged archives raise many kinds
+        raise UserError("expected a file of weights, found another or a damaged one") from error
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
-    """The state dict in what a file holds."""
+    """Find the state dict in the content of a file."""
     if isinstance(content, dict):
         content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), dict)), content)
     names = isinstance(content, dict) and content and all(isinstance(key, str) for key in content)
     if not names or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"holds no state dict; want names and tensors, bare or under {', '.join(CONTAINERS)}")
+        raise UserError(f"expected a state dict, bare or under {', '.join(CONTAINERS)}")
     return clean_state_dict(content)

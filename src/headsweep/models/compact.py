@@ -1,7 +1,7 @@
-"""ViT-Lite, CVT and CCT without their heads (arXiv 2104.05704, section 3): images become tokens.
+"""ViT-Lite, CVT and CCT without their heads (arXiv 2104.05704, section 3): images to tokens.
 
 The three differ in the tokenizer (patches or convolutions) and in what reads the tokens: ViT-Lite has a class token,
-CVT and CCT a sequence pooling head. A class token is built where the head wants one.
+CVT and CCT a sequence pooling head. A class token is built if the head reads one.
 
 Legend: b images, c channels, y x rows and columns of pixels, n patch tokens, t tokens with the class token if there is
 one, d width.
@@ -27,7 +27,7 @@ from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath
 
-torch.fx.wrap("attend")  # FX does not know the device
+torch.fx.wrap("attend")  # FX cannot trace the device
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
 
@@ -52,7 +52,7 @@ class Tokenizer(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
-        # Laid out as what the blocks hand on, or the compiler would take the first block for another one.
+        # The memory layout of the blocks' outputs; with another one the first block would be compiled separately.
         return self.layers(images).flatten(2).transpose(1, 2).contiguous()
 
 
@@ -91,7 +91,7 @@ class Block(nn.Module):
             _linear(hidden, model.width),
             nn.Dropout(model.dropout),
         )
-        # In the first block too, whose rate is 0: all blocks are one compiled graph.
+        # Also in the first block, whose rate is 0: all blocks share one compiled graph.
         self.drop_path = DropPath(drop_path) if model.drop_path else nn.Identity()
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
@@ -137,7 +137,7 @@ class CompactTransformer(Backbone):
         self.register_buffer("architecture", describe(model, self.grid))
 
     def set_block(self, kind: BlockKind) -> None:
-        """Let all blocks compute as that kind does."""
+        """Change the kind of all blocks."""
         for block in self.blocks:
             assert isinstance(block, Block)
             block.kind = kind
@@ -145,7 +145,7 @@ class CompactTransformer(Backbone):
         self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def _add_positions(self, kind: Positions) -> None:
-        """Learnable positions are trained; sine ones follow from the shape and are not even saved."""
+        """Add positions: learnable ones are parameters; sine ones are computed from the shape and not saved."""
         count = self.prefix + self.tokens
         if kind is Positions.learnable:
             self.positions = nn.Parameter(torch.empty(1, count, self.width))
@@ -154,7 +154,7 @@ class CompactTransformer(Backbone):
             self.register_buffer(name, fixed, persistent=False)
 
     def derived_buffers(self) -> dict[str, Tensor]:
-        """Positions that are not learned."""
+        """Compute positions that are not learned."""
         if self.options.positions is Positions.learnable:
             return {}
         if self.options.positions is Positions.sine:
@@ -162,7 +162,7 @@ class CompactTransformer(Backbone):
         return {"positions": torch.zeros(1, 1, self.width)}
 
     def _add_class_token(self, kind: Positions) -> None:
-        """Drawn last, so that all else starts byte-identical with and without a class token."""
+        """Add a class token, drawn last: all other parameters start byte-identical with and without it."""
         self.class_token = nn.Parameter(torch.zeros(1, 1, self.width))
         if kind is Positions.learnable:
             trunc_normal_(self.positions.detach()[:, :1], std=0.2)
@@ -201,14 +201,14 @@ class CompactTransformer(Backbone):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Features are the tokens after each block, before the final norm."""
+        """See `Backbone`; features are the tokens after each block, before the final norm."""
         if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt={output_fmt}: want NCHW or NLC")
-        wanted, last = feature_take_indices(len(self.blocks), indices)
+            raise ValueError(f"output_fmt={output_fmt}: expected NCHW or NLC")
+        selected, last = feature_take_indices(len(self.blocks), indices)
         tokens, taken = self._embed(images), []
         for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
             tokens = self._refine(block, tokens)
-            if index in wanted:
+            if index in selected:
                 taken.append(self.norm(tokens) if norm else tokens)
         grid = _grid(self.options, (images.shape[2], images.shape[3]))
         features: list[Any] = [self._feature(each, grid, output_fmt) for each in taken]
@@ -217,20 +217,20 @@ class CompactTransformer(Backbone):
         return features if intermediates_only else (self.norm(tokens), features)
 
     def _feature(self, tokens: Float[Tensor, "b t d"], grid: tuple[int, int], output_fmt: str) -> Tensor:
-        """The patch tokens, as (b d rows columns) or as they are."""
+        """Return the patch tokens, as (b d rows columns) or unchanged."""
         patches = tokens[:, self.prefix :]
         return patches.transpose(1, 2).unflatten(2, grid).contiguous() if output_fmt == "NCHW" else patches
 
     def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
         """Drop the blocks after the last of these."""
-        wanted, last = feature_take_indices(len(self.blocks), indices)
+        selected, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:
             self.norm = nn.Identity()
-        return wanted
+        return selected
 
     def feature_info(self) -> list[dict[str, Any]]:
-        """One feature a block, all of one stride."""
+        """Describe one feature per block, all of the same stride."""
         model = self.options
         reduction = (
             model.stride if model.tokenizer is TokenizerKind.patch else (2 * model.stride) ** model.tokenizer_layers
@@ -241,7 +241,7 @@ class CompactTransformer(Backbone):
         ]
 
     def set_input_size(self, image_size: tuple[int, int]) -> None:
-        """Resample learnable positions, bicubically as timm's VisionTransformer does; compute sine ones anew."""
+        """Resample learnable positions bicubically, as timm's VisionTransformer does; recompute sine ones."""
         check_size(self.options, image_size)
         before, self.grid = self.grid, _grid(self.options, image_size)
         self.image_size, self.tokens = image_size, self.grid[0] * self.grid[1]
@@ -253,21 +253,20 @@ class CompactTransformer(Backbone):
         self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """Recompute whole blocks."""
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
-        """Stem, then the blocks, then the final norm with the last of them."""
+        """Group the stem, each block, and the final norm with the last block."""
         blocks = [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]
         return {"stem": r"^(?:tokenizer|positions|class_token)", "blocks": r"^blocks\.(\d+)" if coarse else blocks}
 
     def no_weight_decay(self) -> set[str]:
-        """None: the published recipes decay positions and class token."""
+        """Return no names: the published recipes decay positions and class token."""
         return set()
 
 
 def check_size(model: CompactConfig, image_size: tuple[int, int]) -> None:
-    """Raise UserError unless images of so many rows and columns make whole tokens."""
+    """Raise UserError unless images of so many rows and columns divide into whole tokens."""
     try:
         for pixels in image_size:
             model.check_image_size(pixels)
@@ -276,29 +275,29 @@ def check_size(model: CompactConfig, image_size: tuple[int, int]) -> None:
 
 
 def _grid(model: CompactConfig, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of tokens."""
+    """Return rows and columns of tokens."""
     rows, columns = image_size
     return model.side(rows), model.side(columns)
 
 
-@torch.fx.wrap  # a shape that FX traces is not yet a number to compare
-def _check_size(images: Float[Tensor, "b c y x"], wanted: tuple[int, int]) -> None:
+@torch.fx.wrap  # in a trace of FX, a shape is no number to compare
+def _check_size(images: Float[Tensor, "b c y x"], expected: tuple[int, int]) -> None:
     rows, columns = images.shape[-2:]
-    if (rows, columns) != wanted:
+    if (rows, columns) != expected:
         raise ValueError(
-            f"images of {rows}x{columns}: the model was built for {wanted[0]}x{wanted[1]}; "
+            f"images of {rows}x{columns}: expected {expected[0]}x{expected[1]}, the size that the model was built for; "
             f"call set_input_size(({rows}, {columns})) or build it with img_size=({rows}, {columns})"
         )
 
 
 def describe(model: CompactConfig, grid: tuple[int, int]) -> Int[Tensor, " 4"]:
-    """What names and shapes of a state dict leave open: kinds of blocks and positions, rows and columns of tokens."""
+    """Encode what a state dict's names and shapes do not determine: kinds of blocks and positions, token grid."""
     kinds = [list(BlockKind).index(model.block), list(Positions).index(model.positions)]
     return torch.tensor([*kinds, *grid], dtype=torch.int32, device="cpu")
 
 
 def sine_positions(count: int, width: int) -> Float[Tensor, "1 n d"]:
-    """Sinusoidal positions: channels 2i and 2i + 1 are sine and cosine of position / 10000^(2i / D)."""
+    """Return sinusoidal positions: channels 2i and 2i + 1 are sine and cosine of position / 10000^(2i / D)."""
     pair = torch.arange(width, dtype=torch.float64) // 2
     angle = torch.arange(count, dtype=torch.float64)[:, None] / 10000 ** (2 * pair / width)
     even = torch.arange(width) % 2 == 0
@@ -306,7 +305,7 @@ def sine_positions(count: int, width: int) -> Float[Tensor, "1 n d"]:
 
 
 def _linear(inside: int, outside: int, bias: bool = True) -> nn.Linear:
-    """A linear layer as CCT draws it: truncated normal of deviation 0.02, zero bias."""
+    """Build a linear layer initialised as in CCT: truncated normal of standard deviation 0.02, zero bias."""
     layer = nn.Linear(inside, outside, bias=bias)
     trunc_normal_(layer.weight, std=0.02)
     if layer.bias is not None:

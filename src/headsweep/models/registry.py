@@ -22,10 +22,10 @@ from torch import nn
 from headsweep.config import Block, CompactConfig, Positions, Tokenizer
 from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
+from headsweep.models.argument_checks import check_feature_indices, check_image_size, check_integer, check_rate
 from headsweep.models.classifier import Classifier
 from headsweep.models.compact import CompactTransformer, check_size
-from headsweep.models.keywords import check_feature_indices, check_image_size, check_integer, check_rate
-from headsweep.models.layouts import HEAD_COUNTS
+from headsweep.models.published_names import HEAD_COUNTS
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -33,7 +33,7 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 def _compact(
     name: str, tokenizer: Tokenizer, kernel: int, layers: int, block: Block = Block.stream_norm
 ) -> CompactConfig:
-    """The architecture behind a name like cct_<depth>_... or vit_<depth>_<patch>."""
+    """Return the architecture of a name like cct_<depth>_... or vit_<depth>_<patch>."""
     depth = int(name.split("_")[1])
     width, attention_heads, mlp_ratio = SIZES[depth]
     return CompactConfig(
@@ -77,7 +77,7 @@ ARCHITECTURES: dict[str, CompactConfig] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What a name stands for; `heads` is fixed by names that say a number."""
+    """What a timm name stands for; names with a number fix `heads`."""
 
     model: CompactConfig
     image_size: int
@@ -87,7 +87,7 @@ class Entry:
 
 
 def _entries() -> dict[str, Entry]:
-    """Published name -> entry; CVT is ViT-Lite's backbone under sequence pooling."""
+    """Return published name -> entry; CVT is ViT-Lite's backbone with sequence pooling."""
     published = {f"{name}_32": (name, 32, 10, "seqpool") for name in ARCHITECTURES if "_3x" in name}
     published |= {f"vit_{depth}_4_32": (f"vit_{depth}_4", 32, 10, "cls") for depth in (2, 4, 6, 7)}
     published |= {f"cvt_{depth}_4_32": (f"vit_{depth}_4", 32, 10, "seqpool") for depth in (2, 4, 6, 7)}
@@ -110,7 +110,7 @@ ENTRIES = _entries()
 
 
 def _input(entry: Entry) -> dict[str, Any]:
-    """Timm's description of what a model was made for."""
+    """Return timm's description of a model's input and weights."""
     small = entry.image_size == 32
     return {
         "input_size": (3, entry.image_size, entry.image_size),
@@ -130,7 +130,7 @@ default_cfgs = generate_default_cfgs({name: _input(entry) for name, entry in ENT
 
 
 def create(name: str, *, pretrained: bool = False, out_indices: Any = None, **keywords: Any) -> nn.Module:
-    """The model of that name; parameters are drawn from torch's global generator, as timm's are.
+    """Build the model of that name; parameters are drawn from torch's global generator, as timm's are.
 
     Args:
         name: a key of ENTRIES.
@@ -142,7 +142,9 @@ def create(name: str, *, pretrained: bool = False, out_indices: Any = None, **ke
         UserError: a keyword or its value cannot be used, or there are no weights to load.
     """
     if pretrained and not _weights(name, keywords):
-        raise UserError(f"{name}: no pretrained weights are hosted; pass checkpoint_path=FILE to load your own")
+        raise UserError(
+            f"{name}: expected pretrained=False, as no weights are hosted; use checkpoint_path=FILE for your own"
+        )
     depth = ENTRIES[name].model.depth
     if out_indices is not None:
         check_feature_indices("out_indices", out_indices, depth)
@@ -171,7 +173,7 @@ def build(
     global_pool: str | None = None,
     **options: Any,
 ) -> Classifier:
-    """The model of that name, without timm's description of it.
+    """Build the model of that name, without timm's description of it.
 
     Args:
         name: a key of ENTRIES.
@@ -211,7 +213,7 @@ def build(
 def _changed(
     name: str, model: CompactConfig, positions: Any, block: Any, rates: Mapping[str, float | None]
 ) -> CompactConfig:
-    """The architecture with what is not None."""
+    """Return the architecture with the options that are not None."""
     words = {
         "positions": _one_of(Positions, name, "positions", positions),
         "block": _one_of(Block, name, "block", block),
@@ -221,14 +223,14 @@ def _changed(
 
 
 def _heads(name: str, entry: Entry, heads: int | None) -> int:
-    """K: as the name says it, else as given, else 1."""
+    """Return K: of the name, else as given, else 1."""
     if entry.heads is not None and heads not in (None, entry.heads):
-        raise UserError(f"{name}: heads={heads} contradicts the name, which says {entry.heads}")
+        raise UserError(f"{name}: heads={heads}: expected {entry.heads}, as in the name")
     return next(count for count in (heads, entry.heads, 1) if count is not None)
 
 
 def _keywords(function: Callable[..., Any]) -> set[str]:
-    """Names of its keyword-only parameters."""
+    """Return the names of a function's keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
@@ -245,19 +247,19 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
 
 
 def _check_values(**given: Any) -> None:
-    """Raise UserError for a value that is given and of no use."""
+    """Raise UserError for a given value that has no effect."""
     for key, value in given.items():
         if value is not None:
             _CHECKS[key](key, value)
 
 
 def _check_options(name: str, head: str, options: dict[str, Any]) -> None:
-    """Raise UserError if the head does not know one of these, or its value is no integer where that is asked for."""
+    """Raise UserError for a keyword that the head does not have, or a value that must be an integer and is not."""
     own = _keywords(HEADS[head].__init__)
     unknown = sorted(options.keys() - own)
     if unknown:
         known = ", ".join(sorted(_keywords(build) | own))
-        raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone know {known}")
+        raise UserError(f"{name}: unknown keyword {', '.join(unknown)}; head {head} and its backbone have {known}")
     parameters = inspect.signature(HEADS[head].__init__).parameters
     for key, value in options.items():
         if parameters[key].annotation is int:
@@ -265,16 +267,16 @@ def _check_options(name: str, head: str, options: dict[str, Any]) -> None:
 
 
 def _one_of(kind: type[Enum], name: str, key: str, value: str | Enum | None) -> Enum | None:
-    """The member of that value."""
+    """Return the member of an enum by its value."""
     try:
         return None if value is None else kind(value)
     except ValueError as error:
         known = " or ".join(str(member.value) for member in kind)
-        raise UserError(f"{name}: {key}={value}: want {known}") from error
+        raise UserError(f"{name}: {key}={value}: expected {known}") from error
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    """A function of that name, as timm's registry wants it."""
+    """Return a function of that name, as timm's registry requires."""
 
     def entrypoint(pretrained: bool = False, **keywords: Any) -> nn.Module:
         return create(name, pretrained=pretrained, **keywords)

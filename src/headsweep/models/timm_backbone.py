@@ -1,4 +1,4 @@
-"""Any backbone of timm: its feature map or its tokens, as tokens.
+"""Backbones of timm: their tokens, or their feature maps as tokens.
 
 Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch tokens, d width.
 """
@@ -20,13 +20,13 @@ from headsweep.errors import ConfigError
 from headsweep.models.backbone import Backbone, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
 
-OWN_MODULES = ("registry",)  # the last part of `headsweep.models.registry`, whose models timm lists with its own
+OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
 
 
 class TimmBackbone(Backbone):
     """A model of timm without its classifier and pooling; a feature map is read in row order.
 
-    The tokens are what the model hands out with `num_classes=0` and `reset_classifier(0, "")`. A model that refuses
+    The tokens are the model's output with `num_classes=0` and `reset_classifier(0, "")`. A model that refuses
     this, or pools all the same, is read by `forward_features` and loses its `head`.
 
     Args:
@@ -35,10 +35,10 @@ class TimmBackbone(Backbone):
         channels: of the images.
 
     Raises:
-        ConfigError: timm does not know the name, refuses the keywords or the image size, or gives no patch tokens.
+        ConfigError: the name is unknown, keywords or image size are refused, or there are no patch tokens.
     """
 
-    model: Any  # timm's models share methods and no type
+    model: Any  # timm's models share no type
 
     def __init__(self, model: TimmConfig, image_size: int | tuple[int, int], channels: int) -> None:
         built = _create(model, image_size, channels)
@@ -50,7 +50,7 @@ class TimmBackbone(Backbone):
         if not pools and isinstance(features, Tensor) and features.ndim == 2:
             pools, features = True, _probe(model.name, built, True, image_size, channels)
         if pools:
-            built.head = nn.Identity()  # nothing reads what it computes, so nothing would train it
+            built.head = nn.Identity()  # unused, so it would not be trained
         prefix = _count_prefix(built)
         super().__init__(*_check_tokens(model, built, features, prefix, image_size), prefix, channels)
         self.has_class_token = getattr(built, "cls_token", None) is not None and prefix > 0
@@ -70,8 +70,7 @@ class TimmBackbone(Backbone):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The model's own features."""
-        prefix = {"return_prefix_tokens": True} if return_prefix_tokens else {}  # convolutional models do not know it
+        prefix = {"return_prefix_tokens": True} if return_prefix_tokens else {}  # convolutional models do not accept it
         keywords = {"norm": norm, "stop_early": stop_early, "output_fmt": output_fmt, **prefix}
         if intermediates_only:
             return self.model.forward_intermediates(images, indices, intermediates_only=True, **keywords)
@@ -80,30 +79,27 @@ class TimmBackbone(Backbone):
         return _as_tokens(last, _format(self.model)), features
 
     def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
-        """As timm's model does it."""
         return self.model.prune_intermediate_layers(indices, prune_norm=prune_norm)
 
     def feature_info(self) -> list[dict[str, Any]]:
-        """The model's own, one level down."""
+        """Return the model's own, with names one level down."""
         return [{**info, "module": f"model.{info['module']}"} for info in self.model.feature_info]
 
     def set_input_size(self, image_size: tuple[int, int]) -> None:
-        """As timm's model does it; a model of any size has nothing to change."""
+        """Set the size as timm's model does; models that accept any size change nothing."""
         if hasattr(self.model, "set_input_size"):
             self.model.set_input_size(img_size=image_size)
         features = _probe(self.options.name, self.model, self.pools, image_size, self.channels)
         _, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, image_size)
 
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """As timm's model does it."""
         self.model.set_grad_checkpointing(enable)
 
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
-        """The model's own groups, one level down."""
+        """Return the model's own groups, with names one level down."""
         return one_level_down(self.model.group_matcher(coarse=coarse), "model")
 
     def no_weight_decay(self) -> set[str]:
-        """What the model names."""
         named = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else set()
         return {f"model.{name}" for name in named}
 
@@ -113,29 +109,31 @@ def _create(model: TimmConfig, image_size: int | tuple[int, int], channels: int)
         known = [name for name in timm.list_models() if not is_model_in_modules(name, OWN_MODULES)]
         close = difflib.get_close_matches(model.name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
-        raise ConfigError("model.name", model.name, f"is no model of timm; {hint}")
+        raise ConfigError("model.name", model.name, f"unknown model of timm; {hint}")
     described = get_pretrained_cfg(model.name)
     fixed = described is not None and described.fixed_input_size
     size = {"img_size": to_2tuple(image_size)} if fixed else {}
     try:
         return timm.create_model(model.name, num_classes=0, in_chans=channels, **(size | (model.options or {})))
-    except Exception as error:  # whatever a builder of timm meets in its keywords
+    except Exception as error:  # timm's builders raise many kinds
         key, got = ("model.options", model.options) if model.options else ("model.name", model.name)
-        raise ConfigError(key, got, f"timm cannot build {model.name} so: {_reason(error)}") from error
+        raise ConfigError(key, got, f"timm cannot build {model.name} with it: {_reason(error)}") from error
 
 
 def _replace_stem(name: str, built: nn.Module) -> None:
-    """Nothing is halved before the first stage, as in ResNets for 32x32 images; drawn as timm draws convolutions."""
+    """Keep the resolution up to the first stage, as in ResNets for 32x32 images; initialised as in timm."""
     stem = getattr(built, "conv1", None)
     if not isinstance(built, ResNet) or not isinstance(stem, nn.Conv2d):
-        raise ConfigError("model.small_stem", "true", f"{name} is no ResNet with one first convolution; want false")
+        raise ConfigError(
+            "model.small_stem", "true", f"expected false: {name} is no ResNet with a single stem convolution"
+        )
     built.conv1 = nn.Conv2d(stem.in_channels, stem.out_channels, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(built.conv1.weight, mode="fan_out", nonlinearity="relu")
     built.maxpool = nn.Identity()
 
 
 def _refuses_unpooled(built: Any) -> bool:
-    """Take classifier and pooling away; true if the model insists on the latter."""
+    """Remove classifier and pooling; return whether the model still pools."""
     try:
         built.reset_classifier(0, "")
     except (AttributeError, AssertionError, ValueError):
@@ -148,18 +146,20 @@ def _features(model: Any, pools: bool, images: Float[Tensor, "b c y x"]) -> Any:
 
 
 def _probe(name: str, built: nn.Module, pools: bool, image_size: int | tuple[int, int], channels: int) -> Any:
-    """The features of one image on the meta device."""
+    """Return the features of one image on the meta device."""
     ghost = copy.deepcopy(built).to("meta").eval()
     images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
     try:
         with torch.no_grad():
             return _features(ghost, pools, images)
-    except Exception as error:  # whatever a model of timm meets in an image of this size
-        raise ConfigError("dataset.image_size", image_size, f"{name} refuses it: {_reason(error)}") from error
+    except Exception as error:  # timm's models raise many kinds
+        raise ConfigError(
+            "dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})"
+        ) from error
 
 
 def _count_prefix(built: nn.Module) -> int:
-    """Tokens before the patch tokens; a few models (VOLO, PiT) have class tokens and do not say how many."""
+    """Return the number of tokens before the patch tokens; VOLO and PiT have class tokens without declaring them."""
     class_token = getattr(built, "cls_token", None)
     return int(getattr(built, "num_prefix_tokens", 0 if class_token is None else class_token.shape[1]))
 
@@ -167,24 +167,27 @@ def _count_prefix(built: nn.Module) -> int:
 def _check_tokens(
     model: TimmConfig, built: nn.Module, features: Any, prefix: int, image_size: int | tuple[int, int]
 ) -> tuple[int, int]:
-    """Width and number of the patch tokens.
+    """Return width and number of the patch tokens.
 
     Raises:
         ConfigError: there are none, they are no grid, or there is one, which leaves a head nothing to pool.
     """
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-        raise ConfigError("model.name", model.name, "hands out neither tokens nor one feature map; want another model")
+        raise ConfigError("model.name", model.name, "expected a model that outputs tokens or one feature map")
     _, tokens, width = _as_tokens(features, _format(built)).shape
     tokens -= prefix
     rows, columns = to_2tuple(image_size)
     if tokens < 1:
-        raise ConfigError("model.name", model.name, "hands out its class token alone; want a model with patch tokens")
+        raise ConfigError(
+            "model.name", model.name, "expected a model that outputs patch tokens, found the class token alone"
+        )
     if rows == columns and math.isqrt(tokens) ** 2 != tokens:
-        raise ConfigError("model.name", model.name, f"hands out {tokens} tokens, no square grid; want another model")
+        raise ConfigError("model.name", model.name, f"expected a square grid of tokens, found {tokens}")
     if tokens == 1:
         small = isinstance(built, ResNet) and not model.small_stem
-        want = f"want larger images{' or model.small_stem=true' if small else ''}"
-        raise ConfigError("dataset.image_size", image_size, f"leaves {model.name} one token, nothing to pool; {want}")
+        hint = " or model.small_stem=true" if small else ""
+        found = f"{model.name} makes a single token of these"
+        raise ConfigError("dataset.image_size", image_size, f"expected larger images{hint}: {found}")
     return width, tokens
 
 
@@ -196,9 +199,9 @@ def _format(model: nn.Module) -> str:
     return str(getattr(model, "output_fmt", "NCHW"))
 
 
-@torch.fx.wrap  # the number of dimensions that FX traces is not yet a number to compare
+@torch.fx.wrap  # in a trace of FX, the number of dimensions is no number to compare
 def _as_tokens(features: Tensor, output_format: str) -> Float[Tensor, "b t d"]:
-    """Tokens as they are; the pixels of a feature map in row order."""
+    """Return tokens unchanged, and the pixels of a feature map in row order."""
     if features.ndim == 3:
         return features
     if output_format == "NHWC":

@@ -10,8 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from headsweep.config import NOT_IDENTITY, PROJECT_ROOT, RunConfig, parse
+from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.keys import all_keys
 from headsweep.config.parsing import typed
+from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.tracking.addresses import moved_uri
@@ -30,9 +32,10 @@ def _where_runs_train() -> DictConfig:
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
     }
-    for section in chosen.keys() & {key.partition(".")[0] for key in NOT_IDENTITY}:
+    keys = [key for key, traits in all_keys().items() if RESULT not in traits]
+    for section in chosen.keys() & {key.partition(".")[0] for key in keys}:
         today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
-    for key in NOT_IDENTITY:
+    for key in keys:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
     return found

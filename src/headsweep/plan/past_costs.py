@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.config import Duration, RunConfig
+from headsweep.config.keys import flat_record, has_trait
+from headsweep.config.traits import PACE
 from headsweep.plan.plan import Cost, PlannedRun
 from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
 from headsweep.tracking.typed_files import Damaged
-
-# What a step costs does not depend on these.
-_NO_MATTER = {"seed", "duration", "optimizer", "schedule", "tracking", "paths", "decorrelation", "clip_norm"}
 
 
 class Records:
@@ -65,7 +64,8 @@ def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
 
 def cost_class(config: Mapping[str, Any]) -> str:
     """Return a key that is equal for configurations (as in run.json) whose steps cost the same."""
-    return json.dumps({key: value for key, value in config.items() if key not in _NO_MATTER}, sort_keys=True)
+    kept = {key: value for key, value in flat_record(config).items() if has_trait(key, PACE)}
+    return json.dumps(kept, sort_keys=True)
 
 
 def plain(run: RunConfig) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
+from headsweep.config.keys import keys_with
+from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
@@ -27,22 +29,6 @@ from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
-
-# Shown for each run, whether a sweep varies them or not.
-IDENTITY_KEYS = (
-    "model.name",
-    "head.name",
-    "heads",
-    "dataset.name",
-    "dataset.image_size",
-    "optimizer.name",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "batch_size",
-    "duration",
-    "decorrelation",
-    "seed",
-)
 
 MOST_SHOWN = 10  # invalid cells that are listed
 
@@ -219,7 +205,7 @@ def _short(commit: str | None) -> str:
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
-    shown = {key: values[key] for key in dict.fromkeys((*IDENTITY_KEYS, *options, *plan.axes)) if key in values}
+    shown = {key: values[key] for key in dict.fromkeys((*keys_with(SUMMARY), *options, *plan.axes)) if key in values}
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from headsweep.config import RunConfig
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import SHARED
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import fingerprint, place
-
-_SHARED = ("paths.output", "tracking.")  # a command has one sweep folder and one tracker
 
 
 def check_shared(runs: Sequence[RunConfig]) -> None:
@@ -19,7 +19,7 @@ def check_shared(runs: Sequence[RunConfig]) -> None:
     places = [place(run) for run in runs]
     for key in places[0] if places else ():
         found = list(dict.fromkeys(str(where[key]) for where in places))
-        if key.startswith(_SHARED) and len(found) > 1:
+        if has_trait(key, SHARED) and len(found) > 1:
             expected = "expected one value for all cells of a grid; give one, or quote a value that has a comma"
             raise ConfigError(key, ",".join(found), f"{expected}, as in '{key}=\"a,b\"'")
 

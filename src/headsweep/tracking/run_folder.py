@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import DATA
 from headsweep.credentials import redacted
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
@@ -44,7 +46,6 @@ MOST_COUNTED = 10**18  # parameters or FLOPs of a model: more than any model has
 TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
 _TRIES = "failed tries: "
 _COMMIT = re.compile(r"[0-9a-f]{4,64}")
-_NOT_DATA = ("root", "download", "detect_anomaly", "mean", "std")  # place and later processing of the images
 
 
 class TakenOver(Exception):  # noqa: N818 - not an error
@@ -94,8 +95,10 @@ class RunRecord:
     @property
     def data(self) -> str:
         """Name and digest of the images for training and testing, equal for equal images."""
-        sections = [self.config.get(name, {}) for name in ("dataset", "debug")]
-        images = [{key: value for key, value in section.items() if key not in _NOT_DATA} for section in sections]
+        images = [
+            {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
+            for section in ("dataset", "debug")
+        ]
         digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
         return f"{images[0].get('name')}-{digest}"
 

@@ -1,1 +1,1 @@
-"""The one trainer: loop, objective, optimizer, evaluation, checkpoint."""
+"""The trainer: loop, objective, optimizer, evaluation, checkpoint."""

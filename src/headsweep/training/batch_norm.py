@@ -1,4 +1,4 @@
-"""Batch normalisation over the whole batch where each rank has a share of it.
+"""Batch normalisation over the whole batch when it is split over ranks.
 
 torch's SyncBatchNorm is for CUDA, and for torch's own layers.
 """
@@ -19,12 +19,12 @@ from headsweep.training.ranks import Ranks
 
 
 def normalise_over_all(model: nn.Module, ranks: Ranks) -> None:
-    """Let the layers of `model` that keep running statistics take those of a batch over all ranks."""
+    """Let the layers of `model` with running statistics normalise by the statistics of all ranks."""
     if ranks.count == 1:
         return
     for module in model.modules():
         if "running_mean" in dict(module.named_buffers(recurse=False)):
-            # No part of a compiled graph: ranks meet in it.
+            # Not part of a compiled graph: it is a collective operation.
             module.forward = torch.compiler.disable(_within(_OverAll(ranks), module.forward))
 
 
@@ -37,7 +37,7 @@ def _within(mode: TorchFunctionMode, forward: Callable[..., Tensor]) -> Callable
 
 
 class _OverAll(TorchFunctionMode):
-    """Stands in for torch's batch_norm, by which every such layer computes: ours, torch's and timm's."""
+    """Replaces torch's batch_norm, which all such layers call: those of headsweep, torch and timm."""
 
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
@@ -75,12 +75,12 @@ class _OverAll(TorchFunctionMode):
         return (centred * (variance + eps).rsqrt() * weight.view(shape) + bias.view(shape)).to(images.dtype)
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Over the ranks, whose shares are equally large."""
+        """Average over the ranks, whose shares have equal size."""
         return _Sum.apply(values, self._ranks) / self._ranks.count
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over ranks: what each rank adds acts on the loss of all."""
+    """A sum over ranks, differentiable: each rank's term changes the loss of all."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, ranks: Ranks) -> Tensor:

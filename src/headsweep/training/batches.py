@@ -1,4 +1,4 @@
-"""What training asks of data, so that neither knows the other."""
+"""The interfaces between training and data, so that neither imports the other."""
 
 from __future__ import annotations
 
@@ -50,4 +50,4 @@ class TrainingBatches(Protocol):
         """Whole batches in an epoch."""
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[TrainingBatch]:
-        """The batches of an epoch, a function of its number alone, from its batch number `first` on."""
+        """Yield the batches of an epoch, a function of its number, starting at batch `first`."""

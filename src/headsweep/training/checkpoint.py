@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on with the same bits (law 5).
+"""Checkpoints: the state from which a run resumes with the same bits.
 
 No random state is in them: every draw is a function of seed and position (`headsweep.rng`).
 """
@@ -20,22 +20,22 @@ from headsweep.tracking import atomic_files
 
 @dataclass
 class TrainingState:
-    """What training changes."""
+    """The state that training changes."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: ModelEmaV3 | None  # moving average of the weights
     step: int = 0  # optimizer steps done
     losses: list[Tensor] = field(default_factory=list)  # of the steps since the last logged epoch, on the device
-    train_seconds: float = 0.0  # over all tries, without evaluation
+    train_seconds: float = 0.0  # over all attempts, without evaluation
 
     @property
     def evaluated(self) -> nn.Module:
-        """The weights that are evaluated: the average if there is one."""
+        """Return the weights that are evaluated: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
     def save(self, path: Path) -> None:
-        """Replace the checkpoint at `path` in one step. Raises OSError on a full disk; the old one stays."""
+        """Replace the checkpoint at `path` atomically. Raises OSError if the disk is full; the old one then remains."""
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -48,11 +48,11 @@ class TrainingState:
         _write(path, content)
 
     def save_evaluated(self, path: Path, epoch: int) -> None:
-        """Write the weights that are evaluated, and after which epoch, to `path`, as `save` does."""
+        """Write the evaluated weights and their epoch to `path`, as `save` does."""
         _write(path, {"state_dict": self.evaluated.state_dict(), "epoch": epoch})
 
     def restore(self, path: Path, device: torch.device) -> None:
-        """Go back to the checkpoint at `path`, with the number of CPU threads that it was made with.
+        """Restore the checkpoint at `path`, with the number of CPU threads that wrote it.
 
         Raises:
             UserError: the file is damaged or not of this run.
@@ -67,11 +67,11 @@ class TrainingState:
             self.losses = [] if content["losses"] is None else list(content["losses"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"{path} is not a checkpoint of this run ({_first_line(error)}); remove it") from error
-        # Sums are split over threads: another number of them would give other last bits.
+        # Sums are split over threads: their number changes the last bits.
         torch.set_num_threads(content["threads"])
 
     def restore_evaluated(self, path: Path, device: torch.device) -> int:
-        """Give the model that is evaluated the weights at `path`; after which epoch they were written.
+        """Load the weights at `path` into the evaluated model; return the epoch after which they were written.
 
         Raises:
             UserError: the file is damaged.
@@ -82,7 +82,7 @@ class TrainingState:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    memory = io.BytesIO()  # straight into the file, torch says of a full disk no more than "unexpected pos"
+    memory = io.BytesIO()  # for a full disk, torch's own error is only "unexpected pos"
     torch.save(content, memory)
     atomic_files.write_with(path, lambda file: file.write(memory.getbuffer()))
 
@@ -91,8 +91,8 @@ def _read(path: Path, device: torch.device, then: str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError, PermissionError):
-        raise  # the file may be whole
-    except Exception as error:  # whose text advises to load the file with weights_only=False: arbitrary code
+        raise  # the file may be intact
+    except Exception as error:  # its text advises weights_only=False, which can execute code
         raise UserError(f"{path} is damaged: expected a file of torch.save; remove it to {then}") from error
 
 

@@ -1,8 +1,7 @@
-"""One cold compile for all processes of a machine that want the same: they share torch's cache, and wait for one."""
+"""Compile the same code once per machine: its processes share torch's cache, and one of them fills it."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +13,18 @@ from filelock import FileLock
 
 import headsweep
 from headsweep.config import RunConfig
+from headsweep.config.keys import flat, has_trait
+from headsweep.config.traits import PACE
 
 
 @contextmanager
 def compiled_once(key: str) -> Iterator[None]:
-    """Of all who enter with one key at a time, let the first through alone, and the others when it has left.
+    """Serialize the first compilation per key.
 
-    Its lock dies with its process; who comes when one has been through does not wait. Raises OSError if torch's cache
+    The lock is released when its process ends; after one compilation, no process waits. Raises OSError if torch's cache
     cannot be written.
     """
-    from torch._inductor.codecache import cache_dir  # seconds, for those who compile
+    from torch._inductor.codecache import cache_dir  # takes seconds to import
 
     folder = Path(cache_dir()) / "headsweep"
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,11 +38,11 @@ def compiled_once(key: str) -> Iterator[None]:
 
 
 def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
-    """Names what decides which code is generated for the steps of a run; `images` are those of a micro-batch."""
+    """Return a hash of what determines the compiled code of a run; `images` is the size of a micro-batch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
     objective = (run.decorrelation, run.accumulation, run.precision)
-    model = {**dataclasses.asdict(run.model), "checkpoint": None, "checkpoint_digest": None}
+    model = {key: value for key, value in flat(run).items() if key.startswith("model.") and has_trait(key, PACE)}
     how = (run.compile, run.activation_checkpointing, name, torch.__version__, _code())
     parts = (model, run.head, run.heads, shapes, objective, how)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -49,7 +50,7 @@ def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
 
 @cache
 def _code() -> str:
-    """A digest of this package's modules: another version of a head is other code to generate."""
+    """Return a digest of this package's modules: a changed head compiles to other code."""
     digest = hashlib.sha256()
     for path in sorted(Path(headsweep.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Loss and gradients of a micro-batch, by graphs that torch.compile makes where that pays.
+"""Loss and gradients of a micro-batch, compiled by torch.compile where that saves time.
 
 Compiled or not, a run draws the same dropout masks and differs in rounding alone; checkpoints are interchangeable.
 """
@@ -26,10 +26,10 @@ from headsweep.training.objective import objective
 from headsweep.training.ranks import Ranks
 
 LOGGER = logging.getLogger("headsweep")
-# Compiling a step takes about 68 s, or 6 s from torch's cache. Over so many steps it has to save 7 ms of each, or 0.6.
+# Compiling a step takes about 68 s, or 6 s from torch's cache: over this many steps, 7 ms or 0.6 ms of each.
 PAYS_FROM_STEPS = 10_000
-TRIALS = 3  # first micro-batches, in which whatever is compiled or recorded is: a CUDA graph with the second
-# Of a process that holds several models, as a notebook does. Beyond 8, torch goes on in eager mode without a word.
+TRIALS = 3  # micro-batches until all is compiled and recorded: a CUDA graph is recorded with the second
+# For processes with several models, e.g. notebooks. Beyond its default of 8, torch silently stays in eager mode.
 MOST_GRAPHS = 256
 BACKEND = "inductor"
 ALONE = Ranks()
@@ -68,7 +68,7 @@ class Gradients:
     def __call__(
         self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
     ) -> Float[Tensor, ""]:
-        """The loss, detached; `position` is what `rng.enter_step` takes."""
+        """Return the detached loss; `position` are the arguments of `rng.enter_step`."""
         may_fail = self._compiles or torch.are_deterministic_algorithms_enabled()
         if self._trials == 0 or not may_fail:
             return self._differentiated(images, targets, position)
@@ -94,11 +94,11 @@ class Gradients:
     def _eagerly(
         self, error: Exception, images: Tensor, targets: Tensor, position: tuple[int, int, int]
     ) -> Float[Tensor, ""]:
-        """The same again, and from now on, without a compiler."""
+        """Repeat the micro-batch in eager mode, and stay in it."""
         self._give_up()
-        loss = self(images, targets, position)  # raises if it was no fault of the compiler
+        loss = self(images, targets, position)  # raises if the compiler was not the cause
         self.used = f"off ({_reason(error)})"
-        LOGGER.warning("compile: the run goes on without, as compiling failed (%s)", _reason(error))
+        LOGGER.warning("compile: compilation failed, the run continues in eager mode (%s)", _reason(error))
         return loss
 
     def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
@@ -111,13 +111,13 @@ class Gradients:
         new = [parameter for parameter in self._model.parameters() if parameter.grad is None]
         loss = self._loss(images, targets)
         loss.backward()
-        if self._keeps_gradients:  # those of the next micro-batch are written to the same place
+        if self._keeps_gradients:  # those of the next micro-batch are written to the same memory
             for parameter in new:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         return loss.detach().clone()
 
     def _evaluated(self, images: Tensor) -> None:
-        """Blocks are compiled for evaluation, too: a failure is met here, where the run can go on without."""
+        """Compile the blocks for evaluation as well: here, a failure can still fall back to eager mode."""
         if self.used == Compilation.blocks.value:
             self._model.eval()
             with torch.inference_mode(), autocast(self._run.precision, self._device):
@@ -125,7 +125,7 @@ class Gradients:
             self._model.train()
 
     def _turn(self, images: int) -> AbstractContextManager[None]:
-        """Compiling is with the first micro-batch. Ranks may meet in it, so none of them waits for another."""
+        """Compile with the first micro-batch; ranks do not wait for the lock, as it may hold collective operations."""
         first = self._compiles and self._trials == TRIALS - 1
         wait = first and self._ranks.count == 1
         return compiled_once(shape_key(self._run, images, self._device)) if wait else nullcontext()
@@ -137,18 +137,18 @@ class Gradients:
 
 
 def choose(run: RunConfig, device: torch.device, steps: int) -> Compilation:
-    """What `compile=auto` means for a run of so many steps; anything else means itself."""
+    """Resolve `compile=auto` for a run of `steps`; any other value stays."""
     if run.compile is not Compilation.auto:
         return run.compile
     pays = device.type == "cuda" and steps >= PAYS_FROM_STEPS and not run.debug.detect_anomaly
     if not pays:
         return Compilation.off
-    # Recomputed blocks draw their masks again: eager mode sees to it that they are the same.
+    # Recomputed blocks draw their masks again; only eager mode restores the random state for it.
     return Compilation.blocks if run.activation_checkpointing else Compilation.step
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The modules that a model is a repetition of: of a class of its own, in lists, with none such inside."""
+    """Return the repeated blocks of a model: innermost modules of a class of their own, in lists."""
     members = [
         child for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential)) for child in module
     ]
@@ -173,7 +173,7 @@ def _loss(
     images: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """A micro-batch's part of the loss of its step."""
+    """Return a micro-batch's part of the loss of its step."""
     with autocast(precision, device):
         logits = model(images, per_head=True)
     return objective(logits, targets, decorrelation) / accumulation
@@ -185,12 +185,12 @@ def _options(device: torch.device, graphs: bool) -> dict[str, Any]:
     if device.type == "cuda":
         options["triton.cudagraphs"] = graphs
         if "deterministic" in torch._inductor.list_options():
-            options["deterministic"] = True  # no choice between kernels by their speed on that day (law 5)
+            options["deterministic"] = True  # do not choose kernels by their measured speed
     return {"backend": BACKEND, "dynamic": False} | ({"options": options} if BACKEND == "inductor" else {})
 
 
 class _State:
-    """What a step that failed half-way may have changed: buffers and gradients."""
+    """The buffers and gradients that a failed step may have changed."""
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -210,7 +210,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The compiler wraps what it meets."""
+    """Return the innermost error, in one line: the compiler wraps errors."""
     while error is not None:
         yield error
         error = getattr(error, "inner_exception", None) or error.__cause__

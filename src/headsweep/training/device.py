@@ -1,4 +1,4 @@
-"""Where and in which precision a run computes."""
+"""Device and precision of a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from headsweep.config import Precision
 from headsweep.errors import ConfigError
 
 LOGGER = logging.getLogger("headsweep")
-CONTEXT_GIB = 0.75  # of a GPU, outside torch's pool: a CUDA context takes about half a GiB, and kernels add to it
+CONTEXT_GIB = 0.75  # of GPU memory outside torch's pool: a CUDA context takes about 0.5 GiB, and kernels add to it
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device; `auto` is the first GPU, else the CPU.
+    """Return the named device; `auto` is the first GPU, else the CPU.
 
     Raises:
         ConfigError: the machine has no such device.
@@ -29,22 +29,26 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise ConfigError("device", name, f"this machine shows {found} CUDA device(s); want device=auto or device=cpu")
+        raise ConfigError(
+            "device",
+            name,
+            f"expected a visible CUDA device, found {found}; use device=auto or cpu",
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device", name, "this machine has no MPS device; want device=auto or device=cpu")
+        raise ConfigError("device", name, "expected an MPS device, found none; use device=auto or cpu")
     return device
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Ask for the same bits twice (law 5); what has no deterministic kernel on a GPU raises, see `is_undetermined`."""
+    """Select deterministic kernels; an operation without one raises on a GPU, see `is_undetermined`."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
-        # Where that only warns, torch takes attention's fastest gradient, which is not deterministic.
+        # With warn_only, torch selects attention's fastest gradient, which is not deterministic.
         torch.use_deterministic_algorithms(True)
-        # Nothing reads memory that it has not written; else each new tensor would be filled with NaN first.
+        # No code here reads uninitialized memory; by default each new tensor would be filled with NaN.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for to give the same bits
-        try:  # older versions of torch look once, before their first product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+        try:  # older versions of torch check it once, before their first product on a GPU
             torch.ones(1, 1, device=device) @ torch.ones(1, 1, device=device)
         except RuntimeError as error:
             if not is_undetermined(error):
@@ -53,35 +57,35 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def is_undetermined(error: BaseException) -> bool:
-    """Has an operation raised that can be computed, but not twice with the same bits?"""
+    """Return whether the error is of an operation without a deterministic kernel."""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     return strict and "torch.use_deterministic_algorithms(True)" in str(error)
 
 
 def settle_for_less(reason: str) -> None:
-    """Go on with the kernels that there are, and say so."""
-    LOGGER.warning("two such runs may differ in their last digits here (%s)", reason)
+    """Allow non-deterministic kernels, with a warning."""
+    LOGGER.warning("not deterministic on this device: repeated runs may differ in their last digits (%s)", reason)
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The context of a forward pass. bfloat16 has float32's range, so no gradient is scaled."""
-    wanted = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+    """Return the autocast context of a forward pass; bfloat16 needs no gradient scaling."""
+    is_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16) if is_bfloat16 else nullcontext()
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    """Return the peak memory of this process, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
 
 
 def peak_gpu_memory(device: torch.device) -> float | None:
-    """The most memory of its GPU that this process has taken so far, in GiB; None without a GPU."""
+    """Return the peak GPU memory of this process, in GiB; None without a GPU."""
     return torch.cuda.max_memory_reserved(device) / 2**30 + CONTEXT_GIB if device.type == "cuda" else None
 
 
 def environment(device: torch.device, ranks: int) -> dict[str, Any]:
-    """What a reader must know to get the same bits: device, threads, number of ranks, versions."""
+    """Return what bitwise reproduction depends on: device, threads, number of ranks, versions."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device)

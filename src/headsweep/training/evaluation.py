@@ -20,16 +20,16 @@ from headsweep.training.ranks import Ranks
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the images of a split say of a model."""
+    """Metrics of a model on a split."""
 
     metrics: dict[str, float]  # "loss", "top1", "top5" of the mean logits; with several heads "per_head/top1_1", ...
-    correct: NDArray[np.bool_]  # in the order of the split: is the class with the largest mean logit the image's own?
+    correct: NDArray[np.bool_]  # in the order of the split: whether the largest mean logit is that of the label
 
 
 def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None], ranks: Ranks
 ) -> Evaluation:
-    """What the images of all ranks say; `batches` are this rank's share, every so-many-th image of the split.
+    """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split.
 
     Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them.
     """
@@ -53,7 +53,7 @@ def evaluate(
 
 
 def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
-    """Those of all ranks, image by image."""
+    """Interleave those of all ranks, image by image."""
     shares = ranks.gather(correct)
     whole = np.empty(sum(map(len, shares)), dtype=np.bool_)
     for rank, share in enumerate(shares):
@@ -64,9 +64,9 @@ def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
 def _counts(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
     """Sums over a batch: images, loss, top-1 hits, top-5 hits, top-1 hits of each head; (4 + k) in float64.
 
-    `best` says of the five classes with the largest mean logits which is the right one: (b 5).
+    `best` marks the correct class among the five with the largest mean logits: (b 5).
     """
     per_head = logits.argmax(dim=-1) == labels[:, None]
     loss = F.cross_entropy(logits.mean(dim=1), labels, reduction="sum")
-    images = torch.full_like(loss, len(labels))  # new_tensor would wait for a GPU
+    images = torch.full_like(loss, len(labels))  # new_tensor would synchronise with the GPU
     return torch.cat([torch.stack([images, loss, best[:, 0].sum(), best.sum()]), per_head.sum(dim=0)]).double()

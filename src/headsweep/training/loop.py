@@ -1,4 +1,4 @@
-"""The one loop. It knows no head by name, no data set by name and no MLflow."""
+"""The training loop, the same for every head, data set and tracker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
 
 BEST_BY = "val/top1"
-PROGRESS_SECONDS = 0.25  # how often a watcher hears of a step or of an evaluation's batch
+PROGRESS_SECONDS = 0.25  # between two reports of progress within an epoch
 
 
 class Training:
@@ -48,12 +48,12 @@ class Training:
         watch: Watcher,
         stop: Stop,
         until: int | None = None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+        ranks: Ranks = Ranks(),  # noqa: B008 - a single process
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
 
-        Batches and evaluations are this rank's shares. `until` is the epoch after which the run pauses; None: it is
-        trained to its end.
+        Batches and evaluations are this rank's shares. `until` is the epoch after which the run pauses; None: it does
+        not pause.
         """
         self.run, self.batches, self.evaluations, self.folder = run, batches, evaluations, folder
         self.watch, self.stop, self.until, self.ranks = watch, stop, until, ranks
@@ -75,7 +75,7 @@ class Training:
         """Train to the end, from the last checkpoint if there is one.
 
         Raises:
-            Stopped: `stop` asked for it, or epoch `until` is done; the checkpoint has all steps that were done.
+            Stopped: `stop` returned true, or epoch `until` is done; the checkpoint has all steps so far.
         """
         self._continue()
         while self.state.step < self.steps or self.state.losses:
@@ -85,17 +85,17 @@ class Training:
             losses = self._train_epoch()
             seconds = time.perf_counter() - started
             self.state.train_seconds += seconds
-            self._stop_if_asked()
+            self._stop_if_requested()
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
                 first_bad = int(bad[0])
                 return self._diverged(losses[first_bad].item(), self.state.step - len(losses) + first_bad)
             metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
-            if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch broke the weights
+            if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch diverged
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
             if self.each_epoch == "val":
                 self._keep_if_best(metrics)
-            images = (self.state.step - first) * self.run.batch_size  # none where it was stopped in an evaluation
+            images = (self.state.step - first) * self.run.batch_size  # none if it was stopped in an evaluation
             self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
             self.state.losses = []
             self._save()
@@ -103,7 +103,7 @@ class Training:
         return self._finished()
 
     def rehearsal(self) -> Iterator[None]:
-        """Train the first epoch over and over, for whoever measures it; nothing is evaluated, logged or saved.
+        """Repeat the first epoch, for measurements; nothing is evaluated, logged or saved.
 
         Yields:
             After each step, which the device may still be at.
@@ -124,28 +124,28 @@ class Training:
         self._tell({})
 
     def _is_to_pause(self) -> bool:
-        """At the end of an epoch, when it is evaluated, logged and saved."""
+        """Evaluate, log and save at the end of an epoch."""
         if self.until is None or self.state.losses:
             return False
         return self.state.step >= self.until * self.batches.steps_per_epoch
 
     def _train_epoch(self) -> Tensor:
-        """Train what is left of an epoch, or of the duration; the loss of each of its steps, in float64 on the CPU."""
+        """Train the rest of an epoch or of the duration; return the loss of each step, float64 on the CPU."""
         state = self.state
         state.model.train()
-        done = len(state.losses)  # steps of this epoch before the run was stopped in it
+        done = len(state.losses)  # steps of this epoch before the run was interrupted
         batches = self.batches.epoch((state.step - done) // self.batches.steps_per_epoch, done)
         for batch in islice(batches, self.steps - state.step):
             state.losses.append(self._train_step(batch))
             state.step += 1
             self._show_life()
-            if self.ranks.any(self.stop()):  # each step: a lost rank is noticed here, too
+            if self.ranks.any(self.stop()):  # in each step, which also detects a lost rank
                 break
-        return torch.stack(state.losses).double().cpu()  # the only transfer of an epoch
+        return torch.stack(state.losses).double().cpu()  # the only transfer to the host in an epoch
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_requested(self) -> None:
         if self.ranks.any(self.stop()):
-            if self.state.losses:  # else the checkpoint has all, and the model may have the best weights
+            if self.state.losses:  # else the checkpoint is complete, and the model may hold the best weights
                 self._save()
             raise Stopped
 
@@ -156,7 +156,7 @@ class Training:
             self.state.save(self.folder.checkpoint)
 
     def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
-        """Keep the weights if no earlier epoch was as good on held-out images.
+        """Save the weights if their validation accuracy exceeds that of all earlier epochs.
 
         Before the epoch is in the metrics log: whatever is killed from here on is trained again and comes here again.
         """
@@ -173,7 +173,7 @@ class Training:
         micro_batches = zip(batch.images.chunk(run.accumulation), batch.targets.chunk(run.accumulation), strict=True)
         total = torch.zeros((), device=self.device)
         for number, (images, targets) in enumerate(micro_batches):
-            # Other draws for the images of other ranks: those of one rank with as many micro-batches.
+            # Ranks draw as the micro-batches of one process would.
             place = number * self.ranks.count + self.ranks.rank
             total += self.gradients(images, targets, (run.seed, state.step, place))
         gradients = [parameter.grad for parameter in state.model.parameters() if parameter.grad is not None]
@@ -187,20 +187,20 @@ class Training:
         return total
 
     def _evaluate(self, split: str) -> dict[str, float]:
-        found = self._look_at(split)
+        found = self._evaluate_split(split)
         if split == "test" and self.ranks.leads:
             self.folder.check_claim()
-            # Before the metrics log has the metrics: then the test is done, and not repeated after a crash.
+            # Before the metrics are logged: after a crash, logged metrics mean that this file exists.
             self.folder.write_test_correct(found.correct)
         return {f"{split}/{name}": value for name, value in found.metrics.items()}
 
     def _evaluate_best(self) -> dict[str, float]:
-        """The best weights on the test set, without each head's. The model keeps them: training is over, and saved."""
+        """Test the best weights, without metrics of single heads. The model keeps them: training has ended."""
         epoch = self.state.restore_evaluated(self.folder.best, self.device)
-        values = self._look_at("test").metrics
+        values = self._evaluate_split("test").metrics
         return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
 
-    def _look_at(self, split: str) -> Evaluation:
+    def _evaluate_split(self, split: str) -> Evaluation:
         context = autocast(self.run.precision, self.device)
         return evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
 
@@ -210,7 +210,7 @@ class Training:
             yield batch
             self._show_life()
             if number < common:
-                self._stop_if_asked()
+                self._stop_if_requested()
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
@@ -234,7 +234,7 @@ class Training:
 
     def _finished(self) -> RunResult:
         known = any("test/top1" in entry.metrics for entry in self.folder.metrics_log.entries())
-        # Else it is evaluated each epoch, or a crash came between this line of the metrics log and the result.
+        # Otherwise it is evaluated each epoch, or a crash came between its log entry and the result.
         known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
         if not known:
             metrics = self._evaluate("test")
@@ -251,7 +251,7 @@ class Training:
         if (gpu_memory := peak_gpu_memory(self.device)) is not None:
             clock["peak_gpu_memory_gib"] = gpu_memory
         if speeds:
-            clock["images_per_second"] = speeds[len(speeds) // 2]  # the median epoch: a stall does not count
+            clock["images_per_second"] = speeds[len(speeds) // 2]  # of the median epoch, unaffected by a stall
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
         place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}

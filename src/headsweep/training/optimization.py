@@ -16,58 +16,58 @@ from headsweep.errors import ConfigError
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The named optimizer; parameters that are one-dimensional per head, and biases, are not decayed.
+    """Build the named optimizer; parameters that are one-dimensional per head, and biases, have no weight decay.
 
     Raises:
-        ConfigError: timm does not know the optimizer, or cannot build it here; it needs second derivatives, or does not
-            take an option or a value that is given.
+        ConfigError: the optimizer is unknown, cannot be built here, needs second derivatives, or does not accept a
+            given option or value.
     """
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
     fused = {"fused": True} if _has_fused_kernel(config.name, next(model.parameters()).device) else {}
     try:
         optimizer = create_optimizer_v2(model, opt=config.name, **options, **fused)
     except (ValueError, TypeError, IndexError) as error:
-        raise ConfigError("optimizer", config.name, f"does not take {options} ({error})") from error
-    if getattr(optimizer, "is_second_order", False):  # the backward pass keeps no graph to differentiate again
+        raise ConfigError("optimizer", config.name, f"does not accept {options} ({error})") from error
+    if getattr(optimizer, "is_second_order", False):  # the backward pass keeps no graph for second derivatives
         found = "expected an optimizer that needs first derivatives alone, found one that needs second ones"
         raise ConfigError("optimizer.name", config.name, f"{found}; choose another, e.g. adamw")
     return optimizer
 
 
 def usable_optimizers() -> list[str]:
-    """The names that timm knows, without those of other packages (bnb*, fused*) and of second derivatives."""
+    """Return timm's optimizers, without those of other packages (bnb*, fused*) and second-order ones."""
     return list_optimizers(exclude_filters=["bnb*", "fused*", "adahessian"])
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
-    """The options that are given. timm would drop one that does not apply, and fill in a momentum of its own."""
+    """Return the given options. timm would ignore one that does not apply, and add a default momentum."""
     try:
         known = get_optimizer_info(config.name)
     except ValueError:
         names = ", ".join(usable_optimizers())
         raise ConfigError("optimizer.name", config.name, f"unknown optimizer; known: {names}") from None
-    if isinstance(known.opt_class, str):  # timm looks for the class when it is asked for
+    if isinstance(known.opt_class, str):  # timm imports the class on demand
         found = f"expected an optimizer of timm or torch, found one of another package ({known.opt_class})"
         raise ConfigError("optimizer.name", config.name, f"{found}; choose another, e.g. adamw")
     takes = {"betas": known.has_betas, "eps": known.has_eps, "momentum": known.has_momentum}
     given = {key: getattr(config, key) for key in takes if getattr(config, key) is not None}
     for key, value in given.items():
         if not takes[key]:
-            raise ConfigError(f"optimizer.{key}", value, f"optimizer.name={config.name} has no {key}; want null")
+            raise ConfigError(f"optimizer.{key}", value, f"expected null: optimizer.name={config.name} has no {key}")
     if known.has_momentum and "momentum" not in given:
-        raise ConfigError("optimizer.momentum", "null", f"optimizer.name={config.name} needs one, e.g. 0.9")
+        raise ConfigError("optimizer.momentum", "null", f"expected a number for {config.name}, e.g. 0.9")
     return given
 
 
 def _has_fused_kernel(name: str, device: torch.device) -> bool:
-    """Does torch update all parameters in one kernel? Without, a step on a GPU waits for dozens of launches."""
+    """Return whether torch can update all parameters in one kernel, instead of dozens of launches."""
     takes = inspect.signature(get_optimizer_info(name).opt_class).parameters
     return "fused" in takes and device.type in ("cuda", "cpu")
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, steps: int, warmup: int) -> Scheduler:
-    """Learning rate as a function of the step alone: linear from warmup_lr over `warmup` of `steps`, then the shape."""
-    cosine_steps = max(2, steps - warmup)  # timm warns of a cosine of one step
+    """Return the learning rate by step: linear from warmup_lr over `warmup` of `steps`, then the shape."""
+    cosine_steps = max(2, steps - warmup)  # timm warns about a cosine of one step
     constant = config.name is ScheduleName.constant
     return CosineLRScheduler(
         optimizer,
@@ -81,7 +81,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, ste
 
 
 def run_steps(run: RunConfig, steps_per_epoch: int) -> tuple[int, int]:
-    """(all steps, warm-up steps) of a run.
+    """Return (steps, warm-up steps) of a run.
 
     Raises:
         ConfigError: the durations leave nothing to train.
@@ -89,7 +89,7 @@ def run_steps(run: RunConfig, steps_per_epoch: int) -> tuple[int, int]:
     steps = Duration.parse("duration", run.duration).steps(steps_per_epoch, run.batch_size)
     warmup = Duration.parse("schedule.warmup", run.schedule.warmup).steps(steps_per_epoch, run.batch_size, steps)
     if steps < 1:
-        raise ConfigError("duration", run.duration, "is less than one optimizer step; want a longer one")
+        raise ConfigError("duration", run.duration, "expected at least one optimizer step")
     if warmup >= steps:
-        raise ConfigError("schedule.warmup", run.schedule.warmup, f"want less than the run's {steps} steps")
+        raise ConfigError("schedule.warmup", run.schedule.warmup, f"expected less than the run's {steps} steps")
     return steps, warmup

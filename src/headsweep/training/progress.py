@@ -1,4 +1,4 @@
-"""What a watcher of a run hears. Nothing here imports torch: the watcher may be a process without it."""
+"""Progress of a run. Nothing here imports torch: another process may display it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """How much of a run is done."""
 
     step: int
     steps: int
     epoch: int  # epochs done
     epochs: int
-    metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that has just ended; empty within one
-    gpu_memory_gib: float | None = None  # the most that the process has taken so far; None without a GPU
+    metrics: dict[str, float] = field(default_factory=dict)  # of the epoch that just ended; empty within one
+    gpu_memory_gib: float | None = None  # peak so far; None without a GPU
 
 
 Watcher = Callable[[Progress], None]
-Stop = Callable[[], bool]  # asked after each step: shall the run stop, to be continued later?
+Stop = Callable[[], bool]  # called after each step: whether to stop the run, which can be resumed later
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
-    """A run has stopped as it was asked to; its checkpoint has all that it did."""
+    """A run stopped on request; its checkpoint is complete."""
 
 
 class Busy(Exception):  # noqa: N818 - it is no error

@@ -1,4 +1,4 @@
-"""The processes that train one run together, each a share of every batch: what they sum, and what they agree on.
+"""The processes that train one run together, each on a share of every batch.
 
 With one process all of it is the identity, so that the loop is written once.
 """
@@ -17,23 +17,23 @@ from torch import Tensor
 from headsweep.errors import ConfigError, LostPeer
 
 T = TypeVar("T")
-FAILURE = "failure"  # key of the store under which the first rank that fails says why
+FAILURE = "failure"  # key of the store for the reason of the first failed rank
 
 
 class Ranks:
-    """This process, number `rank` of `count`. Every method but `device` and `failure` is a meeting of all ranks."""
+    """This process, number `rank` of `count`. All methods but `device` and `failure` are collective."""
 
     def __init__(self, rank: int = 0, count: int = 1, store: dist.Store | None = None) -> None:
-        """`store` is shared by all ranks; one process alone needs none."""
+        """`store` is shared by all ranks; a single process needs none."""
         self.rank, self.count, self._store = rank, count, store
 
     @property
     def leads(self) -> bool:
-        """Is this rank 0, which alone writes?"""
+        """Whether this is rank 0, the only one that writes files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """`values`, in place, summed over the ranks: the same bits on each. Raises LostPeer, as all below do."""
+        """Sum `values` over the ranks, in place: the same bits on each. Raises LostPeer, as all below do."""
         if self.count > 1:
             with _meeting():
                 dist.all_reduce(values)
@@ -48,11 +48,11 @@ class Ranks:
             tensor.copy_(mean.view_as(tensor))
 
     def any(self, flag: bool) -> bool:
-        """Is it so on any rank? On the host, whatever the device does."""
+        """Return whether the flag is set on any rank; runs on the host, without a device sync."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def gather(self, value: T) -> list[T]:
-        """What each rank says, by rank; `value` is pickled."""
+        """Return the value of each rank, by rank; `value` is pickled."""
         if self.count == 1:
             return [value]
         values: list[T] = [value] * self.count
@@ -61,7 +61,7 @@ class Ranks:
         return values
 
     def device(self, device: torch.device) -> torch.device:
-        """The device of this rank.
+        """Return the device of this rank.
 
         Raises:
             ConfigError: there are fewer GPUs than ranks on this machine, or the device cannot be shared.
@@ -69,42 +69,42 @@ class Ranks:
         if self.count == 1 or device.type == "cpu":
             return device
         if device.type != "cuda" or device.index is not None:
-            raise ConfigError("device", device, f"{self.count} ranks want a GPU each; want device=cuda or device=cpu")
+            raise ConfigError("device", device, f"expected cuda or cpu: {self.count} ranks need a GPU each")
         gpus, local = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
         if 1 < gpus <= local:
-            raise ConfigError("device", device, f"{gpus} GPUs for more ranks; want --nproc-per-node {gpus}")
-        mine = torch.device("cuda", local if gpus > 1 else 0)  # with one GPU to be seen, the launcher has chosen it
+            raise ConfigError("device", device, f"expected a GPU per rank, found {gpus}; use --nproc-per-node {gpus}")
+        mine = torch.device("cuda", local if gpus > 1 else 0)  # if only one GPU is visible, the launcher chose it
         torch.cuda.set_device(mine)
         return mine
 
     def is_first_to_fail(self, reason: str) -> bool:
-        """Tell the others by the last line of `reason` why the run fails: they will meet this rank no more.
+        """Report the last line of `reason` to the other ranks, which this rank leaves.
 
         Returns:
             Whether no other rank has failed before.
         """
         if self._store is None:
             return True
-        told = f"rank {self.rank}: {reason.strip().splitlines()[-1]}".encode()
-        return self._store.compare_set(FAILURE, "", told.decode()) == told
+        line = f"rank {self.rank}: {reason.strip().splitlines()[-1]}".encode()
+        return self._store.compare_set(FAILURE, "", line.decode()) == line
 
     def failure(self) -> str | None:
-        """Which other rank has failed and why, in a line; None if none has said so."""
+        """Return which other rank failed and why, in one line; None if none reported a failure."""
         try:
             return self._store.get(FAILURE).decode() if self._store and self._store.check([FAILURE]) else None
-        except RuntimeError:  # whoever keeps the store is gone
+        except RuntimeError:  # the process of the store has ended
             return None
 
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Meet the other ranks, whose number and place torchrun's variables say (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
+    """Join the other ranks by torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
     store, rank, count = next(iter(dist.rendezvous("env://")))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _meeting():
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     yield Ranks(rank, count, store)
-    dist.destroy_process_group()  # after an error the system closes the connections: good order waits for who is gone
+    dist.destroy_process_group()  # not after an error: an orderly end would wait for lost ranks
 
 
 @contextmanager
@@ -112,5 +112,5 @@ def _meeting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().split("\n", 1)[0].partition(". ")[0]  # what follows is good advice
-        raise LostPeer(f"another process of this run is gone ({reason})") from error
+        reason = str(error).strip().split("\n", 1)[0].partition(". ")[0]  # the rest is advice
+        raise LostPeer(f"lost another process of this run ({reason})") from error

@@ -30,7 +30,7 @@ def authors_model(
     sine: bool | None = None,
     gram_dim: int = 64,
 ) -> nn.Module:
-    """The model that a name of ours stands for; `sine` None: as the name says."""
+    """The published model of a timm name; `sine` None: as in the name."""
     parts = NAME.fullmatch(name)
     assert parts is not None, name
     head = parts["head"] or ("cls" if parts["kind"] == "vit" else "seqpool")
@@ -139,7 +139,7 @@ class StreamNormBlock(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Positions, blocks, norm and the head; the head's modules lie where its class says."""
+    """Positions, blocks, norm and the head; the place of the head's modules is that of its class."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Files of weights are read without executing anything, and what is none is said in one line."""
+"""Files of weights are read without executing code, and other files are refused in one line."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ import timm
 import torch
 from PIL import Image
 
-from headsweep.config import SeqPoolConfig
+from headsweep.config import HeadConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.models import build_model
 from headsweep.models.checkpoint_file import read_weights
@@ -53,18 +53,18 @@ class Payload:
 
 NO_WEIGHTS = {
     "empty": (b"", "is empty"),
-    "text": (b"these are the weights\n", "is no file of weights"),
-    "truncated": (saved(WEIGHTS)[:-200], "is no file of weights, or a damaged one"),
-    "zip": (zipped(), "is no file of weights"),
-    "jpeg": (photo(), "is no file of weights"),
-    "a list": (saved([torch.ones(1)]), "holds no state dict"),
-    "numbers": (saved({"state_dict": {"accuracy": 0.9}}), "holds no state dict"),
-    "no tensors": (saved({}), "holds no state dict"),
+    "text": (b"these are the weights\n", "expected a file of weights"),
+    "truncated": (saved(WEIGHTS)[:-200], "expected a file of weights, found another or a damaged one"),
+    "zip": (zipped(), "expected a file of weights"),
+    "jpeg": (photo(), "expected a file of weights"),
+    "a list": (saved([torch.ones(1)]), "expected a state dict"),
+    "numbers": (saved({"state_dict": {"accuracy": 0.9}}), "expected a state dict"),
+    "no tensors": (saved({}), "expected a state dict"),
 }
 
 
 @pytest.mark.parametrize("name", NO_WEIGHTS)
-def test_what_is_no_file_of_weights_is_said_in_one_line(name, tmp_path):
+def test_other_files_are_refused_in_one_line(name, tmp_path):
     content, message = NO_WEIGHTS[name]
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -80,10 +80,10 @@ def test_absent_files_and_folders_are_said(tmp_path):
 
 
 REFUSED = {
-    (saved, ".pth"): "holds more than weights, which could run code; refused",
-    (saved, ".safetensors"): "is no file of weights",
-    (pickle.dumps, ".pth"): "is no file of weights",
-    (pickle.dumps, ".safetensors"): "is no file of weights",
+    (saved, ".pth"): "expected weights only, found objects that could run code",
+    (saved, ".safetensors"): "expected a file of weights",
+    (pickle.dumps, ".pth"): "expected a file of weights",
+    (pickle.dumps, ".safetensors"): "expected a file of weights",
 }
 
 
@@ -99,7 +99,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(save, suffix, tmp_path):
     model = type(model)(**{**vars(model), "checkpoint": str(path)})
     sizes = {"heads": 1, "num_classes": 10, "image_size": 32, "channels": 3, "seed": 0}
     with pytest.raises(ConfigError, match=r"model\.checkpoint=.*weights"):
-        build_model(model, SeqPoolConfig("seqpool"), **sizes)
+        build_model(model, HeadConfig("seqpool"), **sizes)
     assert not marker.exists()
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists(), "the payload works where it is let"
@@ -125,12 +125,14 @@ def test_bare_weights_and_safetensors(tmp_path):
 
 def test_another_network_s_weights_are_foreign_to_timm_s_create_model_too(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match=r"not weights of this model .*: it holds conv1\.weight, bn1\.weight") as caught:
+    with pytest.raises(
+        UserError, match=r"expected weights of this model .*, found conv1\.weight, bn1\.weight"
+    ) as caught:
         timm.create_model("cct_2_3x2_32", checkpoint_path=str(tmp_path / "resnet.pth"))
     assert "\n" not in str(caught.value)
 
 
 def test_names_that_are_no_text_are_no_state_dict(tmp_path):
     torch.save({"state_dict": {1: torch.ones(1)}}, tmp_path / "numbers.pth")
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match="expected a state dict"):
         read_weights(tmp_path / "numbers.pth")

@@ -1,4 +1,4 @@
-"""The laws of published weights: their files give their logits here, ours give ours there, and nothing is silent."""
+"""Published weights give the published logits, in both directions, and every change is logged."""
 
 import dataclasses
 
@@ -8,12 +8,12 @@ import torch
 from authors_models import authors_model, shake
 from torch import Tensor
 
-from headsweep.config import Block, Positions, SeqPoolConfig, TimmConfig
+from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
-from headsweep.models.published import publish, resize_positions
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
+from headsweep.models.state_dicts import publish, resize_positions
 
 SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
 SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
@@ -21,11 +21,11 @@ OFFICIAL = [name for name in ENTRIES if name[:4] in ("cct_", "cvt_", "vit_")]
 TOLERANCE = 1e-5
 
 
-def theirs_and_ours(name: str, official: bool, **options) -> tuple[torch.nn.Module, Classifier]:
-    """The authors' model with parameters of no special value, and ours of that name, newly drawn."""
-    theirs = shake(authors_model(name, official=official, **options))
+def published_and_own(name: str, official: bool, **options) -> tuple[torch.nn.Module, Classifier]:
+    """The authors' model with perturbed parameters, and headsweep's of that name, newly initialised."""
+    published_model = shake(authors_model(name, official=official, **options))
     size = {"img_size": options["image_size"]} if "image_size" in options else {}
-    return theirs, timm.create_model(name, num_classes=10, block=kind_of(name, official), **size).eval()
+    return published_model, timm.create_model(name, num_classes=10, block=kind_of(name, official), **size).eval()
 
 
 def kind_of(name: str, official: bool) -> str:
@@ -45,89 +45,92 @@ def published(model: Classifier) -> dict[str, Tensor]:
 )
 @torch.no_grad()
 def test_weights_go_both_ways_and_the_logits_of_every_head_stay(name, official):
-    theirs, ours = theirs_and_ours(name, official)
+    published_model, own = published_and_own(name, official)
     size = ENTRIES[name].image_size
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    expected = theirs(images)
+    expected = published_model(images)
     assert expected.std() > 0.1
-    ours.load_state_dict(theirs.state_dict())
-    assert ours(images, per_head=True).shape == expected.shape
-    torch.testing.assert_close(ours(images, per_head=True), expected, atol=TOLERANCE, rtol=0)
+    own.load_state_dict(published_model.state_dict())
+    assert own(images, per_head=True).shape == expected.shape
+    torch.testing.assert_close(own(images, per_head=True), expected, atol=TOLERANCE, rtol=0)
 
-    written = published(ours)
+    written = published(own)
     again = timm.create_model(name, num_classes=10, block=kind_of(name, official))
     again.load_state_dict(written)
-    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in ours.state_dict().items())
-    for parameter in theirs.parameters():
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in own.state_dict().items())
+    for parameter in published_model.parameters():
         parameter.zero_()
-    theirs.load_state_dict(written, strict=True)
-    torch.testing.assert_close(theirs(images), expected, atol=TOLERANCE, rtol=0)
+    published_model.load_state_dict(written, strict=True)
+    torch.testing.assert_close(published_model(images), expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("head", ["ga", "seqattn", "at", "sg"])
-def test_a_name_of_theirs_says_one_head_where_the_file_holds_eight(head):
-    theirs, ours = theirs_and_ours(f"{head}8_cct_7_3x1_32", False)[0], timm.create_model(f"{head}1_cct_7_3x1_32")
+def test_a_published_file_with_one_head_in_its_name_holds_eight(head):
+    published_model, own = (
+        published_and_own(f"{head}8_cct_7_3x1_32", False)[0],
+        timm.create_model(f"{head}1_cct_7_3x1_32"),
+    )
     with pytest.raises(UserError) as caught:
-        ours.load_state_dict(theirs.state_dict())
+        own.load_state_dict(published_model.state_dict())
     assert str(caught.value) == (
         "this file holds 8 heads (upstream builds eight whatever the name says): "
         f"use {head}8_cct_7_3x1_32, in a run head={head} heads=8"
     )
 
 
-def test_the_unused_classifier_is_dropped_aloud_and_written_as_zeros(caplog):
-    theirs, ours = theirs_and_ours("ga2_cct_7_3x1_32", False)
-    ours.load_state_dict(theirs.state_dict())
+def test_the_unused_classifier_is_dropped_with_a_note_and_written_as_zeros(caplog):
+    published_model, own = published_and_own("ga2_cct_7_3x1_32", False)
+    own.load_state_dict(published_model.state_dict())
     assert caplog.messages == ["classifier.fc of the file is dropped: the published model never calls it"]
-    assert not published(ours)["classifier.fc.weight"].any()
-    assert published(ours)["classifier.fc.weight"].shape == (10, 256)
+    assert not published(own)["classifier.fc.weight"].any()
+    assert published(own)["classifier.fc.weight"].shape == (10, 256)
 
 
-def test_blocks_become_those_of_the_file_aloud(caplog):
-    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
-    ours.backbone.set_block(Block.pre_norm)
-    ours.load_state_dict(theirs.state_dict())
+def test_blocks_become_those_of_the_file_with_a_note(caplog):
+    published_model, own = published_and_own("cct_2_3x2_32", True)
+    own.backbone.set_block(Block.pre_norm)
+    own.load_state_dict(published_model.state_dict())
     assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
-    assert {block.kind for block in ours.backbone.blocks} == {Block.stream_norm}
+    assert {block.kind for block in own.backbone.blocks} == {Block.stream_norm}
 
 
 def test_the_published_sg_models_do_not_attend(caplog):
-    """SeqAttention's sg files were trained without self-attention: only so do their weights give their logits."""
-    theirs = theirs_and_ours("sg2_cct_7_3x1_32", False)[0]
-    ours = timm.create_model("sg2_cct_7_3x1_32")
-    ours.load_state_dict(theirs.state_dict())
+    """SeqAttention's sg files were trained without self-attention, and give their logits only without it."""
+    published_model = published_and_own("sg2_cct_7_3x1_32", False)[0]
+    own = timm.create_model("sg2_cct_7_3x1_32")
+    own.load_state_dict(published_model.state_dict())
     assert caplog.messages[-1] == "the model's blocks are now no_attention, as those of the file"
     with pytest.raises(UserError, match="no published code has heads=2 of sg on pre_norm blocks"):
         published(timm.create_model("sg2_cct_7_3x1_32"))
 
 
 @torch.no_grad()
-def test_another_number_of_classes_keeps_the_model_s_classifiers_aloud(caplog):
-    theirs, _ = theirs_and_ours("cct_2_3x2_32", True, num_classes=7)
-    ours = timm.create_model("cct_2_3x2_32", num_classes=10)
-    drawn = ours.head.classifier.weight.clone()
-    ours.load_state_dict(theirs.state_dict())
-    assert caplog.messages == ["the classifiers start anew: 7 classes in the file, 10 in the model"]
-    assert torch.equal(ours.head.classifier.weight, drawn)
-    assert torch.equal(ours.backbone.norm.weight, theirs.classifier.norm.weight)
+def test_another_number_of_classes_keeps_the_model_s_classifiers_with_a_note(caplog):
+    published_model, _ = published_and_own("cct_2_3x2_32", True, num_classes=7)
+    own = timm.create_model("cct_2_3x2_32", num_classes=10)
+    drawn = own.head.classifier.weight.clone()
+    own.load_state_dict(published_model.state_dict())
+    assert caplog.messages == ["the classifiers are newly initialised: 7 classes in the file, 10 in the model"]
+    assert torch.equal(own.head.classifier.weight, drawn)
+    assert torch.equal(own.backbone.norm.weight, published_model.classifier.norm.weight)
 
 
 def test_a_model_without_classifiers_takes_the_rest():
-    theirs, _ = theirs_and_ours("ga2_cct_7_3x1_32", False)
-    ours = timm.create_model("ga2_cct_7_3x1_32", num_classes=0)
-    ours.load_state_dict(theirs.state_dict())
-    assert torch.equal(ours.backbone.norm.weight, theirs.classifier.norm.weight)
+    published_model, _ = published_and_own("ga2_cct_7_3x1_32", False)
+    own = timm.create_model("ga2_cct_7_3x1_32", num_classes=0)
+    own.load_state_dict(published_model.state_dict())
+    assert torch.equal(own.backbone.norm.weight, published_model.classifier.norm.weight)
 
 
 @pytest.mark.parametrize("name", ["vit_2_4_32", "cct_2_3x2_32"])
-def test_another_image_size_resizes_the_positions_aloud(name, caplog):
-    theirs, _ = theirs_and_ours(name, True)
-    ours = timm.create_model(name, num_classes=10, img_size=64)
-    ours.load_state_dict(theirs.state_dict())
-    prefix = ours.backbone.prefix
+def test_another_image_size_resizes_the_positions_with_a_note(name, caplog):
+    published_model, _ = published_and_own(name, True)
+    own = timm.create_model(name, num_classes=10, img_size=64)
+    own.load_state_dict(published_model.state_dict())
+    prefix = own.backbone.prefix
     assert caplog.messages == ["positions resized bilinearly from 8x8 tokens to 16x16"]
-    assert torch.equal(ours.backbone.positions[:, :prefix], theirs.classifier.positional_emb[:, :prefix])
-    assert ours(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+    assert torch.equal(own.backbone.positions[:, :prefix], published_model.classifier.positional_emb[:, :prefix])
+    assert own(torch.randn(1, 3, 64, 64)).shape == (1, 10)
 
 
 def test_resized_positions_keep_their_place():
@@ -143,17 +146,19 @@ def test_resized_positions_keep_their_place():
 
 @torch.no_grad()
 def test_a_sine_table_is_recognised_and_learned_positions_are_not_taken_for_one(caplog):
-    sine, ours = theirs_and_ours("cct_2_3x2_32_sine", True)
-    ours.load_state_dict(sine.state_dict())
+    sine, own = published_and_own("cct_2_3x2_32_sine", True)
+    own.load_state_dict(sine.state_dict())
     assert caplog.messages == ["the file's positions are the model's own sine table"]
     learned = authors_model("cct_2_3x2_32_sine", official=True, sine=False)
     learned.classifier.positional_emb.normal_()
-    with pytest.raises(UserError, match="no sine table but learned: want positions=learnable"):
-        ours.load_state_dict(learned.state_dict())
+    with pytest.raises(
+        UserError, match="expected a sine table of positions, found learned ones; use positions=learnable"
+    ):
+        own.load_state_dict(learned.state_dict())
     absent = timm.create_model("cct_2_3x2_32", num_classes=10, positions="none")
-    with pytest.raises(UserError, match="the file holds positions and the model none: want positions=learnable"):
+    with pytest.raises(UserError, match="the file holds positions and the model has none; use positions=learnable"):
         absent.load_state_dict(sine.state_dict())
-    with pytest.raises(UserError, match="the file's positions are none: want positions=none"):
+    with pytest.raises(UserError, match="the file's positions are none; use positions=none"):
         timm.create_model("cct_2_3x2_32", num_classes=10).load_state_dict(absent.state_dict())
 
 
@@ -174,7 +179,7 @@ def too_wide(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 BROKEN = {
-    foreign: "not weights of this model or of a known layout of it: it holds layer4.tokenizer",
+    foreign: "expected weights of this model in a known layout, found layer4.tokenizer",
     without: "the file lacks classifier.norm.weight",
     with_more: "the model has no place for classifier.blocks.9.norm1.weight",
     too_wide: r"the file does not fit: classifier.norm.weight is \(64,\) and the model's \(128,\)",
@@ -183,19 +188,19 @@ BROKEN = {
 
 @pytest.mark.parametrize("damage", BROKEN, ids=lambda damage: damage.__name__)
 def test_a_failed_load_is_one_line_and_leaves_the_model_as_it_was(damage):
-    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
-    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    kinds = [block.kind for block in ours.backbone.blocks]
+    published_model, own = published_and_own("cct_2_3x2_32", True)
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    kinds = [block.kind for block in own.backbone.blocks]
     with pytest.raises(UserError, match=BROKEN[damage]) as caught:
-        ours.load_state_dict(damage(theirs.state_dict()))
+        own.load_state_dict(damage(published_model.state_dict()))
     assert "\n" not in str(caught.value)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
-    assert kinds == [block.kind for block in ours.backbone.blocks]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+    assert kinds == [block.kind for block in own.backbone.blocks]
 
 
-def test_weights_of_ours_for_other_heads_or_another_head_are_refused_in_one_line():
+def test_own_weights_for_another_head_or_number_of_heads_are_refused_in_one_line():
     four, two = (timm.create_model(f"seqattn{k}_cct_7_3x1_32") for k in (4, 2))
-    with pytest.raises(UserError, match=r"this file holds heads=4, the model heads=2"):
+    with pytest.raises(UserError, match=r"expected heads=2, found heads=4 in the file"):
         two.load_state_dict(four.state_dict())
     with pytest.raises(UserError, match=r"the file lacks head\.query.contraction.weight"):
         timm.create_model("ga2_cct_7_3x1_32").load_state_dict(two.state_dict())
@@ -209,53 +214,53 @@ def test_weights_of_ours_for_other_heads_or_another_head_are_refused_in_one_line
         ("ga1_cct_7_3x1_32", "stream_norm", "heads=1 of ga on stream_norm blocks"),
     ],
 )
-def test_what_no_published_code_can_hold_is_not_written(name, block, message):
+def test_models_that_no_published_code_has_are_not_written(name, block, message):
     with pytest.raises(UserError, match=f"no published code has {message}; use --format headsweep"):
         published(timm.create_model(name, block=block))
 
 
 @pytest.mark.parametrize("container", [{}, {"state_dict": None, "args": None}, {"state_dict_ema": None, "model": {}}])
-def test_timm_s_create_model_takes_their_files(container, tmp_path):
-    theirs, ours = theirs_and_ours("cct_2_3x2_32", True)
-    prefixed = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+def test_timm_s_create_model_loads_published_files(container, tmp_path):
+    published_model, own = published_and_own("cct_2_3x2_32", True)
+    prefixed = {f"module.{name}": tensor for name, tensor in published_model.state_dict().items()}
     content = {key: prefixed if value is None and key != "args" else value for key, value in container.items()}
-    torch.save(content or prefixed, tmp_path / "theirs.pth")
-    loaded = timm.create_model("cct_2_3x2_32", checkpoint_path=str(tmp_path / "theirs.pth"))
-    ours.load_state_dict(theirs.state_dict())
-    assert all(torch.equal(tensor, ours.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+    torch.save(content or prefixed, tmp_path / "published_model.pth")
+    loaded = timm.create_model("cct_2_3x2_32", checkpoint_path=str(tmp_path / "published_model.pth"))
+    own.load_state_dict(published_model.state_dict())
+    assert all(torch.equal(tensor, own.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
 def start_run(checkpoint, digest=None, model=ARCHITECTURES["cct_2_3x2"], image_size=32) -> Classifier:
     """The model of a run that starts from that file."""
     model = dataclasses.replace(model, checkpoint=str(checkpoint), checkpoint_digest=digest)
-    head = SeqPoolConfig("seqpool")
+    head = HeadConfig("seqpool")
     return build_model(model, head, heads=1, num_classes=10, image_size=image_size, channels=3, seed=0)
 
 
 @pytest.fixture
-def theirs_file(tmp_path):
-    torch.save(theirs_and_ours("cct_2_3x2_32", True)[0].state_dict(), tmp_path / "cct.pth")
+def published_file(tmp_path):
+    torch.save(published_and_own("cct_2_3x2_32", True)[0].state_dict(), tmp_path / "cct.pth")
     return tmp_path / "cct.pth"
 
 
-def test_a_run_starts_from_their_weights(theirs_file):
-    started = start_run(theirs_file)
-    assert torch.equal(started.backbone.norm.weight, torch.load(theirs_file)["classifier.norm.weight"])
+def test_a_run_starts_from_published_weights(published_file):
+    started = start_run(published_file)
+    assert torch.equal(started.backbone.norm.weight, torch.load(published_file)["classifier.norm.weight"])
     with torch.device("meta"):
-        assert next(start_run(theirs_file).parameters()).is_meta
+        assert next(start_run(published_file).parameters()).is_meta
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_run_must_be_configured_as_the_file_was_trained(theirs_file, device):
+def test_a_run_must_be_configured_as_the_file_was_trained(published_file, device):
     pre_norm = dataclasses.replace(ARCHITECTURES["cct_2_3x2"], block=Block.pre_norm)
     sine = dataclasses.replace(ARCHITECTURES["cct_2_3x2"], positions=Positions.sine)
     with torch.device(device):
-        with pytest.raises(ConfigError, match=r"model.block=pre_norm: .* stream_norm blocks: want model.block=stream_"):
-            start_run(theirs_file, model=pre_norm)
+        with pytest.raises(ConfigError, match=r"model.block=pre_norm: expected stream_norm, the kind of blocks in "):
+            start_run(published_file, model=pre_norm)
         with pytest.raises(ConfigError, match=r"model.checkpoint=.*: the file's positions are no sine table"):
-            start_run(theirs_file, model=sine)
+            start_run(published_file, model=sine)
         with pytest.raises(ConfigError, match=r"model.checkpoint=.*: has changed since the run was planned"):
-            start_run(theirs_file, digest="0" * 64)
+            start_run(published_file, digest="0" * 64)
 
 
 @torch.no_grad()
@@ -272,10 +277,10 @@ def test_a_backbone_of_timm_takes_timm_s_own_file(name, tmp_path, caplog):
     assert torch.equal(started.forward_features(images), tokens)
     assert len(caplog.messages) == 2
     assert caplog.messages[0].endswith("is dropped")
-    assert caplog.messages[1] == "the head starts anew: the file holds the backbone alone"
+    assert caplog.messages[1] == "the head is newly initialised: the file holds only the backbone"
 
 
-def test_weights_of_ours_pass_unchanged(caplog):
+def test_own_weights_load_unchanged(caplog):
     model, other = (timm.create_model("vit_2_4_32") for _ in range(2))
     other.load_state_dict(model.state_dict())
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
@@ -283,23 +288,23 @@ def test_weights_of_ours_pass_unchanged(caplog):
 
 
 @torch.no_grad()
-def test_our_own_files_say_their_kind_of_blocks(caplog):
-    """Names and shapes are those of other blocks too: only so do the logits stay."""
+def test_own_files_record_their_kind_of_blocks(caplog):
+    """Names and shapes are those of other blocks, too: without the record, logits would change."""
     trained = timm.create_model("cct_7_3x1_32", block="stream_norm").eval()
-    ours = timm.create_model("cct_7_3x1_32").eval()
-    assert ours.backbone.options.block is Block.pre_norm
-    ours.load_state_dict(trained.state_dict())
+    own = timm.create_model("cct_7_3x1_32").eval()
+    assert own.backbone.options.block is Block.pre_norm
+    own.load_state_dict(trained.state_dict())
     assert caplog.messages == ["the model's blocks are now stream_norm, as those of the file"]
     images = torch.randn(1, 3, 32, 32)
-    assert torch.equal(ours(images), trained(images))
+    assert torch.equal(own(images), trained(images))
     again = timm.create_model("cct_7_3x1_32").eval()
-    again.load_state_dict(ours.state_dict())
+    again.load_state_dict(own.state_dict())
     assert torch.equal(again(images), trained(images))
 
 
 def test_our_own_files_say_their_positions():
     given = timm.create_model("cct_2_3x2_32", positions="none").state_dict()
-    with pytest.raises(UserError, match="the file's positions are none: want positions=none"):
+    with pytest.raises(UserError, match="the file's positions are none; use positions=none"):
         timm.create_model("cct_2_3x2_32_sine").load_state_dict(given)
 
 
@@ -317,6 +322,6 @@ def test_our_own_files_load_into_a_model_without_classifiers(caplog):
 
 @pytest.mark.parametrize("odd", [torch.ones(10, 10, dtype=torch.complex64), torch.eye(10).to_sparse()])
 def test_odd_tensors_are_refused(odd):
-    ours = timm.create_model("cct_2_3x2_32")
-    with pytest.raises(UserError, match=r"head\.classifier\.bias of the file is .*; want dense real numbers"):
-        ours.load_state_dict({**ours.state_dict(), "head.classifier.bias": odd})
+    own = timm.create_model("cct_2_3x2_32")
+    with pytest.raises(UserError, match=r"head\.classifier\.bias of the file is .*; expected dense real numbers"):
+        own.load_state_dict({**own.state_dict(), "head.classifier.bias": odd})

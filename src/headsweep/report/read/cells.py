@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from headsweep.config import NOT_IDENTITY
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import RESULT
 from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.tracking.metrics_log import series
@@ -223,6 +224,6 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys of what a run's numbers depend on."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.") if key not in NOT_IDENTITY else ()
-        elif prefix + key not in {"seed", *NOT_IDENTITY}:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif prefix + key != "seed" and has_trait(prefix + key, RESULT):
             yield prefix + key

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import DATA
 from headsweep.report.read.cells import Cell, Run
 
 
@@ -23,7 +25,7 @@ def mixtures(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterator[Mixt
     yield from _code(runs)
     if "duration" not in axes:
         yield from _epochs(cells)
-    if not any(axis.partition(".")[0] in ("dataset", "debug") for axis in axes):
+    if not any(has_trait(axis, DATA) for axis in axes):
         yield from _data(runs)
     yield from _seeds(cells)
 

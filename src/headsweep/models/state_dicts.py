@@ -1,7 +1,7 @@
-"""State dicts of other layouts become ours, and ours become published ones.
+"""Convert state dicts of other layouts to that of headsweep, and back to published ones.
 
-Read: our own, with other image sizes and class counts; SeqAttention's and the CCT authors' (see
-`headsweep.models.layouts`); timm's own for a backbone of timm. Written: the two published ones.
+Read: headsweep's, with other image sizes and class counts; SeqAttention's and the CCT authors' (see
+`headsweep.models.published_names`); timm's own for a backbone of timm. Written: the two published ones.
 
 Legend: s and t positions of the file and of the model, prefix ones included, d width.
 """
@@ -22,7 +22,7 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone
 from headsweep.models.compact import CompactTransformer, describe, sine_positions
-from headsweep.models.layouts import (
+from headsweep.models.published_names import (
     HEAD_COUNTS,
     POSITIONS,
     UNUSED_CLASSIFIER,
@@ -37,30 +37,30 @@ from headsweep.models.layouts import (
 from headsweep.models.timm_backbone import TimmBackbone
 
 SHOWN = 3  # names that an error lists
-SINE_TOLERANCE = 1e-4  # their sine table is computed in float32: up to 3e-5 from ours
+SINE_TOLERANCE = 1e-4  # the published table is computed in float32, with errors up to 3e-5
 _IN_TIMM = "backbone.model."
 ARCHITECTURE = "backbone.architecture"
 
-# Every tensor that a file should hold: its name there, our name, the part of our state that it is.
+# For every tensor that a file should hold: its name there, its name here, its view into the state.
 Views = Iterator[tuple[str, str, Tensor]]
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A state dict that is not of this model; torch's `load_state_dict` raises RuntimeError, and so this is one."""
+    """A state dict of another model; a RuntimeError, as torch's `load_state_dict` raises."""
 
 
 @dataclass
 class Fitted:
-    """A state dict of our layout, made of another."""
+    """A state dict converted to the layout of headsweep."""
 
     state: dict[str, Tensor]
-    block: Block | None = None  # the kind of the blocks that the file was trained with; None if it does not say
-    grid: tuple[int, int] | None = None  # rows and columns of the file's tokens; None if it does not say
-    notes: list[str] = field(default_factory=list)  # what was changed on the way, a line each
+    block: Block | None = None  # kind of blocks that the file was trained with; None if unknown
+    grid: tuple[int, int] | None = None  # rows and columns of the file's tokens; None if unknown
+    notes: list[str] = field(default_factory=list)  # one line for each change
 
 
 def fit(backbone: Backbone, head: Head, given: Mapping[str, Tensor]) -> Fitted:
-    """The given state dict in our layout and in the model's shapes; the model itself is not touched.
+    """Convert a state dict to the layout and shapes of the model, which is not changed.
 
     Positions of another image size are resized bilinearly, as the CCT authors do; classifiers for another number of
     classes, and the head where the file is timm's, keep the model's present values.
@@ -68,7 +68,7 @@ def fit(backbone: Backbone, head: Head, given: Mapping[str, Tensor]) -> Fitted:
     Raises:
         CheckpointError: the state dict is of no known layout, of another head, or does not fit.
     """
-    with torch.device("cpu"):  # a model on the meta device is asked only whether it would fit
+    with torch.device("cpu"):  # a model on the meta device is only checked
         fitted = Fitted({name: _copy(tensor) for name, tensor in _state(backbone, head).items()})
         rest = dict(given)
         _check_tensors(rest)
@@ -84,27 +84,29 @@ def _check_tensors(given: Mapping[str, Tensor]) -> None:
     for name, tensor in given.items():
         if tensor.is_complex() or tensor.layout is not torch.strided:
             kind = tensor.dtype if tensor.is_complex() else tensor.layout
-            raise CheckpointError(f"{name} of the file is {str(kind).removeprefix('torch.')}; want dense real numbers")
+            raise CheckpointError(
+                f"{name} of the file is {str(kind).removeprefix('torch.')}; expected dense real numbers"
+            )
 
 
 def count_classes(given: Mapping[str, Tensor]) -> int:
-    """Classes that a file of ours or of a published code has classifiers for.
+    """Return the number of classes in a file of headsweep or of a published code.
 
     Raises:
         CheckpointError: it holds no classifier that is known.
     """
-    ours = given.get("head.classifier.weight")
-    if ours is not None and ours.ndim == 3:
-        return ours.shape[1]
+    own = given.get("head.classifier.weight")
+    if own is not None and own.ndim == 3:
+        return own.shape[1]
     held = head_in(given)
-    theirs = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
-    if theirs is None:
-        raise CheckpointError(f"not weights of a known layout: it holds {_some(list(given))}")
-    return theirs.shape[0]
+    published = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
+    if published is None:
+        raise CheckpointError(f"expected weights of a known layout, found {_some(list(given))}")
+    return published.shape[0]
 
 
 def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
-    """Let the blocks normalise where the code that trained the weights does; what is to be said of it."""
+    """Set the kind of blocks to that of the trained weights; return notes about it."""
     if kind is None or not isinstance(backbone, CompactTransformer):
         return []
     if backbone.options.block is kind:
@@ -113,19 +115,19 @@ def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
     return [f"the model's blocks are now {kind.value}, as those of the file"]
 
 
-def told_by(given: Mapping[str, Tensor]) -> tuple[Block, Positions, tuple[int, int]] | None:
-    """Kinds of blocks and positions, and the grid of tokens, of a file of our layout; None if it does not say."""
-    told = given.get(ARCHITECTURE)
-    if told is None or told.shape != (4,) or told.is_floating_point() or told.is_meta:
+def recorded_architecture(given: Mapping[str, Tensor]) -> tuple[Block, Positions, tuple[int, int]] | None:
+    """Return kind of blocks, kind of positions and token grid of a file of headsweep; None if not recorded."""
+    code = given.get(ARCHITECTURE)
+    if code is None or code.shape != (4,) or code.is_floating_point() or code.is_meta:
         return None
-    block, positions, rows, columns = told.tolist()
+    block, positions, rows, columns = code.tolist()
     if not (0 <= block < len(Block) and 0 <= positions < len(Positions)):
         return None
     return list(Block)[block], list(Positions)[positions], (rows, columns)
 
 
 def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
-    """The model's state dict as the code that published its head names it.
+    """Return the model's state dict with the names of the code that published its head.
 
     Raises:
         UserError: no published code can hold this model.
@@ -139,14 +141,14 @@ def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
             "use --format headsweep"
         )
     state = {name: _copy(tensor) for name, tensor in _state(backbone, head).items()}
-    views = {theirs: view.clone() for theirs, _, view in published_views(backbone, head, block, state)}
-    return views | dict(_of_no_use_to_us(backbone, head, views))
+    views = {published: view.clone() for published, _, view in published_views(backbone, head, block, state)}
+    return views | dict(_published_extras(backbone, head, views))
 
 
-def _of_no_use_to_us(
+def _published_extras(
     backbone: CompactTransformer, head: Head, views: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """What their modules hold beside ours: counters of batches, the sine table, the unused classifier (zeros)."""
+    """Yield published tensors without counterpart: batch counts, sine table, unused classifier (zeros)."""
     for name in views:
         if name.endswith(".running_mean"):
             yield name.replace("running_mean", "num_batches_tracked"), torch.tensor(0)
@@ -158,20 +160,20 @@ def _of_no_use_to_us(
 
 
 def _state(backbone: Backbone, head: Head) -> dict[str, Tensor]:
-    """The state dict of a `Classifier` of the two."""
+    """Return the state dict of a `Classifier` of the two."""
     parts = {"backbone": backbone, "head": head}
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU; of a tensor without values, zeros."""
+    """Return a contiguous copy on the CPU; zeros for a meta tensor."""
     if tensor.is_meta:
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> tuple[Views, int]:
-    """What to look for in a file of that layout, and the axis of the classes there; takes from it what has no use."""
+    """Return the tensors expected in a file of that layout and its axis of classes; drop unused ones from `rest`."""
     if not fitted.state.keys().isdisjoint(rest):
         _check_heads(head, rest)
         _read_architecture(backbone, rest, fitted)
@@ -185,33 +187,33 @@ def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitt
         _take_timm_classifier(backbone, rest, fitted.notes)
         inside = {name: tensor for name, tensor in fitted.state.items() if name.startswith(_IN_TIMM)}
         return ((name.removeprefix(_IN_TIMM), name, tensor) for name, tensor in inside.items()), 0
-    raise CheckpointError(f"not weights of this model or of a known layout of it: it holds {_some(list(rest))}")
+    raise CheckpointError(f"expected weights of this model in a known layout, found {_some(list(rest))}")
 
 
 def _read_architecture(backbone: Backbone, rest: dict[str, Tensor], fitted: Fitted) -> None:
-    """What a file of our own says beside its names and shapes."""
+    """Read kind of blocks, positions and grid from a file of headsweep."""
     if not isinstance(backbone, CompactTransformer):
         return
-    told = told_by(rest)
-    if told is None:
-        raise CheckpointError(f"the file does not say its kind of blocks ({ARCHITECTURE})")
-    fitted.block, positions, fitted.grid = told
+    recorded = recorded_architecture(rest)
+    if recorded is None:
+        raise CheckpointError(f"expected the kind of blocks in the file ({ARCHITECTURE}), found none")
+    fitted.block, positions, fitted.grid = recorded
     del rest[ARCHITECTURE]
     if positions is not backbone.options.positions:
-        raise CheckpointError(f"the file's positions are {positions.value}: want positions={positions.value}")
+        raise CheckpointError(f"the file's positions are {positions.value}; use positions={positions.value}")
 
 
 def _drop_classifiers(head: Head, rest: dict[str, Tensor], prefix: str, notes: list[str]) -> None:
-    """A model without classifiers has no use for those of the file."""
+    """Drop the classifiers of the file if the model has none."""
     if not head.num_classes and _take(rest, lambda key: key.startswith(prefix)):
         notes.append("the file's classifiers are dropped: the model has none")
 
 
 def _check_heads(head: Head, rest: Mapping[str, Tensor]) -> None:
-    """A file of our own says how many heads it holds."""
+    """Raise CheckpointError if a file of headsweep has another number of heads."""
     classifier = rest.get("head.classifier.weight")
     if classifier is not None and classifier.ndim == 3 and len(classifier) != head.heads:
-        raise CheckpointError(f"this file holds heads={len(classifier)}, the model heads={head.heads}")
+        raise CheckpointError(f"expected heads={head.heads}, found heads={len(classifier)} in the file")
 
 
 def _take_published_extras(backbone: CompactTransformer, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> None:
@@ -233,7 +235,7 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
     kind, count = held
     if not has_branches(kind):
         raise CheckpointError(
-            f"this file holds one {kind} head, the model {head.heads} {name}: want head={kind} heads=1"
+            f"this file holds one {kind} head, the model {head.heads} {name}: use head={kind} heads=1"
         )
     always_eight = " (upstream builds eight whatever the name says)" if count == 8 else ""
     what = f"{count} heads" if kind == name else f"{count} {kind} heads"
@@ -242,69 +244,73 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
 
 
 def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor], notes: list[str]) -> None:
-    """Drop what the backbone without its classifier no longer has."""
+    """Drop the classifier of the file, which the backbone does not have."""
     described: Any = backbone.model.default_cfg
     names = described.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     held = backbone.model.state_dict()
     if _take(rest, lambda key: key not in held and key.startswith(tuple(f"{name}." for name in names))):
         notes.append(f"the file's classifier ({', '.join(names)}) is dropped")
-    notes.append("the head starts anew: the file holds the backbone alone")
+    notes.append("the head is newly initialised: the file holds only the backbone")
 
 
-def _take(rest: dict[str, Tensor], unwanted: Callable[[str], bool]) -> list[str]:
-    """Remove the names that are unwanted from the file, and return them."""
-    taken = [name for name in rest if unwanted(name)]
+def _take(rest: dict[str, Tensor], is_unused: Callable[[str], bool]) -> list[str]:
+    """Remove the names that `is_unused` selects from the file, and return them."""
+    taken = [name for name in rest if is_unused(name)]
     for name in taken:
         del rest[name]
     return taken
 
 
 def _take_positions(backbone: Backbone, rest: dict[str, Tensor], name: str, notes: list[str]) -> None:
-    """Compare positions that the model does not learn with what it has instead."""
+    """Check the file's positions against the model's."""
     if not isinstance(backbone, CompactTransformer):
         return
     held = rest.get(name)
     if backbone.options.positions is Positions.learnable:
         if held is None:
-            raise CheckpointError("the file holds no positions: want positions=none, or sine if it was trained so")
+            raise CheckpointError(
+                "expected positions in the file, found none; use positions=none, or sine if it was trained so"
+            )
         return
     if held is None:
         return
     if backbone.options.positions is Positions.none:
-        raise CheckpointError("the file holds positions and the model none: want positions=learnable")
+        raise CheckpointError("the file holds positions and the model has none; use positions=learnable")
     if not torch.allclose(held.float(), sine_positions(held.shape[1], held.shape[2]), atol=SINE_TOLERANCE):
-        raise CheckpointError("the file's positions are no sine table but learned: want positions=learnable")
+        raise CheckpointError("expected a sine table of positions, found learned ones; use positions=learnable")
     del rest[name]
     notes.append("the file's positions are the model's own sine table")
 
 
 @dataclass
 class _Fitting:
-    """Putting tensors of other shapes where there is a way to."""
+    """Fits given tensors into the model's, converting shapes where that is defined."""
 
     backbone: Backbone
     classes_axis: int
-    grid: tuple[int, int] | None  # of the file's tokens; square if it does not say
+    grid: tuple[int, int] | None  # of the file's tokens; square if unknown
     notes: list[str]
 
-    def put(self, ours: str, given: Tensor, view: Tensor) -> bool:
-        """Fill the view; False if the given tensor does not fit."""
-        if given.shape == view.shape and not self._is_reshaped(ours):
+    def put(self, own: str, given: Tensor, view: Tensor) -> bool:
+        """Fill the view; return False if the given tensor does not fit."""
+        if given.shape == view.shape and not self._is_reshaped(own):
             view.copy_(given)
-        elif ours == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
+        elif own == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
             return self._resize(given, view)
-        elif ours.startswith("head.classifier.") and self._differs_in_classes(given, view):
+        elif own.startswith("head.classifier.") and self._differs_in_classes(given, view):
             counts = given.shape[self.classes_axis], view.shape[self.classes_axis]
-            self._note(f"the classifiers start anew: {counts[0]} classes in the file, {counts[1]} in the model")
+            self._note(
+                f"the classifiers are newly initialised: {counts[0]} classes in the file, {counts[1]} in the model"
+            )
         else:
             return False
         return True
 
-    def _is_reshaped(self, ours: str) -> bool:
-        """As many positions, in other rows and columns?"""
+    def _is_reshaped(self, own: str) -> bool:
+        """Return whether the number of positions agrees but not rows and columns."""
         known = isinstance(self.backbone, CompactTransformer) and self.grid is not None
-        return ours == "backbone.positions" and known and self.grid != self.backbone.grid
+        return own == "backbone.positions" and known and self.grid != self.backbone.grid
 
     def _resize(self, given: Tensor, view: Tensor) -> bool:
         assert isinstance(self.backbone, CompactTransformer), "only it has positions"
@@ -331,30 +337,30 @@ class _Fitting:
 def resize_positions(
     positions: Float[Tensor, "1 s d"], prefix: int, before: tuple[int, int], grid: tuple[int, int]
 ) -> Float[Tensor, "1 t d"]:
-    """Positions of a grid for another grid, bilinearly, as the CCT authors' code does it; prefix ones stay."""
+    """Resize positions to another grid bilinearly, as the CCT authors' code does; prefix positions stay."""
     kept, patches = positions[:, :prefix], positions[:, prefix:]
     image = patches.unflatten(1, before).permute(0, 3, 1, 2)
     return torch.cat([kept, F.interpolate(image, grid, mode="bilinear").flatten(2).transpose(1, 2)], 1)
 
 
 def _fill(views: Views, rest: dict[str, Tensor], fitting: _Fitting) -> None:
-    """Fill our state through its views.
+    """Fill the state through its views.
 
     Raises:
         CheckpointError: a tensor is absent, does not fit, or has no place.
     """
     missing, misfits = [], []
-    for name, ours, view in views:
+    for name, own, view in views:
         given = rest.pop(name, None)
         if given is None:
             missing.append(name)
-        elif not fitting.put(ours, given, view):
+        elif not fitting.put(own, given, view):
             misfits.append(f"{name} is {tuple(given.shape)} and the model's {tuple(view.shape)}")
     complaints = [("lacks", missing), ("has no place for", list(rest)), ("does not fit:", misfits)]
     subjects = {"lacks": "the file", "has no place for": "the model", "does not fit:": "the file"}
-    said = [f"{subjects[verb]} {verb} {_some(names)}" for verb, names in complaints if names]
-    if said:
-        raise CheckpointError("; ".join(said))
+    problems = [f"{subjects[verb]} {verb} {_some(names)}" for verb, names in complaints if names]
+    if problems:
+        raise CheckpointError("; ".join(problems))
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A model of ours behaves as timm's do: names, keywords, features, sizes of images, tracing."""
+"""Models follow timm's conventions: names, keywords, features, image sizes, tracing."""
 
 import math
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def images(count: int = 2, rows: int = 16, columns: int = 16) -> Tensor:
 
 @pytest.fixture
 def shapes_unchecked() -> Iterator[None]:
-    """The run-time checks of annotations, which only tests have, cannot be traced, and refuse wrong types first."""
+    """Turn off the run-time checks of annotations in tests: they cannot be traced, and refuse wrong types first."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -43,7 +43,7 @@ def test_every_name_describes_its_input(name: str) -> None:
 
 
 def test_a_number_in_a_name_cannot_be_contradicted() -> None:
-    with pytest.raises(UserError, match="heads=8 contradicts the name, which says 1"):
+    with pytest.raises(UserError, match="heads=8: expected 1, as in the name"):
         timm.create_model("ga1_cct_7_3x1_32", heads=8)
     assert on_meta("cct_2_3x2_32", heads=3).head.heads == 3
 
@@ -70,11 +70,11 @@ def test_timm_s_keywords_reach_the_model() -> None:
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("cct_2_3x2_32", {"foo": 1}, "unknown keyword foo; head seqpool .* know .*drop_rate.*positions"),
-        ("ga2_cct_7_3x1_32", {"bar": 1, "foo": 1}, "unknown keyword bar, foo; head ga .* know .*gram_dim.*num_classes"),
+        ("cct_2_3x2_32", {"foo": 1}, "unknown keyword foo; head seqpool .* have .*drop_rate.*positions"),
+        ("ga2_cct_7_3x1_32", {"bar": 1, "foo": 1}, "unknown keyword bar, foo; head ga .* have .*gram_dim.*num_classes"),
         ("seqpool2_cct_7_3x1_32", {"gram_dim": 16}, "unknown keyword gram_dim"),
-        ("cct_2_3x2_32", {"positions": "up"}, "positions=up: want learnable or sine or none"),
-        ("cct_2_3x2_32", {"block": "up"}, "block=up: want pre_norm or stream_norm"),
+        ("cct_2_3x2_32", {"positions": "up"}, "positions=up: expected learnable or sine or none"),
+        ("cct_2_3x2_32", {"block": "up"}, "block=up: expected pre_norm or stream_norm"),
         ("cct_2_3x2_32", {"drop_rate": 1.5}, r"^drop_rate=1.5: expected a number in \[0, 1\)$"),
         ("cct_2_3x2_32", {"drop_rate": True}, "^drop_rate=True: expected a number"),
         ("cct_2_3x2_32", {"attn_drop_rate": "0.1"}, "^attn_drop_rate='0.1': expected a number"),
@@ -87,16 +87,20 @@ def test_timm_s_keywords_reach_the_model() -> None:
         ("cct_2_3x2_32", {"heads": 0}, "^heads=0: expected an integer >= 1$"),
         ("ga2_cct_7_3x1_32", {"heads": 2.0}, "^heads=2.0: expected an integer >= 1$"),
         ("ga2_cct_7_3x1_32", {"gram_dim": 64.0}, "^gram_dim=64.0: expected an integer >= 1$"),
-        ("ga2_cct_7_3x1_32", {"gram_dim": 17}, "gram_dim=17: want a multiple of 16"),
+        ("ga2_cct_7_3x1_32", {"gram_dim": 17}, "gram_dim=17: expected a multiple of 16"),
         ("cct_2_3x2_32", {"img_size": "32"}, "^img_size='32': expected an integer >= 1 or a pair of them"),
         ("cct_2_3x2_32", {"img_size": (32,)}, r"^img_size=\(32,\): expected an integer >= 1 or a pair"),
         ("cct_2_3x2_32", {"img_size": (32, "a")}, r"^img_size=\(32, 'a'\): expected an integer >= 1 or a pair"),
         ("cct_2_3x2_32", {"features_only": True, "out_indices": 9}, "^out_indices=9: expected how many .*, 1 to 2, or"),
         ("cct_2_3x2_32", {"features_only": True, "out_indices": "a"}, "^out_indices='a': expected how many"),
-        ("vit_2_4_32", {"img_size": 30}, "img_size=30: want a multiple of"),
+        ("vit_2_4_32", {"img_size": 30}, "img_size=30: expected a multiple of"),
         ("cct_2_3x2_32", {"global_pool": "avg"}, "global_pool=avg: the head pools"),
-        ("cct_2_3x2_32", {"global_pool": ""}, "global_pool=: the head pools; want none, or '' with num_classes=0"),
-        ("cct_2_3x2_32", {"pretrained": True}, "no pretrained weights are hosted"),
+        (
+            "cct_2_3x2_32",
+            {"global_pool": ""},
+            "global_pool=: expected None, as the head pools, or '' with num_classes=0",
+        ),
+        ("cct_2_3x2_32", {"pretrained": True}, "expected pretrained=False, as no weights are hosted"),
     ],
 )
 def test_a_wrong_keyword_is_named_in_one_line(shapes_unchecked: None, name: str, keywords: dict, message: str) -> None:
@@ -122,7 +126,7 @@ def test_weights_of_a_file_are_adapted_to_classes_and_channels(tmp_path) -> None
 
 
 @every_head
-def test_taking_away_the_classifiers_and_then_the_head(head: HeadConfig) -> None:
+def test_removing_the_classifiers_and_then_the_head(head: HeadConfig) -> None:
     model, x = tiny(head).eval(), images()
     assert model.num_classes == 10 and model.num_features == model.head_hidden_size == 32
     tokens = model.forward_features(x)
@@ -136,7 +140,7 @@ def test_taking_away_the_classifiers_and_then_the_head(head: HeadConfig) -> None
     assert model.num_classes == 0 and not [name for name, _ in model.named_parameters() if name.startswith("head")]
     assert torch.equal(model(x), tokens) and torch.equal(model.forward_head(tokens), tokens)
     model.load_state_dict(tiny(head).state_dict(), strict=False)
-    with pytest.raises(UserError, match="the head was taken away"):
+    with pytest.raises(UserError, match="the head was removed"):
         model.reset_classifier(4)
 
 
@@ -174,7 +178,7 @@ def test_a_model_can_be_built_without_classifiers_or_head() -> None:
 
 
 def block_outputs(model: Classifier, x: Tensor) -> list[Tensor]:
-    """What the blocks hand out, as a hook sees it."""
+    """The outputs of the blocks, by hooks."""
     seen: list[Tensor] = []
     handles = [block.register_forward_hook(lambda *given: seen.append(given[2])) for block in model.backbone.blocks]
     model(x)
@@ -199,19 +203,19 @@ def test_intermediates_are_the_blocks_outputs(head: HeadConfig) -> None:
     assert torch.equal(picked, maps[1])
     with_prefix = model.forward_intermediates(x, 1, return_prefix_tokens=True, intermediates_only=True)[0]
     assert torch.equal(with_prefix[1], blocks[2][:, :1]) if prefix else torch.equal(with_prefix, maps[2])
-    with pytest.raises(ValueError, match="output_fmt=NHWC: want NCHW or NLC"):
+    with pytest.raises(ValueError, match="output_fmt=NHWC: expected NCHW or NLC"):
         model.forward_intermediates(x, output_fmt="NHWC")
 
 
 @pytest.mark.parametrize("model", [TIMM, RESNET], ids=lambda model: model.name)
 def test_intermediates_of_a_timm_backbone_are_its_own(model: ModelConfig) -> None:
-    ours, x = of(model, SEQPOOL, image_size=64).eval(), images(2, 64, 64)
-    last, features = ours.forward_intermediates(x)
-    assert torch.equal(last, ours.forward_features(x))
-    theirs = ours.backbone.model.forward_intermediates(x, intermediates_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(features, theirs, strict=True))
-    assert [f.shape[1:3] for f in features] == [(i["num_chs"], 64 // i["reduction"]) for i in ours.feature_info]
-    assert all(info["module"] in dict(ours.named_modules()) for info in ours.feature_info)
+    model, x = of(model, SEQPOOL, image_size=64).eval(), images(2, 64, 64)
+    last, features = model.forward_intermediates(x)
+    assert torch.equal(last, model.forward_features(x))
+    timm_features = model.backbone.model.forward_intermediates(x, intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(features, timm_features, strict=True))
+    assert [f.shape[1:3] for f in features] == [(i["num_chs"], 64 // i["reduction"]) for i in model.feature_info]
+    assert all(info["module"] in dict(model.named_modules()) for info in model.feature_info)
 
 
 @pytest.mark.parametrize("name", ["cct_2_3x2_32", "cct_7_7x2_224", "cct_14_7x2_224", "vit_6_4_32", "ga2_cct_7_3x1_32"])
@@ -286,7 +290,9 @@ def test_only_heads_of_fixed_tokens_refuse_another_size(head: HeadConfig) -> Non
 
 def test_images_of_another_size_are_refused_where_there_are_positions() -> None:
     # 8 x 32 pixels make as many tokens as 16 x 16: without the check their positions would be mixed up silently.
-    with pytest.raises(ValueError, match="images of 8x32: the model was built for 16x16; call set_input_size"):
+    with pytest.raises(
+        ValueError, match="images of 8x32: expected 16x16, the size that the model was built for; call set_input_size"
+    ):
         tiny(SEQPOOL)(images(2, 8, 32))
     assert tiny(SEQPOOL, positions=Positions.none)(images(2, 8, 32)).shape == (2, 10)
 

@@ -43,7 +43,7 @@ def test_the_neediest_cell_decides_and_the_command_adds_its_seeds(tmp_path):
     assert [line.split()[7] for line in lines if line.startswith("head=")] == list(map(str, wanted))
     assert "corrected for 2 differences (Bonferroni: p < 0.025 each)" in lines[1]
     missing = 3 * (wanted[1] - 3)
-    cost = f"seeds={wanted[1]}: {missing} runs more of 3 cells, about {missing * 10 / 2 / 60:.0f} min of training"
+    cost = f"seeds={wanted[1]}: {missing} more runs of 3 cells, about {missing * 10 / 2 / 60:.0f} min of training"
     (at,) = [number for number, line in enumerate(lines) if line.startswith(cost)]
     words = lines[at + 1].split()
     assert words[:3] == ["python", "src/train.py", "-m"]
@@ -62,17 +62,17 @@ def test_another_baseline_is_another_number_of_differences(tmp_path):
         advise(folder, {"head": "cait"}, AIM)
 
 
-def test_seeds_that_are_there_cost_nothing(tmp_path):
+def test_finished_seeds_cost_nothing(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
-    assert "seeds=3: they are all there" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
+    assert "seeds=3: no run is missing" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
 
 
-def test_one_seed_says_that_a_variance_needs_two(tmp_path):
-    message = r"a variance needs two seeds that .*; add some: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
+def test_one_seed_has_no_variance(tmp_path):
+    message = r"expected two finished seeds of .*; add seeds: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
     with pytest.raises(UserError, match=message):
         advise(sweep(tmp_path, seeds=1), {}, AIM)
 
 
-def test_one_cell_has_nothing_to_be_compared_with(tmp_path):
-    with pytest.raises(UserError, match="no cell to compare with head=seqpool; want a sweep of several heads"):
+def test_one_cell_has_no_baseline(tmp_path):
+    with pytest.raises(UserError, match="expected a cell to compare with head=seqpool, found none"):
         advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)

@@ -1,4 +1,4 @@
-"""No step waits for the device: no number is taken from it."""
+"""No step synchronises with the device."""
 
 from contextlib import nullcontext
 
@@ -46,7 +46,7 @@ def train_with_steps_in(context, tmp_path, monkeypatch, *overrides):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_no_step_takes_a_number_from_the_device(tmp_path, monkeypatch, optimizer):
+def test_no_step_copies_a_number_from_the_device(tmp_path, monkeypatch, optimizer):
     watch = NeverWaits()
     train_with_steps_in(lambda step: watch, tmp_path, monkeypatch, f"optimizer={optimizer}", "device=cpu")
     assert watch.calls > 400, "it has seen the operations"

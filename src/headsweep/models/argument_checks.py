@@ -1,4 +1,4 @@
-"""Values of keywords that come from Python code, where no schema has checked their types."""
+"""Checks of arguments from Python code, whose types no schema has checked."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -33,8 +33,8 @@ def check_feature_indices(key: str, value: Any, depth: int) -> None:
     try:
         feature_take_indices(depth, value)
     except (AssertionError, TypeError) as error:
-        wanted = f"how many of the last blocks, 1 to {depth}, or a list of block numbers, 0 to {depth - 1}"
-        raise _refusal(key, value, wanted) from error
+        expected = f"how many of the last blocks, 1 to {depth}, or a list of block numbers, 0 to {depth - 1}"
+        raise _refusal(key, value, expected) from error
 
 
 def _is_integer(value: Any) -> bool:

@@ -1,0 +1,89 @@
+"""The dotted keys of the schema and their traits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from headsweep.config.head import head_options
+from headsweep.config.model import MODELS
+from headsweep.config.schema import RunConfig
+from headsweep.config.traits import USUAL, Trait
+
+
+def keys_with(trait: Trait) -> list[str]:
+    """Return the keys that have `trait`, in the order of the schema."""
+    return [key for key, found in all_keys().items() if trait in found]
+
+
+def has_trait(key: str, trait: Trait) -> bool:
+    """Return whether `key` has `trait`.
+
+    A section is its name (`model` is `model.name`). A key that the schema does not have, such as one recorded by an
+    earlier version, has the traits of its section.
+    """
+    known = all_keys()
+    section = _sections().get(key.partition(".")[0], USUAL)
+    return trait in known.get(key, known.get(f"{key}.name", section))
+
+
+@cache
+def all_keys() -> Mapping[str, Trait]:
+    """Return key -> traits, with the options of every head and every family of models."""
+    found = dict(keys_of(RunConfig))
+    for section, schemas in (("head", head_options()), ("model", MODELS)):
+        for schema in schemas.values():
+            found |= keys_of(schema, f"{section}.")
+    return found
+
+
+def keys_of(schema: Any, prefix: str = "", traits: Trait = USUAL) -> Iterator[tuple[str, Trait]]:
+    """Yield each key of a dataclass and of its sections, with its traits; `traits` are those of a key without any."""
+    for name, type_, own in _fields(schema):
+        of_key = traits if own is None else own
+        if dataclasses.is_dataclass(type_):
+            yield from keys_of(type_, f"{prefix}{name}.", of_key)
+        else:
+            yield prefix + name, of_key
+
+
+@cache
+def _sections() -> Mapping[str, Trait]:
+    found = ((name, own) for name, type_, own in _fields(RunConfig) if dataclasses.is_dataclass(type_))
+    return {name: USUAL if own is None else own for name, own in found}
+
+
+def _fields(schema: Any) -> Iterator[tuple[str, Any, Trait | None]]:
+    """Yield name, type and own traits of each field of a dataclass."""
+    hints = get_type_hints(schema, include_extras=True)
+    for field in dataclasses.fields(schema):
+        hint = hints[field.name]
+        yield (field.name, *get_args(hint)) if get_origin(hint) is Annotated else (field.name, hint, None)
+
+
+def flat(run: RunConfig) -> dict[str, Any]:
+    """Return key -> plain value of every key; a dictionary of options is one value, as JSON."""
+    return dict(_flat(run, ""))
+
+
+def flat_record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return key -> value of a configuration as a run's record has it: nested, a section in each key that has one."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def _flat(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{key}.")
+        elif isinstance(value, dict):
+            yield key, json.dumps(value, sort_keys=True)
+        else:
+            yield key, value.value if isinstance(value, Enum) else value
