@@ -11,13 +11,13 @@ from headsweep.errors import FailedRunsError, UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan, PlannedRun
 from headsweep.report.table import build, published
-from headsweep.run.tracker import tracker_of
 from headsweep.status import queue
 from headsweep.text import last_line
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
+from headsweep.tracking.trackers import tracker_of
 
 LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log_models`
 

@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from headsweep.config.keys import has_trait
-from headsweep.config.traits import DATA
 from headsweep.credentials import redacted
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
@@ -95,6 +93,9 @@ class RunRecord:
     @property
     def data(self) -> str:
         """Name and digest of the images for training and testing, equal for equal images."""
+        from headsweep.config.keys import has_trait  # imported here because it is slow and `status` does not need it
+        from headsweep.config.traits import DATA
+
         images = [
             {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
             for section in ("dataset", "debug")
