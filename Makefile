@@ -5,23 +5,24 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECORD := --records benchmarks/records
 
-# Two at a time: the tests start processes of their own. A file's tests stay together and share what they have made.
-WORKERS := --numprocesses 2 --no-loadscope-reorder
+# Three at a time on two cores: one mostly waits for a cluster. A file's tests stay together and share what they have
+# made.
+WORKERS := --numprocesses 3 --no-loadscope-reorder
 
 # Modules would be compiled anew at every start (20 s instead of 7 s) if Python may not write bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test docs check format bench bench-gpu fidelity clean
+.PHONY: help setup demo test test-fast docs check format bench bench-gpu fidelity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make the virtual environment; the other targets do it by themselves
+setup: $(READY) ## create the virtual environment; the other targets do so by themselves
 
 $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "headsweep: no '$(PYTHON)' found; install Python >= 3.10, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; want Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; expected Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "headsweep: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
@@ -32,8 +33,11 @@ demo: $(READY) ## train 27 small models on real images, print the comparison tab
 	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='8 epochs'
 	$(BIN)/headsweep report
 
-test: $(READY) ## run the tests
+test: $(READY) ## run all tests that can run here (5 minutes)
 	$(BIN)/python -m pytest $(WORKERS)
+
+test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is marked slow
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -45,7 +49,7 @@ check: $(READY) docs ## what CI runs: documentation, format, lint, types, import
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(WORKERS)
 
-format: $(READY) ## format and mend what ruff can
+format: $(READY) ## format the code and apply fixes of ruff
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -7,11 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from unittest.mock import patch
 
+import programs
 from headsweep import cli
 from headsweep.config import PROJECT_ROOT
+from programs import Program
 
+TRAIN = str(PROJECT_ROOT / "src" / "train.py")
 TINY_RUN = [  # a true run on true images, as short as can be
     "model.width=32",
     "model.depth=1",
@@ -20,7 +24,7 @@ TINY_RUN = [  # a true run on true images, as short as can be
     "debug.eval_images=128",
     "batch_size=32",
 ]
-TINY = [*TINY_RUN, "hydra.launcher.slots=2"]  # a grid of such runs
+TINY = [*TINY_RUN, "hydra.launcher.slots=2", "hydra.launcher.threads=1"]  # a grid of such runs
 
 
 def give(*arguments: object) -> int:
@@ -35,27 +39,33 @@ def give(*arguments: object) -> int:
 
 def enter(*arguments: str) -> int:
     """Exit code of `python src/train.py ARGUMENTS`, in this process."""
-    script = str(PROJECT_ROOT / "src" / "train.py")
-    with patch.object(sys, "argv", [script, *arguments]):
+    with patch.object(sys, "argv", [TRAIN, *arguments]):
         try:
-            runpy.run_path(script, run_name="__main__")
+            runpy.run_path(TRAIN, run_name="__main__")
         except SystemExit as stop:
             return int(stop.code or 0)
     return 0
 
 
-def train(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python src/train.py ARGUMENTS` to its end."""
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
-    )
+def train(*arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:
+    """Run `python src/train.py ARGUMENTS` to its end, started warm."""
+    return programs.run([TRAIN, *arguments], cwd=cwd, env={**os.environ, **environment})
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start `python src/train.py ARGUMENTS` in a process group of its own."""
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def start(*arguments: str) -> Program:
+    """Start `python src/train.py ARGUMENTS`, warm, in a process group of its own."""
+    return Program([TRAIN, *arguments], new_session=True)
+
+
+def headsweep(*arguments: object, **environment: str) -> CompletedProcess[str]:
+    """Run `headsweep ARGUMENTS` to its end, started warm."""
+    return programs.run(["-m", "headsweep.cli", *map(str, arguments)], env={**os.environ, **environment})
+
+
+def fresh(*words: str, **environment: str) -> CompletedProcess[str]:
+    """Run `python WORDS` to its end in a new interpreter: for what a program imports."""
+    words = (sys.executable, *words)
+    return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -69,4 +79,4 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def command(*arguments: str) -> list[str]:
     """The words of the command."""
-    return [sys.executable, str(PROJECT_ROOT / "src" / "train.py"), *arguments]
+    return [sys.executable, TRAIN, *arguments]

@@ -1,4 +1,4 @@
-"""What of two runs must be the same, bit for bit."""
+"""Compare what must be equal, bit for bit, between two runs."""
 
 import torch
 
@@ -6,16 +6,16 @@ from headsweep.tracking.run_folder import RunFolder
 
 
 def differences(one: RunFolder, other: RunFolder) -> list[str]:
-    """Where two runs that have ended differ: in weights, average, optimizer, steps, history, result or kept files."""
-    ours, theirs = _bits(one), _bits(other)
-    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    """Return where two finished runs differ: weights, average, optimizer, steps, history, result or files."""
+    first, second = _bits(one), _bits(other)
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
 def _bits(folder: RunFolder) -> dict[str, object]:
     result = folder.result()
     assert result is not None
     checkpoint = torch.load(folder.checkpoint, weights_only=True)
-    del checkpoint["train_seconds"]  # a clock, as Entry.clock and RunResult.clock
+    del checkpoint["train_seconds"]  # a time, like Entry.clock and RunResult.clock
     history = [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
     correct = {folder.correct.name: folder.correct.read_bytes()}

@@ -1,43 +1,39 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
 import os
+from pathlib import Path
 
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
-from PIL import Image
-from sklearn.datasets import load_sample_image
 from xdist.scheduler import LoadScopeScheduling
+
+from composing import read_project_files_once
+from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
-
-
-class ByFile(LoadScopeScheduling):
-    """A worker gets a file's tests together, or those of a folder that share a cluster or a store."""
-
-    def _split_scope(self, nodeid):
-        file = nodeid.partition("::")[0]
-        folder = file.rpartition("/")[0]
-        return folder if folder in ("tests/slurm", "tests/tracking") else file
-
-
-def pytest_xdist_make_scheduler(config, log):
-    """Of pytest-xdist, whose `--dist loadgroup` finds no groups with pytest 9.2."""
-    return ByFile(config, log)
-
-
-def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that no worker is left alone with it at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow") or item.path.parent.name == "slurm"}
-    items.sort(key=lambda item: item.path not in slow)
+read_project_files_once()
+start_forkservers_warm()
 
 
 @pytest.fixture(scope="session")
-def streamed(tmp_path_factory) -> list[str]:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of MLflow's that is migrated and holds nothing, to be copied: to make one takes seconds."""
+    from headsweep.tracking.mlflow.store import default_uri, prepare
+
+    folder = tmp_path_factory.mktemp("store")
+    prepare(default_uri(folder), "unused", folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def streamed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The overrides for 128 training and 32 test images of 4 classes, tiles of a photograph, with two workers."""
+    import numpy as np
+
     root = tmp_path_factory.mktemp("tiles")
     photo = load_sample_image("china.jpg")[:416]
     tiles = photo.reshape(26, 16, 40, 16, 3).swapaxes(1, 2).reshape(-1, 16, 16, 3)
@@ -47,3 +43,23 @@ def streamed(tmp_path_factory) -> list[str]:
         Image.fromarray(tile).save(folder / f"{number:03}.jpg")
     where = ["dataset=imagefolder", f"dataset.root={root}", "dataset.image_size=16"]
     return [*where, "loader.resident_gib=0", "loader.workers=2"]
+
+
+class ByFile(LoadScopeScheduling):
+    """A worker gets a file's tests together, or all that need a cluster of SLURM."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder == "tests/slurm" else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Of pytest-xdist, whose `--dist loadgroup` finds no groups with pytest 9.2."""
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """First what needs a cluster, then what takes long, so that no worker is left alone with it at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in slow))

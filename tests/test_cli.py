@@ -1,15 +1,12 @@
 """The `headsweep` command: help without torch, one line for a mistake, and exports that others can load."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 
-from commands import give
+from commands import fresh, give
 from composing import compose_run
 from headsweep.models import build_model
 from headsweep.plan.plan import freeze, make_plan
@@ -45,10 +42,7 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
-    command = [sys.executable, "-m", "headsweep.cli", *arguments]
-    answer = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
-    )
+    answer = fresh("-m", "headsweep.cli", *arguments, PYTHONPATH=str(tmp_path))
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)

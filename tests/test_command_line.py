@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from commands import command, train
+from commands import TRAIN, command, fresh, train
 from headsweep.config import HEADS
 
 
@@ -14,7 +14,7 @@ def test_it_answers_without_torch_and_mlflow(question, tmp_path):
     for heavy in ("torch", "mlflow", "timm", "pandas"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
     words = {"--cfg=job": ["--cfg", "job"], "--info=defaults": ["--info", "defaults"]}.get(question, [question])
-    answer = train(*words, PYTHONPATH=str(tmp_path))
+    answer = fresh(TRAIN, *words, PYTHONPATH=str(tmp_path))
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
 

@@ -46,6 +46,11 @@ def is_file_name(text: str) -> bool:
     return bool(text.strip()) and escaped(text) == text and text[0] != "." and not re.search(r"[/\\]", text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, e.g. "1 run" or "3 runs"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:
     """Return rows as columns two spaces apart.
 

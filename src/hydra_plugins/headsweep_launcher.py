@@ -1,4 +1,4 @@
-"""Hydra's side of headsweep's launchers: one plugin for all of them; `hydra.launcher.class` says which it is."""
+"""One Hydra plugin for all launchers of headsweep; `hydra.launcher.class` names the launcher."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
 """`headsweep inspect`: true numbers of a true run, pictures for any head, one line for a mistake."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import partial
 
@@ -12,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import TINY_RUN, give
+import factories
+from commands import TINY_RUN, fresh, give
 from composing import compose_run
 from headsweep.heads import HEADS
 from headsweep.models import model_of
-from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
@@ -36,9 +33,7 @@ def undrawn(monkeypatch):
 
 
 def planned(output, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: {"parameters": 1}})
-    return plan.folders[0]
+    return factories.planned(output, *SHORT, *overrides)
 
 
 def begun(output, *overrides: str) -> RunFolder:
@@ -98,9 +93,8 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     capsys.readouterr()
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported for an answer that is there')")
-    command = [sys.executable, "-m", "headsweep.cli", "inspect", run.path.name, "--output", output]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    command = ["-m", "headsweep.cli", "inspect", run.path.name, "--output", str(output)]
+    answer = fresh(*command, PYTHONPATH=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.startswith("these weights were inspected before; --again recomputes\n")
     assert "128 test images; ensemble" in answer.stdout

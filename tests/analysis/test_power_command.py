@@ -1,4 +1,4 @@
-"""`headsweep power` says which seeds a difference needs, what they cost, and which command adds them."""
+"""`headsweep power`: the seeds that a difference needs, what they cost, and the command that adds them."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
     return SweepFolder(plan.folder)
 
 
-def test_the_neediest_cell_decides_and_the_command_adds_its_seeds(tmp_path):
+def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path):
     folder = sweep(tmp_path)
     lines = advise(folder, {}, AIM)[0].splitlines()
     wanted = [

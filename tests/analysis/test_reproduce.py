@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from commands import TINY, train
+from commands import TINY_RUN, train
 from composing import compose_run
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
@@ -19,6 +20,7 @@ from headsweep.plan.frozen import frozen_values
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder, RunResult
+from programs import Program
 from test_cli import give
 
 # Stands in for src/train.py: what it is given goes to a file, and its run is the original with CHANGE made to it.
@@ -248,9 +250,22 @@ def test_weights_that_are_gone_are_not_compared(original, again):
     assert comparison.parts[2].words == f"not compared: no {original.checkpoint}"
 
 
+@pytest.fixture
+def warm(monkeypatch):
+    """The command that trains again is started warm."""
+
+    def start(command, env, stdout, start_new_session):
+        return Program(command[1:], env=env, new_session=start_new_session)
+
+    stands_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr("headsweep.analysis.reproduce.subprocess", stands_in)
+
+
 @pytest.mark.slow
-def test_a_true_run_comes_again_bit_for_bit(tmp_path, capfd):
-    answer = train("head=seqattn", "duration='2 epochs'", *TINY[:-1], "ema_decay=0.9", f"paths.output={tmp_path}")
+def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    tiny = ["duration='2 epochs'", *TINY_RUN, "ema_decay=0.9", "tracking.models=false"]
+    answer = train("head=seqattn", *tiny, f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     database = (tmp_path / "mlflow.db").read_bytes()

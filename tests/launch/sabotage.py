@@ -36,19 +36,26 @@ def main(config: DictConfig) -> float:
     return run_single(config)
 
 
-if __name__ == "__main__":
-    with one_line_errors():
-        main()
-elif "headsweep.training.loop" in sys.modules:  # a process of the forkserver, which has imported everything
-    import torch
-
-    from headsweep.training.loop import Training
-
+def install() -> None:
+    """Misbehave; a file `stepped` in a run's folder tells that it has taken a step."""
     take_step = Training._train_step
 
     def _train_step(self, batch):
         if self.state.step == 1:
+            (self.folder.path / "stepped").touch()
             misbehave(self.run.seed, self.folder.path)
         return take_step(self, batch)
 
     Training._train_step = _train_step
+
+
+is_launcher = __name__ == "__main__" and "-m" in sys.argv
+if not is_launcher and (__name__ == "__main__" or "headsweep.training.loop" in sys.modules):  # not for a light check
+    import torch
+
+    from headsweep.training.loop import Training
+
+    install()
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

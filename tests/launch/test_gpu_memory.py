@@ -13,13 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from factories import hand_made
 from headsweep.autotune import memory_needs
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.launch.local.gpu_memory import Packing, fits
 from headsweep.launch.local.scheduler import Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.training.progress import Progress
 
 GIB = 2**30
@@ -48,10 +49,8 @@ def test_a_run_starts_beside_others_if_what_it_needs_is_free_and_not_theirs(need
 @pytest.fixture
 def make_run(tmp_path):
     def make(name: str, heads: int = 1) -> RunFolder:
-        folder = RunFolder(tmp_path / "runs" / name)
         config = {"heads": heads, "seed": name, "duration": f"{len(name)} epochs"}
-        folder.create(RunRecord(name, "g", name, "s", 0, config, {}, {}, {}), "seed: 0\n")
-        return folder
+        return hand_made(tmp_path, name, config)
 
     return make
 

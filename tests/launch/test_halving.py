@@ -3,18 +3,20 @@
 import csv
 import itertools
 import re
-from functools import cache
 
 import pytest
 import torch
 
 from commands import TINY, train
 from composing import compose_run
+from factories import planned, weights
 from headsweep.errors import ConfigError
 from headsweep.launch.halving import Halving, best, kept, round_ends
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.plan import freeze, make_plan
+from headsweep.report.formats import markdown
 from headsweep.report.table.build import build
+from headsweep.report.table.layout import flat
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
@@ -130,7 +132,7 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
     assert [heads for heads, _ in pool.asked] == [["gap", "ga", "se"], ["se"]]
     ga = plan.runs[1].folder
     assert screening.screened_out(ga.record().group) is None and ga.state() is RunState.failed
-    assert "1 of 3 runs have no result (1 failed)" in build(plan.folders, screening=screening).markdown()
+    assert "1 of 3 runs have no result (1 failed)" in markdown.write(flat(build(plan.folders, screening=screening)))
     pool.failing = set()
     screen(plan, pool)
     assert pool.asked[2:] == [(["ga"], 7), (["ga"], None)]
@@ -160,7 +162,7 @@ def test_cells_that_no_epoch_or_image_makes_comparable_are_refused(tmp_path, axi
         Halving(2, Pool(), plan)
 
 
-GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='4 epochs'", *TINY, "hydra.launcher.threads=1"]
+GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='4 epochs'", *TINY]
 
 
 @pytest.mark.slow
@@ -193,26 +195,18 @@ def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_neve
     for folder in out:
         other = never_screened(tmp_path / "whole", folder)
         assert contents(folder) == contents(other)
-        assert all(torch.equal(value, weights(other)[name]) for name, value in weights(folder).items())
+        kept = weights(other)
+        assert all(torch.equal(value, kept[name]) for name, value in weights(folder).items())
 
 
 def never_screened(output, folder: RunFolder) -> RunFolder:
     """The same run, trained in one go with as many threads."""
     head = folder.record().config["head"]["name"]
     short = [word for word in GRID[2:] if not word.startswith("hydra")]
-    plan = make_plan([compose_run(f"head={head}", *short, f"paths.output={output}")])
-    freeze(plan, {plan.runs[0].fingerprint: {}})
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    train_folder(plan.folders[0], lambda progress: None)
-    torch.set_num_threads(before)
-    return plan.folders[0]
+    run = planned(output, f"head={head}", *short)
+    train_folder(run, lambda progress: None)
+    return run
 
 
 def contents(folder: RunFolder):
     return [(entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
-
-
-@cache
-def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return torch.load(folder.checkpoint, weights_only=True)["model"]

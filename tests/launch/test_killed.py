@@ -11,16 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from commands import TINY_RUN
+import factories
 from comparing import differences
-from composing import compose_run
 from headsweep.launch.local import worker
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 EVERYTHING = [
-    *TINY_RUN,
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
     *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
     "duration='24 epochs'",
@@ -72,9 +68,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*EVERYTHING, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
-    return plan.folders[0]
+    return factories.planned(output, *EVERYTHING, *overrides)
 
 
 def start(folder: RunFolder, moment: Writing | float | None = None):

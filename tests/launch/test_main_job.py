@@ -2,19 +2,28 @@
 
 import csv
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from commands import TINY, start, train
+from commands import TINY, TINY_RUN, TRAIN, fresh, start, train
 from comparing import differences
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 pytestmark = pytest.mark.slow
 
-GRID = ["-m", "head=seqpool,seqattn", "heads=1,2", "duration='2 epochs'", *TINY, "hydra.launcher.threads=1"]
+GRID = ["-m", "head=seqpool,seqattn", "heads=1,2", "duration='2 epochs'", *TINY]
+TRACKED = [*TINY, "tracking.models=false"]
+
+
+@pytest.fixture
+def output(tmp_path, empty_store):
+    """A folder for runs whose store is migrated already."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 def folders(output: Path) -> dict[str, RunFolder]:
@@ -39,7 +48,7 @@ def mlflow_runs(output: Path):
 def finished(tmp_path_factory):
     """The grid, trained once; every process says what it imports, those of the runs in their logs."""
     output = tmp_path_factory.mktemp("grid") / "outputs"
-    answer = train(*GRID, f"paths.output={output}", PYTHONPROFILEIMPORTTIME="1")
+    answer = fresh(TRAIN, *GRID, f"paths.output={output}", PYTHONPROFILEIMPORTTIME="1")
     assert answer.returncode == 0, answer.stderr
     return output, answer
 
@@ -125,7 +134,7 @@ def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
 
 def test_every_launcher_and_number_of_slots_gives_the_same_bits(finished, tmp_path):
     """A run of the grid, two at a time, against the same as a single run, in one slot, and by Hydra's own launcher."""
-    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY[:-1]]
+    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY_RUN]
     ways = {
         "single": [],
         "slot": ["-m", "hydra.launcher.slots=1", "hydra.launcher.threads=1"],
@@ -143,64 +152,63 @@ def test_every_launcher_and_number_of_slots_gives_the_same_bits(finished, tmp_pa
         assert differences(got, want) == [], way
 
 
-def test_runs_that_fail_or_diverge_do_so_alone(tmp_path):
+def test_runs_that_fail_or_diverge_do_so_alone(output):
     """One trains, one asks for a batch larger than the set, one has a learning rate that no loss survives."""
-    job = ["-m", "duration='1 epochs'", "schedule.warmup='0 epochs'", *TINY, f"paths.output={tmp_path}"]
+    job = ["-m", "duration='1 epochs'", "schedule.warmup='0 epochs'", *TRACKED, f"paths.output={output}"]
     answer = train(*job, "batch_size=32,256", "optimizer.lr=1e-3,1e30")
     assert answer.returncode == 1
     assert "2 of 4 runs failed; the same command tries them again" in answer.stderr
     assert "batch_size=256: " in answer.stderr and "Traceback" not in answer.stderr
-    states = {name: folder.state().value for name, folder in folders(tmp_path).items()}
+    states = {name: folder.state().value for name, folder in folders(output).items()}
     assert sorted(states.values()) == ["diverged", "failed", "failed", "finished"]
-    assert {row["state"] for row in rows(tmp_path)} == {"diverged", "failed", "finished"}
+    assert {row["state"] for row in rows(output)} == {"diverged", "failed", "finished"}
     again = train(*job, "batch_size=32,256", "optimizer.lr=1e-3,1e30")
     assert again.returncode == 1
     assert "2 done already, 2 failed runs are tried again (try 2 of 3)" in again.stderr
-    _, logged = mlflow_runs(tmp_path)
+    _, logged = mlflow_runs(output)
     assert sorted(run.info.status for run in logged) == ["FAILED", "FAILED", "FAILED", "FINISHED"]
 
 
-def test_killed_with_its_launcher_and_given_again_the_command_goes_on(tmp_path):
+def test_killed_with_its_launcher_and_given_again_the_command_goes_on(output):
     """SIGKILL to launcher and runs; that the bits are the same is shown in test_killed.py."""
-    job = ["-m", "heads=1,2", "duration='12 epochs'", *TINY, f"paths.output={tmp_path}"]
+    job = ["-m", "heads=1,2", "duration='12 epochs'", *TRACKED, f"paths.output={output}"]
     process = start(*job)
-    wait_for_epochs(tmp_path, 3)
+    wait_for_epochs(output, 3)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_until_free(tmp_path)
+    wait_until_free(output)
     answer = train(*job)
     assert answer.returncode == 0, answer.stderr
     assert "2 to be continued" in answer.stderr
-    assert [len(folder.metrics_log.entries()) for folder in folders(tmp_path).values()] == [13, 13]
-    assert {run.info.status for run in mlflow_runs(tmp_path)[1]} == {"FINISHED"}
+    assert [len(folder.metrics_log.entries()) for folder in folders(output).values()] == [13, 13]
+    assert {run.info.status for run in mlflow_runs(output)[1]} == {"FINISHED"}
 
 
-def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path):
-    job = ["-m", "heads=1,2", "duration='30 epochs'", *TINY, f"paths.output={tmp_path}"]
+def test_ctrl_c_stops_and_the_same_command_goes_on(output):
+    job = ["-m", "heads=1,2", "duration='30 epochs'", *TRACKED, f"paths.output={output}"]
     process = start(*job)
-    wait_for_epochs(tmp_path, 2, runs=2)
+    wait_for_epochs(output, 2, runs=2)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip().endswith("headsweep: interrupted; the same command goes on from the runs' last checkpoints")
     assert "Traceback" not in stderr
-    assert {folder.state() for folder in folders(tmp_path).values()} == {RunState.partial}
-    assert {run.info.status for run in mlflow_runs(tmp_path)[1]} == {"KILLED"}
+    assert {folder.state() for folder in folders(output).values()} == {RunState.partial}
+    assert {run.info.status for run in mlflow_runs(output)[1]} == {"KILLED"}
 
 
-def test_two_identical_sweeps_at_once_share_the_work(tmp_path):
+def test_two_identical_sweeps_at_once_share_the_work(output):
     """No run is trained twice, each command trains some, and both print the whole table."""
-    job = ["-m", "heads=1,2", "seed=0,1,2", "duration='8 epochs'", *TINY, f"paths.output={tmp_path}"]
-    job += ["hydra.launcher.slots=1", "hydra.launcher.threads=1"]
-    both = [start(*job), start(*job)]
+    job = ["-m", "heads=1,2", "seed=0,1,2", "duration='8 epochs'", *TRACKED, "hydra.launcher.slots=1"]
+    both = [start(*job, f"paths.output={output}") for _ in range(2)]
     outputs = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    for folder in folders(tmp_path).values():
+    for folder in folders(output).values():
         assert [entry.step for entry in folder.metrics_log.entries()] == [*range(4, 36, 4), 32]
     assert outputs[0][0] == outputs[1][0], "two tables of six runs"
     elsewhere = [stderr.count("(in another command)") for _, stderr in outputs]
     assert min(elsewhere) > 0, elsewhere
-    _, runs = mlflow_runs(tmp_path)
+    _, runs = mlflow_runs(output)
     children = [run for run in runs if "headsweep.fingerprint" in run.data.tags]
     assert len(children) == 6
 

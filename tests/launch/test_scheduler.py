@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from factories import hand_made
 from headsweep.errors import UserError
 from headsweep.launch.local import timeout_clock
 from headsweep.launch.local.scheduler import UNKNOWN, Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.run_folder import RunFolder, RunResult
 
 
 class Process:
@@ -42,9 +43,7 @@ class Process:
 @pytest.fixture
 def make_run(tmp_path):
     def make(name: str) -> RunFolder:
-        folder = RunFolder(tmp_path / "runs" / name)
-        folder.create(RunRecord(name, "g", name, "s", 0, {}, {}, {}, {}), "seed: 0\n")
-        return folder
+        return hand_made(tmp_path, name)
 
     return make
 

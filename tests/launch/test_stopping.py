@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,40 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, TINY_RUN, start, train, wait_for
+import programs
+from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
+from factories import by_seed, planned
 from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
 from headsweep.launch.in_process import InProcess
 from headsweep.launch.local.launcher import local_defaults
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Busy, Stopped
+from programs import Program
 
 SHORT = TINY_RUN
 GRID = ["-m", "duration='2 epochs'", "tracking=none", *TINY]
-BAD = [sys.executable, str(Path(__file__).with_name("sabotage.py"))]
-
-
-def planned(output: Path, *overrides: str) -> RunFolder:
-    run = compose_run(*SHORT, f"paths.output={output}", *overrides)
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
-    return plan.folders[0]
+BAD = str(Path(__file__).with_name("sabotage.py"))
 
 
 def ignore(progress) -> None:
     pass
-
-
-def folders(output: Path) -> dict[int, RunFolder]:
-    """By seed."""
-    return {folder.record().seed: folder for folder in map(RunFolder, (output / "runs").iterdir())}
 
 
 def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
@@ -90,17 +78,18 @@ def test_a_timeout_that_is_no_positive_number_is_refused(given):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])  # SIGTERM: test_signals.py
-@pytest.mark.parametrize("grid", [["-m", "heads=1,2,3", *TINY], ["heads=2", *TINY_RUN]], ids=["grid", "single"])
+@pytest.mark.parametrize(  # SIGTERM: test_signals.py
+    ("number", "code", "grid"),
+    [(signal.SIGINT, 130, ["-m", "heads=1,2,3", *TINY]), (signal.SIGHUP, 129, ["heads=2", *TINY_RUN])],
+    ids=["grid", "single"],
+)
 def test_asked_once_to_stop_runs_write_a_checkpoint_in_the_middle_of_an_epoch(tmp_path, number, code, grid):
     """An epoch of these runs takes a minute, on a fast machine too."""
     large = ["model.width=256", "model.depth=7", "model.attention_heads=4", "debug.train_images=1000", "batch_size=2"]
     job = [*grid, "duration='60 epochs'", "tracking=none", *large]
-    process = start(*job, f"paths.output={tmp_path}")
+    process = Program([BAD, *job, f"paths.output={tmp_path}"])
     runs = 2 if "-m" in grid else 1
-    time.sleep(1)
-    wait_for(lambda: sum(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")) == runs)
-    time.sleep(4)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/stepped"))) == runs)
     os.kill(process.pid, number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
@@ -132,13 +121,11 @@ def test_nohup_holds(tmp_path):
 
 @pytest.mark.slow
 def test_asked_twice_it_stops_at_once(tmp_path):
-    process = subprocess.Popen(
-        [*BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    wait_for(lambda: any(RunFolder(path).state() is RunState.running for path in tmp_path.glob("runs/*")))
-    time.sleep(2)
+    process = Program([BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"])
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/stepped"))) == 2)
     process.send_signal(signal.SIGINT)
-    time.sleep(2)
+    wait_for(lambda: "once more stops at once" in process.stderr())
+    time.sleep(1)
     assert process.poll() is None, "a run that hangs is waited for"
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
@@ -152,10 +139,10 @@ def test_bad_runs_fail_alone(tmp_path):
 
     Processes start warm, after the check of the models: none but the one that hangs is silent for long.
     """
-    job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.3"]
-    answer = subprocess.run([*BAD, *job], capture_output=True, text=True, timeout=300)
+    job = [*GRID, "seed=4,0,1,2,3,5,7", f"paths.output={tmp_path}", "hydra.launcher.timeout=0.15"]
+    answer = programs.run([BAD, *job])
     assert answer.returncode == 1, answer.stderr
-    states = {seed: folder.state().value for seed, folder in folders(tmp_path).items()}
+    states = {seed: folder.state().value for seed, folder in by_seed(tmp_path).items()}
     assert states == {0: "finished", 5: "finished", 7: "finished"} | dict.fromkeys((1, 2, 3, 4), "failed"), (
         answer.stderr
     )
@@ -164,12 +151,12 @@ def test_bad_runs_fail_alone(tmp_path):
         "seed1  RuntimeError: seed 1 is unlucky  (",
         "seed2  the process was killed by signal 11 (SIGSEGV)  (",
         "seed3  the process was killed by signal 9 (SIGKILL; the system sends it when memory runs out)  (",
-        "seed4  no progress for 0.3 minutes (hydra.launcher.timeout): killed  (",
+        "seed4  no progress for 0.15 minutes (hydra.launcher.timeout): killed  (",
     ):
         assert row in answer.stderr
     for why in ("killed, perhaps for lack of memory", "out of memory"):
         assert answer.stderr.count(f"{why}: tried once more, alone on this machine") == 1
-    tries = {seed: folder.failed_tries() for seed, folder in folders(tmp_path).items()}
+    tries = {seed: folder.failed_tries() for seed, folder in by_seed(tmp_path).items()}
     assert tries == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 0, 7: 0}
 
 

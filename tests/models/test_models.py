@@ -7,6 +7,7 @@ import timm
 import torch
 from making import GA, GAP, SEQATTN, SEQPOOL, TIMM, TINY, every_head, of, on_meta, parameters, tiny
 from omegaconf import OmegaConf
+from timm.data import resolve_data_config
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
@@ -65,14 +66,17 @@ def test_architectures_agree_with_the_yaml_files() -> None:
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_every_name_is_registered_with_its_published_classes(name: str) -> None:
+def test_every_name_is_registered_with_its_published_classes_and_input(name: str) -> None:
     entry = ENTRIES[name]
     assert name in timm.list_models(name)
     model = on_meta(name)
     images = torch.empty(2, 3, entry.image_size, entry.image_size, device="meta")
     assert model(images).shape == (2, entry.num_classes)
     assert model(images, per_head=True).shape == (2, entry.heads or 1, entry.num_classes)
-    assert model.pretrained_cfg["input_size"] == (3, entry.image_size, entry.image_size)
+    data, small = resolve_data_config(model=model), name.removesuffix("_sine").endswith("_32")
+    assert data["input_size"] == (3, *2 * (int(name.removesuffix("_sine").split("_")[-1]),))
+    assert data["mean"][0] == (0.4914 if small else 0.485) and data["std"][0] == (0.2470 if small else 0.229)
+    assert (data["interpolation"], data["crop_pct"]) == ("bicubic", 1.0 if small else 0.9)
     modules = dict(model.named_modules())
     assert isinstance(modules[model.default_cfg["first_conv"]], nn.Conv2d)
     assert modules[model.default_cfg["classifier"]] is model.get_classifier()

@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from commands import train
+from commands import fresh, train
 from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
@@ -102,13 +100,7 @@ def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
 
 
 def headsweep(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "headsweep.cli", *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return fresh("-m", "headsweep.cli", *arguments, **environment)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Rows that are no fair match for their reference are flagged."""
+"""Rows that do not match their baseline in size, compute, training or tuning are flagged."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.report.read.cells import read_cells, varying_axes
-from headsweep.report.table.baseline import references
-from headsweep.report.table.fairness import footnotes, unfair
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import read_cells
+from headsweep.report.table.baseline import baselines
+from headsweep.report.table.fairness import footnotes, mismatches
 
 
-def flags(folders, baseline="seqpool", **share):
+def flags(folders, baseline="seqpool", **options):
     cells = read_cells(folders)
-    found = unfair(cells, references(cells, varying_axes(cells), {"head": baseline}), **share)
+    found = mismatches(cells, baselines(cells, varying_axes(cells), {"head": baseline}), **options)
     return {cell.head: list(map(str, flags)) for cell, flags in zip(cells, found, strict=True)}, found
 
 
@@ -28,14 +29,14 @@ def trained(folder, **numbers):
     return folder
 
 
-def test_what_matches_or_is_nearly_the_same_has_no_flag(make_run):
+def test_rows_within_the_tolerance_have_no_flag(make_run):
     runs = [make_run("seqpool", 1, 0, 0.8), costing(make_run("ga", 1, 0, 0.8), parameters=round(283_723 * 1.1))]
     got, found = flags(runs)
     assert got == {"seqpool": [], "ga": []}
     assert list(footnotes(found)) == []
 
 
-def test_size_cost_and_training_are_flagged_above_the_share(make_run):
+def test_size_cost_and_training_are_flagged_above_the_tolerance(make_run):
     runs = [
         make_run("seqpool", 1, 0, 0.8),
         costing(make_run("ga", 1, 0, 0.8), parameters=round(283_723 * 1.73), flops=3_750_000),
@@ -51,13 +52,13 @@ def test_size_cost_and_training_are_flagged_above_the_share(make_run):
     }
     (note,) = footnotes(found)
     assert note.startswith(
-        "NOT MATCHED: 3 rows differ from the reference by more than 10 % (params: trained parameters;"
+        "MISMATCHED: 3 rows with a deviation of more than 10 % from the baseline (params: trained parameters;"
     )
     assert "tuning" not in note
-    assert flags(runs, share=0.8)[0] == {"seqpool": [], "ga": [], "gap": ["epochs +100 %"], "se": []}
+    assert flags(runs, tolerance=0.8)[0] == {"seqpool": [], "ga": [], "gap": ["epochs +100 %"], "se": []}
 
 
-def test_a_head_that_was_tried_in_more_ways_is_flagged(make_run):
+def test_a_head_with_more_tuning_is_flagged(make_run):
     """Other numbers of heads are the question, not tuning; another learning rate or gram_dim is."""
     runs = [make_run("seqpool", heads, 0, 0.8) for heads in (1, 2)]
     runs += [make_run("ga", 1, 0, 0.8, optimizer__lr=lr) for lr in (1e-3, 1e-2)]
@@ -67,10 +68,10 @@ def test_a_head_that_was_tried_in_more_ways_is_flagged(make_run):
 
 
 @pytest.mark.parametrize("missing", ["parameters", "flops"])
-def test_what_is_not_known_is_not_flagged(make_run, missing):
-    ours = make_run("ga", 1, 0, None)
-    path = ours.path / "run.json"
+def test_unknown_costs_are_not_flagged(make_run, missing):
+    run = make_run("ga", 1, 0, None)
+    path = run.path / "run.json"
     record = json.loads(path.read_text())
     del record["cost"][missing]
     path.write_text(json.dumps(record))
-    assert flags([make_run("seqpool", 1, 0, 0.8), ours])[0] == {"seqpool": [], "ga": []}
+    assert flags([make_run("seqpool", 1, 0, 0.8), run])[0] == {"seqpool": [], "ga": []}

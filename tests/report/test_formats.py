@@ -1,4 +1,4 @@
-"""Each format shows the same table in its own way, and no text of others becomes more than text."""
+"""Each format shows the same table and escapes all text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from rendering import as_markdown, on_screen
 from rich.console import Console
 
 from headsweep.report.formats import csv as csv_format
@@ -27,7 +28,7 @@ SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
 
 @pytest.fixture
 def evil(make_run):
-    """A table in which a head and an axis are what somebody else has written."""
+    """A table with a hostile text as a head and as a value of an axis."""
     runs = [make_run(head, 1, 0, 0.5, model__name=EVIL) for head in ("gap", EVIL)]
     return build([*runs, make_run("ga", 1, 0, 0.5)])
 
@@ -40,12 +41,6 @@ def better(make_run):
     return runs + [make_run("gap", 1, seed, top1 - 0.1 - seed / 1000) for seed, top1 in enumerate(SEQPOOL)]
 
 
-def on_screen(table, width=terminal.WIDEST, **options):
-    console = Console(width=width, file=io.StringIO(), **({"color_system": None} | options))
-    table.print(console)
-    return console.file.getvalue()
-
-
 def test_a_terminal_gets_no_control_characters(evil):
     text = on_screen(evil)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
@@ -54,7 +49,7 @@ def test_a_terminal_gets_no_control_characters(evil):
 
 
 def test_markdown_gets_no_tags_rows_or_emphasis(evil):
-    text = evil.markdown()
+    text = as_markdown(evil)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.split(r"(?<!\\)\|", row)) for row in rows}) == 1 and len(rows) == 2 + 3
     assert "<b>" not in text and "&amp;lt;" in text
@@ -69,7 +64,7 @@ def test_markdown_keeps_what_is_not_special(text):
     assert markdown.escape(text) == text
 
 
-def test_latex_gets_no_live_line(evil):
+def test_latex_gets_no_commands(evil):
     text = latex.write(flat(evil))
     assert "\\input{" not in text.replace("\\textbackslash{}input", "")
     assert text.count("=cmd\\textbar{}") == 3 and "\x1b" not in text
@@ -95,7 +90,7 @@ def test_html_gets_no_tags(evil):
 
 
 def test_csv_gets_no_formula_and_keeps_its_numbers(evil, make_run):
-    rows = list(csv.DictReader(io.StringIO(evil.csv())))
+    rows = list(csv.DictReader(io.StringIO(csv_format.write(evil))))
     assert rows[1]["head"].startswith("'=cmd") and len(rows) == 3
     assert not any(value.startswith(("=", "+", "@")) for row in rows for value in row.values())
     for text in ("=1+1", "+a", "-a", "@a", "\t=a", " =a"):
@@ -104,7 +99,7 @@ def test_csv_gets_no_formula_and_keeps_its_numbers(evil, make_run):
         assert csv_format.escape(value) == value
 
 
-def test_json_has_the_text_as_it_is_and_no_control_characters(evil):
+def test_json_has_the_original_text_and_no_control_characters(evil):
     text = json_format.write(evil, "made by\x9b")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
     assert json.loads(text)["rows"][1]["head"] == EVIL
@@ -131,18 +126,18 @@ def test_a_p_below_the_level_is_not_rounded_up_to_it(better, p, text):
 
 def test_a_small_half_width_is_not_rounded_to_none(make_run):
     table = build([make_run("ga", 1, seed, top1) for seed, top1 in enumerate([0.92502, 0.92502, 0.925])])
-    assert "92.501 ± 0.003" in table.markdown() and "92.501 \\pm 0.003" in latex.write(flat(table))
+    assert "92.501 ± 0.003" in as_markdown(table) and "92.501 \\pm 0.003" in latex.write(flat(table))
 
 
-def test_people_see_a_minus_and_programs_a_hyphen(better):
+def test_tables_to_read_have_a_minus_sign_and_others_a_hyphen(better):
     table = build(better)
     minus = "\N{MINUS SIGN}10.20"
-    assert minus in table.markdown() and minus in on_screen(table) and minus in html.write(flat(table))
+    assert minus in as_markdown(table) and minus in on_screen(table) and minus in html.write(flat(table))
     assert "-10.20 \\pm" in latex.write(flat(table))
-    assert ",-0.10" in table.csv()
+    assert ",-0.10" in csv_format.write(table)
 
 
-def test_a_unit_stands_above_its_column_alone_and_digits_tell_counts_apart(make_run):
+def test_units_are_in_the_headings_and_counts_have_enough_digits_to_differ(make_run):
     runs = [make_run(head, 1, 0, 0.9) for head in ("gap", "ga", "se")]
     for run, count in zip(runs, (4_119_444, 4_119_431, 0), strict=True):
         run.count(run.record().cost | {"parameters": count})
@@ -179,48 +174,45 @@ def test_n_is_the_runs_in_the_mean_and_those_that_diverged_are_named(better, div
     entries = [row[2] for row in flat(table, ["n", "top1"]).rows]
     assert [entry.text for entry in entries] == ["5", "3/5", "—", "5"]
     assert entries[2] == ABSENT
-    assert [row["n"] for row in csv.DictReader(io.StringIO(table.csv()))] == ["5", "3", "0", "5"]
-    assert "diverged (seeds 1, 3)" in table.markdown()
+    assert [row["n"] for row in csv.DictReader(io.StringIO(csv_format.write(table)))] == ["5", "3", "0", "5"]
+    assert "diverged (seeds 1, 3)" in as_markdown(table)
     pivot = Request("x", rows="head", cols="heads").sheet(table)
-    assert "DIVERGED, in no mean: head=ga heads=1 (seeds 1, 3)." in pivot.notes()
+    assert "DIVERGED, not in any mean: head=ga heads=1 (seeds 1, 3)." in pivot.notes()
 
 
-def test_bold_that_cannot_be_seen_is_an_asterisk_and_only_what_is_there_is_explained(better):
+def test_without_colors_bold_is_an_asterisk_and_only_shown_marks_are_explained(better):
     table = build(better)
     plain, bold = on_screen(table), on_screen(table, force_terminal=True, color_system="standard")
-    assert "*92.62 ± 0.46" in plain and "*: better than the reference" in plain and "Bold" not in plain
-    assert "\x1b[1m92.62 ± 0.46" in bold and "Bold: better than the reference" in bold and "*" not in bold
-    assert "Bold" in table.markdown() and "Bold" not in json_format.write(table, "")
-    assert "better than" not in build(better[:5] + better[10:]).markdown()
+    assert "*92.62 ± 0.46" in plain and "*: better than the baseline" in plain and "Bold" not in plain
+    assert "\x1b[1m92.62 ± 0.46" in bold and "Bold: better than the baseline" in bold and "*" not in bold
+    assert "Bold" in as_markdown(table) and "Bold" not in json_format.write(table, "")
+    assert "better than" not in as_markdown(build(better[:5] + better[10:]))
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_a_narrow_screen_explains_no_column_that_it_lost_and_never_loses_what_is_not_matched(better, width):
+def test_a_narrow_screen_explains_only_its_columns_and_always_shows_mismatches(better, width):
     for run in better[5:10]:
         cost = run.record().cost
         run.count(cost | {"parameters": 2 * cost["parameters"], "flops": 3 * cost["flops"]})
     text = on_screen(build(better), width)
-    assert "Too wide for this screen: head share, top-5 %" in " ".join(text.split())
-    assert "not matched" in text.splitlines()[0] and "…" not in text
-    assert "params +100 %" in text and "FLOPs +200 %" in text and "NOT MATCHED: 1" in text
+    assert "Columns that do not fit: head share, top-5 %" in " ".join(text.split())
+    assert "mismatch" in text.splitlines()[0] and "…" not in text
+    assert "params +100 %" in text and "FLOPs +200 %" in text and "MISMATCHED: 1" in text
     assert ("Images/s is" in text) is ("images/s" in text.splitlines()[0])
     assert ("FLOPs are" in text) is ("FLOPs" in text.splitlines()[0])
     if width == 80:
         assert all(len(line) <= width for line in text.splitlines())
 
 
-def test_only_a_terminal_or_columns_has_a_width(monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert terminal.screen().width == terminal.WIDEST
+def test_only_a_terminal_has_a_width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "72")
-    assert terminal.screen().width == 72
-    monkeypatch.delenv("COLUMNS")
+    assert terminal.screen().width == terminal.WIDEST
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    assert terminal.screen().width < terminal.WIDEST
+    assert terminal.screen().width == 72
 
 
 def test_the_table_at_the_end_of_a_sweep_has_all_columns_in_a_pipe(better, monkeypatch, capsys):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    build(better).print()
+    monkeypatch.setenv("COLUMNS", "72")
+    terminal.show(build(better))
     text = capsys.readouterr().out
-    assert "Too wide" not in text and "head share" in text and "top-5 %" in text
+    assert "do not fit" not in text and "head share" in text and "top-5 %" in text

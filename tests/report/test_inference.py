@@ -1,4 +1,4 @@
-"""The numbers are those of scipy and statsmodels; where the seeds say nothing, nothing is said."""
+"""The numbers are those of scipy and statsmodels, and seeds without spread give no interval and no p."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_paired_difference_is_scipys(n):
     reference = rng.normal(0.9, 0.05, n)
     values = reference + rng.normal(0.01, 0.01, n)
     got = paired_difference(dict(enumerate(values)), dict(enumerate(reference)))
-    wanted = stats.ttest_rel(values, reference)
-    assert got.p == pytest.approx(wanted.pvalue, abs=1e-12, rel=1e-9)
-    low, high = wanted.confidence_interval(0.95)
+    expected = stats.ttest_rel(values, reference)
+    assert got.p == pytest.approx(expected.pvalue, abs=1e-12, rel=1e-9)
+    low, high = expected.confidence_interval(0.95)
     assert got.mean - got.half_width == pytest.approx(low, abs=1e-12, rel=0)
     assert got.mean + got.half_width == pytest.approx(high, abs=1e-12, rel=0)
 
@@ -71,8 +71,8 @@ def test_pairs_are_by_seed_and_only_of_common_seeds():
 
 def test_holm_is_statsmodels_and_skips_what_is_no_test():
     ps = list(np.random.default_rng(0).uniform(0, 0.2, 7))
-    wanted = list(multipletests(ps, method="holm")[1])
-    assert holm([None, *ps[:3], None, *ps[3:]]) == [None, *wanted[:3], None, *wanted[3:]]
+    expected = list(multipletests(ps, method="holm")[1])
+    assert holm([None, *ps[:3], None, *ps[3:]]) == [None, *expected[:3], None, *expected[3:]]
     assert holm([0.01, 0.04]) == [0.02, 0.04]
     assert holm([None]) == [None]
 
@@ -88,29 +88,29 @@ def test_smallest_sign_flip_p_is_what_enumeration_gives():
 @pytest.mark.parametrize("n", [2, 3, 5, 9])
 def test_sign_flip_p_is_scipys(n):
     differences = np.random.default_rng(n).normal(0.3, 1, n)
-    wanted = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip_p(differences) == pytest.approx(wanted.pvalue, abs=1e-12)
+    expected = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(differences) == pytest.approx(expected.pvalue, abs=1e-12)
     assert smallest_sign_flip_p(n) <= sign_flip_p(differences) <= 1
 
 
 def test_sign_flip_p_of_many_pairs_is_drawn_and_the_same_each_time():
     differences = np.random.default_rng(1).normal(0.3, 1, 30)
     drawn = sign_flip_p(differences)
-    wanted = stats.permutation_test(
+    expected = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=50_000, rng=np.random.default_rng(0)
     )
     assert drawn == sign_flip_p(differences)
-    assert drawn == pytest.approx(wanted.pvalue, abs=0.01)
+    assert drawn == pytest.approx(expected.pvalue, abs=0.01)
 
 
 def test_mcnemar_p_is_statsmodels():
     rng = np.random.default_rng(0)
-    ours, theirs = rng.random(500) < 0.9, rng.random(500) < 0.85
-    counts = [[(ours & theirs).sum(), (ours & ~theirs).sum()], [(~ours & theirs).sum(), (~ours & ~theirs).sum()]]
-    assert mcnemar_p(ours, theirs) == pytest.approx(mcnemar(counts, exact=True).pvalue, abs=1e-12)
-    assert mcnemar_p(ours, ours) == 1.0
+    first, second = rng.random(500) < 0.9, rng.random(500) < 0.85
+    counts = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
+    assert mcnemar_p(first, second) == pytest.approx(mcnemar(counts, exact=True).pvalue, abs=1e-12)
+    assert mcnemar_p(first, first) == 1.0
     with pytest.raises(ValueError, match="500 and 499 images"):
-        mcnemar_p(ours, theirs[1:])
+        mcnemar_p(first, second[1:])
 
 
 def test_a_family_that_lost_tests_is_no_smaller():
@@ -119,7 +119,7 @@ def test_a_family_that_lost_tests_is_no_smaller():
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_an_interval_covers_the_truth_as_often_as_it_says(n):
+def test_an_interval_has_its_nominal_coverage(n):
     """95 +/- 1 % of 10,000 simulated studies."""
     samples = np.random.default_rng(n).normal(0.77, 0.003, (10_000, n)).tolist()
     found = [estimate(values) for values in samples]
@@ -128,7 +128,7 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(n):
 
 
 @pytest.mark.parametrize("family", [4, 12])
-def test_holm_keeps_the_chance_of_any_false_claim(family):
+def test_holm_controls_the_family_wise_error_rate(family):
     """No head is better than the reference, and they share it: a false claim in at most 5 % of the studies."""
     rng, studies = np.random.default_rng(family), 1500
     false = 0

@@ -1,4 +1,4 @@
-"""The front is what brute force finds, and no more of it is claimed than the seeds support."""
+"""The front is what brute force finds, and only significant points of it are supported."""
 
 import itertools
 import random
@@ -16,18 +16,18 @@ def dominates(one, other):
 def test_the_front_is_what_no_other_point_dominates_ties_included(seed):
     draw = random.Random(seed)
     points = [(draw.randint(1, 6), draw.randint(1, 6)) for _ in range(draw.randint(1, 30))]
-    wanted = {at for at, point in enumerate(points) if not any(dominates(other, point) for other in points)}
+    expected = {at for at, point in enumerate(points) if not any(dominates(other, point) for other in points)}
     found = front(points)
-    assert set(found) == wanted
-    assert len(found) == len(wanted)
+    assert set(found) == expected
+    assert len(found) == len(expected)
     assert all(points[a] <= points[b] for a, b in itertools.pairwise(found))
 
 
 SEEDS = {0: 0.50, 1: 0.54, 2: 0.46, 3: 0.51}  # far apart, as seeds are
 
 
-def better(by: float, wobble: float = 0.001) -> dict[int, float]:
-    return {seed: value + by + wobble * (-1) ** seed for seed, value in SEEDS.items()}
+def better(by: float, noise: float = 0.001) -> dict[int, float]:
+    return {seed: value + by + noise * (-1) ** seed for seed, value in SEEDS.items()}
 
 
 def test_a_point_is_supported_if_it_beats_each_point_that_costs_no_more_by_the_same_seeds():

@@ -1,4 +1,4 @@
-"""How many seeds: the numbers are those of scipy, of statsmodels and of simulation."""
+"""Power and seeds agree with scipy, statsmodels and simulation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from headsweep.report.read.cells import read_cells
-from headsweep.report.stats.power import MOST_SEEDS, detectable, needs, power, seeds_needed, sign_flip_seeds, spread
-from headsweep.report.table.baseline import references
+from headsweep.report.stats.power import (
+    MOST_SEEDS,
+    detectable,
+    power,
+    requirement,
+    seeds_needed,
+    sign_flip_seeds,
+    spread,
+)
 
 ALPHAS = (0.05, 0.05 / 8)
 
@@ -21,10 +27,10 @@ ALPHAS = (0.05, 0.05 / 8)
 def test_power_is_that_of_statsmodels_wherever_it_has_one(n, alpha):
     known = 0
     for effect in (-0.3, 0.01, 0.1, 0.5, 1.0, 5.0):
-        wanted = TTestPower().power(effect, n, alpha)
-        if not math.isnan(wanted):  # scipy's noncentral t, far from the middle
+        expected = TTestPower().power(effect, n, alpha)
+        if not math.isnan(expected):  # scipy's noncentral t, far from the middle
             known += 1
-            assert power(n, effect * 0.7, 0.7, alpha) == pytest.approx(wanted, abs=1e-8)
+            assert power(n, effect * 0.7, 0.7, alpha) == pytest.approx(expected, abs=1e-8)
     assert known >= 4
 
 
@@ -41,7 +47,7 @@ def test_the_seeds_are_the_fewest_that_have_the_power(effect):
     assert n == 2 or power(n - 1, effect, 1.0, 0.025) < 0.8
 
 
-def test_more_seeds_than_a_command_takes_are_no_number():
+def test_more_seeds_than_a_command_takes_are_none():
     assert seeds_needed(1e-6, 1.0, 0.8, 0.05) is None
     edge = detectable(MOST_SEEDS, 1.0, 0.8, 0.05)
     assert seeds_needed(1.00001 * edge, 1.0, 0.8, 0.05) == MOST_SEEDS
@@ -53,7 +59,7 @@ def test_the_detectable_difference_has_the_power(n):
     assert power(n, detectable(n, 0.4, 0.8, 0.01), 0.4, 0.01) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_the_interval_of_a_deviation_holds_it_as_often_as_it_says():
+def test_the_interval_of_a_deviation_has_its_nominal_coverage():
     got = spread([0.01, 0.03, 0.02])
     assert got.deviation == pytest.approx(0.01)
     assert (got.low / got.deviation, got.high / got.deviation) == pytest.approx((0.5207, 6.2847), abs=1e-4)
@@ -67,20 +73,19 @@ def test_one_difference_or_equal_ones_have_no_spread():
     assert spread([0.1, 0.1]) is None
 
 
-def test_sign_flips_need_as_many_seeds_as_their_patterns_say():
+def test_seeds_of_a_sign_flip_test():
     assert [sign_flip_seeds(alpha) for alpha in (0.5, 0.25, 0.05, 0.025)] == [3, 4, 6, 7]
 
 
-def test_each_cell_needs_what_its_own_differences_say(make_run):
-    folders = [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate((0.70, 0.72, 0.71))]
-    folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate((0.71, 0.75, 0.73))]
-    folders += [make_run("seqattn", 1, 0, 0.9), make_run("gap", 1, 0, None)]
-    cells = read_cells(folders)
-    found = needs(cells, references(cells, [], {"head": "seqpool"}), 0.01, 0.8, 0.05)
-    assert [(need.cell.head, need.n) for need in found] == [("ga", 3), ("seqattn", 1), ("gap", 0)]
-    scatter = found[0].spread
-    assert scatter.deviation == pytest.approx(0.01)
-    assert found[0].seeds == seeds_needed(0.01, 0.01, 0.8, 0.05)
-    assert found[0].seeds_at_worst == seeds_needed(0.01, scatter.high, 0.8, 0.05)
-    assert found[0].detectable == pytest.approx(detectable(3, scatter.deviation, 0.8, 0.05))
-    assert {(need.spread, need.seeds, need.detectable) for need in found[1:]} == {(None, None, None)}
+def test_a_requirement_is_for_the_estimated_spread_and_for_its_upper_limit():
+    found = requirement([0.01, 0.03, 0.02], 0.01, 0.8, 0.05)
+    assert (found.n, found.spread.deviation) == (3, pytest.approx(0.01))
+    assert found.seeds == seeds_needed(0.01, 0.01, 0.8, 0.05)
+    assert found.seeds_upper == seeds_needed(0.01, found.spread.high, 0.8, 0.05)
+    assert found.detectable == pytest.approx(detectable(3, found.spread.deviation, 0.8, 0.05))
+
+
+@pytest.mark.parametrize("differences", [[], [0.2]])
+def test_fewer_than_two_differences_give_no_requirement(differences):
+    found = requirement(differences, 0.01, 0.8, 0.05)
+    assert (found.n, found.spread, found.seeds, found.detectable) == (len(differences), None, None, None)

@@ -1,4 +1,4 @@
-"""Cells chosen and named in the words of a command line."""
+"""Cells are selected and named in the words of a command line."""
 
 from dataclasses import replace
 
@@ -6,9 +6,10 @@ import pytest
 
 from headsweep.config.values import read_words
 from headsweep.errors import UserError
-from headsweep.report.read.cells import Run, gather, read_cells, varying_axes
-from headsweep.report.read.select import choose, named
-from headsweep.report.table.baseline import references
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Run, gather, read_cells
+from headsweep.report.read.select import cell_name, select_cells
+from headsweep.report.table.baseline import baselines
 from headsweep.tracking.run_folder import RunState
 
 
@@ -24,11 +25,14 @@ def cells(make_run):
     return read_cells([*runs, make_run("ga", 1, 0, 0.9, optimizer__lr=1e-3, head__gram_dim=64)])
 
 
-def test_a_cell_is_chosen_by_values_written_in_any_way(cells):
-    chosen = choose(cells, read_words(["head=ga heads=1", "optimizer.lr=0.001"]))
-    assert [(cell.head, cell.heads, cell.value("head.gram_dim")) for cell in chosen] == [("ga", 1, 192), ("ga", 1, 64)]
-    assert choose(cells, {"optimizer.lr": "1e-2", "head": "ga", "heads": "4"}) == [cells[7]]
-    assert choose(cells, {}) == cells
+def test_a_cell_is_selected_by_values_written_in_any_way(cells):
+    found = select_cells(cells, read_words(["head=ga heads=1", "optimizer.lr=0.001"]))
+    assert [(cell.head, cell.heads, cell.value("head.gram_dim")) for cell in found] == [
+        ("ga", 1, 192),
+        ("ga", 1, 64),
+    ]
+    assert select_cells(cells, {"optimizer.lr": "1e-2", "head": "ga", "heads": "4"}) == [cells[7]]
+    assert select_cells(cells, {}) == cells
 
 
 @pytest.mark.parametrize(
@@ -40,22 +44,24 @@ def test_a_cell_is_chosen_by_values_written_in_any_way(cells):
         (["head=gap", "heads=4"], "head=gap heads=4: no such cell among 9; head is seqpool, ga; heads is 1, 4"),
     ],
 )
-def test_a_mistake_says_what_there_is(cells, words, message):
+def test_a_mistake_is_answered_with_the_known_values(cells, words, message):
     with pytest.raises(UserError, match=message):
-        choose(cells, read_words(words))
+        select_cells(cells, read_words(words))
 
 
 def test_a_cell_is_named_by_the_axes_that_it_has(cells):
-    assert named(cells[8], ["optimizer.lr", "head.gram_dim"]) == "head=ga heads=1 optimizer.lr=0.001 head.gram_dim=64"
-    assert named(cells[0], ["head.gram_dim"]) == "head=seqpool heads=1"
+    assert cell_name(cells[8], ["optimizer.lr", "head.gram_dim"]) == (
+        "head=ga heads=1 optimizer.lr=0.001 head.gram_dim=64"
+    )
+    assert cell_name(cells[0], ["head.gram_dim"]) == "head=seqpool heads=1"
 
 
 def test_a_baseline_is_found_by_a_value_written_in_any_way_as_a_cell_is(cells):
     axes = ["optimizer.lr"]
-    (wanted,) = choose(cells, {"head": "seqpool", "heads": "1", "optimizer.lr": "1e-3"})
+    (expected,) = select_cells(cells, {"head": "seqpool", "heads": "1", "optimizer.lr": "1e-3"})
     for words in ("head=seqpool,heads=1,optimizer.lr=1e-3", "head.name='seqpool' heads=1.0 optimizer.lr=0.0010"):
-        assert references(cells, axes, read_words([words])) == [wanted] * 9
-    assert references(cells, axes, {"optimizer.lr": "1e-2"})[:2] == [cells[1], cells[1]]
+        assert baselines(cells, axes, read_words([words])) == [expected] * 9
+    assert baselines(cells, axes, {"optimizer.lr": "1e-2"})[:2] == [cells[1], cells[1]]
 
 
 def test_the_cells_of_mlflow_whose_values_are_text_have_the_same_baseline(cells):
@@ -65,13 +71,13 @@ def test_the_cells_of_mlflow_whose_values_are_text_have_the_same_baseline(cells)
         for run in cell.runs
     ]
     stored = gather([Run(record, RunState.new, None) for record in as_text])
-    assert references(stored, ["optimizer.lr"], {"optimizer.lr": "1e-2"})[0] == stored[1]
+    assert baselines(stored, ["optimizer.lr"], {"optimizer.lr": "1e-2"})[0] == stored[1]
     assert varying_axes(stored) == varying_axes(cells)
 
 
 def test_a_null_is_a_value_and_a_baseline_in_a_group_needs_no_agreement_in_it(make_run):
     runs = [make_run("ga", 1, 0, 0.9, model__name=name, clip_norm=None) for name in ("small", "large")]
     small, large = read_cells(runs)
-    assert choose([small, large], {"clip_norm": "null"}) == [small, large]
-    assert references([small, large], ["model.name"], {"model": "small"}) == [small, small]
+    assert select_cells([small, large], {"clip_norm": "null"}) == [small, large]
+    assert baselines([small, large], ["model.name"], {"model": "small"}) == [small, small]
     assert varying_axes([small, large], ["model"]) == ["model"]

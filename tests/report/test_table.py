@@ -1,17 +1,16 @@
-"""A table cannot overclaim, and leaves out nothing that was planned."""
+"""A table claims no more than its runs support, and has every planned run."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 
 import numpy as np
 import pytest
-from rich.console import Console
+from rendering import as_csv, as_markdown, on_screen
 from scipy import stats
 
 from headsweep.errors import UserError
+from headsweep.report.formats import csv, files
 from headsweep.report.stats.inference import holm, mcnemar_p
 from headsweep.report.table.build import build
 from headsweep.tracking.run_folder import RunFolder
@@ -32,20 +31,10 @@ def study(make_run):
     ]
 
 
-def read_csv(table):
-    return list(csv.DictReader(io.StringIO(table.csv())))
-
-
 def read_markdown(table):
-    lines = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    lines = [line for line in as_markdown(table).splitlines() if line.startswith("|")]
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def on_screen(table, width):
-    console = Console(width=width, file=io.StringIO(), color_system=None)
-    table.print(console)
-    return console.file.getvalue()
 
 
 def test_rows_are_in_the_order_of_the_plan(study):
@@ -70,7 +59,7 @@ def test_numbers_are_means_over_seeds_with_t_intervals(study):
 
 def test_differences_are_paired_to_the_first_head_at_the_same_count_and_corrected(study):
     rows = build(study).rows
-    assert [row.is_reference for row in rows] == [True, True, False, False, False, False]
+    assert [row.is_baseline for row in rows] == [True, True, False, False, False, False]
     assert [row.difference is None for row in rows] == [True, True, False, False, False, False]
     ga, seqattn = stats.ttest_rel(GA, SEQPOOL), stats.ttest_rel(SEQATTN, SEQPOOL)
     assert rows[3].difference.mean == pytest.approx(statistics.mean(GA) - statistics.mean(SEQPOOL), abs=1e-12)
@@ -91,7 +80,7 @@ def test_a_head_that_is_worse_is_not_bold(make_run):
     folders += [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate(SEQPOOL)]
     table = build(folders)
     assert table.rows[1].p < 0.05
-    assert "**" not in table.markdown()
+    assert "**" not in as_markdown(table)
 
 
 def test_a_difference_that_only_the_uncorrected_p_supports_is_not_bold(make_run):
@@ -104,12 +93,12 @@ def test_a_difference_that_only_the_uncorrected_p_supports_is_not_bold(make_run)
     compared = [row for row in table.rows if row.difference]
     assert len(compared) == 4
     assert all(row.difference.p < 0.05 < row.p for row in compared)
-    assert "**" not in table.markdown()
+    assert "**" not in as_markdown(table)
 
 
 def test_one_seed_has_no_interval_no_p_and_no_bold(make_run):
     table = build([make_run("seqpool", 1, 0, 0.9), make_run("ga", 1, 0, 0.99)])
-    text = table.markdown()
+    text = as_markdown(table)
     assert "±" not in text
     assert "**" not in text
     assert "p" not in read_markdown(table)[0]
@@ -125,22 +114,22 @@ def test_one_run_against_one_run_is_mcnemar_and_never_bold(make_run):
         folder.write_test_correct(correct)
     table = build(folders)
     assert [row.mcnemar_p for row in table.rows] == [None, min(1.0, 2 * mcnemar_p(*right)), None]
-    text = table.markdown()
-    assert "p McNemar*" in text and "not of these two methods" in text
+    text = as_markdown(table)
+    assert "p McNemar*" in text and "not for the two heads" in text
     assert "**" not in text
     twice = build([*folders, make_run("ga", 1, 1, 0.9)])
     assert all(row.mcnemar_p is None for row in twice.rows)
-    assert "McNemar" not in twice.markdown()
+    assert "McNemar" not in as_markdown(twice)
 
 
 @pytest.mark.parametrize(("n", "reach"), [(2, "0.5"), (3, "0.25"), (5, "0.0625")])
-def test_the_smallest_p_that_n_could_reach_is_said(make_run, n, reach):
+def test_the_smallest_p_that_n_can_reach_is_in_a_footnote(make_run, n, reach):
     folders = [make_run("seqpool", 1, seed, top1) for seed, top1 in enumerate(SEQPOOL[:n])]
     folders += [make_run("ga", 1, seed, top1) for seed, top1 in enumerate(GA[:n])]
-    assert f"at best p = {reach} with n = {n}" in build(folders).markdown()
+    assert f"can reach is {reach} with n = {n}" in as_markdown(build(folders))
 
 
-def test_only_common_seeds_are_compared_and_their_number_is_said(make_run):
+def test_only_common_seeds_are_compared_and_their_number_is_shown(make_run):
     folders = [make_run("seqpool", 1, seed, SEQPOOL[seed]) for seed in (0, 1, 2)]
     folders += [make_run("ga", 1, seed, GA[seed]) for seed in (1, 2, 3, 4)]
     table = build(folders)
@@ -156,7 +145,7 @@ def test_no_reference_at_this_count_is_no_difference(make_run):
     assert read_markdown(table)[1]["Δ top-1"] == "—"
 
 
-def test_runs_without_a_result_are_rows_with_that_word(make_run, diverge):
+def test_runs_without_a_result_are_rows_with_their_state(make_run, diverge):
     folders = [make_run("seqpool", 1, seed, SEQPOOL[seed]) for seed in range(3)]
     ga = [make_run("ga", 1, seed, GA[seed]) for seed in range(3)]
     diverge(ga[1])
@@ -175,8 +164,8 @@ def test_runs_without_a_result_are_rows_with_that_word(make_run, diverge):
     rows = read_markdown(table)
     assert rows[1]["n"] == "2/3"
     assert rows[2]["top-1 %"] == "diverged (seed 1)"
-    assert "4 of 9 runs have no result" in table.markdown()
-    assert [row["state"] for row in read_csv(table)] == [row.state for row in table.rows]
+    assert "4 of 9 runs have no result" in as_markdown(table)
+    assert [row["state"] for row in as_csv(table)] == [row.state for row in table.rows]
 
 
 def test_a_running_run_is_a_row(make_run):
@@ -206,7 +195,7 @@ def test_axes_that_vary_get_a_column_and_split_the_comparison(make_run):
     assert [row.difference.n for row in table.rows[2:]] == [5, 3]
 
 
-def test_what_follows_from_the_head_or_the_model_is_no_axis(make_run):
+def test_values_implied_by_the_head_or_the_model_are_no_axis(make_run):
     folders = [make_run("seqpool", 1, 0, 0.9, parameters={"model.width": 128})]
     folders += [make_run("ga", 1, 0, 0.9, parameters={"head.gram_dim": 192})]
     assert build(folders).axes == ()
@@ -225,7 +214,7 @@ def test_an_option_of_a_head_is_an_axis_but_does_not_hide_the_reference(make_run
 
 
 def test_two_cells_never_look_the_same(make_run):
-    """A changed default is a new run: what differs is shown though no sweep varied it."""
+    """A changed default is a new run: what differs is an axis, though no sweep varied it."""
     folders = [make_run("ga", 1, 0, 0.9), make_run("ga", 1, 0, 0.8, clip_norm=1.0, paths__output="/elsewhere")]
     table = build(folders)
     assert table.axes == ("clip_norm",)
@@ -243,23 +232,23 @@ def test_a_folder_that_is_given_twice_counts_once(make_run):
     assert build([folder, folder]).rows[0].seeds == (0,)
 
 
-def test_mixed_code_versions_are_said(make_run):
+def test_mixed_code_versions_are_in_a_footnote(make_run):
     same = [make_run("ga", 1, 0, 0.9), make_run("gap", 1, 0, 0.9)]
-    assert "MIXED CODE" not in build(same).markdown()
+    assert "MIXED CODE" not in as_markdown(build(same))
     other = make_run("seqpool", 1, 0, 0.9, code={"commit": "0123456789abcdef", "dirty": False})
-    assert "MIXED CODE VERSIONS: abc123 (2 runs), 0123456789 (1 run)" in build([*same, other]).markdown()
+    assert "MIXED CODE VERSIONS: abc123 (2 runs), 0123456789 (1 run)" in as_markdown(build([*same, other]))
     dirty = make_run("seqattn", 1, 0, 0.9, code={"commit": "abc123", "dirty": True})
-    assert "MIXED CODE VERSIONS: abc123 (2 runs), abc123 + changes (1 run)" in build([*same, dirty]).markdown()
-    assert "uncommitted changes: abc123" in build([dirty]).markdown()
+    assert "MIXED CODE VERSIONS: abc123 (2 runs), abc123-dirty (1 run)" in as_markdown(build([*same, dirty]))
+    assert "dirty working tree (abc123-dirty)" in as_markdown(build([dirty]))
 
 
-def test_different_durations_and_devices_are_said(make_run):
+def test_different_durations_and_devices_are_in_a_footnote(make_run):
     first = make_run("ga", 1, 0, 0.9)
     longer = make_run("seqpool", 1, 0, 0.9, duration="20 epochs", device="H200")
-    text = build([first, longer]).markdown()
+    text = as_markdown(build([first, longer]))
     assert "DIFFERENT DURATIONS: 10 epochs, 20 epochs." in text
     assert "DIFFERENT DEVICES: cpu, H200." in text
-    assert "DIFFERENT" not in build([first]).markdown()
+    assert "DIFFERENT" not in as_markdown(build([first]))
 
 
 def test_no_run_is_one_clear_error(tmp_path):
@@ -271,10 +260,10 @@ def test_no_run_is_one_clear_error(tmp_path):
 
 def test_markdown_and_csv_agree(study, tmp_path):
     table = build(study)
-    table.write(tmp_path)
-    assert (tmp_path / "table.md").read_text() == table.markdown()
-    assert (tmp_path / "table.csv").read_text() == table.csv()
-    for text, exact in zip(read_markdown(table), read_csv(table), strict=True):
+    files.write(table, tmp_path)
+    assert (tmp_path / "table.md").read_text() == as_markdown(table)
+    assert (tmp_path / "table.csv").read_text() == csv.write(table)
+    for text, exact in zip(read_markdown(table), as_csv(table), strict=True):
         assert (text["head"], text["heads"], text["n"]) == (exact["head"], exact["heads"], exact["n"])
         mean, half = text["top-1 %"].strip("*").split(" ± ")
         assert float(mean) == pytest.approx(100 * float(exact["top1_mean"]), abs=0.00501)
@@ -285,12 +274,12 @@ def test_markdown_and_csv_agree(study, tmp_path):
             assert float(shown[1]) == pytest.approx(100 * float(exact["difference_half_width"]), abs=0.00501)
             assert float(text["p"].lstrip("< ")) == pytest.approx(float(exact["difference_p_holm"]), abs=0.001)
         else:
-            assert text["Δ top-1"] == "reference"
+            assert text["Δ top-1"] == "baseline"
 
 
 def test_csv_has_full_precision_and_the_runs(study):
     table = build(study)
-    for row, exact in zip(table.rows, read_csv(table), strict=True):
+    for row, exact in zip(table.rows, as_csv(table), strict=True):
         assert float(exact["top1_mean"]) == row.top1.mean
         assert float(exact["top1_half_width"]) == row.top1.half_width
         assert exact["fingerprints"].split() == list(row.fingerprints)
@@ -299,18 +288,18 @@ def test_csv_has_full_precision_and_the_runs(study):
 
 def test_a_wide_screen_shows_every_column(study):
     text = on_screen(build(study), 140)
-    assert "Too wide" not in text
+    assert "do not fit" not in text
     assert "92.72 ± 0.46" in text
     for title in ("head", "params", "FLOPs", "images/s", "top-1 %", "top-5 %", "Δ top-1", " p"):
         assert title in text
 
 
-def test_a_narrow_screen_shows_fewer_columns_whole_and_says_which_are_gone(study):
+def test_a_narrow_screen_names_the_columns_that_do_not_fit(study):
     text = on_screen(build(study), 80)
     rows = text.splitlines()[:7]
     assert all(len(line) <= 80 for line in rows)
     assert "…" not in text
-    assert "Too wide for this screen: head share, top-5 %" in text
+    assert "Columns that do not fit: head share, top-5 %" in text
     for row, line in zip(build(study).rows, rows[1:], strict=True):
         assert f"{100 * row.top1.mean:.2f} ± {100 * row.top1.half_width:.2f}" in line
 
@@ -326,4 +315,4 @@ def test_flops_are_in_one_unit(make_run):
 def test_brackets_in_names_are_text(make_run):
     table = build([make_run("ga", 1, 0, 0.9, optimizer__lr=value) for value in ("[red]a", "b|c")])
     assert "[red]a" in on_screen(table, 140)
-    assert r"b\|c" in table.markdown()
+    assert r"b\|c" in as_markdown(table)

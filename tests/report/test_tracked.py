@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from headsweep.errors import UserError
 from headsweep.report.read.cells import Cell, read_cells
 from headsweep.report.read.tracked import read_tracked
-from headsweep.report.table.build import Question, compare
-from headsweep.report.table.metrics import MEASURES
+from headsweep.report.table.build import compare
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.model import Question
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from headsweep.tracking.mlflow.tracker import MlflowTracker
@@ -50,7 +51,7 @@ def log(uri, request, tmp_path) -> Callable[..., str]:
 
 
 def numbers(table):
-    """What does not come from the runs' clocks."""
+    """The parts of a table that do not depend on measured times."""
     return [
         (row.head, row.heads, row.axes, row.seeds, row.estimates, row.difference, row.p, row.state)
         for row in table.rows
@@ -97,7 +98,7 @@ def test_a_filter_is_mlflows(study, log, uri):
         assert found == wanted != set()
 
 
-def test_deleted_runs_and_those_of_others_are_left_out(study, log, uri):
+def test_deleted_runs_and_runs_of_other_programs_are_left_out(study, log, uri):
     experiment = log(study)
     store = MlflowClient(uri)
     experiment_id = store.get_experiment_by_name(experiment).experiment_id
@@ -136,7 +137,7 @@ def test_a_number_that_is_not_finite_is_no_point(make_run, log, uri, write_log):
     write_log(folder, [0.5, float("nan"), 0.6, 0.7, 0.8])
     (cell,) = read(uri, log([folder]), "")
     assert dict(cell.runs[0].history("test/top1")) == {1: 0.5, 3: 0.6, 4: 0.7, 5: 0.8}
-    assert MEASURES["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}
+    assert METRICS["top1_last3"].by_seed(cell) == {0: pytest.approx(0.7)}
 
 
 MISTAKES = [

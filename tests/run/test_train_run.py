@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+import factories
 from commands import TINY_RUN
 from comparing import differences
-from composing import compose_run
+from factories import weights
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
 from headsweep.errors import UserError
 from headsweep.models import model_of
 from headsweep.plan.frozen import frozen
-from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.load_model import trained as trained_model
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.evaluation import evaluate
@@ -33,20 +33,13 @@ SHORT = TINY_RUN
 
 
 def planned(tmp_path, *overrides: str) -> RunFolder:
-    run = compose_run(*SHORT, "duration='2 epochs'", f"paths.output={tmp_path}", *overrides)
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
-    return plan.folders[0]
+    return factories.planned(tmp_path, "duration='2 epochs'", *overrides)
 
 
 def trained(tmp_path, *overrides: str) -> RunFolder:
     folder = planned(tmp_path, *overrides)
     train_folder(folder, lambda progress: None)
     return folder
-
-
-def weights(folder: RunFolder, part: str = "model") -> dict[str, torch.Tensor]:
-    return torch.load(folder.checkpoint, weights_only=True)[part]
 
 
 def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from commands import TINY_RUN, command
-from composing import compose_run
-from headsweep.plan.plan import freeze, make_plan
+import commands
+import programs
+from commands import TINY_RUN, TRAIN
 from headsweep.tracking.run_folder import RunFolder
+from programs import Program
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
@@ -40,25 +41,25 @@ class Cluster:
 
     def train(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`python src/train.py -m hydra/launcher=slurm ... ARGUMENTS`, to its end."""
-        return self.run(command(*JOB, *arguments), **environment)
+        return programs.run(_job(arguments), PATIENCE, env=self._environment(**environment))
 
     def headsweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`headsweep ARGUMENTS`, to its end."""
-        return self.run([sys.executable, "-m", "headsweep.cli", *map(str, arguments)])
+        return commands.headsweep(*arguments, **self._environment())
 
     def train_without_torch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As `train`, on a login node where torch cannot be imported; it can be on the nodes."""
         path = os.pathsep.join([str(Path(__file__).with_name("no_torch")), os.environ.get("PYTHONPATH", "")])
         setup = "hydra.launcher.setup=[unset NO_TORCH]"
-        return self.train(setup, *arguments, PYTHONPATH=path, NO_TORCH="1")
+        return self.run([sys.executable, *_job([setup, *arguments])], PYTHONPATH=path, NO_TORCH="1")
 
-    def start_train(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_train(self, *arguments: str) -> Program:
         """As `train`, beside the test."""
-        return self._start(command(*JOB, *arguments))
+        return Program(_job(arguments), env=self._environment())
 
-    def start_headsweep(self, *arguments: object) -> subprocess.Popen[str]:
+    def start_headsweep(self, *arguments: object) -> Program:
         """As `headsweep`, beside the test."""
-        return self._start([sys.executable, "-m", "headsweep.cli", *map(str, arguments)])
+        return Program(["-m", "headsweep.cli", *map(str, arguments)], env=self._environment())
 
     def ask(self, *words: str) -> str:
         """What a command of SLURM answers."""
@@ -96,26 +97,19 @@ class Cluster:
     def _environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": str(self.place / "slurm.conf"), **more}
 
-    def _start(self, words: Sequence[str]) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(words, env=self._environment(), stdout=pipe, stderr=pipe, text=True)
-
     def run(self, words: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
         """A command on the login node, to its end."""
         environment = self._environment(**environment)
         return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def folders(output: Path) -> dict[int, RunFolder]:
-    """Seed -> run."""
-    return {(folder := RunFolder(path)).record().seed: folder for path in (output / "runs").iterdir()}
+def warm_python() -> str:
+    """What starts Python in jobs, in a fraction of a second: a fork of a process on this machine does the work."""
+    return " ".join(programs.relay())
 
 
-def planned(output: Path, *arguments: str) -> RunFolder:
-    """The run that a job would train, for the test to train."""
-    plan = make_plan([compose_run(*RUN, *arguments, f"paths.output={output}")])
-    freeze(plan, {plan.runs[0].fingerprint: {}})
-    return plan.folders[0]
+def _job(arguments: Sequence[str]) -> list[str]:
+    return [TRAIN, *JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
 
 
 def sweep(output: Path) -> Path:
@@ -164,10 +158,11 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def _processes_of(name: str) -> list[str]:
     mark = f"SLURM_CLUSTER_NAME={name}".encode()
-    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path).split(b"\0")]
+    return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path).split(b"\0")]
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """A file of a process; nothing, if it has ended."""
     try:
         return path.read_bytes()
     except OSError:  # the process has just ended

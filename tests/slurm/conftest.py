@@ -38,7 +38,7 @@ def forgetful() -> Iterator[Cluster]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine runs of the local launcher, with as many threads each as a job gives them."""
     output = tmp_path_factory.mktemp("undisturbed")
-    grid = ["seed=0,1,2,3,4,5,6,7,8", "duration='4 epochs'", "hydra.launcher.threads=1"]
+    grid = ["seed=0,1,2,3,4,5,6,7,8", "duration='4 epochs'"]
     answer = train("-m", *grid, *TINY, "tracking=none", f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     return output

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, folders, output_of, planned, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
+from factories import by_seed, planned
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from ranks import trained
@@ -26,7 +27,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(clust
     answer = cluster.train_without_torch(*RUN, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     sabotage(output)
-    (run,), (job,) = folders(output).values(), jobs_of(sweep(output)).values()
+    (run,), (job,) = by_seed(output).values(), jobs_of(sweep(output)).values()
     cluster.ask("scontrol", "release", job)
 
     linger(run)

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import PATIENCE, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until
 from mlflow import MlflowClient
 
 from comparing import differences
+from factories import by_seed
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 
@@ -31,7 +32,7 @@ GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.e
 
 def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbed: Path, tmp_path: Path):
     jobs = submit(cluster, tmp_path)
-    runs = folders(tmp_path)
+    runs = by_seed(tmp_path)
     watch = cluster.start_headsweep("watch", "--output", tmp_path)
     try:
         stopped, died = disturb(cluster, jobs, runs, tmp_path)
@@ -47,7 +48,7 @@ def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbe
 
     retry(cluster, runs, tmp_path)
     for seed, folder in runs.items():
-        assert differences(folder, folders(undisturbed)[seed]) == []
+        assert differences(folder, by_seed(undisturbed)[seed]) == []
     assert table(tmp_path) == table(undisturbed)
     check_mlflow(tmp_path, runs)
     again = cluster.train(*GRID, f"paths.output={tmp_path}")
@@ -63,7 +64,7 @@ def submit(cluster: Cluster, output: Path) -> dict[int, str]:
     assert told.count("\njob ") == len(SEEDS) and "9 queued or training already" in told
     sabotage(output)
     jobs = jobs_of(sweep(output))
-    return {seed: jobs[folder.path.name] for seed, folder in folders(output).items()}
+    return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 
 
 def disturb(

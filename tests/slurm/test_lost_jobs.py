@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, lingering, output_of, read, sabotage, sweep, wait_until
 
+import programs
 from comparing import differences
+from factories import by_seed
 from headsweep.status import cluster as questions
 from headsweep.status import queue
 
@@ -50,7 +52,7 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
     """Three fates of three running jobs that may not be requeued: told to stop, its node dies, cancelled."""
     jobs = submit(forgetful, tmp_path, "seed=0,1,2", "hydra.launcher.requeues=0", "hydra.launcher.cpus=3", HOLD)
     sabotage(tmp_path)
-    runs = folders(tmp_path)
+    runs = by_seed(tmp_path)
     release(forgetful, jobs)
     lingering(runs, [0, 1, 2])
     status = forgetful.headsweep("status", "latest", "--output", tmp_path).stdout
@@ -79,7 +81,7 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
     assert watch.returncode == 0, watch.stderr
     assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 4], [0, 7]]
     for seed, folder in runs.items():
-        assert differences(folder, folders(undisturbed)[seed]) == []
+        assert differences(folder, by_seed(undisturbed)[seed]) == []
 
 
 @pytest.mark.parametrize(("how", "steps"), [("killed", [0, 4]), ("USR2", [0, 7])])
@@ -89,14 +91,14 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     """The first element was cancelled; the last, which has the array's own number, is put back into the queue."""
     jobs = submit(forgetful, tmp_path, "seed=0,1", "hydra.launcher.cpus=2", HOLD)
     sabotage(tmp_path)
-    runs = folders(tmp_path)
+    runs = by_seed(tmp_path)
     forgetful.ask("scancel", jobs[0])
     release(forgetful, jobs)
     lingering(runs, [1])
     array = jobs[1].partition("_")[0]
     assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
     if how == "killed":
-        os.kill(job_process(int((runs[1].path / "here").read_text())), signal.SIGKILL)
+        os.kill(job_process(array), signal.SIGKILL)
     else:
         forgetful.send_usr2(jobs[1])
         wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[1]))
@@ -104,7 +106,7 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     watch = forgetful.headsweep("watch", "--output", tmp_path)
     assert watch.returncode == 1 and "it never began" in watch.stderr, watch.stderr
     assert began(runs[1]) == steps and not (runs[0].path / "began").exists()
-    assert differences(runs[1], folders(undisturbed)[1]) == []
+    assert differences(runs[1], by_seed(undisturbed)[1]) == []
     done = forgetful.train_without_torch("duration='4 epochs'", "tracking=none", "seed=1", f"paths.output={tmp_path}")
     assert done.returncode == 0, "of what was asked, all is done"
 
@@ -115,15 +117,19 @@ def test_what_a_job_printed_that_never_came_to_its_run_is_shown(forgetful: Clust
     watch = forgetful.headsweep("watch", "--output", tmp_path)
     log = sweep(tmp_path) / "slurm" / "jobs" / f"{job}_0_log.out"
     assert watch.returncode == 1 and f"it never began  ({log})" in watch.stderr.replace("\n", ""), watch.stderr
-    logs = forgetful.headsweep("logs", "--output", tmp_path, folders(tmp_path)[0].path.name)
+    logs = forgetful.headsweep("logs", "--output", tmp_path, by_seed(tmp_path)[0].path.name)
     assert "/nowhere/python" in logs.stdout
 
 
-def job_process(pid: int) -> int:
-    """The process that SLURM has started, of one that it has started in turn."""
-    while b"submitit.core._submit" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid
+def job_process(job: str) -> int:
+    """The Python process that SLURM has started for a job."""
+    (found,) = (
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if f"SLURM_JOB_ID={job}".encode() in read(path / "environ").split(b"\0")
+        and read(path / "cmdline").startswith("\0".join(programs.relay()).encode())
+    )
+    return found
 
 
 def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line(forgetful: Cluster, tmp_path: Path):
@@ -182,7 +188,7 @@ def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
     answer = cluster.train_without_torch(*short, *arguments, f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     jobs = queue.jobs_of(sweep(output))
-    return {seed: jobs[folder.path.name] for seed, folder in folders(output).items()}
+    return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 
 
 def release(cluster: Cluster, jobs: Mapping[object, str]) -> None:
@@ -194,5 +200,5 @@ def words(cluster: Cluster, output: Path) -> dict[int, str]:
     """Seed -> what `headsweep status` says of a run: its state and the note behind its name."""
     lines = cluster.headsweep("status", "latest", "--output", output).stdout.splitlines()
     table = [line.split(None, 6) for line in lines[lines.index("") + 2 :]]
-    seeds = {folder.path.name: seed for seed, folder in folders(output).items()}
+    seeds = {folder.path.name: seed for seed, folder in by_seed(output).items()}
     return {seeds[row[0]]: f"{row[1]}  {row[6] if len(row) > 6 else ''}" for row in table}

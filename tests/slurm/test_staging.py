@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, folders, lingering, output_of, planned, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from comparing import differences
+from factories import by_seed, planned
 from headsweep.run.train_run import train_folder
 from headsweep.status.queue import jobs_of
 
@@ -30,7 +31,7 @@ def test_a_staged_run_goes_on_in_mid_epoch_on_another_node(cluster: Cluster, tmp
     answer = cluster.train_without_torch(*run_of, *staged, f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     sabotage(output)
-    runs, (job,) = folders(output), jobs_of(sweep(output)).values()
+    runs, (job,) = by_seed(output), jobs_of(sweep(output)).values()
     cluster.ask("scontrol", "release", job)
     lingering(runs, [0])
     first = cluster.node(job)

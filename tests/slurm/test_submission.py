@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, folders, lingering, output_of, sabotage, sweep, wait_until
+from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
-from commands import TINY, command, train
+from commands import TINY_RUN, command, train
 from comparing import differences
+from factories import by_seed
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
@@ -70,7 +70,7 @@ def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Pat
 
 def without_paths(text: str, output: Path) -> str:
     """What differs by machine and by code, by name."""
-    text = text.replace(str(output), "OUTPUT").replace(sys.executable, "PYTHON")
+    text = text.replace(str(output), "OUTPUT").replace(warm_python(), "PYTHON")
     text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
     return re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
 
@@ -172,7 +172,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
     answer = cluster.train_without_torch(*job)
     assert answer.returncode == 0, answer.stderr
     sabotage(tmp_path)
-    runs, (job,) = folders(tmp_path), set(jobs_of(sweep(tmp_path)).values())
+    runs, (job,) = by_seed(tmp_path), set(jobs_of(sweep(tmp_path)).values())
     cluster.ask("scontrol", "release", job)
     wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
     cluster.send_usr2(job)  # seconds before anything of ours could hear it
@@ -184,14 +184,14 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
     assert watch.returncode == 0, watch.stderr
     assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 7], [0]]
     for seed, folder in runs.items():
-        assert differences(folder, folders(undisturbed)[seed]) == []
+        assert differences(folder, by_seed(undisturbed)[seed]) == []
 
 
 @pytest.mark.slow
 def test_the_plain_plugin_trains_a_grid(cluster: Cluster, tmp_path: Path):
     """Hydra's own launcher, which waits for its jobs and composes their configuration there."""
     plain = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=60"]
-    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY[:-1], "tracking=none", f"paths.output={tmp_path}"]
+    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY_RUN, "tracking=none", f"paths.output={tmp_path}"]
     answer = cluster.run(command(*job))
     assert answer.returncode == 0, answer.stderr
     assert [folder.state() for folder in map(RunFolder, (tmp_path / "runs").iterdir())] == [RunState.finished] * 2

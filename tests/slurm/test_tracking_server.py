@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from mlflow import MlflowClient
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from postgres import free_port, postgres
+from programs import Program
 
 pytestmark = pytest.mark.slow
 
@@ -28,9 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with postgres() as store:
         address = ["--host", "127.0.0.1", "--port", str(free_port())]
         stores = ["--backend-store-uri", store, "--artifacts-destination", str(place / "files")]
-        command = [sys.executable, "-m", "mlflow", "server", *address, "--workers", "1", *stores]
-        with (place / "log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = Program(["-m", "mlflow", "server", *address, "--workers", "1", *stores], new_session=True)
         try:
             wait_until(lambda: answers(int(address[-1])))
             yield f"http://127.0.0.1:{address[-1]}"
@@ -49,7 +46,7 @@ def test_sixteen_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_
     seeds = "seed=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
     slots = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "slots=4", "cpus=2", "threads=1")]
     told = [f"tracking.uri={server}", "hydra.launcher.mlflow=jobs", "hydra.launcher.wait=true"]
-    job = [seeds, "duration='8 epochs'", *slots, *told, f"paths.output={tmp_path}"]
+    job = [seeds, "duration='4 epochs'", *slots, *told, f"paths.output={tmp_path}"]
     answer = forgetful.train_without_torch(*job)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert len(set(jobs_of(sweep(tmp_path)).values())) == 4

@@ -4,16 +4,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from commands import TINY, give, start
+from commands import TINY, fresh, give, headsweep, start
 from composing import compose_run
+from factories import run_folders
 from headsweep.errors import UserError
 from headsweep.launch import retry
 from headsweep.plan.plan import freeze, make_plan
@@ -22,15 +21,6 @@ from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "output"
-
-
-def headsweep(*arguments, **environment):
-    command = [sys.executable, "-m", "headsweep.cli", *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
-
-
-def folders(output) -> list[RunFolder]:
-    return [RunFolder(path) for path in sorted((output / "runs").iterdir())]
 
 
 @pytest.fixture
@@ -52,7 +42,7 @@ def test_looking_is_light(failed, tmp_path):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported at the door')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     for arguments in (["status"], ["status", "latest"], ["logs", "abc"], ["cancel"]):
-        answer = headsweep(*arguments, "--output", tmp_path, PYTHONPATH=path)
+        answer = fresh("-m", "headsweep.cli", *arguments, "--output", str(tmp_path), PYTHONPATH=path)
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
@@ -182,20 +172,20 @@ def test_a_sweep_is_watched_cancelled_and_retried(tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert "2 runs: 1 running, 1 new" in looked and f"process {process.pid} on " in looked
-    assert {folder.state() for folder in folders(output)} <= {RunState.partial, RunState.new, RunState.finished}
+    assert {folder.state() for folder in run_folders(output)} <= {RunState.partial, RunState.new, RunState.finished}
     assert headsweep("cancel", "--output", output).stdout.startswith(
         "nothing to cancel: no process or job trains a sweep in "
     )
 
     output.rename(moved)
     (known,) = (moved / "sweeps").iterdir()
-    before = {folder.path.name for folder in folders(moved)}
-    unfinished = next(folder for folder in folders(moved) if folder.result() is None)
+    before = {folder.path.name for folder in run_folders(moved)}
+    unfinished = next(folder for folder in run_folders(moved) if folder.result() is None)
     unfinished.fail("ValueError: as of a mistake that has been mended")
-    answer = headsweep("retry", known.name[:12], "--slots", 2, "--output", moved)
+    answer = headsweep("retry", known.name[:12], "--slots", 2, "--threads", 1, "--output", moved)
     assert answer.returncode == 0, answer.stderr
     assert "tried again" not in answer.stderr  # the failure is forgotten
-    assert {folder.path.name for folder in folders(moved)} == before
-    assert {folder.state() for folder in folders(moved)} == {RunState.finished}
+    assert {folder.path.name for folder in run_folders(moved)} == before
+    assert {folder.state() for folder in run_folders(moved)} == {RunState.finished}
     assert list((moved / "sweeps").iterdir()) == [known]
     assert not output.exists()

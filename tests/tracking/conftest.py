@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +15,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+import postgres
+from commands import wait_for as wait_for_condition
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
+from programs import Program
 
 MakeRun = Callable[..., RunFolder]
 
@@ -115,17 +117,10 @@ def result() -> RunResult:
     return RunResult("finished", {"test/top1": 0.5}, 3, 30, environment={"device": "cpu"})
 
 
-@pytest.fixture(scope="session")
-def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    prepare(default_uri(folder), "unused", folder)
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
-def output(tmp_path: Path, _migrated: Path) -> Path:
+def output(tmp_path: Path, empty_store: Path) -> Path:
     """An output folder whose store is migrated already."""
-    shutil.copy(_migrated, tmp_path / "mlflow.db")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     return tmp_path
 
 
@@ -181,16 +176,15 @@ def holder() -> Iterator[Callable[[RunFolder], subprocess.Popen[str]]]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, _migrated: Path) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """The address of a true MLflow server with a store of its own."""
-    place, port = tmp_path_factory.mktemp("server"), _free_port()
-    shutil.copy(_migrated, place / "mlflow.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    place, port = tmp_path_factory.mktemp("server"), postgres.free_port()
+    shutil.copy(empty_store, place / "mlflow.db")
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
-    with (place / "log").open("w") as log:
-        process = subprocess.Popen([*command, *stores], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    process = Program([*command, *stores], new_session=True)
     try:
-        _wait(lambda: _answers(port))
+        wait_for_condition(lambda: _answers(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -205,23 +199,9 @@ def _answers(port: int) -> bool:
 @pytest.fixture
 def free_port() -> int:
     """A port of this machine on which nobody answers."""
-    return _free_port()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return postgres.free_port()
 
 
 @pytest.fixture
-def wait_for() -> Callable[[Callable[[], bool]], None]:
-    """Wait until a condition holds, at most 60 s."""
-    return _wait
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited 60 s in vain"
-        time.sleep(0.02)
+def wait_for() -> Callable[[Callable[[], object]], None]:
+    return wait_for_condition

@@ -10,6 +10,7 @@ import pytest
 
 from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
+from programs import Program
 
 PREPARE = """
 import sys
@@ -23,12 +24,7 @@ print(prepare(default_uri(output), "study", output))
 @pytest.mark.slow
 def test_four_processes_that_touch_a_fresh_store_together_all_succeed(tmp_path):
     output = tmp_path / "out put"  # not there yet, and a space in its name
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PREPARE, str(output)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
+    processes = [Program(["-c", PREPARE, str(output)]) for _ in range(4)]
     answers = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, answers
     assert len({out for out, _ in answers}) == 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
+import programs
 from headsweep.tracking import atomic_files
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.reconcile import reconcile
@@ -164,8 +163,7 @@ def test_what_a_killed_command_left_running_is_set_right_by_any_other(
     """But not what is still trained, and not the run of another machine whose folder has the same path."""
     runs[1] = make_run("c", epochs=1)
     make_sweep(runs)
-    program = [sys.executable, "-c", KILLED, str(output)]
-    assert subprocess.run(program, check=False, timeout=120).returncode == -9
+    assert programs.run(["-c", KILLED, str(output)]).returncode == -9
     trained, theirs = make_run("trained", epochs=1), make_run("theirs", epochs=1)
     experiment_id = prepare(uri, "study", output)
     with trained.lock():

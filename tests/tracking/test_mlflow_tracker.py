@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 
@@ -14,6 +12,7 @@ from headsweep.tracking.mlflow import tracker as mlflow_tracker
 from headsweep.tracking.mlflow.store import client, prepare
 from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.tracker import NullTracker
+from programs import Program
 
 
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
@@ -65,9 +64,7 @@ def test_two_processes_that_project_the_same_sweep_make_one_parent_and_lose_noth
     for folder in folders:
         folder.finish(result)
     make_sweep(folders)
-    processes = [
-        subprocess.Popen([sys.executable, "-c", RACE, str(output)], stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    processes = [Program(["-c", RACE, str(output)]) for _ in range(2)]
     assert [process.communicate(timeout=120)[1] for process in processes] == ["", ""]
     held = contents(uri, "study")
     assert len(held) == 17

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+import factories
 from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
+from factories import weights
 from headsweep.config import Compilation
 from headsweep.models.build import build_model, model_of
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
 from headsweep.training.checkpoint import TrainingState
@@ -53,11 +54,11 @@ def batch(images=4):
     return torch.randn(images, 1, 16, 16, generator=generator), torch.full((images, 10), 0.1)
 
 
-@torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False)  # as they are by themselves
+@torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=False)  # by themselves 8, and False
 def test_a_process_compiles_the_steps_of_more_models_than_torch_allows(quick_backend):
-    """By default, torch compiles eight and then silently stays in eager mode."""
+    """By default, torch compiles eight graphs and then silently stays in eager mode; here two."""
     alive = []
-    for heads in range(1, 11):
+    for heads in range(1, 5):
         counters.clear()
         run, model = built("compile=step", "model.depth=1", f"heads={heads}")
         gradients = Gradients(model, run, CPU, steps=2)
@@ -161,10 +162,7 @@ def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
 
 
 def planned(output, *overrides: str) -> RunFolder:
-    run = compose_run(*SHORT, *SMALL, "duration='6 steps'", f"paths.output={output}", *overrides)
-    plan = make_plan([run])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(run)})
-    return plan.folders[0]
+    return factories.planned(output, *SMALL, "duration='6 steps'", *overrides)
 
 
 def trained(output, *overrides: str, stops=()) -> RunFolder:
@@ -177,10 +175,6 @@ def trained(output, *overrides: str, stops=()) -> RunFolder:
         torch.compiler.reset()  # as a new process
     train_folder(folder, lambda progress: None)
     return folder
-
-
-def weights(folder: RunFolder) -> dict[str, torch.Tensor]:
-    return torch.load(folder.checkpoint, weights_only=True)["model"]
 
 
 def broken(graph, inputs):
@@ -243,10 +237,11 @@ def test_an_error_that_eager_mode_raises_too_is_raised_unchanged(quick_backend):
     assert gradients.used == "off"
 
 
-def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend):
-    options = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "compile=step"]
+@pytest.mark.parametrize("how", ["blocks", "step"])
+def test_stopped_in_the_middle_a_compiled_run_ends_with_the_same_bits(tmp_path, quick_backend, how):
+    options = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "model.depth=2", f"compile={how}"]
     whole, parts = trained(tmp_path / "whole", *options), trained(tmp_path / "parts", *options, stops=(2,))
-    assert whole.result().environment["compile"] == "step"
+    assert whole.result().environment["compile"] == how
     assert differences(parts, whole) == []
 
 
@@ -258,5 +253,6 @@ def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_
     assert whole.result().environment["compile"] == how
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(whole)[name], value, rtol=1e-4, atol=1e-6, msg=name)
-    parts = trained(tmp_path / "parts", *options, f"compile={how}", stops=(2,))
-    assert differences(parts, whole) == []
+    if how == "step":
+        parts = trained(tmp_path / "parts", *options, f"compile={how}", stops=(2,))
+        assert differences(parts, whole) == []

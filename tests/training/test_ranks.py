@@ -2,21 +2,20 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
 
+import factories
+import programs
 from commands import TINY_RUN, command
 from composing import compose_run
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.command_line import spell_out
 from headsweep.errors import ConfigError, UserError
-from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
@@ -31,9 +30,7 @@ SHORT = [*TINY_RUN, "debug.eval_images=70", "duration='6 steps'", *SGD]
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:
-    plan = make_plan([compose_run(*SHORT, f"paths.output={output}", *overrides)])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
-    return plan.folders[0]
+    return factories.planned(output, *SHORT, *overrides)
 
 
 def history(folder: RunFolder) -> dict[tuple[int, str], float]:
@@ -148,9 +145,9 @@ def test_a_grid_under_torchrun_is_refused(monkeypatch):
 
 @pytest.mark.slow
 def test_torchrun_trains_one_run_and_only_rank_0_prints(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     job = [*torchrun, *command("head=ga", "heads=2", "tracking=none", *SHORT, f"paths.output={tmp_path}")[1:]]
-    done = subprocess.run(job, capture_output=True, text=True, timeout=120, cwd=PROJECT_ROOT)
+    done = programs.run(job, cwd=PROJECT_ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\nruns  ") == 1 and done.stderr.count("[1/1]") == 1
     (path,) = tmp_path.glob("runs/*")

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.typed_files import Damaged
 
-_ACCURACIES = ("test/top1", "test/top5")
+_ACCURACIES = (TEST_TOP1, TEST_TOP5)
 # Keys of a result's environment; one missing in an older result is not compared.
 _ENVIRONMENT = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
 

@@ -19,16 +19,18 @@ from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
-from headsweep.report.read.cells import Cell, Run, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import choose, named
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
+from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.find import find_sweep
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
 
-_METRICS = ("test/top1", "test/top5", "val/top1")
+_METRICS = (TEST_TOP1, TEST_TOP5, VAL_TOP1)
 
 
 def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str, tuple[Damaged, ...]]:
@@ -52,13 +54,13 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
         cells = read_cells(left, screening)
-        chosen = cells if len(given) == 1 and "=" not in given[0] else choose(cells, read_words(given))
+        chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
         axes = varying_axes(cells)
         with composer() as compose:
             finder = OverrideFinder(compose)
             return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)
 
-    return without_damaged(alike, make)
+    return skip_damaged(alike, make)
 
 
 def _of_fingerprint(
@@ -85,7 +87,7 @@ def _of_fingerprint(
 
 def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path) -> str:
     record = cell.record
-    lines = [f"{named(cell, axes)}  group {record.group}, sweep {record.sweep}"]
+    lines = [f"{cell_name(cell, axes)}  group {record.group}, sweep {record.sweep}"]
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:
@@ -108,7 +110,7 @@ def _mean(value: Estimate) -> str:
 def _run(run: Run) -> list[str]:
     record, result, folder = run.record, run.result, run.folder
     assert folder is not None, "read from folders"
-    top1 = f", test/top1 {100 * result.metrics['test/top1']:.2f} %" if result and "test/top1" in result.metrics else ""
+    top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]

@@ -11,11 +11,13 @@ from headsweep.config.overrides import OverrideFinder, command, grids
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
-from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_damaged
-from headsweep.report.read.select import named
-from headsweep.report.stats.power import MOST_SEEDS, Need, needs, sign_flip_seeds
-from headsweep.report.table.baseline import Baseline, references
-from headsweep.text import aligned
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged
+from headsweep.report.read.select import cell_name, spelled
+from headsweep.report.stats.power import MOST_SEEDS, Requirement, requirement, sign_flip_seeds
+from headsweep.report.table.baseline import Baseline, baselines
+from headsweep.text import aligned, plural
+from headsweep.tracking.metric_names import TEST_TOP1
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -30,6 +32,9 @@ class Aim:
     slots: int  # concurrent runs, for the time estimate
 
 
+Found = Sequence[tuple[Cell, Requirement]]
+
+
 def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
     """Return the seeds that the differences of `sweep` need and how to add them, and the damage of runs left out.
 
@@ -42,7 +47,7 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
         UserError: no two cells can be compared, or none has two finished seeds.
     """
     screening = sweep.screening()
-    return without_damaged(
+    return skip_damaged(
         sweep.runs(),
         lambda folders, damages: (_advice(read_cells(folders, screening), sweep, baseline, aim), damages),
     )
@@ -50,49 +55,54 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
 
 def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
     axes = varying_axes(cells)
-    against = references(cells, axes, baseline)
-    tests = sum(reference not in (None, cell) for cell, reference in zip(cells, against, strict=True))
-    against_words = " ".join(f"{key}={value}" for key, value in (baseline or {"head": cells[0].head}).items())
-    if not tests:
-        raise UserError(
-            f"{sweep.name}: expected a cell to compare with {against_words}, found none; choose another --baseline"
-        )
-    level = aim.alpha / tests
-    found = needs(cells, against, aim.difference / 100, aim.power, level)
-    if all(need.n < 2 for need in found):
+    against = baselines(cells, axes, baseline)
+    pairs = [(cell, base) for cell, base in zip(cells, against, strict=True) if base is not None and base is not cell]
+    name = spelled(baseline or {"head": cells[0].head})
+    if not pairs:
+        raise UserError(f"{sweep.name}: expected a cell to compare with {name}, found none; choose another --baseline")
+    level = aim.alpha / len(pairs)
+    found = [
+        (cell, requirement(_differences(cell, base), aim.difference / 100, aim.power, level)) for cell, base in pairs
+    ]
+    if all(needed.n < 2 for _, needed in found):
         more = _command(cells, sweep, "seeds=3")
         raise UserError(
-            f"{sweep.name}: expected two finished seeds of a cell and of {against_words} to estimate a "
-            f"variance; add seeds: {more}"
+            f"{sweep.name}: expected two finished seeds of a cell and of {name} to estimate a variance; "
+            f"add seeds: {more}"
         )
     heading = (
-        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {against_words}\n"
+        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {name}\n"
         f"with power {aim.power:g} at p < {aim.alpha:g}"
     )
-    if tests > 1:
-        heading += f", corrected for {tests} differences (Bonferroni: p < {level:.3g} each)"
+    if len(pairs) > 1:
+        heading += f", corrected for {len(pairs)} differences (Bonferroni: p < {level:.3g} each)"
     return "\n".join([heading, "", _table(found, axes), "", *_notes(level), *_plans(found, cells, sweep, aim)])
 
 
-def _table(found: Sequence[Need], axes: Sequence[str]) -> str:
+def _differences(cell: Cell, baseline: Cell) -> list[float]:
+    values, others = cell.by_seed(TEST_TOP1), baseline.by_seed(TEST_TOP1)
+    return [values[seed] - others[seed] for seed in values if seed in others]
+
+
+def _table(found: Found, axes: Sequence[str]) -> str:
     rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "SEEDS (UPPER CI)", "DETECTABLE NOW")]
-    return aligned([*rows, *(_row(need, axes) for need in found)])
+    return aligned([*rows, *(_row(cell, needed, axes) for cell, needed in found)])
 
 
-def _row(need: Need, axes: Sequence[str]) -> tuple[str, ...]:
-    name = named(need.cell, axes)
-    if need.spread is None or need.detectable is None:
-        why = "needs two seeds" if need.n < 2 else "no spread: all differences are equal"
-        return (name, str(need.n), why, "-", "-", "-")
-    low, high = need.spread.low, need.spread.high
-    deviation = f"{need.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
+def _row(cell: Cell, needed: Requirement, axes: Sequence[str]) -> tuple[str, ...]:
+    name = cell_name(cell, axes)
+    if needed.spread is None or needed.detectable is None:
+        why = "needs two seeds" if needed.n < 2 else "no spread: all differences are equal"
+        return (name, str(needed.n), why, "-", "-", "-")
+    low, high = needed.spread.low, needed.spread.high
+    deviation = f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
     return (
         name,
-        str(need.n),
+        str(needed.n),
         deviation,
-        _seeds(need.seeds),
-        _seeds(need.seeds_at_worst),
-        f"{100 * need.detectable:.2f}",
+        _seeds(needed.seeds),
+        _seeds(needed.seeds_upper),
+        f"{100 * needed.detectable:.2f}",
     )
 
 
@@ -109,10 +119,10 @@ def _notes(level: float) -> list[str]:
     ]
 
 
-def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
+def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
     """Return the seeds that suffice for every cell: for the estimated spread, and for its upper confidence limit."""
-    known = [need for need in found if need.spread is not None]
-    plans = {"": [need.seeds for need in known], "upper CI: ": [need.seeds_at_worst for need in known]}
+    known = [needed for _, needed in found if needed.spread is not None]
+    plans = {"": [needed.seeds for needed in known], "upper CI: ": [needed.seeds_upper for needed in known]}
     lines = []
     for when, counts in plans.items():
         if all(count is not None for count in counts) and counts:
@@ -125,15 +135,15 @@ def _plans(found: Sequence[Need], cells: Sequence[Cell], sweep: SweepFolder, aim
 
 def _cost(cells: Sequence[Cell], seeds: int, slots: int) -> str:
     """Return the missing runs for `seeds` seeds of all cells, and their training time."""
-    missing = [sum(seed not in cell.by_seed("test/top1") for seed in range(seeds)) for cell in cells]
+    missing = [sum(seed not in cell.by_seed(TEST_TOP1) for seed in range(seeds)) for cell in cells]
     if not any(missing):
         return "no run is missing"
-    runs = f"{sum(missing)} more runs of {len(cells)} cells"
+    runs = f"{plural(sum(missing), 'more run')} of {plural(len(cells), 'cell')}"
     times = [_seconds(cell) for cell in cells]
     if any(time is None and count for time, count in zip(times, missing, strict=True)):
         return f"{runs}, of unknown time: not every cell has a finished run"
     seconds = sum(time * count for time, count in zip(times, missing, strict=True) if time is not None)
-    return f"{runs}, about {span(seconds / slots)} of training, {slots} concurrent run{'s' * (slots > 1)}"
+    return f"{runs}, about {span(seconds / slots)} of training, {plural(slots, 'concurrent run')}"
 
 
 def _seconds(cell: Cell) -> float | None:
@@ -148,6 +158,6 @@ def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     runs = [frozen(run.folder) for cell in cells for run in cell.runs[:1] if run.folder]
     runs = [replace(run, paths=replace(run.paths, output=str(output.resolve()))) for run in runs]
     with composer() as compose:
-        spelled = OverrideFinder(compose).find(runs)
-    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
+        found_overrides = OverrideFinder(compose).find(runs)
+    without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in found_overrides]
     return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))

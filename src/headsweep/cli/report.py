@@ -1,4 +1,4 @@
-"""A sweep as a page to read and to hand on."""
+"""`headsweep report`: write a sweep as one HTML page with figures."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
+from headsweep.cli.table import BASELINE_HELP, METRIC_HELP
 
 if TYPE_CHECKING:
-    from headsweep.report.table.build import Table
+    from headsweep.report.table.model import Table
     from headsweep.tracking.sweep_folder import SweepFolder
 
 
 @commands.command()
 @click.argument("source", default="latest")
 @output_option
-@click.option("--baseline", multiple=True, help="What to compare with, e.g. head=seqpool or head=seqpool,heads=1.")
-@click.option("--metric", default="top1", show_default=True, help="What is compared, e.g. top1_last3, val_top1.")
-@click.option("--uri", callback=checked_uri, help="MLflow's store, for a filter; default: sqlite in the output folder.")
-@click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment, for a filter.")
+@click.option("--baseline", multiple=True, help=BASELINE_HELP)
+@click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
+@click.option(
+    "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
+)
+@click.option("--experiment", default="headsweep", show_default=True, help="MLflow experiment.")
 def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, uri: str | None, experiment: str) -> None:
     """Write SOURCE as one HTML page with its table and figures, and the figures as SVG and PDF.
 
-    SOURCE is a sweep or a filter of MLflow's, as for `table`. The page loads nothing: it can be mailed. That of a sweep
-    goes to MLflow, too, where the sweep is tracked.
+    SOURCE is a sweep or an MLflow filter, as for `headsweep table`. The page is one self-contained file. If the sweep
+    is tracked, the page is also logged to MLflow.
     """
     from headsweep.report.html import document
     from headsweep.report.html.origin import Origin, origin_of
-    from headsweep.report.request import Place, Request
+    from headsweep.report.request import Location, Request
     from headsweep.status.find import find_sweep
     from headsweep.tracking.output_folder import OutputFolder
     from headsweep.tracking.sweep_folder import SweepFolder
@@ -44,8 +47,8 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     else:
         origin = Origin(source)
         folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.answer(Place(output, TRACKERS["mlflow"](uri, experiment, output)))
-    made_by = request.words().replace("headsweep table", "headsweep report").removesuffix(" --mark")
+    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
+    made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")
     click.echo(f"figures  {folder / document.FIGURES} ({count}, as SVG and PDF)")

@@ -1,4 +1,4 @@
-"""The comparison table, and whether a committed one is true."""
+"""`headsweep table`: print, write or verify the comparison table."""
 
 from __future__ import annotations
 
@@ -12,31 +12,41 @@ import click
 
 from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
 from headsweep.errors import UserError
-from headsweep.text import one_line
+from headsweep.text import one_line, plural
 
 if TYPE_CHECKING:
-    from headsweep.report.request import Place, Request
-    from headsweep.report.table.build import Table
+    from headsweep.report.request import Location, Request
+    from headsweep.report.table.model import Table
 
+BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
+METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name prints all."
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 
 
 @commands.command()
 @click.argument("source", default="latest")
 @output_option
-@click.option("--columns", help="Names of columns, e.g. parameters,top1,difference,p; a wrong one lists all.")
-@click.option("--rows", help="Axes that run down a pivot, e.g. head.")
-@click.option("--cols", help="Axes that run across a pivot, e.g. heads.")
-@click.option("--baseline", multiple=True, help="What to compare with, e.g. head=seqpool or head=seqpool,heads=1.")
-@click.option("--metric", default="top1", show_default=True, help="What is compared, e.g. top1_last3, val_top1.")
-@click.option("--mark", is_flag=True, help="Show runs of mixed code, epochs, data or seeds, and say so.")
-@click.option("--format", "layout", type=click.Choice(LAYOUTS), help="Default: terminal, or as the --write file ends.")
-@click.option("--write", type=click.Path(path_type=Path, dir_okay=False), help="File to write, e.g. table.tex.")
+@click.option("--columns", help="Columns to show, e.g. parameters,top1,difference,p; an unknown name prints all.")
+@click.option("--rows", help="Axes down the side of a pivot table, e.g. head.")
+@click.option("--cols", help="Axes across the top of a pivot table, e.g. heads.")
+@click.option("--baseline", multiple=True, help=BASELINE_HELP)
+@click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
 @click.option(
-    "--verify", type=click.Path(path_type=Path, dir_okay=False), help="Compare a file's tables with the runs."
+    "--mark", is_flag=True, help="Compare runs with inconsistent code, durations, data or seeds, with a warning."
 )
-@click.option("--uri", callback=checked_uri, help="MLflow's store; default: sqlite in the output folder.")
-@click.option("--experiment", default="headsweep", show_default=True, help="MLflow's experiment.")
+@click.option(
+    "--format", "layout", type=click.Choice(LAYOUTS), help="Default: terminal, or by the suffix of the --write file."
+)
+@click.option(
+    "--write", type=click.Path(path_type=Path, dir_okay=False), help="Write the table to this file, e.g. table.tex."
+)
+@click.option(
+    "--verify", type=click.Path(path_type=Path, dir_okay=False), help="Compare the tables in this file with the runs."
+)
+@click.option(
+    "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
+)
+@click.option("--experiment", default="headsweep", show_default=True, help="MLflow experiment.")
 def table(
     source: str,
     output: Path,
@@ -47,33 +57,33 @@ def table(
     experiment: str,
     **options: Any,
 ) -> None:
-    """Compare the runs of SOURCE: intervals over seeds, paired differences, costs.
+    """Compare the runs of SOURCE: accuracies with confidence intervals over seeds, paired differences and costs.
 
-    SOURCE is a sweep's name, the beginning of it, "latest", or a filter of MLflow's: "params.`head.name` = 'ga'". The
-    files that --write makes say how they were made; --verify makes their tables anew and exits with 1 if one differs.
+    SOURCE is the name of a sweep or its beginning, "latest", or an MLflow filter: "params.`head.name` = 'ga'".
+    A file written with --write records its command; --verify makes its tables again and exits with 1 if one differs.
     """
-    from headsweep.report.request import Place, layout_of
+    from headsweep.report.request import Location, layout_of
     from headsweep.tracking.trackers import TRACKERS
 
-    place = Place(output, TRACKERS["mlflow"](uri, experiment, output))
+    location = Location(output, TRACKERS["mlflow"](uri, experiment, output))
     if verify:
         given = click.get_current_context().get_parameter_source("source") is not click.core.ParameterSource.DEFAULT
-        _verify(verify, place, _request({"source": source, **options}, output) if given else None)
+        _verify(verify, location, _request({"source": source, **options}, output) if given else None)
         return
     if write and layout and layout != layout_of(write):
-        raise UserError(f"--format {layout} --write {write}: the name says {layout_of(write)}; want one of the two")
+        raise UserError(f"--format {layout} --write {write}: expected a file name for {layout}; drop one of the two")
     request = _request({"source": source, **options}, output)
-    answer = request.answer(place)
+    comparison = request.table(location)
     if write:
         from headsweep.tracking import atomic_files
 
-        atomic_files.write_text(write, request.text(answer, layout_of(write)))
-        click.echo(f"{write}: {len(answer.rows)} rows; made by {request.words()}")
+        atomic_files.write_text(write, request.text(comparison, layout_of(write)))
+        click.echo(f"{write}: {plural(len(comparison.rows), 'row')}, made by {request.command()}")
     elif layout in (None, "terminal"):
-        _print(request, answer)
+        _print(request, comparison)
     else:
-        click.echo(request.text(answer, layout), nl=False)
-    end_incomplete(answer.damages)
+        click.echo(request.text(comparison, layout), nl=False)
+    end_incomplete(comparison.damages)
 
 
 def _request(options: dict[str, Any], output: Path) -> Request:
@@ -86,31 +96,31 @@ def _request(options: dict[str, Any], output: Path) -> Request:
     return Request(**{**options, "source": find_sweep(request.source, output).name})
 
 
-def _print(request: Request, answer: Table) -> None:
+def _print(request: Request, comparison: Table) -> None:
     from headsweep.report.formats import terminal
 
     if request.columns or request.rows or request.cols:
-        terminal.show_sheet(request.sheet(answer), terminal.screen())
+        terminal.show_sheet(request.sheet(comparison))
     else:
-        terminal.show(answer, terminal.screen())
+        terminal.show(comparison)
 
 
-def _verify(path: Path, place: Place, request: Request | None) -> None:
+def _verify(path: Path, location: Location, request: Request | None) -> None:
     from headsweep.report.request import Request
     from headsweep.report.verify import differences
 
-    def parse(words: str) -> Request:
+    def parse(command: str) -> Request:
         try:
-            # Without --help, which would print and exit as if the table agreed.
-            context = table.make_context("table", shlex.split(words)[2:], help_option_names=[])
+            # Without --help, which would exit with code 0.
+            context = table.make_context("table", shlex.split(command)[2:], help_option_names=[])
         except (click.ClickException, ValueError) as error:
             reason = error.format_message() if isinstance(error, click.ClickException) else error
-            raise UserError(f"{path}: {words!r} is no command of this version ({reason})") from error
-        return _request({field.name: context.params[field.name] for field in fields(Request)}, place.output)
+            raise UserError(f"{path}: {command!r} is not a command of this version ({reason})") from error
+        return _request({field.name: context.params[field.name] for field in fields(Request)}, location.output)
 
-    count, found = differences(path, place, parse, request)
+    count, found = differences(path, location, parse, request)
     for line in found:
         click.echo(one_line(f"headsweep: {line}"), err=True)
     if found:
         sys.exit(1)
-    click.echo(f"{path}: {count} table{'s agree' if count > 1 else ' agrees'} with the runs")
+    click.echo(f"{path}: {plural(count, 'table')} {'agrees' if count == 1 else 'agree'} with the runs")

@@ -10,7 +10,10 @@ from headsweep.config import RunConfig
 from headsweep.errors import FailedRunsError, UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan, PlannedRun
-from headsweep.report.table import build, published
+from headsweep.report.formats import files, terminal
+from headsweep.report.table import published
+from headsweep.report.table.build import build
+from headsweep.report.table.model import Table
 from headsweep.status import queue
 from headsweep.text import last_line
 from headsweep.tracking.run_folder import RunFolder
@@ -22,10 +25,10 @@ from headsweep.tracking.trackers import tracker_of
 LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log_models`
 
 
-def compare(sweep: SweepFolder) -> build.Table:
+def compare(sweep: SweepFolder) -> Table:
     """Write the table of a sweep's runs to its folder."""
-    comparison = build.build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
-    comparison.write(sweep.path)
+    comparison = build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
+    files.write(comparison, sweep.path)
     return comparison
 
 
@@ -47,7 +50,7 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) 
 def conclude(
     sweep: SweepFolder,
     folders: Sequence[RunFolder],
-    comparison: build.Table,
+    comparison: Table,
     tracker: Tracker,
     attempts: int | None,
 ) -> None:
@@ -56,7 +59,7 @@ def conclude(
     Raises:
         FailedRunsError: some runs have not ended well.
     """
-    comparison.print()
+    terminal.show(comparison)
     print(f"table    {sweep.path / 'table.md'} and table.csv")
     print(f"runs     {sweep.output.runs}")
     print(tracker.description())

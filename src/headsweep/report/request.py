@@ -1,4 +1,4 @@
-"""A table as it was asked for: the words of the command, which travel with the table so that it can be checked."""
+"""A requested table: the options of `headsweep table`, which are written with the table so that it can be verified."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from headsweep.config.values import read_words
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, html, json, latex, markdown
-from headsweep.report.read.cells import Cell, read_cells, varying_axes, without_damaged
+from headsweep.report.read.axes import varying_axes
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table import published
-from headsweep.report.table.build import Question, Table, compare
+from headsweep.report.table.build import compare
+from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
-from headsweep.report.table.metrics import MEASURES
-from headsweep.report.table.mixtures import mixtures
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.model import Question, Table
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
@@ -28,8 +30,8 @@ END = "end of headsweep table"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the runs are that a source names."""
+class Location:
+    """Where the runs of a source are."""
 
     output: Path  # folder of sweeps and runs
     tracker: Tracker  # for a source that is a filter
@@ -37,9 +39,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of which runs; the fields are the options of `headsweep table`."""
+    """A source of runs and what to show of them; the fields are the options of `headsweep table`."""
 
-    source: str  # a sweep's name, or MLflow's filter
+    source: str  # name of a sweep, or MLflow filter
     columns: str | None = None
     rows: str | None = None
     cols: str | None = None
@@ -47,8 +49,8 @@ class Request:
     metric: str = "top1"
     mark: bool = False
 
-    def words(self) -> str:
-        """The command that asks for the same again."""
+    def command(self) -> str:
+        """Return the command that makes the same table."""
         options: list[tuple[str, str | None]] = [
             ("--columns", self.columns),
             ("--rows", self.rows),
@@ -61,46 +63,46 @@ class Request:
 
     @property
     def is_filter(self) -> bool:
-        """Is the source a filter of MLflow's, not a sweep's name?"""
+        """Is the source an MLflow filter, not the name of a sweep?"""
         return any(sign in self.source for sign in ("=", "<", ">", " "))
 
-    def answer(self, place: Place) -> Table:
+    def table(self, location: Location) -> Table:
         """Read the runs and compare them.
 
         Raises:
-            UserError: there are no runs, they must not stand in one table, or an option names what there is not.
+            UserError: there are no runs, they are inconsistent, or an option names what does not exist.
         """
         parse_columns(self.columns)
-        if self.metric not in MEASURES:
-            raise UserError(f"--metric {self.metric}: unknown; known: {', '.join(MEASURES)}")
+        if self.metric not in METRICS:
+            raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
         if self.is_filter:
-            return self._compare(read_tracked(place.tracker, self.source), None, ())
-        sweep = SweepFolder(OutputFolder(place.output).sweeps / self.source)
+            return self._compare(read_tracked(location.tracker, self.source), None, ())
+        sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
         screening = sweep.screening()
-        return without_damaged(
+        return skip_damaged(
             sweep.runs(),
             lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages),
         )
 
     def _compare(self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...]) -> Table:
-        """Compare the cells; `damages` are of the sweep's runs that are left out."""
+        """Compare the cells; `damages` are those of the sweep's runs that are left out."""
         columns = parse_columns(self.columns)
-        gone = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
+        missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         if not self.mark:
-            is_whole = not (gone or damages)
-            _refuse_mixtures(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_whole)
+            is_complete = not (missing or damages)
+            _check_consistency(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_complete)
         if axes and not columns:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
         baseline = read_words(self.baseline, "--baseline ")
-        question = Question(baseline, self.metric, columns, axes, query, gone, damages)
+        question = Question(baseline, self.metric, columns, axes, query, missing, damages)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
     def sheet(self, table: Table) -> Sheet:
-        """The table laid out as it was asked for."""
+        """Return the table with the requested columns, or as the requested pivot."""
         columns = parse_columns(self.columns)
         if not self.rows and not self.cols:
             return flat(table, columns)
@@ -109,26 +111,26 @@ class Request:
         return pivot(table, rows, cols, columns)
 
     def text(self, table: Table, layout: str) -> str:
-        """The table in one of FORMATS, between two lines that say how it was made where the format has comments."""
+        """Return the table in one of FORMATS, between comments with its command where the format has comments."""
         if layout == "csv":
             return csv.write(table)
         if layout == "json":
-            return json.write(table, self.words())
+            return json.write(table, self.command())
         write = {"markdown": markdown.write, "html": html.write, "latex": latex.write}[layout]
         comment = latex.comment if layout == "latex" else markdown.comment
-        return f"{comment(self.words())}\n{write(self.sheet(table))}{comment(END)}\n"
+        return f"{comment(self.command())}\n{write(self.sheet(table))}{comment(END)}\n"
 
 
 def layout_of(path: Path) -> str:
-    """The format of a file, from its name.
+    """Return the format of a file by its suffix.
 
     Raises:
-        UserError: no format has that ending.
+        UserError: the suffix is unknown.
     """
     for name, ending in FORMATS.items():
         if path.suffix == ending:
             return name
-    raise UserError(f"{path}: want a name that ends in one of {', '.join(FORMATS.values())}")
+    raise UserError(f"{path}: expected a file name with one of the suffixes {', '.join(FORMATS.values())}")
 
 
 def _axes(words: str | None) -> tuple[str, ...]:
@@ -140,14 +142,14 @@ def _check_axes(cells: Sequence[Cell], axes: Sequence[str]) -> None:
     for axis in axes:
         if not any(cell.has(axis) for cell in cells):
             known = ", ".join(("head", "heads", *varying_axes(cells)))
-            raise UserError(f"{axis}: no cell has such a key; the cells differ in: {known}")
+            raise UserError(f"{axis}: no cell has this key; the cells differ in: {known}")
 
 
-def _refuse_mixtures(cells: Sequence[Cell], axes: Sequence[str], is_whole: bool) -> None:
-    """Raise UserError for mixtures; seeds that a sweep has lost make it partial, which its table says."""
-    found = [mixture for mixture in mixtures(cells, axes) if is_whole or mixture.kind != "seeds"]
+def _check_consistency(cells: Sequence[Cell], axes: Sequence[str], is_complete: bool) -> None:
+    """Raise UserError for inconsistencies; unequal seeds of an incomplete sweep are a footnote of its table instead."""
+    found = [one for one in inconsistencies(cells, axes) if is_complete or one.kind != "seeds"]
     if found:
-        sentences = " ".join(mixture.sentence for mixture in found)
+        sentences = " ".join(one.sentence for one in found)
         raise UserError(
-            f"these runs do not belong in one table: {sentences} --mark shows them, and says so below the table"
+            f"inconsistent runs: {sentences} Add --mark to compare them anyway, with a warning below the table"
         )

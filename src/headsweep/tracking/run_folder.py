@@ -51,7 +51,7 @@ class TakenOver(Exception):  # noqa: N818 - not an error
 
 
 class RunState(Enum):
-    """The state of a run, as its files imply it."""
+    """State of a run, implied by its files; `label` is how messages, tables and pages name it."""
 
     new = "new"
     partial = "partial"  # interrupted: its checkpoint can be continued
@@ -59,6 +59,11 @@ class RunState(Enum):
     finished = "finished"
     diverged = "diverged"  # the loss became NaN or infinite: a result, not a failure of the program
     failed = "failed"
+
+    @property
+    def label(self) -> str:
+        """The state in words."""
+        return {"new": "not started", "partial": "unfinished"}.get(self.value, self.value)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The page in a real browser, Chromium, opened from its file; skipped where there is none, and never so in CI."""
+"""The page in Chromium, opened from its file; skipped where that is not installed, but never in CI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """A Chromium with a profile of its own, that notes what it says and asks for."""
+    """A Chromium with its own profile that logs its messages and requests."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and driver):
         if os.environ.get("HEADSWEEP_REQUIRE_BROWSER"):
@@ -50,7 +50,7 @@ def color_of(browser, selector: str, name: str) -> str:
     return browser.execute_script(script, selector, name)
 
 
-def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, study_file):
+def test_the_page_makes_no_requests_and_logs_no_errors(browser, study_file):
     open_page(browser, study_file, DESK)
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [it["params"] for it in messages if it["method"] == "Network.requestWillBeSent"]
@@ -60,13 +60,13 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, study_file):
     assert browser.title == "pilot · headsweep"
 
 
-def test_the_page_forbids_itself_to_load(browser, study_file, tmp_path):
+def test_the_content_security_policy_blocks_scripts(browser, study_file, tmp_path):
     spoiled = tmp_path / "spoiled.html"
     (tmp_path / "other.js").write_text("")
     spoiled.write_text(study_file.read_text().replace("<main>", '<main><script src="other.js"></script>'))
     open_page(browser, spoiled, DESK)
-    said = [entry["message"] for entry in browser.get_log("browser")]
-    assert len(said) == 1 and "Content Security Policy" in said[0]
+    messages = [entry["message"] for entry in browser.get_log("browser")]
+    assert len(messages) == 1 and "Content Security Policy" in messages[0]
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
@@ -82,7 +82,7 @@ def test_only_tables_are_wider_than_the_screen_and_they_scroll_by_themselves(bro
     assert browser.execute_script(tables)[0] is (width == PHONE)
 
 
-def test_the_heads_of_a_row_stay_in_sight_while_its_numbers_scroll(browser, study_file):
+def test_the_first_columns_stay_in_view_while_numbers_scroll(browser, study_file):
     open_page(browser, study_file, PHONE)
     places = browser.execute_script("""
         const box = document.querySelector(".scroll"), row = box.querySelector("tbody tr");
@@ -93,7 +93,7 @@ def test_the_heads_of_a_row_stay_in_sight_while_its_numbers_scroll(browser, stud
     assert first < box
 
 
-def test_the_dark_changes_ground_text_and_lines(browser, study_file):
+def test_dark_mode_changes_background_text_and_lines(browser, study_file):
     seen = []
     for scheme in ("light", "dark"):
         open_page(browser, study_file, DESK, scheme)
@@ -103,7 +103,7 @@ def test_the_dark_changes_ground_text_and_lines(browser, study_file):
     assert seen[0][0] == "rgb(255, 255, 255)"
 
 
-def test_on_a_phone_names_are_whole_and_the_difference_is_in_sight_without_scrolling(browser, study_file):
+def test_on_a_phone_names_fit_and_the_difference_is_in_view_without_scrolling(browser, study_file):
     open_page(browser, study_file, PHONE)
     heights, names, right, box = browser.execute_script("""
         const box = document.querySelector("#table .scroll"), rows = [...box.querySelectorAll("tbody tr")];
@@ -115,7 +115,7 @@ def test_on_a_phone_names_are_whole_and_the_difference_is_in_sight_without_scrol
     assert right <= box
 
 
-def test_a_table_that_goes_on_beyond_its_edge_has_a_shadow_there(browser, study_file):
+def test_a_table_that_scrolls_has_a_shadow_at_its_edge(browser, study_file):
     open_page(browser, study_file, PHONE)
     shadows = color_of(browser, "#table .scroll", "background-image").count("linear-gradient")
     assert shadows == 3 and color_of(browser, "#table .scroll", "background-attachment").startswith("local, scroll")

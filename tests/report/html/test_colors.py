@@ -1,4 +1,4 @@
-"""What the page shows can be seen, in the light and in the dark (WCAG 2.2, 1.4.3 and 1.4.11)."""
+"""Contrast of the page in light and dark mode (WCAG 2.2, 1.4.3 and 1.4.11)."""
 
 import re
 from importlib.resources import files
@@ -6,7 +6,8 @@ from importlib.resources import files
 import pytest
 
 from headsweep.report.html.drawing import COLORS, GRID, PAPER
-from headsweep.report.html.series import MOST, STYLES
+from headsweep.report.html.selection import MOST
+from headsweep.report.html.styles import STYLES
 
 STYLE = (files("headsweep.report.html") / "style.css").read_text()
 THEMES = [
@@ -28,21 +29,21 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("theme", THEMES, ids=["light", "dark"])
 def test_text_has_4_5_to_1_and_graphics_3_to_1(theme):
     assert THEMES[0].keys() == THEMES[1].keys()
-    for text, ground in [
+    for text, background in [
         ("ink", "page"),
         ("soft", "page"),
         ("link", "page"),
         ("ink", "raised"),
         ("alarm", "alarm-page"),
     ]:
-        assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
+        assert contrast(theme[text], theme[background]) >= 4.5, (text, background)
     for name in ["grey", *(f"series-{at}" for at in range(1, MOST + 1))]:
         assert contrast(theme[name], theme["page"]) >= 3, name
 
 
 def test_the_files_of_the_figures_have_the_contrast_of_the_page():
     for color in COLORS:
-        if color not in (GRID, PAPER):  # lines to help the eye, and the paper itself
+        if color not in (GRID, PAPER):  # grid lines and the background
             assert contrast(color, PAPER) >= 3
 
 

@@ -1,4 +1,4 @@
-"""A page holds all that was planned, claims no more than the table, and is the same for the same runs."""
+"""A page has every planned run, claims no more than the table, and is the same for the same runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 import pytest
 from made import EPOCHS, run, table_of
 
-from headsweep.report.html import document, learning, series
+from headsweep.report.html import document, selection, styles
+from headsweep.report.html.figures import learning_curves
 from headsweep.report.html.origin import Origin, origin_of
+from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.inspection import Inspection, Question, checkpoint_digest, write_inspection
 from headsweep.tracking.run_folder import RunFolder
@@ -19,13 +21,13 @@ from headsweep.tracking.sweep_folder import SweepFolder
 
 
 def section(page: str, name: str) -> str:
-    """What stands below one heading; "" if there is no such section."""
+    """A section of the page; "" if there is none."""
     found = re.search(rf'<section id="{name}">.*?</section>', page, flags=re.DOTALL)
     return found[0] if found else ""
 
 
 def alts(page: str) -> dict[str, str]:
-    """Name of a figure -> what is read aloud."""
+    """Name of a figure -> its text alternative."""
     return dict(re.findall(r'<desc id="([\w-]+)-alt">(.*?)</desc>', page))
 
 
@@ -35,15 +37,15 @@ def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     page = write_page([*study, lost, broken])
     table = section(page, "table")
     assert table.count("<tr>") == 1 + 9 + 2
-    assert "27 of them finished" in section(page, "question")
+    assert "29 in 10 cells, 27 finished" in section(page, "question")
     failures = section(page, "failures")
-    assert "se2-seed0" in failures and "partial" in failures
+    assert "se2-seed0" in failures and "unfinished" in failures
     assert "se2-seed1" in failures and "loss is NaN at step 7" in failures
     assert "PARTIAL" in section(page, "warnings")
     assert page.index('id="warnings"') < page.index('id="table"')
 
 
-def test_a_page_without_faults_has_no_warnings_and_no_failures(study_page):
+def test_a_complete_sweep_has_no_warnings_and_no_failures(study_page):
     assert not section(study_page, "warnings") and not section(study_page, "failures")
 
 
@@ -57,18 +59,18 @@ def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study
 def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_page):
     bad = run("ga", 1, 1, 0.9, metrics={"test/top1": math.nan})
     page = write_page([run("ga", 1, 0, 0.9), bad])
-    assert "ONE SEED in 1 of 1 rows" in section(page, "warnings")
+    assert "ONE SEED in 1 of 1 finished row" in section(page, "warnings")
 
 
-def test_what_is_read_aloud_are_the_numbers_of_the_table(study, study_page):
-    said, table = alts(study_page), table_of(study)
+def test_text_alternatives_have_the_numbers_of_the_table(study, study_page):
+    text, table = alts(study_page), table_of(study)
     for row in table.rows:
         top1 = f"{100 * row.top1.mean:.2f} ± {100 * row.top1.half_width:.2f} %"
-        assert f"{series.count_label(row.heads)} {top1}" in said["accuracy-against-heads"]
-    assert "together 90.5" not in said["each-head-alone"]  # of one head
-    assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in said["each-head-alone"]
-    assert f"at epoch {EPOCHS}" in said["learning-curves-8"]
-    assert said["time-against-heads"].startswith("seqpool: 1 head 1.0 minutes, 4 heads 4.0 minutes")
+        assert f"{plural(row.heads, 'head')} {top1}" in text["accuracy-against-heads"]
+    assert "together 90.5" not in text["each-head-alone"]  # of one head
+    assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in text["each-head-alone"]
+    assert f"at epoch {EPOCHS}" in text["learning-curves-8"]
+    assert text["time-against-heads"].startswith("seqpool: 1 head 1.0 minutes, 4 heads 4.0 minutes")
 
 
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
@@ -90,7 +92,7 @@ def test_the_same_runs_make_the_same_bytes_and_old_figures_go(write_page, tmp_pa
 
 
 class Parts(HTMLParser):
-    """Ids, what refers to them, and whatever would be loaded."""
+    """Ids, references to them, and files that would be loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,11 +120,11 @@ def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
     assert parts.references <= set(parts.ids)
     assert parts.loads == []
     assert "<script" not in page and "@import" not in page
-    for color in ("#0072b2", "#1c2024", "#fefefe"):  # all are the page's own, which has others in the dark
+    for color in ("#0072b2", "#1c2024", "#fefefe"):  # replaced by variables, which differ in dark mode
         assert color not in page[page.index("</style>") :]
 
 
-def test_words_of_others_stay_words(write_page):
+def test_text_is_escaped(write_page):
     page = write_page(
         [run("<b>", 1, 0, 0.9), run("x$y$", 2, 0, 0.9), run("<b>", 2, 0, None)],
         Origin("<i>", ("a < b",), "<u>"),
@@ -131,32 +133,32 @@ def test_words_of_others_stay_words(write_page):
     assert "x$y$" in page
 
 
-def test_one_seed_has_points_without_bars_and_words_for_it(write_page):
+def test_one_seed_has_points_without_bars_and_a_warning(write_page):
     page = write_page([run(head, heads, 0, 0.9) for head in ("seqpool", "ga") for heads in (1, 2)])
-    assert "ONE SEED in 4 of 4 rows" in section(page, "warnings")
-    assert "No intervals: one seed each." in section(page, "accuracy")
+    assert "ONE SEED in 4 of 4 finished rows" in section(page, "warnings")
+    assert "No confidence intervals: one seed each." in section(page, "accuracy")
     assert "±" not in section(page, "accuracy") + section(page, "table")
 
 
 def test_one_run_is_a_page(write_page):
     page = write_page([run("ga", 1, 0, 0.9)])
     assert alts(page)["accuracy"] == "ga, 1 head 90.00 %."
-    assert "nothing: no two cells can be compared" in section(page, "question")
+    assert "none: no two cells can be compared" in section(page, "question")
     assert "No cell has several heads." in section(page, "ensembles")
 
 
-def test_no_finished_run_is_a_page_that_says_so(write_page):
+def test_a_sweep_without_finished_runs_is_a_page_with_a_warning(write_page):
     page = write_page([run("ga", 1, 0, None), run("seqpool", 1, 0, None)])
-    assert "NO RUN HAS FINISHED" in section(page, "warnings")
+    assert "NO FINISHED RUN" in section(page, "warnings")
     assert alts(page) == {}
     for name in ("accuracy", "tradeoffs"):
-        assert "No finished run has a number to draw." in section(page, name)
+        assert "No finished run has a value to draw." in section(page, name)
 
 
-def test_a_metric_that_no_run_has_is_said(write_page):
+def test_a_metric_that_no_run_has_is_a_warning(write_page):
     page = write_page([run("ga", heads, 0, 0.9) for heads in (1, 2)], metric="top1_selected")
-    assert "NO TOP-1 SELECTED in 2 of 2 rows" in section(page, "warnings")
-    assert "No finished run has a number to draw." in section(page, "accuracy")
+    assert "NO TOP-1 SELECTED in 2 of 2 finished rows" in section(page, "warnings")
+    assert "No finished run has a value to draw." in section(page, "accuracy")
 
 
 def test_not_a_number_is_not_drawn_and_does_not_hide_the_others(write_page):
@@ -164,7 +166,7 @@ def test_not_a_number_is_not_drawn_and_does_not_hide_the_others(write_page):
     page = write_page([run("ga", 1, 0, 0.9), bad, run("ga", 4, 0, 0.8)])
     assert alts(page)["accuracy-against-heads"] == "ga: 1 head 90.00 %, 4 heads 80.00 %."
     assert "nan" not in "".join(alts(page).values()).lower()
-    assert "NO TOP-1 in 1 of 3 rows" in section(page, "warnings")
+    assert "NO TOP-1 in 1 of 3 finished rows" in section(page, "warnings")
 
 
 def test_without_validation_the_curves_are_of_the_test_images(write_page):
@@ -175,16 +177,16 @@ def test_without_validation_the_curves_are_of_the_test_images(write_page):
         del one.result.metrics["val/top1"]
     page = write_page([found, bare])
     assert "test top-1 (%)" in section(page, "learning")
-    assert "Without values at these epochs: se." in section(page, "learning")
+    assert "No values at these epochs: se." in section(page, "learning")
 
 
 def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_have():
     histories = [{1: 0.2, 2: 0.4, 3: 0.9}, {1: 0.4, 2: 0.8}]
-    curve = learning._curve("ga", series.STYLES[0], histories)
+    curve = learning_curves._curve("ga", styles.STYLES[0], histories)
     assert curve.epochs == (1, 2)
     assert curve.mean == pytest.approx((30, 60))
     assert (curve.low, curve.high) == (pytest.approx((20, 40)), pytest.approx((40, 80)))
-    long = learning.sampled(range(1, 301), 60)
+    long = learning_curves.sampled(range(1, 301), 60)
     assert (len(long), long[0], long[-1]) == (60, 1, 300)
     assert long == sorted(set(long))
 
@@ -194,9 +196,11 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     page = write_page(runs)
     assert section(page, "table").count("<tr>") == 81
     drawn = alts(page)["accuracy-against-heads"]
-    assert drawn.count(";") == series.MOST - 1
+    assert drawn.count(";") == selection.MOST - 1
     assert "lr 40" in drawn and "lr 33:" in drawn and "lr 32" not in drawn
-    assert f"of 40 lines, the {series.MOST} with the best cells by validation top-1" in section(page, "accuracy")
+    assert f"Shown are the {selection.MOST} of 40 lines with the best cells by validation top-1" in section(
+        page, "accuracy"
+    )
 
 
 def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_page):
@@ -213,7 +217,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
 
 
-def test_what_was_seen_inside_the_heads_is_shown_until_the_run_is_trained_on(write_page, tmp_path):
+def test_an_inspection_is_shown_until_the_run_is_trained_further(write_page, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "a")
     folder.path.mkdir(parents=True)
     folder.checkpoint.write_bytes(b"weights")
@@ -223,7 +227,7 @@ def test_what_was_seen_inside_the_heads_is_shown_until_the_run_is_trained_on(wri
     runs = [replace(run("ga", 2, 0, 0.9), folder=folder), run("ga", 4, 0, 0.9)]
     page = write_page(runs)
     assert "top-1 of each head alone: 45.00, 50.00 %; together 50.00 %, on 256 images" in page
-    assert "<dt>gain over the mean head</dt><dd>2.5 points</dd>" in page
-    assert 'src="data:image/png;base64,UE5H" alt="ga2-seed0: what each head looks at"' in page
+    assert "<dt>gain over the mean of the heads</dt><dd>2.5 points</dd>" in page
+    assert 'src="data:image/png;base64,UE5H" alt="ga2-seed0: attention maps"' in page
     folder.checkpoint.write_bytes(b"others")
-    assert "Inside the heads" not in write_page(runs)
+    assert "Inspection of the heads" not in write_page(runs)

@@ -1,4 +1,4 @@
-"""What the figures draw: the numbers of the table on axes that neither hide nor inflate a difference."""
+"""Figures draw the numbers of the table on axes that neither hide nor magnify a difference."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 
 from headsweep.report.html import scales
-from headsweep.report.html.cells import MOST_ROWS, accuracy, compare_cells
-from headsweep.report.html.costs import measured
-from headsweep.report.html.differences import differences, is_significant
+from headsweep.report.html.captions import MOST_ROWS
 from headsweep.report.html.drawing import PAPER, Figure, draw
-from headsweep.report.html.ensembles import ensembles
-from headsweep.report.html.learning import LEAST_EPOCHS, MOST_BANDS, learning_curves
+from headsweep.report.html.figures.by_heads import by_heads
+from headsweep.report.html.figures.differences import differences, is_significant
+from headsweep.report.html.figures.ensembles import ensembles
+from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, MOST_BANDS, learning_curves
+from headsweep.report.html.figures.tradeoff import tradeoff
+from headsweep.report.html.quantities import accuracy, costs
 from headsweep.report.html.ranking import rank
-from headsweep.report.html.series import MOST, select
-from headsweep.report.html.tradeoff import tradeoff
+from headsweep.report.html.selection import MOST, select
 from headsweep.report.read.cells import Run
-from headsweep.report.table.build import Table
+from headsweep.report.table.model import Table
 
 SEEDS = (0, 1, 2)
 # The seeds move all heads by far more than the heads differ: bars overlap, paired differences do not.
 SHIFTS = (0.0, 0.02, -0.03)
-WOBBLES = {"seqpool": (0, 0, 0), "ga": (1e-3, -1e-3, 0), "se": (0.03, -0.03, 0.02)}
+NOISE = {"seqpool": (0, 0, 0), "ga": (1e-3, -1e-3, 0), "se": (0.03, -0.03, 0.02)}
 GAINS = {"seqpool": 0.0, "ga": 0.01, "se": 0.005}
 
 
 def paired_runs(seeds: Sequence[int] = SEEDS, heads: Sequence[int] = (1, 4)) -> list[Run]:
     return [
-        run(head, count, seed, 0.9 + gain + SHIFTS[seed] + WOBBLES[head][seed])
+        run(head, count, seed, 0.9 + gain + SHIFTS[seed] + NOISE[head][seed])
         for head, gain in GAINS.items()
         for count in heads
         for seed in seeds
@@ -80,7 +81,7 @@ def test_the_paired_differences_are_those_of_the_table_with_a_line_at_zero(paire
         assert ends[:, 0] == pytest.approx([marker.get_xdata()[0] - half, marker.get_xdata()[0] + half])
     low, high = axes.get_xlim()
     assert low < 0 < high and "(percentage points)" in axes.get_xlabel()
-    assert "seqpool" in figure.caption and "95 % t-intervals" in figure.caption
+    assert "seqpool" in figure.caption and "95 % confidence intervals" in figure.caption
 
 
 def test_a_marker_is_filled_where_the_corrected_p_supports_the_difference(paired):
@@ -93,15 +94,15 @@ def test_a_marker_is_filled_where_the_corrected_p_supports_the_difference(paired
 
 def test_the_caption_of_overlapping_bars_points_to_the_paired_differences(paired):
     selection = select(paired)
-    assert "see the paired differences" in compare_cells(paired, selection, accuracy(paired)).caption
+    assert "compare two heads by their paired differences" in by_heads(paired, selection, accuracy(paired)).caption
     alone = table_of(paired_runs(seeds=(0,)))
-    caption = compare_cells(alone, select(alone), accuracy(alone)).caption
-    assert caption == "No intervals: one seed each."
+    caption = by_heads(alone, select(alone), accuracy(alone)).caption
+    assert caption == "No confidence intervals: one seed each."
 
 
 def test_the_n_of_the_bars_is_of_the_cells_that_have_one():
     table = table_of([run("ga", 1, seed, 0.9 + SHIFTS[seed]) for seed in SEEDS] + [run("ga", 2, 0, 0.9)])
-    caption = compare_cells(table, select(table), accuracy(table)).caption
+    caption = by_heads(table, select(table), accuracy(table)).caption
     assert "(n = 3). 1 of 2 have none: one seed each." in caption
 
 
@@ -111,7 +112,7 @@ def test_one_seed_gets_differences_without_intervals_and_without_claims():
     axes = axes_of(figure)
     assert not any(bar.has_xerr for bar in axes.containers)
     assert all(same_color(bar.lines[0].get_markerfacecolor(), PAPER) for bar in axes.containers)
-    assert "No intervals (one seed each): no cell is claimed to be better or worse." in figure.caption
+    assert "No confidence intervals (one seed each): no difference is significant." in figure.caption
 
 
 def test_equal_differences_are_at_zero_on_an_axis_that_is_wide_enough_to_see_it():
@@ -119,7 +120,7 @@ def test_equal_differences_are_at_zero_on_an_axis_that_is_wide_enough_to_see_it(
     figure = differences(table, select(table))
     low, high = axes_of(figure).get_xlim()
     assert low < 0 < high and high - low >= scales.LEAST_POINTS
-    assert "No intervals (the seeds all agree)" in figure.caption
+    assert "No confidence intervals (all seeds have the same value)" in figure.caption
 
 
 def test_without_another_cell_there_are_no_differences():
@@ -135,28 +136,28 @@ def misleading(count: int, validation: bool = True) -> list[Run]:
     return runs
 
 
-def test_what_is_drawn_of_many_is_chosen_by_validation_images_and_says_so():
+def test_cells_are_selected_by_validation_accuracy_and_the_caption_has_that():
     table = table_of(misleading(30))
     selection = select(table)
     assert [one.label for one in selection.series] == [f"ga, lr {at}" for at in range(MOST)]
-    assert "by validation top-1" in selection.words
-    for figure in (compare_cells(table, selection, accuracy(table)), ensembles(table, selection)):
+    assert "by validation top-1" in selection.sentence
+    for figure in (by_heads(table, selection, accuracy(table)), ensembles(table, selection)):
         shown = [label.get_text() for label in axes_of(figure).get_yticklabels()]
         assert [label.removesuffix(", 2 heads") for label in shown] == [f"ga, lr {at}" for at in range(MOST_ROWS)]
         assert f"the {MOST_ROWS} best of 30 cells by validation top-1" in figure.caption
 
 
-def test_without_validation_images_the_choice_by_test_images_is_confessed():
+def test_a_selection_by_test_accuracy_is_in_the_caption():
     table = table_of(misleading(30, validation=False))
     selection = select(table)
     assert [one.label for one in selection.series] == [f"ga, lr {at}" for at in range(30 - MOST, 30)]
-    assert "by test top-1 itself, a choice that flatters them" in selection.words
-    assert "flatters" in compare_cells(table, selection, accuracy(table)).caption
+    assert "by test top-1 itself (an optimistically biased selection" in selection.sentence
+    assert "optimistically biased" in by_heads(table, selection, accuracy(table)).caption
 
 
 @pytest.mark.parametrize(("metric", "words"), [("val_top1", "by validation top-1"), ("top5", "by test top-5 itself")])
-def test_the_choice_is_by_what_is_compared_only_if_that_is_of_validation_images_or_nothing_else_is_there(metric, words):
-    assert rank(table_of(misleading(3), metric=metric)).words.startswith(words)
+def test_cells_are_selected_by_the_compared_metric_only_if_there_is_no_other_validation_metric(metric, words):
+    assert rank(table_of(misleading(3), metric=metric)).by.startswith(words)
 
 
 def curve_runs(epochs: int, heads: Sequence[str] = ("seqpool", "se", "ga")) -> list[Run]:
@@ -189,7 +190,7 @@ def test_a_curve_that_ends_before_the_last_quarter_is_named_there():
     short = {"val/top1": dict.fromkeys(range(1, 11), 0.5)}
     table = table_of([*curve_runs(40, ("ga",)), *(run("se", 1, seed, 0.5, history=short) for seed in SEEDS)])
     whole, end = learning_curves(table, select(table))
-    assert "Without values" not in whole.caption and "Without values at these epochs: se." in end.caption
+    assert "No values" not in whole.caption and "No values at these epochs: se." in end.caption
 
 
 @pytest.mark.parametrize("epochs", [4, 8, 100])
@@ -204,11 +205,11 @@ def test_no_marker_of_a_curve_lies_on_that_of_another(epochs):
     assert all(at) and not (at[0] & at[1] or at[0] & at[2] or at[1] & at[2])
 
 
-def test_the_band_is_spoken_of_only_if_there_are_several_seeds():
+def test_bands_are_in_the_caption_only_with_several_seeds():
     several = table_of(curve_runs(4))
     alone = table_of(curve_runs(4)[::3])
-    assert "Band: from the lowest" in learning_curves(several, select(several))[0].caption
-    assert learning_curves(alone, select(alone))[0].caption == "One seed each: no band."
+    assert "Bands: range over seeds." in learning_curves(several, select(several))[0].caption
+    assert learning_curves(alone, select(alone))[0].caption == "One seed each: no bands."
     many = table_of(curve_runs(4, [f"head_{at}" for at in range(MOST_BANDS + 1)]))
     figure = learning_curves(many, select(many))[0]
     assert not axes_of(figure).collections and "Too many lines for bands." in figure.caption
@@ -227,8 +228,8 @@ def test_time_and_memory_begin_at_zero(heads):
     for one, gib in zip(runs, (2.00, 2.02, 2.03), strict=True):
         one.result.clock["peak_memory_gib"] = gib
     table = table_of(runs)
-    for quantity in measured(table):
-        axes = axes_of(compare_cells(table, select(table), quantity))
+    for quantity in costs(table):
+        axes = axes_of(by_heads(table, select(table), quantity))
         low, high = axes.get_ylim() if len(set(heads)) > 1 else axes.get_xlim()
         assert low == 0 and high > 2.03
 
@@ -236,31 +237,31 @@ def test_time_and_memory_begin_at_zero(heads):
 def test_memory_is_that_of_gpus_or_that_of_processes_but_never_both_in_one_figure():
     table = clocked("peak_gpu_memory_gib", 3.0, 4.0)
     mixed = replace(table, rows=(table.rows[0], replace(table.rows[1], costs={"peak_memory_gib": 0.5})))
-    memory = measured(mixed)[1]
+    memory = costs(mixed)[1]
     assert "GPU" in memory.axis and memory.read(mixed.rows[0]) == (3.0, None) and memory.read(mixed.rows[1]) is None
-    assert "process" in measured(clocked("peak_memory_gib", 0.5))[1].axis
+    assert "process" in costs(clocked("peak_memory_gib", 0.5))[1].axis
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(30, "seconds"), (600, "minutes"), (90_000, "hours")])
 def test_time_is_in_a_unit_that_fits(seconds, unit):
-    time = measured(clocked("train_seconds", seconds))[0]
+    time = costs(clocked("train_seconds", seconds))[0]
     assert time.axis == f"training time ({unit})" == f"training time ({time.unit})"
 
 
-def test_a_cost_axis_that_does_not_begin_at_zero_says_by_how_much_the_costs_differ():
+def test_the_caption_of_a_cost_axis_that_does_not_start_at_zero_has_the_range_of_costs():
     table = table_of(paired_runs())
     figure = tradeoff(table, select(table), "parameters")
     assert axes_of(figure).get_xlim()[0] > 0
     costs = [row.costs["parameters"] for row in table.rows]
     assert (
-        f"does not begin at 0: the dearest cell costs {100 * (max(costs) / min(costs) - 1):.2g} % more"
+        f"does not start at 0: the most expensive cell costs {100 * (max(costs) / min(costs) - 1):.2g} % more"
         in figure.caption
     )
     wide = [run("ga", heads, 0, 0.9) for heads in (1, 4)]
     for one, count in zip(wide, (100, 900), strict=True):
         one.record.cost["parameters"] = count
     figure = tradeoff(table_of(wide), select(table_of(wide)), "parameters")
-    assert axes_of(figure).get_xlim()[0] == 0 and "begin at 0" not in figure.caption
+    assert axes_of(figure).get_xlim()[0] == 0 and "start at 0" not in figure.caption
 
 
 def test_cells_that_cost_the_same_have_no_tradeoff():
@@ -272,7 +273,7 @@ def growing(gain: float, seeds: Sequence[int] = SEEDS) -> Table:
     """Two heads cost more than one, and are better by `gain`."""
     return table_of(
         [
-            run("ga", heads, seed, 0.9 + SHIFTS[seed] + (gain + WOBBLES["ga"][seed] if heads > 1 else 0))
+            run("ga", heads, seed, 0.9 + SHIFTS[seed] + (gain + NOISE["ga"][seed] if heads > 1 else 0))
             for heads in (1, 2)
             for seed in seeds
         ]
@@ -282,21 +283,21 @@ def growing(gain: float, seeds: Sequence[int] = SEEDS) -> Table:
 @pytest.mark.parametrize(
     ("table", "is_supported", "words"),
     [
-        (growing(0.02), True, "Ringed: more accurate than each cell that costs no more (paired t-tests"),
-        (growing(0.0005), False, "No cell of it is shown to be more accurate"),
-        (growing(0.02, seeds=(0,)), False, "by their means: it may be noise"),
-        (growing(-0.02), False, "By their means, the cheapest cell is the best, too"),
+        (growing(0.02), True, "Ringed: significantly more accurate than every cell that costs no more (paired t-tests"),
+        (growing(0.0005), False, "No cell on it is significantly more accurate"),
+        (growing(0.02, seeds=(0,)), False, "with one seed each it may be noise"),
+        (growing(-0.02), False, "the cheapest also has the best mean accuracy"),
     ],
     ids=["better", "noise", "one seed", "worse"],
 )
-def test_rings_are_drawn_only_around_what_the_seeds_support(table, is_supported, words):
+def test_rings_are_drawn_only_around_significant_cells(table, is_supported, words):
     figure = tradeoff(table, select(table), "parameters")
     _, labels = axes_of(figure).get_legend_handles_labels()
-    assert "front of the means" in labels and ("supported by the seeds" in labels) is is_supported
+    assert "Pareto front" in labels and ("significant" in labels) is is_supported
     assert words in figure.caption
 
 
-def test_an_accuracy_cannot_be_below_0_or_above_100_and_cut_bars_are_confessed():
+def test_axes_of_accuracy_end_at_0_and_100_and_cut_bars_are_in_the_caption():
     table = table_of(
         [
             run("ga", heads, seed, top1)
@@ -304,22 +305,22 @@ def test_an_accuracy_cannot_be_below_0_or_above_100_and_cut_bars_are_confessed()
             for seed, top1 in enumerate(tops)
         ]
     )
-    figure = compare_cells(table, select(table), accuracy(table))
+    figure = by_heads(table, select(table), accuracy(table))
     low, high = axes_of(figure).get_ylim()
     assert -5 < low <= 0 and 100 <= high < 105
-    assert "some bars go on beyond" in figure.caption
+    assert "Bars are cut off" in figure.caption
 
 
-def test_accuracies_that_hardly_differ_are_not_blown_up():
+def test_small_differences_of_accuracy_are_not_magnified():
     table = table_of([run("ga", heads, 0, 0.9 + heads / 100_000) for heads in (1, 2)])
-    low, high = axes_of(compare_cells(table, select(table), accuracy(table))).get_ylim()
+    low, high = axes_of(by_heads(table, select(table), accuracy(table))).get_ylim()
     assert high - low >= scales.LEAST_POINTS
 
 
 def test_a_head_looks_the_same_in_all_figures(paired):
     selection = select(paired)
     styles = {one.label: one.style for one in selection.series}
-    for figure in (compare_cells(paired, selection, accuracy(paired)), tradeoff(paired, selection, "flops")):
+    for figure in (by_heads(paired, selection, accuracy(paired)), tradeoff(paired, selection, "flops")):
         axes = axes_of(figure)
         for label, style in styles.items():
             assert (line(axes, label).get_color(), line(axes, label).get_marker()) == (style.color, style.marker)
@@ -329,8 +330,8 @@ def test_a_head_looks_the_same_in_all_figures(paired):
 
 @pytest.mark.parametrize("counts", [(1,), (1, 8), (3, 4), (1, 2, 3, 4, 8, 16)])
 @pytest.mark.parametrize("series", [1, 3, MOST])
-def test_series_stand_beside_each_other_and_nearer_to_their_own_number_of_heads_than_to_another(counts, series):
-    step = scales.beside(counts, series)
+def test_series_are_side_by_side_and_nearest_to_their_own_number_of_heads(counts, series):
+    step = scales.offset(counts, series)
     gap = min(later / one for one, later in pairwise(counts)) if len(counts) > 1 else 2
     assert step > 0 and 2 ** (step * (series - 1)) < gap
 
@@ -338,7 +339,7 @@ def test_series_stand_beside_each_other_and_nearer_to_their_own_number_of_heads_
 def test_a_long_legend_takes_nothing_from_the_axes():
     def height(heads: Sequence[str]) -> float:
         table = table_of([run(head, count, 0, 0.9) for head in heads for count in (1, 2)])
-        svg = draw(compare_cells(table, select(table), accuracy(table))).svg
+        svg = draw(by_heads(table, select(table), accuracy(table))).svg
         return float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[1])
 
     assert height([f"a_head_with_a_long_name_{at}" for at in range(8)]) - height(["ga"]) == pytest.approx(7 * 0.21 * 72)
@@ -352,12 +353,12 @@ def test_heads_are_sorted_within_a_run_before_the_mean_over_seeds():
     ]
     figure = ensembles(table_of(runs), select(table_of(runs)))
     assert sorted(line(axes_of(figure), "each head alone").get_xdata()) == pytest.approx([55, 75])
-    assert "sorted before" in figure.caption
+    assert "after sorting the heads" in figure.caption
 
 
 def test_every_axis_has_a_label_with_its_unit(paired):
     selection = select(paired)
-    figures = [compare_cells(paired, selection, quantity) for quantity in (accuracy(paired), *measured(paired))]
+    figures = [by_heads(paired, selection, quantity) for quantity in (accuracy(paired), *costs(paired))]
     figures += [tradeoff(paired, selection, "flops"), *learning_curves(paired, selection)]
     for axes in map(axes_of, figures):
         assert axes.get_xlabel() and re.search(r"\(.+\)$", axes.get_ylabel()), axes.get_ylabel()

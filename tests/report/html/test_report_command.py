@@ -1,4 +1,4 @@
-"""`headsweep report`: which runs, which files, and who hears of them."""
+"""`headsweep report`: which runs it reads, what it writes, and what it logs to MLflow."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def give(tmp_path, capsys):
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[str]:
-    """The sweeps that MLflow is told of; nothing is sent."""
+def logged(monkeypatch) -> list[str]:
+    """Names of the sweeps that are logged to MLflow; nothing is sent."""
     names: list[str] = []
 
-    class Listener(NullTracker):
+    class Recorder(NullTracker):
         def __init__(self, uri, experiment, output) -> None:
             self.uri = uri
 
@@ -39,7 +39,7 @@ def told(monkeypatch) -> list[str]:
         def description(self) -> str:
             return f"MLflow at {self.uri}"
 
-    monkeypatch.setitem(TRACKERS, "mlflow", Listener)
+    monkeypatch.setitem(TRACKERS, "mlflow", Recorder)
     return names
 
 
@@ -60,24 +60,24 @@ def make_sweep(make_run, tmp_path):
     return make
 
 
-def test_the_page_and_its_figures_are_written_and_mlflow_hears_of_it(make_sweep, give, told):
+def test_the_page_and_its_figures_are_written_and_logged_to_mlflow(make_sweep, give, logged):
     sweep = make_sweep("mlflow")
-    code, said, _ = give("pilot")
+    code, printed, _ = give("pilot")
     figures = sorted((sweep.report.parent / document.FIGURES).iterdir())
     assert code == 0
-    assert said.splitlines() == [
+    assert printed.splitlines() == [
         f"report   {sweep.report}",
         f"figures  {sweep.report.parent / document.FIGURES} ({len(figures) // 2}, as SVG and PDF)",
         "MLflow at sqlite:///x",
     ]
-    assert told == ["pilot"]
+    assert logged == ["pilot"]
     assert "Made by <code>headsweep report pilot</code>" in sweep.report.read_text()
 
 
-def test_without_tracking_mlflow_hears_nothing_and_options_are_kept_in_the_page(make_sweep, give, told):
+def test_without_tracking_nothing_is_logged_and_the_page_has_its_options(make_sweep, give, logged):
     sweep = make_sweep("none")
     code, _, _ = give("pilot", "--baseline", "heads=1", "--metric", "top5")
-    assert (code, told) == (0, [])
+    assert (code, logged) == (0, [])
     page = sweep.report.read_text()
     assert "headsweep report pilot --baseline heads=1 --metric top5" in page
     assert "Δ top-5" in page
@@ -97,15 +97,15 @@ def test_a_failed_run_is_named_with_the_last_line_of_its_error_and_its_log(make_
     ("arguments", "message"),
     [
         (("other",), "other: no such sweep; known: pilot"),
-        (("pilot", "--metric", "f1"), "--metric f1: unknown; known: top1"),
+        (("pilot", "--metric", "f1"), "--metric f1: unknown metric; known: top1"),
         (("pilot", "--baseline", "head=none"), "--baseline head=none: no such cell among 2; head is ga"),
         (("pilot", "--baseline", "ga"), "expected KEY=VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(make_sweep, give, arguments, message):
     sweep = make_sweep("none")
-    code, said, error = give(*arguments)
-    assert (code, said) == (2, "")
+    code, printed, error = give(*arguments)
+    assert (code, printed) == (2, "")
     assert message in error and error.count("\n") == 1
     assert not sweep.report.parent.exists()
 

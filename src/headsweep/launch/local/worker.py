@@ -48,7 +48,7 @@ def train(path: Path, threads: int, gpu: str | None, until: int | None, connecti
 
 
 def check(runs: Sequence[RunConfig], connection: Connection) -> None:
-    """Send the cost of each run, or a UserError that says why it cannot be built."""
+    """Send the cost of each run, or the UserError why it cannot be built."""
     _follow_parent()
     answers: list[Cost | UserError] = []
     for run in runs:

@@ -1,26 +1,21 @@
-"""A table for machines: one line a row, shares in [0, 1] and counts in full precision."""
+"""A table for programs: one line a row, accuracies in [0, 1] and counts in full precision."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from headsweep.report.read.cells import MEASURED_COSTS, MODEL_COSTS
 from headsweep.report.stats.inference import Estimate
-from headsweep.report.table.columns import printed, seeds_with_a_number
-from headsweep.report.table.published import within_tolerance
+from headsweep.report.table.columns import published_values, seeds_in_mean
+from headsweep.report.table.model import Row, Table
+from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
-
-if TYPE_CHECKING:
-    from headsweep.report.table.build import Row, Table
-
-_COSTS = ("parameters", "head_parameters", "flops", "head_flops")
-_CLOCKS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
 
 
 def write(table: Table) -> str:
-    """An empty field is a number that there is not."""
+    """Return the table as CSV; an empty field is a missing number."""
     records = [_escaped(record(table, row)) for row in table.rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, dict.fromkeys(key for one in records for key in one), lineterminator="\n")
@@ -30,7 +25,7 @@ def write(table: Table) -> str:
 
 
 def escape(value: object) -> object:
-    """The value, a text in one line; one that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Return the value, text in one line; text that a spreadsheet would read as a formula gets an apostrophe."""
     if not isinstance(value, str):
         return value
     text = one_line(value)
@@ -50,18 +45,18 @@ def _escaped(record: Mapping[str, object]) -> dict[object, object]:
 
 
 def record(table: Table, row: Row) -> dict[str, object]:
-    """All that is known of a row, by name."""
-    measures = dict.fromkeys(name for other in table.rows for name in other.estimates) or ("top1", "top5")
+    """Return all values of a row by name."""
+    metrics = dict.fromkeys(name for other in table.rows for name in other.estimates) or ("top1", "top5")
     return {
         "head": row.head,
         "heads": row.heads,
         **dict(zip(table.axes, row.axes, strict=True)),
         "state": row.state,
-        "n": seeds_with_a_number(row),
+        "n": seeds_in_mean(row),
         "planned": row.planned,
         "seeds": " ".join(map(str, row.seeds)),
-        **{name: row.costs.get(name) for name in (*_COSTS, *_CLOCKS)},
-        **{key: value for name in measures for key, value in _fields(name, row.estimates.get(name)).items()},
+        **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
+        **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
         "difference_p": row.difference.p if row.difference else None,
         "difference_p_holm": row.p,
@@ -69,8 +64,8 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "difference_p_sign_flip_holm": row.sign_flip_p,
         "p_mcnemar_holm": row.mcnemar_p,
         "flags": "; ".join(row.flags),
-        "published_top1": " ".join(f"{number / 100:.6g}" for number in printed(row, "top1")),
-        "published_top5": " ".join(f"{number / 100:.6g}" for number in printed(row, "top5")),
+        "published_top1": " ".join(f"{number / 100:.6g}" for number in published_values(row, "top1")),
+        "published_top5": " ".join(f"{number / 100:.6g}" for number in published_values(row, "top5")),
         "published_source": "; ".join(f"{entry.source}, {entry.printed_as}" for entry in row.published),
         "within_tolerance": within_tolerance(row),
         "fingerprints": " ".join(row.fingerprints),

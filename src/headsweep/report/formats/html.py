@@ -1,4 +1,4 @@
-"""A table for a page: one element with its footnotes, without style."""
+"""A table as an HTML element with its footnotes, without style."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPENING = '<table class="comparison">'
 
 
 def write(sheet: Sheet) -> str:
-    """The sheet as <table>, then its footnotes, if it has any, as <ul>."""
+    """Return the sheet as <table>, and its footnotes, if it has any, as <ul>."""
     titles = "".join(map(_heading, sheet.headings))
     rows = [f"<tr>{''.join(map(_cell, sheet.headings, row))}</tr>" for row in sheet.rows]
     notes = [f"<li>{escape(note)}</li>" for note in sheet.notes()]
@@ -28,7 +28,7 @@ def write(sheet: Sheet) -> str:
 
 
 def escape(text: str) -> str:
-    """The text in one line, with what is special to HTML written out."""
+    """Return the text in one line, with the special characters of HTML escaped."""
     return with_entities(one_line(text))
 
 

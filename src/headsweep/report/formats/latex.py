@@ -1,6 +1,6 @@
-r"""A table for a paper: booktabs, and numbers aligned by siunitx, with its footnotes below.
+r"""A table for a paper, with its footnotes below: booktabs, and numbers aligned by siunitx.
 
-What the paper needs: \usepackage{booktabs} and \usepackage{siunitx}.
+The paper needs \usepackage{booktabs} and \usepackage{siunitx}.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETUP = r"\sisetup{separate-uncertainty=true, retain-explicit-plus=true, detect-
 
 
 def write(sheet: Sheet) -> str:
-    """The sheet as a tabular and a block of notes."""
+    """Return the sheet as a tabular, followed by its footnotes."""
     lines = [
         r"\begingroup",
         SETUP,
@@ -51,12 +51,12 @@ def write(sheet: Sheet) -> str:
 
 
 def escape(text: str) -> str:
-    """The text in one line, with what is special to TeX written out."""
+    """Return the text in one line, with the special characters of TeX escaped."""
     return re.sub("|".join(map(re.escape, _SPECIAL)), lambda match: _SPECIAL[match[0]], one_line(text))
 
 
 def comment(text: str) -> str:
-    """The text as a comment: a line end in it would make the rest of it live."""
+    """Return the text as a comment of one line: what follows a line end would not be a comment."""
     return f"% {one_line(text)}"
 
 
@@ -65,7 +65,7 @@ def _by_column(sheet: Sheet) -> list[tuple[Entry, ...]]:
 
 
 def _format(heading: Heading, entries: Sequence[Entry]) -> str:
-    """An S column wide enough for its numbers; text stands left, or right where it is a number without a place."""
+    """Return an S column wide enough for its numbers; else text, which is right-aligned in a column of numbers."""
     numbers = [entry for entry in entries if entry.number is not None]
     if not numbers:
         return "r" if heading.is_number else "l"
@@ -78,7 +78,7 @@ def _format(heading: Heading, entries: Sequence[Entry]) -> str:
 
 
 def _groups(headings: Sequence[Heading]) -> list[str]:
-    """A line that spans the columns of each group of a pivot."""
+    """Return the headings that span the columns of each group of a pivot."""
     if not any(heading.group for heading in headings):
         return []
     cells, rules, at = [], [], 1
@@ -96,7 +96,7 @@ def _title(heading: Heading) -> str:
 
 
 def _entry(heading: Heading, entry: Entry) -> str:
-    """Braces keep text out of siunitx's hands."""
+    """Return an entry; text in braces is not parsed by siunitx."""
     if entry.number is None:
         text = escape(entry.text)
         return f"{{{text}}}" if heading.is_number else text
@@ -107,5 +107,5 @@ def _entry(heading: Heading, entry: Entry) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    guard = "{}" if cells[0].startswith(("[", "*")) else ""  # else an option of the line end above
+    guard = "{}" if cells[0].startswith(("[", "*")) else ""  # else it is parsed as an option of the line end above
     return guard + " & ".join(cells) + r" \\"

@@ -1,4 +1,4 @@
-"""A table of GitHub's Markdown, then its footnotes as a list."""
+"""A table in GitHub's Markdown, followed by its footnotes as a list."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from headsweep.report.table.columns import Entry
 from headsweep.report.table.layout import Heading, Sheet
 from headsweep.text import one_line
 
-# What begins a tag, an entity, a link, code, emphasis or strikethrough, or ends a cell; a lone `<` or `*` does not.
+# What begins a tag, an entity, a link, code, emphasis or strikethrough, or ends a cell; a single `<` or `*` does not.
 _SPECIAL = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)|[\\`|\[\]]|[*~](?=\S)|(?<!\w)_(?=\S)")
 _ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 def write(sheet: Sheet) -> str:
-    """The sheet as text."""
+    """Return the sheet as Markdown."""
     lines = [
         _line([_title(heading) for heading in sheet.headings]),
         _line(["---:" if heading.is_number else "---" for heading in sheet.headings]),
@@ -24,12 +24,12 @@ def write(sheet: Sheet) -> str:
 
 
 def escape(text: str) -> str:
-    """The text in one line, with what is special to Markdown written out."""
+    """Return the text in one line, with the special characters of Markdown escaped."""
     return _SPECIAL.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), one_line(text))
 
 
 def comment(text: str) -> str:
-    """The text as a comment that ends where it ends; that of HTML."""
+    """Return the text as an HTML comment, which the text itself cannot end."""
     return f"<!-- {one_line(text).replace('-->', '-- >')} -->"
 
 

@@ -1,10 +1,8 @@
-"""A table on a screen."""
+"""Print a table to a terminal."""
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape as with_markup
@@ -13,21 +11,20 @@ from rich.table import Table as RichTable
 
 from headsweep.report.table.columns import EXPENDABLE, Entry
 from headsweep.report.table.layout import Heading, Sheet, flat
+from headsweep.report.table.model import Table
 from headsweep.text import one_line
-
-if TYPE_CHECKING:
-    from headsweep.report.table.build import Table
 
 WIDEST = 100_000  # characters; more than any table has
 
 
 def screen() -> Console:
-    """Standard output: as wide as the terminal or as COLUMNS, and without an end where it is neither."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDEST)
+    """Return standard output: as wide as its terminal, unlimited in a pipe or file, whatever COLUMNS is."""
+    return Console(width=None if sys.stdout.isatty() else WIDEST)
 
 
-def show(table: Table, console: Console) -> None:
-    """Print as many of the usual columns as fit, whole; say which do not."""
+def show(table: Table, console: Console | None = None) -> None:
+    """Print as many of the default columns as fit, and the names of the others."""
+    console = console or screen()
     sheet, left_out = flat(table), []
     stack = _width(_rich(sheet, console)) > console.width
     for name in EXPENDABLE:
@@ -35,44 +32,44 @@ def show(table: Table, console: Console) -> None:
             break
         left_out += [heading.title for heading in sheet.headings if heading.name == name]
         sheet = sheet.without(name)
-    gone = f"Too wide for this screen: {', '.join(left_out)}. See table.md." if left_out else ""
-    _print(sheet, console, stack, gone)
+    hint = f"Columns that do not fit: {', '.join(left_out)} (see table.md)" if left_out else ""
+    _print(sheet, console, stack, hint)
 
 
-def show_sheet(sheet: Sheet, console: Console) -> None:
+def show_sheet(sheet: Sheet, console: Console | None = None) -> None:
     """Print every column, however wide."""
-    _print(sheet, console)
+    _print(sheet, console or screen())
 
 
 def escape(text: str) -> str:
-    """The text in one line, with what is special to a terminal or to Rich written out."""
+    """Return the text in one line, with control characters and the markup of Rich escaped."""
     return with_markup(one_line(text))
 
 
-def _print(sheet: Sheet, console: Console, stack: bool = False, gone: str = "") -> None:
+def _print(sheet: Sheet, console: Console, stack: bool = False, hint: str = "") -> None:
     rich, width = _rich(sheet, console, stack), console.width
-    console.width = max(width, _width(rich))  # what is too wide even so, the terminal breaks
+    console.width = max(width, _width(rich))  # what is still too wide is wrapped by the terminal
     console.print(rich, crop=False)
     console.width = width
-    if gone:
-        console.print(gone, style="yellow", highlight=False)
+    if hint:
+        console.print(hint, style="yellow", highlight=False)
     for note in sheet.notes("Bold" if _has_bold(console) else "*"):
         console.print(escape(note), style="dim", highlight=False)
 
 
 def _has_bold(console: Console) -> bool:
-    """Not in a pipe, nor on a terminal that cannot."""
+    """Can the console show bold? A pipe cannot."""
     return console.color_system is not None
 
 
 def _width(rich: RichTable) -> int:
-    """Characters that the table needs to show every entry whole."""
+    """Return the characters that the table needs to show every entry in full."""
     console = Console(width=WIDEST)
     return Measurement.get(console, console.options, rich).maximum
 
 
 def _rich(sheet: Sheet, console: Console, stack: bool = False) -> RichTable:
-    """The sheet, on request with a line for each flag of a row."""
+    """Return the sheet for Rich; with `stack` each flag of a row has a line of its own."""
     rich = RichTable(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     shared = len({heading.name for heading in sheet.headings if heading.group}) == 1
     for heading in sheet.headings:
@@ -85,7 +82,7 @@ def _rich(sheet: Sheet, console: Console, stack: bool = False) -> RichTable:
 
 
 def _title(heading: Heading, is_shared: bool) -> str:
-    """The group stands for its columns where each has one, unless they have a unit."""
+    """Return the title of a column; the group alone where each group has one column without a unit."""
     if heading.group and is_shared and not heading.unit:
         return escape(heading.group)
     return "\n".join(escape(part) for part in (heading.group, heading.label) if part)

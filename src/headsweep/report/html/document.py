@@ -1,7 +1,7 @@
-"""A sweep as one page that needs nothing else, and its figures as files.
+"""Write a sweep as one self-contained page, and its figures as files.
 
-report.html          the page; it loads nothing, and forbids itself to
-figures/*.svg, *.pdf each figure of it, for a paper
+report.html           the page; it loads no other file, which its content security policy enforces
+figures/*.svg, *.pdf  its figures, for a paper
 """
 
 from __future__ import annotations
@@ -11,35 +11,34 @@ from importlib.resources import files
 from pathlib import Path
 
 from headsweep.report.formats.html import escape
-from headsweep.report.html import sections
-from headsweep.report.html.cells import accuracy, compare_cells
-from headsweep.report.html.costs import measured
-from headsweep.report.html.differences import differences
+from headsweep.report.html import quantities, sections
 from headsweep.report.html.drawing import Drawing, Figure, draw
-from headsweep.report.html.ensembles import ensembles
-from headsweep.report.html.inspection import inside_heads
-from headsweep.report.html.learning import learning_curves
+from headsweep.report.html.figures.by_heads import by_heads
+from headsweep.report.html.figures.differences import differences
+from headsweep.report.html.figures.ensembles import ensembles
+from headsweep.report.html.figures.learning_curves import learning_curves
+from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
+from headsweep.report.html.inspection import inspections
 from headsweep.report.html.origin import Origin
 from headsweep.report.html.sections import Section
-from headsweep.report.html.series import Selection, select
-from headsweep.report.html.tradeoff import COSTS, tradeoff
-from headsweep.report.table.build import Table
+from headsweep.report.html.selection import Selection, select
+from headsweep.report.table.model import Table
 from headsweep.tracking import atomic_files
 
 PAGE, FIGURES = "report.html", "figures"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_NO_NUMBER = "No finished run has a number to draw."
-_ONE_COST = "No two cells with a number differ in their cost."
+_NO_VALUE = "No finished run has a value to draw."
+_ONE_COST = "All cells have the same cost."
 
 
 def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
-    """Write the page of a sweep to `folder`; how many figures it has.
+    """Write the page of a sweep to `folder`; return the number of its figures.
 
     Args:
         table: the comparison.
-        origin: where the sweep comes from.
+        origin: the commands and study of the sweep.
         made_by: the command that makes the page again.
-        folder: where report.html and figures/ go; figures that the page no longer has are removed.
+        folder: where report.html and figures/ go; figures of an earlier page are removed.
     """
     selection = select(table)
     drawn = {theme: [draw(figure) for figure in figures] for theme, figures in _figures(table, selection).items()}
@@ -47,15 +46,15 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
     _write_figures(drawings, folder / FIGURES)
     parts = [
         sections.question(table, origin),
-        sections.warned(table),
+        sections.warnings(table),
         sections.comparison(table),
-        sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_NUMBER),
+        sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures(
-            "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_NUMBER
+            "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
         ),
-        sections.figures("learning", "Learning curves", drawn["learning"], "No run has several epochs of accuracy."),
-        sections.figures("ensembles", "Inside an ensemble of heads", drawn["ensembles"], "No cell has several heads."),
-        inside_heads(table),
+        sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
+        sections.figures("ensembles", "Heads alone and together", drawn["ensembles"], "No cell has several heads."),
+        inspections(table),
         sections.costs(table, drawn["costs"]),
         sections.failures(table),
         sections.environment(table),
@@ -66,7 +65,7 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
 
 
 def page(name: str, parts: Sequence[Section]) -> str:
-    """The whole document."""
+    """Return the document."""
     links = "".join(f'<li><a href="#{part.name}">{escape(part.title)}</a></li>' for part in parts)
     bodies = "\n".join(
         f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
@@ -95,17 +94,17 @@ def page(name: str, parts: Sequence[Section]) -> str:
 
 
 def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
-    """Theme -> its figures."""
+    """Return theme -> its figures."""
     return {
-        "accuracy": _there(compare_cells(table, selection, accuracy(table)), differences(table, selection)),
-        "tradeoffs": _there(*(tradeoff(table, selection, cost) for cost in COSTS)),
+        "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table)), differences(table, selection)),
+        "tradeoffs": _drawn(*(tradeoff(table, selection, cost) for cost in COSTS)),
         "learning": learning_curves(table, selection),
-        "ensembles": _there(ensembles(table, selection)),
-        "costs": _there(*(compare_cells(table, selection, quantity) for quantity in measured(table))),
+        "ensembles": _drawn(ensembles(table, selection)),
+        "costs": _drawn(*(by_heads(table, selection, cost) for cost in quantities.costs(table))),
     }
 
 
-def _there(*figures: Figure | None) -> list[Figure]:
+def _drawn(*figures: Figure | None) -> list[Figure]:
     return [figure for figure in figures if figure]
 
 

@@ -1,23 +1,23 @@
-"""A figure as files (SVG, PDF) and as part of a page: the same drawing, byte for byte the same for the same runs."""
+"""Draw a figure as SVG and PDF files and as part of the page, byte for byte the same for the same runs."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from headsweep.report.html.series import GREY, STYLES
+from headsweep.report.html.styles import GREY, STYLES, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 INK, GRID, PAPER = "#1c2024", "#d9dde2", "#fefefe"
-# In a page every colour is one of the page's, which has others in the dark.
+# In the page, every color is replaced by a variable of style.css, which has other values in dark mode.
 COLORS = {
     INK: "currentColor",
     GRID: "var(--grid)",
@@ -25,7 +25,7 @@ COLORS = {
     PAPER: "var(--page)",
     **{style.color: f"var(--series-{at})" for at, style in enumerate(STYLES, start=1)},
 }
-WIDTH = 5.0  # inches; at 10 points the text can be read on a phone
+WIDTH = 5.0  # inches; text of 10 points is then legible on a phone
 _LEGEND_ROW = 0.21  # inches
 _RC: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -42,16 +42,19 @@ _RC: dict[str, Any] = {
     "legend.labelcolor": INK,
     "lines.linewidth": 1.8,
     "lines.markersize": 6.5,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # text remains selectable
     "savefig.facecolor": PAPER,
     "svg.fonttype": "none",
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in somebody's path is none of mathematics
+    "text.parse_math": False,  # labels may contain dollar signs
     "xtick.color": GREY,
     "xtick.labelcolor": INK,
     "ytick.color": GREY,
     "ytick.labelcolor": INK,
 }
+
+
+Value = tuple[float, float | None]  # a number and the half-width of its interval
 
 
 @dataclass(frozen=True)
@@ -61,24 +64,24 @@ class Figure:
     name: str  # of its files
     title: str
     caption: str  # how to read it
-    alt: str  # what it shows, in numbers, for who does not see it
+    alt: str  # text alternative: the numbers that it shows
     draw: Callable[[Axes], None]
     height: float = 3.2  # inches, without the legend
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that was drawn."""
+    """A drawn figure."""
 
     figure: Figure
     svg: str
     pdf: bytes
 
     def inline(self) -> str:
-        """The SVG as a part of a page: in the page's colours and font, with ids of its own, and read aloud as `alt`."""
+        """Return the SVG for the page: in its colors and font, with unique ids, and with `alt` for screen readers."""
         name = self.figure.name
         body = self.svg[self.svg.index("<svg") :]
-        body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # would hold for the whole page
+        body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # would apply to the whole page
         body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
         body = re.sub("|".join(COLORS), lambda match: COLORS[match[0]], body)
         view = re.search(r'viewBox="[^"]*"', body)
@@ -91,7 +94,7 @@ class Drawing:
 
 
 def draw(figure: Figure) -> Drawing:
-    """Draw with the same settings on every machine, whatever its matplotlibrc says."""
+    """Draw with the same settings on every machine, independent of its matplotlibrc."""
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
@@ -109,8 +112,18 @@ def draw(figure: Figure) -> Drawing:
     return Drawing(figure, svg.getvalue(), pdf.getvalue())
 
 
+def draw_points(
+    axes: Axes, places: Sequence[float], values: Sequence[Value], style: Style, label: str, dash: str
+) -> None:
+    """Draw values with a bar where they have an interval; markers are hollow, so that none hides another."""
+    means, bars = [mean for mean, _ in values], [half or 0.0 for _, half in values]
+    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": dash, "label": label}
+    look |= {"mfc": "none", "mew": 1.6, "capsize": 3, "elinewidth": 1.0}
+    axes.errorbar(places, means, bars if any(bars) else None, **look)
+
+
 def _add_legend(canvas: Canvas, axes: Axes) -> int:
-    """Add it below the axes, the series before what explains them; return how many lines it has."""
+    """Add the legend below the axes, series first; return its number of lines."""
     from matplotlib.container import Container
 
     known = list(zip(*axes.get_legend_handles_labels(), strict=True))

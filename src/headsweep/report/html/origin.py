@@ -1,4 +1,4 @@
-"""Where a sweep comes from: the commands that planned it, and the study that they name."""
+"""The commands that planned a sweep, and the study file that they name."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ STUDIES = published.FOLDER.parent
 
 @dataclass(frozen=True)
 class Origin:
-    """What a page says of its sweep beside the runs."""
+    """What the page shows of a sweep beside its runs."""
 
     name: str
     commands: tuple[str, ...] = ()
-    study: str = ""  # what the study's file says on top: question, command, cost, what is expected
+    study: str = ""  # the header comment of the study file: question, command, cost, expected outcome
 
 
 def origin_of(sweep: SweepFolder, studies: Path = STUDIES) -> Origin:
-    """Read them from the sweep's plan and from `studies`; a study that is gone is no error."""
+    """Read the commands from the sweep's plan and the headers from `studies`; a missing study file is no error."""
     commands = tuple(sweep.commands())
     names = dict.fromkeys(re.findall(r"\+sweeps=([\w-]+)", " ".join(commands)))
     headers = [
@@ -32,7 +32,7 @@ def origin_of(sweep: SweepFolder, studies: Path = STUDIES) -> Origin:
 
 
 def header(text: str) -> str:
-    """The comment on top of a study's file."""
+    """Return the header comment of a study file."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -1,17 +1,14 @@
-"""Runs gathered into cells: the runs that differ in seed alone."""
+"""Read runs and group them into cells: the runs that differ in seed alone."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from headsweep.config.keys import has_trait
-from headsweep.config.traits import RESULT
-from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.output_folder import RUN_RECORD
@@ -19,8 +16,11 @@ from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunSt
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, require
 
-MISSING = "—"  # what a cell says of an axis that it does not have
+MISSING = "—"  # in the place of a value that a cell does not have
 _ABSENT = object()
+MODEL_COSTS = ("parameters", "head_parameters", "flops", "head_flops")  # keys of RunRecord.cost
+# Keys of RunResult.clock whose median is a cost of a cell.
+MEASURED_COSTS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
 
 T = TypeVar("T")
 History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value
@@ -28,31 +28,33 @@ History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as its folder or MLflow says."""
+    """One run, read from its folder or from MLflow."""
 
     record: RunRecord
     state: RunState
     result: RunResult | None
-    screened_out: str | None = None  # when, if other cells were chosen instead, e.g. "3 of 20 epochs"
-    data: str = ""  # the same for runs of the same training and test images
+    screened_out: str | None = None  # when, if successive halving stopped it, e.g. "3 of 20 epochs"
+    data: str = ""  # equal for runs on the same training and test images
     history: History = field(default=lambda metric: {}, compare=False, repr=False)
-    folder: RunFolder | None = field(default=None, compare=False, repr=False)  # None where only MLflow knows the run
+    folder: RunFolder | None = field(
+        default=None, compare=False, repr=False
+    )  # None for a run that was read from MLflow
 
     @property
     def finished(self) -> bool:
-        """Does the run have numbers to compare?"""
+        """Has the run finished, with a result?"""
         return self.state is RunState.finished and self.result is not None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one group, in the order of the plan."""
+    """The runs of one configuration with different seeds, in the order of the plan."""
 
     runs: tuple[Run, ...]
 
     @property
     def record(self) -> RunRecord:
-        """The record of its first run: what a cell's runs share is read from it."""
+        """The record of its first run, which has all that its runs share."""
         return self.runs[0].record
 
     @property
@@ -67,32 +69,32 @@ class Cell:
 
     @property
     def finished(self) -> tuple[Run, ...]:
-        """The runs whose numbers count."""
+        """Its finished runs."""
         return tuple(run for run in self.runs if run.finished)
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed -> value of `metric`, over the finished runs that have it as a finite number."""
+        """Return seed -> value of a logged metric, over the finished runs where it is finite."""
         values = {run.record.seed: run.result.metrics.get(metric) for run in self.finished if run.result is not None}
         return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
     def clock(self, name: str) -> float | None:
-        """Median of what the finished runs measured on their machine; None where none did."""
+        """Return the median of a time, speed or memory over the finished runs; None where none measured it."""
         clocks = [run.result.clock for run in self.finished if run.result is not None]
         measured = [clock[name] for clock in clocks if name in clock]
         return statistics.median(measured) if measured else None
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that were planned, ascending."""
+        """The planned seeds, ascending."""
         return tuple(sorted(run.record.seed for run in self.runs))
 
     def value(self, axis: str) -> Any:
-        """The value of a dotted key; a section is its name; None where the cell does not have it."""
+        """Return the value of a dotted key, for a section its name; None where the cell does not have it."""
         found = self._find(axis)
         return None if found is _ABSENT else found
 
     def has(self, axis: str) -> bool:
-        """Does the cell have this key, be its value null?"""
+        """Does the cell have this key, even with the value null?"""
         return self._find(axis) is not _ABSENT
 
     def _find(self, axis: str) -> Any:
@@ -105,7 +107,7 @@ class Cell:
 
 
 def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None) -> list[Cell]:
-    """Read every run, once, and gather the cells in the order of `folders`; `screening` says what was screened out.
+    """Read every run once and return the cells in the order of `folders`; `screening` marks what was screened out.
 
     Raises:
         Damaged: a folder holds no run, or a damaged one.
@@ -115,8 +117,8 @@ def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None)
     return gather([_read(folder, screening) for folder in unique])
 
 
-def without_damaged(folders: Sequence[RunFolder], make: Callable[[list[RunFolder], tuple[Damaged, ...]], T]) -> T:
-    """What `make` makes of the folders that can be read, whichever of their files it reads, and of what damages others.
+def skip_damaged(folders: Sequence[RunFolder], make: Callable[[list[RunFolder], tuple[Damaged, ...]], T]) -> T:
+    """Return `make` of the folders whose files it can read, and of the damage of the others.
 
     Raises:
         Damaged: every folder is damaged.
@@ -127,10 +129,10 @@ def without_damaged(folders: Sequence[RunFolder], make: Callable[[list[RunFolder
         try:
             return make(left, tuple(damages))
         except Damaged as error:
-            others = [folder for folder in left if folder.path not in error.path.parents]
-            if len(others) == len(left):  # a file of the sweep itself
+            readable = [folder for folder in left if folder.path not in error.path.parents]
+            if len(readable) == len(left):  # a file of the sweep itself
                 raise
-            left = others
+            left = readable
             damages.append(error)
     raise damages[0]
 
@@ -144,7 +146,7 @@ def _damage(folder: RunFolder) -> Damaged | None:
 
 
 def gather(runs: Iterable[Run]) -> list[Cell]:
-    """The cells of some runs, in the order of the first run of each.
+    """Return the cells of some runs, in the order of the first run of each.
 
     Raises:
         UserError: there is no run.
@@ -153,28 +155,8 @@ def gather(runs: Iterable[Run]) -> list[Cell]:
     for run in runs:
         groups.setdefault(run.record.group, []).append(run)
     if not groups:
-        raise UserError("no runs to compare: the list of runs is empty; train some first, or name another sweep")
+        raise UserError("no runs to compare; train some first, or name another sweep")
     return [Cell(tuple(members)) for members in groups.values()]
-
-
-def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
-    """The keys, beside head and heads, whose values tell the cells apart: `given` first, then those that differ.
-
-    Where the recorded parameters leave two cells looking the same, the keys of the whole configuration decide.
-    """
-    axes = [axis for axis in dict.fromkeys(given) if axis not in ("head", "head.name", "heads", "seed")]
-    known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
-    parameters = [key for cell in cells for key in cell.record.parameters]
-    axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _tells_apart(key, cells)]
-    for twins in _alike(cells, axes):
-        keys = [key for cell in twins for key in _flat(cell.record.config)]
-        axes += [key for key in dict.fromkeys(keys) if key not in axes and _tells_apart(key, twins)]
-    return axes
-
-
-def group_of(key: str) -> str:
-    """`model` of both `model` and `model.name`, which are the same axis; any other key is itself."""
-    return key.removesuffix(".name")
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:
@@ -189,41 +171,12 @@ def _read(folder: RunFolder, screening: Screening | None) -> Run:
 
 
 def _check_cell(config: Mapping[str, Any]) -> None:
-    """Raise ValueError for a configuration without what names a cell."""
+    """Raise ValueError for a configuration without a head or a number of heads."""
     head, heads = config.get("head"), config.get("heads")
     name = head.get("name") if isinstance(head, Mapping) else None
     require("config.head.name", name, isinstance(name, str), "a text")
-    require("config.heads", heads, isinstance(heads, int) and heads >= 1, "an integer of at least 1")
+    require("config.heads", heads, isinstance(heads, int) and heads >= 1, "an integer >= 1")
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
     return series(folder.metrics_log.entries(), metric)
-
-
-def _tells_apart(key: str, cells: Sequence[Cell]) -> bool:
-    """Does `key` differ between cells, other than as a consequence of another head or another section?"""
-    if key in ("head", "head.name", "heads", "seed"):
-        return False
-    section = key.rpartition(".")[0]
-    alike: dict[object, set[str]] = {}
-    for cell in cells:
-        name = cell.value(section) if section and not key.endswith(".name") else None
-        alike.setdefault(canonical(name), set()).add(canonical(cell.value(key)))
-    return any(len(values) > 1 for values in alike.values())
-
-
-def _alike(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[list[Cell]]:
-    looks: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells:
-        look = (cell.head, str(cell.heads), *(canonical(cell.value(axis)) for axis in axes))
-        looks.setdefault(look, []).append(cell)
-    return (twins for twins in looks.values() if len(twins) > 1)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of what a run's numbers depend on."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif prefix + key != "seed" and has_trait(prefix + key, RESULT):
-            yield prefix + key

@@ -1,4 +1,4 @@
-"""What may be said of numbers that differ by seed: t-intervals, paired differences, a correction for their number."""
+"""Statistics over seeds: t-intervals, paired differences, sign-flip and McNemar's tests, Holm's correction."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
-LEVEL = 0.05  # of the corrected p, below which a difference counts
+LEVEL = 0.05  # of significance, for corrected p
 _EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
-_MOST_EXACT = 16  # pairs up to which every pattern of signs is tried
-_FLIPS = 1 << 16  # patterns that are drawn for more pairs
+_MOST_EXACT = 16  # pairs up to which every pattern of signs is enumerated
+_FLIPS = 1 << 16  # patterns that are sampled for more pairs
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds and the half-width of its 95 % t-interval; None where the seeds show no spread."""
+    """A mean over `n` seeds and the half-width of its 95 % t-interval; None without spread."""
 
     mean: float
     half_width: float | None
@@ -32,14 +32,14 @@ class Difference(Estimate):
     """A mean difference over `n` common seeds, and its two-sided p without correction."""
 
     p: float | None  # of the paired t-test
-    sign_flip_p: float | None  # of the permutation test that flips signs, which trusts no distribution
+    sign_flip_p: float | None  # of the sign-flip permutation test, which does not assume a normal distribution
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of `values` and its interval, which one value or equal values do not have.
+    """Return the mean of `values` and its interval, which one value or equal values do not have.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: `values` is empty.
     """
     if not values:
         raise ValueError("a mean needs at least one value")
@@ -47,12 +47,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, None if error is None else error * _t_quantile(len(values) - 1), len(values))
 
 
-def paired_difference(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
-    """`values` minus `reference` over the seeds that both have; None where they have none in common.
+def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """Return `values` minus `baseline` over the seeds that both have; None where they share none.
 
-    Both map seed to value. Equal differences have neither interval nor p: a test would call two of them certain.
+    Both map seed to value. Equal differences have neither interval nor p: their estimated variance, and so p, is 0.
     """
-    differences = [values[seed] - reference[seed] for seed in values if seed in reference]
+    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     if not differences:
         return None
     spread = estimate(differences)
@@ -64,14 +64,13 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
 
 def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:
-    """Correct the p of one family of tests for their number (Holm 1979); None is no test and stays None.
+    """Correct p-values for multiple comparisons (Holm 1979); None is no test and stays None.
 
     Args:
-        ps: the uncorrected p.
-        family: how many tests were meant to be made, if more than there are: those that are missing count as well, so
-            that a comparison which lost its runs makes the others no better.
+        ps: uncorrected.
+        family: number of planned tests, if more than there are: a comparison whose runs are missing still counts.
     """
-    # statsmodels has this, too, but takes a second to import and 50 ms a call (it collects all garbage first).
+    # statsmodels has this, too, but takes a second to import and 50 ms a call (it runs the garbage collector).
     tests = [p for p in ps if p is not None]
     size = max(family, len(tests))
     corrected: dict[float, float] = {}
@@ -83,9 +82,9 @@ def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p that the mean of paired differences is zero, by flipping their signs in every way.
+    """Return the two-sided p of the sign-flip permutation test that the mean of paired differences is zero.
 
-    Beyond 16 pairs, 65,536 patterns are drawn, the same ones each time.
+    It is exact up to 16 pairs; beyond, 65,536 patterns are sampled, the same ones each time.
     """
     import numpy as np
 
@@ -95,34 +94,34 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(np.mean(flipped >= observed - _EQUAL))
 
 
-def mcnemar_p(correct: ArrayLike, reference: ArrayLike) -> float:
-    """Exact two-sided p that two classifiers are right equally often, from the images on which they differ.
+def mcnemar_p(correct: ArrayLike, baseline: ArrayLike) -> float:
+    """Return the exact two-sided p of McNemar's test that two classifiers are equally accurate.
 
-    It speaks of these two sets of weights, not of the methods that made them (Dietterich 1998).
+    It holds for these two sets of weights, not for the methods that trained them (Dietterich 1998).
 
     Args:
-        correct, reference: for each test image, in the same order, whether the answer was right.
+        correct, baseline: for each test image, in the same order, whether the prediction is correct.
 
     Raises:
-        ValueError: they are not of the same images.
+        ValueError: the numbers of images differ.
     """
     import numpy as np
     from scipy import stats
 
-    ours, theirs = np.asarray(correct, dtype=bool), np.asarray(reference, dtype=bool)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"{ours.size} and {theirs.size} images: want the same")
-    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    first, second = np.asarray(correct, dtype=bool), np.asarray(baseline, dtype=bool)
+    if first.shape != second.shape:
+        raise ValueError(f"expected the same test images, found {first.size} and {second.size} images")
+    won, lost = int((first & ~second).sum()), int((second & ~first).sum())
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def smallest_sign_flip_p(n: int) -> float:
-    """The least two-sided p that a test which only flips signs can reach with `n` pairs: 2 of 2^n patterns."""
+    """Return the smallest p that a two-sided sign-flip test can reach with `n` pairs: 2 of 2^n patterns."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean and its standard error; None where the values cannot show one."""
+    """Return the mean and its standard error; None where the values have no spread."""
     n = len(values)
     mean = math.fsum(values) / n
     if max(values) - min(values) <= _EQUAL:
@@ -132,7 +131,7 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 @lru_cache(maxsize=32)
 def _signs(n: int) -> Any:
-    """Patterns of n signs, (patterns, n): all with the same first sign; or drawn ones, the observed first."""
+    """Return patterns of n signs, (patterns, n): all with the same first sign, or the observed and sampled ones."""
     import numpy as np
 
     if n <= _MOST_EXACT:

@@ -1,4 +1,4 @@
-"""Which points nothing beats in both cost and accuracy: by their means, and by what the seeds support."""
+"""The Pareto front of cost and accuracy: by means, and as far as paired tests support it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from headsweep.report.stats.inference import LEVEL, holm, paired_difference
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of the points (cost, accuracy) that no other dominates, by rising cost.
+    """Return the indices of the points (cost, accuracy) that no other dominates, by rising cost.
 
     A point dominates another if it costs no more, is no less accurate, and is better in one of the two. Points that
     are equal in both stay together.
@@ -24,23 +24,23 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def supported(places: Sequence[int], costs: Sequence[float], values: Sequence[Mapping[int, float]]) -> list[int]:
-    """Return the places on the front whose points are more accurate than each point that costs no more, by the seeds.
+    """Return the points of the front that are significantly more accurate than each point that costs no more.
 
-    To be better than each is to pass every one of the paired t-tests, so that the largest p counts, and no correction
-    for their number is due (an intersection-union test). The points are corrected for their number (Holm).
+    A point must pass every one of its paired t-tests, so its largest p counts and needs no correction for their number
+    (an intersection-union test). These p of the points are corrected for the number of points (Holm).
 
     Args:
-        places: the front.
+        places: indices of the front.
         costs: of all points.
         values: seed -> accuracy, of all points.
     """
     ps = [_largest_p(at, costs, values) for at in places]
-    corrected = holm(ps, len(costs) - 1)  # any point but the cheapest could have been one that is tested
+    corrected = holm(ps, len(costs) - 1)  # any point but the cheapest could have been tested
     return [at for at, p in zip(places, corrected, strict=True) if p is not None and p < LEVEL]
 
 
 def _largest_p(at: int, costs: Sequence[float], values: Sequence[Mapping[int, float]]) -> float | None:
-    """None where nothing costs as little; 1 where a point is not shown to be beaten."""
+    """Return the largest p over the points that cost no more; None if there are none, 1 once a test is not passed."""
     largest = None
     for other in range(len(costs)):
         if other == at or costs[other] > costs[at]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from headsweep.report.read.cells import MISSING
 from headsweep.report.stats.inference import LEVEL, Estimate
-from headsweep.report.table.metrics import MEASURES
-from headsweep.report.table.mixtures import seeds_in_words
-
-if TYPE_CHECKING:
-    from headsweep.report.table.build import Row
+from headsweep.report.table.inconsistencies import seed_list
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.model import Row
+from headsweep.tracking.run_folder import RunState
 
 MINUS = "\N{MINUS SIGN}"
-MOST_DECIMALS = 4  # of what was measured
+_FINISHED = RunState.finished.label
+MOST_DECIMALS = 4  # of measured values
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a table: as text, and where it is a number as value and half-width in its unit."""
+    """One entry of a table: its text, and where it is a number also value and half-width in the unit of the column."""
 
     text: str
     number: float | None = None
@@ -32,30 +31,29 @@ class Entry:
     bold: bool = False
 
 
-Entries = Callable[[Sequence["Row"]], tuple[str, list[Entry]]]  # the unit of the column, and an entry for each row
+Entries = Callable[[Sequence[Row]], tuple[str, list[Entry]]]  # the unit of the column, and an entry for each row
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column."""
+    """A column of a table."""
 
     name: str
-    title: str  # "{metric}" stands for what is compared
-    meaning: str
+    title: str  # with "{metric}" for the compared metric
     entries: Entries
-    if_any: bool = False  # by default only shown where a row has something to say in it
+    if_any: bool = False  # by default only shown where a row has an entry
 
 
 ABSENT = Entry(MISSING)
 
 
 def unit_of(largest: float) -> tuple[float, str]:
-    """The unit in which counts up to `largest` are written: its size and its letter."""
+    """Return the unit in which counts up to `largest` are written: its size and its letter."""
     return next((size, unit) for size, unit in _UNITS if largest >= size or size == 1)
 
 
 def _cost(name: str) -> Entries:
-    """A count, in the unit of the largest one, with as many digits as tell the counts apart."""
+    """A count, in the unit of the largest one, with enough digits to distinguish the counts."""
 
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         counts = {row.costs[name] for row in rows if name in row.costs}
@@ -77,7 +75,7 @@ def _clock(name: str, decimals: int, size: float = 1.0) -> Entries:
 
 
 def _plains(values: Sequence[float | None], decimals: int) -> list[Entry]:
-    """Measured values, with two digits of the smallest at the least."""
+    """Return measured values, with at least two significant digits of the smallest."""
     smallest = min((value for value in values if value), default=1.0)
     while decimals < MOST_DECIMALS and smallest < 10 ** (1 - decimals):
         decimals += 1
@@ -91,13 +89,13 @@ def _plain(value: float | None, decimals: int, size: float = 1.0) -> Entry:
 
 
 def rounded(value: float, decimals: int, sign: str = "") -> str:
-    """The value with so many decimals; what rounds to zero has no sign."""
+    """Return the value with so many decimals; what rounds to zero has no sign."""
     text = f"{value:{sign}.{decimals}f}"
     return text if float(text) else f"{0:.{decimals}f}"
 
 
 def human(number: str) -> str:
-    """A computed number as people print it: with a minus sign (U+2212), which is as wide as a plus."""
+    """Return a number with a typographic minus (U+2212), which is as wide as a plus."""
     return number.replace("-", MINUS)
 
 
@@ -107,35 +105,34 @@ def _head_share(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 
 
 def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    """The GPU's where there is one, else the process's."""
+    """The peak of the GPU's memory if there is one, else of the process's."""
     memory = [row.costs.get("peak_gpu_memory_gib", row.costs.get("peak_memory_gib")) for row in rows]
     return "GiB", _plains(memory, 2)
 
 
 def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [ABSENT if row.state != "finished" else _one_n(seeds_with_a_number(row), row.planned) for row in rows]
+    return "", [ABSENT if row.state != _FINISHED else _one_n(seeds_in_mean(row), row.planned) for row in rows]
 
 
 def _one_n(n: int, planned: int) -> Entry:
     return Entry(str(n) if n == planned else f"{n}/{planned}")
 
 
-def seeds_with_a_number(row: Row) -> int:
-    """The n of what is compared: the runs whose numbers are in the mean."""
-    value = row.estimates.get(row.metric)
-    return value.n if value else 0
+def seeds_in_mean(row: Row) -> int:
+    """Return the number of seeds in the mean of the compared metric."""
+    return row.compared.n if row.compared else 0
 
 
-def _measure(name: str) -> Entries:
+def _metric(name: str) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        return "", [_one_measure(row, name) for row in rows]
+        return "", [_one_metric(row, name) for row in rows]
 
     return entries
 
 
-def _one_measure(row: Row, name: str) -> Entry:
-    if row.state != "finished" and name == row.metric:
-        return Entry(f"{row.state} ({seeds_in_words(row.seeds)})")
+def _one_metric(row: Row, name: str) -> Entry:
+    if row.state != _FINISHED and name == row.metric:
+        return Entry(f"{row.state} ({seed_list(row.seeds)})")
     return _percent(row.estimates.get(name), bold=row.is_better and name == row.metric)
 
 
@@ -144,20 +141,19 @@ def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: s
         return ABSENT
     half = None if value.half_width is None else 100 * value.half_width
     decimals = 2
-    while half and decimals < MOST_DECIMALS and not float(f"{half:.{decimals}f}"):  # ± 0.00 claims no spread at all
+    while half and decimals < MOST_DECIMALS and not float(f"{half:.{decimals}f}"):  # ± 0.00 would mean no spread at all
         decimals += 1
     text = human(rounded(100 * value.mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
     return Entry(text, 100 * value.mean, half, decimals, sign, bold)
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [Entry("reference") if row.is_reference else _one_difference(row) for row in rows]
+    return "", [Entry("baseline") if row.is_baseline else _one_difference(row) for row in rows]
 
 
 def _one_difference(row: Row) -> Entry:
-    ours = row.estimates.get(row.metric)
-    own_n = row.difference is not None and ours is not None and row.difference.n != ours.n
-    note = f" (n={row.difference.n})" if own_n and row.difference else ""
+    has_own_n = row.difference and row.compared and row.difference.n != row.compared.n
+    note = f" (n={row.difference.n})" if row.difference and has_own_n else ""
     return _percent(row.difference, "+", row.is_better, note)
 
 
@@ -180,7 +176,7 @@ def _one_p(p: float | None) -> Entry:
 
 
 def _published(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [_one_published(printed(row, "top1")) for row in rows]
+    return "", [_one_published(published_values(row, "top1")) for row in rows]
 
 
 def _one_published(values: list[float]) -> Entry:
@@ -188,8 +184,8 @@ def _one_published(values: list[float]) -> Entry:
     return Entry(text, values[0] if len(values) == 1 else None)
 
 
-def printed(row: Row, metric: str) -> list[float]:
-    """The published values of a metric, in the unit of the paper; several papers may have printed one."""
+def published_values(row: Row, metric: str) -> list[float]:
+    """Return the published values of a metric in the unit of the paper, one for each source that has one."""
     return [number.value for entry in row.published if (number := getattr(entry, metric)) is not None]
 
 
@@ -198,37 +194,27 @@ def _flags(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 
 
 _ALL = [
-    Column("parameters", "params", "weights and biases of backbone and head", _cost("parameters")),
-    Column("head_parameters", "head params", "of the head alone", _cost("head_parameters")),
-    Column("flops", "FLOPs", "of the products in one image's forward pass, a multiply-add being two", _cost("flops")),
-    Column("head_flops", "head FLOPs", "of the head alone", _cost("head_flops")),
-    Column("head_share", "head share", "the head's share of the FLOPs", _head_share),
-    Column("images_per_second", "images/s", "speed of training, median over seeds", _clock("images_per_second", 0)),
-    Column("peak_memory", "memory", "most memory that a run took, of the GPU if there is one", _peak_memory),
-    Column(
-        "time",
-        "minutes",
-        "training time of a run without evaluation, median over seeds",
-        _clock("train_seconds", 1, 60),
-    ),
-    Column("n", "n", "seeds in the mean, of those that were planned", _n),
-    *(
-        Column(name, measure.title, measure.note or measure.metric, _measure(name))
-        for name, measure in MEASURES.items()
-    ),
-    Column("published", "published", "top-1 that a paper printed for this configuration", _published, if_any=True),
-    Column("difference", "Δ {metric}", "to the baseline, paired by seed", _difference),
-    Column("p", "p", "paired t-test, Holm-corrected", _p(lambda row: row.p), if_any=True),
-    Column("p_sign_flip", "p sign-flip", "permutation test, Holm-corrected", _p(lambda row: row.sign_flip_p)),
-    Column(
-        "p_mcnemar", "p McNemar*", "these two runs, not these two methods", _p(lambda row: row.mcnemar_p), if_any=True
-    ),
-    Column("flags", "not matched", "where a row's cost or tuning is far from the baseline's", _flags, if_any=True),
+    Column("parameters", "params", _cost("parameters")),
+    Column("head_parameters", "head params", _cost("head_parameters")),
+    Column("flops", "FLOPs", _cost("flops")),
+    Column("head_flops", "head FLOPs", _cost("head_flops")),
+    Column("head_share", "head share", _head_share),
+    Column("images_per_second", "images/s", _clock("images_per_second", 0)),
+    Column("peak_memory", "memory", _peak_memory),
+    Column("time", "minutes", _clock("train_seconds", 1, 60)),
+    Column("n", "n", _n),
+    *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),
+    Column("published", "published", _published, if_any=True),
+    Column("difference", "Δ {metric}", _difference),
+    Column("p", "p", _p(lambda row: row.p), if_any=True),
+    Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
+    Column("p_mcnemar", "p McNemar*", _p(lambda row: row.mcnemar_p), if_any=True),
+    Column("flags", "mismatch", _flags, if_any=True),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
     "parameters", "flops", "head_share", "images_per_second", "n", "top1", "published", "top5", "difference", "p",
     "p_mcnemar", "flags",
 )  # fmt: skip
-# What a narrow screen loses, in order.
+# Left out on a narrow screen, in this order.
 EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

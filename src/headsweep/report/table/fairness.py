@@ -1,4 +1,4 @@
-"""Rows that are no fair match for their reference: another size, cost, training or tuning."""
+"""Flag rows that do not match their baseline in size, compute, training or tuning."""
 
 from __future__ import annotations
 
@@ -9,68 +9,70 @@ from dataclasses import dataclass
 from headsweep.config.values import canonical
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.columns import human
+from headsweep.text import plural
 
-SHARE = 0.1  # of the reference's value, up to which a difference is not worth a flag
+TOLERANCE = 0.1  # largest relative difference from the baseline that is not flagged
 
 _MEANING = {
     "params": "trained parameters",
     "FLOPs": "FLOPs of one image's forward pass",
     "epochs": "epochs trained",
-    "steps": "optimizer steps of as many epochs",
-    "tuning": "configurations tried of that head with as many heads on that model and data set",
+    "steps": "optimizer steps for the same epochs",
+    "tuning": "configurations tried with the same head, number of heads, model and data set",
 }
 
 
 @dataclass(frozen=True)
-class Imbalance:
-    """One quantity in which a row is no match for its reference."""
+class Mismatch:
+    """One quantity in which a row does not match its baseline."""
 
     what: str  # params, FLOPs, epochs, steps or tuning
-    got: float
-    reference: float
+    value: float
+    baseline: float
 
     def __str__(self) -> str:
-        """A flag for a table."""
+        """The flag in a table."""
         if self.what == "tuning":  # counts so small that a percentage hides them
-            return f"tuning {self.got:g} to {self.reference:g}"
-        return human(f"{self.what} {self.got / self.reference - 1:+.0%}".replace("%", " %"))
+            return f"tuning {self.value:g} to {self.baseline:g}"
+        return human(f"{self.what} {self.value / self.baseline - 1:+.0%}".replace("%", " %"))
 
 
-def unfair(cells: Sequence[Cell], against: Sequence[Cell | None], share: float = SHARE) -> list[tuple[Imbalance, ...]]:
-    """For each cell, in what it differs from its reference by more than `share` of the reference's value.
+def mismatches(
+    cells: Sequence[Cell], against: Sequence[Cell | None], tolerance: float = TOLERANCE
+) -> list[tuple[Mismatch, ...]]:
+    """For each cell return the quantities that differ from its baseline's by more than `tolerance`.
 
     Args:
-        cells: all of a table, since tuning is counted in them.
-        against: for each the cell that it is compared with, as `references` gives them; None is compared with none.
-        share: up to which a difference is fair. What is not known of both is not compared.
+        cells: all of a table, since tuning is counted over them.
+        against: for each cell its baseline, as `baselines` returns them; None is compared with nothing.
+        tolerance: relative to the baseline. Quantities that are not known of both cells are not compared.
     """
-    tried = Counter(map(_question, cells))
+    tried = Counter(map(_setting, cells))
     return [
-        () if reference is None else tuple(_imbalances(_quantities(cell, tried), _quantities(reference, tried), share))
-        for cell, reference in zip(cells, against, strict=True)
+        () if base is None else tuple(_mismatches(_quantities(cell, tried), _quantities(base, tried), tolerance))
+        for cell, base in zip(cells, against, strict=True)
     ]
 
 
-def footnotes(found: Sequence[Sequence[Imbalance]], share: float = SHARE) -> Iterator[str]:
-    """What the flags mean, if there are any."""
-    kinds = {imbalance.what for imbalances in found for imbalance in imbalances}
+def footnotes(found: Sequence[Sequence[Mismatch]], tolerance: float = TOLERANCE) -> Iterator[str]:
+    """Explain the flags, if there are any."""
+    kinds = {mismatch.what for of_row in found for mismatch in of_row}
     if not kinds:
         return
-    uneven = sum(map(bool, found))
+    rows = sum(map(bool, found))
     meanings = "; ".join(f"{what}: {_MEANING[what]}" for what in _MEANING if what in kinds)
-    rows = f"{uneven} row{'s differ' if uneven > 1 else ' differs'}"
     yield (
-        f"NOT MATCHED: {rows} from the reference by more than {share:.0%}".replace("%", " %")
-        + f" ({meanings}). That may be the reason for a better number as well as the head."
+        f"MISMATCHED: {plural(rows, 'row')} with a deviation of more than {100 * tolerance:g} % from the baseline "
+        f"({meanings}), which may explain a difference in accuracy as well as the head does."
     )
 
 
-def _imbalances(got: Mapping[str, float], reference: Mapping[str, float], share: float) -> Iterator[Imbalance]:
-    both = [what for what in _MEANING if got.get(what) and reference.get(what)]
-    uneven = [what for what in both if abs(got[what] - reference[what]) > share * reference[what]]
-    for what in uneven:
-        if what != "steps" or "epochs" not in uneven:  # else it says the same twice
-            yield Imbalance(what, got[what], reference[what])
+def _mismatches(values: Mapping[str, float], baseline: Mapping[str, float], tolerance: float) -> Iterator[Mismatch]:
+    both = [what for what in _MEANING if values.get(what) and baseline.get(what)]
+    differing = [what for what in both if abs(values[what] - baseline[what]) > tolerance * baseline[what]]
+    for what in differing:
+        if what != "steps" or "epochs" not in differing:  # more epochs are more steps
+            yield Mismatch(what, values[what], baseline[what])
 
 
 def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]:
@@ -81,10 +83,10 @@ def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]
         "FLOPs": cost.get("flops", 0),
         "epochs": max((result.epochs for result in results), default=0),
         "steps": max((result.steps for result in results), default=0),
-        "tuning": tried[_question(cell)],
+        "tuning": tried[_setting(cell)],
     }
 
 
-def _question(cell: Cell) -> tuple[str, ...]:
-    """What a study asks about; cells that agree in it differ in how they were tuned."""
+def _setting(cell: Cell) -> tuple[str, ...]:
+    """Return what a study varies on purpose; cells that agree in it differ in how they were tuned."""
     return tuple(canonical(cell.value(key)) for key in ("head", "heads", "model", "dataset"))

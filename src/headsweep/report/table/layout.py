@@ -1,33 +1,30 @@
-"""A table laid out: which columns, in which order, one row a cell or a pivot; every format writes a sheet."""
+"""Lay out a table as a sheet, which every format writes: its columns and rows, or a pivot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from headsweep.errors import UserError
 from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
-from headsweep.report.table.footnotes import Note
-from headsweep.report.table.metrics import MEASURES
-
-if TYPE_CHECKING:
-    from headsweep.report.table.build import Row, Table
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.model import Note, Row, Table
+from headsweep.tracking.run_folder import RunState
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What stands above a column."""
+    """The heading of a column."""
 
     name: str
     title: str
     unit: str = ""
     is_number: bool = True
-    group: str = ""  # what several columns of a pivot share
+    group: str = ""  # heading above several columns of a pivot
 
     @property
     def label(self) -> str:
-        """The title with the unit of the entries below it."""
+        """The title with the unit of the entries."""
         if self.unit == "%":
             return f"{self.title} %"
         return f"{self.title} ({self.unit})" if self.unit else self.title
@@ -42,19 +39,25 @@ class Sheet:
     footnotes: tuple[Note, ...]
 
     def notes(self, bold: str = "Bold") -> list[str]:
-        """The footnotes of the columns that are there; `bold` is how an entry is set off."""
+        """Return the footnotes of the columns that are there; `bold` names how bold entries are shown."""
         shown = {heading.name for heading in self.headings}
-        return [note.said(bold) for note in self.footnotes if not note.columns or shown.intersection(note.columns)]
+        notes = [note for note in self.footnotes if not note.columns or shown.intersection(note.columns)]
+        return [note_text(note, bold) for note in notes]
 
     def without(self, name: str) -> Sheet:
-        """The sheet without the columns of that name."""
+        """Return the sheet without the columns of that name."""
         kept = [at for at, heading in enumerate(self.headings) if heading.name != name]
         rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
         return replace(self, headings=tuple(self.headings[at] for at in kept), rows=rows)
 
 
+def note_text(note: Note, bold: str = "Bold") -> str:
+    """Return the sentence of a footnote; `bold` names how bold entries are shown."""
+    return f"{bold}: {note.text}" if note.explains_bold else note.text
+
+
 def parse_columns(words: str | None) -> tuple[str, ...] | None:
-    """From `parameters,top1,difference`; None stays None.
+    """Return the names in a text such as `parameters,top1,difference`; None stays None.
 
     Raises:
         UserError: a name is unknown.
@@ -64,12 +67,12 @@ def parse_columns(words: str | None) -> tuple[str, ...] | None:
     names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in COLUMNS]
     if unknown or not names:
-        raise UserError(f"--columns {unknown[0] if unknown else words}: unknown; known: {', '.join(COLUMNS)}")
+        raise UserError(f"--columns {unknown[0] if unknown else words}: unknown column; known: {', '.join(COLUMNS)}")
     return tuple(dict.fromkeys(names))
 
 
 def flat(table: Table, columns: Sequence[str] | None = None) -> Sheet:
-    """One row for each row of the table; without `columns` those that are usually wanted."""
+    """Return one row for each row of the table, with `columns` or the default ones."""
     labels = _labels(table)
     headings = [Heading(label, label, is_number=label == "heads") for label in labels]
     parts = [[Entry(labels[label][at]) for at in range(len(table.rows))] for label in labels]
@@ -81,12 +84,12 @@ def flat(table: Table, columns: Sequence[str] | None = None) -> Sheet:
 
 
 def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Sequence[str] | None = None) -> Sheet:
-    """One row for each value of the axes `rows`, and a group of `columns` for each value of the axes `cols`.
+    """Return one row for each value of the axes `rows`, and a group of `columns` for each value of the axes `cols`.
 
-    Where some runs of a cell have finished, its numbers are shown; the footnotes name the others.
+    Where some runs of a cell have finished, their numbers are shown; the footnotes name the others.
 
     Raises:
-        UserError: an axis is given twice, or left out though the cells differ in it.
+        UserError: an axis is given twice, or is missing though the cells differ in it.
     """
     labels = _labels(table)
     _check_axes(labels, rows, cols)
@@ -96,7 +99,7 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
     entries = [column.entries(table.rows) for column in chosen]
     places: dict[tuple[object, object], int] = {}
     for at, row in enumerate(table.rows):
-        if (down[at], across[at]) not in places or row.state == "finished":
+        if (down[at], across[at]) not in places or row.state == RunState.finished.label:
             places[down[at], across[at]] = at
     headings = [Heading(axis, axis, is_number=axis == "heads") for axis in rows]
     for key in dict.fromkeys(across):
@@ -115,17 +118,17 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
 def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str]) -> None:
     twice = [axis for axis in rows if axis in cols]
     if twice:
-        raise UserError(f"--rows {twice[0]} --cols {twice[0]}: want the axis in one of the two")
+        raise UserError(f"--rows {twice[0]} --cols {twice[0]}: expected each axis in one of the two")
     lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols) and len(set(values)) > 1]
     if lost:
         rows_and_lost = ",".join([*rows, *lost])
         raise UserError(
-            f"the cells differ in {', '.join(lost)}, too; want it in one of the two, e.g. --rows {rows_and_lost}"
+            f"the cells differ in {', '.join(lost)}, too; add it to --rows or --cols, e.g. --rows {rows_and_lost}"
         )
 
 
 def _labels(table: Table) -> dict[str, list[str]]:
-    """Axis -> its value in each row."""
+    """Return axis -> its value in each row."""
     labels = {"head": [row.head for row in table.rows], "heads": [str(row.heads) for row in table.rows]}
     return labels | {axis: [row.axes[at] for row in table.rows] for at, axis in enumerate(table.axes)}
 
@@ -137,12 +140,12 @@ def _keys(labels: dict[str, list[str]], axes: Sequence[str], count: int) -> list
 def _chosen(table: Table, columns: Sequence[str] | None) -> list[Column]:
     if columns is not None:
         return [COLUMNS[name] for name in columns]
-    wanted = [COLUMNS[name] for name in _by_default(table)]
-    return [column for column in wanted if not (column.if_any and _is_empty(column, table.rows))]
+    default = [COLUMNS[name] for name in _default(table)]
+    return [column for column in default if not (column.if_any and _is_empty(column, table.rows))]
 
 
-def _by_default(table: Table) -> list[str]:
-    """The usual columns, with what is compared in the place of top-1 if it is another measure."""
+def _default(table: Table) -> list[str]:
+    """Return the default columns, with the compared metric in the place of top-1."""
     return list(dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT))
 
 
@@ -151,5 +154,5 @@ def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
 
 
 def _heading(column: Column, unit: str, metric: str) -> Heading:
-    title = column.title.format(metric=MEASURES[metric].noun)
+    title = column.title.format(metric=METRICS[metric].noun)
     return Heading(column.name, title, unit, is_number=column.name != "flags")

@@ -1,4 +1,4 @@
-"""The accuracies that a table can show, by name: of which images, of which weights, over which epochs."""
+"""The accuracies that a table can show, by name: on which images, with which weights, over which epochs."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from dataclasses import dataclass
 from enum import Enum
 
 from headsweep.report.read.cells import Cell, Run
+from headsweep.tracking.metric_names import VAL_TOP1
 
-LAST_EPOCHS = 3  # whose mean the SeqAttention paper prints
+LAST_EPOCHS = 3  # as in the SeqAttention paper
 
 
 class Reduction(Enum):
-    """How a run's history becomes one number."""
+    """How a run's values by epoch become one number."""
 
-    last = ""
-    last3 = "mean of the last three epochs"
+    last = "last"
+    mean_of_last = f"mean of the last {LAST_EPOCHS} epochs"
     best = "best epoch"
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number of a run, a share in [0, 1]."""
+class Metric:
+    """One number of a run, an accuracy in [0, 1]."""
 
     name: str
     title: str
-    metric: str  # as it stands in the metrics log
+    logged_as: str  # in the metrics log
     reduction: Reduction = Reduction.last
-    note: str = ""  # what a reader must know to read it right
+    note: str = ""  # printed below the table
 
     @property
     def noun(self) -> str:
-        """What it is in a sentence, e.g. "top-1 last 3"."""
+        """The metric in a sentence, e.g. "top-1 last 3"."""
         return self.title.replace(" %", "")
 
     def of(self, run: Run) -> float | None:
-        """The number; None where the run has none, it is NaN, or the run was not evaluated often enough for it."""
+        """Return the number; None where the run has none, has NaN, or was evaluated too rarely."""
         if not run.finished or run.result is None:
             return None
         if self.reduction is Reduction.last:
-            value = run.result.metrics.get(self.metric)
+            value = run.result.metrics.get(self.logged_as)
         else:
-            value = _reduce(run.history(self.metric), run.result.epochs, self.reduction)
+            value = _reduce(run.history(self.logged_as), run.result.epochs, self.reduction)
         return value if value is not None and math.isfinite(value) else None
 
     def by_seed(self, cell: Cell) -> dict[int, float]:
-        """Seed -> number, over the finished runs that have it."""
+        """Return seed -> number, over the finished runs that have it."""
         values = {run.record.seed: self.of(run) for run in cell.finished}
         return {seed: value for seed, value in values.items() if value is not None}
 
@@ -58,28 +59,26 @@ def _reduce(history: Mapping[int, float], epochs: int, reduction: Reduction) -> 
     return sum(last) / LAST_EPOCHS if len(last) == LAST_EPOCHS else None
 
 
-_TEST = "needs the test images evaluated after each epoch, as without held-out images (dataset.validation=0)"
-_CHOSEN = "the best epoch was chosen on the images that it is reported for, and flatters"
+_TEST_BY_EPOCH = "requires test evaluation after every epoch (dataset.validation=0)"
+_BIASED = "optimistically biased, since the best epoch is selected on the same images"
+_AS_IN_PAPER = f"mean of the last {LAST_EPOCHS} epochs, as in the SeqAttention paper"
+_SELECTED = f"test images, weights of the epoch with the best {VAL_TOP1}"
 
 
-def _measures() -> list[Measure]:
+def _metrics() -> list[Metric]:
     found = []
     for top, title in (("top1", "top-1 %"), ("top5", "top-5 %")):
+        test, val, mean, best = f"test/{top}", f"val/{top}", Reduction.mean_of_last, Reduction.best
         found += [
-            Measure(top, title, f"test/{top}"),
-            Measure(f"{top}_last3", f"{title} last 3", f"test/{top}", Reduction.last3, f"the paper's; {_TEST}"),
-            Measure(f"{top}_best", f"{title} best", f"test/{top}", Reduction.best, f"{_CHOSEN}; {_TEST}"),
-            Measure(
-                f"{top}_selected",
-                f"{title} selected",
-                f"best/{top}",
-                note="test images, weights of the epoch with the best val/top1",
-            ),
-            Measure(f"val_{top}", f"val {title}", f"val/{top}"),
-            Measure(f"val_{top}_last3", f"val {title} last 3", f"val/{top}", Reduction.last3),
-            Measure(f"val_{top}_best", f"val {title} best", f"val/{top}", Reduction.best, _CHOSEN),
+            Metric(top, title, test),
+            Metric(f"{top}_last3", f"{title} last 3", test, mean, f"{_AS_IN_PAPER}; {_TEST_BY_EPOCH}"),
+            Metric(f"{top}_best", f"{title} best", test, best, f"{_BIASED}; {_TEST_BY_EPOCH}"),
+            Metric(f"{top}_selected", f"{title} selected", f"best/{top}", note=_SELECTED),
+            Metric(f"val_{top}", f"val {title}", val),
+            Metric(f"val_{top}_last3", f"val {title} last 3", val, mean),
+            Metric(f"val_{top}_best", f"val {title} best", val, best, _BIASED),
         ]
     return found
 
 
-MEASURES: dict[str, Measure] = {measure.name: measure for measure in _measures()}
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}

@@ -1,4 +1,4 @@
-"""Each head alone beside all heads together."""
+"""The accuracy of each head alone and of all heads together."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from headsweep.report.html import scales
-from headsweep.report.html.cells import MOST_ROWS, best_words, joined
+from headsweep.report.html import captions, scales
+from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure
-from headsweep.report.html.series import GREY, Selection, cell_label, compared
-from headsweep.report.table.build import Table
+from headsweep.report.html.labels import cell_label
+from headsweep.report.html.selection import Selection
+from headsweep.report.html.styles import GREY
+from headsweep.report.table.model import Table
+from headsweep.tracking.metric_names import TEST_TOP1, head_top1
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CAPTION = "All heads together (their mean logits) and each alone. All heads read the same tokens."
+_CAPTION = "All heads together (their mean logits) and each head alone, on the same tokens."
 _SEEDS = (
-    "Means over seeds; the heads of a run are sorted before: a stroke is the mean of the best heads of all seeds, of "
-    "the second best, and so on."
+    "Means over seeds, after sorting the heads of each run: one stroke is the mean of the best head of each seed, the "
+    "next that of the second best, and so on."
 )
 
 
 def ensembles(table: Table, selection: Selection) -> Figure | None:
-    """Draw the accuracy of each head alone beside that of all together; None if no cell has several."""
+    """Draw the accuracy of each head alone and of all together; None if no cell has several heads."""
     runs = {run.record.fingerprint: run for cell in table.cells for run in cell.runs}
     found = []
     for row in table.rows:
@@ -31,7 +34,7 @@ def ensembles(table: Table, selection: Selection) -> Figure | None:
             result.metrics for name in row.fingerprints if runs[name].finished and (result := runs[name].result)
         ]
         numbers = [of_run for metrics in finished if (of_run := _percent(metrics, row.heads))]
-        if row.heads > 1 and compared(row) and numbers:
+        if row.heads > 1 and row.compared and numbers:
             found.append((row, [_mean(values) for values in zip(*numbers, strict=True)]))
     if not found:
         return None
@@ -54,14 +57,14 @@ def ensembles(table: Table, selection: Selection) -> Figure | None:
         for label, (_, together, alone) in zip(labels, rows, strict=True)
     )
     seeds = "One seed each." if all(len(row.seeds) == 1 for row, _, _ in rows) else _SEEDS
-    caption, height = joined(_CAPTION, seeds, best_words(selection, len(found))), scales.rows_height(labels)
+    caption, height = joined(_CAPTION, seeds, captions.best_rows(selection, len(found))), scales.rows_height(labels)
     return Figure("each-head-alone", "Each head alone, and all together", caption, f"{alt}.", draw, height)
 
 
 def _percent(metrics: Mapping[str, float], heads: int) -> list[float] | None:
-    """Return a run's accuracy, then those of its heads alone, falling; None where one is no number."""
-    alone = [metrics.get(f"test/per_head/top1_{head}", math.nan) for head in range(1, heads + 1)]
-    found = [metrics.get("test/top1", math.nan), *sorted(alone, reverse=True)]
+    """Return a run's accuracy, then those of its heads alone, descending; None where one is missing or NaN."""
+    alone = [metrics.get(head_top1(head), math.nan) for head in range(1, heads + 1)]
+    found = [metrics.get(TEST_TOP1, math.nan), *sorted(alone, reverse=True)]
     return [100 * value for value in found] if all(map(math.isfinite, found)) else None
 
 

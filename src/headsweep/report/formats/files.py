@@ -1,0 +1,16 @@
+"""Write the table of a sweep beside its plan: table.md to read, table.csv with all numbers in full precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headsweep.report.formats import csv, markdown
+from headsweep.report.table.layout import flat
+from headsweep.report.table.model import Table
+from headsweep.tracking import atomic_files
+
+
+def write(table: Table, folder: Path) -> None:
+    """Write both files to `folder`."""
+    atomic_files.write_text(folder / "table.md", markdown.write(flat(table)))
+    atomic_files.write_text(folder / "table.csv", csv.write(table))

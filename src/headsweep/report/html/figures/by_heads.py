@@ -1,0 +1,73 @@
+"""A quantity of each cell against the number of heads, or one cell a row if all have the same number of heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headsweep.report.html import captions, scales
+from headsweep.report.html.captions import MOST_ROWS, joined
+from headsweep.report.html.drawing import PAPER, Figure, Value, draw_points
+from headsweep.report.html.labels import capitalized, cell_label, number, series_label
+from headsweep.report.html.quantities import Quantity
+from headsweep.report.html.selection import Selection
+from headsweep.report.table.model import Table
+from headsweep.text import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def by_heads(table: Table, selection: Selection, quantity: Quantity) -> Figure | None:
+    """Draw the quantity; None if no cell has it."""
+    if not any(quantity.read(row) for row in selection.rows):
+        return None
+    if len({row.heads for row in (*selection.rows, *selection.others)}) > 1:
+        return _against_heads(selection, quantity)
+    return _one_cell_a_row(table, selection, quantity)
+
+
+def _against_heads(selection: Selection, quantity: Quantity) -> Figure:
+    drawn = [
+        (one, [(row.heads, value) for row in one.rows if (value := quantity.read(row))]) for one in selection.series
+    ]
+
+    def draw(axes: Axes) -> None:
+        step = scales.offset(selection.counts, len(drawn))
+        for at, (one, points) in enumerate(drawn):
+            places = [heads * 2 ** (step * (at - (len(drawn) - 1) / 2)) for heads, _ in points]
+            draw_points(axes, places, [value for _, value in points], one.style, one.label, one.style.dash)
+        scales.heads(axes, selection.counts)
+        axes.set_ylabel(quantity.axis)
+        quantity.set_limits(axes, "y")
+
+    spelled = [
+        [f"{plural(heads, 'head')} {_number(value, quantity)}" for heads, value in points] for _, points in drawn
+    ]
+    alt = "; ".join(f"{one.label}: {', '.join(words)}" for (one, _), words in zip(drawn, spelled, strict=True))
+    title = f"{capitalized(quantity.noun)} against heads"
+    caption = joined(quantity.caption(selection.rows), selection.sentence)
+    return Figure(f"{quantity.name}-against-heads", title, caption, f"{alt}.", draw)
+
+
+def _one_cell_a_row(table: Table, selection: Selection, quantity: Quantity) -> Figure:
+    known = [row for row in table.rows if row.compared]
+    rows = [(row, value) for row in selection.ranking.best(known, MOST_ROWS) if (value := quantity.read(row))]
+    labels = [series_label(table, row) for row, _ in rows]
+
+    def draw(axes: Axes) -> None:
+        for at, (row, (mean, half)) in enumerate(rows):
+            style = selection.style(row)
+            bar = [half] if half else None
+            axes.errorbar([mean], [at], xerr=bar, fmt=style.marker, color=style.color, mfc=PAPER, capsize=3)
+        scales.rows(axes, labels)
+        axes.set_xlabel(quantity.axis)
+        quantity.set_limits(axes, "x")
+
+    alt = "; ".join(f"{cell_label(table, row)} {_number(value, quantity)}" for row, value in rows)
+    title = f"{capitalized(quantity.noun)} with {plural(selection.counts[0], 'head')}"
+    caption = joined(quantity.caption([row for row, _ in rows]), captions.best_rows(selection, len(known)))
+    return Figure(quantity.name, title, caption, f"{alt}.", draw, scales.rows_height(labels))
+
+
+def _number(value: Value, quantity: Quantity) -> str:
+    return number(*value, quantity.unit, quantity.decimals)

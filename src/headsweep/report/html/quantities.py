@@ -1,0 +1,74 @@
+"""Quantities to compare cells by: accuracy, training time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from headsweep.report.html import captions, scales
+from headsweep.report.html.drawing import Value
+from headsweep.report.html.labels import metric_axis, metric_noun
+from headsweep.report.table.model import Row, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of each row, and how it is drawn."""
+
+    name: str  # of the figure's files
+    noun: str  # in the figure's title
+    axis: str  # label of its axis, with the unit
+    unit: str  # in the text alternative
+    read: Callable[[Row], Value | None]
+    set_limits: Callable[[Axes, scales.Side], None]
+    caption: Callable[[Sequence[Row]], str]
+    decimals: int = 2
+
+
+def accuracy(table: Table) -> Quantity:
+    """Return the compared metric, in percent."""
+    caption = partial(captions.accuracy, table)
+    noun, axis = metric_noun(table), metric_axis(table)
+    return Quantity("accuracy", noun, axis, "%", accuracy_of, scales.in_percent, caption)
+
+
+def accuracy_of(row: Row) -> Value | None:
+    """Return the compared metric of a row in percent; None where it has none."""
+    found = row.compared
+    return (100 * found.mean, None if found.half_width is None else 100 * found.half_width) if found else None
+
+
+def costs(table: Table) -> tuple[Quantity, ...]:
+    """Return training time and memory: of GPUs if any run used one, since a process's memory is another quantity."""
+    has_gpu = any("peak_gpu_memory_gib" in row.costs for row in table.rows)
+    device, key = ("GPU", "peak_gpu_memory_gib") if has_gpu else ("process", "peak_memory_gib")
+
+    def memory(row: Row) -> Value | None:
+        return (row.costs[key], None) if key in row.costs else None
+
+    noun, axis = f"{device} memory", f"peak {device} memory (GiB)"
+    return _time(table), Quantity("memory", noun, axis, "GiB", memory, scales.from_zero, _cost_caption)
+
+
+def _time(table: Table) -> Quantity:
+    longest = max((row.costs.get("train_seconds", 0.0) for row in table.rows), default=0.0)
+    size, unit = next(((size, unit) for size, unit in _UNITS if longest >= 2 * size), _UNITS[-1])
+
+    def time(row: Row) -> Value | None:
+        return (row.costs["train_seconds"] / size, None) if "train_seconds" in row.costs else None
+
+    axis = f"training time ({unit})"
+    return Quantity("time", "training time", axis, unit, time, scales.from_zero, _cost_caption, decimals=1)
+
+
+def _cost_caption(rows: Sequence[Row]) -> str:
+    if all(len(row.seeds) == 1 for row in rows):
+        return "One seed each."
+    return "Medians over seeds, as measured, including the effect of other load on the machine."

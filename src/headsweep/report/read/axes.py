@@ -1,0 +1,60 @@
+"""Find the axes of a table: the keys whose values distinguish its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from headsweep.config.keys import has_trait
+from headsweep.config.traits import RESULT
+from headsweep.config.values import canonical
+from headsweep.report.read.cells import Cell
+
+
+def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
+    """Return the keys beside head and heads whose values distinguish the cells: `given` first, then those that differ.
+
+    Where two cells agree in all recorded parameters, the keys of the whole configuration decide.
+    """
+    axes = [axis for axis in dict.fromkeys(given) if axis not in ("head", "head.name", "heads", "seed")]
+    known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
+    parameters = [key for cell in cells for key in cell.record.parameters]
+    axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _distinguishes(key, cells)]
+    for twins in _indistinguishable(cells, axes):
+        keys = [key for cell in twins for key in _flat(cell.record.config)]
+        axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, twins)]
+    return axes
+
+
+def group_of(key: str) -> str:
+    """Return `model` for both `model` and `model.name`, which are the same axis; any other key is itself."""
+    return key.removesuffix(".name")
+
+
+def _distinguishes(key: str, cells: Sequence[Cell]) -> bool:
+    """Does `key` differ between cells that have the same section, such as the same head?"""
+    if key in ("head", "head.name", "heads", "seed"):
+        return False
+    section = key.rpartition(".")[0]
+    by_section: dict[object, set[str]] = {}
+    for cell in cells:
+        name = cell.value(section) if section and not key.endswith(".name") else None
+        by_section.setdefault(canonical(name), set()).add(canonical(cell.value(key)))
+    return any(len(values) > 1 for values in by_section.values())
+
+
+def _indistinguishable(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[list[Cell]]:
+    by_values: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        values = (cell.head, str(cell.heads), *(canonical(cell.value(axis)) for axis in axes))
+        by_values.setdefault(values, []).append(cell)
+    return (twins for twins in by_values.values() if len(twins) > 1)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys that are part of a run's identity, but for the seed."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif prefix + key != "seed" and has_trait(prefix + key, RESULT):
+            yield prefix + key

@@ -1,0 +1,108 @@
+"""A comparison table as data: the question that it answers, its rows and its footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headsweep.report.read.cells import Cell
+from headsweep.report.stats.inference import LEVEL, Difference, Estimate
+from headsweep.report.table.baseline import Baseline
+from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.published import PublishedRow
+from headsweep.tracking.typed_files import Damaged
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a table compares, beside its runs."""
+
+    baseline: Baseline = field(default_factory=dict)  # empty: the head of the first row
+    metric: str = "top1"  # whose differences are tested
+    columns: tuple[str, ...] | None = None  # names of the columns to show; None: the default ones
+    axes: tuple[str, ...] = ()  # keys that get a column even if they do not vary; those that vary get one anyway
+    query: str = ""  # MLflow filter that selected the runs
+    missing: int = 0  # planned runs whose folders were removed
+    damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are shown, the compared one first."""
+        others = ("top1", "top5") if self.columns is None else self.columns
+        return tuple(dict.fromkeys((self.metric, *(name for name in others if name in METRICS))))
+
+    def shows(self, *columns: str) -> bool:
+        """Is one of these columns shown?"""
+        return self.columns is None or not set(columns).isdisjoint(self.columns)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one cell that are in one state: with numbers if they finished, else only their state."""
+
+    head: str
+    heads: int
+    axes: tuple[str, ...]  # values in the order of Table.axes
+    state: str  # the label of a RunState, or when the cell was screened out
+    seeds: tuple[int, ...]
+    planned: int  # runs of the cell, in any state
+    fingerprints: tuple[str, ...]
+    # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
+    # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
+    costs: Mapping[str, float]
+    metric: str = "top1"  # the compared one
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
+    difference: Difference | None = None  # from the baseline, uncorrected
+    is_baseline: bool = False
+    p: float | None = None  # of the difference, corrected for all planned differences
+    sign_flip_p: float | None = None  # likewise
+    mcnemar_p: float | None = None  # of the only run against the baseline's only run, corrected likewise
+    flags: tuple[str, ...] = ()  # in what the row does not match its baseline, beside the head
+    published: tuple[PublishedRow, ...] = ()  # published rows of the same configuration
+
+    @property
+    def compared(self) -> Estimate | None:
+        """The estimate of the compared metric."""
+        return self.estimates.get(self.metric)
+
+    @property
+    def parameters(self) -> int | None:
+        """Of backbone and head."""
+        return None if (count := self.costs.get("parameters")) is None else int(count)
+
+    @property
+    def top1(self) -> Estimate | None:
+        """On the test images, with the last weights."""
+        return self.estimates.get("top1")
+
+    @property
+    def top5(self) -> Estimate | None:
+        """On the test images, with the last weights."""
+        return self.estimates.get("top5")
+
+    @property
+    def is_better(self) -> bool:
+        """Is the row significantly better than its baseline?"""
+        return self.p is not None and self.p < LEVEL and self.difference is not None and self.difference.mean > 0
+
+
+@dataclass(frozen=True)
+class Note:
+    """A footnote."""
+
+    text: str
+    columns: tuple[str, ...] = ()  # it is shown with any of these columns; empty: always
+    explains_bold: bool = False  # what bold entries mean
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the order of the plan, and what a reader must know about them."""
+
+    axes: tuple[str, ...]  # the keys beside head and heads that distinguish cells
+    rows: tuple[Row, ...]
+    footnotes: tuple[Note, ...]
+    metric: str = "top1"  # the compared one
+    warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
+    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
+    damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out

@@ -1,0 +1,39 @@
+"""Runs that tests train and look at."""
+
+from pathlib import Path
+
+from torch import Tensor, load
+
+from commands import TINY_RUN
+from composing import compose_run
+from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.train_run import preflight
+from headsweep.tracking.run_folder import RunFolder, RunRecord
+
+
+def planned(output: Path, *overrides: str) -> RunFolder:
+    """A tiny run that is planned and frozen in an output folder."""
+    plan = make_plan([compose_run(*TINY_RUN, *overrides, f"paths.output={output}")])
+    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
+    return plan.folders[0]
+
+
+def hand_made(output: Path, name: str, config: dict[str, object] | None = None, group: str = "g") -> RunFolder:
+    """A run that no command has planned, with nothing but its name and some keys of its configuration."""
+    folder = RunFolder(output / "runs" / name)
+    folder.create(RunRecord(name, group, name, "s", 0, config or {}, {}, {}, {}), "seed: 0\n")
+    return folder
+
+
+def weights(folder: RunFolder, part: str = "model") -> dict[str, Tensor]:
+    """Those of the last checkpoint; with `state_dict_ema`, their average."""
+    return load(folder.checkpoint, weights_only=True)[part]
+
+
+def run_folders(output: Path) -> list[RunFolder]:
+    """Of an output folder, by fingerprint."""
+    return [RunFolder(path) for path in sorted((output / "runs").iterdir())]
+
+
+def by_seed(output: Path) -> dict[int, RunFolder]:
+    return {folder.record().seed: folder for folder in run_folders(output)}

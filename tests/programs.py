@@ -1,0 +1,150 @@
+"""True Python programs beside a test, which start warm: see program_server.py."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing.util
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from subprocess import CompletedProcess, TimeoutExpired
+
+from filelock import FileLock
+
+OWNER = "HEADSWEEP_TESTS"  # the process whose end is the server's end: pytest itself, for all its workers
+START_SECONDS = 120
+
+
+class Program:
+    """`python WORDS`, with what it prints in files. Its interface is that of `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] = os.environ,
+        new_session: bool = False,
+    ) -> None:
+        self.args, self.returncode = list(words), None
+        self._files = [tempfile.TemporaryFile() for _ in ("stdout", "stderr")]  # noqa: SIM115 - read at the end
+        request = {"words": self.args, "cwd": str(cwd or Path.cwd()), "environment": dict(env)}
+        request |= {"new_session": new_session, "places": [0, 1, 2], "ignored": [], "blocked": []}
+        with Path(os.devnull).open() as nothing:
+            handles = [nothing.fileno(), *(file.fileno() for file in self._files)]
+            self._connection = connect()
+            socket.send_fds(self._connection, [json.dumps(request).encode()], handles)
+        self.pid = int(self._connection.recv(16))
+
+    returncode: int | None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, or minus the signal that ended it. Raises TimeoutExpired, with what was printed."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise TimeoutExpired(self.args, timeout or 0, *map(self._printed, (0, 1)))
+            self.returncode = int(self._connection.recv(16))
+            self._connection.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        try:
+            return self.wait(0)
+        except TimeoutExpired:
+            return None
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it has printed to both streams by its end."""
+        self.wait(timeout)
+        return self._printed(0), self.stderr()
+
+    def stderr(self) -> str:
+        """What it has printed there so far."""
+        return self._printed(1)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _printed(self, number: int) -> str:
+        handle = self._files[number].fileno()  # its position is the program's, too
+        return os.pread(handle, os.fstat(handle).st_size, 0).decode()
+
+
+def run(words: Sequence[str], timeout: float = 300, **options: object) -> CompletedProcess[str]:
+    """As `subprocess.run` with `capture_output`: `python WORDS` to its end, for at most `timeout` seconds."""
+    program = Program(words, **options)
+    try:
+        return CompletedProcess(program.args, program.wait(timeout), *program.communicate())
+    finally:
+        program.kill()
+
+
+def relay(passed: Sequence[int] = ()) -> list[str]:
+    """What starts Python where another program does: a process that stands for a program which starts warm.
+
+    `passed` are the descriptors that it gets beside 0, 1 and 2.
+    """
+    script = str(Path(__file__).with_name("relay.py"))
+    return [sys.executable, "-S", "-E", script, str(server()), ",".join(map(str, (0, 1, 2, *passed)))]
+
+
+def start_forkservers_warm() -> None:
+    """Let the forkserver of this process and those of its forks start warm, too."""
+    start = multiprocessing.util.spawnv_passfds
+
+    def spawn(path: bytes, words: Sequence[str], passed: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" in words[-1]:
+            words = [*relay(passed), "-c", words[-1]]
+        return start(path, words, passed)
+
+    multiprocessing.util.spawnv_passfds = spawn
+
+
+def connect() -> socket.socket:
+    """A connection to the server, on which one program can be asked for."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(str(server()))
+    return connection
+
+
+@cache
+def server() -> Path:
+    """The socket of the server, which is started if no other worker has."""
+    owner = os.environ[OWNER]
+    path = Path(tempfile.gettempdir(), f"headsweep-tests-{owner}")
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            _start(path, owner)
+    return path
+
+
+def _start(path: Path, owner: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    script = str(Path(__file__).with_name("program_server.py"))
+    log = Path(f"{path}.log")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, script, str(path), owner],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{script} has not started:\n{log.read_text()}")
+        time.sleep(0.05)
