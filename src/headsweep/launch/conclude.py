@@ -14,7 +14,6 @@ from headsweep.report.formats import files, terminal
 from headsweep.report.table import published
 from headsweep.report.table.build import build
 from headsweep.report.table.model import Table
-from headsweep.run.tracker import tracker_of
 from headsweep.status import queue
 from headsweep.text import last_line
 from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
@@ -22,6 +21,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
+from headsweep.tracking.trackers import tracker_of
 
 LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log_models`
 
