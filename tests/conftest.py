@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
-from composing import read_project_files_once
+from hydra_files import read_project_files_once
 from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
