@@ -6,6 +6,7 @@ import random
 import re
 import warnings
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hydra._internal.core_plugins.file_config_source import FileConfigSource

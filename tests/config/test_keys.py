@@ -4,7 +4,7 @@ from typing import Annotated
 import pytest
 
 from composing import compose_run
-from headsweep.config.head import HEADS
+from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, flat, flat_record, has_trait, keys_of, keys_with
 from headsweep.config.model import MODELS
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
@@ -41,7 +41,7 @@ def test_a_run_and_its_record_have_the_keys_of_the_schema(overrides):
 
 
 def test_variants_agree_in_the_traits_of_a_key():
-    for section, schemas in (("head", HEADS), ("model", MODELS)):
+    for section, schemas in (("head", head_options()), ("model", MODELS)):
         for schema in schemas.values():
             for key, traits in keys_of(schema, f"{section}."):
                 assert all_keys()[key] == traits, key

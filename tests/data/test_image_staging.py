@@ -70,7 +70,7 @@ def test_variables_are_those_of_the_machine_that_trains(dataset, tmp_path, monke
     monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
     assert stage(dataset, "$NODE_DISK/images").parent == tmp_path / "disk/images"
     monkeypatch.delenv("NODE_DISK")
-    with pytest.raises(ConfigError, match=r"loader.stage=\$NODE_DISK/images: a variable in it is not set"):
+    with pytest.raises(ConfigError, match=r"loader.stage=\$NODE_DISK/images: expected variables that are set"):
         stage(dataset, "$NODE_DISK/images")
 
 

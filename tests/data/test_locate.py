@@ -88,7 +88,7 @@ def test_class_without_images(make_dataset, write_folder, tmp_path):
     root = write_folder(tmp_path, ["train", "test"])
     for path in (root / "test/class1").iterdir():
         path.rename(path.with_suffix(".txt"))
-    fails(DataError, "test/class1 holds no image", make_dataset("imagefolder", root=str(root)))
+    fails(DataError, "test/class1 has no image", make_dataset("imagefolder", root=str(root)))
 
 
 def test_no_classes(make_dataset, tmp_path):
@@ -99,8 +99,8 @@ def test_no_classes(make_dataset, tmp_path):
 
 def test_wrong_number_of_classes(make_dataset, write_folder, tmp_path):
     root = str(write_folder(tmp_path, ["train", "test"]))
-    fails(ConfigError, r"dataset.num_classes=7: .* 3 ", make_dataset("imagefolder", root=root, num_classes=7))
-    fails(ConfigError, r"dataset.num_classes=7: .* 10 ", make_dataset("digits", num_classes=7))
+    fails(ConfigError, r"dataset.num_classes=7: expected 3, ", make_dataset("imagefolder", root=root, num_classes=7))
+    fails(ConfigError, r"dataset.num_classes=7: expected 10, ", make_dataset("digits", num_classes=7))
 
 
 def test_channels(make_dataset):

@@ -271,7 +271,9 @@ def test_learnable_positions_are_resampled_and_the_class_token_s_kept() -> None:
 def test_only_heads_of_fixed_tokens_refuse_another_size(head: HeadConfig) -> None:
     model = tiny(head).eval()
     if model.head.fixed_tokens:
-        with pytest.raises(UserError, match=r"^set_input_size\(\(24, 24\)\): the head is tied .* img_size=\(24, 24\)$"):
+        with pytest.raises(
+            UserError, match=r"^set_input_size\(\(24, 24\)\): the head has a fixed .* img_size=\(24, 24\)$"
+        ):
             model.set_input_size(24)
         assert model(images()).shape == (2, 10)
     else:
