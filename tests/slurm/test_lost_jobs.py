@@ -146,7 +146,8 @@ def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line
         (down.headsweep("retry", *where), silent),
         (
             down.headsweep("cancel", *where),
-            f"headsweep: the cluster does not answer; job {job} of {sweep(output).name} may still run: try again later\n",
+            f"headsweep: the cluster does not answer; job {job} of {sweep(output).name} may still run: "
+            "try again later\n",
         ),
     ):
         assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", told)
