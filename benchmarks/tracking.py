@@ -112,19 +112,19 @@ def planned(path: Path) -> RunFolder:
     return folder
 
 
-def logged(spool: MetricsLog) -> Log:
+def logged(metrics_log: MetricsLog) -> Log:
     def log(epoch: int, metrics: dict[str, float]) -> None:
-        spool.append(Entry(epoch, 196 * epoch, metrics, {"time": time.time(), "images_per_second": 30_000.0}))
+        metrics_log.append(Entry(epoch, 196 * epoch, metrics, {"time": time.time(), "images_per_second": 30_000.0}))
 
     return log
 
 
-def synced(spool: MetricsLog) -> Log:
-    append = logged(spool)
+def synced(metrics_log: MetricsLog) -> Log:
+    append = logged(metrics_log)
 
     def log(epoch: int, metrics: dict[str, float]) -> None:
         append(epoch, metrics)
-        spool.sync()
+        metrics_log.sync()
 
     return log
 

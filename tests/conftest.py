@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
-from composing import read_project_files_once
+from hydra_files import read_project_files_once
 from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
@@ -33,6 +33,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def streamed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The overrides for 128 training and 32 test images of 4 classes, tiles of a photograph, with two workers."""
     import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
 
     root = tmp_path_factory.mktemp("tiles")
     photo = load_sample_image("china.jpg")[:416]

@@ -61,7 +61,7 @@ def test_a_run_is_exported_in_our_layout_by_folder_and_by_the_beginning_of_its_f
 def test_the_best_weights_of_a_run_are_exported_where_it_has_some(run, tmp_path, capsys):
     order = ["export", run.path, "--format", "headsweep", "--output", tmp_path / "best.pth", "--weights", "best"]
     assert give(*order) == 2
-    assert "has no best weights: no images were held out (dataset.validation=0), or" in capsys.readouterr().err
+    assert "expected best weights, found none: there were no validation images" in capsys.readouterr().err
     best = torch.load(run.checkpoint, weights_only=True)["model"]
     best["head.classifier.weight"] += 1
     torch.save({"state_dict": best, "epoch": 3}, run.best)
@@ -102,7 +102,7 @@ def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
 
 MISTAKES = [
     (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
-    (["export", "RUNS"], "is no run's folder: it has no config.yaml"),
+    (["export", "RUNS"], "expected the folder of a run, found no config.yaml there"),
     (["export", "WEIGHTS"], "is a file: name its model with --model"),
     (
         ["export", "WEIGHTS", "--model", "cct_7_3x1_32", "--weights", "best"],

@@ -87,10 +87,10 @@ MISTAKES = [
     ("+hydra.launcher.extra.x=1", "+hydra.launcher.extra.x=1: expected -m, as launchers start grids and a single run"),
     ("seeds=3", "seed=0,1,2: expected one value, found several, which make a grid; add -m"),
     ("-m +exp=block", "hydra.launcher=slurm: expected the keys of a launcher; choose one with hydra/launcher=NAME"),
-    ("-m +exp=slash", "hydra/launcher: a group is chosen in a file's `defaults`: `- override /hydra/launcher: NAME`"),
+    ("-m +exp=slash", "hydra/launcher: a file chooses a group in its `defaults`: `- override /hydra/launcher: NAME`"),
     ("-m +exp=typo", "hydra.launcher.slost=1: unknown; known: attempts, halving"),
     ("-m +exp=slots,cluster", "expected one hydra.launcher for all cells, found an axis with a value that sets it"),
-    ("-m --dry-run", "hydra.launcher.dry_run: is no key of this launcher; hydra/launcher=slurm has it"),
+    ("-m --dry-run", "hydra.launcher.dry_run: unknown key of this launcher; hydra/launcher=slurm has it"),
     ("-m +hydra.launcher.unknown=1", "hydra.launcher.unknown=1: unknown; known: attempts, halving, runs_per_gpu"),
     ("-m ~hydra.launcher.timeout", "hydra.launcher.timeout: expected a value, found none"),
     ("-m hydra.launcher.threads=100000", "hydra.launcher.threads=100000: expected at most 1024 CPU threads"),
@@ -126,7 +126,7 @@ MISTAKES = [
     ),
     ("-m hydra/launcher=plan heads=1,2", "hydra/launcher=plan: expected a launcher that starts runs; give `headsweep"),
     ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected the name of a class derived from"),
-    ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: want a list"),
+    ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: expected a list"),
 ]
 
 

@@ -6,6 +6,7 @@ import random
 import re
 import warnings
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -21,7 +22,7 @@ from headsweep.cli.group import commands as group
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.overrides import _flat, hydra_value
 from headsweep.launch import run_sweep
-from headsweep.plan import plan
+from headsweep.plan import plan, preview
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -133,6 +134,7 @@ def _planning_only(monkeypatch):
         (run_sweep, "run_sweep"),
         (Sharing, "batch_size"),
         (plan, "plan_of"),
+        (preview, "plan_of"),  # imported here, or its own name would be the stand-in for ever
     ):
         monkeypatch.setattr(place, name, end)
     monkeypatch.setattr(FileConfigSource, "load_config", cache(FileConfigSource.load_config))

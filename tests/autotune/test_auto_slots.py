@@ -335,7 +335,10 @@ def test_true_processes_are_measured_and_leave_no_trace(tmp_path, monkeypatch, c
     monkeypatch.setattr(slots, "Throughput", partial(Throughput, seconds=0.1))
     runs = [tiny(tmp_path, f"seed={seed}", "duration='1 steps'", "schedule.warmup='0 steps'") for seed in range(2)]
     bad = tiny(tmp_path, "batch_size=200")
-    with StopRequest() as request, pytest.raises(Unmeasured, match=r"^batch_size=200: there are 128 training images"):
+    with (
+        StopRequest() as request,
+        pytest.raises(Unmeasured, match=r"^batch_size=200: expected at most 128"),
+    ):
         Throughput(Processes(), bad, None).images_per_second(2, 1, request)
     assert list(tmp_path.iterdir()) == []
     run_sweep(runs, AutotunedLauncher(replace(local_defaults(), slots="auto")))

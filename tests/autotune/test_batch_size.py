@@ -299,6 +299,6 @@ def test_a_true_run_is_measured_once_and_is_of_a_number(tmp_path):
 @pytest.mark.slow
 def test_a_run_that_cannot_be_measured_is_named(tmp_path):
     with pytest.raises(
-        UserError, match=r"seqpool1-cct_2_3x2-digits-seed0 cannot be measured: batch_size=8: there are 4"
+        UserError, match=r"seqpool1-cct_2_3x2-digits-seed0 cannot be measured: batch_size=8: expected at most 4"
     ):
         ALONE.batch_size([cell(tmp_path, *SHORT[:3], "debug.train_images=4", "device=cpu")])

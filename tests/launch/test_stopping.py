@@ -124,7 +124,7 @@ def test_asked_twice_it_stops_at_once(tmp_path):
     process = Program([BAD, *GRID, "seed=0,6", f"paths.output={tmp_path}"])
     wait_for(lambda: len(list(tmp_path.glob("runs/*/stepped"))) == 2)
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "once more stops at once" in process.stderr())
+    wait_for(lambda: "stopping:" in process.stderr())
     time.sleep(1)
     assert process.poll() is None, "a run that hangs is waited for"
     process.send_signal(signal.SIGINT)

@@ -140,7 +140,7 @@ def test_tables_to_read_have_a_minus_sign_and_others_a_hyphen(better):
 def test_units_are_in_the_headings_and_counts_have_enough_digits_to_differ(make_run):
     runs = [make_run(head, 1, 0, 0.9) for head in ("gap", "ga", "se")]
     for run, count in zip(runs, (4_119_444, 4_119_431, 0), strict=True):
-        run.count(run.record().cost | {"parameters": count})
+        run.write_cost(run.record().cost | {"parameters": count})
     sheet = flat(build(runs), ["parameters", "head_share", "peak_memory"])
     assert [heading.label for heading in sheet.headings[2:]] == ["params (M)", "head share %", "memory (GiB)"]
     assert [row[2].text for row in sheet.rows] == ["4.11944", "4.11943", "0.00000"]
@@ -193,7 +193,7 @@ def test_without_colors_bold_is_an_asterisk_and_only_shown_marks_are_explained(b
 def test_a_narrow_screen_explains_only_its_columns_and_always_shows_mismatches(better, width):
     for run in better[5:10]:
         cost = run.record().cost
-        run.count(cost | {"parameters": 2 * cost["parameters"], "flops": 3 * cost["flops"]})
+        run.write_cost(cost | {"parameters": 2 * cost["parameters"], "flops": 3 * cost["flops"]})
     text = on_screen(build(better), width)
     assert "Columns that do not fit: head share, top-5 %" in " ".join(text.split())
     assert "mismatch" in text.splitlines()[0] and "…" not in text

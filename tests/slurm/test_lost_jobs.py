@@ -139,14 +139,15 @@ def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line
     config = (forgetful.place / "slurm.conf").read_text()
     (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=1", config))
     assert words(down, output) == {0: f"queued  job {job} is unreachable: the cluster does not answer"}
-    silent = "headsweep: hydra/launcher=slurm: the cluster does not answer; `scontrol ping` says whether it is up\n"
+    silent = "headsweep: hydra/launcher=slurm: the cluster does not answer; `scontrol ping` shows whether it is up\n"
     where = ["--output", output]
     for answer, told in (
         (down.train_without_torch(f"paths.output={output}"), silent),
         (down.headsweep("retry", *where), silent),
         (
             down.headsweep("cancel", *where),
-            f"headsweep: the cluster does not answer; job {job} of {sweep(output).name} may go on: try again later\n",
+            f"headsweep: the cluster does not answer; job {job} of {sweep(output).name} may still run: "
+            "try again later\n",
         ),
     ):
         assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", told)

@@ -145,7 +145,7 @@ def test_what_only_the_submission_refuses_names_the_keys_that_it_can_be_about(cl
 def test_a_machine_without_slurm_says_so(tmp_path: Path):
     answer = train(*JOB, f"paths.output={tmp_path}", PATH=str(tmp_path))
     assert answer.returncode == 2
-    wanted = "headsweep: hydra/launcher=slurm: no `scontrol` here; want a login node of a SLURM cluster\n"
+    wanted = "headsweep: hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster\n"
     assert answer.stderr == wanted and not any(tmp_path.iterdir())
 
 

@@ -64,7 +64,7 @@ class Fake(InProcess):
     def log_models(self, folders, config):
         return 0
 
-    def spell(self, runs):
+    def find(self, runs):
         return [{"head": "ga", "seed": "0"} for _ in runs]
 
 

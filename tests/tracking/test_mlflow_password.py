@@ -18,11 +18,11 @@ from headsweep import credentials
 from headsweep.config.command_line import spell_out
 from headsweep.errors import UserError
 from headsweep.plan.plan import freeze, make_plan
-from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.mlflow.store import client
 from headsweep.tracking.mlflow.sync import sync
 from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.trackers import tracker_of
 
 _WANTED = f"Basic {base64.b64encode(b'anna:geheim').decode()}"
 

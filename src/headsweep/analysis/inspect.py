@@ -21,10 +21,10 @@ from headsweep.inspection.pictures import Samples, draw_attention, draw_diversit
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
-from headsweep.run.tracker import tracker_of
 from headsweep.tracking import inspection as files
 from headsweep.tracking.inspection import Draw, Inspection, Question
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.trackers import tracker_of
 from headsweep.training.device import autocast, choose_device, make_deterministic
 
 

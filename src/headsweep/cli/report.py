@@ -58,7 +58,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
 
 
 def _track(folder: SweepFolder, table: Table) -> None:
-    """Mirror the page to the tracker of the sweep; a store that is down costs a line."""
+    """Log the page to the tracker of the sweep; an unavailable store is no error."""
     from headsweep.tracking.trackers import planned_tracker
 
     if not folder.has_several_runs():

@@ -14,13 +14,14 @@ from headsweep.report.formats import files, terminal
 from headsweep.report.table import published
 from headsweep.report.table.build import build
 from headsweep.report.table.model import Table
-from headsweep.run.tracker import tracker_of
 from headsweep.status import queue
 from headsweep.text import last_line
+from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
+from headsweep.tracking.trackers import tracker_of
 
 LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log_models`
 
@@ -97,7 +98,7 @@ def has_no_try_left(folder: RunFolder, attempts: int | None) -> bool:
 def _objective(planned: PlannedRun, screening: Screening | None) -> float:
     result = planned.folder.result()
     if result is not None:
-        return result.metrics.get("val/top1", result.metrics.get("test/top1", 0.0))
+        return result.metrics.get(VAL_TOP1, result.metrics.get(TEST_TOP1, 0.0))
     cell = group(planned.run)
     last = screening and screening.last_round(cell)
     return (last.scores[cell] or 0.0) if last else 0.0

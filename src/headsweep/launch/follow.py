@@ -13,7 +13,6 @@ from rich.text import Text
 
 from headsweep.launch.conclude import LogModels, compare, conclude, log_models
 from headsweep.plan.frozen import frozen
-from headsweep.run.tracker import tracker_of
 from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView
@@ -22,6 +21,7 @@ from headsweep.tracking import active_launchers
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
+from headsweep.tracking.trackers import tracker_of
 
 POLL_SECONDS = 3.0  # between two readings of the files, and of the cluster's queue
 

@@ -16,13 +16,13 @@ from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan
+from headsweep.tracking.metric_names import VAL_TOP1
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
 KEY = "hydra.launcher.halving"
-METRIC = "val/top1"
 
 
 class Pausing(Protocol):
@@ -127,7 +127,7 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _top1(folder: RunFolder, until: int) -> float | None:
     """Return a run's score: minus infinity if it diverged before `until`; None if it has not reached it."""
-    known = series(folder.metrics_log.entries(), METRIC).get(until)
+    known = series(folder.metrics_log.entries(), VAL_TOP1).get(until)
     return -math.inf if known is None and folder.state() is RunState.diverged else known
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from headsweep.text import last_line, one_line
+from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, TOP1_BY_EPOCH
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.training.progress import Progress
 
@@ -98,7 +99,7 @@ def _outcome(folder: RunFolder) -> str:
         return _stopped(folder) if failure is None else f"{state.value}: {last_line(failure)}"
     if state is RunState.diverged:
         return f"diverged: {result.note}"
-    return _shown({key: value for key, value in result.metrics.items() if key in ("test/top1", "test/top5")})
+    return _shown({key: value for key, value in result.metrics.items() if key in (TEST_TOP1, TEST_TOP5)})
 
 
 def _stopped(folder: RunFolder) -> str:
@@ -107,7 +108,7 @@ def _stopped(folder: RunFolder) -> str:
 
 
 def _accuracy(metrics: Mapping[str, float]) -> str:
-    return _shown({key: value for key, value in metrics.items() if key in ("val/top1", "test/top1")})
+    return _shown({key: value for key, value in metrics.items() if key in TOP1_BY_EPOCH})
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -13,11 +13,11 @@ from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
-from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
+from headsweep.tracking.trackers import tracker_of
 
 
 def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None) -> Plan:

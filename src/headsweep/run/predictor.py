@@ -13,9 +13,9 @@ from headsweep.data.augment import Normaliser
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
-from headsweep.run.tracker import tracker_of
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.tracker import ExportedModel
+from headsweep.tracking.trackers import tracker_of
 
 
 class Predictor(nn.Module):

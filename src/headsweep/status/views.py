@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from headsweep.tracking.metric_names import TOP1_BY_EPOCH
 from headsweep.tracking.run_folder import RunFolder, RunState
 
 SCREENED_OUT = "screened out"
@@ -50,7 +51,7 @@ class RunView:
     def top1(self) -> tuple[str, float] | None:
         """The accuracy that is evaluated each epoch, as name and last value."""
         known = self.metrics or {}
-        return next(((name, known[name]) for name in ("val/top1", "test/top1") if name in known), None)
+        return next(((name, known[name]) for name in TOP1_BY_EPOCH if name in known), None)
 
 
 @dataclass(frozen=True)

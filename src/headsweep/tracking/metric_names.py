@@ -16,5 +16,5 @@ TOP1_BY_EPOCH = (VAL_TOP1, TEST_TOP1)  # evaluated after each epoch: the first o
 
 
 def head_top1(head: int) -> str:
-    """Return the name of the test top-1 of one head alone; heads count from 1."""
-    return f"test/per_head/top1_{head}"
+    """Return the name, without SPLIT, of the top-1 of one head alone; heads count from 1."""
+    return f"per_head/top1_{head}"

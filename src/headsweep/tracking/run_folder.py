@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from headsweep.config.keys import has_trait
-from headsweep.config.traits import DATA
 from headsweep.credentials import redacted
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
@@ -100,6 +98,9 @@ class RunRecord:
     @property
     def data(self) -> str:
         """Name and digest of the images for training and testing, equal for equal images."""
+        from headsweep.config.keys import has_trait  # imported here because it is slow and `status` does not need it
+        from headsweep.config.traits import DATA
+
         images = [
             {key: value for key, value in self.config.get(section, {}).items() if has_trait(f"{section}.{key}", DATA)}
             for section in ("dataset", "debug")
@@ -345,7 +346,7 @@ class RunFolder:
         Raises:
             Damaged: result.json is not as `finish` writes it, or the lock cannot be read.
         """
-        return self._state_with(self.result())
+        return self._state_and_result()[0]
 
     def snapshot(self) -> RunSnapshot:
         """Read the run as it is now; whatever is read of its folder afterwards is at least as new.
@@ -353,12 +354,20 @@ class RunFolder:
         Raises:
             Damaged: run.json is absent, or as `state`.
         """
-        result = self.result()
-        return RunSnapshot(self._state_with(result), self.record(), result)
+        state, result = self._state_and_result()
+        return RunSnapshot(state, self.record(), result)
 
-    def _state_with(self, result: RunResult | None) -> RunState:
-        if result is not None:
-            return RunState(result.state)
+    def _state_and_result(self) -> tuple[RunState, RunResult | None]:
+        """Return both as of one moment: a run that ends meanwhile writes its result before it releases the lock."""
+        result = self.result()
+        if result is None:
+            state = self._state_without_result()
+            result = None if state is RunState.running else self.result()
+            if result is None:
+                return state, None
+        return RunState(result.state), result
+
+    def _state_without_result(self) -> RunState:
         if not self._record.exists():
             return RunState.new
         if self._is_locked():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headsweep.config import RunConfig
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.mlflow.reference import description_of
 from headsweep.tracking.mlflow.tracker import MlflowTracker
@@ -18,6 +19,12 @@ TRACKERS: dict[str, Callable[[str | None, str, Path], Tracker]] = {
     "none": lambda uri, experiment, output: NullTracker(),
     "mlflow": MlflowTracker,
 }
+
+
+def tracker_of(config: RunConfig) -> Tracker:
+    """Return the tracker that `config` chooses."""
+    tracking = config.tracking
+    return TRACKERS[tracking.name.value](tracking.uri, tracking.experiment, Path(config.paths.output))
 
 
 def planned_tracker(config: Mapping[str, Any], output: Path) -> Tracker:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headsweep.tracking.metric_names import head_top1
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
 
@@ -47,7 +48,7 @@ def evaluate(
     images, *totals = ranks.sum(sums).tolist()
     values = [total / images for total in totals]
     heads = len(values) - 3
-    names = ["loss", "top1", "top5", *(f"per_head/top1_{k + 1}" for k in range(heads))]
+    names = ["loss", "top1", "top5", *(head_top1(k + 1) for k in range(heads))]
     metrics = dict(zip(names[: 3 if heads == 1 else None], values, strict=False))
     return Evaluation(metrics, _in_order(torch.cat(hits).cpu().numpy(), ranks))
 

@@ -12,6 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from headsweep.config import RunConfig
+from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, VAL_TOP1
 from headsweep.tracking.metrics_log import Entry, series
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.batch_norm import normalise_over_all
@@ -31,7 +32,6 @@ from headsweep.training.optimization import build_optimizer, build_schedule, run
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
 
-BEST_BY = "val/top1"
 PROGRESS_SECONDS = 0.25  # between two reports of progress within an epoch
 
 
@@ -90,7 +90,7 @@ class Training:
             if len(bad):
                 first_bad = int(bad[0])
                 return self._diverged(losses[first_bad].item(), self.state.step - len(losses) + first_bad)
-            metrics = {"train/loss": losses.mean().item(), **self._evaluate(self.each_epoch)}
+            metrics = {TRAIN_LOSS: losses.mean().item(), **self._evaluate(self.each_epoch)}
             if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch diverged
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
             if self.each_epoch == "val":
@@ -161,8 +161,8 @@ class Training:
         Before the epoch is in the metrics log: whatever is killed from here on is trained again and comes here again.
         """
         if self.ranks.leads:
-            earlier = series(self.folder.metrics_log.entries(), BEST_BY).values()
-            if all(metrics[BEST_BY] > value for value in earlier):
+            earlier = series(self.folder.metrics_log.entries(), VAL_TOP1).values()
+            if all(metrics[VAL_TOP1] > value for value in earlier):
                 self.folder.check_claim()
                 self.state.save_evaluated(self.folder.best, self._epoch)
 
@@ -198,7 +198,7 @@ class Training:
         """Test the best weights, without metrics of single heads. The model keeps them: training has ended."""
         epoch = self.state.restore_evaluated(self.folder.best, self.device)
         values = self._evaluate_split("test").metrics
-        return {"best/epoch": epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
+        return {BEST_EPOCH: epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
 
     def _evaluate_split(self, split: str) -> Evaluation:
         context = autocast(self.run.precision, self.device)
@@ -233,7 +233,7 @@ class Training:
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))
 
     def _finished(self) -> RunResult:
-        known = any("test/top1" in entry.metrics for entry in self.folder.metrics_log.entries())
+        known = any(TEST_TOP1 in entry.metrics for entry in self.folder.metrics_log.entries())
         # Otherwise it is evaluated each epoch, or a crash came between its log entry and the result.
         known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
         if not known:

@@ -27,11 +27,11 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
-from headsweep.run.tracker import tracker_of
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
+from headsweep.tracking.trackers import tracker_of
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes

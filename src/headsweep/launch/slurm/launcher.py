@@ -22,10 +22,10 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
 from headsweep.launch.slurm.submit import sbatch_files, submit
 from headsweep.plan.plan import Cost, Plan
-from headsweep.run.tracker import tracker_of
 from headsweep.status import cluster, queue
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.trackers import tracker_of
 from headsweep.tracking.typed_files import Damaged, read_text, require
 
 

@@ -52,7 +52,7 @@ def _indistinguishable(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[l
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted keys that are part of a run's identity, but for the seed."""
+    """Yield the dotted keys, but for the seed, that a run's result depends on."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Cells of the runs that a tracker has stored."""
+"""Read the cells of runs from a tracker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def read_tracked(tracker: Tracker, query: str) -> list[Cell]:
     A run that was logged twice, from two output folders, counts once: as the one that finished, or the first.
 
     Raises:
-        UserError: the store cannot be read, or no run of headsweep's matches.
+        UserError: the store cannot be read, or no run of headsweep matches.
     """
     runs: dict[str, Run] = {}
     for it in tracker.query(query):

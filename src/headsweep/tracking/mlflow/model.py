@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
+from headsweep.tracking.metric_names import BEST_EPOCH
 from headsweep.tracking.mlflow.reference import path_in, read_reference, write_reference
 from headsweep.tracking.mlflow.store import client, reason
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -100,8 +101,8 @@ def _upload(store: MlflowClient, folder: RunFolder, experiment_id: str, run_id: 
 
     record, result = folder.record(), folder.result()
     assert result is not None, "the run has ended"
-    is_best = "best/epoch" in result.metrics
-    epoch = int(result.metrics.get("best/epoch", result.epochs))
+    is_best = BEST_EPOCH in result.metrics
+    epoch = int(result.metrics.get(BEST_EPOCH, result.epochs))
     tags = {
         "headsweep.name": record.name,
         "headsweep.fingerprint": record.fingerprint,

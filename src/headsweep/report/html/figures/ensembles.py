@@ -63,7 +63,7 @@ def ensembles(table: Table, selection: Selection) -> Figure | None:
 
 def _percent(metrics: Mapping[str, float], heads: int) -> list[float] | None:
     """Return a run's accuracy, then those of its heads alone, descending; None where one is missing or NaN."""
-    alone = [metrics.get(head_top1(head), math.nan) for head in range(1, heads + 1)]
+    alone = [metrics.get(f"test/{head_top1(head)}", math.nan) for head in range(1, heads + 1)]
     found = [metrics.get(TEST_TOP1, math.nan), *sorted(alone, reverse=True)]
     return [100 * value for value in found] if all(map(math.isfinite, found)) else None
 
