@@ -26,6 +26,8 @@ from headsweep.plan import plan, preview
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
+pytestmark = pytest.mark.slow
+
 REFUSAL = re.compile(r"headsweep: [^\n]+\n|headsweep: \d+ of \d+ cells are not valid, .*(\n  .+)*\n")
 LISTS = 200  # of overrides, in a run of this test
 GROUPS = sorted(path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra")

@@ -21,6 +21,8 @@ from headsweep.report.read.cells import Cell, Run
 from headsweep.report.table.published import load, matching
 from headsweep.tracking.run_folder import RunRecord, RunState
 
+pytestmark = pytest.mark.slow
+
 SWEEPS = PROJECT_ROOT / "sweeps"
 STUDIES = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
 PUBLISHED = sorted(path.name for path in (SWEEPS / "published").glob("*.yaml"))

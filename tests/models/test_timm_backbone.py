@@ -12,6 +12,8 @@ from headsweep.models import count_cost
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.run.train_run import preflight
 
+pytestmark = pytest.mark.slow
+
 
 def named(name: str, small_stem: bool = False, **options) -> TimmConfig:
     return TimmConfig("timm", name, None, None, small_stem=small_stem, options=options or None)

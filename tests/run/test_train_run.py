@@ -27,6 +27,8 @@ from headsweep.training.progress import Busy, Progress, Stopped
 from headsweep.training.ranks import Ranks
 from power import survives
 
+pytestmark = pytest.mark.slow
+
 # The first epoch is the best on held-out images, and the last as good.
 NOISY = ["duration='5 epochs'", "schedule=constant", "schedule.min_lr=0", "optimizer.lr=0.3", "seed=1"]
 SHORT = TINY_RUN

@@ -22,6 +22,8 @@ from headsweep.training.checkpoint import TrainingState
 from headsweep.training.compiling import PAYS_FROM_STEPS, Gradients, choose, repeated_blocks
 from headsweep.training.progress import Stopped
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = ["model.width=32", "model.attention_heads=1", "model.dropout=0.1", "model.drop_path=0.5"]
 SHORT = TINY_RUN

@@ -21,6 +21,8 @@ from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained
 
+pytestmark = pytest.mark.slow
+
 STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
 SGD = [
     "optimizer=sgd",

@@ -15,6 +15,8 @@ from headsweep.models import Classifier, build_model
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 from headsweep.models.state_dicts import publish, resize_positions
 
+pytestmark = pytest.mark.slow
+
 SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
 SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
 OFFICIAL = [name for name in ENTRIES if name[:4] in ("cct_", "cvt_", "vit_")]
