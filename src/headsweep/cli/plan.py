@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--list", "listing", is_flag=True, help="At once: give only costs that runs have recorded, count none.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@click.option("--list", "listing", is_flag=True, help="Fast: show only the costs that earlier runs recorded, without counting any.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
     """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
 
-    One line a run: fingerprint, name, state, parameters, FLOPs of backbone and head for one image, and, from finished
-    runs of the same cost, the training time that is left and the memory that it takes. Every cell that is not valid is
-    named; the exit code is then 2. seeds=3 is short for seed=0,1,2.
+    Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
+    from finished runs of the same cost, remaining training time and memory. Every invalid cell is listed, with exit
+    code 2. seeds=3 is short for seed=0,1,2.
     """
     from headsweep.config.command_line import spell_out
 
