@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @commands.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--list", "listing", is_flag=True, help="Fast: show only the costs that earlier runs recorded, without counting any.")
+@click.option("--list", "listing", is_flag=True, help="Fast: show recorded costs only, count none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
     """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
