@@ -21,12 +21,11 @@ from dataclasses import replace
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.autotune.throughput import Throughput
 from headsweep.config import RunConfig
-from headsweep.errors import UserError
 from headsweep.exit_codes import one_line_errors
 from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import resolve
+from headsweep.plan.plan import Lookup
 from measuring import AA, Benchmark, Row, Samples, compose, parser, ratio
 
 DEFAULT = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]
@@ -60,9 +59,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def configured(overrides: Sequence[str]) -> RunConfig:
-    (run,) = resolve([compose(overrides)])
-    if isinstance(run, UserError):
-        raise run
+    (run,) = Lookup().resolved([compose(overrides)])
     return run
 
 

@@ -115,7 +115,9 @@ def test_the_inspection_is_mirrored_from_where_the_run_is_now(run, tmp_path, mon
     class Told:
         notify = staticmethod(heard.append)
 
-    monkeypatch.setattr(inspect, "tracker_of", lambda run: heard.append(run.paths.output) or nullcontext(Told))
+    monkeypatch.setattr(
+        "headsweep.analysis.inspect.tracker_of", lambda run: heard.append(run.paths.output) or nullcontext(Told)
+    )
     moved = shutil.copytree(run.path, tmp_path / "moved" / "runs" / run.path.name)
     inspect(moved, "--again")
     assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved
@@ -134,7 +136,7 @@ def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
 def test_one_head_is_looked_into_and_compared_with_nothing(tmp_path, capsys, undrawn):
     folder = begun(tmp_path, "head=seqpool", "heads=1")
     assert inspect(folder.path) == 0
-    assert "128 test images; one head: there is nothing to compare" in capsys.readouterr().out
+    assert "128 test images; one head: nothing to compare" in capsys.readouterr().out
     found = read_inspection(folder.path)
     assert found.diversity is None and found.attention is not None and "kl" not in found.metrics
 

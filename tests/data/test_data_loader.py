@@ -179,7 +179,7 @@ def test_labels_follow_images(resident, make_dataset, make_augmentation):
 
 
 def test_batch_larger_than_the_split(resident, make_dataset, make_augmentation):
-    with pytest.raises(ConfigError, match="batch_size=61: there are 60 training images"):
+    with pytest.raises(ConfigError, match="batch_size=61: expected at most 60, the number of training images"):
         make_loader(resident, make_dataset("cifar100"), make_augmentation(), batch_size=61)
 
 

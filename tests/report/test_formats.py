@@ -146,8 +146,8 @@ def test_units_are_in_the_headings_and_counts_have_enough_digits_to_differ(make_
     assert [row[2].text for row in sheet.rows] == ["4.11944", "4.11943", "0.00000"]
     assert [row[3].text for row in sheet.rows] == ["10.0"] * 3
     assert "{params (M)}" in latex.write(sheet) and "| params (M) |" in markdown.write(sheet)
-    runs[0].count(runs[0].record().cost | {"parameters": 123_456_789_012})
-    runs[1].count(runs[1].record().cost | {"parameters": 123_456_789_013})
+    runs[0].write_cost(runs[0].record().cost | {"parameters": 123_456_789_012})
+    runs[1].write_cost(runs[1].record().cost | {"parameters": 123_456_789_013})
     assert flat(build(runs), ["parameters"]).rows[1][2].text == "123.456789013"
 
 
