@@ -17,10 +17,10 @@ from headsweep.autotune.launcher import AutotunedLauncher
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.autotune.slots import AutoSlots, Speeds
 from headsweep.autotune.throughput import Throughput
+from headsweep.config.expansion import local_defaults
 from headsweep.errors import ConfigError, Interrupted
 from headsweep.launch.local import gpus
 from headsweep.launch.local.forkserver import Processes
-from headsweep.launch.local.launcher import local_defaults
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest

@@ -141,7 +141,9 @@ def test_reading_a_configuration_imports_neither_torch_nor_timm():
         compose_run("model=timm", "model.name=resnet50", "model.options={drop_path_rate: 0.1}")
         assert not {"torch", "timm", "mlflow"} & set(sys.modules)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=PROJECT_ROOT / "tests")
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT / "tests")
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_overrides_set_the_values_given():

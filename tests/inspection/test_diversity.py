@@ -27,7 +27,7 @@ def summed(logits: Tensor, pooled: Tensor, labels: Tensor, batch: int = 10) -> D
     return diversity
 
 
-def close(got: object, want: Tensor) -> None:
+def assert_close(got: object, want: Tensor) -> None:
     torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want.double(), rtol=0, atol=1e-10)
 
 
@@ -58,7 +58,7 @@ def test_disagreement_is_the_share_of_images_with_different_classes() -> None:
     logits, pooled, labels = outputs()
     guesses = logits.argmax(2).T.tolist()
     want = [[sum(a != b for a, b in zip(one, other, strict=True)) / 97 for other in guesses] for one in guesses]
-    close(summed(logits, pooled, labels).matrices()["disagreement"], torch.tensor(want, dtype=torch.float64))
+    assert_close(summed(logits, pooled, labels).matrices()["disagreement"], torch.tensor(want, dtype=torch.float64))
 
 
 def test_kl_is_directed_from_the_row_to_the_column() -> None:
@@ -68,7 +68,7 @@ def test_kl_is_directed_from_the_row_to_the_column() -> None:
         [torch.stack([(p[:, i] * (p[:, i] / p[:, j]).log()).sum(1).mean() for j in range(HEADS)]) for i in range(HEADS)]
     )
     got = summed(logits, pooled, labels).matrices()["kl"]
-    close(got, want)
+    assert_close(got, want)
     assert got[0][1] != pytest.approx(got[1][0], rel=1e-3) and got[1][1] == 0
 
 
@@ -77,7 +77,7 @@ def test_cka_is_that_of_all_features_at_once() -> None:
     want = torch.stack(
         [torch.stack([plain_cka(pooled[:, i], pooled[:, j]) for j in range(HEADS)]) for i in range(HEADS)]
     )
-    close(summed(logits, pooled, labels).matrices()["cka"], want)
+    assert_close(summed(logits, pooled, labels).matrices()["cka"], want)
 
 
 def test_cka_does_not_change_with_rotation_scale_and_shift() -> None:

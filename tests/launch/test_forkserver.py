@@ -69,6 +69,7 @@ def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
 
     monkeypatch.setattr(light, "_start", refuse_twice)
     process, connection = light.start("no_such_task")
+    assert process.pid is not None and next(refusals, None) is None
     process.kill()
     process.join()
     connection.close()

@@ -14,10 +14,10 @@ from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
 from factories import by_seed, planned
+from headsweep.config.expansion import local_defaults
 from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
 from headsweep.launch.in_process import InProcess
-from headsweep.launch.local.launcher import local_defaults
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
 from headsweep.run.train_run import train_folder

@@ -131,11 +131,16 @@ def test_what_goes_wrong_at_the_end_of_a_sweep_is_one_line(uri, output, experime
 @pytest.mark.parametrize("options", [["tracking=none"], ["tracking.models=false"]])
 def test_nothing_is_logged_where_it_is_not_asked_for(uri, output, experiment_id, finished, options):
     reconcile(finished, uri, experiment_id)
+    asked = []
 
-    def refuse(folders, config):
-        raise UserError("asked")
+    def log(folders, config):
+        asked.append(folders)
+        return len(folders)
 
-    log_models([finished], compose_run(f"paths.output={output}", *options), refuse)
+    log_models([finished], compose_run(f"paths.output={output}", *options), log)
+    assert asked == []
+    log_models([finished], compose_run(f"paths.output={output}"), log)
+    assert asked == [[finished]]
 
 
 @pytest.mark.slow

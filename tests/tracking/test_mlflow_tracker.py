@@ -80,6 +80,8 @@ def test_news_are_projected_while_the_runs_go_on(uri, output, make_run, wait_for
     with MlflowTracker(uri, "study", output) as tracker:
         tracker.notify(folder)
         wait_for((folder.path / "mlflow.json").exists)
+        (run,) = client(uri).search_runs([prepare(uri, "study", output)])
+    assert run.data.params["heads"] == "4"
 
 
 def test_a_run_deleted_meanwhile_is_rebuilt_without_a_word(uri, output, make_run, make_entry, wait_for, capfd):
