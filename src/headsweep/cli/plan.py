@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,6 @@ from headsweep.cli.group import commands
 from headsweep.errors import UserError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from headsweep.autotune.launcher import AutotunedLauncher
 
 
@@ -64,13 +62,13 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
         sys.exit(2)
 
 
-def _on_this_machine(keys: DictConfig) -> AutotunedLauncher:
+def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:
     """Return the launcher `local` with those of the chosen launcher's keys that it has, e.g. `slots`."""
     from dataclasses import fields, replace
 
     from headsweep.autotune.launcher import AutotunedLauncher
+    from headsweep.config.expansion import local_defaults
     from headsweep.launch.launcher import make_launcher
-    from headsweep.launch.local.launcher import local_defaults
 
     defaults = local_defaults()
     settings = make_launcher(keys).settings if "class" in keys else defaults

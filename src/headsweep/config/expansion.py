@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from headsweep.config.composition import composing
 from headsweep.config.exclusions import Exclusions
 from headsweep.config.grid import Compose
+from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.config.parsing import PROJECT_ROOT
 from headsweep.errors import ConfigError, UserError
 from headsweep.text import escaped
@@ -96,6 +97,13 @@ def grid_request(
 
     exclusions = Exclusions(hydra.launcher.get("exclude", ()), [*study_axes(hydra.sweeper), *arguments])
     return GridRequest(cells, composed, exclusions)
+
+
+def local_defaults() -> LocalConfig:
+    """Return the keys of conf/hydra/launcher/local.yaml."""
+    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
+    assert isinstance(keys, DictConfig)
+    return parse_launcher(LocalConfig, keys)
 
 
 def check_launcher(chosen: Any) -> None:

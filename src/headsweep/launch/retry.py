@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from headsweep.config import RunConfig
+from headsweep.config.expansion import local_defaults
 from headsweep.errors import UserError
-from headsweep.launch.local.launcher import LocalLauncher, local_defaults
+from headsweep.launch.local.launcher import LocalLauncher
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MODEL_COSTS = ("parameters", "head_parameters", "flops", "head_flops")  # FLOPs of one image's forward pass
 MOST_COUNTED = 10**18  # parameters or FLOPs of a model: more than any model has
 TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
 _TRIES = "failed tries: "
@@ -78,7 +79,7 @@ class RunRecord:
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
     code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
-    cost: dict[str, int]  # parameters, head_parameters, flops, head_flops (of one image's forward pass)
+    cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
         """Raise ValueError for values out of range; a hexadecimal commit cannot be an option of git."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from omegaconf import DictConfig, OmegaConf
-
-from headsweep.config import PROJECT_ROOT, RunConfig
-from headsweep.config.launchers import LocalConfig, parse_launcher
+from headsweep.config import RunConfig
+from headsweep.config.launchers import LocalConfig
 from headsweep.errors import UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher, Notify
@@ -18,13 +16,6 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.plan import Cost, Plan
 from headsweep.tracking.run_folder import RunFolder
-
-
-def local_defaults() -> LocalConfig:
-    """Return the keys of conf/hydra/launcher/local.yaml."""
-    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
-    assert isinstance(keys, DictConfig)
-    return parse_launcher(LocalConfig, keys)
 
 
 class LocalLauncher(Launcher):

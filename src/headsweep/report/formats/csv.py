@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Mapping
 
-from headsweep.report.read.cells import MEASURED_COSTS, MODEL_COSTS
+from headsweep.report.read.cells import MEASURED_COSTS
 from headsweep.report.stats.inference import Estimate
 from headsweep.report.table.columns import published_values, seeds_in_mean
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
+from headsweep.tracking.run_folder import MODEL_COSTS
 
 
 def write(table: Table) -> str:

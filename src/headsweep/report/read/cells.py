@@ -18,7 +18,6 @@ from headsweep.tracking.typed_files import Damaged, require
 
 MISSING = "—"  # in the place of a value that a cell does not have
 _ABSENT = object()
-MODEL_COSTS = ("parameters", "head_parameters", "flops", "head_flops")  # keys of RunRecord.cost
 # Keys of RunResult.clock whose median is a cost of a cell.
 MEASURED_COSTS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
-from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import MODEL_COSTS, RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"
-_COUNTS = ("parameters", "head_parameters", "flops", "head_flops")
 
 
 def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
@@ -50,7 +49,7 @@ def _no_match(stored: list[StoredRun], query: str, experiment: str) -> str:
 def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
     tags, state = stored.tags, RunState(stored.tags["headsweep.state"].partition(":")[0])
     parameters = {key: _typed(value) for key, value in stored.params.items()}
-    cost = {name: int(stored.metrics[_COST + name]) for name in _COUNTS if _COST + name in stored.metrics}
+    cost = {name: int(stored.metrics[_COST + name]) for name in MODEL_COSTS if _COST + name in stored.metrics}
     commit = tags.get("headsweep.commit")
     record = RunRecord(
         fingerprint=tags["headsweep.fingerprint"],
@@ -73,7 +72,7 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
         return None
     metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(_COST)}
     measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
-    clock = {name: value for name, value in measured.items() if name not in _COUNTS}
+    clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
     epochs = max((stored.steps[name] for name in metrics), default=0)
     return RunResult(state.value, metrics, epochs, 0, clock)
 
