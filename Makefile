@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: $(READY) ## train 27 small models on real images, print the comparison table and write a report (4 minutes)
-	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='8 epochs'
+	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='6 epochs'
 	$(BIN)/headsweep report
 
 test: $(READY) ## run all tests that can run here (5 minutes)
