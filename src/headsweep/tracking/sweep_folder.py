@@ -1,6 +1,6 @@
 """The folder of a sweep: the runs of the same cells, planned by any number of commands, and their table.
 
-plan.json  name, axes and runs (fingerprints) of all commands that planned it, and those commands
+plan.json  name, axes, design and runs (fingerprints) of all commands that planned it, and those commands
 table.md, table.csv  the comparison
 report/    report.html, the comparison as a page, and its figures
 screening.json  the choices of successive halving; absent if all runs are trained to their end
@@ -22,6 +22,7 @@ from typing import Any
 from headsweep.credentials import redacted
 from headsweep.text import is_file_name
 from headsweep.tracking import active_launchers, atomic_files
+from headsweep.tracking.design import Design
 from headsweep.tracking.metrics_log import LATEST
 from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -40,9 +41,11 @@ class _Plan:
     axes: list[str] = field(default_factory=list)
     code: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
+    design: Design = field(default_factory=Design)
 
     def check(self) -> None:
-        """Raise ValueError for a run that is not the name of a folder."""
+        """Raise ValueError for a run that is not the name of a folder, or a wrong design."""
+        self.design.check()
         for at, run in enumerate(self.runs):
             require(f"runs[{at}]", run, is_file_name(run), "the name of a folder")
 
@@ -98,16 +101,23 @@ class SweepFolder:
         return moment
 
     def plan(self) -> dict[str, Any]:
-        """Return name, axes, runs (fingerprints), code and commands.
+        """Return name, axes, runs (fingerprints), code, commands and design.
 
         Raises:
             Damaged: plan.json is absent or not as it was written.
         """
+        return asdict(self._plan())
+
+    def design(self) -> Design:
+        """Return what its study declared besides axes. Raises Damaged as `plan`."""
+        return self._plan().design
+
+    def _plan(self) -> _Plan:
         path = self.path / SWEEP_PLAN
         plan = read_json(path, _Plan, _FIX)
         if plan is None:
             raise Damaged(path, "expected a file, found none", _FIX)
-        return asdict(plan)
+        return plan
 
     def commands(self) -> list[str]:
         """Return the commands that planned it, without passwords; none for a plan of an older version."""
