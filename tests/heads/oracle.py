@@ -96,7 +96,7 @@ class Branch(nn.Module):
 
     def __init__(self, head: Head) -> None:
         super().__init__()
-        self.fc = nn.Linear(head.width, head.num_classes)
+        self.fc = nn.Linear(head.pooled_width, head.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.pool(x))
@@ -241,7 +241,15 @@ class SeqAttn(SeqPool):
 
 
 BRANCHES: dict[str, type[Branch]] = {
-    branch.__name__.lower(): branch for branch in (Gap, Cls, SeqPool, Se, Cait, At, Sg, Ga, SeqAttn)
+    "gap": Gap,
+    "cls": Cls,
+    "seqpool": SeqPool,
+    "se": Se,
+    "cait": Cait,
+    "at": At,
+    "sg": Sg,
+    "ga": Ga,
+    "seqattn": SeqAttn,
 }
 
 
@@ -281,11 +289,13 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
 def pairs(name: str, stacked: dict[str, Tensor], loop: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Each stacked tensor's branches (or thirds of one) beside the same tensor of the loop, in the loop's shape.
 
-    What branches share has one of them: the loop's first branch holds it.
+    What branches share has one of them: the loop's first branch holds it if it is `SHARED`, else each has a copy.
     """
+    heads = len({key.split(".")[1] for key in loop})
     for stacked_name, plain_names in BRANCHES[name].NAMES.items():
-        for k, branch in enumerate(stacked[stacked_name]):
-            plain = plain_names.split()
+        plain, tensor = plain_names.split(), stacked[stacked_name]
+        copied = len(tensor) == 1 and not plain_names.startswith(BRANCHES[name].SHARED)
+        for k, branch in enumerate(tensor.expand(heads, *tensor.shape[1:]) if copied else tensor):
             for part, plain_name in zip(branch.chunk(len(plain)), plain, strict=True):
                 target = loop[f"branches.{k}.{plain_name}"]
                 yield part.reshape(target.shape), target

@@ -88,7 +88,7 @@ def test_token_weights_equal_those_of_the_loop_and_sum_to_one(name: str, heads: 
     got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     if got is not None:
-        assert got.shape == (6, heads, 16) and bool((got >= 0).all())
+        assert got.shape == (6, heads, 16 - head.class_token) and bool((got >= 0).all())
         torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
 
 
@@ -227,8 +227,18 @@ def test_what_a_new_head_lacks_is_named() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
     fields = {field.name for field in dataclasses.fields(config.HEADS[name].options)} - {"name"}
-    keywords = set(inspect.signature(HEADS[name].__init__).parameters)
-    assert keywords == fields | {"self", "width", "num_classes", "heads", "tokens"}
+    parameters = inspect.signature(HEADS[name].__init__).parameters
+    own = {keyword for keyword, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    assert own == fields
+    assert list(parameters)[:5] == ["self", "width", "num_classes", "heads", "tokens"]
+    assert parameters.keys() - own - set(list(parameters)[:5]) <= {"pooled_width"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_option_has_the_same_default_in_its_class_and_in_its_yaml_file(name: str) -> None:
+    options = dict(OmegaConf.load(config.PROJECT_ROOT / "conf" / "head" / f"{name}.yaml"))
+    parameters = inspect.signature(HEADS[name].__init__).parameters
+    assert options == {"name": name} | {key: parameters[key].default for key in options if key != "name"}
 
 
 @pytest.mark.parametrize("name", HEADS)

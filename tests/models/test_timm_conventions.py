@@ -119,12 +119,12 @@ def test_weights_of_a_file_are_adapted_to_classes_and_channels(tmp_path) -> None
 @every_head
 def test_removing_the_classifiers_and_then_the_head(head: HeadConfig) -> None:
     model, x = tiny(head).eval(), images()
-    assert model.num_classes == 10 and model.num_features == model.head_hidden_size == 32
+    assert model.num_classes == 10 and model.num_features == 32 and model.head_hidden_size == model.head.pooled_width
     tokens = model.forward_features(x)
     assert tokens.shape == (2, 64 + model.backbone.prefix, 32)
     pooled = model.forward_head(tokens, pre_logits=True)
     model.reset_classifier(4)
-    assert model.num_classes == 4 and model(x).shape == (2, 4) and model.get_classifier().weight.shape == (2, 4, 32)
+    assert model.num_classes == 4 and model(x).shape == (2, 4) and model.get_classifier().weight.shape == (2, 4, model.head_hidden_size)
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
     model.reset_classifier(0, "")
