@@ -4,10 +4,12 @@ To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a
 and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from headsweep.config.checks import at_least
 from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
@@ -19,6 +21,9 @@ class HeadConfig:
     widths: ClassVar[dict[str, Sequence[int]]] = {}  # option that scales the head -> its values, ascending
 
     name: Annotated[str, USUAL | SUMMARY]
+
+    def check_width(self, width: int) -> None:
+        """Raise ConfigError unless the head can pool tokens of this width (D)."""
 
 
 @dataclass
@@ -56,6 +61,23 @@ class GramConfig(HeadConfig):
 @dataclass
 class GaConfig(GramConfig, ClassAttentionConfig):
     """The gram query, then class attention."""
+
+
+@dataclass
+class AttentionConfig(HeadConfig):
+    """A head whose attention has as many attention heads as it is given."""
+
+    attention_heads: int  # of one branch
+
+    def __post_init__(self) -> None:
+        at_least("head.attention_heads", self.attention_heads, 1)
+
+    def check_width(self, width: int) -> None:
+        """Raise ConfigError unless `width` (D) can be split into that many attention heads."""
+        if width % self.attention_heads:
+            raise ConfigError(
+                "head.attention_heads", self.attention_heads, f"expected a divisor of model.width={width}, e.g. 1 or 8"
+            )
 
 
 @dataclass(frozen=True)
