@@ -240,6 +240,25 @@ class SeqAttn(SeqPool):
         return self.block.token_weights(x, super().pool(x))
 
 
+class Ep(Branch):
+    NAMES = _FC | {"query": "query", "value": "value.weight"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.query = nn.Parameter(torch.empty(head.queries, head.width))
+        self.value = nn.Linear(head.width, head.pooled_width, bias=False)
+
+    def pool(self, x: Tensor) -> Tensor:
+        parts = self.value(x).unflatten(2, (len(self.query), -1))
+        return (self._weights(x).unsqueeze(3) * parts).sum(1).flatten(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self._weights(x).mean(2)
+
+    def _weights(self, x: Tensor) -> Tensor:
+        return (x @ self.query.T * x.shape[2] ** -0.5).softmax(1)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -250,6 +269,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "sg": Sg,
     "ga": Ga,
     "seqattn": SeqAttn,
+    "ep": Ep,
 }
 
 

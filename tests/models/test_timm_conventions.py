@@ -124,7 +124,11 @@ def test_removing_the_classifiers_and_then_the_head(head: HeadConfig) -> None:
     assert tokens.shape == (2, 64 + model.backbone.prefix, 32)
     pooled = model.forward_head(tokens, pre_logits=True)
     model.reset_classifier(4)
-    assert model.num_classes == 4 and model(x).shape == (2, 4) and model.get_classifier().weight.shape == (2, 4, model.head_hidden_size)
+    assert (
+        model.num_classes == 4
+        and model(x).shape == (2, 4)
+        and model.get_classifier().weight.shape == (2, 4, model.head_hidden_size)
+    )
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
     model.reset_classifier(0, "")

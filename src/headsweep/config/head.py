@@ -4,7 +4,6 @@ To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a
 and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -80,6 +79,27 @@ class AttentionConfig(HeadConfig):
             )
 
 
+@dataclass
+class EpConfig(HeadConfig):
+    """Efficient probing: each query has an equal part of the values' features."""
+
+    queries: int  # M, of one branch
+    d_out: int  # D over the width of the pooled vector
+
+    def __post_init__(self) -> None:
+        at_least("head.queries", self.queries, 1)
+        at_least("head.d_out", self.d_out, 1)
+
+    def check_width(self, width: int) -> None:
+        """Raise ConfigError unless D / d_out can be split among the queries."""
+        if width % (self.d_out * self.queries):
+            raise ConfigError(
+                "head.queries",
+                self.queries,
+                f"expected a divisor of model.width / head.d_out = {width} / {self.d_out}, e.g. 1, 8 or 32",
+            )
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -144,6 +164,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.seqattn:SeqAttnHead",
         source="SeqAttention",
         summary="SeqAttention: sequence pooling as the query of class attention",
+    ),
+    "ep": HeadSpec(
+        options=EpConfig,
+        class_path="headsweep.heads.ep:EpHead",
+        source="EP, arXiv 2506.10178",
+        summary="Efficient probing: learned queries attend to the tokens without key projection",
     ),
 }
 
