@@ -259,6 +259,54 @@ class Ep(Branch):
         return (x @ self.query.T * x.shape[2] ** -0.5).softmax(1)
 
 
+class MultiHead(nn.Module):
+    """Attention of vectors that are split into attention heads; nothing is projected."""
+
+    def __init__(self, attention_heads: int) -> None:
+        super().__init__()
+        self.attention_heads = attention_heads
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        found = self.weights(query, keys) @ self._split(values)
+        return found.transpose(1, 2).flatten(2)
+
+    def weights(self, query: Tensor, keys: Tensor) -> Tensor:
+        q, k = self._split(query), self._split(keys)
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+
+    def mean_weights(self, query: Tensor, keys: Tensor) -> Tensor:
+        return self.weights(query, keys).mean((1, 2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2)
+
+
+class Aim(Branch):
+    NAMES = _FC | {
+        "norm.running_mean": "norm.running_mean",
+        "norm.running_var": "norm.running_var",
+        "query": "query",
+        "key": "key.weight",
+        "value": "value.weight",
+    }
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.norm = nn.BatchNorm1d(d, affine=False, eps=1e-6)
+        self.query = nn.Parameter(torch.empty(head.query.shape[1], d))
+        self.key, self.value = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
+        self.attention = MultiHead(head.attention_heads)
+
+    def pool(self, x: Tensor) -> Tensor:
+        u = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return self.attention(self.query.expand(len(x), -1, -1), self.key(u), self.value(u)).mean(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        u = self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return self.attention.mean_weights(self.query.expand(len(x), -1, -1), self.key(u))
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -270,6 +318,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "ga": Ga,
     "seqattn": SeqAttn,
     "ep": Ep,
+    "aim": Aim,
 }
 
 

@@ -100,6 +100,17 @@ class EpConfig(HeadConfig):
             )
 
 
+@dataclass
+class AimConfig(AttentionConfig):
+    """AIM's probe, whose learned queries are averaged."""
+
+    queries: int  # of one branch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("head.queries", self.queries, 1)
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -170,6 +181,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.ep:EpHead",
         source="EP, arXiv 2506.10178",
         summary="Efficient probing: learned queries attend to the tokens without key projection",
+    ),
+    "aim": HeadSpec(
+        options=AimConfig,
+        class_path="headsweep.heads.aim:AimHead",
+        source="AIM, arXiv 2401.08541",
+        summary="AIM's probe: learned queries attend to batch-normalised tokens",
     ),
 }
 
