@@ -307,6 +307,32 @@ class Aim(Branch):
         return self.attention.mean_weights(self.query.expand(len(x), -1, -1), self.key(u))
 
 
+class SimPool(Branch):
+    NAMES = _FC | {
+        "norm.weight": "norm.weight",
+        "norm.bias": "norm.bias",
+        "query": "query.weight",
+        "key": "key.weight",
+    }
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.gamma, self.norm = head.gamma, nn.LayerNorm(d)
+        self.query, self.key = nn.Linear(d, d, bias=False), nn.Linear(d, d, bias=False)
+
+    def pool(self, x: Tensor) -> Tensor:
+        u, weights = self.norm(x), self.token_weights(x).unsqueeze(2)
+        if self.gamma is None:
+            return (weights * u).sum(1)
+        values = u - u.flatten(1).min(1).values[:, None, None] + 1e-6
+        return (weights * values**self.gamma).sum(1) ** (1 / self.gamma)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        q, keys = self.query(x.mean(1, keepdim=True)), self.key(self.norm(x))
+        return (q * keys).sum(2).mul(x.shape[2] ** -0.5).softmax(1)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -319,6 +345,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "seqattn": SeqAttn,
     "ep": Ep,
     "aim": Aim,
+    "simpool": SimPool,
 }
 
 

@@ -4,6 +4,7 @@ To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a
 and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -111,6 +112,17 @@ class AimConfig(AttentionConfig):
         at_least("head.queries", self.queries, 1)
 
 
+@dataclass
+class SimPoolConfig(HeadConfig):
+    """SimPool; with gamma, a generalised weighted mean."""
+
+    gamma: float | None  # power; null is the weighted mean
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None and not 0 < self.gamma < math.inf:
+            raise ConfigError("head.gamma", self.gamma, "expected a number > 0, or null for the weighted mean")
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -187,6 +199,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.aim:AimHead",
         source="AIM, arXiv 2401.08541",
         summary="AIM's probe: learned queries attend to batch-normalised tokens",
+    ),
+    "simpool": HeadSpec(
+        options=SimPoolConfig,
+        class_path="headsweep.heads.simpool:SimPoolHead",
+        source="SimPool, arXiv 2309.06891",
+        summary="SimPool: the mean token as the query of attention whose values are not projected",
     ),
 }
 
