@@ -333,6 +333,39 @@ class SimPool(Branch):
         return (q * keys).sum(2).mul(x.shape[2] ** -0.5).softmax(1)
 
 
+def projections(*names: str) -> dict[str, str]:
+    """Linear layers of the same names in the stacked head and in the loop."""
+    return {f"{name}.{tensor}": f"{name}.{tensor}" for name in names for tensor in ("weight", "bias")}
+
+
+_MLP = {f"mlp.fc{i + 1}.{tensor}": f"mlp.{2 * i}.{tensor}" for i in (0, 1) for tensor in ("weight", "bias")}
+
+
+def mlp(d: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+
+
+class Map(Branch):
+    NAMES = _FC | _MLP | projections("query", "key", "value", "proj", "norm") | {"probe": "probe"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.probe, self.attention = nn.Parameter(torch.empty(d)), MultiHead(head.attention_heads)
+        self.query, self.key, self.value, self.proj = (nn.Linear(d, d) for _ in range(4))
+        self.norm, self.mlp = nn.LayerNorm(d), mlp(d)
+
+    def pool(self, x: Tensor) -> Tensor:
+        y = self.proj(self.attention(self._query(x), self.key(x), self.value(x)).squeeze(1))
+        return y + self.mlp(self.norm(y))
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.attention.mean_weights(self._query(x), self.key(x))
+
+    def _query(self, x: Tensor) -> Tensor:
+        return self.query(self.probe.expand(len(x), 1, -1))
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -346,6 +379,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "ep": Ep,
     "aim": Aim,
     "simpool": SimPool,
+    "map": Map,
 }
 
 

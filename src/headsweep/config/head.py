@@ -206,6 +206,12 @@ HEADS: dict[str, HeadSpec] = {
         source="SimPool, arXiv 2309.06891",
         summary="SimPool: the mean token as the query of attention whose values are not projected",
     ),
+    "map": HeadSpec(
+        options=AttentionConfig,
+        class_path="headsweep.heads.map:MapHead",
+        source="SigLIP and big_vision, arXiv 2106.04560",
+        summary="Multihead attention pooling: a learned query, then an MLP",
+    ),
 }
 
 
