@@ -366,6 +366,23 @@ class Map(Branch):
         return self.query(self.probe.expand(len(x), 1, -1))
 
 
+class Abmilp(Branch):
+    NAMES = _FC | projections("score", "layers.0")
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.layers, self.score = nn.ModuleList(nn.Linear(d, d) for _ in head.layers), nn.Linear(d, 1)
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (self.token_weights(x).unsqueeze(2) * x).sum(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).tanh()
+        return self.score(x).squeeze(2).softmax(1)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -380,6 +397,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "aim": Aim,
     "simpool": SimPool,
     "map": Map,
+    "abmilp": Abmilp,
 }
 
 

@@ -123,6 +123,16 @@ class SimPoolConfig(HeadConfig):
             raise ConfigError("head.gamma", self.gamma, "expected a number > 0, or null for the weighted mean")
 
 
+@dataclass
+class AbmilpConfig(HeadConfig):
+    """Attention-based multiple-instance pooling."""
+
+    depth: int  # linear layers of the MLP that scores a token; 1 is seqpool
+
+    def __post_init__(self) -> None:
+        at_least("head.depth", self.depth, 1)
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -211,6 +221,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.map:MapHead",
         source="SigLIP and big_vision, arXiv 2106.04560",
         summary="Multihead attention pooling: a learned query, then an MLP",
+    ),
+    "abmilp": HeadSpec(
+        options=AbmilpConfig,
+        class_path="headsweep.heads.abmilp:AbmilpHead",
+        source="ABMILP, arXiv 1802.04712 and 2412.03215",
+        summary="Attention-based multiple-instance pooling: seqpool with an MLP for its scores",
     ),
 }
 
