@@ -383,6 +383,21 @@ class Abmilp(Branch):
         return self.score(x).squeeze(2).softmax(1)
 
 
+class Gem(Branch):
+    NAMES = _FC | {"power": "power"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.power = nn.Parameter(torch.empty(1))
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (x.clamp(min=1e-6) ** self.power).mean(1) ** (1 / self.power)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        powers = x.clamp(min=1e-6) ** self.power
+        return (powers / powers.sum(1, keepdim=True)).mean(2)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -398,6 +413,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "simpool": SimPool,
     "map": Map,
     "abmilp": Abmilp,
+    "gem": Gem,
 }
 
 

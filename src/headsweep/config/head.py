@@ -228,6 +228,12 @@ HEADS: dict[str, HeadSpec] = {
         source="ABMILP, arXiv 1802.04712 and 2412.03215",
         summary="Attention-based multiple-instance pooling: seqpool with an MLP for its scores",
     ),
+    "gem": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.gem:GemHead",
+        source="GeM, arXiv 1711.02512",
+        summary="Generalised mean over the tokens with a learned power",
+    ),
 }
 
 
