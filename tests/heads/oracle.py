@@ -398,6 +398,16 @@ class Gem(Branch):
         return (powers / powers.sum(1, keepdim=True)).mean(2)
 
 
+class Max(Branch):
+    NAMES = _FC
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.max(1).values
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return F.one_hot(x.max(1).indices, x.shape[1]).to(x.dtype).mean(1)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -414,6 +424,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "map": Map,
     "abmilp": Abmilp,
     "gem": Gem,
+    "max": Max,
 }
 
 

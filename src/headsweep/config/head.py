@@ -234,6 +234,12 @@ HEADS: dict[str, HeadSpec] = {
         source="GeM, arXiv 1711.02512",
         summary="Generalised mean over the tokens with a learned power",
     ),
+    "max": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.max:MaxHead",
+        source="global max pooling of Oquab et al., CVPR 2015",
+        summary="Maximum over the tokens of each feature, then a linear classifier",
+    ),
 }
 
 
