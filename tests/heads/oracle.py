@@ -408,6 +408,20 @@ class Max(Branch):
         return F.one_hot(x.max(1).indices, x.shape[1]).to(x.dtype).mean(1)
 
 
+class Lse(Branch):
+    NAMES = _FC
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.r = head.sharpness
+
+    def pool(self, x: Tensor) -> Tensor:
+        return (self.r * x).exp().mean(1).log() / self.r
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return (self.r * x).softmax(1).mean(2)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -425,6 +439,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "abmilp": Abmilp,
     "gem": Gem,
     "max": Max,
+    "lse": Lse,
 }
 
 

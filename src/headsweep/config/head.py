@@ -133,6 +133,17 @@ class AbmilpConfig(HeadConfig):
         at_least("head.depth", self.depth, 1)
 
 
+@dataclass
+class LseConfig(HeadConfig):
+    """Log-sum-exp pooling, between the mean and the maximum."""
+
+    sharpness: float  # r; the mean for r -> 0, the maximum for r -> infinity
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sharpness < math.inf:
+            raise ConfigError("head.sharpness", self.sharpness, "expected a number > 0")
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -239,6 +250,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.max:MaxHead",
         source="global max pooling of Oquab et al., CVPR 2015",
         summary="Maximum over the tokens of each feature, then a linear classifier",
+    ),
+    "lse": HeadSpec(
+        options=LseConfig,
+        class_path="headsweep.heads.lse:LseHead",
+        source="log-sum-exp pooling, arXiv 1411.6228",
+        summary="Log-sum-exp over the tokens of each feature, between mean and maximum",
     ),
 }
 
