@@ -422,6 +422,16 @@ class Lse(Branch):
         return (self.r * x).softmax(1).mean(2)
 
 
+class ClsGap(Branch):
+    NAMES = _FC
+
+    def pool(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, 0], x[:, 1:].mean(1)], 1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x[:, 1:, 0]) / (x.shape[1] - 1)
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -440,6 +450,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "gem": Gem,
     "max": Max,
     "lse": Lse,
+    "cls_gap": ClsGap,
 }
 
 

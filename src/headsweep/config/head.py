@@ -257,6 +257,12 @@ HEADS: dict[str, HeadSpec] = {
         source="log-sum-exp pooling, arXiv 1411.6228",
         summary="Log-sum-exp over the tokens of each feature, between mean and maximum",
     ),
+    "cls_gap": HeadSpec(
+        options=HeadConfig,
+        class_path="headsweep.heads.cls_gap:ClsGapHead",
+        source="DINOv2, arXiv 2304.07193",
+        summary="The class token and the mean patch token, concatenated, then a linear classifier",
+    ),
 }
 
 
