@@ -432,6 +432,28 @@ class ClsGap(Branch):
         return torch.ones_like(x[:, 1:, 0]) / (x.shape[1] - 1)
 
 
+class Clip(Branch):
+    NAMES = _FC | projections("query", "key", "value", "proj") | {"positions": "positions"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.positions, self.attention = nn.Parameter(torch.empty(1 + head.tokens, d)), MultiHead(head.attention_heads)
+        self.query, self.key, self.value, self.proj = (nn.Linear(d, d) for _ in range(4))
+
+    def pool(self, x: Tensor) -> Tensor:
+        u = self._sequence(x)
+        return self.proj(self.attention(self.query(u[:, :1]), self.key(u), self.value(u))).squeeze(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        u = self._sequence(x)
+        shares = self.attention.mean_weights(self.query(u[:, :1]), self.key(u))
+        return shares[:, 1:] + shares[:, :1] / x.shape[1]
+
+    def _sequence(self, x: Tensor) -> Tensor:
+        return torch.cat([x.mean(1, keepdim=True), x], 1) + self.positions
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -451,6 +473,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "max": Max,
     "lse": Lse,
     "cls_gap": ClsGap,
+    "clip": Clip,
 }
 
 

@@ -263,6 +263,12 @@ HEADS: dict[str, HeadSpec] = {
         source="DINOv2, arXiv 2304.07193",
         summary="The class token and the mean patch token, concatenated, then a linear classifier",
     ),
+    "clip": HeadSpec(
+        options=AttentionConfig,
+        class_path="headsweep.heads.clip:ClipHead",
+        source="CLIP, arXiv 2103.00020",
+        summary="CLIP's attention pooling: the mean token as the query, with positions",
+    ),
 }
 
 
