@@ -454,6 +454,40 @@ class Clip(Branch):
         return torch.cat([x.mean(1, keepdim=True), x], 1) + self.positions
 
 
+class SelfAttention(nn.Module):
+    def __init__(self, d: int, attention_heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.mlp = nn.LayerNorm(d), nn.LayerNorm(d), mlp(d)
+        self.qkv, self.proj, self.attention = nn.Linear(d, 3 * d), nn.Linear(d, d), MultiHead(attention_heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.proj(self.attention(*self.qkv(self.norm1(x)).chunk(3, -1)))
+        return x + self.mlp(self.norm2(x))
+
+
+class VJepa(Branch):
+    NAMES = _FC | _MLP | projections("norm1", "query", "key", "value", "norm2") | {"token": "token"}
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d, h = head.width, head.attention_heads
+        self.blocks = nn.Sequential(*(SelfAttention(d, h) for _ in head.blocks))
+        self.token, self.attention = nn.Parameter(torch.empty(d)), MultiHead(h)
+        self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
+        self.norm1, self.norm2, self.mlp = nn.LayerNorm(d), nn.LayerNorm(d), mlp(d)
+
+    def pool(self, x: Tensor) -> Tensor:
+        u = self.norm1(self.blocks(x))
+        y = self.token + self.attention(self._query(x), self.key(u), self.value(u)).squeeze(1)
+        return y + self.mlp(self.norm2(y))
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.attention.mean_weights(self._query(x), self.key(self.norm1(self.blocks(x))))
+
+    def _query(self, x: Tensor) -> Tensor:
+        return self.query(self.token.expand(len(x), 1, -1))
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -474,6 +508,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "lse": Lse,
     "cls_gap": ClsGap,
     "clip": Clip,
+    "vjepa": VJepa,
 }
 
 

@@ -144,6 +144,17 @@ class LseConfig(HeadConfig):
             raise ConfigError("head.sharpness", self.sharpness, "expected a number > 0")
 
 
+@dataclass
+class VJepaConfig(AttentionConfig):
+    """V-JEPA's probe; with more depth, V-JEPA 2's."""
+
+    depth: int  # 1, and the number of self-attention blocks before the cross-attention
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("head.depth", self.depth, 1)
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -268,6 +279,12 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.clip:ClipHead",
         source="CLIP, arXiv 2103.00020",
         summary="CLIP's attention pooling: the mean token as the query, with positions",
+    ),
+    "vjepa": HeadSpec(
+        options=VJepaConfig,
+        class_path="headsweep.heads.vjepa:VJepaHead",
+        source="V-JEPA, arXiv 2404.08471, and V-JEPA 2, 2506.09985",
+        summary="V-JEPA's probe: a cross-attention block with a learned query and an MLP",
     ),
 }
 
