@@ -488,6 +488,32 @@ class VJepa(Branch):
         return self.query(self.token.expand(len(x), 1, -1))
 
 
+class Cae(Branch):
+    NAMES = (
+        _FC
+        | projections("query_norm", "key_norm", "value_norm", "proj")
+        | {"token": "token", "query": "query.weight", "key": "key.weight", "value": "value.weight"}
+    )
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        d = head.width
+        self.token, self.attention = nn.Parameter(torch.empty(d)), MultiHead(head.attention_heads)
+        self.query_norm, self.key_norm, self.value_norm = (nn.LayerNorm(d) for _ in range(3))
+        self.query, self.key, self.value = (nn.Linear(d, d, bias=False) for _ in range(3))
+        self.proj = nn.Linear(d, d)
+
+    def pool(self, x: Tensor) -> Tensor:
+        keys, values = self.key(self.key_norm(x)), self.value(self.value_norm(x))
+        return self.proj(self.attention(self._query(x), keys, values)).squeeze(1)
+
+    def token_weights(self, x: Tensor) -> Tensor:
+        return self.attention.mean_weights(self._query(x), self.key(self.key_norm(x)))
+
+    def _query(self, x: Tensor) -> Tensor:
+        return self.query(self.query_norm(self.token.expand(len(x), 1, -1)))
+
+
 BRANCHES: dict[str, type[Branch]] = {
     "gap": Gap,
     "cls": Cls,
@@ -509,6 +535,7 @@ BRANCHES: dict[str, type[Branch]] = {
     "cls_gap": ClsGap,
     "clip": Clip,
     "vjepa": VJepa,
+    "cae": Cae,
 }
 
 

@@ -286,6 +286,12 @@ HEADS: dict[str, HeadSpec] = {
         source="V-JEPA, arXiv 2404.08471, and V-JEPA 2, 2506.09985",
         summary="V-JEPA's probe: a cross-attention block with a learned query and an MLP",
     ),
+    "cae": HeadSpec(
+        options=AttentionConfig,
+        class_path="headsweep.heads.cae:CaeHead",
+        source="CAE, arXiv 2202.03026",
+        summary="CAE's probe: cross-attention of a learned query, with three layer norms",
+    ),
 }
 
 
