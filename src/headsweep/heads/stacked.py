@@ -103,7 +103,11 @@ class StackedBatchNorm(nn.BatchNorm2d):
         mean, variance = self.running_mean, self.running_var
         if mean is not None and variance is not None:  # `torch.func.replace_all_batch_norm_modules_` removes them
             mean, variance = mean.view(-1), variance.view(-1)
-        weight, bias = (self.weight.view(-1), self.bias.view(-1)) if self.affine else (None, None)
+        weight = bias = None
+        if self.affine:
+            weight, bias = self.weight.view(-1), self.bias.view(-1)
+        elif mean is not None and torch.onnx.is_in_onnx_export():  # the TorchScript exporter has no norm without them
+            weight, bias = torch.ones_like(mean), torch.zeros_like(mean)
         batch = self.training or mean is None
         return F.batch_norm(x, mean, variance, weight, bias, batch, self._momentum(), self.eps)
 
