@@ -45,7 +45,7 @@ PARAMETERS = {
 
 
 def make(
-    name: str, heads: int, width: int = 64, tokens: int = 16, dtype: torch.dtype = torch.float64, **options: int
+    name: str, heads: int, width: int = 64, tokens: int = 16, dtype: torch.dtype = torch.float64, **options: float
 ) -> Head:
     """A head away from its initial point, where gammas of 1e-4 would hide half of the block."""
     torch.manual_seed(heads)
@@ -271,9 +271,19 @@ def test_an_unknown_head_names_the_known_ones() -> None:
         ("seqattn", {"width": 48}, "width=48: expected a multiple of 32"),
         ("ga", {"gram_dim": 24}, "gram_dim=24: expected a multiple of 16"),
         ("sg", {"width": 20}, "20 features to 64: expected multiples of groups=8"),
+        ("ep", {"queries": 7}, "width=64: expected a multiple of d_out=1 times queries=7"),
+        ("ep", {"d_out": 4}, "width=64: expected a multiple of d_out=4 times queries=32"),
+        ("ep", {"queries": 0}, "width=64: expected a multiple of d_out=1 times queries=0"),
+        ("aim", {"attention_heads": 12}, "attention_heads=12: expected a divisor of width=64"),
+        ("aim", {"queries": 0}, "queries=0: expected an integer >= 1"),
+        ("map", {"attention_heads": 0}, "attention_heads=0: expected a divisor of width=64"),
+        ("simpool", {"gamma": 0.0}, "gamma=0.0: expected a number > 0, or none for the weighted mean"),
+        ("abmilp", {"depth": 0}, "depth=0: expected an integer >= 1"),
+        ("vjepa", {"depth": 0}, "depth=0: expected an integer >= 1"),
+        ("lse", {"sharpness": float("nan")}, "sharpness=nan: expected a number > 0"),
     ],
 )
-def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(name: str, changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_head(name, **{"width": 64, "num_classes": CLASSES, "heads": 1, "tokens": 16} | changes)
 

@@ -4,7 +4,6 @@ To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a
 and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -119,7 +118,7 @@ class SimPoolConfig(HeadConfig):
     gamma: float | None  # power; null is the weighted mean
 
     def __post_init__(self) -> None:
-        if self.gamma is not None and not 0 < self.gamma < math.inf:
+        if self.gamma is not None and self.gamma <= 0:
             raise ConfigError("head.gamma", self.gamma, "expected a number > 0, or null for the weighted mean")
 
 
@@ -140,7 +139,7 @@ class LseConfig(HeadConfig):
     sharpness: float  # r; the mean for r -> 0, the maximum for r -> infinity
 
     def __post_init__(self) -> None:
-        if not 0 < self.sharpness < math.inf:
+        if self.sharpness <= 0:
             raise ConfigError("head.sharpness", self.sharpness, "expected a number > 0")
 
 
