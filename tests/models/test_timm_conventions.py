@@ -7,7 +7,19 @@ import jaxtyping
 import pytest
 import timm
 import torch
-from making import CLS, RESNET, SEQATTN, SEQPOOL, TIMM, every_head, of, on_meta, tiny
+from making import (
+    CLS,
+    HEAD_CONFIGS,
+    RESNET,
+    SEQATTN,
+    SEQPOOL,
+    TIMM,
+    every_head,
+    of,
+    on_meta,
+    some_heads,
+    tiny,
+)
 from timm.models import create_feature_extractor, get_graph_node_names
 from torch import Tensor, nn
 
@@ -315,10 +327,11 @@ def model(shapes_unchecked: None, request: pytest.FixtureRequest) -> Classifier:
     return model.eval()
 
 
-every_model = pytest.mark.parametrize("model", every_head.args[1], ids=lambda head: head.name, indirect=True)
+every_model = pytest.mark.parametrize("model", HEAD_CONFIGS, ids=lambda head: head.name, indirect=True)
+some_models = pytest.mark.parametrize("model", some_heads, ids=lambda head: head.name, indirect=True)
 
 
-@every_model
+@some_models
 def test_exports_for_any_number_of_images(model: Classifier) -> None:
     exported = torch.export.export(model, (images(3),), dynamic_shapes=({0: torch.export.Dim("images")},), strict=False)
     x = images(5)
@@ -332,7 +345,7 @@ def test_jit_traces(model: Classifier) -> None:
     torch.testing.assert_close(torch.jit.trace(model, images(3))(x), model(x))
 
 
-@every_model
+@some_models
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
     x, compiled = images(3), torch.compile(model, fullgraph=True, backend="eager")
