@@ -18,6 +18,7 @@ from headsweep.heads.class_attention import ClassAttention
 from headsweep.heads.gram import GramTriangle, _triangle_indices
 
 CLASSES = 10
+STUDIES_OF_HEADS = [config.PROJECT_ROOT / "sweeps" / f"{study}.yaml" for study in ("heads", "poolings")]
 # Parameters that branches share and those of one branch, at N=D=256, C=100.
 PARAMETERS = {
     "gap": (0, 25_700),
@@ -182,7 +183,8 @@ def test_branches_start_different(name: str) -> None:
 def missing(name: str, spec: config.HeadSpec) -> list[str]:
     """What a head still lacks, beside its class and its record."""
     root = config.PROJECT_ROOT
-    yaml, study = root / "conf" / "head" / f"{name}.yaml", root / "sweeps" / "heads.yaml"
+    yaml = root / "conf" / "head" / f"{name}.yaml"
+    axes = [OmegaConf.load(path).hydra.sweeper.params.head.split(",") for path in STUDIES_OF_HEADS]
     comment = yaml.read_text().splitlines()[0] if yaml.exists() else None
     pages = [line for path in sorted((root / "docs").glob("*.md")) for line in path.read_text().splitlines()]
     choices = [line for line in pages if line.startswith("| `head` |")]
@@ -190,7 +192,7 @@ def missing(name: str, spec: config.HeadSpec) -> list[str]:
     is_there = {
         f"conf/head/{name}.yaml": comment is not None,
         f"conf/head/{name}.yaml: the comment {spec.summary!r}": comment in (None, f"# {spec.summary}"),
-        "an axis value in sweeps/heads.yaml": name in OmegaConf.load(study).hydra.sweeper.params.head.split(","),
+        "an axis value in sweeps/heads.yaml or sweeps/poolings.yaml": any(name in axis for axis in axes),
         "PARAMETERS in tests/heads/test_heads.py": name in PARAMETERS,
         "BRANCHES in tests/heads/oracle.py": name in oracle.BRANCHES,
         "docs: a choice in the row of the key `head`": any(f"`{name}`" in line for line in choices),
@@ -227,7 +229,7 @@ def test_what_a_new_head_lacks_is_named() -> None:
     median = config.HeadSpec(config.HeadConfig, "headsweep.heads.median:MedianHead", "a paper", "The median token")
     assert missing("median", median) == [
         "conf/head/median.yaml",
-        "an axis value in sweeps/heads.yaml",
+        "an axis value in sweeps/heads.yaml or sweeps/poolings.yaml",
         "PARAMETERS in tests/heads/test_heads.py",
         "BRANCHES in tests/heads/oracle.py",
         "docs: a choice in the row of the key `head`",
