@@ -75,7 +75,7 @@ class AttentionConfig(HeadConfig):
         """Raise ConfigError unless `width` (D) can be split into that many attention heads."""
         if width % self.attention_heads:
             raise ConfigError(
-                "head.attention_heads", self.attention_heads, f"expected a divisor of model.width={width}, e.g. 1 or 8"
+                "head.attention_heads", self.attention_heads, f"expected a divisor of model.width={width}"
             )
 
 
@@ -96,7 +96,7 @@ class EpConfig(HeadConfig):
             raise ConfigError(
                 "head.queries",
                 self.queries,
-                f"expected a divisor of model.width / head.d_out = {width} / {self.d_out}, e.g. 1, 8 or 32",
+                f"expected a divisor of model.width / head.d_out = {width} / {self.d_out}",
             )
 
 
