@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
+from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -123,9 +124,10 @@ def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
 
 
 def _baseline(cells: Sequence[Cell], question: Question) -> str:
-    if not question.baseline:
-        return f"head={cells[0].head} with the same number of heads"
-    return spelled(question.baseline)
+    if question.baseline:
+        return spelled(question.baseline)
+    default = default_baseline(cells, question.design)
+    return spelled(default) + " with the same number of heads" * ("head" in default)
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:
