@@ -54,6 +54,8 @@ class Row:
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
     is_baseline: bool = False
+    failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
+    undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
     p: float | None = None  # of the difference, corrected for all planned differences
     sign_flip_p: float | None = None  # likewise
     mcnemar_p: float | None = None  # of the only run against the baseline's only run, corrected likewise
@@ -83,7 +85,9 @@ class Row:
     @property
     def is_better(self) -> bool:
         """Is the row significantly better than its baseline?"""
-        return self.p is not None and self.p < LEVEL and self.difference is not None and self.difference.mean > 0
+        if self.undecided is not None or self.p is None or self.difference is None:
+            return False
+        return self.p < LEVEL and self.difference.mean > 0
 
 
 @dataclass(frozen=True)
