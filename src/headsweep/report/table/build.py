@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from headsweep.errors import UserError
-from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.table import (
@@ -19,9 +17,9 @@ from headsweep.report.table import (
     tuning,
     undecided,
 )
-from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.report.table.pairing import pair
 from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
@@ -68,33 +66,31 @@ def compare(
     Raises:
         UserError: no cell has the baseline's values, or arms were not tuned alike and `question.mark` is not set.
     """
-    axes = tuple(varying_axes(cells, (*question.axes, *question.tune), question.design.variant_keys))
-    arms, faults = _arms(cells, axes, question)
-    shown = [arm.chosen.cell for arm in arms] or list(cells)
-    free = tuning.without(axes, question.tune) if arms else axes
-    against = baselines(shown, free, question.baseline, question.design)
-    unchosen = hyperparameters.unchosen(shown, free, question.baseline)
-    compared = [axis for axis in free if axis not in unchosen]
-    nearest = baselines(shown, compared, question.baseline, question.design)  # at whichever setting
+    paired = pair(cells, question)
+    axes = paired.axes
     has_lost_runs = question.missing or question.damages
     expected = {seed for cell in cells for seed in cell.seeds} if has_lost_runs else set()
-    mismatches = fairness.mismatches(shown, against, free, cells, nearest)
-    edges = [arm.edges for arm in arms] or [()] * len(shown)
+    mismatches = fairness.mismatches(paired.cells, paired.against, paired.others, cells, paired.nearest)
     rows = [
-        replace(row, flags=(*map(str, found), *at_edge))
-        for cell, baseline, found, at_edge in zip(shown, against, mismatches, edges, strict=True)
+        replace(row, flags=(*map(str, found), *edges))
+        for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
         for row in _rows(cell, axes, baseline, question, sources, expected)
     ]
-    rows = undecided.without_claims(rows, bool(unchosen), bool(faults))
-    family = sum((base or near) not in (None, cell) for cell, base, near in zip(shown, against, nearest, strict=True))
+    rows = undecided.without_claims(rows, bool(paired.unchosen), bool(paired.faults))
+    family = paired.differences
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
-    warnings = [*faults, *hyperparameters.footnotes(unchosen, free, against, question.metric)]
-    warnings += [*tuning.warnings(arms, free), *footnotes.warnings(cells, axes, question, screening)]
-    warnings += [*fairness.footnotes(mismatches), *undecided.footnotes(rows, axes)]
+    warnings = [
+        *paired.faults,
+        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.against, question.metric),
+        *tuning.warnings(paired.arms, paired.others),
+        *footnotes.warnings(cells, axes, question, screening),
+        *fairness.footnotes(mismatches),
+        *undecided.footnotes(rows, axes),
+    ]
     notes = (
-        *footnotes.footnotes(shown, rows, question, family),
-        *map(Note, tuning.notes(arms, free, question.tune, question.metric)),
+        *footnotes.footnotes(paired.cells, rows, question, family),
+        *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
@@ -104,26 +100,11 @@ def compare(
         footnotes=notes,
         metric=question.metric,
         warnings=tuple(map(Note, warnings)),
-        tuned=tuple(axis for axis in axes if axis not in free),
-        arms=arms,
+        tuned=paired.tuned,
+        arms=paired.arms,
         cells=tuple(cells),
         damages=question.damages,
     )
-
-
-def _arms(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> tuple[tuple[tuning.Arm, ...], list[str]]:
-    """Choose the setting of each arm; return the arms, and what forbids to compare them. No arms: nothing is tuned.
-
-    Raises:
-        UserError: something forbids it and `question.mark` is not set.
-    """
-    if not question.tune:
-        return (), []
-    arms = tuning.arms(cells, axes, question.tune, question.metric)
-    faults = list(tuning.faults(arms, tuning.without(axes, question.tune), question.metric))
-    if faults and not question.mark:
-        raise UserError(f"{' '.join(faults)} Add --mark to show the table anyway, without a claim")
-    return arms if tuning.can_choose(cells, question.metric) else (), faults
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:

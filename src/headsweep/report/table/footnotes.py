@@ -94,7 +94,8 @@ def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fami
     repeated = [d for d in differences if d.n > 1]
     yield (
         f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({_baseline(cells, question)}, and "
-        f"otherwise the same configuration), in percentage points{', paired by seed' if repeated else ''}."
+        f"otherwise the same configuration{_but_for_tuned(question)}), in percentage points"
+        f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
         yield "The confidence interval of a difference is not corrected for multiple comparisons."
@@ -130,6 +131,10 @@ def _baseline(cells: Sequence[Cell], question: Question) -> str:
         return spelled(question.baseline)
     default = default_baseline(cells, question.design)
     return spelled(default) + " with the same number of heads" * ("head" in default)
+
+
+def _but_for_tuned(question: Question) -> str:
+    return f" but for {' and '.join(question.tune)}" if question.tune else ""
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:

@@ -11,6 +11,7 @@ from headsweep.report.read.axes import group_of
 from headsweep.report.read.cells import VARIANT, Cell
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.inference import estimate
+from headsweep.report.table import tuning
 from headsweep.report.table.metrics import METRICS, validation_metric
 
 MOST_NAMED = 5  # baselines
@@ -60,10 +61,15 @@ def footnotes(found: Sequence[str], axes: Sequence[str], against: Sequence[Cell 
     more = f"; and {len(best) - MOST_NAMED} more" * (len(best) > MOST_NAMED)
     listed = f" Best settings of the baseline: {'; '.join(best[:MOST_NAMED])}{more}." if best else ""
     tune = " ".join(f"--tune {key}" for key in found)
+    cells = [cell for cells in arms.values() for cell in cells]
+    how = (
+        f"`headsweep table {tune}` chooses a setting for each head."
+        if tuning.can_choose(cells, metric)
+        else "Runs with validation images (dataset.validation > 0) can be tuned."
+    )
     yield (
         f"NOT TUNED: {', '.join(found)} varies and no value was chosen on validation images, so nothing is bold and no "
-        f"p is shown: the best row of a head may not be compared with one row of another.{listed} `headsweep table "
-        f"{tune}` chooses a setting for each head."
+        f"p is shown: the best row of a head may not be compared with one row of another.{listed} {how}"
     )
 
 
@@ -75,5 +81,5 @@ def _best(name: str, cells: Sequence[Cell], keys: Sequence[str], metric: str) ->
         if len(known) == len(cells):
             mean, at = max(known)
             setting = spelled({key: cells[-at].value(key) for key in keys})
-            return f"{name} at {setting} ({measure.noun} {100 * mean:.2f})"
+            return f"{name} at {setting} ({measure.noun} {100 * mean:.2f} %)"
     return None
