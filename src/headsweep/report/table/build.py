@@ -70,7 +70,16 @@ def compare(
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
-    return Table(axes, tuple(rows), notes, question.metric, tuple(map(Note, warnings)), tuple(cells), question.damages)
+    return Table(
+        axes,
+        tuple(rows),
+        notes,
+        question.metric,
+        tuple(map(Note, warnings)),
+        tuple(cells),
+        tuple(against),
+        question.damages,
+    )
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:

@@ -105,4 +105,5 @@ class Table:
     metric: str = "top1"  # the compared one
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
+    baselines: tuple[Cell | None, ...] = field(default=(), compare=False, repr=False)  # of each cell
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
