@@ -70,16 +70,7 @@ def compare(
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
-    return Table(
-        axes,
-        tuple(rows),
-        notes,
-        question.metric,
-        tuple(map(Note, warnings)),
-        tuple(cells),
-        tuple(against),
-        question.damages,
-    )
+    return Table(axes, tuple(rows), notes, question.metric, tuple(map(Note, warnings)), tuple(cells), question.damages)
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
@@ -136,6 +127,7 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
         return row
     return replace(
         row,
+        baseline=tuple(run.record.fingerprint for run in baseline.finished),
         difference=paired_difference(values[question.metric], METRICS[question.metric].by_seed(baseline)),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )

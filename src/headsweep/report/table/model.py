@@ -53,6 +53,7 @@ class Row:
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
+    baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
     is_baseline: bool = False
     p: float | None = None  # of the difference, corrected for all planned differences
     sign_flip_p: float | None = None  # likewise
@@ -105,5 +106,4 @@ class Table:
     metric: str = "top1"  # the compared one
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
-    baselines: tuple[Cell | None, ...] = field(default=(), compare=False, repr=False)  # of each cell
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out

@@ -30,7 +30,7 @@ def differences_by_epoch(rows: Sequence[tuple[Series, Row]], histories: Historie
     curves = [
         found
         for one, row in rows
-        if (pairs := paired(histories.of(row), histories.of_baseline(row)))
+        if (pairs := paired(histories.of(row.fingerprints), histories.of(row.baseline)))
         and (found := curve(one.label, one.style, pairs, _interval))
     ]
     if not curves:

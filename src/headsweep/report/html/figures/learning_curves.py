@@ -39,7 +39,7 @@ def learning_curves(selection: Selection, histories: Histories) -> list[Figure]:
         curves = [
             found
             for one, row in rows
-            if (found := curve(one.label, one.style, list(histories.of(row).values()), _range))
+            if (found := curve(one.label, one.style, list(histories.of(row.fingerprints).values()), _range))
         ]
         name, of = f"learning-curves-{heads}", plural(heads, "head")
         if curves:
