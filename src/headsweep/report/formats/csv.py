@@ -55,21 +55,35 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "state": row.state,
         "n": seeds_in_mean(row),
         "planned": row.planned,
+        "failed": row.failed,
         "seeds": " ".join(map(str, row.seeds)),
         **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
+        **_over_images(table, row),
         "difference_p": row.difference.p if row.difference else None,
         "difference_p_holm": row.p,
         "difference_p_sign_flip": row.difference.sign_flip_p if row.difference else None,
         "difference_p_sign_flip_holm": row.sign_flip_p,
         "p_mcnemar_holm": row.mcnemar_p,
+        "undecided": row.undecided,
         "flags": "; ".join(row.flags),
         "published_top1": " ".join(f"{number / 100:.6g}" for number in published_values(row, "top1")),
         "published_top5": " ".join(f"{number / 100:.6g}" for number in published_values(row, "top5")),
         "published_source": "; ".join(f"{entry.source}, {entry.printed_as}" for entry in row.published),
         "within_tolerance": within_tolerance(row),
         "fingerprints": " ".join(row.fingerprints),
+    }
+
+
+def _over_images(table: Table, row: Row) -> dict[str, object]:
+    """Return the intervals over images, if the table has any."""
+    if not any(other.estimate_over_images for other in table.rows):
+        return {}
+    return {
+        **_fields("top1_over_images", row.estimate_over_images),
+        **_fields("difference_over_images", row.difference_over_images),
+        "images": row.estimate_over_images.images if row.estimate_over_images else None,
     }
 
 

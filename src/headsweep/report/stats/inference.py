@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of significance, for corrected p
+LEAST_SEEDS = 3  # for a claim: with two, no test without a normal distribution reaches p < 0.5
 _EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
 _MOST_EXACT = 16  # pairs up to which every pattern of signs is enumerated
 _FLIPS = 1 << 16  # patterns that are sampled for more pairs

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
-from headsweep.report.table import fairness, footnotes, published, published_check
+from headsweep.report.table import fairness, footnotes, over_images, published, published_check, undecided
 from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
@@ -55,16 +55,19 @@ def compare(
     """
     axes = tuple(varying_axes(cells, question.axes))
     against = baselines(cells, axes, question.baseline)
+    has_lost_runs = question.missing or question.damages
+    expected = {seed for cell in cells for seed in cell.seeds} if has_lost_runs else set()
     mismatches = fairness.mismatches(cells, against)
     rows = [
         replace(row, flags=tuple(map(str, found)))
         for cell, baseline, found in zip(cells, against, mismatches, strict=True)
-        for row in _rows(cell, axes, baseline, question, sources)
+        for row in _rows(cell, axes, baseline, question, sources, expected)
     ]
     family = sum(baseline not in (None, cell) for cell, baseline in zip(cells, against, strict=True))
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
     warnings = [*footnotes.warnings(cells, axes, question, screening), *fairness.footnotes(mismatches)]
+    warnings += undecided.footnotes(rows, axes)
     notes = (
         *footnotes.footnotes(cells, rows, question, family),
         *map(Note, warnings),
@@ -75,7 +78,7 @@ def compare(
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
     """Correct the p of all rows for a family of as many differences as were planned."""
-    differences = [row.difference for row in rows]
+    differences = [None if row.undecided else row.difference for row in rows]
     ps = holm([difference.p if difference else None for difference in differences], family)
     flips = holm([difference.sign_flip_p if difference else None for difference in differences], family)
     pairs = holm([row.mcnemar_p for row in rows], family)
@@ -84,15 +87,24 @@ def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
 
 
 def _rows(
-    cell: Cell, axes: Sequence[str], baseline: Cell | None, question: Question, sources: Sequence[published.Source]
+    cell: Cell,
+    axes: Sequence[str],
+    baseline: Cell | None,
+    question: Question,
+    sources: Sequence[published.Source],
+    expected: Collection[int],
 ) -> list[Row]:
     """Return one row for the finished runs, and one for each other state that runs of the cell are in."""
     by_state: dict[str, list[Run]] = {RunState.finished.label: []} if cell.finished else {}
     for run in cell.runs:
         by_state.setdefault(_state(run), []).append(run)
     rows = [_row(cell, axes, state, runs, question.metric) for state, runs in by_state.items()]
+    rows[0] = replace(rows[0], failed=undecided.failed_runs(cell))
     if cell.finished:
-        rows[0] = replace(_with_numbers(rows[0], cell, baseline, question), published=published.matching(cell, sources))
+        numbers = _with_numbers(rows[0], cell, baseline, question, expected)
+        rows[0] = replace(numbers, published=published.matching(cell, sources))
+        if question.reads_predictions:
+            rows[0] = over_images.with_images(rows[0], cell, baseline)
     return rows
 
 
@@ -114,7 +126,7 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
     )
 
 
-def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question) -> Row:
+def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question, expected: Collection[int]) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
     clocks = {name: cell.clock(name) for name in MEASURED_COSTS}
     row = replace(
@@ -125,10 +137,13 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
     )
     if baseline is None or baseline is cell:
         return row
+    metric = METRICS[question.metric]
+    difference = paired_difference(values[question.metric], metric.by_seed(baseline))
     return replace(
         row,
         baseline=tuple(run.record.fingerprint for run in baseline.finished),
-        difference=paired_difference(values[question.metric], METRICS[question.metric].by_seed(baseline)),
+        difference=difference,
+        undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )
 
