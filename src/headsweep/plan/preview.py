@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
+from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group
 from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
@@ -46,6 +47,7 @@ class Preview:
     name: str
     rows: list[Row]
     bad: list[tuple[str, str]]  # name and error of each invalid cell
+    notes: tuple[str, ...] = ()  # cells that are the same run
 
     @property
     def waiting(self) -> list[Row]:
@@ -67,6 +69,7 @@ def preview(
     check: Check | None,
     on_gpus: bool = False,
     lookup: Lookup | None = None,
+    declared: Declared | None = None,
 ) -> Preview:
     """Check the data and the folders of `runs`.
 
@@ -75,13 +78,22 @@ def preview(
         bad: name and error of cells already known to be invalid.
         check: counts the cost of new runs, or returns why they cannot be built; None: only recorded costs are given.
         on_gpus: report GPU memory instead of host memory.
+        lookup: has located their data already, if given.
+        declared: where in a study each of `runs` comes from.
+
+    Raises:
+        ConfigError: as `design_of`.
     """
     resolved = list(zip(run_names(runs), (lookup or Lookup()).resolve(runs), strict=True))
     bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
+    is_good = [isinstance(run, RunConfig) for _, run in resolved]
     good = [run for _, run in resolved if isinstance(run, RunConfig)]
     if not good:
         return Preview("", [], bad)
-    plan = plan_of(good)
+    if declared:
+        points = [point for point, is_ in zip(declared.points, is_good, strict=True) if is_]
+        declared = replace(declared, points=points)
+    plan = plan_of(good, declared)
     damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
     plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
     bad += [(name, str(damage)) for name, damage in damages.items() if damage]
@@ -96,7 +108,7 @@ def preview(
             bad.append((name, str(answer)))
         else:
             rows.append(_row(planned, name, answer, records, memory))
-    return Preview(plan.name, rows, bad)
+    return Preview(plan.name, rows, bad, plan.collapses)
 
 
 def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
@@ -112,6 +124,8 @@ def show(plan: Preview, slots: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(plan), indent=1))
         return
+    for note in plan.notes:
+        print(one_line(note))
     if sys.stdout.isatty():
         print(aligned([HEADINGS, *map(_cells, plan.rows)]))
     else:
