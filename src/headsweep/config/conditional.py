@@ -28,7 +28,7 @@ def with_conditions(given: Points, compose: Composed) -> list[Point]:
     for text in dict.fromkeys(condition.text for block in given.conditions for condition in block):
         by_block = [[it for it in block if it.text == text] for block in given.conditions]
         found = _with_condition(text, found, by_block, compose, given.study.axes())
-    return found
+    return sorted(found, key=lambda point: (point.block, point.place))
 
 
 def _with_condition(
@@ -59,11 +59,19 @@ def _extended(point: Point, conditions: Sequence[Condition]) -> list[Point]:
         known = {key_of(word) for _, words in found[0].conditional for word in words}
         if again := known.intersection(key_of(word) for words in condition.alternatives for word in words):
             raise ConfigError(CONDITIONAL, condition.text, f"expected one axis {min(again)} of a cell, found two")
-        found = [_with(one, condition.text, words) for one in found for words in condition.alternatives]
+        found = [
+            _with(one, condition.text, words, at) for one in found for at, words in enumerate(condition.alternatives)
+        ]
     return found
 
 
-def _with(point: Point, condition: str, words: Words) -> Point:
+def _with(point: Point, condition: str, words: Words, at: int) -> Point:
+    """Return a point with the `at`-th alternative of a condition."""
+    slow, fast = point.place
+    added = ((condition, words),) * bool(words)
     return replace(
-        point, axes=(*point.axes, *words), conditional=(*point.conditional, *[(condition, words)] * bool(words))
+        point,
+        axes=(*point.axes, *words),
+        conditional=(*point.conditional, *added),
+        place=((*slow, at), fast),
     )

@@ -32,6 +32,8 @@ class Point:
     zipped: Words = ()  # those in `axes` of zipped axes
     conditional: tuple[tuple[str, Words], ...] = ()  # conditions that hold, and those in `axes` that they add
     block: int = 0  # of a union
+    # Its place in the grid: in the axes before variants, where conditional axes are added, and in what varies faster.
+    place: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @cached_property
     def overrides(self) -> Words:
@@ -143,6 +145,7 @@ class _Product:
     """The product of one block."""
 
     factors: Sequence[_Factor]
+    slow: int  # as many of them come before variants and conditional axes
     axes: Sequence[Axis]
     conditions: Sequence[Condition]
 
@@ -165,7 +168,9 @@ class _Product:
                 else:
                     axes += factor.alternatives[at]
             of = {kind: tuple(found) for kind, found in words.items()}
-            yield Point(tuple(axes), variant, of["variant"], of["tuned"], of["zipped"], (), block)
+            places = tuple(at for _, at in chosen)
+            place = places[: self.slow], places[self.slow :]
+            yield Point(tuple(axes), variant, of["variant"], of["tuned"], of["zipped"], (), block, place)
 
 
 def _product(block: Block, tune: Axes, reader: _Reader) -> _Product:
@@ -184,6 +189,7 @@ def _product(block: Block, tune: Axes, reader: _Reader) -> _Product:
     factors = [_plain(axis) for axis in plain]
     factors += [_Factor(_zip(group), "zipped") for group in zipped]
     factors += [_plain(axis) for axis in others[:seeds]]
+    slow = len(factors)
     factors += _variants(block, places, reader)
     factors += [_Factor([(word,) for word in axis.words], "tuned") for axis in tuned]
     factors += [_plain(axis) for axis in others[seeds:]]
@@ -191,7 +197,7 @@ def _product(block: Block, tune: Axes, reader: _Reader) -> _Product:
         Condition(it.condition, list(itertools.product(*(axis.words for axis in axes))), reader.gives(it.condition))
         for it, axes in zip(block.conditional, conditional, strict=True)
     ]
-    return _Product(factors, [*plain, *tuned, *itertools.chain(*zipped), *others], conditions)
+    return _Product(factors, slow, [*plain, *tuned, *itertools.chain(*zipped), *others], conditions)
 
 
 def _plain(axis: Axis) -> _Factor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from headsweep.config import RunConfig
 from headsweep.config.points import Point
@@ -12,6 +13,8 @@ from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import differing, group, identity
 from headsweep.tracking.design import Design, Margin
+
+Identity = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ def design_of(declared: Declared, runs: Sequence[RunConfig]) -> Design:
         raise ConfigError(
             f"{SWEEPER}.baseline", study.baseline, "expected a variant with a cell of its own, found none"
         )
-    variant_keys = _differing(runs, [(point.block, point.axes) for point in points]) if variants else []
+    identities = [identity(run) for run in runs]
+    variant_keys = _differing(identities, [(point.block, point.axes) for point in points]) if variants else []
     if study.tune:
         _check_validation(runs)
     return Design(
         variants,
         [key for key in variant_keys if key != "seed"],
         study.baseline if variants else None,
-        _tuned(study, points, runs),
+        _tuned(study, points, identities),
         None if study.margin is None else Margin(study.margin),
     )
 
@@ -62,24 +66,24 @@ def continued(earlier: Design, new: Design, finished: int) -> Design:
     return Design(kept.variants, kept.variant_keys, kept.baseline, new.tune or earlier.tune, margin)
 
 
-def _tuned(study: Study, points: Sequence[Point], runs: Sequence[RunConfig]) -> list[str]:
+def _tuned(study: Study, points: Sequence[Point], identities: Sequence[Identity]) -> list[str]:
     """Return the dotted keys of the tuned axes."""
     if not study.tune:
         return []
     at_equal_others = [
         (point.block, point.variant, tuple(word for word in point.axes if word not in point.tuned)) for point in points
     ]
-    known = dict.fromkeys(key for run in runs for key in identity(run))
+    known = {key for identity in identities for key in identity}
     named = [key for axis in study.tune for key in (axis, f"{axis}.name") if key in known]
-    return list(dict.fromkeys([*named, *_differing(runs, at_equal_others)]))
+    return list(dict.fromkeys([*named, *_differing(identities, at_equal_others)]))
 
 
-def _differing(runs: Sequence[RunConfig], coordinates: Sequence[Hashable]) -> list[str]:
+def _differing(identities: Sequence[Identity], coordinates: Sequence[Hashable]) -> list[str]:
     """Return the keys in which runs with equal coordinates differ."""
-    together: dict[Hashable, list[RunConfig]] = {}
-    for run, where in zip(runs, coordinates, strict=True):
-        together.setdefault(where, []).append(run)
-    return list(dict.fromkeys(key for alike in together.values() for key in differing([*map(identity, alike)])))
+    together: dict[Hashable, list[Identity]] = {}
+    for found, where in zip(identities, coordinates, strict=True):
+        together.setdefault(where, []).append(found)
+    return list(dict.fromkeys(key for alike in together.values() for key in differing(alike)))
 
 
 def _check_validation(runs: Sequence[RunConfig]) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from headsweep.config import RunConfig
+from headsweep.config.points import Point
 from headsweep.errors import UserError
 from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group
+from headsweep.plan.origin import Origin, described, origin_of
 from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import aligned, one_line
@@ -25,6 +27,7 @@ Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
 UNKNOWN = "?"
 HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
+FROM = "FROM"  # heading of the last column, if a run is more than a point of a product
 _OVER = {RunState.finished, RunState.diverged}
 
 
@@ -38,6 +41,7 @@ class Row:
     cost: Cost | None  # parameters, head_parameters, flops, head_flops
     seconds: float | None  # training time left, from finished runs of the same cost; None: there is none
     memory_gib: float | None  # peak, from finished runs of the same cost
+    origin: Origin  # in its study
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def preview(
     bad += [(name, str(damage)) for name, damage in damages.items() if damage]
     answers = check_new(plan, check) if check else {}
     names = run_names([planned.run for planned in plan.runs])
+    origins = _origins(declared, plan.cells) if declared else {}
     records = Records(plan.output)
     memory = records.gpu_memory if on_gpus else records.memory
     rows = []
@@ -107,16 +112,31 @@ def preview(
         if isinstance(answer, UserError):
             bad.append((name, str(answer)))
         else:
-            rows.append(_row(planned, name, answer, records, memory))
+            rows.append(_row(planned, name, answer, records, memory, origins.get(planned.fingerprint, {})))
     return Preview(plan.name, rows, bad, plan.collapses)
 
 
-def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
+def _origins(declared: Declared, cells: Sequence[str]) -> dict[str, Origin]:
+    """Return fingerprint -> origin; `cells` has the fingerprint of each point."""
+    points: dict[str, list[Point]] = {}
+    for fingerprint, point in zip(cells, declared.points, strict=True):
+        points.setdefault(fingerprint, []).append(point)
+    return {name: origin_of(found, len(declared.study.blocks)) for name, found in points.items()}
+
+
+def _row(
+    planned: PlannedRun,
+    name: str,
+    cost: Cost | None,
+    records: Records,
+    memory: Mapping[str, float],
+    origin: Origin,
+) -> Row:
     state = planned.folder.state()
     shown = "done" if state is RunState.finished else state.value
     left = 0.0 if state in _OVER else records.seconds(planned)
     counted = cost or records.costs.get(group(planned.run))
-    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))))
+    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))), origin)
 
 
 def show(plan: Preview, slots: int, as_json: bool) -> None:
@@ -127,10 +147,11 @@ def show(plan: Preview, slots: int, as_json: bool) -> None:
     for note in plan.notes:
         print(one_line(note))
     if sys.stdout.isatty():
-        print(aligned([HEADINGS, *map(_cells, plan.rows)]))
+        heading = [*HEADINGS, *[FROM] * any(row.origin for row in plan.rows)]
+        print(aligned([heading, *(_cells(row)[: len(heading)] for row in plan.rows)]))
     else:
         for row in plan.rows:
-            print(one_line("  ".join(_cells(row))))
+            print(one_line("  ".join(_cells(row)).rstrip()))
     for name, mistake in plan.bad:
         print(one_line(f"not valid  {name}: {mistake}"))
     print(_totals(plan, slots))
@@ -142,7 +163,7 @@ def _cells(row: Row) -> list[str]:
     flops = f"{(cost['flops'] - cost['head_flops']) / 1e6:.1f} + {cost['head_flops'] / 1e6:.1f} M" if cost else UNKNOWN
     time = "-" if row.seconds == 0 else span(row.seconds)
     memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
-    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory]
+    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory, described(row.origin)]
 
 
 def span(seconds: float | None) -> str:
