@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -126,10 +127,11 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
 
 def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question, expected: Collection[int]) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
-    clocks = {name: cell.clock(name) for name in MEASURED_COSTS}
+    measured = {name: found for name in MEASURED_COSTS if (found := cell.measured(name))}
     row = replace(
         row,
-        costs={**row.costs, **{name: value for name, value in clocks.items() if value is not None}},
+        costs={**row.costs, **{name: statistics.median(found) for name, found in measured.items()}},
+        ranges={name: (min(found), max(found)) for name, found in measured.items()},
         estimates={name: estimate(list(by_seed.values())) for name, by_seed in values.items() if by_seed},
         is_baseline=baseline is cell,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
+from headsweep.report.table import clocks
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -48,9 +49,7 @@ def warnings(
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     yield Note("Top-1 and top-5 are accuracies on the test images in percent; n is the number of seeds in the mean.")
-    if question.shows("images_per_second"):
-        speed = "Images/s is training throughput as measured, including the effect of other load on the machine."
-        yield Note(speed, ("images_per_second",))
+    yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
         flops = (
