@@ -47,7 +47,7 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     else:
         origin = Origin(source)
         folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
+    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)), over_images=True)
     made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")

@@ -1,4 +1,4 @@
-"""The end of a sweep: its table, its models in MLflow, and what became of each run."""
+"""The end of a sweep: its table, its models in the tracker, and what became of each run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) 
         return
     try:
         count = log(lacking, config)
-        print(f"{count} model{'s' * (count != 1)} logged to MLflow", file=sys.stderr)
+        print(f"{count} model{'s' * (count != 1)} logged to {config.tracking.name.value}", file=sys.stderr)
     except UserError as error:
         print(f"headsweep: {error}", file=sys.stderr)
 

@@ -69,7 +69,7 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
     if launcher.wait or not are_active:
         follow(plan.folder, launcher.log_models, plan.folders)
     else:
-        print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
+        print(f"`headsweep watch {plan.name}` follows it; this terminal may be closed")
 
 
 def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: Tracker) -> bool:

@@ -66,8 +66,8 @@ class Request:
         """Is the source an MLflow filter, not the name of a sweep?"""
         return any(sign in self.source for sign in ("=", "<", ">", " "))
 
-    def table(self, location: Location) -> Table:
-        """Read the runs and compare them.
+    def table(self, location: Location, over_images: bool = False) -> Table:
+        """Read the runs and compare them; `over_images` as in `Question`.
 
         Raises:
             UserError: there are no runs, they are inconsistent, or an option names what does not exist.
@@ -76,15 +76,17 @@ class Request:
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
         if self.is_filter:
-            return self._compare(read_tracked(location.tracker, self.source), None, ())
+            return self._compare(read_tracked(location.tracker, self.source), None, (), over_images)
         sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
         screening = sweep.screening()
         return skip_damaged(
             sweep.runs(),
-            lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages),
+            lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages, over_images),
         )
 
-    def _compare(self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...]) -> Table:
+    def _compare(
+        self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...], over_images: bool
+    ) -> Table:
         """Compare the cells; `damages` are those of the sweep's runs that are left out."""
         columns = parse_columns(self.columns)
         missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
@@ -97,7 +99,7 @@ class Request:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
         baseline = read_words(self.baseline, "--baseline ")
-        question = Question(baseline, self.metric, columns, axes, query, missing, damages)
+        question = Question(baseline, self.metric, columns, axes, query, missing, damages, over_images)
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 

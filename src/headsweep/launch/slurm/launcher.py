@@ -104,7 +104,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
             folder.forget_failure()
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
         submit(sweep, by_seed(missing), settings)
-    print(f"`headsweep watch {sweep.name}` follows it and feeds MLflow")
+    print(f"`headsweep watch {sweep.name}` follows it")
 
 
 def _submitted_with(sweep: Path) -> SlurmConfig:

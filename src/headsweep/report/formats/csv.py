@@ -64,6 +64,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         **{f"{name}_{end}": row.ranges.get(name, (None, None))[at] for name in CLOCKS.values() for at, end in _ENDS},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
+        **_over_images(table, row),
         "difference_p": row.difference.p if row.difference else None,
         "difference_p_holm": row.p,
         "difference_p_sign_flip": row.difference.sign_flip_p if row.difference else None,
@@ -76,6 +77,17 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "published_source": "; ".join(f"{entry.source}, {entry.printed_as}" for entry in row.published),
         "within_tolerance": within_tolerance(row),
         "fingerprints": " ".join(row.fingerprints),
+    }
+
+
+def _over_images(table: Table, row: Row) -> dict[str, object]:
+    """Return the intervals over images, if the table has any."""
+    if not any(other.estimate_over_images for other in table.rows):
+        return {}
+    return {
+        **_fields("top1_over_images", row.estimate_over_images),
+        **_fields("difference_over_images", row.difference_over_images),
+        "images": row.estimate_over_images.images if row.estimate_over_images else None,
     }
 
 

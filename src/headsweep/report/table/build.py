@@ -9,7 +9,7 @@ from dataclasses import replace
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
-from headsweep.report.table import fairness, footnotes, published, published_check, undecided
+from headsweep.report.table import fairness, footnotes, over_images, published, published_check, undecided
 from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
@@ -104,6 +104,8 @@ def _rows(
     if cell.finished:
         numbers = _with_numbers(rows[0], cell, baseline, question, expected)
         rows[0] = replace(numbers, published=published.matching(cell, sources))
+        if question.reads_predictions:
+            rows[0] = over_images.with_images(rows[0], cell, baseline)
     return rows
 
 

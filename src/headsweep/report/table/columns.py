@@ -170,6 +170,14 @@ def _one_difference(row: Row) -> Entry:
     return _percent(row.difference, "+", row.is_better, note)
 
 
+def _over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [_percent(row.estimate_over_images) for row in rows]
+
+
+def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [_percent(row.difference_over_images, "+") for row in rows]
+
+
 def _p(get: Callable[[Row], float | None]) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         return "", [UNDECIDED if _is_withheld(row) else _one_p(get(row)) for row in rows]
@@ -227,8 +235,10 @@ _ALL = [
     Column("n", "n", _n),
     Column("failed", "failed", _failed, if_any=True),
     *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),
+    Column("top1_images", "top-1 % over images", _over_images, if_any=True),
     Column("published", "published", _published, if_any=True),
     Column("difference", "Δ {metric}", _difference),
+    Column("difference_images", "Δ top-1 over images", _difference_over_images, if_any=True),
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
     Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
@@ -236,8 +246,8 @@ _ALL = [
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
-    "parameters", "flops", "head_share", "images_per_second", "n", "failed", "top1", "published", "top5", "difference",
-    "p", "p_mcnemar", "flags",
+    "parameters", "flops", "head_share", "images_per_second", "n", "failed", "top1", "top1_images", "published", "top5",
+    "difference", "difference_images", "p", "p_mcnemar", "flags",
 )  # fmt: skip
 # Left out on a narrow screen, in this order.
 EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
-from headsweep.report.table import clocks
+from headsweep.report.table import clocks, over_images
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -26,6 +26,7 @@ def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fa
         yield Note(f"Runs selected by the MLflow filter: {question.query}.")
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
+    yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
 
 
 def warnings(

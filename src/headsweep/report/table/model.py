@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headsweep.report.read.cells import Cell
+from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.stats.inference import LEVEL, Difference, Estimate
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.metrics import METRICS
@@ -24,6 +25,7 @@ class Question:
     query: str = ""  # MLflow filter that selected the runs
     missing: int = 0  # planned runs whose folders were removed
     damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
+    over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -34,6 +36,11 @@ class Question:
     def shows(self, *columns: str) -> bool:
         """Is one of these columns shown?"""
         return self.columns is None or not set(columns).isdisjoint(self.columns)
+
+    @property
+    def reads_predictions(self) -> bool:
+        """Do the rows get intervals over images, for which the predictions of every run are read?"""
+        return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ class Row:
     sign_flip_p: float | None = None  # likewise
     mcnemar_p: float | None = None  # of the only run against the baseline's only run, corrected likewise
     flags: tuple[str, ...] = ()  # in what the row does not match its baseline, beside the head
+    # Of test top-1, with intervals that cover the draw of seeds and of test images; None where `no_images` says why, or
+    # where the table was not asked for them.
+    estimate_over_images: CrossedEstimate | None = None
+    difference_over_images: CrossedEstimate | None = None  # from the baseline, over the seeds that both have
+    no_images: str = ""
     published: tuple[PublishedRow, ...] = ()  # published rows of the same configuration
 
     @property
