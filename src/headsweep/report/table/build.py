@@ -9,7 +9,15 @@ from dataclasses import replace
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
-from headsweep.report.table import fairness, footnotes, over_images, published, published_check, undecided
+from headsweep.report.table import (
+    fairness,
+    footnotes,
+    over_images,
+    published,
+    published_check,
+    tested_images,
+    undecided,
+)
 from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
@@ -71,6 +79,7 @@ def compare(
     warnings += undecided.footnotes(rows, axes)
     notes = (
         *footnotes.footnotes(cells, rows, question, family),
+        *map(Note, tested_images.footnotes(cells, against, METRICS[question.metric])),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
