@@ -14,10 +14,12 @@ from headsweep.report.html.drawing import Drawing
 from headsweep.report.html.labels import metric_noun
 from headsweep.report.html.origin import Origin
 from headsweep.report.read.cells import MISSING, Run
+from headsweep.report.table import clocks
+from headsweep.report.table.clocks import unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS
 from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat, note_text
-from headsweep.report.table.model import Table
+from headsweep.report.table.model import Question, Table
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
@@ -93,8 +95,11 @@ def costs(table: Table, drawings: Sequence[Drawing]) -> Section:
     shown = figures("costs", "Time and memory", drawings, "No run has a training time.")
     names = [name for name in COSTS if any(entry != ABSENT for entry in COLUMNS[name].entries(table.rows)[1])]
     sheet = _finished(table, replace(flat(table, names), footnotes=()))
-    note = "<p>Medians over seeds, as measured, including the effect of other load on the machine.</p>"
-    return replace(shown, body=shown.body + _scrolling(sheet, "Costs of the cells") + note)
+    found = clocks.footnotes(table.rows, Question(columns=tuple(names)))
+    notes = "".join(f"<p>{escape(note.text)}</p>" for note in found)
+    drawn = " Training time is not drawn." * bool(unsteady(table.rows, "time"))
+    memory = f"<p>Memory is the median over seeds.{drawn}</p>"
+    return replace(shown, body=shown.body + _scrolling(sheet, "Costs of the cells") + notes + memory)
 
 
 def failures(table: Table) -> Section | None:
