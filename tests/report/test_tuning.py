@@ -13,6 +13,7 @@ from rendering import as_csv, as_markdown
 
 from headsweep.errors import UserError
 from headsweep.report.formats import json as json_format
+from headsweep.report.html.labels import series_label
 from headsweep.report.table.build import compare
 from headsweep.report.table.layout import pivot
 from headsweep.report.table.model import Question, Table
@@ -287,3 +288,8 @@ def test_backbones_and_data_are_compared_on_purpose(key):
     named = key.replace(".", "__")
     cells = [made_setting(head, top, **{named: value}) for head, top in tops.items() for value in (0.1, 0.2)]
     assert [row.is_better for row in compare(cells, Question()).rows] == [False, False, True, True]
+
+
+def test_the_line_of_a_head_in_a_figure_has_one_name_whichever_setting_was_chosen():
+    table = tuned(learning_rates())
+    assert [series_label(table, row) for row in table.rows] == ["seqpool", "ga"]
