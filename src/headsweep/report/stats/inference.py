@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ class Difference(Estimate):
 
     p: float | None  # of the paired t-test
     sign_flip_p: float | None  # of the sign-flip permutation test, which does not assume a normal distribution
+    by_seed: Mapping[int, float] = field(default_factory=dict)  # the difference of each common seed
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -53,15 +54,16 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
     Both map seed to value. Equal differences have neither interval nor p: their estimated variance, and so p, is 0.
     """
-    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    if not differences:
+    by_seed = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
+    if not by_seed:
         return None
+    differences = list(by_seed.values())
     spread = estimate(differences)
     mean, error = _mean_and_error(differences)
     if error is None:
-        return Difference(spread.mean, spread.half_width, spread.n, None, None)
+        return Difference(spread.mean, spread.half_width, spread.n, None, None, by_seed)
     p = _two_sided_p(mean / error, len(differences) - 1)
-    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences))
+    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences), by_seed)
 
 
 def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:

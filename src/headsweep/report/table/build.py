@@ -172,6 +172,7 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
     difference = paired_difference(values[question.metric], metric.by_seed(baseline))
     return replace(
         row,
+        baseline=tuple(run.record.fingerprint for run in baseline.finished),
         difference=difference,
         undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,

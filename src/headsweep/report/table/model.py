@@ -65,6 +65,7 @@ class Row:
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
+    baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
     is_baseline: bool = False
     failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
     undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
