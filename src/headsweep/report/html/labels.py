@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headsweep.report.read.cells import MISSING
+from headsweep.report.table.columns import ABSENT, COLUMNS, UNDECIDED
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
@@ -45,3 +48,21 @@ def series_label(table: Table, row: Row) -> str:
 def cell_label(table: Table, row: Row) -> str:
     """Return the label of a single cell."""
     return f"{series_label(table, row)}, {plural(row.heads, 'head')}"
+
+
+def difference_texts(rows: Sequence[Row]) -> list[str]:
+    """Return the difference of each row from its baseline, with intervals, p and n, as in the table."""
+    names = ("difference", "difference_images", "p")
+    columns = zip(*(COLUMNS[name].entries(rows)[1] for name in names), strict=True)
+    return [
+        f"{difference.text} points"
+        + ("" if wide.half_width is None else f" ({wide.text} over seeds and test images)")
+        + ("" if p in (ABSENT, UNDECIDED) else f", p {p.text}")
+        + (f", n = {row.difference.n}" if row.difference else "")
+        for row, (difference, wide, p) in zip(rows, columns, strict=True)
+    ]
+
+
+def baseline_names(table: Table) -> str:
+    """Return what the rows are compared with."""
+    return ", ".join(dict.fromkeys(row.head for row in table.rows if row.is_baseline))

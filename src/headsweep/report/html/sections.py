@@ -38,8 +38,8 @@ class Section:
     body: str  # HTML
 
 
-def question(table: Table, origin: Origin) -> Section:
-    """Return the question: the study, its commands, the axes with their values, the seeds and the baseline."""
+def study(table: Table, origin: Origin) -> Section:
+    """Return what was planned: the text of the study, commands, axes with their values, seeds and baseline."""
     runs = _runs(table)
     axes = {"head": [cell.head for cell in table.cells], "heads": [str(cell.heads) for cell in table.cells]}
     axes |= {axis: [str(cell.value(axis)) for cell in table.cells] for axis in table.axes}
@@ -50,9 +50,9 @@ def question(table: Table, origin: Origin) -> Section:
     facts = _term("seeds per cell", seeds)
     facts += _term("runs", f"{len(runs)} in {plural(len(table.cells), 'cell')}, {finished} finished")
     facts += _term("baseline", _baseline(table))
-    study = f"<pre>{'<br>'.join(map(escape, origin.study.splitlines()))}</pre>" if origin.study else ""
+    text = f"<pre>{'<br>'.join(map(escape, origin.study.splitlines()))}</pre>" if origin.study else ""
     commands = "".join(f"<p><code>{escape(command)}</code></p>" for command in origin.commands)
-    return Section("question", "Question", f"{study}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
+    return Section("study", "Study", f"{text}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
 
 
 def warnings(table: Table) -> Section | None:
@@ -64,7 +64,7 @@ def warnings(table: Table) -> Section | None:
 def comparison(table: Table) -> Section:
     """Return the table with accuracies and differences first, which a narrow screen shows without scrolling."""
     sheet = flat(table)
-    first = (table.metric, "difference", "p")
+    first = (table.metric, "difference", "p", "difference_images")
 
     def place(at: int) -> int:
         name = sheet.headings[at].name
