@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from dataclasses import replace
@@ -52,7 +54,7 @@ def test_a_complete_sweep_has_no_warnings_and_no_failures(study_page):
 def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study_page):
     table = section(study_page, "table")
     titles = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
-    assert titles[:5] == ["head", "heads", "top-1 %", "Δ top-1", "n"] and titles[-1].startswith("images/s")
+    assert titles[:6] == ["head", "heads", "top-1 %", "Δ top-1", "p", "n"] and titles[-1].startswith("images/s")
     assert 'style="--first: 7"' in table
 
 
@@ -71,6 +73,70 @@ def test_text_alternatives_have_the_numbers_of_the_table(study, study_page):
     assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in text["each-head-alone"]
     assert f"at epoch {EPOCHS}" in text["learning-curves-8"]
     assert text["time-against-heads"].startswith("seqpool, 1 head: 1.0 minutes; seqpool, 4 heads: 4.0 minutes")
+
+
+class Cells(HTMLParser):
+    """The texts of a table, by row, and the numbers of marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.marks: list[str] = []
+        self.into: list[str] | None = None
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.into = self.rows[-1]
+            self.into.append("")
+        if tag == "circle":
+            self.into = self.marks
+            self.into.append("")
+
+    def handle_endtag(self, tag):
+        if tag in ("th", "td", "circle"):
+            self.into = None
+
+    def handle_data(self, data):
+        if self.into is not None:
+            self.into[-1] += data
+
+
+def cells(page: str, name: str) -> Cells:
+    parsed = Cells()
+    parsed.feed(section(page, name))
+    return parsed
+
+
+def test_figures_and_table_show_the_same_numbers(study_page):
+    titles, *rows = cells(study_page, "table").rows
+    at = {title: titles.index(title) for title in ("head", "heads", "top-1 %", "Δ top-1", "p", "n")}
+    shown = [{title: row[place] for title, place in at.items()} for row in rows]
+    named = {f"{row['head']}, {plural(int(row['heads']), 'head')}": row for row in shown}
+    assert len(named) == 9
+    accuracy = [f"{name}: {row['top-1 %']} %" for name, row in named.items()]
+    assert sorted(cells(study_page, "accuracy").marks) == sorted(accuracy)
+    differences = [
+        f"{name}: {row['Δ top-1']} points" + (f", p {row['p']}" if row["p"] != "—" else "") + f", n = {row['n']}"
+        for name, row in named.items()
+        if row["Δ top-1"] != "baseline"
+    ]
+    assert [mark for mark in cells(study_page, "differences").marks if "seed" not in mark] == differences
+    verdict = section(study_page, "verdict")
+    assert all(f"<li>{text}" in verdict for text in differences)
+
+
+def test_marks_are_where_the_figure_has_its_markers(study_page):
+    for name in ("accuracy", "differences", "tradeoffs", "ensembles", "costs"):
+        for svg in re.findall(r"<svg.*?</svg>", section(study_page, name), flags=re.DOTALL):
+            drawn = {(float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)}
+            marks = [
+                (float(x), float(y)) for x, y in re.findall(r'<circle class="mark" cx="([\d.]+)" cy="([\d.]+)"', svg)
+            ]
+            assert marks
+            for x, y in marks:
+                assert min(math.dist((x, y), place) for place in drawn) < 0.1, (name, x, y)
 
 
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
@@ -119,7 +185,10 @@ def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
     assert len(parts.ids) == len(set(parts.ids)) > 100
     assert parts.references <= set(parts.ids)
     assert parts.loads == []
-    assert page.count("<script") == 1 and "@import" not in page
+    assert "@import" not in page
+    (script,) = re.findall("<script>(.*?)</script>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{digest}';" in page and page.count("<script") == 1
     for color in ("#0072b2", "#1c2024", "#fefefe"):  # replaced by variables, which differ in dark mode
         assert color not in page[page.index("</style>") :]
 
