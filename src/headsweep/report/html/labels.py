@@ -40,7 +40,7 @@ def series_label(table: Table, row: Row) -> str:
     options = [
         f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
         for axis, value in zip(table.axes, row.axes, strict=True)
-        if value != MISSING
+        if value != MISSING and axis not in table.tuned
     ]
     return ", ".join([row.head, *options])
 

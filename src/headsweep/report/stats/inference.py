@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of significance, for corrected p
 LEAST_SEEDS = 3  # for a claim: with two, no test without a normal distribution reaches p < 0.5
-_EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
+EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
 _MOST_EXACT = 16  # pairs up to which every pattern of signs is enumerated
 _FLIPS = 1 << 16  # patterns that are sampled for more pairs
 
@@ -94,7 +94,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     values = np.asarray(differences, dtype=np.float64)
     flipped = np.abs(_signs(len(values)) @ values)
     observed = abs(float(values.sum()))
-    return float(np.mean(flipped >= observed - _EQUAL))
+    return float(np.mean(flipped >= observed - EQUAL))
 
 
 def mcnemar_p(correct: ArrayLike, baseline: ArrayLike) -> float:
@@ -127,7 +127,7 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and its standard error; None where the values have no spread."""
     n = len(values)
     mean = math.fsum(values) / n
-    if max(values) - min(values) <= _EQUAL:
+    if max(values) - min(values) <= EQUAL:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
 
