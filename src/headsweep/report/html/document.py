@@ -20,6 +20,7 @@ from headsweep.report.html.figures.differences import differences
 from headsweep.report.html.figures.ensembles import ensembles
 from headsweep.report.html.figures.learning_curves import learning_curves
 from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
+from headsweep.report.html.figures.tuning import tuning
 from headsweep.report.html.histories import read_histories
 from headsweep.report.html.inspection import inspections
 from headsweep.report.html.origin import Origin
@@ -56,6 +57,9 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         sections.figures("differences", "Differences from the baseline", drawn["differences"], _NO_BASELINE),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
+        sections.figures("tuning", "Tuning", drawn["tuning"], "No arm has two settings with a number.")
+        if table.arms
+        else None,
         sections.figures("ensembles", "Heads alone and together", drawn["ensembles"], "No cell has several heads."),
         sections.figures(
             "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
@@ -111,6 +115,7 @@ def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
         "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table))),
         "tradeoffs": _drawn(*(tradeoff(table, selection, cost) for cost in COSTS)),
         "learning": learning_curves(selection, read_histories(table, selection)),
+        "tuning": tuning(table, selection),
         "ensembles": _drawn(ensembles(table, selection)),
         "costs": _drawn(*(by_heads(table, selection, cost) for cost in quantities.costs(table))),
     }

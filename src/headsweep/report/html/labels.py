@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headsweep.report.read.cells import MISSING
+from headsweep.report.read.cells import MISSING, VARIANT
 from headsweep.report.table.columns import ABSENT, COLUMNS, UNDECIDED
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
@@ -36,10 +36,11 @@ def capitalized(words: str) -> str:
 
 
 def series_label(table: Table, row: Row) -> str:
-    """Return the head and the values of the axes, without the number of heads."""
+    """Return head, variant and the values of the axes, without those that were tuned and the number of heads."""
+    named = zip(table.axes, row.axes, strict=True)
     options = [
-        f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
-        for axis, value in zip(table.axes, row.axes, strict=True)
+        value if axis == VARIANT else f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
+        for axis, value in named
         if value != MISSING and axis not in table.tuned
     ]
     return ", ".join([row.head, *options])
@@ -64,5 +65,11 @@ def difference_texts(rows: Sequence[Row]) -> list[str]:
 
 
 def baseline_names(table: Table) -> str:
-    """Return what the rows are compared with."""
-    return ", ".join(dict.fromkeys(row.head for row in table.rows if row.is_baseline))
+    """Return what the rows are compared with: variants of a study that has them, else heads."""
+    found = [row for row in table.rows if row.is_baseline]
+    if VARIANT in table.axes:
+        at = table.axes.index(VARIANT)
+        names = dict.fromkeys(row.axes[at] for row in found)
+        if len(names) < len({row.axes[at] for row in table.rows}):
+            return ", ".join(names)
+    return ", ".join(dict.fromkeys(row.head for row in found))
