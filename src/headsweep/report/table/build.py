@@ -8,10 +8,12 @@ from dataclasses import replace
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
-from headsweep.report.table import fairness, footnotes, over_images, published, published_check
+from headsweep.report.stats.superiority import superiority
+from headsweep.report.table import fairness, footnotes, over_images, published, published_check, verdicts
 from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.tracking.design import Margin
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged
@@ -22,6 +24,7 @@ def build(
     axes: Sequence[str] = (),
     sources: Sequence[published.Source] = (),
     screening: Screening | None = None,
+    margin: Margin | None = None,
 ) -> Table:
     """Compare the runs in `folders` with the head of the first row; damaged runs are left out and named in a footnote.
 
@@ -30,13 +33,14 @@ def build(
         axes: see `Question`.
         sources: published results to compare with.
         screening: what successive halving selected among the cells.
+        margin: at which the rows get a verdict.
 
     Raises:
         UserError: there is no run, or all are damaged.
     """
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> Table:
-        question = Question(axes=tuple(axes), damages=damages)
+        question = Question(axes=tuple(axes), damages=damages, margin=margin)
         return compare(read_cells(left, screening), question, sources, screening)
 
     return skip_damaged(folders, make)
@@ -64,13 +68,24 @@ def compare(
     family = sum(baseline not in (None, cell) for cell, baseline in zip(cells, against, strict=True))
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
+    if question.margin:
+        rows = verdicts.with_verdicts(rows, question.margin.points, family)
     warnings = [*footnotes.warnings(cells, axes, question, screening), *fairness.footnotes(mismatches)]
     notes = (
         *footnotes.footnotes(cells, rows, question, family),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
-    return Table(axes, tuple(rows), notes, question.metric, tuple(map(Note, warnings)), tuple(cells), question.damages)
+    return Table(
+        axes,
+        tuple(rows),
+        notes,
+        question.metric,
+        question.margin,
+        tuple(map(Note, warnings)),
+        tuple(cells),
+        question.damages,
+    )
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
@@ -127,9 +142,12 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
     )
     if baseline is None or baseline is cell:
         return row
+    compared, others = values[question.metric], METRICS[question.metric].by_seed(baseline)
     return replace(
         row,
-        difference=paired_difference(values[question.metric], METRICS[question.metric].by_seed(baseline)),
+        difference=paired_difference(compared, others),
+        planned_pairs=len({*cell.seeds} & {*baseline.seeds}),
+        superiority=superiority(compared, others),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )
 

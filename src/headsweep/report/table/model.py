@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from headsweep.report.read.cells import Cell
 from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.stats.inference import LEVEL, Difference, Estimate
+from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.published import PublishedRow
+from headsweep.tracking.design import Margin
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -26,6 +28,7 @@ class Question:
     missing: int = 0  # planned runs whose folders were removed
     damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
     over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
+    margin: Margin | None = None  # at which the rows get a verdict
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -41,6 +44,21 @@ class Question:
     def reads_predictions(self) -> bool:
         """Do the rows get intervals over images, for which the predictions of every run are read?"""
         return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the difference of a row from its baseline is shown to be, at a margin."""
+
+    claims: tuple[str, ...]  # of: equivalent, better, worse, not worse; none: undecided
+    reason: str = ""  # why the data is too thin for any claim, e.g. "n = 2"
+    not_worse_p: float | None = None  # one-sided, corrected for all planned differences
+    equivalent_p: float | None = None  # of the TOST procedure, corrected likewise
+
+    @property
+    def text(self) -> str:
+        """The verdict in a table, e.g. "equivalent, worse" or "undecided (n = 2)"."""
+        return ", ".join(self.claims) or ("undecided" + f" ({self.reason})" * bool(self.reason))
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,9 @@ class Row:
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
+    planned_pairs: int = 0  # seeds that were planned for both the cell and its baseline
+    superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
+    verdict: Verdict | None = None  # where the table has a margin
     is_baseline: bool = False
     p: float | None = None  # of the difference, corrected for all planned differences
     sign_flip_p: float | None = None  # likewise
@@ -115,6 +136,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[Note, ...]
     metric: str = "top1"  # the compared one
+    margin: Margin | None = None  # of the verdicts
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
