@@ -12,6 +12,7 @@ from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
 from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
 from headsweep.config.schema import MOST_HEADS
+from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError
 from headsweep.plan.expand import expand
 from headsweep.plan.plan import Lookup
@@ -60,7 +61,7 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
         finder = OverrideFinder(compose)
-        request, _ = read_grid([word for word in arguments if word not in seeds])
+        request, _ = read_grid([spelled_for_hydra(word) for word in arguments if word not in seeds])
         lookup = Lookup()
         expansion = expand(request, _no_fit, lookup, say=lambda line: None)
         expansion.runs()  # raises if one is not valid
