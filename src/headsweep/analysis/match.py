@@ -10,7 +10,7 @@ from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
 from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
-from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
+from headsweep.config.overrides import OverrideFinder, Overrides, command, grid_words, words
 from headsweep.config.schema import MOST_HEADS
 from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError
@@ -77,7 +77,8 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     near = [cell for cell, is_ in zip(spelled, is_near, strict=True) if is_]
     far = [(name, one) for name, one, is_ in zip(names, matches, is_near, strict=True) if not is_]
     lines = [_table(names, matches, target), "", *_far(far, target)]
-    return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
+    commands = [command([*grid_words(near), *seeds], grid=True)] if near else []
+    return "\n".join([*lines, *commands]), bool(near)
 
 
 def _no_fit(runs: Sequence[RunConfig]) -> int:
