@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import OverrideFinder, command, grids
+from headsweep.config.overrides import OverrideFinder, command, grid_words
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
@@ -167,4 +167,4 @@ def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     with composer() as compose:
         found_overrides = OverrideFinder(compose).find(runs)
     without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in found_overrides]
-    return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))
+    return command([*grid_words(without_seed), seeds], grid=True)
