@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from headsweep.report.stats.equivalence import against_margin
 from headsweep.report.stats.inference import holm, paired_difference
 from headsweep.report.table.model import Row
+from headsweep.report.table.undecided import UNCHOSEN
 from headsweep.report.table.verdicts import with_verdicts
 
 MARGIN = 0.3  # points
@@ -32,18 +34,17 @@ def test_one_seed_and_equal_differences_have_no_test():
     assert against_margin(paired_difference({0: 0.9, 1: 0.8}, {0: 0.8, 1: 0.7}), 0.01) is None
 
 
-def row(points, planned: int | None = None) -> Row:
-    """A row with these paired differences in points, of as many planned ones."""
+def row(points, undecided: str | None = None) -> Row:
+    """A row with these paired differences in points."""
     values = {seed: 0.9 + value / 100 for seed, value in enumerate(points)}
     difference = paired_difference(values, dict.fromkeys(values, 0.9))
-    planned = len(points) if planned is None else planned
-    seeds = tuple(range(planned))
-    p = difference.p if difference else None
-    return Row("ga", 1, (), "finished", seeds, planned, (), {}, difference=difference, planned_pairs=planned, p=p)
+    p = None if undecided else difference.p
+    row = Row("ga", 1, (), "finished", tuple(values), len(values), (), {}, difference=difference, p=p)
+    return replace(row, undecided=undecided)
 
 
-def verdict(points, planned=None, family=1) -> str:
-    return with_verdicts([row(points, planned)], MARGIN, family)[0].verdict.text
+def verdict(points, undecided=None, family=1) -> str:
+    return with_verdicts([row(points, undecided)], MARGIN, family)[0].verdict.text
 
 
 @pytest.mark.parametrize(
@@ -62,17 +63,16 @@ def test_a_verdict_is_what_the_differences_show(points, expected):
     assert verdict(points) == expected
 
 
-@pytest.mark.parametrize(
-    ("points", "planned", "reason"),
-    [
-        ([0.1], 1, "n = 1"),
-        ([1.0, 1.001], 2, "n = 2"),
-        ([1.0, 1.0, 1.0], 3, "no spread"),
-        ([0.9, 1.0, 1.1], 5, "3/5 seeds"),
-    ],
-)
-def test_thin_data_is_undecided_and_says_why(points, planned, reason):
-    assert verdict(points, planned) == f"undecided ({reason})"
+def test_an_undecided_row_says_why_and_has_no_p():
+    found = with_verdicts([row([1.0, 1.001], "2 seeds"), row([0.9, 1.0, 1.1])], MARGIN, 2)
+    assert [one.verdict.text for one in found] == ["undecided (2 seeds)", "better"]
+    assert (found[0].verdict.not_worse_p, found[0].verdict.equivalent_p) == (None, None)
+    test = against_margin(found[1].difference, MARGIN / 100)
+    assert found[1].verdict.not_worse_p == pytest.approx(2 * test.above)  # both comparisons count
+
+
+def test_settings_that_were_not_chosen_alike_are_undecided():
+    assert verdict([0.9, 1.0, 1.1], UNCHOSEN) == "undecided"
 
 
 def test_more_comparisons_need_more_evidence():
@@ -89,7 +89,7 @@ def claims(true_points: float, studies: int, heads: int, seeds: int) -> list[set
         baseline = draw.normal(90, 0.15, seeds)
         rows = [row(draw.normal(90 + true_points, 0.15, seeds) - baseline) for _ in range(heads)]
         ps = holm([one.difference.p for one in rows])
-        rows = [Row(**{**vars(one), "p": p}) for one, p in zip(rows, ps, strict=True)]
+        rows = [replace(one, p=p) for one, p in zip(rows, ps, strict=True)]
         found.append({claim for one in with_verdicts(rows, MARGIN, heads) for claim in one.verdict.claims})
     return found
 

@@ -46,6 +46,7 @@ class Column:
 
 
 ABSENT = Entry(MISSING)
+UNDECIDED = Entry("undecided")
 
 
 def unit_of(largest: float) -> tuple[float, str]:
@@ -119,6 +120,10 @@ def _one_n(n: int, planned: int) -> Entry:
     return Entry(str(n) if n == planned else f"{n}/{planned}")
 
 
+def _failed(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [Entry(f"{row.failed}/{row.planned}") if row.failed else ABSENT for row in rows]
+
+
 def seeds_in_mean(row: Row) -> int:
     """Return the number of seeds in the mean of the compared metric."""
     return row.compared.n if row.compared else 0
@@ -180,9 +185,18 @@ def _verdict(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 
 def _p(get: Callable[[Row], float | None]) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        return "", [_one_p(get(row)) for row in rows]
+        return "", [UNDECIDED if _is_withheld(row) else _one_p(get(row)) for row in rows]
 
     return entries
+
+
+def _is_withheld(row: Row) -> bool:
+    """Has the difference a p that supports no claim?"""
+    return row.undecided is not None and row.difference is not None and row.difference.p is not None
+
+
+def _mcnemar(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [_one_p(row.mcnemar_p) for row in rows]
 
 
 def _one_p(p: float | None) -> Entry:
@@ -224,6 +238,7 @@ _ALL = [
     Column("peak_memory", "memory", _peak_memory),
     Column("time", "minutes", _clock("train_seconds", 1, 60)),
     Column("n", "n", _n),
+    Column("failed", "failed", _failed, if_any=True),
     *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),
     Column("top1_images", "top-1 % over images", _over_images, if_any=True),
     Column("published", "published", _published, if_any=True),
@@ -233,12 +248,12 @@ _ALL = [
     Column("verdict", "verdict", _verdict, if_any=True),
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
-    Column("p_mcnemar", "p McNemar*", _p(lambda row: row.mcnemar_p), if_any=True),
-    Column("flags", "mismatch", _flags, if_any=True),
+    Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
+    Column("flags", "flags", _flags, if_any=True),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
-    "parameters", "flops", "head_share", "images_per_second", "n", "top1", "top1_images", "published", "top5",
+    "parameters", "flops", "head_share", "images_per_second", "n", "failed", "top1", "top1_images", "published", "top5",
     "difference", "difference_images", "verdict", "p", "p_mcnemar", "flags",
 )  # fmt: skip
 # Left out on a narrow screen, in this order.

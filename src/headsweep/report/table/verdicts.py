@@ -9,9 +9,8 @@ from headsweep.report.stats.equivalence import against_margin
 from headsweep.report.stats.inference import LEVEL, holm
 from headsweep.report.table.columns import MINUS
 from headsweep.report.table.model import Question, Row, Verdict
+from headsweep.report.table.undecided import UNCHOSEN, UNEQUAL
 from headsweep.text import plural
-
-FEWEST = 3  # common seeds with which a claim is made
 
 
 def with_verdicts(rows: Sequence[Row], points: float, family: int) -> list[Row]:
@@ -22,11 +21,13 @@ def with_verdicts(rows: Sequence[Row], points: float, family: int) -> list[Row]:
     of one kind in at most 5 % of studies. For a single difference this holds of all kinds together: if it is at or
     below -margin, each false claim (not worse, equivalent, better) requires that the one-sided test rejects.
     """
-    tests = [against_margin(row.difference, points / 100) if row.difference else None for row in rows]
+    tests = [
+        against_margin(row.difference, points / 100) if row.difference and not row.undecided else None for row in rows
+    ]
     not_worse = holm([test.above if test else None for test in tests], family)
     equivalent = holm([test.equivalent if test else None for test in tests], family)
     return [
-        replace(row, verdict=_verdict(row, above, both)) if _is_compared(row) else row
+        replace(row, verdict=_verdict(row, above, both)) if row.difference or row.undecided else row
         for row, above, both in zip(rows, not_worse, equivalent, strict=True)
     ]
 
@@ -42,11 +43,6 @@ def footnotes(rows: Sequence[Row], question: Question, family: int) -> Iterator[
         f"it is above {MINUS}{points} points (one-sided). Undecided: none of these is shown. Each of the three kinds "
         f"of claims is corrected (Holm) over {plural(family, 'planned difference')}."
     )
-    if any(row.verdict and row.verdict.reason for row in rows):
-        yield (
-            f"Undecided with a reason: n, fewer than {FEWEST} common seeds; no spread, the same difference for all "
-            "seeds; k/n seeds, results of planned seeds are missing in the row or its baseline."
-        )
 
 
 def warnings(question: Question) -> Iterator[str]:
@@ -56,24 +52,10 @@ def warnings(question: Question) -> Iterator[str]:
         yield f"POST HOC: margin given after {runs} had finished, so it may follow from the results."
 
 
-def _is_compared(row: Row) -> bool:
-    return row.difference is not None or (row.planned_pairs > 0 and row.compared is not None)
-
-
 def _verdict(row: Row, not_worse_p: float | None, equivalent_p: float | None) -> Verdict:
-    if reason := _open_because(row):
-        return Verdict((), reason, not_worse_p, equivalent_p)
+    if row.undecided:
+        return Verdict((), "" if row.undecided in (UNCHOSEN, UNEQUAL) else row.undecided)
     return Verdict(tuple(_claims(row, not_worse_p, equivalent_p)), "", not_worse_p, equivalent_p)
-
-
-def _open_because(row: Row) -> str:
-    """Return why the data is too thin for any claim, or nothing."""
-    n = row.difference.n if row.difference else 0
-    if n < row.planned_pairs:
-        return f"{n}/{row.planned_pairs} seeds"
-    if n < FEWEST:
-        return f"n = {n}"
-    return "no spread" if row.p is None else ""
 
 
 def _claims(row: Row, not_worse_p: float | None, equivalent_p: float | None) -> Iterator[str]:

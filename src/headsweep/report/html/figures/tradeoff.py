@@ -109,8 +109,12 @@ def _range_of_costs(costs: Sequence[float]) -> str:
 
 
 def _by_seed(table: Table, rows: Sequence[Row]) -> list[Mapping[int, float]]:
+    """Return seed -> value for each row; nothing where runs are missing, whose p would be those of the survivors."""
     cells = cells_by_run(table)
-    return [METRICS[table.metric].by_seed(cells[row.fingerprints[0]]) for row in rows]
+    return [
+        METRICS[table.metric].by_seed(cells[row.fingerprints[0]]) if len(row.seeds) == row.planned else {}
+        for row in rows
+    ]
 
 
 def _percent(row: Row) -> float:
