@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from statsmodels.stats.weightstats import ttost_paired
 from headsweep.report.stats.equivalence import against_margin
 from headsweep.report.stats.inference import holm, paired_difference
 from headsweep.report.table.model import Row
-from headsweep.report.table.undecided import UNCHOSEN
 from headsweep.report.table.verdicts import with_verdicts
 
 MARGIN = 0.3  # points
@@ -38,9 +36,9 @@ def row(points, undecided: str | None = None) -> Row:
     """A row with these paired differences in points."""
     values = {seed: 0.9 + value / 100 for seed, value in enumerate(points)}
     difference = paired_difference(values, dict.fromkeys(values, 0.9))
-    p = None if undecided else difference.p
-    row = Row("ga", 1, (), "finished", tuple(values), len(values), (), {}, difference=difference, p=p)
-    return replace(row, undecided=undecided)
+    p = difference.p if difference else None
+    seeds = tuple(values)
+    return Row("ga", 1, (), "finished", seeds, len(seeds), (), {}, difference=difference, undecided=undecided, p=p)
 
 
 def verdict(points, undecided=None, family=1) -> str:
@@ -63,16 +61,18 @@ def test_a_verdict_is_what_the_differences_show(points, expected):
     assert verdict(points) == expected
 
 
-def test_an_undecided_row_says_why_and_has_no_p():
-    found = with_verdicts([row([1.0, 1.001], "2 seeds"), row([0.9, 1.0, 1.1])], MARGIN, 2)
-    assert [one.verdict.text for one in found] == ["undecided (2 seeds)", "better"]
-    assert (found[0].verdict.not_worse_p, found[0].verdict.equivalent_p) == (None, None)
-    test = against_margin(found[1].difference, MARGIN / 100)
-    assert found[1].verdict.not_worse_p == pytest.approx(2 * test.above)  # both comparisons count
+@pytest.mark.parametrize(("points", "reason"), [([1.0, 1.001], "2 seeds"), ([0.9, 1.0, 1.1], "2 of 5 seeds failed")])
+def test_a_row_that_supports_no_claim_has_none_at_a_margin_either(points, reason):
+    assert verdict(points) != "undecided"
+    assert verdict(points, reason) == f"undecided ({reason})"
 
 
-def test_settings_that_were_not_chosen_alike_are_undecided():
-    assert verdict([0.9, 1.0, 1.1], UNCHOSEN) == "undecided"
+def test_a_row_without_a_claim_does_not_count_as_the_smallest_p_of_the_others():
+    """Holm's correction would be weaker for the others if it had the smallest p."""
+    points = [0.0, 0.4, 0.2, -0.1, 0.5]
+    rows = with_verdicts([row(points), row([0.10, 0.11, 0.12], "1 of 4 seeds failed")], MARGIN, family=2)
+    alone = with_verdicts([row(points)], MARGIN, family=2)
+    assert rows[0].verdict == alone[0].verdict
 
 
 def test_more_comparisons_need_more_evidence():
@@ -89,7 +89,7 @@ def claims(true_points: float, studies: int, heads: int, seeds: int) -> list[set
         baseline = draw.normal(90, 0.15, seeds)
         rows = [row(draw.normal(90 + true_points, 0.15, seeds) - baseline) for _ in range(heads)]
         ps = holm([one.difference.p for one in rows])
-        rows = [replace(one, p=p) for one, p in zip(rows, ps, strict=True)]
+        rows = [Row(**{**vars(one), "p": p}) for one, p in zip(rows, ps, strict=True)]
         found.append({claim for one in with_verdicts(rows, MARGIN, heads) for claim in one.verdict.claims})
     return found
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @output_option
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
-@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
 )
@@ -33,8 +33,8 @@ def report(
     output: Path,
     baseline: tuple[str, ...],
     metric: str,
-    margin: float | None,
     tune: tuple[str, ...],
+    margin: float | None,
     uri: str | None,
     experiment: str,
 ) -> None:
@@ -51,7 +51,7 @@ def report(
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
-    request = Request(source, baseline=baseline, metric=metric, tune=tune, mark=True, margin=margin)
+    request = Request(source, baseline=baseline, metric=metric, tune=tune, margin=margin, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
     if sweep:
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent

@@ -35,8 +35,8 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option("--cols", help="Axes across the top of a pivot table, e.g. heads.")
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
-@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--mark", is_flag=True, help="Compare runs with inconsistent code, durations, data or seeds, with a warning."
 )

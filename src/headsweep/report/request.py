@@ -63,8 +63,8 @@ class Request:
         ]
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
-        options += [("--margin", None if self.margin is None else str(self.margin))]
         options += [("--tune", key) for key in self.tune]
+        options += [("--margin", None if self.margin is None else str(self.margin))]
         words = [self.source, *(word for option, value in options if value for word in (option, value))]
         return COMMAND + shlex.join([*words, *(["--mark"] if self.mark else [])])
 
@@ -102,7 +102,6 @@ class Request:
         columns = parse_columns(self.columns)
         missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
         design = sweep.design() if sweep else Design()
-        design = replace(design, margin=self._margin(cells, design))
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         baseline = read_words(self.baseline, "--baseline ")
@@ -116,15 +115,9 @@ class Request:
         question = Question(
             baseline, self.metric, columns, axes, query, missing, damages, design, tune, self.mark, over_images
         )
+        question = replace(question, margin=self._margin(cells, design))
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
-
-    def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
-        """Return the margin of the study, or else the given one, with the number of runs that have finished by now."""
-        declared = design.margin
-        if self.margin is None or (declared is not None and declared.points == self.margin):
-            return declared
-        return Margin(self.margin, sum(len(cell.finished) for cell in cells))
 
     def _tune(self, cells: Sequence[Cell], design: Design, baseline: Baseline) -> tuple[str, ...]:
         """Return the keys to tune; `--tune none` shows all settings of a study that declares some."""
@@ -134,6 +127,13 @@ class Request:
             return tuning.varying(cells, design.tune)
         tuning.check_keys(cells, self.tune, baseline)
         return tuple(dict.fromkeys(self.tune))
+
+    def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
+        """Return the margin of the study, or else the given one, with the number of runs that had finished by now."""
+        declared = design.margin
+        if self.margin is None or (declared is not None and declared.points == self.margin):
+            return declared
+        return Margin(self.margin, sum(len(cell.finished) for cell in cells))
 
     def sheet(self, table: Table) -> Sheet:
         """Return the table with the requested columns, or as the requested pivot."""

@@ -32,6 +32,7 @@ class Question:
     tune: tuple[str, ...] = ()  # keys whose value is chosen for each arm on validation images
     mark: bool = False  # show arms that were not tuned alike, without a claim, instead of refusing them
     over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
+    margin: Margin | None = None  # at which the rows get a verdict
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -44,11 +45,6 @@ class Question:
         return self.columns is None or not set(columns).isdisjoint(self.columns)
 
     @property
-    def margin(self) -> Margin | None:
-        """The margin at which the rows get a verdict."""
-        return self.design.margin
-
-    @property
     def reads_predictions(self) -> bool:
         """Do the rows get intervals over images, for which the predictions of every run are read?"""
         return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
@@ -59,7 +55,7 @@ class Verdict:
     """What the difference of a row from its baseline is shown to be, at a margin."""
 
     claims: tuple[str, ...]  # of: equivalent, better, worse, not worse; none: undecided
-    reason: str = ""  # why no claim is made of this row, whatever its p, e.g. "2 seeds"
+    reason: str = ""  # why no claim is made, e.g. "2 seeds"
     not_worse_p: float | None = None  # one-sided, corrected for all planned differences
     equivalent_p: float | None = None  # of the TOST procedure, corrected likewise
 
@@ -83,6 +79,7 @@ class Row:
     # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
     # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
     costs: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected

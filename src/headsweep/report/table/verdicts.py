@@ -9,7 +9,6 @@ from headsweep.report.stats.equivalence import against_margin
 from headsweep.report.stats.inference import LEVEL, holm
 from headsweep.report.table.columns import MINUS
 from headsweep.report.table.model import Question, Row, Verdict
-from headsweep.report.table.undecided import UNCHOSEN, UNEQUAL
 from headsweep.text import plural
 
 
@@ -21,13 +20,11 @@ def with_verdicts(rows: Sequence[Row], points: float, family: int) -> list[Row]:
     of one kind in at most 5 % of studies. For a single difference this holds of all kinds together: if it is at or
     below -margin, each false claim (not worse, equivalent, better) requires that the one-sided test rejects.
     """
-    tests = [
-        against_margin(row.difference, points / 100) if row.difference and not row.undecided else None for row in rows
-    ]
+    tests = [against_margin(it.difference, points / 100) if it.difference and not it.undecided else None for it in rows]
     not_worse = holm([test.above if test else None for test in tests], family)
     equivalent = holm([test.equivalent if test else None for test in tests], family)
     return [
-        replace(row, verdict=_verdict(row, above, both)) if row.difference or row.undecided else row
+        replace(row, verdict=_verdict(row, above, both)) if _is_compared(row) else row
         for row, above, both in zip(rows, not_worse, equivalent, strict=True)
     ]
 
@@ -52,9 +49,13 @@ def warnings(question: Question) -> Iterator[str]:
         yield f"POST HOC: margin given after {runs} had finished, so it may follow from the results."
 
 
+def _is_compared(row: Row) -> bool:
+    return row.difference is not None or row.undecided is not None
+
+
 def _verdict(row: Row, not_worse_p: float | None, equivalent_p: float | None) -> Verdict:
     if row.undecided:
-        return Verdict((), "" if row.undecided in (UNCHOSEN, UNEQUAL) else row.undecided)
+        return Verdict((), row.undecided)
     return Verdict(tuple(_claims(row, not_worse_p, equivalent_p)), "", not_worse_p, equivalent_p)
 
 
