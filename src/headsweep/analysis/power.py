@@ -130,8 +130,10 @@ def _settled(differences: Sequence[Difference | None], aim: Aim) -> list[str]:
     texts = []
     for difference, p, both in zip(differences, ps, within, strict=True):
         found = next((it for it in (both, p) if it is not None and it < aim.alpha), None)
-        is_settled = difference is not None and found is not None
-        texts.append(human(f"{100 * difference.mean:+.2f}, p = {found:.2g}") if is_settled else "")
+        if difference is None or found is None:
+            texts.append("")
+        else:
+            texts.append(human(f"{100 * difference.mean:+.2f}, p = {found:.2g}"))
     return texts
 
 
