@@ -11,11 +11,13 @@ from headsweep.config.overrides import OverrideFinder, command, grids
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
-from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.power import MOST_SEEDS, Requirement, requirement, sign_flip_seeds
-from headsweep.report.table.baseline import Baseline, baselines
+from headsweep.report.table import tuning
+from headsweep.report.table.baseline import Baseline, default_baseline
+from headsweep.report.table.model import Question
+from headsweep.report.table.pairing import pair
 from headsweep.text import aligned, plural
 from headsweep.tracking.metric_names import TEST_TOP1
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -49,15 +51,20 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
     screening = sweep.screening()
     return skip_damaged(
         sweep.runs(),
-        lambda folders, damages: (_advice(read_cells(folders, screening), sweep, baseline, aim), damages),
+        lambda folders, damages: (
+            _advice(read_cells(folders, screening, sweep.design().variants), sweep, baseline, aim),
+            damages,
+        ),
     )
 
 
 def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
-    axes = varying_axes(cells)
-    against = baselines(cells, axes, baseline)
-    pairs = [(cell, base) for cell, base in zip(cells, against, strict=True) if base is not None and base is not cell]
-    name = spelled(baseline or {"head": cells[0].head})
+    design = sweep.design()
+    tune = tuning.varying(cells, design.tune)
+    paired = pair(cells, Question(baseline, design=design, tune=tune, mark=True))
+    axes = paired.axes
+    pairs = [(cell, base) for cell, base, _ in paired.groups() if base is not None and base is not cell]
+    name = spelled(baseline or default_baseline(cells, design))
     if not pairs:
         raise UserError(f"{sweep.name}: expected a cell to compare with {name}, found none; choose another --baseline")
     level = aim.alpha / len(pairs)

@@ -13,12 +13,14 @@ from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
-from headsweep.report.table import published
+from headsweep.report.table import published, tuning
+from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
+from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
@@ -27,6 +29,7 @@ from headsweep.tracking.typed_files import Damaged
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
 COMMAND = "headsweep table "
 END = "end of headsweep table"
+NO_TUNING = "none"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Request:
     cols: str | None = None
     baseline: tuple[str, ...] = ()
     metric: str = "top1"
+    tune: tuple[str, ...] = ()  # empty: what the study declares
     mark: bool = False
 
     def command(self) -> str:
@@ -58,6 +62,7 @@ class Request:
         ]
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
+        options += [("--tune", key) for key in self.tune]
         words = [self.source, *(word for option, value in options if value for word in (option, value))]
         return COMMAND + shlex.join([*words, *(["--mark"] if self.mark else [])])
 
@@ -81,7 +86,9 @@ class Request:
         screening = sweep.screening()
         return skip_damaged(
             sweep.runs(),
-            lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages, over_images),
+            lambda folders, damages: self._compare(
+                read_cells(folders, screening, sweep.design().variants), sweep, damages, over_images
+            ),
         )
 
     def _compare(
@@ -90,18 +97,31 @@ class Request:
         """Compare the cells; `damages` are those of the sweep's runs that are left out."""
         columns = parse_columns(self.columns)
         missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
+        design = sweep.design() if sweep else Design()
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
+        baseline = read_words(self.baseline, "--baseline ")
+        tune = self._tune(cells, design, baseline)
         if not self.mark:
             is_complete = not (missing or damages)
-            _check_consistency(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_complete)
+            _check_consistency(cells, (*axes, *tune, *(sweep.plan()["axes"] if sweep else ())), is_complete)
         if axes and not columns:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
-        baseline = read_words(self.baseline, "--baseline ")
-        question = Question(baseline, self.metric, columns, axes, query, missing, damages, over_images)
+        question = Question(
+            baseline, self.metric, columns, axes, query, missing, damages, design, tune, self.mark, over_images
+        )
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
+
+    def _tune(self, cells: Sequence[Cell], design: Design, baseline: Baseline) -> tuple[str, ...]:
+        """Return the keys to tune; `--tune none` shows all settings of a study that declares some."""
+        if self.tune == (NO_TUNING,):
+            return ()
+        if not self.tune:
+            return tuning.varying(cells, design.tune)
+        tuning.check_keys(cells, self.tune, baseline)
+        return tuple(dict.fromkeys(self.tune))
 
     def sheet(self, table: Table) -> Sheet:
         """Return the table with the requested columns, or as the requested pivot."""
@@ -109,7 +129,9 @@ class Request:
         if not self.rows and not self.cols:
             return flat(table, columns)
         cols = _axes(self.cols)
-        rows = _axes(self.rows) or tuple(axis for axis in ("head", "heads", *table.axes) if axis not in cols)
+        rows = _axes(self.rows) or tuple(
+            axis for axis in ("head", "heads", *table.axes) if axis not in (*cols, *table.tuned)
+        )
         return pivot(table, rows, cols, columns)
 
     def text(self, table: Table, layout: str) -> str:

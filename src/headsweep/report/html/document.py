@@ -6,6 +6,8 @@ figures/*.svg, *.pdf  its figures, for a paper
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +20,7 @@ from headsweep.report.html.figures.differences import differences
 from headsweep.report.html.figures.ensembles import ensembles
 from headsweep.report.html.figures.learning_curves import learning_curves
 from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
+from headsweep.report.html.histories import read_histories
 from headsweep.report.html.inspection import inspections
 from headsweep.report.html.origin import Origin
 from headsweep.report.html.sections import Section
@@ -26,7 +29,7 @@ from headsweep.report.table.model import Table
 from headsweep.tracking import atomic_files
 
 PAGE, FIGURES = "report.html", "figures"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
 _NO_VALUE = "No finished run has a value to draw."
 _ONE_COST = "All cells have the same cost."
 
@@ -70,13 +73,16 @@ def page(name: str, parts: Sequence[Section]) -> str:
     bodies = "\n".join(
         f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
     )
-    style = (files("headsweep.report.html") / "style.css").read_text(encoding="utf-8")
+    style, script = (
+        (files("headsweep.report.html") / file).read_text(encoding="utf-8") for file in ("style.css", "script.js")
+    )
+    policy = _POLICY.format(digest=b64encode(hashlib.sha256(script.encode()).digest()).decode())
     title = escape(name)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} · headsweep</title>
 <style>
@@ -88,6 +94,7 @@ def page(name: str, parts: Sequence[Section]) -> str:
 <main>
 {bodies}
 </main>
+<script>{script}</script>
 </body>
 </html>
 """
@@ -98,7 +105,7 @@ def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
     return {
         "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table)), differences(table, selection)),
         "tradeoffs": _drawn(*(tradeoff(table, selection, cost) for cost in COSTS)),
-        "learning": learning_curves(table, selection),
+        "learning": learning_curves(selection, read_histories(table, selection)),
         "ensembles": _drawn(ensembles(table, selection)),
         "costs": _drawn(*(by_heads(table, selection, cost) for cost in quantities.costs(table))),
     }

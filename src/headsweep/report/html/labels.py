@@ -6,6 +6,9 @@ from headsweep.report.read.cells import MISSING
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
+from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
+
+LOGGED = {VAL_TOP1: "validation top-1", TEST_TOP1: "test top-1"}  # after each epoch
 
 
 def metric_label(metric: str) -> str:
@@ -34,7 +37,7 @@ def series_label(table: Table, row: Row) -> str:
     options = [
         f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
         for axis, value in zip(table.axes, row.axes, strict=True)
-        if value != MISSING
+        if value != MISSING and axis not in table.tuned
     ]
     return ", ".join([row.head, *options])
 
@@ -42,9 +45,3 @@ def series_label(table: Table, row: Row) -> str:
 def cell_label(table: Table, row: Row) -> str:
     """Return the label of a single cell."""
     return f"{series_label(table, row)}, {plural(row.heads, 'head')}"
-
-
-def number(mean: float, half_width: float | None, unit: str, decimals: int = 2, sign: str = "") -> str:
-    """Return a number with its interval and unit for the text alternative of a figure."""
-    interval = "" if half_width is None else f" ± {half_width:.{decimals}f}"
-    return f"{mean:{sign}.{decimals}f}{interval} {unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of significance, for corrected p
 LEAST_SEEDS = 3  # for a claim: with two, no test without a normal distribution reaches p < 0.5
-_EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
+EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
 _MOST_EXACT = 16  # pairs up to which every pattern of signs is enumerated
 _FLIPS = 1 << 16  # patterns that are sampled for more pairs
 
@@ -34,6 +34,7 @@ class Difference(Estimate):
 
     p: float | None  # of the paired t-test
     sign_flip_p: float | None  # of the sign-flip permutation test, which does not assume a normal distribution
+    by_seed: Mapping[int, float] = field(default_factory=dict)  # the difference of each common seed
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -53,15 +54,16 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
     Both map seed to value. Equal differences have neither interval nor p: their estimated variance, and so p, is 0.
     """
-    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    if not differences:
+    by_seed = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
+    if not by_seed:
         return None
+    differences = list(by_seed.values())
     spread = estimate(differences)
     mean, error = _mean_and_error(differences)
     if error is None:
-        return Difference(spread.mean, spread.half_width, spread.n, None, None)
+        return Difference(spread.mean, spread.half_width, spread.n, None, None, by_seed)
     p = _two_sided_p(mean / error, len(differences) - 1)
-    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences))
+    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences), by_seed)
 
 
 def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:
@@ -92,7 +94,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     values = np.asarray(differences, dtype=np.float64)
     flipped = np.abs(_signs(len(values)) @ values)
     observed = abs(float(values.sum()))
-    return float(np.mean(flipped >= observed - _EQUAL))
+    return float(np.mean(flipped >= observed - EQUAL))
 
 
 def mcnemar_p(correct: ArrayLike, baseline: ArrayLike) -> float:
@@ -125,7 +127,7 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and its standard error; None where the values have no spread."""
     n = len(values)
     mean = math.fsum(values) / n
-    if max(values) - min(values) <= _EQUAL:
+    if max(values) - min(values) <= EQUAL:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
 

@@ -6,21 +6,23 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.table import (
     fairness,
     footnotes,
+    hyperparameters,
     over_images,
     published,
     published_check,
     tested_images,
+    tuning,
     undecided,
 )
-from headsweep.report.table.baseline import baselines
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.report.table.pairing import pair
+from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged
@@ -31,22 +33,26 @@ def build(
     axes: Sequence[str] = (),
     sources: Sequence[published.Source] = (),
     screening: Screening | None = None,
+    design: Design | None = None,
 ) -> Table:
-    """Compare the runs in `folders` with the head of the first row; damaged runs are left out and named in a footnote.
+    """Compare the runs in `folders` as their study declares; damaged runs are left out and named in a footnote.
 
     Args:
         folders: the runs, in the order of the plan.
         axes: see `Question`.
         sources: published results to compare with.
         screening: what successive halving selected among the cells.
+        design: what the study declares besides its axes; by default nothing: the head of the first row is the baseline.
 
     Raises:
         UserError: there is no run, or all are damaged.
     """
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> Table:
-        question = Question(axes=tuple(axes), damages=damages)
-        return compare(read_cells(left, screening), question, sources, screening)
+        cells = read_cells(left, screening, design.variants if design else None)
+        tune = tuning.varying(cells, design.tune) if design else ()
+        question = Question(axes=tuple(axes), damages=damages, design=design or Design(), tune=tune, mark=True)
+        return compare(cells, question, sources, screening)
 
     return skip_damaged(folders, make)
 
@@ -60,30 +66,48 @@ def compare(
     """Compare cells, in their order; `sources` and `screening` are as for `build`.
 
     Raises:
-        UserError: no cell has the baseline's values.
+        UserError: no cell has the baseline's values, or arms were not tuned alike and `question.mark` is not set.
     """
-    axes = tuple(varying_axes(cells, question.axes))
-    against = baselines(cells, axes, question.baseline)
+    paired = pair(cells, question)
+    axes = paired.axes
     has_lost_runs = question.missing or question.damages
     expected = {seed for cell in cells for seed in cell.seeds} if has_lost_runs else set()
-    mismatches = fairness.mismatches(cells, against)
+    mismatches = fairness.mismatches(paired.cells, paired.against, paired.others, cells, paired.nearest)
     rows = [
-        replace(row, flags=tuple(map(str, found)))
-        for cell, baseline, found in zip(cells, against, mismatches, strict=True)
+        replace(row, flags=(*map(str, found), *edges))
+        for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
         for row in _rows(cell, axes, baseline, question, sources, expected)
     ]
-    family = sum(baseline not in (None, cell) for cell, baseline in zip(cells, against, strict=True))
+    rows = undecided.without_claims(rows, bool(paired.unchosen), bool(paired.faults))
+    family = paired.differences
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
-    warnings = [*footnotes.warnings(cells, axes, question, screening), *fairness.footnotes(mismatches)]
-    warnings += undecided.footnotes(rows, axes)
+    warnings = [
+        *paired.faults,
+        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.against, question.metric),
+        *tuning.warnings(paired.arms, paired.others),
+        *footnotes.warnings(cells, axes, question, screening),
+        *fairness.footnotes(mismatches),
+        *undecided.footnotes(rows, axes),
+    ]
     notes = (
-        *footnotes.footnotes(cells, rows, question, family),
-        *map(Note, tested_images.footnotes(cells, against, METRICS[question.metric])),
+        *footnotes.footnotes(paired.cells, rows, question, family),
+        *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
+        *map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric])),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
-    return Table(axes, tuple(rows), notes, question.metric, tuple(map(Note, warnings)), tuple(cells), question.damages)
+    return Table(
+        axes=axes,
+        rows=tuple(rows),
+        footnotes=notes,
+        metric=question.metric,
+        warnings=tuple(map(Note, warnings)),
+        tuned=paired.tuned,
+        arms=paired.arms,
+        cells=tuple(cells),
+        damages=question.damages,
+    )
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
@@ -152,6 +176,7 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
     difference = paired_difference(values[question.metric], metric.by_seed(baseline))
     return replace(
         row,
+        baseline=tuple(run.record.fingerprint for run in baseline.finished),
         difference=difference,
         undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,

@@ -242,7 +242,7 @@ _ALL = [
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
     Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
-    Column("flags", "mismatch", _flags, if_any=True),
+    Column("flags", "flags", _flags, if_any=True),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (

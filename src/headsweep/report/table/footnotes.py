@@ -11,6 +11,7 @@ from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images
+from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -94,7 +95,8 @@ def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fami
     repeated = [d for d in differences if d.n > 1]
     yield (
         f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({_baseline(cells, question)}, and "
-        f"otherwise the same configuration), in percentage points{', paired by seed' if repeated else ''}."
+        f"otherwise the same configuration{_but_for_tuned(question)}), in percentage points"
+        f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
         yield "The confidence interval of a difference is not corrected for multiple comparisons."
@@ -126,9 +128,14 @@ def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
 
 
 def _baseline(cells: Sequence[Cell], question: Question) -> str:
-    if not question.baseline:
-        return f"head={cells[0].head} with the same number of heads"
-    return spelled(question.baseline)
+    if question.baseline:
+        return spelled(question.baseline)
+    default = default_baseline(cells, question.design)
+    return spelled(default) + " with the same number of heads" * ("head" in default)
+
+
+def _but_for_tuned(question: Question) -> str:
+    return f" but for {' and '.join(question.tune)}" if question.tune else ""
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:

@@ -93,7 +93,7 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
         UserError: an axis is given twice, or is missing though the cells differ in it.
     """
     labels = _labels(table)
-    _check_axes(labels, rows, cols)
+    _check_axes(labels, rows, cols, table.tuned)
     chosen = [COLUMNS[name] for name in columns or (table.metric,)]
     down = _keys(labels, rows, len(table.rows))
     across = _keys(labels, cols, len(table.rows))
@@ -116,11 +116,11 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
     return Sheet(tuple(headings), tuple(body), table.footnotes)
 
 
-def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str]) -> None:
+def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str], tuned: Sequence[str]) -> None:
     twice = [axis for axis in rows if axis in cols]
     if twice:
         raise UserError(f"--rows {twice[0]} --cols {twice[0]}: expected each axis in one of the two")
-    lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols) and len(set(values)) > 1]
+    lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols, *tuned) and len(set(values)) > 1]
     if lost:
         rows_and_lost = ",".join([*rows, *lost])
         raise UserError(

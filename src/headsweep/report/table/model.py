@@ -11,6 +11,8 @@ from headsweep.report.stats.inference import LEVEL, Difference, Estimate
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.published import PublishedRow
+from headsweep.report.table.tuning import Arm
+from headsweep.tracking.design import Design
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -25,6 +27,9 @@ class Question:
     query: str = ""  # MLflow filter that selected the runs
     missing: int = 0  # planned runs whose folders were removed
     damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
+    design: Design = field(default_factory=Design)  # what the study declares besides its axes
+    tune: tuple[str, ...] = ()  # keys whose value is chosen for each arm on validation images
+    mark: bool = False  # show arms that were not tuned alike, without a claim, instead of refusing them
     over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
 
     @property
@@ -61,6 +66,7 @@ class Row:
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
+    baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
     is_baseline: bool = False
     failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
     undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
@@ -121,5 +127,7 @@ class Table:
     footnotes: tuple[Note, ...]
     metric: str = "top1"  # the compared one
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
-    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
+    tuned: tuple[str, ...] = ()  # those of the axes whose value was chosen for each row on validation images
+    arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
+    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)  # all of them, chosen or not
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from headsweep.report.read.cells import Cell
 from headsweep.report.read.select import name_of
@@ -15,6 +16,8 @@ from headsweep.tracking.run_folder import RunState
 
 MOST_NAMED = 5  # rows of one reason
 ONE_SEED, EQUAL = "1 seed", "the same difference for all seeds"
+UNCHOSEN, UNEQUAL = "setting not chosen on validation images", "arms not tuned alike"
+_EXPLAINED = (ONE_SEED, EQUAL, UNCHOSEN, UNEQUAL)  # by footnotes of their own
 _FAILED = (RunState.failed, RunState.diverged)
 
 
@@ -42,12 +45,18 @@ def reason(
     return found or _too_little(difference)
 
 
+def without_claims(rows: Sequence[Row], is_unchosen: bool, is_unequal: bool) -> list[Row]:
+    """Return the rows of a table, undecided where it varies settings without a choice, or chose unequally."""
+    why = UNCHOSEN if is_unchosen else UNEQUAL if is_unequal else None
+    return [replace(row, undecided=row.undecided or why) if row.difference else row for row in rows]
+
+
 def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
-    """Name the rows without a claim by reason; those with one seed or equal differences have footnotes already."""
+    """Name the rows without a claim by reason, but for the reasons that other footnotes explain."""
     compared = [row for row in rows if row.difference]
     by_reason: dict[str, list[str]] = {}
     for row in compared:
-        if row.undecided and row.undecided not in (ONE_SEED, EQUAL):
+        if row.undecided and row.undecided not in _EXPLAINED:
             name = name_of(row.head, row.heads, dict(zip(axes, row.axes, strict=True)))
             by_reason.setdefault(row.undecided, []).append(name)
     if by_reason:
