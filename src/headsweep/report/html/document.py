@@ -51,6 +51,7 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         sections.question(table, origin),
         sections.warnings(table),
         sections.comparison(table),
+        sections.over_axes(table),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures(
             "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
