@@ -23,7 +23,7 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = (), by_variants: 
     parameters = [key for cell in cells for key in cell.record.parameters if not is_set_by(key, by_variants)]
     axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _distinguishes(key, cells)]
     for twins in _indistinguishable(cells, axes):
-        keys = [key for cell in twins for key in _flat(cell.record.config)]
+        keys = [key for cell in twins for key in (*cell.record.parameters, *_flat(cell.record.config))]
         axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, twins)]
     return axes
 
