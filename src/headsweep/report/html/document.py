@@ -54,6 +54,7 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         verdict(table),
         sections.warnings(table),
         sections.comparison(table),
+        sections.over_axes(table),
         sections.figures("differences", "Differences from the baseline", drawn["differences"], _NO_BASELINE),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
