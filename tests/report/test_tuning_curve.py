@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from headsweep.report.stats.selection import choose
 from headsweep.report.stats.tuning_curve import tuning_curve
 
 
@@ -55,6 +57,20 @@ def test_it_is_unbiased_where_the_estimator_with_replacement_is_not():
     ranks = np.arange(1, 7) / 6
     replaced = np.mean([np.sum(np.array(study) * (ranks**6 - (ranks - 1 / 6) ** 6)) for study in studies])
     assert replaced < expected[-1] - 0.02
+
+
+def test_it_ends_with_the_setting_that_a_table_chooses():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        val = draw.integers(0, 3, 5) / 10 + draw.integers(-1, 2, 5) * 1e-13  # equal but for rounding
+        test = draw.random(5)
+        assert tuning_curve(val, test)[-1] == test[choose([{0: value} for value in val]).at]
+
+
+def test_a_setting_without_a_number_counts_as_worst_and_has_no_value_where_nothing_else_was_tried():
+    curve = tuning_curve([0.5, -math.inf, 0.4], [0.6, math.nan, 0.7])
+    assert math.isnan(curve[0]) and curve[1:] == pytest.approx([(0.6 + 0.6 + 0.7) / 3, 0.6])
+    assert all(map(math.isnan, tuning_curve([-math.inf] * 2, [math.nan] * 2)))
 
 
 @pytest.mark.parametrize(("val", "test"), [([], []), ([0.1], [0.1, 0.2])])

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 
 from headsweep.report.read.cells import MEASURED_COSTS
 from headsweep.report.stats.inference import Estimate
+from headsweep.report.table.clocks import CLOCKS
 from headsweep.report.table.columns import published_values, seeds_in_mean
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
 from headsweep.tracking.run_folder import MODEL_COSTS
+
+_ENDS = ((0, "min"), (1, "max"))
 
 
 def write(table: Table) -> str:
@@ -58,6 +61,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "failed": row.failed,
         "seeds": " ".join(map(str, row.seeds)),
         **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
+        **{f"{name}_{end}": row.ranges.get(name, (None, None))[at] for name in CLOCKS.values() for at, end in _ENDS},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
         **_over_images(table, row),

@@ -25,7 +25,7 @@ COLORS = {
     PAPER: "var(--page)",
     **{style.color: f"var(--series-{at})" for at, style in enumerate(STYLES, start=1)},
 }
-WIDTH = 5.0  # inches; text of 10 points is then legible on a phone
+WIDTH = 4.4  # inches; text of 10 points then has 11 pixels on a phone
 _LEGEND_ROW = 0.21  # inches
 _RC: dict[str, Any] = {
     "axes.axisbelow": True,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headsweep.report.html import captions, scales
 from headsweep.report.html.drawing import Value
 from headsweep.report.html.labels import metric_axis, metric_noun
+from headsweep.report.table.clocks import unsteady
 from headsweep.report.table.columns import COLUMNS
 from headsweep.report.table.model import Row, Table
 
@@ -51,7 +52,10 @@ def accuracy_of(row: Row) -> Value | None:
 
 
 def costs(table: Table) -> tuple[Quantity, ...]:
-    """Return training time and memory: of GPUs if any run used one, since a process's memory is another quantity."""
+    """Return training time and memory, without a time that follows the load of the machine.
+
+    Memory is that of GPUs if any run used one: a process's memory is another quantity.
+    """
     has_gpu = any("peak_gpu_memory_gib" in row.costs for row in table.rows)
     device, key = ("GPU", "peak_gpu_memory_gib") if has_gpu else ("process", "peak_memory_gib")
 
@@ -61,8 +65,9 @@ def costs(table: Table) -> tuple[Quantity, ...]:
     def spell(row: Row) -> str:
         return f"{row.costs[key]:.2f} GiB"
 
+    time = () if unsteady(table.rows, "time") else (_time(table),)
     noun, axis = f"{device} memory", f"peak {device} memory (GiB)"
-    return _time(table), Quantity("memory", noun, axis, memory, spell, scales.from_zero, _cost_caption)
+    return *time, Quantity("memory", noun, axis, memory, spell, scales.from_zero, _cost_caption)
 
 
 def _time(table: Table) -> Quantity:

@@ -53,9 +53,10 @@ function pointable(drawing, tip) {
     if (!mark) return;
     mark.classList.add("shown");
     tip.textContent = mark.getAttribute("aria-label");
-    const { x, y } = center(mark), width = document.documentElement.clientWidth;
-    tip.style.left = `${Math.max(4, Math.min(x - tip.offsetWidth / 2, width - tip.offsetWidth - 4))}px`;
-    tip.style.top = `${y - tip.offsetHeight - 12 < 4 ? y + 12 : y - tip.offsetHeight - 12}px`;
+    const { x, y } = center(mark), above = y - tip.offsetHeight - 12;
+    const rightmost = document.documentElement.clientWidth - tip.offsetWidth - 4;
+    tip.style.left = `${Math.max(4, Math.min(x - tip.offsetWidth / 2, rightmost)) + scrollX}px`;
+    tip.style.top = `${(above < 4 ? y + 12 : above) + scrollY}px`;
   }
 
   function nearest(event) {
@@ -97,6 +98,5 @@ tip.className = "tip";
 tip.hidden = true;
 tip.setAttribute("aria-hidden", "true");
 document.body.append(tip);
-addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
 document.querySelectorAll("table").forEach(sortable);
 document.querySelectorAll("svg:has(.mark)").forEach(drawing => pointable(drawing, tip));

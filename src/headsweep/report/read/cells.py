@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,11 +77,10 @@ class Cell:
         values = {run.record.seed: run.result.metrics.get(metric) for run in self.finished if run.result is not None}
         return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
-    def clock(self, name: str) -> float | None:
-        """Return the median of a time, speed or memory over the finished runs; None where none measured it."""
+    def measured(self, name: str) -> list[float]:
+        """Return a time, speed or memory of each finished run that measured it."""
         clocks = [run.result.clock for run in self.finished if run.result is not None]
-        measured = [clock[name] for clock in clocks if name in clock]
-        return statistics.median(measured) if measured else None
+        return [clock[name] for clock in clocks if name in clock]
 
     @property
     def seeds(self) -> tuple[int, ...]:

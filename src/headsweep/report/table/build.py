@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from headsweep.report.table import (
     over_images,
     published,
     published_check,
+    tested_images,
     tuning,
     undecided,
 )
@@ -91,6 +93,7 @@ def compare(
     notes = (
         *footnotes.footnotes(paired.cells, rows, question, family),
         *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
+        *map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric])),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
@@ -159,10 +162,11 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
 
 def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question, expected: Collection[int]) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
-    clocks = {name: cell.clock(name) for name in MEASURED_COSTS}
+    measured = {name: found for name in MEASURED_COSTS if (found := cell.measured(name))}
     row = replace(
         row,
-        costs={**row.costs, **{name: value for name, value in clocks.items() if value is not None}},
+        costs={**row.costs, **{name: statistics.median(found) for name, found in measured.items()}},
+        ranges={name: (min(found), max(found)) for name, found in measured.items()},
         estimates={name: estimate(list(by_seed.values())) for name, by_seed in values.items() if by_seed},
         is_baseline=baseline is cell,
     )

@@ -14,6 +14,7 @@ from headsweep.report.table.model import Row
 from headsweep.tracking.run_folder import RunState
 
 MINUS = "\N{MINUS SIGN}"
+EN_DASH = "\N{EN DASH}"
 _FINISHED = RunState.finished.label
 MOST_DECIMALS = 4  # of measured values
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -70,9 +71,16 @@ def _cost(name: str) -> Entries:
 def _clock(name: str, decimals: int, size: float = 1.0) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         values = [None if (value := row.costs.get(name)) is None else value / size for row in rows]
-        return "", _plains(values, decimals)
+        entries = _plains(values, decimals)
+        return "", [_with_range(entry, row.ranges.get(name), size) for entry, row in zip(entries, rows, strict=True)]
 
     return entries
+
+
+def _with_range(entry: Entry, of_seeds: tuple[float, float] | None, size: float) -> Entry:
+    """Return the range of the seeds in place of their median, where it is one with the decimals of the column."""
+    low, high = (rounded(value / size, entry.decimals) for value in of_seeds or (0.0, 0.0))
+    return entry if low == high else Entry(f"{low}{EN_DASH}{high}")
 
 
 def _plains(values: Sequence[float | None], decimals: int) -> list[Entry]:

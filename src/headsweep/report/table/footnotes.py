@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
+from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
-from headsweep.report.table import over_images
+from headsweep.report.table import clocks, over_images
 from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
@@ -42,6 +44,7 @@ def warnings(
     yield from _damaged(question)
     yield from _without_result(runs)
     yield from _diverged(cells, axes)
+    yield from _collapsed(cells, axes, question)
     yield from _without_value(runs, question)
     yield from _out_of_range(runs, question)
     yield from (inconsistency.sentence for inconsistency in inconsistencies(cells))
@@ -51,9 +54,7 @@ def warnings(
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     yield Note("Top-1 and top-5 are accuracies on the test images in percent; n is the number of seeds in the mean.")
-    if question.shows("images_per_second"):
-        speed = "Images/s is training throughput as measured, including the effect of other load on the machine."
-        yield Note(speed, ("images_per_second",))
+    yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
         flops = (
@@ -187,6 +188,24 @@ def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
         names = [f"{name} ({seed_list(seeds)})" for name, seeds in found.items()]
         more = f"; and {len(names) - MOST_NAMED} more cells" * (len(names) > MOST_NAMED)
         yield f"DIVERGED, not in any mean: {'; '.join(names[:MOST_NAMED])}{more}."
+
+
+def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> Iterator[str]:
+    """Name the seeds that lie so far below the others of their cell that its interval does not hold."""
+    found = []
+    for cell in cells:
+        values = METRICS[question.metric].by_seed(cell)
+        if low := collapsed(values):
+            median = 100 * statistics.median(values.values())
+            seeds = ", ".join(f"seed {seed} {100 * values[seed]:.2f}" for seed in low)
+            found.append(f"{cell_name(cell, axes)} ({seeds}, median {median:.2f})")
+    if found:
+        more = f"; and {len(found) - MOST_NAMED} more cells" * (len(found) > MOST_NAMED)
+        yield (
+            f"COLLAPSED SEEDS: {'; '.join(found[:MOST_NAMED])}{more}. The ± of a mean assumes a normal distribution; "
+            "where single seeds collapse it covers less than 95 %. Intervals of differences hold. By chance this note "
+            "names 1 cell in 100."
+        )
 
 
 def _without_value(runs: Sequence[Run], question: Question) -> Iterator[str]:

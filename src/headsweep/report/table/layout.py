@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.errors import UserError
+from headsweep.report.table.clocks import CLOCKS, unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Row, Table
@@ -145,8 +146,9 @@ def _chosen(table: Table, columns: Sequence[str] | None) -> list[Column]:
 
 
 def _default(table: Table) -> list[str]:
-    """Return the default columns, with the compared metric in the place of top-1."""
-    return list(dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT))
+    """Return the default columns: the compared metric in the place of top-1, and no speed that follows the load."""
+    names = dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT)
+    return [name for name in names if name not in CLOCKS or not unsteady(table.rows, name)]
 
 
 def _is_empty(column: Column, rows: Sequence[Row]) -> bool:

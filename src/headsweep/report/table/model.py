@@ -62,6 +62,7 @@ class Row:
     # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
     # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
     costs: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected

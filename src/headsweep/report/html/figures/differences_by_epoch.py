@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,17 @@ def differences_by_epoch(rows: Sequence[tuple[Series, Row]], histories: Historie
     ]
     if not curves:
         return None
-    half = max(one.epochs[-1] for one in curves) / 2
-    shown = [part for one in curves if (part := one.since(int(half) + 1)).epochs]
-    low = min(0.0, *(value for part in shown for value in (*part.low, *part.mean)))
-    high = max(0.0, *(value for part in shown for value in (*part.high, *part.mean)))
+    epochs = [epoch for _, row in rows for history in histories.of(row.fingerprints).values() for epoch in history]
+    half = max(epochs) / 2
+    shown = [one.since(math.floor(half) + 1) for one in curves]
+    ended = [one.label for one, part in zip(curves, shown, strict=True) if not part.epochs]
+    values = [0.0, *(value for part in shown for value in (*part.low, *part.high))]
+    limits = scales.widened(1.05 * min(values), 1.05 * max(values), scales.LEAST_POINTS)
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=INK, linewidth=1)
         draw_curves(axes, curves)
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-        scales.in_points(axes, "y")
+        axes.set_ylim(limits)
         axes.set_ylabel(f"Δ {LOGGED[histories.metric]} (points)")
 
     caption = joined(
@@ -53,6 +55,7 @@ def differences_by_epoch(rows: Sequence[tuple[Series, Row]], histories: Historie
         bands(curves, "95 % confidence intervals of the mean, each for its epoch alone"),
         "No epoch and no head is selected by it.",
         "The axis fits the second half of the epochs.",
+        f"No values there: {', '.join(ended)}." if ended else "",
         left_out,
     )
     alt = "; ".join(
