@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
-from headsweep.cli.table import BASELINE_HELP, METRIC_HELP, TUNE_HELP
+from headsweep.cli.table import BASELINE_HELP, MARGIN_HELP, METRIC_HELP, TUNE_HELP
 
 if TYPE_CHECKING:
     from headsweep.report.table.model import Table
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
 @click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
 )
@@ -33,6 +34,7 @@ def report(
     baseline: tuple[str, ...],
     metric: str,
     tune: tuple[str, ...],
+    margin: float | None,
     uri: str | None,
     experiment: str,
 ) -> None:
@@ -49,7 +51,7 @@ def report(
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
-    request = Request(source, baseline=baseline, metric=metric, tune=tune, mark=True)
+    request = Request(source, baseline=baseline, metric=metric, tune=tune, margin=margin, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
     if sweep:
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
 TUNE_HELP = "Key whose value is chosen for each row on validation images, e.g. optimizer.lr; may be repeated."
 METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name prints all."
+MARGIN_HELP = (
+    "Smallest difference that matters, in percentage points: adds a verdict to each row. Default: that of the study."
+)
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 
 
@@ -33,6 +36,7 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
 @click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--mark", is_flag=True, help="Compare runs with inconsistent code, durations, data or seeds, with a warning."
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headsweep.config.values import read_words
@@ -20,7 +20,7 @@ from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
-from headsweep.tracking.design import Design
+from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
@@ -52,6 +52,7 @@ class Request:
     metric: str = "top1"
     tune: tuple[str, ...] = ()  # empty: what the study declares
     mark: bool = False
+    margin: float | None = None  # in percentage points; None: the one that the study declares
 
     def command(self) -> str:
         """Return the command that makes the same table."""
@@ -63,6 +64,7 @@ class Request:
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
         options += [("--tune", key) for key in self.tune]
+        options += [("--margin", None if self.margin is None else str(self.margin))]
         words = [self.source, *(word for option, value in options if value for word in (option, value))]
         return COMMAND + shlex.join([*words, *(["--mark"] if self.mark else [])])
 
@@ -80,6 +82,8 @@ class Request:
         parse_columns(self.columns)
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
+        if self.margin is not None:
+            check_margin(self.margin)
         if self.is_filter:
             return self._compare(read_tracked(location.tracker, self.source), None, (), over_images)
         sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
@@ -111,6 +115,7 @@ class Request:
         question = Question(
             baseline, self.metric, columns, axes, query, missing, damages, design, tune, self.mark, over_images
         )
+        question = replace(question, margin=self._margin(cells, design))
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
@@ -122,6 +127,13 @@ class Request:
             return tuning.varying(cells, design.tune)
         tuning.check_keys(cells, self.tune, baseline)
         return tuple(dict.fromkeys(self.tune))
+
+    def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
+        """Return the margin of the study, or else the given one, with the number of runs that had finished by now."""
+        declared = design.margin
+        if self.margin is None or (declared is not None and declared.points == self.margin):
+            return declared
+        return Margin(self.margin, sum(len(cell.finished) for cell in cells))
 
     def sheet(self, table: Table) -> Sheet:
         """Return the table with the requested columns, or as the requested pivot."""
@@ -155,6 +167,14 @@ def layout_of(path: Path) -> str:
         if path.suffix == ending:
             return name
     raise UserError(f"{path}: expected a file name with one of the suffixes {', '.join(FORMATS.values())}")
+
+
+def check_margin(points: float) -> None:
+    """Raise UserError for a margin that is not one."""
+    try:
+        Margin(points).check()
+    except ValueError:
+        raise UserError(f"--margin {points:g}: expected percentage points in (0, 100), e.g. 0.3") from None
 
 
 def _axes(words: str | None) -> tuple[str, ...]:

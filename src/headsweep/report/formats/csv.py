@@ -65,6 +65,8 @@ def record(table: Table, row: Row) -> dict[str, object]:
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
         **_over_images(table, row),
+        **_superiority(row),
+        **_verdict(table, row),
         "difference_p": row.difference.p if row.difference else None,
         "difference_p_holm": row.p,
         "difference_p_sign_flip": row.difference.sign_flip_p if row.difference else None,
@@ -88,6 +90,27 @@ def _over_images(table: Table, row: Row) -> dict[str, object]:
         **_fields("top1_over_images", row.estimate_over_images),
         **_fields("difference_over_images", row.difference_over_images),
         "images": row.estimate_over_images.images if row.estimate_over_images else None,
+    }
+
+
+def _verdict(table: Table, row: Row) -> dict[str, object]:
+    """Return the verdict and its p, if the table has a margin."""
+    if table.margin is None:
+        return {}
+    return {
+        "margin": table.margin.points / 100,
+        "verdict": row.verdict.text if row.verdict else None,
+        "difference_p_not_worse_holm": row.verdict.not_worse_p if row.verdict else None,
+        "difference_p_equivalent_holm": row.verdict.equivalent_p if row.verdict else None,
+    }
+
+
+def _superiority(row: Row) -> dict[str, object]:
+    of = row.superiority
+    return {
+        "p_better": of.probability if of else None,
+        "p_better_low": of.low if of else None,
+        "p_better_high": of.high if of else None,
     }
 
 

@@ -46,7 +46,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if not values:
         raise ValueError("a mean needs at least one value")
     mean, error = _mean_and_error(values)
-    return Estimate(mean, None if error is None else error * _t_quantile(len(values) - 1), len(values))
+    return Estimate(mean, None if error is None else error * t_quantile(len(values) - 1), len(values))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
@@ -146,7 +146,8 @@ def _signs(n: int) -> Any:
 
 
 @lru_cache
-def _t_quantile(degrees: int) -> float:
+def t_quantile(degrees: int) -> float:
+    """Return the quantile of Student's t that a 95 % interval extends to, in standard errors."""
     from scipy import stats
 
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
+from headsweep.report.stats.superiority import superiority
 from headsweep.report.table import (
     fairness,
     footnotes,
@@ -18,6 +19,7 @@ from headsweep.report.table import (
     tested_images,
     tuning,
     undecided,
+    verdicts,
 )
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
@@ -50,9 +52,10 @@ def build(
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> Table:
         cells = read_cells(left, screening, design.variants if design else None)
-        tune = tuning.varying(cells, design.tune) if design else ()
-        question = Question(axes=tuple(axes), damages=damages, design=design or Design(), tune=tune, mark=True)
-        return compare(cells, question, sources, screening)
+        declared = design or Design()
+        tune = tuning.varying(cells, declared.tune)
+        question = Question(axes=tuple(axes), damages=damages, design=declared, tune=tune, mark=True)
+        return compare(cells, replace(question, margin=declared.margin), sources, screening)
 
     return skip_damaged(folders, make)
 
@@ -82,6 +85,8 @@ def compare(
     family = paired.differences
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
+    if question.margin:
+        rows = verdicts.with_verdicts(rows, question.margin.points, family)
     warnings = [
         *paired.faults,
         *hyperparameters.footnotes(paired.unchosen, paired.others, paired.against, question.metric),
@@ -102,6 +107,7 @@ def compare(
         rows=tuple(rows),
         footnotes=notes,
         metric=question.metric,
+        margin=question.margin,
         warnings=tuple(map(Note, warnings)),
         tuned=paired.tuned,
         arms=paired.arms,
@@ -173,11 +179,13 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
     if baseline is None or baseline is cell:
         return row
     metric = METRICS[question.metric]
-    difference = paired_difference(values[question.metric], metric.by_seed(baseline))
+    compared, others = values[question.metric], metric.by_seed(baseline)
+    difference = paired_difference(compared, others)
     return replace(
         row,
         baseline=tuple(run.record.fingerprint for run in baseline.finished),
         difference=difference,
+        superiority=superiority(compared, others),
         undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )

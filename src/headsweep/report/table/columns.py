@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headsweep.report.read.cells import MISSING
 from headsweep.report.stats.inference import LEVEL, Estimate
+from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row
@@ -178,6 +179,18 @@ def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     return "", [_percent(row.difference_over_images, "+") for row in rows]
 
 
+def _superiority(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [ABSENT if row.superiority is None else _one_superiority(row.superiority) for row in rows]
+
+
+def _one_superiority(of: Superiority) -> Entry:
+    return Entry(f"{of.probability:.2f} ({of.low:.2f} to {of.high:.2f})")
+
+
+def _verdict(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [ABSENT if row.verdict is None else Entry(row.verdict.text) for row in rows]
+
+
 def _p(get: Callable[[Row], float | None]) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         return "", [UNDECIDED if _is_withheld(row) else _one_p(get(row)) for row in rows]
@@ -239,6 +252,8 @@ _ALL = [
     Column("published", "published", _published, if_any=True),
     Column("difference", "Δ {metric}", _difference),
     Column("difference_images", "Δ top-1 over images", _difference_over_images, if_any=True),
+    Column("p_better", "P(better)", _superiority),
+    Column("verdict", "verdict", _verdict, if_any=True),
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
     Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
@@ -247,7 +262,7 @@ _ALL = [
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
     "parameters", "flops", "head_share", "images_per_second", "n", "failed", "top1", "top1_images", "published", "top5",
-    "difference", "difference_images", "p", "p_mcnemar", "flags",
+    "difference", "difference_images", "verdict", "p", "p_mcnemar", "flags",
 )  # fmt: skip
 # Left out on a narrow screen, in this order.
 EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

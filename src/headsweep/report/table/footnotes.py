@@ -10,7 +10,7 @@ from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
-from headsweep.report.table import clocks, over_images
+from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
@@ -30,6 +30,8 @@ def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fa
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
     yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
+    yield from (Note(text, ("verdict",)) for text in verdicts.footnotes(rows, question, family))
+    yield from (Note(text, ("p_better",)) for text in _superiority(rows, question))
 
 
 def warnings(
@@ -39,6 +41,7 @@ def warnings(
     runs = [run for cell in cells for run in cell.runs]
     if "metric" in question.query:
         yield "SELECTED BY RESULT: the filter selects runs by their metrics, so means are biased."
+    yield from verdicts.warnings(question)
     yield from _screening(cells, screening)
     yield from _missing_folders(question)
     yield from _damaged(question)
@@ -124,6 +127,14 @@ def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
         yield (
             "p McNemar* compares the predictions of two single runs with the same seed; no cell in this table and its "
             "baseline are such a pair. With several seeds, p and p sign-flip compare the heads."
+        )
+
+
+def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
+    if any(row.superiority for row in rows) and "p_better" in (question.columns or ()):
+        yield (
+            f"P(better) is the probability that a run has a higher {METRICS[question.metric].noun} than the baseline's "
+            "run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie counts half."
         )
 
 

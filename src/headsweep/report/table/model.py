@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from headsweep.report.read.cells import Cell
 from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.stats.inference import LEVEL, Difference, Estimate
+from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.published import PublishedRow
 from headsweep.report.table.tuning import Arm
-from headsweep.tracking.design import Design
+from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -31,6 +32,7 @@ class Question:
     tune: tuple[str, ...] = ()  # keys whose value is chosen for each arm on validation images
     mark: bool = False  # show arms that were not tuned alike, without a claim, instead of refusing them
     over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
+    margin: Margin | None = None  # at which the rows get a verdict
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -46,6 +48,21 @@ class Question:
     def reads_predictions(self) -> bool:
         """Do the rows get intervals over images, for which the predictions of every run are read?"""
         return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the difference of a row from its baseline is shown to be, at a margin."""
+
+    claims: tuple[str, ...]  # of: equivalent, better, worse, not worse; none: undecided
+    reason: str = ""  # why no claim is made, e.g. "2 seeds"
+    not_worse_p: float | None = None  # one-sided, corrected for all planned differences
+    equivalent_p: float | None = None  # of the TOST procedure, corrected likewise
+
+    @property
+    def text(self) -> str:
+        """The verdict in a table, e.g. "equivalent, worse" or "undecided (2 seeds)"."""
+        return ", ".join(self.claims) or ("undecided" + f" ({self.reason})" * bool(self.reason))
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,8 @@ class Row:
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
     baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
+    superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
+    verdict: Verdict | None = None  # where the table has a margin
     is_baseline: bool = False
     failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
     undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
@@ -126,6 +145,7 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[Note, ...]
     metric: str = "top1"  # the compared one
+    margin: Margin | None = None  # of the verdicts
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
     tuned: tuple[str, ...] = ()  # those of the axes whose value was chosen for each row on validation images
     arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
