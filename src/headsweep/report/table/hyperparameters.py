@@ -64,10 +64,11 @@ def footnotes(
     best = [sentence for name, settings in arms.items() if (sentence := _best(name, settings, found, metric))]
     more = f"; and {len(best) - MOST_NAMED} more" * (len(best) > MOST_NAMED)
     listed = f" Best settings of the baseline: {'; '.join(best[:MOST_NAMED])}{more}." if best else ""
+    advice = _advice(found, others, cells, metric)
     vary = f"{', '.join(found)} {'varies' if len(found) == 1 else 'vary'}"
     yield (
         f"NOT TUNED: {vary} and no value was chosen on validation images, so nothing is bold and no p is shown: the "
-        f"best row of a head may not be compared with one row of another.{listed} {_advice(found, others, cells, metric)}"
+        f"best row of a head may not be compared with one row of another.{listed} {advice}"
     )
 
 
