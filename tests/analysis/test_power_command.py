@@ -1,5 +1,6 @@
 """`headsweep power`: the seeds that a difference needs, what they cost, and the command that adds them."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from headsweep.errors import UserError
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.report.stats.power import equivalence_power, not_worse_power, seeds_needed, spread
 from headsweep.report.table.columns import MINUS
+from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
@@ -115,3 +117,22 @@ def test_the_command_takes_a_difference_or_a_margin(tmp_path, monkeypatch, capsy
     both = mistake("--difference", "1", "--margin", "2")
     assert both == (2, "headsweep: --difference 1 --margin 2: expected one of the two")
     assert mistake("--margin", "0")[1].startswith("headsweep: --margin 0: expected percentage points")
+
+
+def test_a_study_that_tunes_needs_seeds_for_its_arms_alone(tmp_path):
+    rates = {"1e-3": 0.0, "1e-2": 0.1}
+    cells = [
+        compose_run(f"head={head}", f"paths.output={tmp_path}", f"optimizer.lr={rate}")
+        for head in ("seqpool", "ga")
+        for rate in rates
+    ]
+    plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in range(3)])
+    freeze(plan, {run.fingerprint: {} for run in plan.runs})
+    for planned in plan.runs:
+        top1 = TOP1[planned.run.head.name][planned.run.seed]
+        val = top1 + planned.run.optimizer.lr
+        planned.folder.finish(RunResult("finished", {"test/top1": top1, "val/top1": val}, 1, 1))
+    path = plan.folder / "plan.json"
+    atomic_files.write_json(path, json.loads(path.read_text()) | {"design": {"tune": ["optimizer.lr"]}})
+    lines = advise(SweepFolder(plan.folder), {}, AIM)[0].splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("head=")] == ["head=ga heads=1 optimizer.lr=0.01"]

@@ -260,6 +260,8 @@ def test_an_option_of_one_head_is_a_hyper_parameter():
     assert compare(gram_dims(32), Question()).rows[1].is_better
     table = compare(gram_dims(32, 64), Question())
     assert [row.flags for row in table.rows] == [(), ("tuning 2 to 1",), ("tuning 2 to 1",)]
+    cells = [with_val(cell, [0.7] * 5) for cell in gram_dims(32, 64)]
+    assert "With as many settings for each row, `headsweep table --tune" in notes(compare(cells, Question()))
     assert not any(row.is_better for row in table.rows)
     assert "NOT TUNED: head.gram_dim varies" in notes(table)
 
