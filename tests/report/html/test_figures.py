@@ -108,7 +108,7 @@ def test_the_interval_over_seeds_and_images_is_a_thin_bar_around_the_other(paire
     bars = [drawn for drawn in axes_of(figure).lines if drawn.get_marker() == "|" and len(drawn.get_xdata())]
     assert [list(bar.get_xdata()) for bar in bars] == [pytest.approx([-0.2, 2.2])] * 2
     assert "also cover the draw of the test images" in figure.caption
-    assert "+1.00 ± 1.20 over seeds and test images" in figure.alt
+    assert "points (± 1.20 over seeds and test images)" in figure.alt
     assert "test images" not in differences(paired, select(paired)).caption
 
 

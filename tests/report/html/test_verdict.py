@@ -40,7 +40,7 @@ def test_cells_are_counted_and_listed_by_verdict_with_their_numbers():
 def test_at_a_margin_the_claims_are_those_of_the_table_and_the_margin_is_named():
     table = compared(margin=Margin(1))
     body = verdict(table).body
-    assert "in test top-1 at a margin of 1 points: 1 better, 1 equivalent, 1 worse (" in body
+    assert "in test top-1 at a margin of ±1 points: 1 better, 1 equivalent, 1 worse (" in body
     assert [row.verdict.text for row in table.rows if row.verdict] == ["better", "worse", "equivalent"]
 
 

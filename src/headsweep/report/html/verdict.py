@@ -44,7 +44,7 @@ def _summary(table: Table, rows: Sequence[Row], groups: Mapping[str, Sequence[Ro
     images = {row.estimate_over_images.images for row in rows if row.estimate_over_images}
     over = [f"{span(seeds)} {'seed' if max(seeds) == 1 else 'seeds'}"] if seeds else []
     over += [f"{span(sorted(images))} test images"] if images else []
-    margin = f" at a margin of {table.margin.points:g} points" if table.margin else ""
+    margin = f" at a margin of ±{table.margin.points:g} points" if table.margin else ""
     tests = f"paired t-tests over {' and '.join(over)}, " if over else ""
     return (
         f"Of {plural(len(rows), 'cell')} compared with the baseline ({baseline_names(table)}) in "
