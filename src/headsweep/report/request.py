@@ -20,6 +20,7 @@ from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import OVER
 from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -51,6 +52,7 @@ class Request:
     baseline: tuple[str, ...] = ()
     metric: str = "top1"
     tune: tuple[str, ...] = ()  # empty: what the study declares
+    over: str | None = None  # one of OVER: show its table instead
     mark: bool = False
     margin: float | None = None  # in percentage points; None: the one that the study declares
 
@@ -60,6 +62,7 @@ class Request:
             ("--columns", self.columns),
             ("--rows", self.rows),
             ("--cols", self.cols),
+            ("--over", self.over),
         ]
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
@@ -136,7 +139,15 @@ class Request:
         return Margin(self.margin, sum(len(cell.finished) for cell in cells))
 
     def sheet(self, table: Table) -> Sheet:
-        """Return the table with the requested columns, or as the requested pivot."""
+        """Return the table with the requested columns, as the requested pivot, or over the requested axis.
+
+        Raises:
+            UserError: an axis of the pivot is missing, or the table cannot be shown over that axis.
+        """
+        if self.over:
+            if self.columns or self.rows or self.cols:
+                raise UserError(f"--over {self.over}: expected no --columns, --rows or --cols, which it does not have")
+            return OVER[self.over](table)
         columns = parse_columns(self.columns)
         if not self.rows and not self.cols:
             return flat(table, columns)

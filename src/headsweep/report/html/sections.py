@@ -20,6 +20,7 @@ from headsweep.report.table.columns import ABSENT, COLUMNS
 from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat, note_text
 from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import below
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
@@ -85,6 +86,15 @@ def comparison(table: Table) -> Section:
     headings = tuple(sheet.headings[at] for at in order)
     rows = tuple(tuple(row[at] for at in order) for row in sheet.rows)
     return Section("table", "Table", _scrolling(Sheet(headings, rows, footnotes=()), "Comparison of the cells"))
+
+
+def over_axes(table: Table) -> Section | None:
+    """Return the tables below the table: the effect of the number of heads, and ranks over data sets."""
+    body = ""
+    for title, sheet in below(table):
+        shown = _scrolling(replace(sheet, footnotes=()), title)
+        body += f"<h3>{escape(title)}</h3>{shown}{_list(sheet.notes())}"
+    return Section("over-axes", "Over heads and data sets", body) if body else None
 
 
 def figures(name: str, title: str, drawings: Sequence[Drawing], otherwise: str) -> Section:
