@@ -29,6 +29,7 @@ from headsweep.report.html.selection import MOST, select
 from headsweep.report.read.cells import Run
 from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.table.model import Table
+from headsweep.tracking.design import Margin
 
 SEEDS = (0, 1, 2)
 # The seeds move all heads by far more than the heads differ: bars overlap, paired differences do not.
@@ -107,8 +108,15 @@ def test_the_interval_over_seeds_and_images_is_a_thin_bar_around_the_other(paire
     bars = [drawn for drawn in axes_of(figure).lines if drawn.get_marker() == "|" and len(drawn.get_xdata())]
     assert [list(bar.get_xdata()) for bar in bars] == [pytest.approx([-0.2, 2.2])] * 2
     assert "also cover the draw of the test images" in figure.caption
-    assert "+1.00 ± 1.20 over seeds and test images" in figure.alt
+    assert "points (± 1.20 over seeds and test images)" in figure.alt
     assert "test images" not in differences(paired, select(paired)).caption
+
+
+def test_the_margin_is_a_band(paired):
+    table = replace(paired, margin=Margin(0.3))
+    (band,) = axes_of(differences(table, select(table))).patches
+    assert (band.get_x(), band.get_width()) == (-0.3, 0.6) and band.get_label() == "margin, ±0.3 points"
+    assert not axes_of(differences(paired, select(paired))).patches
 
 
 def test_a_marker_is_filled_where_the_corrected_p_supports_the_difference(paired):

@@ -54,8 +54,8 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         verdict(table),
         sections.warnings(table),
         sections.comparison(table),
-        sections.over_axes(table),
         sections.figures("differences", "Differences from the baseline", drawn["differences"], _NO_BASELINE),
+        sections.over_axes(table),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
         sections.figures("tuning", "Tuning", drawn["tuning"], "No arm has two settings with a number.")

@@ -71,7 +71,7 @@ def comparison(table: Table) -> Section:
     A narrow screen shows the first of these without scrolling, and keeps the first two columns in view.
     """
     sheet = flat(table)
-    first = (table.metric, "difference", "p", "difference_images")
+    first = (table.metric, "difference", "verdict", "p", "difference_images")
 
     def place(at: int) -> int:
         name = sheet.headings[at].name

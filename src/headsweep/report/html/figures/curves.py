@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_EPOCHS = 60  # points of a curve
-MOST_BANDS = 4  # lines in a figure with bands
+MOST_BANDS = 3  # lines in a figure with bands
 MARKERS = 6  # of a curve, about
 
 Band = Callable[[Sequence[float]], tuple[float, float]]  # lower and upper end, from the values of the seeds
