@@ -12,6 +12,7 @@ from headsweep.launch.follow import follow
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
+from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.active_launchers import launching
@@ -74,7 +75,7 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
     if launcher.wait or not are_active:
         follow(plan.folder, launcher.log_models, plan.folders)
     else:
-        print(f"`headsweep watch {plan.name}` follows it and feeds MLflow; this terminal may be closed")
+        print(f"`headsweep watch {plan.name}` follows it; this terminal may be closed")
 
 
 def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: Tracker) -> bool:
@@ -88,7 +89,7 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
         for folder in plan.folders:
             tracker.notify(folder)
         active = launcher.active(plan)
-        missing = [it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active]
+        missing = by_seed([it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active])
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             say: Callable[[str], object] = print if launcher.detached else display.say
             say(opening(plan, missing, active, launcher.attempts))
