@@ -12,6 +12,7 @@ from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # for which a server starts eight more interpreters
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
