@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import commands
 from commands import fresh, train
 from composing import compose_run
 from headsweep.errors import UserError
@@ -154,7 +155,7 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
 
 @pytest.mark.slow
 def test_costs_of_new_cells_are_counted(tmp_path):
-    answer = headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
+    answer = commands.headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     one, two = (row["cost"] for row in json.loads(answer.stdout)["rows"])
     assert 0 < one["head_parameters"] < two["head_parameters"] < two["parameters"]
