@@ -1,6 +1,7 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """First what needs a cluster, then what takes long, so that no worker is left alone with it at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in slow))
+    """First what needs a cluster, then files of slow tests, so that no worker is left alone with one at the end."""
+    quick = {item.path for item in items if not item.get_closest_marker("slow")}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path in quick, -slow[item.path]))

@@ -88,6 +88,7 @@ def test_a_terminal_of_no_columns_shows_tables(tmp_path):
     assert answer.stdout.endswith(b"shown\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["-m", "headsweep.cli", "--help"], [str(PROJECT_ROOT / "src" / "train.py"), "--help"]]
 )

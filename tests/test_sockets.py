@@ -82,6 +82,7 @@ def test_a_forkserver_that_ends_first_leaves_the_folder(tmp_path):
     assert not used.exists()
 
 
+@pytest.mark.slow
 def test_killed_with_its_forkserver_its_folder_goes_with_the_next_process(temp):
     first, left = start(temp)
     second, kept = start(temp)

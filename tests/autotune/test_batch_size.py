@@ -90,6 +90,7 @@ def test_it_is_no_more_than_there_are_training_images_and_no_more_than_is_tried(
     assert find(Model(image=0.0, images=images), ("heads=2",))[0] == size
 
 
+@pytest.mark.slow
 def test_the_hungriest_cell_decides_and_no_seed_is_measured_again(find):
     grid = [(f"heads={heads}", f"seed={seed}", "duration='3 epochs'") for heads in (1, 4, 2) for seed in (0, 1)]
     size, asked, said = find(Model(), *grid)
@@ -98,6 +99,7 @@ def test_the_hungriest_cell_decides_and_no_seed_is_measured_again(find):
     assert said == ["batch_size=auto: 128 (seqpool heads=4 of cct_2_3x2 needs 5.6 GiB of 10.0 GiB at 128)"]
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_remembered_cell_by_cell(find):
     first, _, said = find(Model(), ("heads=4",))
     assert find(Model(), ("heads=4",)) == (first, [], said)
@@ -226,6 +228,7 @@ def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys):
     words = [*SHORT, f"paths.output={tmp_path}", "hydra.launcher.slots=1"]
     monkeypatch.setattr(batch_size, "_Measurement", Model(images=1000, image=0.0))
@@ -254,6 +257,7 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "environment", "told"),
     [

@@ -95,6 +95,7 @@ def points(study):
     return [[f"+sweeps={study}", *point] for point in product(*axes)], exclusions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
     """A few cells of each, with values drawn at random, on one grid, so that none may leave anything behind."""
@@ -107,6 +108,7 @@ def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
         agree(grid, cell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", VALUES)
 def test_any_override_gives_what_hydra_gives_errors_included(key):
     grid = Grid(composed)
@@ -134,6 +136,7 @@ def test_cells_that_differ_in_values_alone_are_composed_once():
     assert len({id(run.optimizer) for run in runs}) == len(runs)
 
 
+@pytest.mark.slow
 def test_a_value_that_others_follow_is_composed_with_them():
     """A configuration with `schedule.min_lr: ${optimizer.lr}` in it."""
     grid = Grid(composed)
@@ -142,6 +145,7 @@ def test_a_value_that_others_follow_is_composed_with_them():
         assert run.schedule.min_lr == float(rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["table1", "ga_table2"])
 def test_exclusions_leave_out_the_same_cells_either_way(study):
     cells, exclusions = points(study)
@@ -212,10 +216,12 @@ def test_the_command_line_takes_the_place_of_a_study_s_axis():
     assert expansion.points(["heads=1,2"], ["heads=4"]) == [["heads=4"]]
 
 
+@pytest.mark.slow
 def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():
     assert [run.head.name for run in expand_grid("head=glob(seq*)")] == ["seqattn", "seqpool"]
 
 
+@pytest.mark.slow
 def test_an_option_of_the_heads_of_an_axis_is_given_as_a_choice():
     """Hydra composes once without the axes, where the head is another, and refuses a plain value."""
     runs = expand_grid("head=ga,sg", "head.gram_dim=choice(32)")

@@ -37,6 +37,7 @@ def test_every_length_equals_pillow(pictures):
     assert np.array_equal(got.permute(0, 2, 3, 1).numpy(), np.stack(want))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (60, 200), (11, 9)])
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.8, 1.0)])
 def test_is_distributed_as_torchvision(height, width, scale):

@@ -113,6 +113,7 @@ def test_streamed_is_the_same_with_workers(name, streamed, make_augmentation):
         assert len(want) == 2 and all(same(a, b) for a, b in zip(want, got, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_resumed_epoch_is_its_rest_and_opens_no_image_before_it(workers, streamed, make_augmentation):
     dataset, splits = streamed()
@@ -126,6 +127,7 @@ def test_a_resumed_epoch_is_its_rest_and_opens_no_image_before_it(workers, strea
         assert len(rest) == 6 - first and all(same(a, b) for a, b in zip(whole[first:], rest, strict=True))
 
 
+@pytest.mark.slow
 def test_workers_live_on_after_an_abandoned_epoch(streamed, make_augmentation):
     dataset, splits = streamed()
     loader = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4, workers=2)
@@ -157,6 +159,7 @@ def test_evaluation_is_all_images_in_order(resident, make_dataset):
     torch.testing.assert_close(restored * 255, resident.images.float(), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_evaluation_streamed_equals_resident(streamed):
     dataset, splits = streamed()
     for workers in (0, 2):

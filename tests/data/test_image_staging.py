@@ -122,6 +122,7 @@ def test_a_killed_copy_is_completed(dataset, tmp_path):
     assert held.items() <= when_changed(copy).items()  # what was whole is not copied again
 
 
+@pytest.mark.slow
 def test_two_at_once_share_one_copy(dataset, tmp_path):
     two = [process(dataset, tmp_path / "disk", 0.01) for _ in range(2)]
     assert [one.wait(60) for one in two] == [0, 0]

@@ -57,6 +57,7 @@ def close(name, got, want):
     return difference.max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("magnitude", [2.6, 5.0, 9.0, 9.9])

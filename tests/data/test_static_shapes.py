@@ -177,6 +177,7 @@ def test_all_batches_are_the_same_operations_and_wait_for_nothing(make_makers):
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_batches(make_makers):
     _, recorded, _, _ = make_makers()
     graphs = []

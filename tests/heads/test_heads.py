@@ -62,6 +62,7 @@ def check_against_oracle(name: str, head: Head, x: Tensor) -> None:
         torch.testing.assert_close(a, b, **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [9, 49])
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", HEADS)

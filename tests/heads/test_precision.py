@@ -32,6 +32,7 @@ def outcome(head: Head, x: Tensor, autocast: bool = False) -> list[Tensor]:
     return [logits, by_tokens, torch.cat([by.flatten() for by in by_parameters])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -59,6 +59,7 @@ def test_a_forkserver_that_was_killed_is_started_again(light):
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
     start, refusals = light._start, iter([ConnectionRefusedError(111, "Connection refused")] * 2)
 
@@ -75,6 +76,7 @@ def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
     connection.close()
 
 
+@pytest.mark.slow
 def test_no_process_is_a_line(light, monkeypatch):
     calls = []
 

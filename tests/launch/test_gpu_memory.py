@@ -149,6 +149,7 @@ def train(folders: list[RunFolder], gpu: OneGpu, monkeypatch: pytest.MonkeyPatch
     return [float(line) for line in gpu.log.read_text().split()]
 
 
+@pytest.mark.slow
 def test_the_first_of_its_cost_runs_alone_until_it_is_known_and_then_as_many_as_fit(make_run, tmp_path, monkeypatch):
     folders = [make_run(name) for name in "abc"]
     taken = train(folders, OneGpu(tmp_path / "gpu", meet=2), monkeypatch)
@@ -156,6 +157,7 @@ def test_the_first_of_its_cost_runs_alone_until_it_is_known_and_then_as_many_as_
     assert {folder.state() for folder in folders} == {RunState.finished}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_larger_than_the_gpu_starts_alone_and_holds_up_none_that_fits(make_run, tmp_path, monkeypatch):
     make_run("before", heads=3).finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 9.0}))
     make_run("too").finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 3.0}))

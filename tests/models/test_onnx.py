@@ -34,6 +34,7 @@ def test_an_exporter_is_given_plain_operations(head: HeadConfig, monkeypatch: py
     assert torch.equal(model(images), want)
 
 
+@pytest.mark.slow
 def test_onnx_runtime_computes_the_same() -> None:
     images = torch.randn(5, 3, 16, 16)
     for head in HEAD_CONFIGS:

@@ -36,6 +36,7 @@ def failed(tmp_path) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_looking_is_light(failed, tmp_path):
     """A module that ends the process stands in for what is heavy."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "hydra", "omegaconf"):
@@ -107,6 +108,7 @@ def test_a_mistake_is_one_line(arguments, message, failed, tmp_path):
     assert answer.stderr.startswith(f"headsweep: {message}") and answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_is_running_or_cannot_be_read_is_not_retried(failed, tmp_path):
     with failed.lock():
         answer = headsweep("retry", "abc", "--output", tmp_path)

@@ -38,6 +38,7 @@ def runs_in(uri, experiment_id):
     return client(uri).search_runs([experiment_id])
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, result, held, history):
     folder = make_run(epochs=3)
     folder.checkpoint.write_bytes(b"weights")
@@ -136,6 +137,7 @@ def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_r
     assert set(heard) == {True} and held(run_id) == expected(2)
 
 
+@pytest.mark.slow
 def test_a_long_run_with_many_parameters_goes_in_batches_that_mlflow_takes(
     uri, experiment_id, make_run, held, monkeypatch
 ):
@@ -270,6 +272,7 @@ def test_a_run_of_another_folder_with_other_numbers_is_left_alone(
     assert held(theirs) == expected(3)
 
 
+@pytest.mark.slow
 def test_a_copy_shares_the_mlflow_run_and_takes_nothing_back(
     uri, experiment_id, make_run, make_entry, elsewhere, held, result
 ):
@@ -319,6 +322,7 @@ def test_nothing_is_said_of_a_run_that_has_no_metrics_yet(uri, experiment_id, ma
     assert runs_in(uri, experiment_id) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_trains_any_more_is_killed_and_runs_again(uri, experiment_id, make_run, holder):
     folder = make_run(epochs=1)
     folder.checkpoint.write_bytes(b"weights")

@@ -74,6 +74,7 @@ def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
     assert opening("http://127.0.0.1:5000") == "MLflow   http://127.0.0.1:5000"
 
 
+@pytest.mark.slow
 def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch):
     """As after SIGKILL or a full disk within the migration: nothing half built takes the store's place."""
     uri = default_uri(tmp_path)

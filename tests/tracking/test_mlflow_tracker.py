@@ -15,6 +15,7 @@ from headsweep.tracking.tracker import NullTracker
 from programs import Program
 
 
+@pytest.mark.slow
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
     folders = [make_run(f"{i:x}") for i in range(16)]
     with MlflowTracker(None, "study", output) as tracker:

@@ -34,6 +34,7 @@ class NameList(Tracker):
         return f"names    {self.path}"
 
 
+@pytest.mark.slow
 def test_a_tracker_of_ten_lines_hears_of_every_run_and_is_named_below_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TRACKERS, "none", NameList)
     output = OutputFolder(Path(shutil.copytree(GOLDEN, tmp_path / "output")))
