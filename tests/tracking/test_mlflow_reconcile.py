@@ -6,11 +6,15 @@ import hashlib
 import json
 import math
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.reconcile import reconcile
@@ -36,6 +40,23 @@ def held(uri, experiment_id, history):
 
 def runs_in(uri, experiment_id):
     return client(uri).search_runs([experiment_id])
+
+
+def test_two_at_once_do_not_add_the_same_tags(uri, experiment_id, make_run, monkeypatch):
+    """Or sqlite refuses the second: UNIQUE constraint failed."""
+    folder, sending = make_run(epochs=1), Lock()
+    log_batch = MlflowClient.log_batch
+
+    def log_alone(*arguments):
+        assert sending.acquire(blocking=False)
+        time.sleep(0.2)
+        log_batch(*arguments)
+        sending.release()
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_alone)
+    with ThreadPoolExecutor(2) as pool:
+        held = list(pool.map(lambda _: reconcile(folder, uri, experiment_id), range(2)))
+    assert sorted(each.sent["points"] for each in held) == [0, 4]
 
 
 @pytest.mark.slow
