@@ -50,7 +50,7 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_exported_in_our_layout_by_folder_and_by_the_beginning_of_its_fingerprint(run, tmp_path):
+def test_a_run_is_exported_in_headsweep_s_layout_by_folder_and_by_the_beginning_of_its_fingerprint(run, tmp_path):
     kept = torch.load(run.checkpoint, weights_only=True)["model"]
     by_name = ["--runs", run.path.parent]
     for source, more in ((run.path, []), (run.path.name[:8], by_name)):

@@ -1,4 +1,4 @@
-"""Whatever the words of a command are: it is planned, or one line says why not, with exit code 2."""
+"""Whatever the words of a command are: it is planned, or one line gives the reason, with exit code 2."""
 
 from __future__ import annotations
 

@@ -109,8 +109,10 @@ def test_without_any_folder_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sockets, "_OTHERS", ("/none",))
     monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
     monkeypatch.setenv("TMPDIR", "/scratch")
-    want = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
-    with pytest.raises(UserError, match=rf"^{want} \(.* is too long; /none: No such file or directory\); make one$"):
+    expected = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
+    with pytest.raises(
+        UserError, match=rf"^{expected} \(.* is too long; /none: No such file or directory\); make one$"
+    ):
         sockets.folder.__wrapped__()
 
 

@@ -73,7 +73,7 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
             assert opened.format == "PNG"
 
 
-def test_the_numbers_that_are_kept_say_what_they_are(output, run):
+def test_the_numbers_that_are_kept_have_names(output, run):
     inspect(run.path)
     content = json.loads((run.path / "inspection" / "inspection.json").read_text())
     assert set(content["meaning"]) >= set(content["metrics"]) | set(content["matrices"])

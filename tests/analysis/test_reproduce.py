@@ -1,4 +1,4 @@
-"""`headsweep reproduce` trains a run again with its own code, and says in what the two differ."""
+"""`headsweep reproduce` trains a run again with its own code, and reports in what the two differ."""
 
 import json
 import shutil
@@ -151,7 +151,7 @@ def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_p
         ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which were not saved"),
     ],
 )
-def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choice, message):
+def test_code_that_is_not_available_is_reported(original, project, tmp_path, code, choice, message):
     recorded(original, code)
     with pytest.raises(UserError, match=message):
         reproduce(original, tmp_path / "again", choice)
@@ -275,8 +275,8 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     (folder,) = (tmp_path / "runs").iterdir()
     database = (tmp_path / "mlflow.db").read_bytes()
     assert give("reproduce", folder.name, "--code", "current", "--output", tmp_path) == 0
-    told = capfd.readouterr().out
-    assert "REPRODUCED bit for bit" in told and "byte for byte" in told
+    reported = capfd.readouterr().out
+    assert "REPRODUCED bit for bit" in reported and "byte for byte" in reported
     assert (tmp_path / "mlflow.db").read_bytes() == database
     assert len(list((tmp_path / "runs").iterdir())) == 1 and len(list((tmp_path / "sweeps").iterdir())) == 1
     result = RunFolder(folder).result()

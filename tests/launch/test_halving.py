@@ -99,7 +99,7 @@ def test_the_best_go_on_and_of_equal_ones_the_first_and_what_diverged_last():
                 assert a > b or (a == b and one < other)
 
 
-def test_nobody_is_left_out_for_the_sake_of_a_round_number():
+def test_no_images_are_left_out_for_the_sake_of_a_round_number():
     assert [kept(cells, 3) for cells in (1, 2, 3, 4, 9, 10)] == [1, 1, 1, 2, 3, 4]
 
 

@@ -54,7 +54,7 @@ def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_run_in_other_hands_is_left_to_them(tmp_path):
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
     folder = planned(tmp_path, "duration='1 steps'")
     with folder.lock(), pytest.raises(Busy):
         train_folder(folder, ignore)

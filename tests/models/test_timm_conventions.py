@@ -229,8 +229,8 @@ def test_features_of_chosen_blocks_train_every_parameter_that_is_left() -> None:
     whole = timm.create_model("vit_4_4_32", drop_path_rate=0.0)
     x = images(2, 32, 32)
     features = model.eval()(x)
-    wanted = whole.eval().forward_intermediates(x, [0, 2], intermediates_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(features, wanted, strict=True))
+    expected = whole.eval().forward_intermediates(x, [0, 2], intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(features, expected, strict=True))
     assert len(model.model.backbone.blocks) == 3
     sum(feature.square().sum() for feature in features).backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -1,4 +1,4 @@
-"""Law 4: with one seed, runs of different heads start from one backbone and see the same batches, byte for byte."""
+"""Invariant 4: with one seed, runs of different heads start from the same backbone and batches, byte for byte."""
 
 import hashlib
 from itertools import chain, islice

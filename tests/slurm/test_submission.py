@@ -1,4 +1,4 @@
-"""What sbatch is given: job files, arrays, and mistakes that are told before anything is submitted."""
+"""What sbatch is given: job files, arrays, and mistakes that are reported before anything is submitted."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_what_only_the_submission_refuses_names_the_keys_that_it_can_be_about(cl
     assert jobs_of(sweep(tmp_path)) == {}
 
 
-def test_a_machine_without_slurm_says_so(tmp_path: Path):
+def test_a_machine_without_slurm_is_reported_in_one_line(tmp_path: Path):
     answer = train(*JOB, f"paths.output={tmp_path}", PATH=str(tmp_path))
     assert answer.returncode == 2
-    wanted = "headsweep: hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster\n"
-    assert answer.stderr == wanted and not any(tmp_path.iterdir())
+    expected = "headsweep: hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster\n"
+    assert answer.stderr == expected and not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
     runs, (job,) = by_seed(tmp_path), set(jobs_of(sweep(tmp_path)).values())
     cluster.ask("scontrol", "release", job)
     wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
-    cluster.send_usr2(job)  # seconds before anything of ours could hear it
+    cluster.send_usr2(job)  # seconds before the job handles signals
     lingering(runs, [0, 1])
     cluster.send_usr2(job)
     wait_until(lambda: "stopping:" in output_of(tmp_path, job))

@@ -47,7 +47,7 @@ def test_looking_is_light(failed, tmp_path):
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_nothing_there_yet_says_how_to_start(tmp_path):
+def test_an_empty_folder_prints_how_to_start(tmp_path):
     answer = headsweep("status", "--output", tmp_path)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout == (
@@ -55,7 +55,7 @@ def test_nothing_there_yet_says_how_to_start(tmp_path):
     )
 
 
-def test_the_log_is_followed_by_why_the_run_failed_unless_it_says_so_itself(failed, tmp_path):
+def test_the_log_is_followed_by_the_failure_unless_it_contains_it(failed, tmp_path):
     answer = headsweep("logs", "abc", "--output", tmp_path)
     assert answer.stdout == "a warning\nTraceback (most recent call last):\nValueError: no\n"
     assert "abcdef012345  failed, epoch 0/2" in answer.stderr
@@ -63,7 +63,7 @@ def test_the_log_is_followed_by_why_the_run_failed_unless_it_says_so_itself(fail
     assert headsweep("logs", "abc", "-f", "--output", tmp_path).stdout == "more of the traceback\nValueError: no\n"
 
 
-def test_what_a_copied_folder_says_cannot_act_on_the_terminal(failed, tmp_path, capsys):
+def test_names_in_a_copied_folder_cannot_act_on_the_terminal(failed, tmp_path, capsys):
     evil = "\x1b]0;title\x07\x1b[2J\u009b3Jname"
     record = json.loads((failed.path / "run.json").read_text())
     (failed.path / "run.json").write_text(json.dumps(record | {"name": evil}))

@@ -1,4 +1,4 @@
-"""MLflow holds what a run's folder says of its inspections: files and numbers, nothing twice, nothing lost (law 6)."""
+"""MLflow holds the inspections of a run's folder: files and numbers, nothing twice, nothing lost (invariant 6)."""
 
 from __future__ import annotations
 

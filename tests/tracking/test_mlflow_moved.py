@@ -138,7 +138,7 @@ def test_what_a_moved_folder_left_running_is_closed_when_any_command_starts(outp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
-def test_a_store_elsewhere_is_told_where_a_moved_folder_is(outputs, tmp_path, how):
+def test_a_store_elsewhere_gets_the_new_path_of_a_moved_folder(outputs, tmp_path, how):
     shared = f"sqlite:///{shutil.copy(outputs / 'mlflow.db', tmp_path / 'shared.db')}"
     synced(outputs, shared)
     before = {name: run.info.run_id for name, run in active(shared).items()}
@@ -151,7 +151,7 @@ def test_a_store_elsewhere_is_told_where_a_moved_folder_is(outputs, tmp_path, ho
 
 
 @pytest.mark.slow
-def test_a_postgres_store_is_told_where_a_moved_folder_is(outputs, tmp_path):
+def test_a_postgres_store_gets_the_new_path_of_a_moved_folder(outputs, tmp_path):
     with postgres() as shared:
         synced(outputs, shared)
         before = {name: run.info.run_id for name, run in active(shared).items()}

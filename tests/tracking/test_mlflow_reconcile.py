@@ -72,7 +72,7 @@ def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, r
     assert run.info.status == "FINISHED"
     assert (run.info.start_time, run.info.end_time) == (1700000001000, 1700000003000)
     assert run.info.run_name == "ga4-a"
-    wanted = {
+    reference = {
         "headsweep.fingerprint": "00000000000a",
         "headsweep.group": "g",
         "headsweep.sweep": "pilot",
@@ -82,7 +82,7 @@ def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, r
         "headsweep.state": "finished",
         "mlflow.source.name": "headsweep",
     }
-    assert wanted.items() <= run.data.tags.items()
+    assert reference.items() <= run.data.tags.items()
 
 
 def test_a_run_that_ends_while_it_is_read_keeps_its_last_points(uri, experiment_id, make_run, make_entry, result, held):
@@ -146,8 +146,8 @@ def test_new_epochs_are_sent_in_one_batch(uri, experiment_id, make_run, make_ent
     assert held(state.run_id) == expected(4)
 
 
-def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
-    """Law 6, whoever has written the metrics: the training process does not wait for the disk."""
+def test_mlflow_receives_only_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
+    """Invariant 6, whoever has written the metrics: the training process does not wait for the disk."""
     folder = make_run(epochs=1)
     kind, heard = type(client(uri)), []
     is_on_disk, real = survives(folder.metrics_log.path, monkeypatch), kind.log_batch
@@ -335,7 +335,7 @@ def test_a_reference_into_another_store_is_not_asked_for_in_this_one(uri, experi
     assert held(reconcile(folder, uri, experiment_id).run_id) == expected(2)
 
 
-def test_nothing_is_said_of_a_run_that_has_no_metrics_yet(uri, experiment_id, make_run):
+def test_nothing_is_sent_of_a_run_that_has_no_metrics_yet(uri, experiment_id, make_run):
     folder = make_run()
     assert reconcile(folder, uri, experiment_id) is None
     with folder.lock():
@@ -344,7 +344,7 @@ def test_nothing_is_said_of_a_run_that_has_no_metrics_yet(uri, experiment_id, ma
 
 
 @pytest.mark.slow
-def test_a_run_that_nobody_trains_any_more_is_killed_and_runs_again(uri, experiment_id, make_run, holder):
+def test_a_run_without_a_process_is_killed_and_runs_again(uri, experiment_id, make_run, holder):
     folder = make_run(epochs=1)
     folder.checkpoint.write_bytes(b"weights")
     process = holder(folder)
@@ -367,7 +367,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_killed(uri, experiment_id, 
     assert client(uri).get_run(state.run_id).info.status == "KILLED"
 
 
-def test_a_diverged_run_has_failed_and_says_how(uri, experiment_id, make_run, result):
+def test_a_diverged_run_has_failed_and_is_tagged_with_the_reason(uri, experiment_id, make_run, result):
     folder = make_run(epochs=1)
     folder.finish(replace(result, state="diverged", note="loss is NaN at step 12"))
     run = client(uri).get_run(reconcile(folder, uri, experiment_id).run_id)
@@ -375,7 +375,7 @@ def test_a_diverged_run_has_failed_and_says_how(uri, experiment_id, make_run, re
     assert run.data.tags["headsweep.state"] == "diverged: loss is NaN at step 12"
 
 
-def test_a_failed_run_says_why_until_it_succeeds(uri, experiment_id, make_run, result):
+def test_a_failed_run_is_tagged_with_the_reason_until_it_succeeds(uri, experiment_id, make_run, result):
     folder = make_run(epochs=1)
     folder.fail("Traceback\n  line\nValueError: no")
     state = reconcile(folder, uri, experiment_id)

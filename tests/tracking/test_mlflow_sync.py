@@ -32,7 +32,7 @@ def sweep(make_run, make_sweep, result):
 
 @pytest.fixture
 def synced(output):
-    """The lines that `sync` says."""
+    """The lines that `sync` prints."""
 
     def give(uri=None, experiment=None):
         lines = []
@@ -168,7 +168,7 @@ def test_a_store_that_is_down_does_not_hold_up_the_others(uri, output, sweep, sy
 
 
 @pytest.mark.slow
-def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, synced, contents):
+def test_another_store_and_experiment_can_be_given(uri, output, tmp_path, sweep, synced, contents):
     (tmp_path / "other").mkdir()
     other = f"sqlite:///{tmp_path}/other/mlflow.db"
     (tmp_path / "other" / "mlflow.db").write_bytes((output / "mlflow.db").read_bytes())
