@@ -32,12 +32,13 @@ def main(words: Sequence[str] | None = None) -> None:
     bench = Benchmark("heads", args)
     tokens = torch.randn(args.batch, args.tokens, args.width, device=bench.device, requires_grad=True)
     loop = oracle.reference("seqattn", build("seqattn", 2, tokens))
-    bench.measure(AA, {"loop": step(loop, tokens), "loop again": step(loop, tokens)})
+    bench.measure(AA, {"loop": step(loop, tokens), "loop again": step(loop, tokens)}, burst=bench.burst)
     for name in args.head or HEADS:
         for heads in args.heads:
             stacked = build(name, heads, tokens)
             loop = oracle.reference(name, stacked)
-            bench.measure(f"{name} K={heads}", {"loop": step(loop, tokens), "stacked": step(stacked, tokens)})
+            sides = {"loop": step(loop, tokens), "stacked": step(stacked, tokens)}
+            bench.measure(f"{name} K={heads}", sides, burst=bench.burst)
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

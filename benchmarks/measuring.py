@@ -31,6 +31,7 @@ from headsweep.config import PROJECT_ROOT, RunConfig, parse
 from headsweep.config.expansion import composer
 from headsweep.credentials import redacted
 
+GPU_BURST = 10  # steps between two synchronizations: one alone has the host's work before the first kernel on its clock
 AA = "A/A"  # the name of rows that measure the same thing twice: their ratio is noise
 NO_SETTINGS = {"records", "keep", "uri", "rounds", "seeds"}  # options that do not change what is measured
 Step = Callable[[], object]
@@ -116,11 +117,24 @@ class Benchmark:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(asdict(self.record), indent=1) + "\n")
 
+    @property
+    def burst(self) -> int:
+        """How many steps to time together."""
+        return GPU_BURST if self.device.type == "cuda" else 1
+
     def measure(
-        self, name: str, sides: Mapping[str, Step], cpu_clock: Callable[[], float] = time.process_time, **more: Any
+        self,
+        name: str,
+        sides: Mapping[str, Step],
+        cpu_clock: Callable[[], float] = time.process_time,
+        burst: int = 1,
+        **more: Any,
     ) -> Times:
-        """Time the sides, add a row and print it; `images=N` are those of a step, for images/s."""
-        times = interleaved(sides, self.args.rounds, self.device, cpu_clock)
+        """Time the sides, add a row and print it; `images=N` are those of a step, for images/s.
+
+        A sample is the mean of `burst` steps.
+        """
+        times = interleaved(sides, self.args.rounds, self.device, cpu_clock, burst)
         self.add(name, times.wall, cpu_samples=times.cpu, **more)
         first = next(iter(sides))
         for side in sides:
@@ -136,28 +150,33 @@ class Benchmark:
 
 
 def interleaved(
-    sides: Mapping[str, Step], rounds: int, device: torch.device, cpu_clock: Callable[[], float] = time.process_time
+    sides: Mapping[str, Step],
+    rounds: int,
+    device: torch.device,
+    cpu_clock: Callable[[], float] = time.process_time,
+    burst: int = 1,
 ) -> Times:
     """Let the sides take turns, after one round to warm up; each round starts with another side."""
     names = list(sides)
     times = Times({name: [] for name in names}, {name: [] for name in names})
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            wall, cpu = clock(sides[name], device, cpu_clock)
+            wall, cpu = clock(sides[name], device, cpu_clock, burst)
             if number:
                 times.wall[name].append(wall)
                 times.cpu[name].append(cpu)
     return times
 
 
-def clock(step: Step, device: torch.device, cpu_clock: Callable[[], float]) -> tuple[float, float]:
-    """Milliseconds of wall and CPU time, with a GPU's queue empty before and after."""
+def clock(step: Step, device: torch.device, cpu_clock: Callable[[], float], burst: int) -> tuple[float, float]:
+    """Milliseconds of wall and CPU time of a step, with a GPU's queue empty before and after `burst` of them."""
     wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else int
     wait()
     wall, cpu = time.perf_counter(), cpu_clock()
-    step()
+    for _ in range(burst):
+        step()
     wait()
-    return (time.perf_counter() - wall) * 1e3, (cpu_clock() - cpu) * 1e3
+    return (time.perf_counter() - wall) * 1e3 / burst, (cpu_clock() - cpu) * 1e3 / burst
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:

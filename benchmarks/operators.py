@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for _ in range(1 if used == "off" else TRIALS):  # compilation and recording end within these
         step()
     head = "loop" if args.loop else "stacked"
-    bench.measure("step", {head: step})  # without the profiler
+    bench.measure("step", {head: step}, burst=bench.burst)  # without the profiler
     events = profiled(step, bench.device, args.rounds)
     own_time = {event.key: own_milliseconds(event, bench.device) / args.rounds for event in events}
     calls = {event.key: event.count / args.rounds for event in events}

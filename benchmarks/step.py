@@ -56,17 +56,20 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     machine = calibrate(bench, args.size)
     first = runs[args.cells[0]]
-    bench.measure(AA, {side: build("off", first, bench.device).step for side in ("off", "off again")})
+    bench.measure(
+        AA, {side: build("off", first, bench.device).step for side in ("off", "off again")}, burst=bench.burst
+    )
     last_side: dict[str, Built] = {}
     for name, run in runs.items():
         sides = {side: build(side, run, bench.device) for side in args.sides}
         last_side[name] = sides[args.sides[-1]]
         flops, ceiling = loop_flops(run), roofline(machine, run.model, tokens_of(run))
-        times = bench.measure(name, steps(sides), images=args.batch, flops=flops, ceiling=ceiling, peak_gib=gib(sides))
+        known = {"images": args.batch, "flops": flops, "ceiling": ceiling, "peak_gib": gib(sides)}
+        times = bench.measure(name, steps(sides), burst=bench.burst, **known)
         pace = args.batch / statistics.median(times.wall[args.sides[-1]]) * 1e3
         print(f"{name}: MFU {pace * flops / machine.flops:.1%}, {pace / ceiling:.1%} of the roofline", flush=True)
     if len(runs) > 1:
-        bench.measure("heads", steps(last_side), peak_gib=gib(last_side), side=args.sides[-1])
+        bench.measure("heads", steps(last_side), burst=bench.burst, peak_gib=gib(last_side), side=args.sides[-1])
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:

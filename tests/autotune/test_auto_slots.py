@@ -245,14 +245,15 @@ def test_on_a_gpu_a_step_is_over_when_the_device_says_so_and_the_host_does_not_w
         def __init__(self, blocking):
             assert blocking
 
-        def record(self):
+        def record(self, stream):
+            assert stream == "the stream of cuda:1"
             self.step = told[-1]
 
         def synchronize(self):
             told.append(f"{self.step} is over")
 
     class OnGpu:
-        device = torch.device("cuda")
+        device = torch.device("cuda:1")
 
         def rehearsal(self):
             for step in ("first", "second", "third", "fourth"):
@@ -260,6 +261,7 @@ def test_on_a_gpu_a_step_is_over_when_the_device_says_so_and_the_host_does_not_w
                 yield
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"the stream of {device}")
     assert len(list(trial.step_ends(OnGpu()))) == 2
     assert told == ["first", "second", "third", "first is over", "fourth", "second is over"]
 

@@ -6,12 +6,17 @@ No test machine has four GPUs, one of them split by MIG: a small stand-in for th
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
-from headsweep.launch.local.gpus import free_gib, name, total_gib, visible_gpus
+from headsweep.config import RunConfig
+from headsweep.errors import ConfigError, UserError
+from headsweep.launch.local import gpus
+from headsweep.launch.local.gpus import free_gib, gpus_for, name, total_gib, visible_gpus
 
 ALL = ("GPU-a1", "GPU-a2", "GPU-b3", "GPU-c4")
 MIG = ("MIG-d1", "MIG-d2")
@@ -23,6 +28,7 @@ class Driver(ModuleType):
     NVML_DEVICE_MIG_ENABLE = 1
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
+    NVMLError_NoPermission = type("NVMLError_NoPermission", (NVMLError,), {})
     NVMLError_NotFound = type("NVMLError_NotFound", (NVMLError,), {})
 
     def __init__(self, split: bool = False) -> None:
@@ -63,6 +69,10 @@ class Driver(ModuleType):
 
     def nvmlDeviceGetName(self, handle):  # noqa: N802
         return f"NVIDIA {handle}"
+
+
+def run_on(device: str) -> RunConfig:
+    return cast(RunConfig, SimpleNamespace(device=device))
 
 
 @pytest.fixture
@@ -143,3 +153,39 @@ def test_memory_is_in_gib_and_never_short_where_the_driver_does_not_tell(monkeyp
     assert total_gib("GPU-b3") == 8.0
     assert free_gib("GPU-a1") == total_gib("GPU-a1") == float("inf")
     assert name("GPU-b3") == "NVIDIA GPU-b3"
+
+
+def test_runs_that_name_a_gpu_get_that_one_of_the_visible(shown, monkeypatch):
+    shown("2,0")
+    assert gpus_for([run_on("cuda:1")]) == ("GPU-a1",)
+    assert gpus_for([run_on("cuda:0"), run_on("cuda:0")]) == ("GPU-b3",)
+    assert gpus_for([run_on("cuda")]) == gpus_for([run_on("auto"), run_on("cuda:1")]) == ("GPU-b3", "GPU-a1")
+    assert gpus_for([run_on("cpu")]) == ()
+    with pytest.raises(ConfigError, match=r"device=cuda:2: expected the index of a visible GPU, found 2 GPUs"):
+        gpus_for([run_on("cuda:2")])
+
+
+def test_gpus_of_a_silent_driver_are_not_taken_for_none(shown, monkeypatch):
+    """A container may have the device files, so torch finds GPUs, but not the driver's library."""
+    driver = Driver()
+    driver.nvmlInit = lambda: (_ for _ in ()).throw(Driver.NVMLError("Insufficient Permissions"))
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(gpus, "device_files", lambda: [Path("/dev/nvidia0"), Path("/dev/nvidia1")])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(UserError, match=r"found 2 of the files /dev/nvidiaN.*Insufficient.*device=cpu"):
+        gpus_for([run_on("auto")])
+    assert gpus_for([run_on("cpu")]) == ()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus_for([run_on("auto")]) == ()
+
+
+def test_a_driver_that_refuses_single_queries_still_lists_its_gpus(monkeypatch):
+    def refuse(*_):
+        raise Driver.NVMLError_NoPermission
+
+    driver = Driver()
+    driver.nvmlDeviceGetMigMode = driver.nvmlDeviceGetMemoryInfo = refuse
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ALL
+    assert free_gib("GPU-b3") == float("inf")

@@ -12,12 +12,15 @@ import torch
 import factories
 from commands import TINY_RUN
 from comparing import differences
+from composing import compose_run
 from factories import weights
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
 from headsweep.errors import UserError
+from headsweep.launch.local import worker
 from headsweep.models import model_of
 from headsweep.plan.frozen import frozen
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.load_model import trained as trained_model
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
@@ -286,3 +289,19 @@ def test_weights_of_another_model_are_one_line(tmp_path):
     torch.save({"model": {"head.weight": torch.ones(2)}}, folder.checkpoint)
     with pytest.raises(UserError, match=r"checkpoint.pt: expected the weights of this model, found others"):
         trained_model(folder)
+
+
+def test_where_a_launcher_chose_the_device_its_choice_counts(tmp_path):
+    """A process that sees one GPU has no cuda:7, which its run was planned with."""
+    plan = make_plan([compose_run(*SHORT, "device=cuda:7", f"paths.output={tmp_path}")])
+    freeze(plan, {run.fingerprint: {} for run in plan.runs})
+    (folder,) = plan.folders
+    with pytest.raises(UserError, match="device=cuda:7: expected a visible CUDA device"):
+        train_folder(folder, lambda progress: None)
+    train_folder(folder, lambda progress: None, device="cpu")
+    assert folder.state() is RunState.finished
+
+
+def test_a_process_on_a_gpu_sees_it_as_the_only_one():
+    run = compose_run(*SHORT, "device=cuda:7")
+    assert (worker._placed(run, "GPU-a1").device, worker._placed(run, None).device) == ("cuda", "cuda:7")

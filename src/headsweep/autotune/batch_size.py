@@ -216,7 +216,6 @@ class _Measurement:
         if self._processes is None:
             self._log(f"{KEY}={AUTO}: measuring, once for each distinct cell")
             self._processes = Processes()
-        run = replace(run, device="cuda") if self._room.gpu else run  # the only one visible to the process
         try:
             with StopRequest() as request:
                 found = memory(self._processes, run, self._room.threads, self._room.gpu, request)

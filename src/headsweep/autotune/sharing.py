@@ -30,15 +30,8 @@ class Sharing:
     def batch_size(self, runs: Sequence[RunConfig], measure: bool = True) -> int:
         """Return the batch size that fits all of `runs` (see `fitting`); it does not depend on the number of seeds."""
         slots = None if self.slots == AUTO else self.slots
-        gpus = _named(gpus_for(runs), runs[0])
-        room = Room.of(Slots.of_this_machine(slots, self.threads, UNBOUNDED, gpus, self.runs_per_gpu))
+        room = Room.of(Slots.of_this_machine(slots, self.threads, UNBOUNDED, gpus_for(runs), self.runs_per_gpu))
         return fitting(runs, room, measure, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 ALONE = Sharing(slots=1)
-
-
-def _named(gpus: tuple[str, ...], run: RunConfig) -> tuple[str, ...]:
-    """Return the GPUs that a run may use: one, if its device names it."""
-    _, _, index = run.device.partition(":")
-    return gpus[int(index) :][:1] if index else gpus

@@ -1,4 +1,4 @@
-"""The end of a sweep: its table, its models in MLflow, and what became of each run."""
+"""The end of a sweep: its table, its models in the tracker, and what became of each run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log
 
 def compare(sweep: SweepFolder) -> Table:
     """Write the table of a sweep's runs to its folder."""
-    comparison = build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
+    sources = published.load(published.FOLDER)
+    comparison = build(sweep.runs(), sources=sources, screening=sweep.screening(), design=sweep.design())
     files.write(comparison, sweep.path)
     return comparison
 
@@ -43,7 +44,7 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) 
         return
     try:
         count = log(lacking, config)
-        print(f"{count} model{'s' * (count != 1)} logged to MLflow", file=sys.stderr)
+        print(f"{count} model{'s' * (count != 1)} logged to {config.tracking.name.value}", file=sys.stderr)
     except UserError as error:
         print(f"headsweep: {error}", file=sys.stderr)
 

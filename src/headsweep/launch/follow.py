@@ -1,4 +1,4 @@
-"""Follow a sweep that other processes train, from its files: show it, feed MLflow, end with its table."""
+"""Follow a sweep that other processes train, from its files: show it, feed the tracker, end with its table."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Show = Callable[[SweepView], None]
 def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None) -> None:
     """Show the sweep in folder `path` until no process trains it any more; then write and print its table.
 
-    Its runs and the sweep itself are copied to MLflow meanwhile. Ctrl-C ends the following, not the sweep.
+    Its runs and the sweep itself are copied to the tracker meanwhile. Ctrl-C ends the following, not the sweep.
 
     Args:
         path: of the sweep.
-        log: gives the runs' models to MLflow.
+        log: logs the runs' models.
         asked: the runs that are to have ended well; None: all that are planned.
 
     Raises:

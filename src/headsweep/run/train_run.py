@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,10 +33,12 @@ def train_folder(
     stop: Stop = lambda: False,
     until: int | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    device: str | None = None,
 ) -> None:
     """Train the run of `folder` to its end, from its frozen configuration; a finished run is left alone.
 
-    A failure is written to the folder and raised. Rank 0 calls this, the other ranks call `follow`.
+    A failure is written to the folder and raised. Rank 0 calls this, the other ranks call `follow`. A `device` takes
+    the place of the configuration's.
 
     Raises:
         Busy: another process trains the same run.
@@ -48,7 +51,7 @@ def train_folder(
             return
         folder.claim()
         ranks.gather(folder.path)
-        _tried(folder, watch, stop, until, ranks)
+        _tried(folder, watch, stop, until, ranks, device)
 
 
 def follow(stop: Stop, ranks: Ranks) -> None:
@@ -68,10 +71,13 @@ def dismiss(ranks: Ranks) -> None:
     ranks.gather(None)
 
 
-def _tried(folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks) -> None:
+def _tried(
+    folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks, device: str | None = None
+) -> None:
     """Train, and write the result or the failure."""
     try:
         run = frozen(folder)
+        run = replace(run, device=device) if device else run
         if ranks.leads and not folder.record().cost:  # planned on a machine without torch
             folder.write_cost(preflight(run))
         result = _training(run, folder, watch, stop, until, ranks)()

@@ -84,5 +84,5 @@ def _mark(device: torch.device) -> Callable[[], object]:
     if device.type != "cuda":
         return lambda: None
     event = torch.cuda.Event(blocking=True)  # busy waiting would take a core from other runs
-    event.record()
+    event.record(torch.cuda.current_stream(device))  # by default of the current device, which may be another one
     return event.synchronize

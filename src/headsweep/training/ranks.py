@@ -6,6 +6,7 @@ With one process all of it is the identity, so that the loop is written once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,11 +18,17 @@ from torch import Tensor
 from headsweep.errors import ConfigError, LostPeer
 
 T = TypeVar("T")
+# As gloo, NCCL and sockets word it. NCCL's ncclSystemError is of a socket or of this machine's memory: a failure.
+_CONNECTION = re.compile(
+    r"connection (closed|reset|refused|abort)|connect(ion)? time|timed? ?out|broken pipe|pair closure|no route to host"
+    r"|socket closed|ncclRemoteError|remote process exited",
+    re.IGNORECASE,
+)
 FAILURE = "failure"  # key of the store for the reason of the first failed rank
 
 
 class Ranks:
-    """This process, number `rank` of `count`. All methods but `device` and `failure` are collective."""
+    """This process, number `rank` of `count`. All methods but `failure` are collective."""
 
     def __init__(self, rank: int = 0, count: int = 1, store: dist.Store | None = None) -> None:
         """`store` is shared by all ranks; a single process needs none."""
@@ -65,6 +72,7 @@ class Ranks:
 
         Raises:
             ConfigError: there are fewer GPUs than ranks on this machine, or the device cannot be shared.
+            LostPeer: as all others.
         """
         if self.count == 1 or device.type == "cpu":
             return device
@@ -75,6 +83,9 @@ class Ranks:
             raise ConfigError("device", device, f"expected a GPU per rank, found {gpus}; use --nproc-per-node {gpus}")
         mine = torch.device("cuda", local if gpus > 1 else 0)  # if only one GPU is visible, the launcher chose it
         torch.cuda.set_device(mine)
+        gpu = str(torch.cuda.get_device_properties(mine).uuid)
+        if (sharing := self.gather(gpu).count(gpu)) > 1:
+            raise ConfigError("device", device, f"expected a GPU per rank, found {sharing} ranks on GPU {gpu}")
         return mine
 
     def is_first_to_fail(self, reason: str) -> bool:
@@ -86,7 +97,10 @@ class Ranks:
         if self._store is None:
             return True
         line = f"rank {self.rank}: {reason.strip().splitlines()[-1]}".encode()
-        return self._store.compare_set(FAILURE, "", line.decode()) == line
+        try:
+            return self._store.compare_set(FAILURE, "", line.decode()) == line
+        except RuntimeError:  # the process of the store has ended
+            return True
 
     def failure(self) -> str | None:
         """Return which other rank failed and why, in one line; None if none reported a failure."""
@@ -107,10 +121,22 @@ def joined() -> Iterator[Ranks]:
     dist.destroy_process_group()  # not after an error: an orderly end would wait for lost ranks
 
 
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Return whether another process may have ended: gloo raises RuntimeError for everything, NCCL DistBackendError."""
+    if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+        return True
+    is_of_library = type(error) in (RuntimeError, dist.DistBackendError)  # not of memory or CUDA, which are subclasses
+    message = str(error)
+    return is_of_library and "CUDA error" not in message and bool(_CONNECTION.search(message))
+
+
 @contextmanager
 def _meeting() -> Iterator[None]:
+    """Raise LostPeer for a lost connection or a timeout; any other error, as of memory or CUDA, is this process's."""
     try:
         yield
     except RuntimeError as error:
+        if not _is_of_connection(error):
+            raise
         reason = str(error).strip().split("\n", 1)[0].partition(". ")[0]  # the rest is advice
         raise LostPeer(f"lost another process of this run ({reason})") from error

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.config import RunConfig
+from headsweep.errors import ConfigError, UserError
+
+DEVICE_FILES = "/dev/nvidiaN"
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -18,22 +21,46 @@ def visible_gpus() -> tuple[str, ...]:
 
     The list is read as CUDA does: it ends at the first entry that names no GPU, and if one is named twice it is empty.
     An index counts as NVML does, by PCI bus.
+
+    Raises:
+        UserError: there are GPUs, but the driver does not answer: runs would start on one GPU all together.
     """
     import pynvml
 
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         pynvml.nvmlInit()  # never shut down: while it is open, queries are cheap
-    except pynvml.NVMLError:
-        return ()
-    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-    gpus = {_uuid(handle): tuple(_devices(handle)) for handle in handles}
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        gpus = {_uuid(handle): tuple(_devices(handle)) for handle in handles}
+    except pynvml.NVMLError as error:
+        files = device_files()
+        if not files or listed in ("", "-1"):
+            return ()
+        raise UserError(
+            f"found {len(files)} of the files {DEVICE_FILES}, but the NVIDIA driver cannot be asked about its GPUs "
+            f"({error}); use device=cpu, or start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        ) from error
     return tuple(chain(*gpus.values())) if listed is None else _listed(listed, gpus)
 
 
 def gpus_for(runs: Sequence[RunConfig]) -> tuple[str, ...]:
-    """Return the visible GPUs; none if all of `runs` are to train on the CPU."""
-    return () if all(run.device == "cpu" for run in runs) else visible_gpus()
+    """Return the visible GPUs that `runs` may use: none if all train on the CPU, one if they name it (`cuda:1`).
+
+    Raises:
+        ConfigError: there is no GPU of that index.
+        UserError: as `visible_gpus`.
+    """
+    devices = {run.device for run in runs}
+    if devices <= {"cpu", "mps"}:
+        return ()
+    gpus = visible_gpus()
+    indices = {device.partition(":")[2] for device in devices}
+    if len(indices) > 1 or "" in indices:
+        return gpus
+    index = int(indices.pop())
+    if index >= len(gpus):
+        raise ConfigError("device", f"cuda:{index}", f"expected the index of a visible GPU, found {len(gpus)} GPUs")
+    return gpus[index : index + 1]
 
 
 def free_gib(gpu: str) -> float:
@@ -79,9 +106,14 @@ def _memory_gib(gpu: str, which: str) -> float:
     pynvml.nvmlInit()
     try:
         info = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu))
-    except pynvml.NVMLError_NotSupported:  # memory that GPU and CPU share
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission):  # GPU and CPU share it; in a container
         return math.inf
     return float(getattr(info, which)) / 2**30
+
+
+def device_files() -> list[Path]:
+    """Return the driver's files of whole GPUs, which a container has even where it cannot ask the driver."""
+    return [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdecimal()]
 
 
 def _uuid(handle: Any) -> str:
@@ -109,7 +141,7 @@ def _is_split(handle: Any) -> bool:
 
     try:
         current, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError_NotSupported:
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NoPermission):
         return False
     return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 

@@ -61,5 +61,5 @@ class LocalPool:
 def log_models(folders: Sequence[RunFolder], config: RunConfig) -> int:
     """As `predictor.log_models`, in a process of its own. Raises UserError where there is no torch."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError("no models were logged to MLflow: there is no torch here; `headsweep sync` does it where it is")
+        raise UserError("no models were logged: there is no torch here; `headsweep sync` does it where it is")
     return LocalPool().log_models(folders, config)

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def train(path: Path, threads: int, gpu: str | None, until: int | None, connecti
     folder = RunFolder(path)
     _print_to(folder.log)
     try:
-        train_folder(folder, connection.send, lambda: bool(received), until)
+        train_folder(folder, connection.send, lambda: bool(received), until, device=gpu and "cuda")
     except Stopped:
         return
     except Busy:
@@ -70,12 +71,17 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, connection: Conn
 
 def speed(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
     """Train without writing files, and send how fast, as `trial.time_steps`; or why that fails."""
-    _rehearse(threads, gpu, connection, lambda: trial.time_steps(run, connection))
+    _rehearse(threads, gpu, connection, lambda: trial.time_steps(_placed(run, gpu), connection))
 
 
 def memory(run: RunConfig, threads: int, gpu: str | None, connection: Connection) -> None:
     """Train some steps without writing files, and send what `trial.memory` returns; or why that fails."""
-    _rehearse(threads, gpu, connection, lambda: connection.send(trial.memory(run)))
+    _rehearse(threads, gpu, connection, lambda: connection.send(trial.memory(_placed(run, gpu))))
+
+
+def _placed(run: RunConfig, gpu: str | None) -> RunConfig:
+    """Return the run on `gpu`, the only one that the process sees: `cuda:1` would not exist there."""
+    return replace(run, device="cuda") if gpu else run
 
 
 def _rehearse(threads: int, gpu: str | None, connection: Connection, task: Callable[[], None]) -> None:
