@@ -397,6 +397,7 @@ def test_series_are_side_by_side_and_nearest_to_their_own_number_of_heads(counts
     assert step > 0 and 2 ** (step * (series - 1)) < gap
 
 
+@pytest.mark.slow
 def test_a_long_legend_takes_nothing_from_the_axes():
     def height(heads: Sequence[str]) -> float:
         table = table_of([run(head, count, 0, 0.9) for head in heads for count in (1, 2)])
