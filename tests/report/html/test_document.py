@@ -12,8 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from made import EPOCHS, run, table_of
 
-from headsweep.report.html import document, selection, styles
-from headsweep.report.html.figures import curves
+from headsweep.report.html import curves, document, selection, styles
 from headsweep.report.html.origin import Origin, origin_of
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
