@@ -80,8 +80,8 @@ def test_vjepa_with_self_attention_equals_the_loop_over_branches(heads: int, mon
     monkeypatch.setitem(oracle.BRANCHES, "vjepa", Deep)
     head, x = make("vjepa", heads, depth=3), images()
     check_against_oracle("vjepa", head, x)
-    want = oracle.reference("vjepa", head).token_weights(x)
-    torch.testing.assert_close(head.token_weights(x), want, rtol=1e-10, atol=1e-10)
+    expected = oracle.reference("vjepa", head).token_weights(x)
+    torch.testing.assert_close(head.token_weights(x), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_map_is_timm_s_attention_pooling() -> None:
@@ -130,13 +130,13 @@ def test_gem_is_between_the_mean_and_the_maximum(power: float) -> None:
     head = build_head("gem", width=64, num_classes=10, heads=1, tokens=16)
     head.power.data.fill_(power)
     x = torch.cat([50 * torch.rand(6, 16, 32), -torch.rand(6, 16, 32)], 2).requires_grad_()
-    want = x.mean(1) if power == 1 else x.amax(1)
-    torch.testing.assert_close(pooled_with_gradient(head, x)[:, :32], want[:, :32], rtol=0.05, atol=1e-3)
+    expected = x.mean(1) if power == 1 else x.amax(1)
+    torch.testing.assert_close(pooled_with_gradient(head, x)[:, :32], expected[:, :32], rtol=0.05, atol=1e-3)
 
 
 @pytest.mark.parametrize("sharpness", [1e-4, 1e3])
 def test_lse_is_between_the_mean_and_the_maximum(sharpness: float) -> None:
     head = build_head("lse", width=64, num_classes=10, heads=1, tokens=16, sharpness=sharpness)
     x = (50 * torch.randn(6, 16, 64)).requires_grad_()
-    want = x.mean(1) if sharpness < 1 else x.amax(1)
-    torch.testing.assert_close(pooled_with_gradient(head, x), want, rtol=0.05, atol=0.3)
+    expected = x.mean(1) if sharpness < 1 else x.amax(1)
+    torch.testing.assert_close(pooled_with_gradient(head, x), expected, rtol=0.05, atol=0.3)

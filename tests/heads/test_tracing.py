@@ -41,6 +41,7 @@ def gradients(head: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> li
     return [logits.detach(), *torch.autograd.grad(logits.square().sum(), list(head.parameters()))]
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph(head: Head) -> None:
     torch.compiler.reset()
     x = images(4)
@@ -56,10 +57,12 @@ def check_export(head: Head, strict: bool) -> None:
     torch.testing.assert_close(exported.module()(x), head(x))
 
 
+@pytest.mark.slow
 def test_exports_for_any_number_of_images(head: Head) -> None:
     check_export(head, strict=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPRESENTATIVE)
 def test_exports_by_the_compiler_s_tracer(name: str) -> None:
     check_export(make(name), strict=True)

@@ -33,6 +33,7 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option("--columns", help="Columns to show, e.g. parameters,top1,difference,p; an unknown name prints all.")
 @click.option("--rows", help="Axes down the side of a pivot table, e.g. head.")
 @click.option("--cols", help="Axes across the top of a pivot table, e.g. heads.")
+@click.option("--over", type=click.Choice(["heads", "dataset"]), help="Show the effect of K, or ranks over data sets.")
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
 @click.option("--tune", multiple=True, help=TUNE_HELP)
@@ -105,7 +106,7 @@ def _request(options: dict[str, Any], output: Path) -> Request:
 def _print(request: Request, comparison: Table) -> None:
     from headsweep.report.formats import terminal
 
-    if request.columns or request.rows or request.cols:
+    if request.columns or request.rows or request.cols or request.over:
         terminal.show_sheet(request.sheet(comparison))
     else:
         terminal.show(comparison)

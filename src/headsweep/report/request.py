@@ -14,12 +14,12 @@ from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table import published, tuning
-from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import OVER
 from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -51,6 +51,7 @@ class Request:
     baseline: tuple[str, ...] = ()
     metric: str = "top1"
     tune: tuple[str, ...] = ()  # empty: what the study declares
+    over: str | None = None  # one of OVER: show its table instead
     mark: bool = False
     margin: float | None = None  # in percentage points; None: the one that the study declares
 
@@ -60,6 +61,7 @@ class Request:
             ("--columns", self.columns),
             ("--rows", self.rows),
             ("--cols", self.cols),
+            ("--over", self.over),
         ]
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
@@ -105,7 +107,8 @@ class Request:
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         baseline = read_words(self.baseline, "--baseline ")
-        tune = self._tune(cells, design, baseline)
+        tune = self._tune(cells, design)
+        tuning.check_baseline(tune, baseline)
         if not self.mark:
             is_complete = not (missing or damages)
             _check_consistency(cells, (*axes, *tune, *(sweep.plan()["axes"] if sweep else ())), is_complete)
@@ -119,13 +122,13 @@ class Request:
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
-    def _tune(self, cells: Sequence[Cell], design: Design, baseline: Baseline) -> tuple[str, ...]:
+    def _tune(self, cells: Sequence[Cell], design: Design) -> tuple[str, ...]:
         """Return the keys to tune; `--tune none` shows all settings of a study that declares some."""
         if self.tune == (NO_TUNING,):
             return ()
         if not self.tune:
             return tuning.varying(cells, design.tune)
-        tuning.check_keys(cells, self.tune, baseline)
+        tuning.check_keys(cells, self.tune)
         return tuple(dict.fromkeys(self.tune))
 
     def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
@@ -136,7 +139,15 @@ class Request:
         return Margin(self.margin, sum(len(cell.finished) for cell in cells))
 
     def sheet(self, table: Table) -> Sheet:
-        """Return the table with the requested columns, or as the requested pivot."""
+        """Return the table with the requested columns, as the requested pivot, or over the requested axis.
+
+        Raises:
+            UserError: an axis of the pivot is missing, or the table cannot be shown over that axis.
+        """
+        if self.over:
+            if self.columns or self.rows or self.cols:
+                raise UserError(f"--over {self.over}: expected no --columns, --rows or --cols, which it does not have")
+            return OVER[self.over](table)
         columns = parse_columns(self.columns)
         if not self.rows and not self.cols:
             return flat(table, columns)

@@ -20,6 +20,7 @@ from headsweep.report.table.columns import ABSENT, COLUMNS
 from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat, note_text
 from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import below
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
@@ -70,7 +71,7 @@ def comparison(table: Table) -> Section:
     A narrow screen shows the first of these without scrolling, and keeps the first two columns in view.
     """
     sheet = flat(table)
-    first = (table.metric, "difference", "p", "difference_images")
+    first = (table.metric, "difference", "verdict", "p", "difference_images")
 
     def place(at: int) -> int:
         name = sheet.headings[at].name
@@ -85,6 +86,16 @@ def comparison(table: Table) -> Section:
     headings = tuple(sheet.headings[at] for at in order)
     rows = tuple(tuple(row[at] for at in order) for row in sheet.rows)
     return Section("table", "Table", _scrolling(Sheet(headings, rows, footnotes=()), "Comparison of the cells"))
+
+
+def over_axes(table: Table) -> Section | None:
+    """Return the tables below the table: the effect of the number of heads, and ranks over data sets."""
+    found = list(below(table))
+    bodies = [_scrolling(replace(sheet, footnotes=()), title) + _list(sheet.notes()) for title, sheet in found]
+    if len(found) > 1:
+        bodies = [f"<h3>{escape(title)}</h3>{body}" for (title, _), body in zip(found, bodies, strict=True)]
+    heading = found[0][0] if len(found) == 1 else "Over heads and data sets"
+    return Section("over-axes", heading, "".join(bodies)) if found else None
 
 
 def figures(name: str, title: str, drawings: Sequence[Drawing], otherwise: str) -> Section:

@@ -147,10 +147,11 @@ def _metric(name: str) -> Entries:
 def _one_metric(row: Row, name: str) -> Entry:
     if row.state != _FINISHED and name == row.metric:
         return Entry(f"{row.state} ({seed_list(row.seeds)})")
-    return _percent(row.estimates.get(name), bold=row.is_better and name == row.metric)
+    return percent_entry(row.estimates.get(name), bold=row.is_better and name == row.metric)
 
 
-def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+def percent_entry(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+    """Return an accuracy or difference in [0, 1] as percent with its half-width."""
     if value is None:
         return ABSENT
     half = None if value.half_width is None else 100 * value.half_width
@@ -162,21 +163,24 @@ def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: s
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [Entry("baseline") if row.is_baseline else _one_difference(row) for row in rows]
+    return "", [difference_entry(row) for row in rows]
 
 
-def _one_difference(row: Row) -> Entry:
+def difference_entry(row: Row) -> Entry:
+    """Return the difference of a row from its baseline, with its own n where fewer seeds are common."""
+    if row.is_baseline:
+        return Entry("baseline")
     has_own_n = row.difference and row.compared and row.difference.n != row.compared.n
     note = f" (n={row.difference.n})" if row.difference and has_own_n else ""
-    return _percent(row.difference, "+", row.is_better, note)
+    return percent_entry(row.difference, "+", row.is_better, note)
 
 
 def _over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [_percent(row.estimate_over_images) for row in rows]
+    return "", [percent_entry(row.estimate_over_images) for row in rows]
 
 
 def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [_percent(row.difference_over_images, "+") for row in rows]
+    return "", [percent_entry(row.difference_over_images, "+") for row in rows]
 
 
 def _superiority(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
@@ -193,7 +197,7 @@ def _verdict(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
 
 def _p(get: Callable[[Row], float | None]) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        return "", [UNDECIDED if _is_withheld(row) else _one_p(get(row)) for row in rows]
+        return "", [UNDECIDED if _is_withheld(row) else p_entry(get(row)) for row in rows]
 
     return entries
 
@@ -204,10 +208,11 @@ def _is_withheld(row: Row) -> bool:
 
 
 def _mcnemar(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [_one_p(row.mcnemar_p) for row in rows]
+    return "", [p_entry(row.mcnemar_p) for row in rows]
 
 
-def _one_p(p: float | None) -> Entry:
+def p_entry(p: float | None) -> Entry:
+    """Return a p-value, with enough decimals to show on which side of the level it is."""
     if p is None:
         return ABSENT
     if p < 0.001:

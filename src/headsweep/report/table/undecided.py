@@ -40,9 +40,9 @@ def reason(
         metric: the compared one.
         expected: seeds that both should have, where runs of the sweep are missing.
     """
-    gaps = ((_gap(cell, metric, expected), ""), (_gap(baseline, metric, expected), " (baseline)"))
-    found = next((f"{gap}{whose}" for gap, whose in gaps if gap), None)
-    return found or _too_little(difference)
+    gaps = ((gap(cell, metric, expected), ""), (gap(baseline, metric, expected), " (baseline)"))
+    found = next((f"{why}{whose}" for why, whose in gaps if why), None)
+    return found or too_little(difference)
 
 
 def without_claims(rows: Sequence[Row], is_unchosen: bool, is_unequal: bool) -> list[Row]:
@@ -64,7 +64,7 @@ def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
         yield f"UNDECIDED, shown without bold and without p: {listed}."
 
 
-def _gap(cell: Cell, metric: Metric, expected: Collection[int]) -> str | None:
+def gap(cell: Cell, metric: Metric, expected: Collection[int] = ()) -> str | None:
     """Return which of the planned runs of a cell have no number."""
     planned = len(cell.runs)
     if failed := failed_runs(cell):
@@ -78,7 +78,8 @@ def _gap(cell: Cell, metric: Metric, expected: Collection[int]) -> str | None:
     return None
 
 
-def _too_little(difference: Difference | None) -> str | None:
+def too_little(difference: Difference | None) -> str | None:
+    """Return why a difference has no p that supports a claim."""
     if difference is None:
         return "no common seed"
     if difference.n < LEAST_SEEDS:
