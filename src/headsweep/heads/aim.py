@@ -1,4 +1,4 @@
-"""The `aim` head: attention pooling of batch-normalised tokens, the probe of AIM (arXiv 2401.08541, section 4).
+"""The `aim` head: attention pooling of batch-normalised tokens, the probe of AIM (arXiv 2401.08541).
 
 Legend: b images, n tokens, d width, k branches, h attention heads of a branch, m queries of a branch, g = k h,
 j = k h m queries of an image.

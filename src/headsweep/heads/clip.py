@@ -1,4 +1,4 @@
-"""The `clip` head: attention pooling of CLIP's ResNets (arXiv 2103.00020, section 2.4): the mean token is the query.
+"""The `clip` head: attention pooling of CLIP's ResNets (arXiv 2103.00020): the mean token is the query.
 
 Legend: b images, n tokens, l = 1 + n, d width, k branches, h attention heads of a branch, j = k h queries of an image.
 """

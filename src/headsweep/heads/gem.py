@@ -1,4 +1,4 @@
-"""The `gem` head: generalised-mean pooling (arXiv 1711.02512, section 3.2).
+"""The `gem` head: generalised-mean pooling (arXiv 1711.02512).
 
 Legend: b images, n tokens, d width, k branches.
 """

@@ -1,4 +1,4 @@
-"""The `lse` head: log-sum-exp pooling (arXiv 1411.6228, section 3.2), between the mean and the maximum.
+"""The `lse` head: log-sum-exp pooling (arXiv 1411.6228), between the mean and the maximum.
 
 Legend: b images, n tokens, d width, k branches.
 """

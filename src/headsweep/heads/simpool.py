@@ -1,4 +1,4 @@
-"""The `simpool` head: SimPool (arXiv 2309.06891, section 4): the mean token attends to layer-normalised tokens.
+"""The `simpool` head: SimPool (arXiv 2309.06891): the mean token attends to layer-normalised tokens.
 
 Legend: b images, n tokens, d width, k branches.
 """
