@@ -46,7 +46,9 @@ class GridSweeper(BasicSweeper):
         found = points(read_study(sweeper), arguments, self.hydra_context.config_loader)
         if not self._hands_over:
             if others := [key for key in declared(sweeper) if key != "params"]:
-                expected = "expected a launcher of headsweep, e.g. hydra/launcher=local, as others start params alone"
+                expected = (
+                    "expected a launcher of headsweep, such as hydra/launcher=local; others can start params alone"
+                )
                 raise ConfigError(f"{SWEEPER}.{others[0]}", None, expected)
             return super().sweep(arguments)
         if self.max_batch_size is not None:

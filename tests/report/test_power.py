@@ -12,6 +12,8 @@ from statsmodels.stats.power import TTestPower
 from headsweep.report.stats.power import (
     MOST_SEEDS,
     detectable,
+    equivalence_power,
+    not_worse_power,
     power,
     requirement,
     seeds_needed,
@@ -40,6 +42,17 @@ def test_power_is_what_a_simulation_finds():
     assert power(6, 0.8, 1.0, 0.05) == pytest.approx(found, abs=0.01)
 
 
+@pytest.mark.parametrize("n", [3, 6, 20])
+def test_power_of_a_margin_is_that_of_statsmodels_and_what_a_simulation_finds(n):
+    margin = 1.2
+    expected = TTestPower().power(margin, n, 0.05, alternative="larger")
+    assert not_worse_power(n, margin, 1.0, 0.05) == pytest.approx(expected, abs=1e-8)
+    draws = np.random.default_rng(n).normal(0.0, 1.0, (20_000, n))
+    mean, error = draws.mean(axis=1), draws.std(axis=1, ddof=1) / math.sqrt(n)
+    shown = np.abs(mean) + stats.t.isf(0.05, n - 1) * error < margin
+    assert equivalence_power(n, margin, 1.0, 0.05) == pytest.approx(shown.mean(), abs=0.01)
+
+
 @pytest.mark.parametrize("effect", [0.05, 0.3, 1.0, 4.0])
 def test_the_seeds_are_the_fewest_that_have_the_power(effect):
     n = seeds_needed(effect, 1.0, 0.8, 0.025)
@@ -47,6 +60,7 @@ def test_the_seeds_are_the_fewest_that_have_the_power(effect):
     assert n == 2 or power(n - 1, effect, 1.0, 0.025) < 0.8
 
 
+@pytest.mark.slow
 def test_more_seeds_than_a_command_takes_are_none():
     assert seeds_needed(1e-6, 1.0, 0.8, 0.05) is None
     edge = detectable(MOST_SEEDS, 1.0, 0.8, 0.05)
@@ -59,6 +73,7 @@ def test_the_detectable_difference_has_the_power(n):
     assert power(n, detectable(n, 0.4, 0.8, 0.01), 0.4, 0.01) == pytest.approx(0.8, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_deviation_has_its_nominal_coverage():
     got = spread([0.01, 0.03, 0.02])
     assert got.deviation == pytest.approx(0.01)
@@ -77,6 +92,7 @@ def test_seeds_of_a_sign_flip_test():
     assert [sign_flip_seeds(alpha) for alpha in (0.5, 0.25, 0.05, 0.025)] == [3, 4, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_requirement_is_for_the_estimated_spread_and_for_its_upper_limit():
     found = requirement([0.01, 0.03, 0.02], 0.01, 0.8, 0.05)
     assert (found.n, found.spread.deviation) == (3, pytest.approx(0.01))

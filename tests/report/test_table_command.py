@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headsweep.cli import main
@@ -60,6 +61,7 @@ def lines(text):
     return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_the_columns_are_the_requested_ones(sweep, give):
     sweep()
     code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
@@ -68,6 +70,7 @@ def test_the_columns_are_the_requested_ones(sweep, give):
     assert lines(text)[3] == ["ga", "1", "5", "1.0", "96.36 ± 0.23", "*+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
 
 
+@pytest.mark.slow
 def test_only_what_is_shown_is_explained(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "parameters,n")
@@ -97,6 +100,7 @@ def test_an_empty_name_is_no_sweep(sweep, give):
     )
 
 
+@pytest.mark.slow
 def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):
     sweep()
     _, flat = give("pilot", "--columns", "top1")
@@ -177,6 +181,7 @@ def test_an_axis_of_the_sweep_is_no_inconsistency(sweep, give, make_run):
     assert give("pilot")[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html", "json", "csv"])
 def test_a_written_table_is_verified_until_a_digit_is_changed(sweep, give, tmp_path, ending):
     sweep()
@@ -194,6 +199,7 @@ def test_a_written_table_is_verified_until_a_digit_is_changed(sweep, give, tmp_p
     assert re.search(rf"table\.{ending}:\d+: expected '.*{digit}.*' from the runs, found '", printed)
 
 
+@pytest.mark.slow
 def test_tables_within_a_paper_are_verified(sweep, give, tmp_path):
     folders = sweep()
     for name, options in (("a", []), ("b", ["--rows", "head", "--cols", "heads"])):
@@ -222,6 +228,7 @@ SPOILED = {  # change of the second of two tables -> message
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
 def test_a_table_that_is_not_between_its_comments_is_an_error_that_counts_the_tables(sweep, give, tmp_path, ending):
     sweep()
@@ -251,6 +258,7 @@ def test_a_table_without_its_comments_is_recognized_and_refused(sweep, give, tmp
     assert code == 2 and "expected 2 tables, found 1: the table at line" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
 def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep, give, tmp_path, ending):
     sweep()
@@ -276,6 +284,7 @@ def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep
     assert give("--verify", file)[0] == 0
 
 
+@pytest.mark.slow
 def test_text_about_the_command_is_no_comment_of_a_table(sweep, give, tmp_path):
     sweep()
     file = tmp_path / "a.md"
@@ -308,6 +317,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
 def test_a_mistake_is_one_line_and_writes_nothing(sweep, give, tmp_path, monkeypatch, options, message):
     sweep()
@@ -390,6 +400,7 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
     assert Path(tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_missing_folder_makes_the_sweep_partial_and_keeps_the_correction(sweep, give):
     folders = sweep()
     whole = json.loads(give("pilot", "--format", "json")[1])["rows"][2]["difference_p_holm"]
@@ -433,6 +444,7 @@ def test_a_run_with_a_damaged_result_is_left_out_and_named(sweep, give, content)
     assert text.splitlines()[-1].startswith(f"headsweep: damaged: {folders[0].path / 'result.json'}, ")
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     folders = sweep()
     folders[0].metrics_log.path.write_text('{"epoch": 1\n{"epoch": 2}\n')
@@ -446,12 +458,18 @@ def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     assert code == 2 and text.count("\n") == 1 and "plan.json" in text
 
 
-def test_a_margin_adds_verdicts_and_is_part_of_the_command(sweep, give, tmp_path):
-    sweep()
+@pytest.fixture
+def small(sweep, make_run):
+    """A sweep of two heads with three seeds each; its folders."""
+    tops = (("seqpool", SEQPOOL[:3]), ("ga", GA[:3]))
+    return sweep([make_run(head, 1, seed, top1) for head, values in tops for seed, top1 in enumerate(values)])
+
+
+def test_a_margin_adds_verdicts_and_is_part_of_the_command(small, give, tmp_path):
     assert "verdict" not in give("pilot")[1]
     _, text = give("pilot", "--margin", "0.3")
     assert "better" in text and "Verdict at a margin of 0.3 points" in text
-    assert "POST HOC: margin given after 20 runs had finished" in text
+    assert "POST HOC: margin given after 6 runs had finished" in text
     path = tmp_path / "table.tex"
     assert "--margin 0.3" in give("pilot", "--margin", "0.3", "--write", path)[1]
     assert "verdict" in path.read_text() and "--margin 0.3" in path.read_text()
@@ -464,8 +482,7 @@ def test_a_margin_adds_verdicts_and_is_part_of_the_command(sweep, give, tmp_path
 
 
 @pytest.mark.parametrize("margin", ["0", "-1", "100", "nan"])
-def test_a_margin_is_in_points(sweep, give, margin):
-    sweep()
+def test_a_margin_is_in_points(small, give, margin):
     code, text = give("pilot", "--margin", margin)
     assert (code, text.splitlines()) == (
         2,
@@ -473,8 +490,8 @@ def test_a_margin_is_in_points(sweep, give, margin):
     )
 
 
-def test_a_margin_that_the_study_declares_needs_no_option_and_is_not_post_hoc(sweep, give, tmp_path):
-    runs = [folder.path.name for folder in sweep()]
+def test_a_margin_that_the_study_declares_needs_no_option_and_is_not_post_hoc(small, give, tmp_path):
+    runs = [folder.path.name for folder in small]
     plan = {"axes": ["head.name", "heads"], "runs": runs, "design": {"margin": {"points": 0.3, "finished": 0}}}
     atomic_files.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", plan)
     for arguments in ([], ["--margin", "0.3"]):
@@ -486,8 +503,16 @@ def test_a_margin_that_the_study_declares_needs_no_option_and_is_not_post_hoc(sw
     assert "POST HOC: margin given after 3 runs had finished" in give("pilot")[1]
 
 
-def test_the_probability_of_a_better_run_has_its_own_column(sweep, give):
-    sweep()
+def test_the_probability_of_a_better_run_has_its_own_column(small, give):
     _, text = give("pilot", "--columns", "p_better")
-    assert lines(text)[3] == ["ga", "1", "1.00 (0.48 to 1.00)"]
+    assert lines(text)[2] == ["ga", "1", "1.00 (0.29 to 1.00)"]
     assert "P(better) is the probability" in text
+
+
+def test_damaged_predictions_leave_their_run_out_of_a_table_that_reads_them(small, give):
+    for folder in small:
+        folder.write_test_correct(np.arange(40) % 10 > 0)
+    small[0].correct.write_bytes(b"damaged")
+    code, text = give("pilot", "--columns", "n,top1_images")
+    assert code == 1 and "test_correct.npy" in text and lines(text)[1][:3] == ["seqpool", "1", "2"]
+    assert give("pilot", "--columns", "n,top1")[0] == 0

@@ -69,6 +69,9 @@ def test_declared_keys_are_tuned_and_given_ones_too(runs, plan, give):
     plan(runs, tune=["optimizer.lr"])
     assert give(*columns) == (code, text)
     assert "NOT TUNED" in give(*columns, "--tune", "none")[1]
+    code, text = give("pilot", "--baseline", "optimizer.lr=0.01")
+    assert code == 2 and "add --tune none to compare all values" in text
+    assert give("pilot", "--baseline", "optimizer.lr=0.01", "--tune", "none")[0] == 0
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "html", "json"])
@@ -100,7 +103,7 @@ def test_a_pivot_of_variants_by_head(runs, plan, give):
         (("--tune", "optimizer.name"), "--tune optimizer.name: all cells have the same value; expected two or more"),
         (
             ("--tune", "optimizer.lr", "--baseline", "optimizer.lr=0.01"),
-            "a tuned value is chosen for the baseline, too",
+            "--baseline optimizer.lr=...: optimizer.lr is tuned, so its value is",
         ),
         (("--tune", "optimizer.lr", "--metric", "val_top1"), "SELECTED ON THE REPORTED IMAGES: val_top1 chooses"),
     ],

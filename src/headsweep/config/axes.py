@@ -40,6 +40,11 @@ def name_of(key: str) -> str:
     return key.lstrip("+~").partition("@")[0].removesuffix(".name")
 
 
+def shown(word: str) -> str:
+    """Return an override without the backslashes of Hydra's spelling."""
+    return re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", word)
+
+
 def read_axis(override: Override) -> Axis:
     """Return the values of a parsed override.
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from headsweep.config.study import SWEEPER
+from headsweep.config.study_words import spelled_for_hydra
 from headsweep.credentials import store_passwords
 from headsweep.errors import UserError
 from headsweep.text import escaped
@@ -60,24 +60,11 @@ def _spell_out(word: str, overrides: Sequence[str]) -> str:
         )
     if word == "hydra/launcher=plan":
         raise UserError("hydra/launcher=plan: expected a launcher that starts runs; give `headsweep plan ARGUMENTS`")
-    if word.lstrip("+").startswith(f"{SWEEPER}."):
-        return escape_equals(word)
     if not word.startswith("seeds="):
-        return word
+        return spelled_for_hydra(word)
     number = word.partition("=")[2]
     if not re.fullmatch(r"[1-9][0-9]{0,3}", number):
         raise UserError(f"{escaped(word)}: expected an integer in [1, 9999]; seeds=3 stands for seed=0,1,2")
     if any(other.startswith("seed=") for other in overrides):
         raise UserError(f"{word}: expected either seeds or seed, found both; leave one out")
     return f"seed={','.join(map(str, range(int(number))))}"
-
-
-def escape_equals(word: str) -> str:
-    r"""Return an override of a study in which Hydra reads each = within its value, outside of quotes, as a character.
-
-    Hydra takes `{EMA:[ema_decay=0.9]}` for a syntax error; it needs `{EMA:[ema_decay\=0.9]}`.
-    """
-    key, equals, value = word.partition("=")
-    parts = re.split(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""", value)
-    escaped_parts = [part if at % 2 else re.sub(r"(?<!\\)=", r"\\=", part) for at, part in enumerate(parts)]
-    return f"{key}{equals}{''.join(escaped_parts)}"

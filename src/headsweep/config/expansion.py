@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ def grid_request(
                 )
         return cell
 
+    # Hydra's `now` is the moment at which a cell is composed: it would be another one in each.
+    started = time.localtime()
+    OmegaConf.register_new_resolver("now", lambda pattern: time.strftime(pattern, started), replace=True)
     exclusions = Exclusions(hydra.launcher.get("exclude", ()), [*read_study(hydra.sweeper).axes(), *arguments])
     return GridRequest(found, composed, exclusions)
 

@@ -106,14 +106,14 @@ class _Reader:
 
         A single value on the command line is for every cell, so that a conditional axis of its key is left out.
         """
-        own = [read_axis(self._parser.parse_override(f"{key}={values}")) for key, values in axes.items()]
+        own = list(map(read_axis, self._parser.parse_overrides([f"{key}={values}" for key, values in axes.items()])))
         found = [self.given.get(axis.key, axis) for axis in own]
         return [axis for axis in found if axis.is_sweep or axis in own or not is_conditional]
 
     def change(self, text: str, key: str) -> Axis:
         """Return an override of a variant. Raises ConfigError with `key` if it is not one value of a run's key."""
         try:
-            axis = read_axis(self._parser.parse_override(text))
+            (axis,) = map(read_axis, self._parser.parse_overrides([text]))
         except HydraException as error:
             raise ConfigError(key, None, one_line(error)) from error
         if axis.is_sweep:

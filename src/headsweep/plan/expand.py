@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import KEY, Fit, cell_with_size, is_auto
+from headsweep.config.axes import shown
 from headsweep.config.composition import one_line
 from headsweep.config.conditional import with_conditions
 from headsweep.config.exclusions import left_out
@@ -52,7 +53,7 @@ class Expansion:
         overrides = [point.overrides for point in self.points]
         common = set(overrides[0]).intersection(*overrides)
         return [
-            (" ".join(word for word in words if word not in common) or "the only cell", one_line(outcome))
+            (" ".join(shown(word) for word in words if word not in common) or "the only cell", one_line(outcome))
             for words, outcome in zip(overrides, self.outcomes, strict=True)
             if isinstance(outcome, Exception)
         ]

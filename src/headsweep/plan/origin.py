@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from headsweep.config.points import Point
+from headsweep.config.axes import shown
+from headsweep.config.points import Point, Words
 
 Origin = dict[str, list[str]]  # part of the study -> what of it the run has
 
@@ -28,13 +29,17 @@ def _parts(point: Point, blocks: int) -> Iterator[tuple[str, str]]:
     if point.variant is not None:
         yield "variant", point.variant
     for condition, words in point.conditional:
-        yield "conditional", f"{' '.join(words)} ({condition})"
+        yield "conditional", f"{_shown(words)} ({condition})"
     if point.zipped:
-        yield "zipped", " ".join(point.zipped)
+        yield "zipped", _shown(point.zipped)
     if point.tuned:
-        yield "tune", " ".join(point.tuned)
+        yield "tune", _shown(point.tuned)
     if blocks > 1:
         yield "union", str(point.block)
+
+
+def _shown(words: Words) -> str:
+    return " ".join(map(shown, words))
 
 
 def described(origin: Origin) -> str:

@@ -14,7 +14,6 @@ from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table import published, tuning
-from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
@@ -108,7 +107,8 @@ class Request:
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         baseline = read_words(self.baseline, "--baseline ")
-        tune = self._tune(cells, design, baseline)
+        tune = self._tune(cells, design)
+        tuning.check_baseline(tune, baseline)
         if not self.mark:
             is_complete = not (missing or damages)
             _check_consistency(cells, (*axes, *tune, *(sweep.plan()["axes"] if sweep else ())), is_complete)
@@ -122,13 +122,13 @@ class Request:
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
-    def _tune(self, cells: Sequence[Cell], design: Design, baseline: Baseline) -> tuple[str, ...]:
+    def _tune(self, cells: Sequence[Cell], design: Design) -> tuple[str, ...]:
         """Return the keys to tune; `--tune none` shows all settings of a study that declares some."""
         if self.tune == (NO_TUNING,):
             return ()
         if not self.tune:
             return tuning.varying(cells, design.tune)
-        tuning.check_keys(cells, self.tune, baseline)
+        tuning.check_keys(cells, self.tune)
         return tuple(dict.fromkeys(self.tune))
 
     def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:

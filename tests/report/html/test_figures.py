@@ -13,22 +13,22 @@ from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 
-from headsweep.report.html import scales
+from headsweep.report.html import document, scales
 from headsweep.report.html.captions import MOST_ROWS
+from headsweep.report.html.curves import MOST_BANDS
 from headsweep.report.html.drawing import PAPER, Figure, draw
 from headsweep.report.html.figures.by_heads import by_heads
-from headsweep.report.html.figures.curves import MOST_BANDS
 from headsweep.report.html.figures.differences import differences, is_significant
 from headsweep.report.html.figures.ensembles import ensembles
-from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, learning_curves
+from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS
 from headsweep.report.html.figures.tradeoff import tradeoff
-from headsweep.report.html.histories import read_histories
 from headsweep.report.html.quantities import accuracy, costs
 from headsweep.report.html.ranking import rank
 from headsweep.report.html.selection import MOST, select
 from headsweep.report.read.cells import Run
 from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.table.model import Table
+from headsweep.tracking.design import Margin
 
 SEEDS = (0, 1, 2)
 # The seeds move all heads by far more than the heads differ: bars overlap, paired differences do not.
@@ -59,8 +59,7 @@ def axes_of(figure: Figure | None) -> Axes:
 
 
 def curves_of(table: Table) -> list[Figure]:
-    selection = select(table)
-    return learning_curves(selection, read_histories(table, selection))
+    return document.by_epoch(table, select(table))
 
 
 def line(axes: Axes, label: str):
@@ -107,8 +106,15 @@ def test_the_interval_over_seeds_and_images_is_a_thin_bar_around_the_other(paire
     bars = [drawn for drawn in axes_of(figure).lines if drawn.get_marker() == "|" and len(drawn.get_xdata())]
     assert [list(bar.get_xdata()) for bar in bars] == [pytest.approx([-0.2, 2.2])] * 2
     assert "also cover the draw of the test images" in figure.caption
-    assert "+1.00 ± 1.20 over seeds and test images" in figure.alt
+    assert "points (± 1.20 over seeds and test images)" in figure.alt
     assert "test images" not in differences(paired, select(paired)).caption
+
+
+def test_the_margin_is_a_band(paired):
+    table = replace(paired, margin=Margin(0.3))
+    (band,) = axes_of(differences(table, select(table))).patches
+    assert (band.get_x(), band.get_width()) == (-0.3, 0.6) and band.get_label() == "margin, ±0.3 points"
+    assert not axes_of(differences(paired, select(paired))).patches
 
 
 def test_a_marker_is_filled_where_the_corrected_p_supports_the_difference(paired):
@@ -391,6 +397,7 @@ def test_series_are_side_by_side_and_nearest_to_their_own_number_of_heads(counts
     assert step > 0 and 2 ** (step * (series - 1)) < gap
 
 
+@pytest.mark.slow
 def test_a_long_legend_takes_nothing_from_the_axes():
     def height(heads: Sequence[str]) -> float:
         table = table_of([run(head, count, 0, 0.9) for head in heads for count in (1, 2)])

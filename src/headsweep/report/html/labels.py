@@ -57,7 +57,7 @@ def difference_texts(rows: Sequence[Row]) -> list[str]:
     columns = zip(*(COLUMNS[name].entries(rows)[1] for name in names), strict=True)
     return [
         f"{difference.text} points"
-        + ("" if wide.half_width is None else f" ({wide.text} over seeds and test images)")
+        + ("" if wide.half_width is None else f" (± {wide.half_width:.{wide.decimals}f} over seeds and test images)")
         + ("" if p in (ABSENT, UNDECIDED) else f", p {p.text}")
         + (f", n = {row.difference.n}" if row.difference else "")
         for row, (difference, wide, p) in zip(rows, columns, strict=True)

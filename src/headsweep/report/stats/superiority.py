@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from headsweep.report.stats.inference import CONFIDENCE
+from headsweep.report.stats.inference import CONFIDENCE, EQUAL
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ def superiority(values: Mapping[int, float], baseline: Mapping[int, float]) -> S
     coin, the number of wins would be binomial with this very probability and lie between those two counts, so the
     interval covers at least 95 %.
     """
-    pairs = [(values[seed], baseline[seed]) for seed in values if seed in baseline]
-    if not pairs:
+    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
+    n = len(differences)
+    if not n:
         return None
-    wins = sum(value > other for value, other in pairs)
-    ties = sum(value == other for value, other in pairs)
-    low, high = _limit(wins, len(pairs)), 1 - _limit(len(pairs) - wins - ties, len(pairs))
-    return Superiority((wins + ties / 2) / len(pairs), low, high, len(pairs))
+    wins = sum(difference > EQUAL for difference in differences)
+    losses = sum(difference < -EQUAL for difference in differences)
+    return Superiority((n + wins - losses) / (2 * n), _limit(wins, n), 1 - _limit(losses, n), n)
 
 
 @lru_cache(maxsize=1024)

@@ -89,7 +89,7 @@ def compare(
         rows = verdicts.with_verdicts(rows, question.margin.points, family)
     warnings = [
         *paired.faults,
-        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.against, question.metric),
+        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.cells, paired.against, question.metric),
         *tuning.warnings(paired.arms, paired.others),
         *footnotes.warnings(cells, axes, question, screening),
         *fairness.footnotes(mismatches),

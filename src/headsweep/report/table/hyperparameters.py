@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from headsweep.config.keys import has_trait
@@ -30,47 +31,59 @@ def compared_values(cell: Cell, axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(canonical(cell.value(key)) for key in keys)
 
 
-def unchosen(cells: Sequence[Cell], axes: Sequence[str], baseline: Mapping[str, str]) -> tuple[str, ...]:
+def unchosen(
+    cells: Sequence[Cell], axes: Sequence[str], baseline: Mapping[str, str], are_arms: bool = False
+) -> tuple[str, ...]:
     """Return the hyper-parameters that vary although no value of theirs was chosen.
 
     One that `baseline` names is what the table compares, if the baseline names nothing but hyper-parameters: all rows
-    then have the head, and all else, of their baseline.
+    then have the head, and all else, of their baseline. Where each of the cells is an arm that was tuned
+    (`are_arms`), the options of a head tell arms apart: each has the same number of settings, and is counted.
     """
     is_factor = bool(baseline) and all(map(is_hyperparameter, baseline))
     factors = set(map(group_of, baseline)) if is_factor else set()
     found = [axis for axis in axes if is_hyperparameter(axis) and group_of(axis) not in factors]
+    found = [axis for axis in found if not (are_arms and axis.startswith("head."))]
     return tuple(axis for axis in found if len({canonical(cell.value(axis)) for cell in cells}) > 1)
 
 
-def footnotes(found: Sequence[str], axes: Sequence[str], against: Sequence[Cell | None], metric: str) -> Iterator[str]:
+def footnotes(
+    found: Sequence[str], axes: Sequence[str], cells: Sequence[Cell], against: Sequence[Cell | None], metric: str
+) -> Iterator[str]:
     """Yield what varies without a choice, and at which setting each baseline is best.
 
     Args:
         found: those hyper-parameters.
         axes: the keys beside head and heads that distinguish cells.
-        against: the cells that others are compared with.
+        cells: all of the table.
+        against: their baselines.
         metric: the compared one.
     """
     if not found:
         return
     others = [axis for axis in axes if axis not in found]
     arms: dict[str, list[Cell]] = {}
-    for cell in {id(cell): cell for cell in against if cell}.values():
-        arms.setdefault(cell_name(cell, others), []).append(cell)
-    best = [sentence for name, cells in arms.items() if (sentence := _best(name, cells, found, metric))]
+    for base in {id(base): base for base in against if base}.values():
+        arms.setdefault(cell_name(base, others), []).append(base)
+    best = [sentence for name, settings in arms.items() if (sentence := _best(name, settings, found, metric))]
     more = f"; and {len(best) - MOST_NAMED} more" * (len(best) > MOST_NAMED)
     listed = f" Best settings of the baseline: {'; '.join(best[:MOST_NAMED])}{more}." if best else ""
-    tune = " ".join(f"--tune {key}" for key in found)
-    cells = [cell for cells in arms.values() for cell in cells]
-    how = (
-        f"`headsweep table {tune}` chooses a setting for each head."
-        if tuning.can_choose(cells, metric)
-        else "Runs with validation images (dataset.validation > 0) can be tuned."
-    )
+    advice = _advice(found, others, cells, metric)
+    vary = f"{', '.join(found)} {'varies' if len(found) == 1 else 'vary'}"
     yield (
-        f"NOT TUNED: {', '.join(found)} varies and no value was chosen on validation images, so nothing is bold and no "
-        f"p is shown: the best row of a head may not be compared with one row of another.{listed} {how}"
+        f"NOT TUNED: {vary} and no value was chosen on validation images, so nothing is bold and no p is shown: the "
+        f"best row of a head may not be compared with one row of another.{listed} {advice}"
     )
+
+
+def _advice(found: Sequence[str], others: Sequence[str], cells: Sequence[Cell], metric: str) -> str:
+    """Return what would support a claim."""
+    if not tuning.can_choose(cells, metric):
+        return "Runs with validation images (dataset.validation > 0) can be tuned."
+    tune = " ".join(f"--tune {key}" for key in found)
+    if len(set(Counter(compared_values(cell, others) for cell in cells).values())) > 1:
+        return f"With as many settings for each row, `headsweep table {tune}` would choose one of them."
+    return f"`headsweep table {tune}` chooses a setting for each row."
 
 
 def _best(name: str, cells: Sequence[Cell], keys: Sequence[str], metric: str) -> str | None:

@@ -174,7 +174,7 @@ def notes(found: Sequence[Arm], axes: Sequence[str], keys: Sequence[str], metric
         chosen.setdefault(spelled(dict(zip(keys, arm.chosen.values, strict=True))), []).append(_name(arm, axes))
     listed = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in chosen.items())
     yield f"Chosen: {listed}."
-    if tied := [_name(arm, axes) for arm in found if arm.tied > 1 and not arm.chosen.lost]:
+    if tied := [_name(arm, axes) for arm in found if arm.tied > 1 and arm.chosen.val and not arm.chosen.lost]:
         yield f"Equal {validation_metric(metric).noun}: of {_some(tied)}, the first in the order of the plan is chosen."
 
 
@@ -201,14 +201,21 @@ def _values(found: Sequence[Arm], keys: Sequence[str]) -> str:
     return f" ({', '.join(' '.join(values) for values in settings)})"
 
 
-def check_keys(cells: Sequence[Cell], keys: Sequence[str], baseline: Collection[str]) -> None:
-    """Raise UserError for a tuned key of which no cell has two values, or that is also in the baseline."""
+def check_keys(cells: Sequence[Cell], keys: Sequence[str]) -> None:
+    """Raise UserError for a key of which the cells do not have two values."""
     for key in keys:
         if not any(cell.has(key) for cell in cells):
             raise UserError(f"--tune {unknown_key(key)}")
         if not varying(cells, (key,)):
             raise UserError(f"--tune {key}: all cells have the same value; expected two or more to choose from")
-        if group_of(key) in map(group_of, baseline):
+
+
+def check_baseline(keys: Collection[str], baseline: Collection[str]) -> None:
+    """Raise UserError for a baseline with a key that is tuned."""
+    tuned = set(map(group_of, keys))
+    for key in baseline:
+        if group_of(key) in tuned:
             raise UserError(
-                f"--tune {key} --baseline {key}=...: a tuned value is chosen for the baseline, too; drop one"
+                f"--baseline {key}=...: {key} is tuned, so its value is chosen for the baseline, too; drop it, or add "
+                "--tune none to compare all values"
             )

@@ -10,7 +10,7 @@ from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure, Mark, listed
 from headsweep.report.html.labels import baseline_names, cell_label, difference_texts, metric_label, metric_noun
 from headsweep.report.html.selection import Selection
-from headsweep.report.html.styles import Style
+from headsweep.report.html.styles import GREY, Style
 from headsweep.report.stats.inference import LEVEL, Difference
 from headsweep.report.table.columns import human
 from headsweep.report.table.model import Row, Table
@@ -34,6 +34,9 @@ def differences(table: Table, selection: Selection) -> Figure | None:
     is_wide = any(_wide(row) for row, _ in found)
 
     def draw(axes: Axes) -> None:
+        if margin := table.margin:
+            look: dict[str, Any] = {"color": GREY, "alpha": 0.18, "linewidth": 0}
+            axes.axvspan(-margin.points, margin.points, label=f"margin, ±{margin.points:g} points", **look)
         axes.axvline(0, color=INK, linewidth=1)
         for at, (row, difference) in enumerate(found):
             _draw_row(axes, at, row, difference, selection.style(row))

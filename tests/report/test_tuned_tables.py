@@ -260,8 +260,26 @@ def test_an_option_of_one_head_is_a_hyper_parameter():
     assert compare(gram_dims(32), Question()).rows[1].is_better
     table = compare(gram_dims(32, 64), Question())
     assert [row.flags for row in table.rows] == [(), ("tuning 2 to 1",), ("tuning 2 to 1",)]
+    cells = [with_val(cell, [0.7] * 5) for cell in gram_dims(32, 64)]
+    assert "With as many settings for each row, `headsweep table --tune" in notes(compare(cells, Question()))
     assert not any(row.is_better for row in table.rows)
     assert "NOT TUNED: head.gram_dim varies" in notes(table)
+
+
+def test_the_options_of_a_head_tell_tuned_arms_apart():
+    """As in a study with a conditional axis: each option is an arm with as many settings as the baseline."""
+    tops = [0.862, 0.861, 0.863, 0.859, 0.864]
+    cells = [made_setting("seqpool", 0.80, 0.7 + rate, optimizer__lr=rate) for rate in (0.001, 0.01)]
+    for dim in (32, 64):
+        shifted = [top + dim / 1e4 for top in tops]
+        cells += [
+            made_setting("ga", shifted, 0.7 + rate, optimizer__lr=rate, head__gram_dim=dim) for rate in (0.001, 0.01)
+        ]
+    table = tuned(cells)
+    assert "NOT TUNED" not in notes(table)
+    assert [row.is_better for row in table.rows] == [False, True, True]
+    ps = sorted(row.difference.p for row in table.rows[1:])
+    assert sorted(row.p for row in table.rows[1:]) == pytest.approx([2 * ps[0], max(2 * ps[0], ps[1])])
 
 
 def test_a_hyper_parameter_that_the_baseline_names_is_what_the_table_compares():
