@@ -32,7 +32,7 @@ def footnotes(rows: Sequence[Row], question: Question) -> Iterator[Note]:
             low, high = worst
             size = 60 if column == "time" else 1
             doubt = (
-                f" The seeds of one cell differ by a factor of {high / low:.1f} ({low / size:.3g} to {high / size:.3g})"
+                f" The seeds of one cell differ by a factor of {high / low:.1f} ({_digits(low / size)} to {_digits(high / size)})"
                 ": these numbers measure the load of the machine, not the head."
             )
         if question.columns is None and column == "images_per_second" and worst:
@@ -42,6 +42,10 @@ def footnotes(rows: Sequence[Row], question: Question) -> Iterator[Note]:
                 low < high for low, high in _ranges(rows, column)
             )
             yield Note(f"{what}{ranges}, including the effect of other load on the machine.{doubt}", (column,))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _ranges(rows: Sequence[Row], column: str) -> list[tuple[float, float]]:
