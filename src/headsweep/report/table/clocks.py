@@ -31,9 +31,10 @@ def footnotes(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         if worst:
             low, high = worst
             size = 60 if column == "time" else 1
+            span = f"{_digits(low / size)} to {_digits(high / size)}"
             doubt = (
-                f" The seeds of one cell differ by a factor of {high / low:.1f} ({_digits(low / size)} to {_digits(high / size)})"
-                ": these numbers measure the load of the machine, not the head."
+                f" The seeds of one cell differ by a factor of {high / low:.1f} ({span}): these numbers measure the "
+                "load of the machine, not the head."
             )
         if question.columns is None and column == "images_per_second" and worst:
             yield Note(f"Images/s is left out.{doubt} It is still in table.csv, and with --columns {column}.")
