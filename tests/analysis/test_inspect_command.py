@@ -12,12 +12,12 @@ from PIL import Image
 import factories
 from commands import TINY_RUN, fresh, give
 from composing import compose_run
-from headsweep.heads import HEADS
 from headsweep.models import model_of
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.checkpoint import TrainingState
+from representative import REPRESENTATIVE
 
 SHORT = [*TINY_RUN, "tracking=none", "duration='2 epochs'"]
 
@@ -128,7 +128,7 @@ def test_the_inspection_is_mirrored_from_where_the_run_is_now(run, tmp_path, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [*REPRESENTATIVE, "cls_gap"])  # and one that pools to another width
 def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     folder = begun(tmp_path, f"head={name}", "heads=2")
     assert inspect(folder.path, "--images", 20) == 0

@@ -1,4 +1,4 @@
-"""Tools that freeze or convert batch norms work on gram heads, which then compute and load as before."""
+"""Tools that freeze or convert batch norms work on heads with them, which then compute and load as before."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from headsweep.heads import Head, build_head
 
 Convert = Callable[[nn.Module], object]
-NORMS = ("query.contraction_norm", "query.embedding_norm")
 
 
 def freeze_and_unfreeze(head: nn.Module) -> None:
@@ -23,7 +22,7 @@ def freeze_and_unfreeze(head: nn.Module) -> None:
 FREEZING: list[Convert] = [
     timm.utils.freeze,
     timm.layers.freeze_batch_norm_2d,
-    lambda head: timm.utils.freeze(head, list(NORMS)),
+    lambda head: timm.utils.freeze(head, [name for name, _ in head.named_modules() if name.endswith("norm")]),
     lambda head: timm.layers.freeze_batch_norm_2d(nn.SyncBatchNorm.convert_sync_batchnorm(head)),
 ]
 CONVERTING: list[Convert] = [
@@ -37,7 +36,8 @@ CONVERTING: list[Convert] = [
 def make(name: str = "ga") -> Head:
     """A head whose running statistics are away from 0 and 1."""
     torch.manual_seed(0)
-    head = build_head(name, width=32, num_classes=3, heads=2, tokens=4, gram_dim=16)
+    options = {} if name == "aim" else {"gram_dim": 16}
+    head = build_head(name, width=32, num_classes=3, heads=2, tokens=4, **options)
     head(tokens())
     return head
 
@@ -51,7 +51,7 @@ def statistics(head: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("convert", FREEZING)
-@pytest.mark.parametrize("name", ["sg", "ga"])
+@pytest.mark.parametrize("name", ["sg", "ga", "aim"])
 def test_frozen_statistics_stay(name: str, convert: Convert) -> None:
     head, x = make(name), tokens()
     expected, before = head.eval()(x), statistics(head)
@@ -62,7 +62,7 @@ def test_frozen_statistics_stay(name: str, convert: Convert) -> None:
 
 
 @pytest.mark.parametrize("convert", CONVERTING)
-@pytest.mark.parametrize("name", ["sg", "ga"])
+@pytest.mark.parametrize("name", ["sg", "ga", "aim"])
 def test_a_converted_head_trains_as_before(name: str, convert: Convert) -> None:
     head, x = make(name), tokens()
     converted = copy.deepcopy(head)
@@ -74,9 +74,10 @@ def test_a_converted_head_trains_as_before(name: str, convert: Convert) -> None:
 
 
 @pytest.mark.parametrize("convert", [*FREEZING, *CONVERTING])
-def test_state_dicts_are_the_same_with_and_without_conversion(convert: Convert) -> None:
-    head = make()
-    converted, other = copy.deepcopy(head), make()
+@pytest.mark.parametrize("name", ["ga", "aim"])
+def test_state_dicts_are_the_same_with_and_without_conversion(name: str, convert: Convert) -> None:
+    head = make(name)
+    converted, other = copy.deepcopy(head), make(name)
     convert(converted)
     state = head.state_dict()
     assert list(converted.state_dict()) == list(state)
@@ -97,13 +98,14 @@ def test_statistics_can_be_averaged_over_batches() -> None:
     assert norm.momentum == 0.1
 
 
-def test_statistics_can_be_removed() -> None:
-    head, x = make(), tokens()
+@pytest.mark.parametrize("name", ["ga", "aim"])
+def test_statistics_can_be_removed(name: str) -> None:
+    head, x = make(name), tokens()
     expected = head(x)
     torch.testing.assert_close(torch.func.replace_all_batch_norm_modules_(head).eval()(x), expected)
 
 
-@pytest.mark.parametrize("name", ["sg", "ga"])
+@pytest.mark.parametrize("name", ["sg", "ga", "aim"])
 def test_no_images_are_evaluated(name: str) -> None:
     head = make(name).eval()
     assert head(tokens()[:0]).shape == (0, 2, 3) and head.token_weights(tokens()[:0]).shape == (0, 2, 4)

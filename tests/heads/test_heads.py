@@ -18,6 +18,7 @@ from headsweep.heads.class_attention import ClassAttention
 from headsweep.heads.gram import GramTriangle, _triangle_indices
 
 CLASSES = 10
+STUDIES_OF_HEADS = [config.PROJECT_ROOT / "sweeps" / f"{study}.yaml" for study in ("heads", "poolings")]
 # Parameters that branches share and those of one branch, at N=D=256, C=100.
 PARAMETERS = {
     "gap": (0, 25_700),
@@ -29,11 +30,23 @@ PARAMETERS = {
     "sg": (0, 95_268),
     "ga": (0, 426_020),
     "seqattn": (0, 356_709),
+    "ep": (0, 99_428),
+    "aim": (0, 157_028),
+    "simpool": (0, 157_284),
+    "map": (0, 815_204),
+    "abmilp": (0, 91_749),
+    "gem": (0, 25_701),
+    "max": (0, 25_700),
+    "lse": (0, 25_700),
+    "cls_gap": (0, 51_300),
+    "clip": (0, 354_660),
+    "vjepa": (0, 749_924),
+    "cae": (0, 289_892),
 }
 
 
 def make(
-    name: str, heads: int, width: int = 64, tokens: int = 16, dtype: torch.dtype = torch.float64, **options: int
+    name: str, heads: int, width: int = 64, tokens: int = 16, dtype: torch.dtype = torch.float64, **options: float
 ) -> Head:
     """A head away from its initial point, where gammas of 1e-4 would hide half of the block."""
     torch.manual_seed(heads)
@@ -89,7 +102,7 @@ def test_token_weights_equal_those_of_the_loop_and_sum_to_one(name: str, heads: 
     got, expected = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     if got is not None:
-        assert got.shape == (6, heads, 16) and bool((got >= 0).all())
+        assert got.shape == (6, heads, 16 - head.class_token) and bool((got >= 0).all())
         torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))
 
 
@@ -171,7 +184,8 @@ def test_branches_start_different(name: str) -> None:
 def missing(name: str, spec: config.HeadSpec) -> list[str]:
     """What a head still lacks, beside its class and its record."""
     root = config.PROJECT_ROOT
-    yaml, study = root / "conf" / "head" / f"{name}.yaml", root / "sweeps" / "heads.yaml"
+    yaml = root / "conf" / "head" / f"{name}.yaml"
+    axes = [OmegaConf.load(path).hydra.sweeper.params.head.split(",") for path in STUDIES_OF_HEADS]
     comment = yaml.read_text().splitlines()[0] if yaml.exists() else None
     pages = [line for path in sorted((root / "docs").glob("*.md")) for line in path.read_text().splitlines()]
     choices = [line for line in pages if line.startswith("| `head` |")]
@@ -179,7 +193,7 @@ def missing(name: str, spec: config.HeadSpec) -> list[str]:
     is_there = {
         f"conf/head/{name}.yaml": comment is not None,
         f"conf/head/{name}.yaml: the comment {spec.summary!r}": comment in (None, f"# {spec.summary}"),
-        "an axis value in sweeps/heads.yaml": name in OmegaConf.load(study).hydra.sweeper.params.head.split(","),
+        "an axis value in sweeps/heads.yaml or sweeps/poolings.yaml": any(name in axis for axis in axes),
         "PARAMETERS in tests/heads/test_heads.py": name in PARAMETERS,
         "BRANCHES in tests/heads/oracle.py": name in oracle.BRANCHES,
         "docs: a choice in the row of the key `head`": any(f"`{name}`" in line for line in choices),
@@ -216,7 +230,7 @@ def test_what_a_new_head_lacks_is_named() -> None:
     median = config.HeadSpec(config.HeadConfig, "headsweep.heads.median:MedianHead", "a paper", "The median token")
     assert missing("median", median) == [
         "conf/head/median.yaml",
-        "an axis value in sweeps/heads.yaml",
+        "an axis value in sweeps/heads.yaml or sweeps/poolings.yaml",
         "PARAMETERS in tests/heads/test_heads.py",
         "BRANCHES in tests/heads/oracle.py",
         "docs: a choice in the row of the key `head`",
@@ -228,8 +242,18 @@ def test_what_a_new_head_lacks_is_named() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_schema_fields_are_the_head_s_own_options(name: str) -> None:
     fields = {field.name for field in dataclasses.fields(config.HEADS[name].options)} - {"name"}
-    keywords = set(inspect.signature(HEADS[name].__init__).parameters)
-    assert keywords == fields | {"self", "width", "num_classes", "heads", "tokens"}
+    parameters = inspect.signature(HEADS[name].__init__).parameters
+    own = {keyword for keyword, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    assert own == fields
+    assert list(parameters)[:5] == ["self", "width", "num_classes", "heads", "tokens"]
+    assert parameters.keys() - own - set(list(parameters)[:5]) <= {"pooled_width"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_option_has_the_same_default_in_its_class_and_in_its_yaml_file(name: str) -> None:
+    options = dict(OmegaConf.load(config.PROJECT_ROOT / "conf" / "head" / f"{name}.yaml"))
+    parameters = inspect.signature(HEADS[name].__init__).parameters
+    assert options == {"name": name} | {key: parameters[key].default for key in options if key != "name"}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -250,9 +274,19 @@ def test_an_unknown_head_names_the_known_ones() -> None:
         ("seqattn", {"width": 48}, "width=48: expected a multiple of 32"),
         ("ga", {"gram_dim": 24}, "gram_dim=24: expected a multiple of 16"),
         ("sg", {"width": 20}, "20 features to 64: expected multiples of groups=8"),
+        ("ep", {"queries": 7}, "width=64: expected a multiple of d_out=1 times queries=7"),
+        ("ep", {"d_out": 4}, "width=64: expected a multiple of d_out=4 times queries=32"),
+        ("ep", {"queries": 0}, "width=64: expected a multiple of d_out=1 times queries=0"),
+        ("aim", {"attention_heads": 12}, "attention_heads=12: expected a divisor of width=64"),
+        ("aim", {"queries": 0}, "queries=0: expected an integer >= 1"),
+        ("map", {"attention_heads": 0}, "attention_heads=0: expected a divisor of width=64"),
+        ("simpool", {"gamma": 0.0}, "gamma=0.0: expected a number > 0, or none for the weighted mean"),
+        ("abmilp", {"depth": 0}, "depth=0: expected an integer >= 1"),
+        ("vjepa", {"depth": 0}, "depth=0: expected an integer >= 1"),
+        ("lse", {"sharpness": float("nan")}, "sharpness=nan: expected a number > 0"),
     ],
 )
-def test_impossible_sizes_are_refused(name: str, changes: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(name: str, changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_head(name, **{"width": 64, "num_classes": CLASSES, "heads": 1, "tokens": 16} | changes)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from headsweep.heads import HEADS, Head, build_head
+from representative import REPRESENTATIVE
 
 TOKENS, WIDTH = 16, 64
 
@@ -22,8 +23,12 @@ def shapes_unchecked() -> Iterator[None]:
 
 @pytest.fixture(params=HEADS)
 def head(request: pytest.FixtureRequest) -> Head:
+    return make(request.param)
+
+
+def make(name: str) -> Head:
     torch.manual_seed(0)
-    return build_head(request.param, width=WIDTH, num_classes=10, heads=2, tokens=TOKENS)
+    return build_head(name, width=WIDTH, num_classes=10, heads=2, tokens=TOKENS)
 
 
 def images(count: int) -> Tensor:
@@ -44,14 +49,23 @@ def test_compiles_as_one_graph(head: Head) -> None:
     torch.testing.assert_close(gradients(head, compiled, x), gradients(head, head, x))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strict", [True, False])
-def test_exports_for_any_number_of_images(head: Head, strict: bool) -> None:
+def check_export(head: Head, strict: bool) -> None:
     head(images(4))  # moves running statistics away from 0 and 1
     sizes = ({0: torch.export.Dim("images")},)
     exported = torch.export.export(head.eval(), (images(4),), dynamic_shapes=sizes, strict=strict)
     x = images(7)
     torch.testing.assert_close(exported.module()(x), head(x))
+
+
+@pytest.mark.slow
+def test_exports_for_any_number_of_images(head: Head) -> None:
+    check_export(head, strict=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_exports_by_the_compiler_s_tracer(name: str) -> None:
+    check_export(make(name), strict=True)
 
 
 @pytest.mark.parametrize("training", [True, False])

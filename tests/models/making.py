@@ -5,15 +5,16 @@ import dataclasses
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from headsweep.config import (
     HEADS,
+    PROJECT_ROOT,
     Block,
     ClassAttentionConfig,
     CompactConfig,
     GaConfig,
-    GramConfig,
     HeadConfig,
     ModelConfig,
     Positions,
@@ -21,6 +22,7 @@ from headsweep.config import (
     Tokenizer,
 )
 from headsweep.models import Classifier, build_model
+from representative import REPRESENTATIVE
 
 TINY = CompactConfig(
     family="compact",
@@ -56,11 +58,18 @@ CLS, GAP, SEQPOOL, SEQATTN, GA = (
     ClassAttentionConfig("seqattn"),
     GaConfig("ga", gram_dim=16),
 )
-HEAD_CONFIGS: list[HeadConfig] = [
-    spec.options(name, **({"gram_dim": 16} if issubclass(spec.options, GramConfig) else {}))
-    for name, spec in HEADS.items()
-]
+
+
+def head_of_yaml(name: str) -> HeadConfig:
+    """The head with the options of its YAML file, but a small Gram matrix."""
+    options = OmegaConf.load(PROJECT_ROOT / "conf" / "head" / f"{name}.yaml")
+    small = {"gram_dim": 16} if "gram_dim" in options else {}
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(HEADS[name].options), options, small))
+
+
+HEAD_CONFIGS: list[HeadConfig] = [head_of_yaml(name) for name in HEADS]
 every_head = pytest.mark.parametrize("head", HEAD_CONFIGS, ids=lambda head: head.name)
+some_heads = [head for head in HEAD_CONFIGS if head.name in REPRESENTATIVE]
 
 
 def of(

@@ -1,12 +1,14 @@
 """Backbones of timm output tokens, whatever the architecture, and do not depend on the head."""
 
+import dataclasses
+
 import pytest
 import torch
-from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of
+from making import CLS, GA, GAP, HEAD_CONFIGS, SEQATTN, SEQPOOL, of
 from timm.optim import param_groups_weight_decay
 
 from composing import compose_run
-from headsweep.config import HEADS, TimmConfig
+from headsweep.config import HeadConfig, TimmConfig
 from headsweep.errors import ConfigError
 from headsweep.models import count_cost
 from headsweep.models.timm_backbone import TimmBackbone
@@ -95,12 +97,15 @@ def test_a_map_is_read_in_row_order_whatever_its_layout() -> None:
 
 def test_the_class_token_is_the_first_and_no_other_head_reads_prefix_tokens() -> None:
     model = named("deit_tiny_distilled_patch16_224", depth=1)
-    cls, gap = (of(model, head, heads=1, image_size=32).eval() for head in (CLS, GAP))
-    gap.backbone.model.load_state_dict(cls.backbone.model.state_dict())
+    cls, gap, both = (of(model, head, heads=1, image_size=32).eval() for head in (CLS, GAP, HeadConfig("cls_gap")))
+    for other in (gap, both):
+        other.backbone.model.load_state_dict(cls.backbone.model.state_dict())
     images = torch.randn(2, 3, 32, 32)
     tokens = cls.backbone.model.forward_features(images)
     torch.testing.assert_close(cls.forward_head(tokens, pre_logits=True), tokens[:, 0])
     torch.testing.assert_close(gap.forward_head(tokens, pre_logits=True), tokens[:, 2:].mean(1))
+    concatenated = torch.cat([tokens[:, 0], tokens[:, 2:].mean(1)], 1)
+    torch.testing.assert_close(both.forward_head(tokens, pre_logits=True), concatenated)
     with pytest.raises(
         ConfigError, match=r"head=cls: expected a head without class token: model.name=resnet18 has none"
     ):
@@ -156,8 +161,9 @@ def test_one_dimensional_parameters_and_those_timm_exempts_do_not_decay(name: st
 
 def test_every_head_is_preflighted_on_a_timm_backbone() -> None:
     overrides = ["model=timm", "model.name=test_vit", "model.options={depth: 1}", "dataset.image_size=64", "device=cpu"]
-    for head in HEADS:
-        cost = preflight(compose_run(*overrides, f"head={head}", "heads=2"))
+    run = compose_run(*overrides, "heads=2")
+    for head in HEAD_CONFIGS:
+        cost = preflight(dataclasses.replace(run, head=head))
         assert cost["parameters"] > cost["head_parameters"] > 0 and cost["flops"] > cost["head_flops"] > 0
 
 

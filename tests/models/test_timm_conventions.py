@@ -7,7 +7,19 @@ import jaxtyping
 import pytest
 import timm
 import torch
-from making import CLS, RESNET, SEQATTN, SEQPOOL, TIMM, every_head, of, on_meta, tiny
+from making import (
+    CLS,
+    HEAD_CONFIGS,
+    RESNET,
+    SEQATTN,
+    SEQPOOL,
+    TIMM,
+    every_head,
+    of,
+    on_meta,
+    some_heads,
+    tiny,
+)
 from timm.models import create_feature_extractor, get_graph_node_names
 from torch import Tensor, nn
 
@@ -119,12 +131,16 @@ def test_weights_of_a_file_are_adapted_to_classes_and_channels(tmp_path) -> None
 @every_head
 def test_removing_the_classifiers_and_then_the_head(head: HeadConfig) -> None:
     model, x = tiny(head).eval(), images()
-    assert model.num_classes == 10 and model.num_features == model.head_hidden_size == 32
+    assert model.num_classes == 10 and model.num_features == 32 and model.head_hidden_size == model.head.pooled_width
     tokens = model.forward_features(x)
     assert tokens.shape == (2, 64 + model.backbone.prefix, 32)
     pooled = model.forward_head(tokens, pre_logits=True)
     model.reset_classifier(4)
-    assert model.num_classes == 4 and model(x).shape == (2, 4) and model.get_classifier().weight.shape == (2, 4, 32)
+    assert (
+        model.num_classes == 4
+        and model(x).shape == (2, 4)
+        and model.get_classifier().weight.shape == (2, 4, model.head_hidden_size)
+    )
     model.reset_classifier(0)
     torch.testing.assert_close(model(x), pooled)
     model.reset_classifier(0, "")
@@ -311,11 +327,12 @@ def model(shapes_unchecked: None, request: pytest.FixtureRequest) -> Classifier:
     return model.eval()
 
 
-every_model = pytest.mark.parametrize("model", every_head.args[1], ids=lambda head: head.name, indirect=True)
+every_model = pytest.mark.parametrize("model", HEAD_CONFIGS, ids=lambda head: head.name, indirect=True)
+some_models = pytest.mark.parametrize("model", some_heads, ids=lambda head: head.name, indirect=True)
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_exports_for_any_number_of_images(model: Classifier) -> None:
     exported = torch.export.export(model, (images(3),), dynamic_shapes=({0: torch.export.Dim("images")},), strict=False)
     x = images(5)
@@ -331,7 +348,7 @@ def test_jit_traces(model: Classifier) -> None:
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
     x, compiled = images(3), torch.compile(model, fullgraph=True, backend="eager")

@@ -78,7 +78,7 @@ def _images(run: RunConfig, question: Question) -> Source:
 def _diversity(model: Classifier, run: RunConfig, images: Source) -> Diversity:
     """Accumulate over all images, computed as in the run's evaluation."""
     head, place = _head(model), choose_device(run.device)
-    diversity = Diversity(head.heads, head.width)
+    diversity = Diversity(head.heads, head.pooled_width)
     for batch in EvalLoader(images, run.dataset, run.batch_size, place, run.loader.workers):
         with autocast(run.precision, place):
             pooled = head.pool(model.read_by_head(model.forward_features(batch.images)))

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import ClassAttentionConfig, GramConfig, HeadConfig
+from headsweep.config.head import GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
 from headsweep.credentials import store_password
@@ -333,7 +333,7 @@ class RunConfig:
             )
 
     def _check_head(self) -> None:
-        if isinstance(self.head, ClassAttentionConfig) and isinstance(self.model, CompactConfig):
+        if isinstance(self.model, CompactConfig):
             self.head.check_width(self.model.width)
         if isinstance(self.head, GramConfig) and self.batch_size // self.accumulation < 2:
             raise ConfigError(

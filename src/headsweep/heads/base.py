@@ -1,7 +1,7 @@
 """The interface of every head.
 
-Legend: b images, n tokens, t tokens with the class token where the head reads it, d width, k branches (heads in
-parallel), c classes.
+Legend: b images, n tokens, t tokens with the class token where the head reads it, d width, e pooled width, k branches
+(heads in parallel), c classes.
 """
 
 from abc import ABC, abstractmethod
@@ -26,6 +26,7 @@ class Head(nn.Module, ABC):
         num_classes: C; 0 leaves the pooled vectors as they are.
         heads: K, the number of branches.
         tokens: N, the number of patch tokens of an image of the size that the model is built for.
+        pooled_width: E, the width of what a branch pools and classifies; D by default.
     """
 
     class_token: ClassVar[bool] = (
@@ -33,15 +34,16 @@ class Head(nn.Module, ABC):
     )
     fixed_tokens: ClassVar[bool] = False  # parameters depend on N; another number of tokens is refused
 
-    def __init__(self, width: int, num_classes: int, heads: int, tokens: int) -> None:
+    def __init__(self, width: int, num_classes: int, heads: int, tokens: int, pooled_width: int | None = None) -> None:
         super().__init__()
         if heads < 1:
             raise ValueError(f"heads={heads}: expected an integer >= 1")
         self.width, self.heads, self.tokens = width, heads, tokens
+        self.pooled_width = width if pooled_width is None else pooled_width
         self.reset_classifier(num_classes)
 
     @abstractmethod
-    def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+    def pool(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b k e"]:
         """Reduce the tokens to one vector per branch.
 
         Raises:
@@ -56,7 +58,7 @@ class Head(nn.Module, ABC):
         Raises ValueError as `pool` does.
         """
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k c"]:
+    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b k c"]:
         """Return the logits of each branch."""
         return self.classifier(self.pool(tokens))
 
@@ -65,7 +67,7 @@ class Head(nn.Module, ABC):
         if num_classes < 0:
             raise ValueError(f"num_classes={num_classes}: expected an integer >= 0")
         self.num_classes = num_classes
-        self.classifier = StackedLinear(self.heads, self.width, num_classes) if num_classes else nn.Identity()
+        self.classifier = StackedLinear(self.heads, self.pooled_width, num_classes) if num_classes else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters that are one-dimensional per branch: gains, biases, LayerScale, class tokens."""

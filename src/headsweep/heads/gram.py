@@ -16,8 +16,8 @@ from headsweep.heads.precision import differentiates_by_hand, full_precision
 from headsweep.heads.stacked import (
     StackedBatchNorm,
     StackedGroupedLinear,
-    add_batch_counts,
-    drop_batch_counts,
+    add_converted_keys,
+    drop_converted_keys,
     normalise_branches,
 )
 
@@ -46,8 +46,8 @@ class GramQuery(nn.Module):
         self.embedding_norm = StackedBatchNorm(heads, width)
         for name, indices in self.derived_buffers().items():
             self.register_buffer(name, indices, persistent=False)
-        self.register_state_dict_post_hook(drop_batch_counts)
-        self.register_load_state_dict_pre_hook(add_batch_counts)
+        self.register_state_dict_post_hook(drop_converted_keys)
+        self.register_load_state_dict_pre_hook(add_converted_keys)
         derive_after_loading(self)
 
     def derived_buffers(self) -> dict[str, Tensor]:

@@ -85,9 +85,11 @@ class StackedBatchNorm(nn.BatchNorm2d):
     finds it; call it by `normalise_branches`, which takes the layer that such a utility leaves in its place, too.
     """
 
-    def __init__(self, heads: int, channels: int) -> None:
-        super().__init__(heads * channels)
-        self.weight, self.bias = nn.Parameter(torch.ones(heads, channels)), nn.Parameter(torch.zeros(heads, channels))
+    def __init__(self, heads: int, channels: int, *, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(heads * channels, eps, affine=affine)
+        if affine:
+            self.weight = nn.Parameter(torch.ones(heads, channels))
+            self.bias = nn.Parameter(torch.zeros(heads, channels))
         self.running_mean, self.running_var = torch.zeros(heads, channels), torch.ones(heads, channels)
         # Only a cumulative mean (`momentum=None`) uses it, so it is not in the state dict.
         self.register_buffer("num_batches_tracked", torch.tensor(0, device="cpu"), persistent=False)
@@ -101,7 +103,12 @@ class StackedBatchNorm(nn.BatchNorm2d):
         mean, variance = self.running_mean, self.running_var
         if mean is not None and variance is not None:  # `torch.func.replace_all_batch_norm_modules_` removes them
             mean, variance = mean.view(-1), variance.view(-1)
-        weight, bias, batch = self.weight.view(-1), self.bias.view(-1), self.training or mean is None
+        weight = bias = None
+        if self.affine:
+            weight, bias = self.weight.view(-1), self.bias.view(-1)
+        elif mean is not None and torch.onnx.is_in_onnx_export():  # the TorchScript exporter has no norm without them
+            weight, bias = torch.ones_like(mean), torch.zeros_like(mean)
+        batch = self.training or mean is None
         return F.batch_norm(x, mean, variance, weight, bias, batch, self._momentum(), self.eps)
 
     def _momentum(self) -> float:
@@ -127,15 +134,25 @@ def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Te
     return functional_call(norm, flat, x.flatten(2).unsqueeze(-1) if x.ndim > 2 else x[..., None, None]).view_as(x)
 
 
-def drop_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict[str, Any]) -> None:
-    """Restore the names of the unconverted layer in a state dict: for `register_state_dict_post_hook`."""
-    for name, _ in module.named_children():
-        state.pop(f"{prefix}{name}.num_batches_tracked", None)
+def drop_converted_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict[str, Any]) -> None:
+    """Restore the names of the unconverted layers in a state dict: for `register_state_dict_post_hook`."""
+    for name in _converted_keys(module):
+        state.pop(prefix + name, None)
 
 
-def add_batch_counts(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Add the batch counts that a converted layer expects: for `register_load_state_dict_pre_hook`."""
-    for name, child in module.named_children():
-        count = child.state_dict().get("num_batches_tracked")
-        if count is not None:
-            state.setdefault(f"{prefix}{name}.num_batches_tracked", count)
+def add_converted_keys(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Add what converted layers expect: for `register_load_state_dict_pre_hook`."""
+    for name, value in _converted_keys(module).items():
+        state.setdefault(prefix + name, value)
+
+
+def _converted_keys(module: nn.Module) -> dict[str, Tensor]:
+    """Return what converted layers among the children of a module have and its StackedBatchNorms lack.
+
+    All that a StackedBatchNorm has, and so all that they keep of it, has the branch as its first axis.
+    """
+    children = {name: child for name, child in module.named_children() if not isinstance(child, StackedBatchNorm)}
+    tensors = (
+        (f"{name}.{key}", value) for name, child in children.items() for key, value in child.state_dict().items()
+    )
+    return {name: value for name, value in tensors if value.ndim < 2}

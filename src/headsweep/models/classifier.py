@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head: Head | nn.Identity = head
-        self.num_features = self.head_hidden_size = head.width
+        self.num_features, self.head_hidden_size = head.width, head.pooled_width
         self.in_chans = backbone.channels
         self.default_cfg: dict[str, Any] = {}  # timm's description of the input, for models with a timm name
         self.pretrained_cfg = self.default_cfg
@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 
     def forward_head(
         self, tokens: Float[Tensor, "b t d"], pre_logits: bool = False
-    ) -> Float[Tensor, "b l"] | Float[Tensor, "b d"] | Float[Tensor, "b t d"]:
+    ) -> Float[Tensor, "b _"] | Float[Tensor, "b t d"]:
         """Return mean logits, or with `pre_logits` the mean pooled vector; the tokens if the head was removed."""
         if not isinstance(self.head, Head):
             return tokens
@@ -84,8 +84,11 @@ class Classifier(nn.Module):
         return (self.head.pool(read) if pre_logits else self.head(read)).mean(1)
 
     def read_by_head(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b _ d"]:
-        """Return the input of the head: all tokens if it reads the class token, else the patch tokens."""
-        return tokens if self.head.class_token else tokens[:, self.backbone.prefix :]
+        """Return the input of the head: the patch tokens, after the class token if it reads that."""
+        prefix = self.backbone.prefix
+        if not self.head.class_token:
+            return tokens[:, prefix:]
+        return tokens if prefix == 1 else torch.cat([tokens[:, :1], tokens[:, prefix:]], 1)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifiers; 0 classes removes them, and with `global_pool=""` the whole head.

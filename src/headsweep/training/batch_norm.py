@@ -53,8 +53,8 @@ class _OverAll(TorchFunctionMode):
         images: Tensor,
         running_mean: Tensor,
         running_variance: Tensor,
-        weight: Tensor,
-        bias: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
         training: bool,
         momentum: float = 0.1,
         eps: float = 1e-5,
@@ -71,8 +71,10 @@ class _OverAll(TorchFunctionMode):
             count = values.numel() // values.shape[1] * self._ranks.count
             running_mean.lerp_(mean.flatten(), momentum)
             running_variance.lerp_(variance.flatten() * (count / (count - 1)), momentum)
-        shape = mean.shape
-        return (centred * (variance + eps).rsqrt() * weight.view(shape) + bias.view(shape)).to(images.dtype)
+        normalised = centred * (variance + eps).rsqrt()
+        if weight is not None and bias is not None:
+            normalised = normalised * weight.view(mean.shape) + bias.view(mean.shape)
+        return normalised.to(images.dtype)
 
     def _mean(self, values: Tensor) -> Tensor:
         """Average over the ranks, whose shares have equal size."""
