@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from headsweep.config import RunConfig
-from headsweep.config.keys import flat, has_trait
+from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 
 
@@ -32,4 +32,4 @@ def group(run: RunConfig) -> str:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(without_neutral(content), sort_keys=True).encode()).hexdigest()[:12]
