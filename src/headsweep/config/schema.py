@@ -354,12 +354,9 @@ class RunConfig:
         mode, scale = self.backbone, self.optimizer.backbone_lr_scale
         has_weights = self.model.checkpoint is not None
         if not has_weights and mode in (BackboneMode.frozen, BackboneMode.finetune):
-            hint = "; the tokens would be random: backbone=random, if this is intended" if mode.is_frozen else ""
-            raise ConfigError(
-                "backbone",
-                mode.value,
-                f"expected weights of the backbone, found none; give model.checkpoint=FILE{hint}",
-            )
+            hint = ", or backbone=random for random tokens" if mode.is_frozen else ""
+            found = f"expected weights of the backbone, found none; give model.checkpoint=FILE{hint}"
+            raise ConfigError("backbone", mode.value, found)
         if has_weights and mode is BackboneMode.random:
             raise ConfigError("model.checkpoint", self.model.checkpoint, "expected null with backbone=random")
         if scale != 1 and mode is not BackboneMode.finetune:
