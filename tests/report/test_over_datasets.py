@@ -105,7 +105,7 @@ def test_too_few_are_refused_with_their_numbers(sets, heads):
 def test_one_data_set_has_no_such_table():
     table = compare([made_cell("ga", [0.8, 0.9, 0.85])], Question())
     assert "Over data sets" not in on_screen(table)
-    with pytest.raises(UserError, match="--over dataset: expected several data sets, found 0 data sets"):
+    with pytest.raises(UserError, match="--over dataset: Friedman's test needs at least 3 data sets, found 1"):
         checked(table)
 
 

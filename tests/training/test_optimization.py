@@ -156,7 +156,7 @@ def test_an_optimizer_that_cannot_step_here_is_refused_in_one_line(name, found):
 def test_every_optimizer_that_is_offered_steps(name):
     model = nn.Linear(4, 3)
     momentum = 0.9 if get_optimizer_info(name).has_momentum else None
-    built = build_optimizer(model, OptimizerConfig(name, 0.001, 0.05, None, None, momentum))
+    built = build_optimizer(model, OptimizerConfig(name, 0.001, 0.05, None, None, momentum, 1.0))
     model(torch.randn(2, 4)).square().sum().backward()
     built.step()
     assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -18,7 +18,7 @@ from headsweep.autotune import host_memory
 from headsweep.autotune.measurement import NO_MEMORY, Unmeasured, memory
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
-from headsweep.config.keys import flat, has_trait
+from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import MEMORY
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus as driver
@@ -163,7 +163,7 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, log: Callable[
 
 def memory_class(run: RunConfig) -> dict[str, Any]:
     """Return the keys on which the memory of a step depends, except `batch_size`."""
-    kept = {key: value for key, value in flat(run).items() if has_trait(key, MEMORY)}
+    kept = {key: value for key, value in without_neutral(flat(run)).items() if has_trait(key, MEMORY)}
     return {**kept, "decorrelation": run.decorrelation != 0}
 
 

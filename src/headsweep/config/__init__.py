@@ -22,6 +22,7 @@ from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
+    BackboneMode,
     Compilation,
     DatasetConfig,
     DatasetName,
@@ -43,6 +44,7 @@ __all__ = [
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
+    "BackboneMode",
     "Block",
     "ClassAttentionConfig",
     "CompactConfig",

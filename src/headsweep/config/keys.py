@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from headsweep.config.head import head_options
 from headsweep.config.model import MODELS
 from headsweep.config.schema import RunConfig
-from headsweep.config.traits import USUAL, Trait
+from headsweep.config.traits import USUAL, Neutral, Trait
 
 
 def keys_with(trait: Trait) -> list[str]:
@@ -44,8 +44,8 @@ def all_keys() -> Mapping[str, Trait]:
 
 def keys_of(schema: Any, prefix: str = "", traits: Trait = USUAL) -> Iterator[tuple[str, Trait]]:
     """Yield each key of a dataclass and of its sections, with its traits; `traits` are those of a key without any."""
-    for name, type_, own in _fields(schema):
-        of_key = traits if own is None else own
+    for name, type_, marks in _fields(schema):
+        of_key = next((mark for mark in marks if isinstance(mark, Trait)), traits)
         if dataclasses.is_dataclass(type_):
             yield from keys_of(type_, f"{prefix}{name}.", of_key)
         else:
@@ -54,16 +54,36 @@ def keys_of(schema: Any, prefix: str = "", traits: Trait = USUAL) -> Iterator[tu
 
 @cache
 def _sections() -> Mapping[str, Trait]:
-    found = ((name, own) for name, type_, own in _fields(RunConfig) if dataclasses.is_dataclass(type_))
-    return {name: USUAL if own is None else own for name, own in found}
+    found = ((name, marks) for name, type_, marks in _fields(RunConfig) if dataclasses.is_dataclass(type_))
+    return {name: next((mark for mark in marks if isinstance(mark, Trait)), USUAL) for name, marks in found}
 
 
-def _fields(schema: Any) -> Iterator[tuple[str, Any, Trait | None]]:
-    """Yield name, type and own traits of each field of a dataclass."""
+@cache
+def neutral_values() -> Mapping[str, Any]:
+    """Return key -> neutral value of the keys that were added (see `traits.Neutral`)."""
+    return dict(_neutral_in(RunConfig, ""))
+
+
+def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, type_, marks in _fields(schema):
+        if dataclasses.is_dataclass(type_):
+            yield from _neutral_in(type_, f"{prefix}{name}.")
+        yield from ((prefix + name, mark.value) for mark in marks if isinstance(mark, Neutral))
+
+
+def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted key -> value without the added keys at their neutral values, as earlier versions hashed it."""
+    neutral = neutral_values()
+    return {key: value for key, value in values.items() if key not in neutral or value != neutral[key]}
+
+
+def _fields(schema: Any) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Yield name, type and marks (traits, neutral value) of each field of a dataclass."""
     hints = get_type_hints(schema, include_extras=True)
     for field in dataclasses.fields(schema):
         hint = hints[field.name]
-        yield (field.name, *get_args(hint)) if get_origin(hint) is Annotated else (field.name, hint, None)
+        type_, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        yield field.name, type_, tuple(marks)
 
 
 def flat(run: RunConfig) -> dict[str, Any]:

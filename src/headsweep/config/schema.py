@@ -14,9 +14,23 @@ from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
 from headsweep.config.model import CompactConfig, ModelConfig
-from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
+from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
+
+
+class BackboneMode(Enum):
+    """What happens to the backbone's weights."""
+
+    train = "train"  # trained with the head; model.checkpoint may hold weights of both to start from
+    finetune = "finetune"  # trained from the backbone in model.checkpoint, under a new head
+    frozen = "frozen"  # the backbone in model.checkpoint, as it is: only the head is trained
+    random = "random"  # as frozen, with initial weights instead of a checkpoint
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether only the head is trained."""
+        return self in (BackboneMode.frozen, BackboneMode.random)
 
 
 class Precision(Enum):
@@ -156,10 +170,12 @@ class OptimizerConfig:
     betas: Annotated[list[float] | None, RESULT]
     eps: Annotated[float | None, RESULT]
     momentum: Annotated[float | None, RESULT | MEMORY]
+    backbone_lr_scale: Annotated[float, RESULT, Neutral(1.0)]  # learning rate of the backbone, as a multiple of lr
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ConfigError("optimizer.lr", self.lr, "expected a number > 0")
+        for key in ("lr", "backbone_lr_scale"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(f"optimizer.{key}", getattr(self, key), "expected a number > 0")
         if self.weight_decay < 0:
             raise ConfigError("optimizer.weight_decay", self.weight_decay, "expected a number >= 0")
 
@@ -270,6 +286,7 @@ class RunConfig:
     paths: Annotated[PathsConfig, NOTHING]
     loader: LoaderConfig
     debug: DebugConfig
+    backbone: Annotated[BackboneMode, USUAL | SUMMARY, Neutral("train")]
     heads: Annotated[int, USUAL | SUMMARY]  # K, heads in parallel on the same tokens
     # lambda of GA's decorrelation term; a negative value pushes the heads apart, 0 turns it off.
     decorrelation: Annotated[float, RESULT | SUMMARY]
@@ -309,6 +326,7 @@ class RunConfig:
                 "expected 0 with heads=1, which has no other head to differ from",
             )
         self._check_head()
+        self._check_backbone()
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
 
@@ -331,6 +349,24 @@ class RunConfig:
                 self.schedule.warmup,
                 f"expected less than the whole run, duration={self.duration}",
             )
+
+    def _check_backbone(self) -> None:
+        mode, scale = self.backbone, self.optimizer.backbone_lr_scale
+        has_weights = self.model.checkpoint is not None
+        if not has_weights and mode in (BackboneMode.frozen, BackboneMode.finetune):
+            hint = ", or backbone=random for random tokens" if mode.is_frozen else ""
+            found = f"expected weights of the backbone, found none; give model.checkpoint=FILE{hint}"
+            raise ConfigError("backbone", mode.value, found)
+        if has_weights and mode is BackboneMode.random:
+            raise ConfigError("model.checkpoint", self.model.checkpoint, "expected null with backbone=random")
+        if scale != 1 and mode is not BackboneMode.finetune:
+            raise ConfigError("optimizer.backbone_lr_scale", scale, f"expected 1 with backbone={mode.value}")
+        if mode.is_frozen and self.activation_checkpointing:
+            raise ConfigError(
+                "activation_checkpointing", "true", f"expected false: with backbone={mode.value} no block is trained"
+            )
+        if mode.is_frozen and self.compile is Compilation.blocks:
+            raise ConfigError("compile", "blocks", f"expected auto, off or step: backbone={mode.value} trains no block")
 
     def _check_head(self) -> None:
         if isinstance(self.model, CompactConfig):

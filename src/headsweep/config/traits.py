@@ -3,7 +3,9 @@
 A key without traits has the `USUAL` ones, or those of its section.
 """
 
+from dataclasses import dataclass
 from enum import Flag, auto
+from typing import Any
 
 
 class Trait(Flag):
@@ -22,3 +24,13 @@ NOTHING = Trait(0)
 RESULT, PACE, MEMORY, DATA = Trait.RESULT, Trait.PACE, Trait.MEMORY, Trait.DATA
 SUMMARY, PLANNED, SHARED = Trait.SUMMARY, Trait.PLANNED, Trait.SHARED
 USUAL = RESULT | PACE | MEMORY
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """The plain value of an added key with which a run is what it was before the key existed.
+
+    At this value the key is in no hash, so that earlier runs keep their fingerprints; earlier configurations get it.
+    """
+
+    value: Any

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import CompactConfig, HeadConfig, ModelConfig, RunConfig, TimmConfig
+from headsweep.config import BackboneMode, CompactConfig, HeadConfig, ModelConfig, RunConfig, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import HEADS, Head, build_head
 from headsweep.models.backbone import Backbone
@@ -19,6 +20,8 @@ from headsweep.models.compact import CompactTransformer
 from headsweep.models.state_dicts import fit
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.rng import global_stream
+
+LOGGER = logging.getLogger("headsweep")
 
 
 def build_model(
@@ -30,11 +33,13 @@ def build_model(
     image_size: int,
     channels: int,
     seed: int,
+    new_head: bool = False,
 ) -> Classifier:
     """Build the model of a run, on the CPU, in float32.
 
     Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
-    backbones. With `model.checkpoint` the weights are loaded from that file; on the meta device they are only checked.
+    backbones. With `model.checkpoint` the weights are loaded from that file, with `new_head` those of its backbone
+    alone; on the meta device they are only checked.
 
     Raises:
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
@@ -49,21 +54,26 @@ def build_model(
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
     if model.checkpoint is not None:
-        _start_from(Path(model.checkpoint), model, built)
+        _start_from(Path(model.checkpoint), model, built, new_head)
     return built
 
 
-def model_of(run: RunConfig) -> Classifier:
-    """Build the model of a planned run. Raises ConfigError as `build_model` does, or if blocks cannot be recomputed."""
+def model_of(run: RunConfig, initial: bool = False) -> Classifier:
+    """Build the model of a planned run; with `initial`, its checkpoint is not read.
+
+    Raises:
+        ConfigError: as `build_model`, or blocks cannot be recomputed.
+    """
     assert run.dataset.num_classes is not None, "filled in when the run was planned"
     model = build_model(
-        run.model,
+        dataclasses.replace(run.model, checkpoint=None) if initial else run.model,
         run.head,
         heads=run.heads,
         num_classes=run.dataset.num_classes,
         image_size=run.dataset.image_size,
         channels=run.dataset.channels,
         seed=run.seed,
+        new_head=run.backbone is not BackboneMode.train,
     )
     if run.activation_checkpointing:
         _recompute_blocks(model, run.model)
@@ -82,19 +92,25 @@ def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
     raise ConfigError("activation_checkpointing", "true", f"expected false: model.name={config.name} {reason}")
 
 
-def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier) -> None:
+def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_head: bool) -> None:
     """Load the file's weights if the configuration matches how they were trained."""
     assert isinstance(built.head, Head)
     try:
         weights = read_weights(checkpoint, model.checkpoint_digest)
-        fitted = fit(built.backbone, built.head, weights)
+        fitted = fit(built.backbone, None if new_head else built.head, weights)
     except UserError as error:
         raise ConfigError("model.checkpoint", checkpoint, str(error)) from error
     if isinstance(model, CompactConfig) and fitted.block not in (None, model.block):
         held = fitted.block.value
         raise ConfigError("model.block", model.block.value, f"expected {held}, the kind of blocks in {checkpoint}")
-    if not next(built.parameters()).is_meta:
+    if next(built.parameters()).is_meta:
+        return
+    if not new_head:
         built.load_state_dict(weights)
+        return
+    for note in fitted.notes:
+        LOGGER.warning(note)
+    built.backbone.load_state_dict({name.removeprefix("backbone."): held for name, held in fitted.state.items()})
 
 
 def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int) -> Backbone:

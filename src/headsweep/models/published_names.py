@@ -163,14 +163,19 @@ def _matching(module: str, names: Mapping[str, object]) -> Iterator[str]:
     return (name for name in names if pattern.fullmatch(name))
 
 
+def is_of_backbone(name: str) -> bool:
+    """Return whether a name in a published file is of a parameter of the backbone."""
+    return name.startswith(("tokenizer.", "classifier.blocks.", *_BACKBONE.values()))
+
+
 def published_views(
-    backbone: CompactTransformer, head: Head, block: Block, state: Mapping[str, Tensor]
+    backbone: CompactTransformer, head: Head | None, block: Block, state: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, str, Tensor]]:
     """Yield for each tensor of a published state dict its name there, its name here, and its view into `state`.
 
     Args:
         backbone: whose tensors are in `state`.
-        head: likewise; a head that was published.
+        head: likewise; a head that was published, or None.
         block: the kind of blocks whose names are used.
         state: a state dict of the model; writing to a view writes to it.
     """
@@ -182,7 +187,7 @@ def published_views(
                 yield from ((published + suffix, name, view) for published, view in views)
 
 
-def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str, str]:
+def _modules(backbone: CompactTransformer, head: Head | None, block: Block) -> dict[str, str]:
     """Return module or parameter of headsweep -> published name, with blocks and layers numbered."""
     numbered = {f"backbone.{own}": published for own, published in _BACKBONE.items()}
     for i in range(len(backbone.tokenizer.layers)):
@@ -190,9 +195,10 @@ def _modules(backbone: CompactTransformer, head: Head, block: Block) -> dict[str
     for i in range(len(backbone.blocks)):
         for own, published in _BLOCKS[block].items():
             numbered[f"backbone.blocks.{i}.{own}"] = f"classifier.blocks.{i}.{published}"
-    layout = _HEADS[head_name(head)]
-    for own, published in layout.parts.items():
-        numbered[f"head.{own}"] = " ".join(f"{layout.place}.{name}" for name in published.split())
+    if head is not None:
+        layout = _HEADS[head_name(head)]
+        for own, published in layout.parts.items():
+            numbered[f"head.{own}"] = " ".join(f"{layout.place}.{name}" for name in published.split())
     return numbered
 
 

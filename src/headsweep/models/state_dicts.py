@@ -31,6 +31,7 @@ from headsweep.models.published_names import (
     has_branches,
     head_in,
     head_name,
+    is_of_backbone,
     published_views,
     was_published,
 )
@@ -59,8 +60,10 @@ class Fitted:
     notes: list[str] = field(default_factory=list)  # one line for each change
 
 
-def fit(backbone: Backbone, head: Head, given: Mapping[str, Tensor]) -> Fitted:
+def fit(backbone: Backbone, head: Head | None, given: Mapping[str, Tensor]) -> Fitted:
     """Convert a state dict to the layout and shapes of the model, which is not changed.
+
+    Without `head`, only the backbone of the file is converted, whatever its head is.
 
     Positions of another image size are resized bilinearly, as the CCT authors do; classifiers for another number of
     classes, and the head where the file is timm's, keep the model's present values.
@@ -159,9 +162,9 @@ def _published_extras(
         yield f"{UNUSED_CLASSIFIER}.bias", torch.zeros(head.num_classes)
 
 
-def _state(backbone: Backbone, head: Head) -> dict[str, Tensor]:
-    """Return the state dict of a `Classifier` of the two."""
-    parts = {"backbone": backbone, "head": head}
+def _state(backbone: Backbone, head: Head | None) -> dict[str, Tensor]:
+    """Return the state dict of a `Classifier` of the two, or its part without head."""
+    parts = {"backbone": backbone} if head is None else {"backbone": backbone, "head": head}
     return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
 
 
@@ -172,19 +175,30 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _views(backbone: Backbone, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> tuple[Views, int]:
+def _views(backbone: Backbone, head: Head | None, rest: dict[str, Tensor], fitted: Fitted) -> tuple[Views, int]:
     """Return the tensors expected in a file of that layout and its axis of classes; drop unused ones from `rest`."""
     if not fitted.state.keys().isdisjoint(rest):
-        _check_heads(head, rest)
         _read_architecture(backbone, rest, fitted)
-        _drop_classifiers(head, rest, "head.classifier.", fitted.notes)
+        if head is None:
+            _take(rest, lambda key: key.startswith("head."))
+        else:
+            _check_heads(head, rest)
+            _drop_classifiers(head, rest, "head.classifier.", fitted.notes)
         return ((name, name, tensor) for name, tensor in fitted.state.items() if name != ARCHITECTURE), 1
     fitted.block = block_in(rest)
     if isinstance(backbone, CompactTransformer) and fitted.block is not None:
-        _take_published_extras(backbone, head, rest, fitted)
+        if head is None:
+            _take(rest, lambda key: not is_of_backbone(key))
+        else:
+            _check_published_head(head, rest)
+        _take_positions(backbone, rest, POSITIONS, fitted.notes)
+        if head is not None:
+            _take_published_extras(head, rest, fitted)
         return published_views(backbone, head, fitted.block, fitted.state), 0
     if isinstance(backbone, TimmBackbone) and not backbone.model.state_dict().keys().isdisjoint(rest):
         _take_timm_classifier(backbone, rest, fitted.notes)
+        if head is not None:
+            fitted.notes.append("the head is newly initialised: the file holds only the backbone")
         inside = {name: tensor for name, tensor in fitted.state.items() if name.startswith(_IN_TIMM)}
         return ((name.removeprefix(_IN_TIMM), name, tensor) for name, tensor in inside.items()), 0
     raise CheckpointError(f"expected weights of this model in a known layout, found {_some(list(rest))}")
@@ -216,9 +230,7 @@ def _check_heads(head: Head, rest: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"expected heads={head.heads}, found heads={len(classifier)} in the file")
 
 
-def _take_published_extras(backbone: CompactTransformer, head: Head, rest: dict[str, Tensor], fitted: Fitted) -> None:
-    _check_published_head(head, rest)
-    _take_positions(backbone, rest, POSITIONS, fitted.notes)
+def _take_published_extras(head: Head, rest: dict[str, Tensor], fitted: Fitted) -> None:
     name = head_name(head)
     if has_branches(name) and _take(rest, lambda key: key.rpartition(".")[0] == UNUSED_CLASSIFIER):
         fitted.notes.append(f"{UNUSED_CLASSIFIER} of the file is dropped: the published model never calls it")
@@ -251,7 +263,6 @@ def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor], notes
     held = backbone.model.state_dict()
     if _take(rest, lambda key: key not in held and key.startswith(tuple(f"{name}." for name in names))):
         notes.append(f"the file's classifier ({', '.join(names)}) is dropped")
-    notes.append("the head is newly initialised: the file holds only the backbone")
 
 
 def _take(rest: dict[str, Tensor], is_unused: Callable[[str], bool]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headsweep.config import RunConfig
-from headsweep.config.keys import flat, has_trait
+from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 
 
@@ -39,4 +39,4 @@ def differing(identities: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(without_neutral(content), sort_keys=True).encode()).hexdigest()[:12]

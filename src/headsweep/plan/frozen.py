@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
-from headsweep.config.keys import all_keys
+from headsweep.config.keys import all_keys, neutral_values
 from headsweep.config.parsing import typed
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
@@ -27,7 +27,7 @@ _ABSENT = object()
 
 @cache
 def _where_runs_train() -> DictConfig:
-    """Return the keys outside a run's identity, with their values in conf/train.yaml and its default groups."""
+    """Return the keys outside a run's identity, with their values in conf/, and neutral values of added keys."""
     today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
@@ -38,13 +38,15 @@ def _where_runs_train() -> DictConfig:
     for key in keys:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
+    for key, value in neutral_values().items():
+        OmegaConf.update(found, key, value)
     return found
 
 
 def frozen(folder: RunFolder) -> RunConfig:
     """Return the configuration that a run was planned with.
 
-    A key added to headsweep since, if it is outside the identity, takes its current default from conf/.
+    A key added to headsweep since takes its neutral value or, if it is outside the identity, its default in conf/.
     `paths.output` is the current location of the folder, which may have been moved.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.config import Duration, RunConfig
-from headsweep.config.keys import flat_record, has_trait
+from headsweep.config.keys import flat_record, has_trait, without_neutral
 from headsweep.config.traits import PACE
 from headsweep.plan.plan import Cost, PlannedRun
 from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
@@ -64,7 +64,7 @@ def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
 
 def cost_class(config: Mapping[str, Any]) -> str:
     """Return a key that is equal for configurations (as in run.json) whose steps cost the same."""
-    kept = {key: value for key, value in flat_record(config).items() if has_trait(key, PACE)}
+    kept = {key: value for key, value in without_neutral(flat_record(config)).items() if has_trait(key, PACE)}
     return json.dumps(kept, sort_keys=True)
 
 

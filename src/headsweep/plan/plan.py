@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, ModelConfig, RunConfig
-from headsweep.config.keys import keys_with
+from headsweep.config.keys import keys_with, without_neutral
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
@@ -215,7 +215,8 @@ def _short(commit: str | None) -> str:
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
-    shown = {key: values[key] for key in dict.fromkeys((*keys_with(SUMMARY), *options, *plan.axes)) if key in values}
+    summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]
+    shown = {key: values[key] for key in dict.fromkeys((*summary, *options, *plan.axes)) if key in values}
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from headsweep.errors import UserError
 from headsweep.models import Classifier, model_of
 from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.frozen import Probe
 from headsweep.plan.frozen import frozen
 from headsweep.tracking.run_folder import RunFolder
 
@@ -23,7 +23,7 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
         best: use the weights of the best epoch on validation images instead.
 
     Raises:
-        UserError: it is not the folder of a run, or its weights are missing or damaged.
+        UserError: it is not the folder of a run, or its weights, or its frozen backbone's, are missing or damaged.
     """
     if not folder.config.exists():
         raise UserError(f"{folder.path}: expected the folder of a run, found no {folder.config.name} there")
@@ -37,8 +37,12 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
             f"{folder.path}: expected {folder.checkpoint.name}, found none; the run writes it after its first epoch"
         )
     run = frozen(folder)
-    model = model_of(replace(run, model=replace(run.model, checkpoint=None)))
     path = folder.best if best else folder.checkpoint
+    if run.backbone.is_frozen:  # its weights are where they were when the run was trained
+        model = model_of(run)
+        load_weights(Probe(model), weights_in(path), path)
+        return model
+    model = model_of(run, initial=True)
     load_weights(model, weights_in(path), path)
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,14 @@ from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
+from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
+from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
-from headsweep.training.device import choose_device
+from headsweep.training.device import autocast, choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Stop, Stopped, Watcher
@@ -80,7 +83,10 @@ def _tried(
         run = replace(run, device=device) if device else run
         if ranks.leads and not folder.record().cost:  # planned on a machine without torch
             folder.write_cost(preflight(run))
-        result = _training(run, folder, watch, stop, until, ranks)()
+        training, backbone = _training(run, folder, watch, stop, until, ranks)
+        result = training()
+        if backbone is not None:
+            backbone.check_unchanged()
         if ranks.leads:
             folder.check_claim()
             folder.finish(result)
@@ -125,7 +131,7 @@ def preflight(run: RunConfig) -> Cost:
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
-    build_optimizer(model, run.optimizer)
+    build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
     return {
         "parameters": cost.parameters,
@@ -142,12 +148,13 @@ def trial(run: RunConfig) -> Training:
         UserError: the run cannot be built, or its data is missing.
     """
     folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
-    return _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
+    training, _ = _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
+    return training
 
 
 def _training(
     run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
-) -> Training:
+) -> tuple[Training, FrozenBackbone | None]:
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
     splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
@@ -159,4 +166,10 @@ def _training(
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    return Training(run, model_of(run), batches, evaluations, folder, watch, stop, until, ranks)
+    model = model_of(run)
+    if not run.backbone.is_frozen:
+        return Training(run, model, batches, evaluations, folder, watch, stop, until, ranks), None
+    backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
+    tokens = TokenTrainLoader(batches, backbone)
+    evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in evaluations.items()}
+    return Training(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone

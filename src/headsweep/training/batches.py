@@ -13,7 +13,7 @@ class TrainingBatch(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """(b, channels, height, width), normalised."""
+        """(b, channels, height, width), normalised, or the tokens of a frozen backbone, (b, tokens, width)."""
 
     @property
     def targets(self) -> Tensor:
@@ -25,7 +25,7 @@ class EvaluationBatch(Protocol):
 
     @property
     def images(self) -> Tensor:
-        """(b, channels, height, width), normalised."""
+        """As in `TrainingBatch`."""
 
     @property
     def labels(self) -> Tensor:

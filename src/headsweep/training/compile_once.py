@@ -43,7 +43,7 @@ def shape_key(run: RunConfig, images: int, device: torch.device) -> str:
     shapes = (run.dataset.image_size, run.dataset.channels, run.dataset.num_classes, images)
     objective = (run.decorrelation, run.accumulation, run.precision)
     model = {key: value for key, value in flat(run).items() if key.startswith("model.") and has_trait(key, PACE)}
-    how = (run.compile, run.activation_checkpointing, name, torch.__version__, _code())
+    how = (run.backbone, run.compile, run.activation_checkpointing, name, torch.__version__, _code())
     parts = (model, run.head, run.heads, shapes, objective, how)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 

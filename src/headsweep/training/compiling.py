@@ -66,9 +66,9 @@ class Gradients:
                 block.compile(**_options(device, graphs=False))
 
     def __call__(
-        self, images: Float[Tensor, "b _ _ _"], targets: Float[Tensor, "b c"], position: tuple[int, int, int]
+        self, images: Tensor, targets: Float[Tensor, "b c"], position: tuple[int, int, int]
     ) -> Float[Tensor, ""]:
-        """Return the detached loss; `position` are the arguments of `rng.enter_step`."""
+        """Return the detached loss; images as in `TrainingBatch`, `position` are the arguments of `rng.enter_step`."""
         may_fail = self._compiles or torch.are_deterministic_algorithms_enabled()
         if self._trials == 0 or not may_fail:
             return self._differentiated(images, targets, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,15 +24,34 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             given option or value.
     """
     options = {"lr": config.lr, "weight_decay": config.weight_decay, **_options(config)}
+    scaled = {"param_group_fn": partial(_groups, config)} if config.backbone_lr_scale != 1 else {}
     fused = {"fused": True} if _has_fused_kernel(config.name, next(model.parameters()).device) else {}
     try:
-        optimizer = create_optimizer_v2(model, opt=config.name, **options, **fused)
+        optimizer = create_optimizer_v2(model, opt=config.name, **options, **scaled, **fused)
     except (ValueError, TypeError, IndexError) as error:
         raise ConfigError("optimizer", config.name, f"does not accept {options} ({error})") from error
     if getattr(optimizer, "is_second_order", False):  # the backward pass keeps no graph for second derivatives
         found = "expected an optimizer that needs first derivatives alone, found one that needs second ones"
         raise ConfigError("optimizer.name", config.name, f"{found}; choose another, e.g. adamw")
     return optimizer
+
+
+def _groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters of head and backbone, with and without weight decay; the schedule reads `lr_scale`."""
+    undecayed: set[str] = getattr(model, "no_weight_decay", set)()
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_decayed = parameter.ndim > 1 and not name.endswith(".bias") and name not in undecayed
+            groups.setdefault((name.startswith("backbone."), is_decayed), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if is_decayed else 0.0,
+            "lr_scale": config.backbone_lr_scale if is_of_backbone else 1.0,
+        }
+        for (is_of_backbone, is_decayed), parameters in groups.items()
+    ]
 
 
 def usable_optimizers() -> list[str]:

@@ -13,7 +13,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
-from headsweep.models.state_dicts import publish, resize_positions
+from headsweep.models.state_dicts import fit, publish, resize_positions
 
 pytestmark = pytest.mark.slow
 
@@ -327,3 +327,13 @@ def test_odd_tensors_are_refused(odd):
     own = timm.create_model("cct_2_3x2_32")
     with pytest.raises(UserError, match=r"head\.classifier\.bias of the file is .*; expected dense real numbers"):
         own.load_state_dict({**own.state_dict(), "head.classifier.bias": odd})
+
+
+@pytest.mark.parametrize(("name", "official"), [("ga8_cct_7_3x1_32", False), ("cct_7_3x1_32", True)])
+def test_the_backbone_of_a_file_goes_under_any_head(name, official):
+    own = published_and_own(name, official)[1]
+    for given in (published(own), own.state_dict()):
+        other = timm.create_model("seqpool2_cct_7_3x1_32", block=kind_of(name, official))
+        found = fit(other.backbone, None, given).state
+        assert found.keys() == {f"backbone.{key}" for key in other.backbone.state_dict()}
+        assert all(torch.equal(tensor, own.state_dict()[key]) for key, tensor in found.items())

@@ -31,9 +31,10 @@ def footnotes(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         if worst:
             low, high = worst
             size = 60 if column == "time" else 1
+            span = f"{_digits(low / size)} to {_digits(high / size)}"
             doubt = (
-                f" The seeds of one cell differ by a factor of {high / low:.1f} ({low / size:.3g} to {high / size:.3g})"
-                ": these numbers measure the load of the machine, not the head."
+                f" The seeds of one cell differ by a factor of {high / low:.1f} ({span}): these numbers measure the "
+                "load of the machine, not the head."
             )
         if question.columns is None and column == "images_per_second" and worst:
             yield Note(f"Images/s is left out.{doubt} It is still in table.csv, and with --columns {column}.")
@@ -42,6 +43,10 @@ def footnotes(rows: Sequence[Row], question: Question) -> Iterator[Note]:
                 low < high for low, high in _ranges(rows, column)
             )
             yield Note(f"{what}{ranges}, including the effect of other load on the machine.{doubt}", (column,))
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _ranges(rows: Sequence[Row], column: str) -> list[tuple[float, float]]:

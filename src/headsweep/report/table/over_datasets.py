@@ -31,7 +31,7 @@ def sheet(table: Table) -> Sheet:
     """
     arms, sets = _arms(table)
     if len(sets) < 2:
-        raise UserError(f"--over dataset: expected several data sets, found {plural(len(sets), 'data set')}")
+        raise UserError(f"--over dataset: Friedman's test needs at least {LEAST_SETS} data sets, found 1")
     ranking = _ranking(table, arms, sets)
     headings = [Heading(name, name, is_number=name == "heads") for name in ("head", "heads", *_axes(table))]
     headings += [Heading("difference", f"Δ {name}") for name in sets] + [Heading("difference", "mean rank")]
