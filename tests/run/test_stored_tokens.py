@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import factories
+from commands import TINY_RUN, give
 from comparing import differences
 from composing import compose_run
 from factories import weights
 from headsweep.config import HEADS
-from headsweep.data import token_cache
+from headsweep.data import token_cache, token_folder
 from headsweep.data.token_folder import TokenFolder, folders_in
 from headsweep.errors import ConfigError
 from headsweep.heads import HEADS as CLASSES
@@ -189,6 +190,29 @@ def test_what_excludes_each_other_is_one_line(overrides, message):
 
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_cache.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**8))
+    monkeypatch.setattr(token_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**8))
     with pytest.raises(ConfigError, match=r"paths.cache=.*: expected 18.2 GB free for tokens, found 0.1 GB; give a"):
-        token_cache.check_room(tmp_path / "cache" / "vit", 60_000 * 197 * 768 * 2)
+        token_folder.check_room(tmp_path / "cache" / "vit", 60_000 * 197 * 768 * 2)
+
+
+@pytest.mark.slow
+def test_plan_states_size_and_time_and_cache_lists_and_removes(tmp_path, file, capsys, computed):
+    output = f"paths.output={tmp_path}"
+    cells = [*TINY_RUN, *KEYS, f"model.checkpoint={file}", "tracking=none", output, "head=gap,seqpool"]
+    assert give("plan", *cells) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert len([line for line in first if line.startswith("tokens in ")]) == 1
+    assert first[-1].endswith(
+        ": 1.8 MB, of which 1.8 MB to compute once, time unknown: none of this backbone were computed yet"
+    )
+    trained(tmp_path, file)
+    assert give("plan", *cells) == 0
+    assert ": 1.8 MB, stored already" in capsys.readouterr().out
+    assert give("cache", "list", "--output", tmp_path) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    name, *sizes = line.split("  ")
+    assert [size.strip() for size in sizes if size] == ["1.8 MB", "1.8 MB"]
+    assert give("cache", "remove", "nothing", "--output", tmp_path) == 2
+    assert give("cache", "remove", name, "--output", tmp_path) == 0
+    assert capsys.readouterr().out == f"removed {name} (1.8 MB)\n"
+    assert list(folders_in(tmp_path / "cache")) == []

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -23,8 +22,7 @@ from headsweep.config import DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.crop import Crop
 from headsweep.data.sources import Source, to_device
-from headsweep.data.token_folder import TokenFolder, TokenRecord
-from headsweep.errors import ConfigError
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
 
@@ -118,6 +116,7 @@ class TokenCache:
     def _compute(self, missing: Sequence[tuple[str, int]]) -> None:
         atomic_files.remove_partial(self._folder.path)
         check_room(self._folder.path, sum(self._count(*shard) for shard in missing) * self._record.row_bytes)
+        started = time.perf_counter()
         images, backbone = self._load(), self._build()
         normalise = Normaliser(self._dataset, self._device)
         readers = {split: images[split].open(self._device, self._workers, None) for split in {it for it, _ in missing}}
@@ -137,17 +136,8 @@ class TokenCache:
 
             atomic_files.write_with(self._folder.shard(split, number), write)
             self._is_whole(split, number)
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raise ConfigError if the disk of a folder, which may not exist yet, has fewer free bytes."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        expected = f"expected {needed / 1e9:.1f} GB free for tokens, found {free / 1e9:.1f} GB"
-        raise ConfigError(
-            "paths.cache", folder.parent, f"{expected}; give a folder on another disk, or tokens.cache=off"
-        )
+        images_computed = sum(self._count(*shard) for shard in missing)
+        self._folder.write_speed(Speed(images_computed, time.perf_counter() - started))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 CACHE/NAME-DIGEST/  tokens.json       what the tokens are of, and how many there are
                     labels.npz        labels of the images of each split
+                    speed.json        how long the last computation took
                     SPLIT-00000.bin   tokens of some images, in the order of the split, then their CRC-32
                     lock              held by the process that computes
 
@@ -23,7 +24,7 @@ from filelock import FileLock, Timeout
 from headsweep.config import HEADS, BackboneMode, CompactConfig, RunConfig
 from headsweep.config.keys import flat, has_trait
 from headsweep.config.traits import RESULT
-from headsweep.errors import UserError
+from headsweep.errors import ConfigError, UserError
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.typed_files import read_json, require
@@ -62,13 +63,26 @@ class TokenRecord:
         return sum(self.splits.values()) * self.row_bytes
 
 
+@dataclass(frozen=True)
+class Speed:
+    """How long the computation of some tokens took, reading of the images included."""
+
+    images: int
+    seconds: float
+
+    def check(self) -> None:
+        """Raise ValueError for values out of range."""
+        require("images", self.images, self.images >= 1, "an integer >= 1")
+        require("seconds", self.seconds, self.seconds > 0, "a number > 0")
+
+
 class TokenFolder:
     """Paths and sizes in the folder of stored tokens."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.labels = path / "labels.npz"
-        self._record = path / RECORD
+        self._record, self._speed = path / RECORD, path / "speed.json"
 
     @classmethod
     def of(cls, run: RunConfig) -> TokenFolder:
@@ -93,6 +107,13 @@ class TokenFolder:
         """Return what is stored; None before the first process has begun. Raises Damaged."""
         return read_json(self._record, TokenRecord, _FIX)
 
+    def write_speed(self, speed: Speed) -> None:
+        atomic_files.write_json(self._speed, asdict(speed))
+
+    def speed(self) -> Speed | None:
+        """Return that of the last computation; None if it is not known. Raises Damaged."""
+        return read_json(self._speed, Speed, _FIX)
+
     def held(self) -> int:
         """Return the bytes that are on disk."""
         return sum(path.stat().st_size for path in self.path.glob("*.bin"))
@@ -104,6 +125,17 @@ class TokenFolder:
                 shutil.rmtree(self.path)
         except Timeout as error:
             raise UserError(f"{self.path}: a process is computing these tokens; stop it first") from error
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise ConfigError if the disk of a folder, which may not exist yet, has fewer free bytes."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        expected = f"expected {needed / 1e9:.1f} GB free for tokens, found {free / 1e9:.1f} GB"
+        raise ConfigError(
+            "paths.cache", folder.parent, f"{expected}; give a folder on another disk, or tokens.cache=off"
+        )
 
 
 def cache_of(run: RunConfig) -> Path:

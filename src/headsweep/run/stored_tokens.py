@@ -12,6 +12,7 @@ from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
 from headsweep.data.token_folder import TokenFolder, TokenRecord, source_of
 from headsweep.models import Classifier, model_of
+from headsweep.models.backbone import Backbone
 from headsweep.models.frozen import FrozenBackbone
 from headsweep.training.device import autocast
 
@@ -63,14 +64,13 @@ def _begin(
     with held(folder, pulse):
         if (record := folder.record()) is not None:
             return record
-        backbone = model.backbone
-        record = TokenRecord(
-            source=dict(source_of(run)),
-            splits={name: len(source) for name, source in images().items()},
-            tokens=backbone.prefix + backbone.tokens,
-            width=backbone.width,
-            dtype=run.tokens.cache.value,
-        )
+        record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
         write_labels(folder, images())
         folder.write_record(record)
         return record
+
+
+def new_record(run: RunConfig, backbone: Backbone, splits: dict[str, int]) -> TokenRecord:
+    """Return what is stored for a run; `splits` are the images of each."""
+    tokens = backbone.prefix + backbone.tokens
+    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, run.tokens.cache.value)

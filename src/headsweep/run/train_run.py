@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
+from headsweep.data.locate import count_images
+from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
@@ -21,7 +23,7 @@ from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
-from headsweep.run.stored_tokens import stored_tokens
+from headsweep.run.stored_tokens import new_record, stored_tokens
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import autocast, choose_device
@@ -127,19 +129,26 @@ def preflight(run: RunConfig) -> Cost:
     """Build the run's model and optimizer on the meta device, without memory, and count parameters and FLOPs.
 
     Raises:
-        UserError: the run cannot be built, or this machine lacks its device.
+        UserError: the run cannot be built, this machine lacks its device, or the disk is too small for its tokens.
     """
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
     build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
-    return {
+    counted = {
         "parameters": cost.parameters,
         "head_parameters": cost.head_parameters,
         "flops": cost.flops,
         "head_flops": cost.head_flops,
     }
+    if not run.has_stored_tokens:
+        return counted
+    record = new_record(run, model.backbone, {"all": count_images(run.dataset)})
+    folder = TokenFolder.of(run)
+    if run.debug.train_images is None:  # else few of the tokens are computed
+        check_room(folder.path, record.bytes - folder.held())
+    return {**counted, "token_bytes": record.row_bytes}
 
 
 def trial(run: RunConfig) -> Training:
