@@ -1,5 +1,6 @@
 """What many tests need: a composed configuration, and those of a grid."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -7,17 +8,23 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config.command_line import spell_out
 from headsweep.config.expansion import read_grid
-from headsweep.plan.expand import expand
+from headsweep.plan.expand import Expansion, expand
 from headsweep.plan.plan import Lookup
 
 OUTPUT = "paths.output="
 
 
+def expand_study(*arguments: str, say: Callable[[str], object] = lambda line: None) -> Expansion:
+    """The cells of `python src/train.py -m ARGUMENTS`, where Hydra is initialized."""
+    request, _ = read_grid(spell_out(arguments))
+    return expand(request, fit=lambda runs: 64, lookup=Lookup(), say=say)
+
+
 def expand_grid(*arguments: str) -> list[RunConfig]:
     """The configurations of `python src/train.py -m ARGUMENTS`, where Hydra is initialized."""
-    request, _ = read_grid(arguments)
-    return expand(request, fit=lambda runs: 64, lookup=Lookup(), say=lambda line: None).runs()
+    return expand_study(*arguments).runs()
 
 
 def compose_run(*overrides: str) -> RunConfig:

@@ -17,7 +17,8 @@ from headsweep.config import parse
 from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
-from headsweep.config.expansion import GridRequest, given, study_axes
+from headsweep.config.expansion import GridRequest, given
+from headsweep.config.study import SWEEPER, declared, read_study
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
 
@@ -39,7 +40,7 @@ def run_single(config: DictConfig) -> float:
     return _run_single(config)
 
 
-def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[float | None]:
+def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[tuple[Sequence[str], float | None]]:
     """Start the cells of a grid, but for those that it leaves out.
 
     Args:
@@ -47,7 +48,8 @@ def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[float | No
         launcher_keys: `hydra.launcher`; see `make_launcher`.
 
     Returns:
-        For each cell the value that a search maximizes; None where it was left out, or has not been waited for.
+        For each cell its overrides and the value that a search maximizes; None where it was left out, or has not been
+        waited for.
 
     Raises:
         UserError: cells or keys are not valid; nothing has been started.
@@ -62,9 +64,10 @@ def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[float | No
     from headsweep.launch.conclude import objectives
     from headsweep.launch.run_sweep import run_sweep
 
-    plan = run_sweep(runs, launcher, lookup)
+    plan = run_sweep(runs, launcher, lookup, expansion.declared)
     is_known = launcher.wait or not launcher.detached
-    return expansion.by_cell(objectives(plan) if is_known else [None] * len(runs))
+    values = expansion.by_cell(objectives(plan) if is_known else [None] * len(runs))
+    return [(point.overrides, value) for point, value in zip(expansion.points, values, strict=True)]
 
 
 def _check_single(hydra: HydraConf) -> None:
@@ -74,10 +77,12 @@ def _check_single(hydra: HydraConf) -> None:
         raise UserError(
             f"{key}: expected -m, as launchers start grids and a single run would ignore it; add -m, or leave it out"
         )
-    if axes := study_axes(hydra.sweeper):
-        study = next((word for word in given(hydra.overrides.task) if word.startswith("+")), "hydra.sweeper.params")
+    if keys := declared(hydra.sweeper):
+        axes = " ".join(read_study(hydra.sweeper).axes())
+        study = next((word for word in given(hydra.overrides.task) if word.startswith("+")), f"{SWEEPER}.{keys[0]}")
+        found = f" ({axes})" * bool(axes)
         raise UserError(
-            f"{study}: expected -m, as a study is a grid, whose axes a single run would drop; add -m ({' '.join(axes)})"
+            f"{study}: expected -m, as a study is a grid, whose axes a single run would drop; add -m{found}"
         )
     launcher = hydra.runtime.choices.get("hydra/launcher")
     if launcher != "local":

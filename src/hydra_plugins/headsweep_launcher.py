@@ -11,15 +11,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from headsweep.config.expansion import given, grid_request
+from headsweep.config.points import Points, plain_points
 from headsweep.entry import run_grid
 from headsweep.exit_codes import crashing
 
 
 class HeadsweepLauncher(Launcher):
     """Hands all cells of a grid to headsweep at once, so that they are checked and frozen before any starts."""
-
-    # The sweeper looks for it. `isinstance` would not do: Hydra loads the modules of plugins more than once.
-    takes_whole_grid = True
 
     def __init__(self, **keys: Any) -> None:
         """Take the keys of conf/hydra/launcher/NAME.yaml, which `launch` reads from the configuration."""
@@ -28,13 +26,19 @@ class HeadsweepLauncher(Launcher):
         """Keep what `launch` needs to compose the cells."""
         self._context, self._config = hydra_context, config
 
-    @crashing()
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Start the cells of another sweeper than `grid`."""
+        return self.launch_grid(plain_points(job_overrides))
+
+    # The sweeper looks for it. `isinstance` would not do: Hydra loads the modules of plugins more than once.
+    @crashing()
+    def launch_grid(self, points: Points) -> list[JobReturn]:
         """Start what is missing of the cells; return the value of each, as Hydra's sweepers expect it."""
         hydra = self._config.hydra
-        values = run_grid(grid_request(job_overrides, hydra, given(hydra.overrides.task), self._load), hydra.launcher)
         jobs = []
-        for overrides, value in zip(job_overrides, values, strict=True):
+        for overrides, value in run_grid(
+            grid_request(points, hydra, given(hydra.overrides.task), self._load), hydra.launcher
+        ):
             jobs.append(JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED))
             jobs[-1].return_value = value
         return jobs

@@ -1,5 +1,6 @@
 """`headsweep power`: the seeds that a difference needs, what they cost, and the command that adds them."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,25 +8,28 @@ import pytest
 from commands import command
 from composing import compose_run
 from headsweep.analysis.power import Aim, advise
+from headsweep.cli import main
 from headsweep.config.command_line import spell_out
 from headsweep.errors import UserError
 from headsweep.plan.plan import freeze, make_plan
-from headsweep.report.stats.power import seeds_needed, spread
+from headsweep.report.stats.power import equivalence_power, not_worse_power, seeds_needed, spread
+from headsweep.report.table.columns import MINUS
+from headsweep.tracking import atomic_files
 from headsweep.tracking.run_folder import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
-TOP1 = {"seqpool": (0.70, 0.72, 0.71), "ga": (0.71, 0.75, 0.73), "gap": (0.60, 0.66, 0.63)}
-AIM = Aim(difference=1.0, power=0.8, alpha=0.05, slots=2)
+TOP1 = {"seqpool": (0.70, 0.72, 0.71), "ga": (0.71, 0.75, 0.73), "gap": (0.68, 0.74, 0.71)}
+AIM = Aim(points=1.0, power=0.8, alpha=0.05, slots=2)
 
 
-def sweep(output, seeds=3, heads=TOP1) -> SweepFolder:
+def sweep(output, seeds=3, heads=TOP1, top1=TOP1) -> SweepFolder:
     """Runs of ten seconds each with made-up results."""
     cells = [compose_run(f"head={head}", f"paths.output={output}", "optimizer.lr=1e-3") for head in heads]
     plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in range(seeds)])
     freeze(plan, {run.fingerprint: {} for run in plan.runs})
     for planned in plan.runs:
-        top1 = TOP1[planned.run.head.name][planned.run.seed]
-        planned.folder.finish(RunResult("finished", {"test/top1": top1}, 1, 1, {"train_seconds": 10.0}))
+        value = top1[planned.run.head.name][planned.run.seed]
+        planned.folder.finish(RunResult("finished", {"test/top1": value}, 1, 1, {"train_seconds": 10.0}))
     return SweepFolder(plan.folder)
 
 
@@ -33,7 +37,7 @@ def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path
     folder = sweep(tmp_path)
     lines = advise(folder, {}, AIM)[0].splitlines()
     wanted = [
-        seeds_needed(0.01, spread(seen).deviation, 0.8, 0.025) for seen in ([0.01, 0.03, 0.02], [-0.1, -0.06, -0.08])
+        seeds_needed(0.01, spread(seen).deviation, 0.8, 0.025) for seen in ([0.01, 0.03, 0.02], [-0.02, 0.02, 0.0])
     ]
     assert wanted[0] < wanted[1]
     assert [line.split()[:6] for line in lines if line.startswith("head=")] == [
@@ -76,3 +80,59 @@ def test_one_seed_has_no_variance(tmp_path):
 def test_one_cell_has_no_baseline(tmp_path):
     with pytest.raises(UserError, match="expected a cell to compare with head=seqpool, found none"):
         advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)
+
+
+def test_a_settled_comparison_with_a_large_spread_needs_no_seeds(tmp_path):
+    """One cell is far below its baseline and scatters; the answer for the other does not depend on it."""
+    settled = {**TOP1, "gap": (0.10, 0.32, 0.21)}
+    text = advise(sweep(tmp_path, top1=settled), {}, AIM)[0]
+    needed = seeds_needed(0.01, 0.01, 0.8, 0.025)
+    rows = [line.split() for line in text.splitlines() if line.startswith("head=")]
+    assert [row[7] for row in rows] == [str(needed), "settled"]
+    assert f"settled, left out below: head=gap heads=1 ({MINUS}50.00, p = 0.026)" in text
+    assert f"\nseeds={needed}: " in text
+
+
+def test_a_margin_needs_seeds_to_be_shown(tmp_path):
+    lines = advise(sweep(tmp_path), {}, replace(AIM, points=3.0, is_margin=True))[0].splitlines()
+    assert "is within 3 points of top-1" in lines[0]
+    wanted = [
+        [seeds_needed(0.03, deviation, 0.8, 0.025, of) for of in (not_worse_power, equivalence_power)]
+        for deviation in (0.01, 0.02)
+    ]
+    assert [line.split()[7:9] for line in lines if line.startswith("head=")] == [list(map(str, it)) for it in wanted]
+    assert any(line.startswith(f"not worse: seeds={wanted[1][0]}: ") for line in lines)
+    assert any(line.startswith(f"equivalent: seeds={wanted[1][1]}: ") for line in lines)
+
+
+def test_the_command_takes_a_difference_or_a_margin(tmp_path, monkeypatch, capsys):
+    def mistake(*options):
+        monkeypatch.setattr("sys.argv", ["headsweep", "power", folder.name, "--output", str(tmp_path), *options])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code, capsys.readouterr().err.strip()
+
+    folder = sweep(tmp_path, heads=["seqpool", "ga"])
+    assert mistake() == (2, "headsweep: expected --difference POINTS or --margin POINTS, e.g. --difference 0.5")
+    both = mistake("--difference", "1", "--margin", "2")
+    assert both == (2, "headsweep: --difference 1 --margin 2: expected one of the two")
+    assert mistake("--margin", "0")[1].startswith("headsweep: --margin 0: expected percentage points")
+
+
+def test_a_study_that_tunes_needs_seeds_for_its_arms_alone(tmp_path):
+    rates = {"1e-3": 0.0, "1e-2": 0.1}
+    cells = [
+        compose_run(f"head={head}", f"paths.output={tmp_path}", f"optimizer.lr={rate}")
+        for head in ("seqpool", "ga")
+        for rate in rates
+    ]
+    plan = make_plan([replace(cell, seed=seed) for cell in cells for seed in range(3)])
+    freeze(plan, {run.fingerprint: {} for run in plan.runs})
+    for planned in plan.runs:
+        top1 = TOP1[planned.run.head.name][planned.run.seed]
+        val = top1 + planned.run.optimizer.lr
+        planned.folder.finish(RunResult("finished", {"test/top1": top1, "val/top1": val}, 1, 1))
+    path = plan.folder / "plan.json"
+    atomic_files.write_json(path, json.loads(path.read_text()) | {"design": {"tune": ["optimizer.lr"]}})
+    lines = advise(SweepFolder(plan.folder), {}, AIM)[0].splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("head=")] == ["head=ga heads=1 optimizer.lr=0.01"]

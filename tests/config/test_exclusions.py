@@ -115,7 +115,7 @@ def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkey
     from headsweep.launch import conclude, run_sweep
     from hydra_plugins.headsweep_launcher import HeadsweepLauncher
 
-    monkeypatch.setattr(run_sweep, "run_sweep", lambda runs, launcher, lookup: runs)
+    monkeypatch.setattr(run_sweep, "run_sweep", lambda runs, launcher, lookup, declared: runs)
     monkeypatch.setattr(conclude, "objectives", lambda runs: [run.heads / 10 for run in runs])
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
     keys.exclude = ["heads<1", "head=ga heads>2", "head=cls"]
@@ -129,7 +129,7 @@ def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkey
     grid = [[f"head={head}", f"heads={heads}", "device=cpu"] for head in ("seqpool", "ga") for heads in (0, 2, 4)]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
         jobs = launcher.launch(grid, 0)
-    assert [job.overrides for job in jobs] == grid
+    assert [list(job.overrides) for job in jobs] == grid
     assert [job.return_value for job in jobs] == [None, 0.2, 0.4, None, 0.2, None]
     assert {job.status for job in jobs} == {JobStatus.COMPLETED}
     assert capsys.readouterr().out == "3 of 6 cells left out (hydra.launcher.exclude)\n"

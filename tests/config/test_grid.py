@@ -9,11 +9,12 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from composing import expand_grid
-from headsweep.config import PROJECT_ROOT, expansion, parse
+from headsweep.config import PROJECT_ROOT, parse, points
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import one_line
 from headsweep.config.exclusions import Exclusions, left_out
 from headsweep.config.grid import Grid
+from headsweep.config.study import Block, Study
 from headsweep.errors import UserError
 
 STUDIES = sorted(path.stem for path in (PROJECT_ROOT / "sweeps").glob("*.yaml"))
@@ -77,7 +78,7 @@ def agree(grid, overrides):
     return fast
 
 
-def points(study):
+def cells_of(study):
     """The overrides of each cell of a study."""
     hydra = compose("train", overrides=[f"+sweeps={study}"], return_hydra_config=True).hydra
     axes = [[f"{axis}={value}" for value in str(values).split(",")] for axis, values in hydra.sweeper.params.items()]
@@ -91,7 +92,7 @@ def points(study):
 def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
     """A few cells of each, with values drawn at random, on one grid, so that none may leave anything behind."""
     draw, grid = random.Random(study), Grid(composed)
-    cells, _ = points(study)
+    cells, _ = cells_of(study)
     for cell in draw.sample(cells, 2):
         agree(grid, cell)
         keys = draw.sample(sorted(VALUES), 2)
@@ -135,7 +136,7 @@ def test_a_value_that_others_follow_is_composed_with_them():
 
 @pytest.mark.parametrize("study", ["table1", "ga_table2"])
 def test_exclusions_leave_out_the_same_cells_either_way(study):
-    cells, exclusions = points(study)
+    cells, exclusions = cells_of(study)
     cells = cells[:: max(1, len(cells) // 10)]
     grid = Grid(composed)
     answers = left_out([grid.cell(cell) for cell in cells], exclusions)
@@ -200,7 +201,8 @@ def test_an_override_means_in_a_grid_what_hydra_documents(arguments, values):
 
 
 def test_the_command_line_takes_the_place_of_a_study_s_axis():
-    assert expansion.points(["heads=1,2"], ["heads=4"]) == [["heads=4"]]
+    study = Study([Block({"heads": "1,2"})])
+    assert [point.overrides for point in points.points(study, ["heads=4"]).points] == [("heads=4",)]
 
 
 def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from composing import compose_run, expand_grid
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import OverrideFinder, command, grids, hydra_value, words
+from headsweep.config.overrides import OverrideFinder, command, grid_words, hydra_value, words
 from headsweep.errors import ConfigError
 
 RUNS = [
@@ -53,22 +53,32 @@ def test_a_full_product_is_one_grid_whose_axes_include_defaults():
     cells = spelled_cells(
         *([f"head={head}", lr] for head in ("seqpool", "gap") for lr in ("optimizer.lr=1e-3", "seed=0"))
     )
-    assert grids(cells) == [["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]]
+    assert grid_words(cells) == ["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]
 
 
 def test_a_grid_excludes_other_cells_of_the_product():
     cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
-    (grid,) = grids(cells)
+    grid = grid_words(cells)
     assert grid == ["head=seqpool,ga", "heads=1,8", 'hydra.launcher.exclude=["head=seqpool heads=8"]']
     with composer():
         found = expand_grid(*grid)
     assert [(run.head.name, run.heads) for run in found] == [("seqpool", 1), ("ga", 1), ("ga", 8)]
 
 
-def test_an_option_of_one_head_makes_two_grids():
-    assert grids(spelled_cells(["head=gap"], ["head=ga", "head.gram_dim=32"])) == [
+def test_cells_with_an_option_of_one_head_are_blocks_of_a_union():
+    cells = spelled_cells(
         ["head=gap", "heads=1"],
-        ["head=ga", "heads=1", "head.gram_dim=32"],
+        ["head=gap", "heads=2", "duration='2 epochs'"],
+        *(["head=ga", "head.gram_dim=32", f"heads={heads}", "duration='2 epochs'"] for heads in (1, 2)),
+    )
+    grid = grid_words(cells)
+    with composer():
+        runs = expand_grid(*grid)
+    assert [(run.head.name, run.heads, run.duration) for run in runs] == [
+        ("gap", 1, "20 epochs"),
+        ("gap", 2, "2 epochs"),
+        ("ga", 1, "2 epochs"),
+        ("ga", 2, "2 epochs"),
     ]
 
 

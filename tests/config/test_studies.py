@@ -8,13 +8,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from commands import train
+from composing import expand_grid
 from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig
-from headsweep.config.exclusions import Exclusions, left_out
-from headsweep.config.grid import Grid
 from headsweep.data.locate import CIFAR_FILES
 from headsweep.plan.plan import make_plan
 from headsweep.report.read.cells import Cell, Run
@@ -31,17 +30,8 @@ PUBLISHED = sorted(path.name for path in (SWEEPS / "published").glob("*.yaml"))
 @cache
 def cells(*overrides: str) -> tuple[RunConfig, ...]:
     """The runs of `python src/train.py OVERRIDES`, without cells that a study excludes."""
-    given = [override for override in overrides if override != "-m"]
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
-        hydra = compose("train", overrides=given, return_hydra_config=True).hydra
-        axes = {axis: str(values).split(",") for axis, values in (hydra.sweeper.params or {}).items()}
-        points = [
-            [f"{axis}={value}" for axis, value in zip(axes, point, strict=True)] for point in product(*axes.values())
-        ]
-        grid = Grid(lambda words: compose("train", overrides=list(words)))
-        found = [grid.cell([*given, *point]) for point in points]
-        kept = zip(found, left_out(found, Exclusions(hydra.launcher.exclude)), strict=True)
-        return tuple(cell.parse() for cell, out in kept if not out)
+        return tuple(expand_grid(*(override for override in overrides if override != "-m")))
 
 
 @pytest.fixture(scope="module")

@@ -196,7 +196,7 @@ def test_a_narrow_screen_explains_only_its_columns_and_always_shows_mismatches(b
         run.write_cost(cost | {"parameters": 2 * cost["parameters"], "flops": 3 * cost["flops"]})
     text = on_screen(build(better), width)
     assert "Columns that do not fit: head share, top-5 %" in " ".join(text.split())
-    assert "mismatch" in text.splitlines()[0] and "…" not in text
+    assert "flags" in text.splitlines()[0] and "…" not in text
     assert "params +100 %" in text and "FLOPs +200 %" in text and "MISMATCHED: 1" in text
     assert ("Images/s is" in text) is ("images/s" in text.splitlines()[0])
     assert ("FLOPs are" in text) is ("FLOPs" in text.splitlines()[0])

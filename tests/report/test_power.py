@@ -12,6 +12,8 @@ from statsmodels.stats.power import TTestPower
 from headsweep.report.stats.power import (
     MOST_SEEDS,
     detectable,
+    equivalence_power,
+    not_worse_power,
     power,
     requirement,
     seeds_needed,
@@ -38,6 +40,17 @@ def test_power_is_what_a_simulation_finds():
     draws = np.random.default_rng(0).normal(0.8, 1.0, (20_000, 6))
     found = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()
     assert power(6, 0.8, 1.0, 0.05) == pytest.approx(found, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [3, 6, 20])
+def test_power_of_a_margin_is_that_of_statsmodels_and_what_a_simulation_finds(n):
+    margin = 1.2
+    expected = TTestPower().power(margin, n, 0.05, alternative="larger")
+    assert not_worse_power(n, margin, 1.0, 0.05) == pytest.approx(expected, abs=1e-8)
+    draws = np.random.default_rng(n).normal(0.0, 1.0, (20_000, n))
+    mean, error = draws.mean(axis=1), draws.std(axis=1, ddof=1) / math.sqrt(n)
+    shown = np.abs(mean) + stats.t.isf(0.05, n - 1) * error < margin
+    assert equivalence_power(n, margin, 1.0, 0.05) == pytest.approx(shown.mean(), abs=0.01)
 
 
 @pytest.mark.parametrize("effect", [0.05, 0.3, 1.0, 4.0])

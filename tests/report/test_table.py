@@ -261,7 +261,7 @@ def test_no_run_is_one_clear_error(tmp_path):
 def test_markdown_and_csv_agree(study, tmp_path):
     table = build(study)
     files.write(table, tmp_path)
-    assert (tmp_path / "table.md").read_text() == as_markdown(table)
+    assert (tmp_path / "table.md").read_text().startswith(f"{as_markdown(table)}\nEffect of the number of heads\n")
     assert (tmp_path / "table.csv").read_text() == csv.write(table)
     for text, exact in zip(read_markdown(table), as_csv(table), strict=True):
         assert (text["head"], text["heads"], text["n"]) == (exact["head"], exact["heads"], exact["n"])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headsweep.cli import main
@@ -444,3 +445,63 @@ def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     (tmp_path / "sweeps" / "pilot" / "plan.json").write_text("{")
     code, text = give("pilot")
     assert code == 2 and text.count("\n") == 1 and "plan.json" in text
+
+
+@pytest.fixture
+def small(sweep, make_run):
+    """A sweep of two heads with three seeds each; its folders."""
+    tops = (("seqpool", SEQPOOL[:3]), ("ga", GA[:3]))
+    return sweep([make_run(head, 1, seed, top1) for head, values in tops for seed, top1 in enumerate(values)])
+
+
+def test_a_margin_adds_verdicts_and_is_part_of_the_command(small, give, tmp_path):
+    assert "verdict" not in give("pilot")[1]
+    _, text = give("pilot", "--margin", "0.3")
+    assert "better" in text and "Verdict at a margin of 0.3 points" in text
+    assert "POST HOC: margin given after 6 runs had finished" in text
+    path = tmp_path / "table.tex"
+    assert "--margin 0.3" in give("pilot", "--margin", "0.3", "--write", path)[1]
+    assert "verdict" in path.read_text() and "--margin 0.3" in path.read_text()
+    assert give("--verify", path)[0] == 0
+    path = tmp_path / "table.csv"
+    give("pilot", "--margin", "0.3", "--write", path)
+    assert "difference_p_equivalent_holm" in path.read_text()
+    assert give("pilot", "--margin", "0.3", "--verify", path)[0] == 0
+    assert give("pilot", "--margin", "0.4", "--verify", path)[0] == 1
+
+
+@pytest.mark.parametrize("margin", ["0", "-1", "100", "nan"])
+def test_a_margin_is_in_points(small, give, margin):
+    code, text = give("pilot", "--margin", margin)
+    assert (code, text.splitlines()) == (
+        2,
+        [f"headsweep: --margin {margin}: expected percentage points in (0, 100), e.g. 0.3"],
+    )
+
+
+def test_a_margin_that_the_study_declares_needs_no_option_and_is_not_post_hoc(small, give, tmp_path):
+    runs = [folder.path.name for folder in small]
+    plan = {"axes": ["head.name", "heads"], "runs": runs, "design": {"margin": {"points": 0.3, "finished": 0}}}
+    atomic_files.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", plan)
+    for arguments in ([], ["--margin", "0.3"]):
+        _, text = give("pilot", *arguments)
+        assert "Verdict at a margin of 0.3 points" in text and "POST HOC" not in text
+    assert "POST HOC" in give("pilot", "--margin", "0.5")[1]
+    plan["design"]["margin"]["finished"] = 3
+    atomic_files.write_json(tmp_path / "sweeps" / "pilot" / "plan.json", plan)
+    assert "POST HOC: margin given after 3 runs had finished" in give("pilot")[1]
+
+
+def test_the_probability_of_a_better_run_has_its_own_column(small, give):
+    _, text = give("pilot", "--columns", "p_better")
+    assert lines(text)[2] == ["ga", "1", "1.00 (0.29 to 1.00)"]
+    assert "P(better) is the probability" in text
+
+
+def test_damaged_predictions_leave_their_run_out_of_a_table_that_reads_them(small, give):
+    for folder in small:
+        folder.write_test_correct(np.arange(40) % 10 > 0)
+    small[0].correct.write_bytes(b"damaged")
+    code, text = give("pilot", "--columns", "n,top1_images")
+    assert code == 1 and "test_correct.npy" in text and lines(text)[1][:3] == ["seqpool", "1", "2"]
+    assert give("pilot", "--columns", "n,top1")[0] == 0

@@ -10,6 +10,7 @@ import pytest
 import programs
 from headsweep.tracking import atomic_files
 from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.mlflow.desired_sweep import desired_sweep
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, prepare
 from headsweep.tracking.mlflow.tracker import MlflowTracker
@@ -62,6 +63,20 @@ def test_the_parent_has_axes_plan_and_table_and_the_runs_are_its_children(uri, r
     }
     assert wanted.items() <= parent["tags"].items()
     assert [run["tags"]["mlflow.parentRunId"] for run in held.values()] == ["pilot", "pilot"]
+
+
+def test_the_names_of_variants_take_the_place_of_the_keys_that_they_set(make_run, make_sweep):
+    runs = [make_run(name) for name in "ab"]
+    for folder, group, lr in zip(runs, ("slow", "fast"), (0.001, 0.01), strict=True):
+        record = replace(folder.record(), group=group, parameters={"optimizer.lr": lr, "heads": 4})
+        (folder.path / "run.json").unlink()
+        folder.create(record, "heads: 4\n")
+    sweep = make_sweep(runs)
+    sweep.register(runs)
+    design = {"variants": {"slow": "paper", "fast": "no warm-up"}, "variant_keys": ["optimizer.lr"]}
+    plan = {"axes": ["heads", "optimizer.lr", "seed"], "runs": ["a", "b"], "design": design}
+    atomic_files.write_json(sweep.path / "plan.json", plan)
+    assert desired_sweep(sweep).params == {"variant": "paper, no warm-up", "heads": "4"}
 
 
 def test_the_second_time_the_parent_is_the_same_and_shows_the_new_table_and_seeds(

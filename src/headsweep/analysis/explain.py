@@ -24,6 +24,7 @@ from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.find import find_sweep
+from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -46,16 +47,16 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
     """
     if len(given) == 1 and "=" not in given[0]:
         folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
-        screening = None
+        screening, design = None, Design()
         alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
     else:
         folder = SweepFolder(find_sweep(sweep or "latest", output))
-        alike, unread, screening = folder.runs(), (), folder.screening()
+        alike, unread, screening, design = folder.runs(), (), folder.screening(), folder.design()
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
-        cells = read_cells(left, screening)
+        cells = read_cells(left, screening, design.variants)
         chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
-        axes = varying_axes(cells)
+        axes = varying_axes(cells, by_variants=design.variant_keys)
         with composer() as compose:
             finder = OverrideFinder(compose)
             return "\n\n".join(_cell(cell, axes, finder, output) for cell in chosen), (*unread, *damages)

@@ -10,8 +10,9 @@ from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
 from headsweep.config.expansion import composer, read_grid
 from headsweep.config.grid import Cell
-from headsweep.config.overrides import OverrideFinder, Overrides, command, grids, words
+from headsweep.config.overrides import OverrideFinder, Overrides, command, grid_words, words
 from headsweep.config.schema import MOST_HEADS
+from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError
 from headsweep.plan.expand import expand
 from headsweep.plan.plan import Lookup
@@ -60,7 +61,7 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     seeds = [word for word in arguments if word.partition("=")[0] in ("seed", "seeds")]
     with composer() as compose:
         finder = OverrideFinder(compose)
-        request, _ = read_grid([word for word in arguments if word not in seeds])
+        request, _ = read_grid([spelled_for_hydra(word) for word in arguments if word not in seeds])
         lookup = Lookup()
         expansion = expand(request, _no_fit, lookup, say=lambda line: None)
         expansion.runs()  # raises if one is not valid
@@ -76,7 +77,8 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
     near = [cell for cell, is_ in zip(spelled, is_near, strict=True) if is_]
     far = [(name, one) for name, one, is_ in zip(names, matches, is_near, strict=True) if not is_]
     lines = [_table(names, matches, target), "", *_far(far, target)]
-    return "\n".join([*lines, *(command([*axes, *seeds], grid=True) for axes in grids(near))]), bool(near)
+    commands = [command([*grid_words(near), *seeds], grid=True)] if near else []
+    return "\n".join([*lines, *commands]), bool(near)
 
 
 def _no_fit(runs: Sequence[RunConfig]) -> int:

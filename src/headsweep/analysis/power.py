@@ -1,4 +1,4 @@
-"""Seeds that a sweep needs to detect a difference, their cost, and the command that adds them."""
+"""Seeds that a sweep needs to detect a difference or to show a margin, their cost, and the command that adds them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.config.expansion import composer
-from headsweep.config.overrides import OverrideFinder, command, grids
+from headsweep.config.overrides import OverrideFinder, command, grid_words
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span
-from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, spelled
-from headsweep.report.stats.power import MOST_SEEDS, Requirement, requirement, sign_flip_seeds
-from headsweep.report.table.baseline import Baseline, baselines
+from headsweep.report.stats.equivalence import against_margin
+from headsweep.report.stats.inference import LEAST_SEEDS, Difference, holm, paired_difference
+from headsweep.report.stats.power import (
+    MOST_SEEDS,
+    Requirement,
+    equivalence_power,
+    not_worse_power,
+    power,
+    requirement,
+    sign_flip_seeds,
+)
+from headsweep.report.table import tuning
+from headsweep.report.table.baseline import Baseline, default_baseline
+from headsweep.report.table.columns import human
+from headsweep.report.table.model import Question
+from headsweep.report.table.pairing import pair
 from headsweep.text import aligned, plural
 from headsweep.tracking.metric_names import TEST_TOP1
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -24,15 +37,26 @@ from headsweep.tracking.typed_files import Damaged
 
 @dataclass(frozen=True)
 class Aim:
-    """The difference to detect."""
+    """The difference to detect, or the margin to show."""
 
-    difference: float  # in points of test top-1
-    power: float  # probability to detect it
+    points: float  # of test top-1
+    power: float  # probability to detect the difference, or to show the margin where there is no difference
     alpha: float  # family-wise error over all differences
     slots: int  # concurrent runs, for the time estimate
+    is_margin: bool = False
 
 
-Found = Sequence[tuple[Cell, Requirement]]
+@dataclass(frozen=True)
+class Answer:
+    """What one cell needs."""
+
+    cell: Cell
+    needed: Requirement  # to detect the difference, or to show that it is within the margin
+    not_worse: Requirement | None  # to show that the difference is above -margin; None without a margin
+    settled: str  # the difference and its p, if it is significant by now: it needs no more seeds
+
+
+Found = Sequence[Answer]
 
 
 def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
@@ -41,7 +65,7 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
     Args:
         sweep: has runs with several seeds.
         baseline: what its cells are compared with; empty: the head of the first cell.
-        aim: the difference to detect.
+        aim: the difference to detect, or the margin to show.
 
     Raises:
         UserError: no two cells can be compared, or none has two finished seeds.
@@ -49,87 +73,136 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
     screening = sweep.screening()
     return skip_damaged(
         sweep.runs(),
-        lambda folders, damages: (_advice(read_cells(folders, screening), sweep, baseline, aim), damages),
+        lambda folders, damages: (
+            _advice(read_cells(folders, screening, sweep.design().variants), sweep, baseline, aim),
+            damages,
+        ),
     )
 
 
 def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
-    axes = varying_axes(cells)
-    against = baselines(cells, axes, baseline)
-    pairs = [(cell, base) for cell, base in zip(cells, against, strict=True) if base is not None and base is not cell]
-    name = spelled(baseline or {"head": cells[0].head})
+    design = sweep.design()
+    tune = tuning.varying(cells, design.tune)
+    paired = pair(cells, Question(baseline, design=design, tune=tune, mark=True))
+    axes = paired.axes
+    pairs = [(cell, base) for cell, base, _ in paired.groups() if base is not None and base is not cell]
+    name = spelled(baseline or default_baseline(cells, design))
     if not pairs:
         raise UserError(f"{sweep.name}: expected a cell to compare with {name}, found none; choose another --baseline")
     level = aim.alpha / len(pairs)
-    found = [
-        (cell, requirement(_differences(cell, base), aim.difference / 100, aim.power, level)) for cell, base in pairs
-    ]
-    if all(needed.n < 2 for _, needed in found):
+    found = _answers(pairs, aim, level)
+    if all(answer.needed.n < 2 for answer in found):
         more = _command(cells, sweep, "seeds=3")
         raise UserError(
             f"{sweep.name}: expected two finished seeds of a cell and of {name} to estimate a variance; "
             f"add seeds: {more}"
         )
-    heading = (
-        f"{sweep.name}: seeds to detect a difference of {aim.difference:g} points in top-1 from {name}\n"
-        f"with power {aim.power:g} at p < {aim.alpha:g}"
-    )
+    what = f"detect a difference of {aim.points:g} points in top-1 from {name}\n"
+    if aim.is_margin:
+        what = f"show that a true difference of 0 from {name} is within {aim.points:g} points of top-1\n"
+    heading = f"{sweep.name}: seeds to {what}with power {aim.power:g} at p < {aim.alpha:g}"
     if len(pairs) > 1:
         heading += f", corrected for {len(pairs)} differences (Bonferroni: p < {level:.3g} each)"
-    return "\n".join([heading, "", _table(found, axes), "", *_notes(level), *_plans(found, cells, sweep, aim)])
+    return "\n".join(
+        [heading, "", _table(found, axes, aim), "", *_notes(level, aim), *_plans(found, cells, sweep, aim, axes)]
+    )
 
 
-def _differences(cell: Cell, baseline: Cell) -> list[float]:
-    values, others = cell.by_seed(TEST_TOP1), baseline.by_seed(TEST_TOP1)
-    return [values[seed] - others[seed] for seed in values if seed in others]
+def _answers(pairs: Sequence[tuple[Cell, Cell]], aim: Aim, level: float) -> Found:
+    """Return what each cell needs against its baseline, each at `level`."""
+    values = [(cell.by_seed(TEST_TOP1), base.by_seed(TEST_TOP1)) for cell, base in pairs]
+    settled = _settled([paired_difference(*both) for both in values], aim)
+    effect, found = aim.points / 100, []
+    for (cell, _), (own, others), why in zip(pairs, values, settled, strict=True):
+        differences = [own[seed] - others[seed] for seed in own if seed in others]
+        needed = requirement(differences, effect, aim.power, level, equivalence_power if aim.is_margin else power)
+        not_worse = requirement(differences, effect, aim.power, level, not_worse_power) if aim.is_margin else None
+        found.append(Answer(cell, needed, not_worse, why))
+    return found
 
 
-def _table(found: Found, axes: Sequence[str]) -> str:
+def _settled(differences: Sequence[Difference | None], aim: Aim) -> list[str]:
+    """Return for each difference its text if it is significant, or equivalent at the margin, after correction."""
+    enough = [it if it is not None and it.n >= LEAST_SEEDS else None for it in differences]
+    ps = holm([None if it is None else it.p for it in enough], len(differences))
+    tests = [against_margin(it, aim.points / 100) if it is not None and aim.is_margin else None for it in enough]
+    within = holm([None if test is None else test.equivalent for test in tests], len(differences))
+    texts = []
+    for difference, p, both in zip(differences, ps, within, strict=True):
+        found = next((it for it in (both, p) if it is not None and it < aim.alpha), None)
+        if difference is None or found is None:
+            texts.append("")
+        else:
+            texts.append(human(f"{100 * difference.mean:+.2f}, p = {found:.2g}"))
+    return texts
+
+
+def _table(found: Found, axes: Sequence[str], aim: Aim) -> str:
     rows = [("CELL", "N", "SD OF DIFFERENCES", "SEEDS", "SEEDS (UPPER CI)", "DETECTABLE NOW")]
-    return aligned([*rows, *(_row(cell, needed, axes) for cell, needed in found)])
+    if aim.is_margin:
+        rows = [("CELL", "N", "SD OF DIFFERENCES", "NOT WORSE", "EQUIVALENT", "EQUIVALENT (UPPER CI)")]
+    return aligned([*rows, *(_row(answer, axes) for answer in found)])
 
 
-def _row(cell: Cell, needed: Requirement, axes: Sequence[str]) -> tuple[str, ...]:
-    name = cell_name(cell, axes)
+def _row(answer: Answer, axes: Sequence[str]) -> tuple[str, ...]:
+    name, needed = cell_name(answer.cell, axes), answer.needed
     if needed.spread is None or needed.detectable is None:
         why = "needs two seeds" if needed.n < 2 else "no spread: all differences are equal"
         return (name, str(needed.n), why, "-", "-", "-")
     low, high = needed.spread.low, needed.spread.high
     deviation = f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
-    return (
-        name,
-        str(needed.n),
-        deviation,
-        _seeds(needed.seeds),
-        _seeds(needed.seeds_upper),
-        f"{100 * needed.detectable:.2f}",
-    )
+    first = (name, str(needed.n), deviation)
+    if answer.settled:
+        return (*first, "settled", "-", "-")
+    if answer.not_worse is not None:
+        return (*first, *map(_seeds, (answer.not_worse.seeds, needed.seeds, needed.seeds_upper)))
+    return (*first, _seeds(needed.seeds), _seeds(needed.seeds_upper), f"{100 * needed.detectable:.2f}")
 
 
 def _seeds(count: int | None) -> str:
     return f"> {MOST_SEEDS}" if count is None else str(count)
 
 
-def _notes(level: float) -> list[str]:
+def _notes(level: float, aim: Aim) -> list[str]:
+    spread = "SD: standard deviation of the differences paired by seed, in points, with its 95 % interval (chi-square)."
+    if aim.is_margin:
+        return [
+            spread,
+            "NOT WORSE: seeds that show a difference above the negative margin (one-sided test). EQUIVALENT: within",
+            "the margin (two one-sided tests). UPPER CI: for the upper end of that interval. If the true difference",
+            "is not 0 but close to the margin, more seeds are needed.",
+        ]
     return [
-        "SD: standard deviation of the differences paired by seed, in points, with its 95 % interval (chi-square).",
+        spread,
         "SEEDS (UPPER CI): for the upper end of that interval. DETECTABLE NOW: minimum detectable effect of the",
         "seeds so far, in points.",
         f"A sign-flip permutation test reaches p < {level:.3g} with {sign_flip_seeds(level)} seeds or more.",
     ]
 
 
-def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim) -> list[str]:
-    """Return the seeds that suffice for every cell: for the estimated spread, and for its upper confidence limit."""
-    known = [needed for _, needed in found if needed.spread is not None]
-    plans = {"": [needed.seeds for needed in known], "upper CI: ": [needed.seeds_upper for needed in known]}
-    lines = []
+def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim, axes: Sequence[str]) -> list[str]:
+    """Return the seeds that suffice for every cell that is not settled.
+
+    They are computed for the estimated spread, and for its upper confidence limit.
+    """
+    settled = [f"{cell_name(answer.cell, axes)} ({answer.settled})" for answer in found if answer.settled]
+    lines = [f"settled, left out below: {'; '.join(settled)}"] if settled else []
+    rest = [answer for answer in found if not answer.settled and answer.needed.spread is not None]
+    plans = {"": [answer.needed.seeds for answer in rest], "upper CI: ": [answer.needed.seeds_upper for answer in rest]}
+    if aim.is_margin:
+        plans = {"not worse: ": [answer.not_worse.seeds for answer in rest if answer.not_worse]} | {
+            f"equivalent, {when}" if when else "equivalent: ": counts for when, counts in plans.items()
+        }
+    commands: list[str] = []
     for when, counts in plans.items():
         if all(count is not None for count in counts) and counts:
             seeds = max(count for count in counts if count is not None)
             lines.append(f"{when}seeds={seeds}: {_cost(cells, seeds, aim.slots)}")
-            if not when:
-                lines.append(f"  {_command(cells, sweep, f'seeds={seeds}')}")
+            if not commands:
+                commands.append(_command(cells, sweep, f"seeds={seeds}"))
+                lines.append(f"  {commands[0]}")
+    if not rest and settled:
+        lines.append("no difference needs more seeds")
     return ["", *lines] if lines else []
 
 
@@ -160,4 +233,4 @@ def _command(cells: Sequence[Cell], sweep: SweepFolder, seeds: str) -> str:
     with composer() as compose:
         found_overrides = OverrideFinder(compose).find(runs)
     without_seed = [{key: value for key, value in cell.items() if key != "seed"} for cell in found_overrides]
-    return " && ".join(command([*words, seeds], grid=True) for words in grids(without_seed))
+    return command([*grid_words(without_seed), seeds], grid=True)

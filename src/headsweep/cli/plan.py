@@ -56,7 +56,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     runs = expansion.found
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
     check = None if listing else (lambda new: LocalPool().check(new))
-    found = preview(runs, expansion.mistakes, check, on_gpus=bool(slots.gpus), lookup=lookup)
+    found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
     show(found, slots.count, as_json)

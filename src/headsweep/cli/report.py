@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
-from headsweep.cli.table import BASELINE_HELP, METRIC_HELP
+from headsweep.cli.table import BASELINE_HELP, MARGIN_HELP, METRIC_HELP, TUNE_HELP
 
 if TYPE_CHECKING:
     from headsweep.report.table.model import Table
@@ -22,11 +22,22 @@ if TYPE_CHECKING:
 @output_option
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
+@click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
 )
 @click.option("--experiment", default="headsweep", show_default=True, help="MLflow experiment.")
-def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, uri: str | None, experiment: str) -> None:
+def report(
+    source: str,
+    output: Path,
+    baseline: tuple[str, ...],
+    metric: str,
+    tune: tuple[str, ...],
+    margin: float | None,
+    uri: str | None,
+    experiment: str,
+) -> None:
     """Write SOURCE as one HTML page with its table and figures, and the figures as SVG and PDF.
 
     SOURCE is a sweep or an MLflow filter, as for `headsweep table`. The page is one self-contained file. If the sweep
@@ -40,14 +51,14 @@ def report(source: str, output: Path, baseline: tuple[str, ...], metric: str, ur
     from headsweep.tracking.sweep_folder import SweepFolder
     from headsweep.tracking.trackers import TRACKERS
 
-    request = Request(source, baseline=baseline, metric=metric, mark=True)
+    request = Request(source, baseline=baseline, metric=metric, tune=tune, margin=margin, mark=True)
     sweep = None if request.is_filter else SweepFolder(find_sweep(source, output).resolve())
     if sweep:
         request, origin, folder = replace(request, source=sweep.name), origin_of(sweep), sweep.report.parent
     else:
         origin = Origin(source)
         folder = OutputFolder(output.resolve()).reports / re.sub(r"[^\w.-]+", "-", source).strip("-")
-    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)))
+    table = request.table(Location(output, TRACKERS["mlflow"](uri, experiment, output)), over_images=True)
     made_by = request.command().replace("headsweep table", "headsweep report").removesuffix(" --mark")
     count = document.write(table, origin, made_by, folder)
     click.echo(f"report   {folder / document.PAGE}")

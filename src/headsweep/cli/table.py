@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from headsweep.report.table.model import Table
 
 BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
+TUNE_HELP = "Key whose value is chosen for each row on validation images, e.g. optimizer.lr; may be repeated."
 METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name prints all."
+MARGIN_HELP = (
+    "Smallest difference that matters, in percentage points: adds a verdict to each row. Default: that of the study."
+)
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 
 
@@ -29,8 +33,11 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option("--columns", help="Columns to show, e.g. parameters,top1,difference,p; an unknown name prints all.")
 @click.option("--rows", help="Axes down the side of a pivot table, e.g. head.")
 @click.option("--cols", help="Axes across the top of a pivot table, e.g. heads.")
+@click.option("--over", type=click.Choice(["heads", "dataset"]), help="Show the effect of K, or ranks over data sets.")
 @click.option("--baseline", multiple=True, help=BASELINE_HELP)
 @click.option("--metric", default="top1", show_default=True, help=METRIC_HELP)
+@click.option("--tune", multiple=True, help=TUNE_HELP)
+@click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
     "--mark", is_flag=True, help="Compare runs with inconsistent code, durations, data or seeds, with a warning."
 )
@@ -99,7 +106,7 @@ def _request(options: dict[str, Any], output: Path) -> Request:
 def _print(request: Request, comparison: Table) -> None:
     from headsweep.report.formats import terminal
 
-    if request.columns or request.rows or request.cols:
+    if request.columns or request.rows or request.cols or request.over:
         terminal.show_sheet(request.sheet(comparison))
     else:
         terminal.show(comparison)

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from headsweep.config.study_words import spelled_for_hydra
 from headsweep.credentials import store_passwords
 from headsweep.errors import UserError
 from headsweep.text import escaped
@@ -60,7 +61,7 @@ def _spell_out(word: str, overrides: Sequence[str]) -> str:
     if word == "hydra/launcher=plan":
         raise UserError("hydra/launcher=plan: expected a launcher that starts runs; give `headsweep plan ARGUMENTS`")
     if not word.startswith("seeds="):
-        return word
+        return spelled_for_hydra(word)
     number = word.partition("=")[2]
     if not re.fullmatch(r"[1-9][0-9]{0,3}", number):
         raise UserError(f"{escaped(word)}: expected an integer in [1, 9999]; seeds=3 stands for seed=0,1,2")

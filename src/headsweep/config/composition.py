@@ -20,7 +20,10 @@ from headsweep.text import escaped, first_line
 # Hydra's message about several values where it composes one run.
 _SEVERAL = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:\n| requires)", re.DOTALL)
 
-_NO_TEXT = re.compile(r"""^\w+\(|\$\{|['"\\]""")  # a function, an interpolation, quotes
+# Its message about the choice of a group that is given by an interpolation.
+_UNRESOLVED = re.compile(r"Error resolving interpolation '(.*?)', possible interpolation keys: (.*)")
+
+_NO_TEXT = re.compile(r"""^\w+\(|^[{[]|\$\{|['"\\]""")  # a function, a dictionary, a list, an interpolation, quotes
 
 
 @contextmanager
@@ -48,6 +51,9 @@ def one_line(error: Exception) -> str:
         return _unreadable(error.override, first_line(error))
     if several := _SEVERAL.match(str(error)):
         return f"{several[1]}: expected one value, found several, which make a grid; add -m{_or_quoted(several[1])}"
+    if unresolved := _UNRESOLVED.match(str(error)):
+        expected = "expected the name of a choice, or ${GROUP} of a group that refers to no other"
+        return f"{escaped(unresolved[1])}: {expected}: {unresolved[2]}"
     if cause := next((it for it in _causes(error) if isinstance(it, OmegaConfBaseException)), None):
         return str(as_config_error(cause))
     return _joined(str(error)) or type(error).__name__

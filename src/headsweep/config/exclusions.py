@@ -51,16 +51,28 @@ def left_out(cells: Sequence[DictConfig | Cell], exclusions: Exclusions) -> list
     """
     answers = [False] * len(cells)
     for exclusion in map(str, exclusions.lines):
-        answers = [old or new for old, new in zip(answers, _all_hold(exclusion, cells, exclusions.axes), strict=True)]
+        found = all_hold(exclusion, cells, exclusions.axes, _KEY)
+        answers = [old or new for old, new in zip(answers, found, strict=True)]
     if all(answers):
         raise ConfigError(_KEY, None, f"leaves out all {len(cells)} cells of the grid; expected at least one to remain")
     return answers
 
 
-def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str]) -> list[bool]:
+def all_hold(text: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str], key: str) -> list[bool]:
+    """Return for each of the composed `cells` whether all conditions of a text hold.
+
+    Args:
+        text: the value of `key`, e.g. `head=ga heads<2`.
+        cells: of one grid.
+        axes: overrides with values that no cell need have.
+        key: for the message.
+
+    Raises:
+        ConfigError: as `left_out`, for the conditions of `text`.
+    """
     answers = [True] * len(cells)
     try:
-        for condition in read_conditions(exclusion):
+        for condition in read_conditions(text):
             # Only where all conditions before it hold: `head=ga head.gram_dim<32` may be in a grid without ga.
             found = {at: _value(cells[at], condition.key) for at, still in enumerate(answers) if still}
             if found and all(value is _ABSENT for value in found.values()):
@@ -71,7 +83,7 @@ def _all_hold(exclusion: str, cells: Sequence[DictConfig | Cell], axes: Sequence
                 at in found and found[at] is not _ABSENT and condition.holds(found[at]) for at in range(len(cells))
             ]
     except ValueError as error:
-        raise ConfigError(_KEY, exclusion, str(error)) from error
+        raise ConfigError(key, text, str(error)) from error
     return answers
 
 

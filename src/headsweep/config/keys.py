@@ -20,6 +20,7 @@ def keys_with(trait: Trait) -> list[str]:
     return [key for key, found in all_keys().items() if trait in found]
 
 
+@cache  # a plan asks for each key of each of its thousands of runs
 def has_trait(key: str, trait: Trait) -> bool:
     """Return whether `key` has `trait`.
 
@@ -98,10 +99,15 @@ def flat_record(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+@cache
+def _names(schema: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(schema))
+
+
 def _flat(section: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for field in dataclasses.fields(section):
-        value, key = getattr(section, field.name), prefix + field.name
-        if dataclasses.is_dataclass(value):
+    for name in _names(section.__class__):
+        value, key = getattr(section, name), prefix + name
+        if hasattr(value, "__dataclass_fields__"):
             yield from _flat(value, f"{key}.")
         elif isinstance(value, dict):
             yield key, json.dumps(value, sort_keys=True)

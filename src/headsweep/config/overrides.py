@@ -103,7 +103,7 @@ def hydra_value(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}:{hydra_value(item)}' for key, item in value.items())}}}"
     if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT):
-        return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value)) + "'"
+        return _quoted(value, "'")
     return str(value)
 
 
@@ -128,24 +128,44 @@ def command(overrides: Sequence[str], grid: bool) -> str:
     return shlex.join(["python", "src/train.py", *["-m"] * grid, *overrides])
 
 
-def grids(cells: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """Return the overrides of the fewest grids that have exactly these cells, given without seeds.
+def grid_words(cells: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the overrides of the grid that has exactly these cells, given without seeds.
 
-    Cells with different keys (an option of one head) cannot be in one grid. Other cells of the product of the axes are
+    Cells with different keys (an option of one head) are blocks of a union. Other cells of the product of the axes are
     left out by an exclusion each.
     """
     by_keys: dict[frozenset[str], list[Mapping[str, str]]] = {}
     for cell in cells:
         by_keys.setdefault(frozenset(cell), []).append(cell)
-    return [_grid(alike) for alike in by_keys.values()]
-
-
-def _grid(cells: Sequence[Mapping[str, str]]) -> list[str]:
-    axes = {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]}
-    product = (dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values()))
-    lines = dict.fromkeys(_exclusion(point, cells) for point in product if point not in cells)
-    grid = [f"{key}={','.join(values)}" for key, values in axes.items()]
+    blocks = [_axes(alike) for alike in by_keys.values()]
+    common = [key for key, values in blocks[0].items() if all(block.get(key) == values for block in blocks)]
+    grid = [f"{key}={','.join(blocks[0][key])}" for key in common]
+    if len(blocks) > 1:
+        own = ({key: values for key, values in block.items() if key not in common} for block in blocks)
+        grid.append(f"hydra.sweeper.union=[{','.join(map(_block, own))}]")
+    lines = dict.fromkeys(
+        _exclusion(point, cells)
+        for axes, alike in zip(blocks, by_keys.values(), strict=True)
+        for point in (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+        if point not in alike
+    )
     return grid + [f"hydra.launcher.exclude={json.dumps(list(lines))}"] * bool(lines)
+
+
+def _axes(cells: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    return {key: list(dict.fromkeys(cell[key] for cell in cells)) for key in cells[0]}
+
+
+def _block(axes: Mapping[str, Sequence[str]]) -> str:
+    """Return axes as a block of a union."""
+    pairs = (f"{key}:{_quoted(','.join(values), chr(34))}" for key, values in axes.items())
+    return f"{{params:{{{','.join(pairs)}}}}}"
+
+
+def _quoted(text: str, quote: str) -> str:
+    """Return a text in quotes, as Hydra's command line parses it."""
+    escaped = re.sub(rf"(\\*){quote}", rf"\1\1\\{quote}", re.sub(r"(\\+)$", r"\1\1", text))
+    return f"{quote}{escaped}{quote}"
 
 
 def _exclusion(point: Mapping[str, str], cells: Sequence[Mapping[str, str]]) -> str:

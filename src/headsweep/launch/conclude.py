@@ -28,7 +28,8 @@ LogModels = Callable[[Sequence[RunFolder], RunConfig], int]  # see `Launcher.log
 
 def compare(sweep: SweepFolder) -> Table:
     """Write the table of a sweep's runs to its folder."""
-    comparison = build(sweep.runs(), sources=published.load(published.FOLDER), screening=sweep.screening())
+    sources = published.load(published.FOLDER)
+    comparison = build(sweep.runs(), sources=sources, screening=sweep.screening(), design=sweep.design())
     files.write(comparison, sweep.path)
     return comparison
 

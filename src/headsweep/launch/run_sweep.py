@@ -12,6 +12,8 @@ from headsweep.launch.follow import follow
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
+from headsweep.launch.start_order import by_seed
+from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder, RunState
@@ -20,7 +22,9 @@ from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
 
 
-def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None) -> Plan:
+def run_sweep(
+    configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None, declared: Declared | None = None
+) -> Plan:
     """Start what is missing of the runs in `configs`, and print the table of their sweep once they have ended.
 
     The sweep has the runs of all commands for the same cells: the seeds of earlier commands are in the table, too. With
@@ -30,6 +34,7 @@ def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup |
         configs: of the runs, repetitions included.
         launcher: starts them.
         lookup: has located their data already, if given.
+        declared: where in a study each of them comes from.
 
     Raises:
         UserError: a run is not valid, its data is absent, or the launcher cannot start it; none has been started then.
@@ -37,7 +42,9 @@ def run_sweep(configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup |
         Interrupted: the process was asked to stop; the runs have written checkpoints.
     """
     launcher.prepare(configs)
-    plan = make_plan(configs, lookup)
+    plan = make_plan(configs, lookup, declared)
+    for line in plan.collapses:
+        print(line)
     launcher.accept(plan)
     screening = launcher.screening(plan)
     if launcher.detached:
@@ -82,7 +89,7 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
         for folder in plan.folders:
             tracker.notify(folder)
         active = launcher.active(plan)
-        missing = [it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active]
+        missing = by_seed([it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active])
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             say: Callable[[str], object] = print if launcher.detached else display.say
             say(opening(plan, missing, active, launcher.attempts))

@@ -11,11 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import KEY, Fit, cell_with_size, is_auto
+from headsweep.config.axes import shown
 from headsweep.config.composition import one_line
+from headsweep.config.conditional import with_conditions
 from headsweep.config.exclusions import left_out
 from headsweep.config.expansion import GridRequest
 from headsweep.config.grid import Cell, Grid
+from headsweep.config.points import Point
+from headsweep.config.study import Study
 from headsweep.errors import UserError
+from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, refusal
 from headsweep.plan.same_runs import check_shared, repetitions
 
@@ -26,9 +31,16 @@ T = TypeVar("T")
 class Expansion:
     """The cells of a grid, each composed and typed."""
 
-    overrides: Sequence[Sequence[str]]  # of each cell
+    study: Study
+    points: Sequence[Point]
     cells: Sequence[Cell | Exception | None]  # or why it cannot be composed, or None where it is left out
     outcomes: Sequence[RunConfig | Exception | None]  # or why it is not valid
+
+    @property
+    def declared(self) -> Declared:
+        """Where in the study each of the valid cells comes from."""
+        found = [point for point, run in zip(self.points, self.outcomes, strict=True) if isinstance(run, RunConfig)]
+        return Declared(self.study, found)
 
     @property
     def found(self) -> list[RunConfig]:
@@ -38,10 +50,11 @@ class Expansion:
     @property
     def mistakes(self) -> list[tuple[str, str]]:
         """Name, by the overrides that not all cells have, and mistake of each cell that is not valid."""
-        common = set(self.overrides[0]).intersection(*self.overrides)
+        overrides = [point.overrides for point in self.points]
+        common = set(overrides[0]).intersection(*overrides)
         return [
-            (" ".join(word for word in words if word not in common) or "the only cell", one_line(outcome))
-            for words, outcome in zip(self.overrides, self.outcomes, strict=True)
+            (" ".join(shown(word) for word in words if word not in common) or "the only cell", one_line(outcome))
+            for words, outcome in zip(overrides, self.outcomes, strict=True)
             if isinstance(outcome, Exception)
         ]
 
@@ -67,30 +80,33 @@ def expand(request: GridRequest, fit: Fit, lookup: Lookup, say: Callable[[str], 
         say: prints a line about cells that are left out or repeated.
 
     Raises:
-        UserError: an exclusion is wrong, cells differ in a key that they must share, or `fit` finds no batch size.
+        UserError: an exclusion or a condition is wrong, two variants are the same run, cells differ in a key that they
+            must share, or `fit` finds no batch size.
     """
     grid = Grid(request.compose)
-    cells: list[Any] = [_attempt(grid.cell, overrides) for overrides in request.cells]
+    points = with_conditions(request.points, lambda words: _attempt(grid.cell, words))
+    cells: list[Any] = [_attempt(grid.cell, point.overrides) for point in points]
     composed = [at for at, cell in enumerate(cells) if isinstance(cell, Cell)]
     absent = left_out([cells[at] for at in composed], request.exclusions) if composed else []
     for at, is_absent in zip(composed, absent, strict=True):
         cells[at] = None if is_absent else cells[at]
     if any(absent):
         say(f"{sum(absent)} of {len(cells)} cells left out (hydra.launcher.exclude)")
+    study = request.points.study
     if is_auto([cell.select(KEY, None) for cell in cells if isinstance(cell, Cell)]):
-        trial = _typed(request.cells, [_resized(cell, grid, None) for cell in cells])
+        trial = _typed(study, points, [_resized(cell, grid, None) for cell in cells])
         size = fit(lookup.resolved(trial.runs()))
         cells = [_resized(cell, grid, size) for cell in cells]
-    expansion = _typed(request.cells, cells)
+    expansion = _typed(study, points, cells)
     check_shared(expansion.found)
-    if repeated := repetitions(request.cells, expansion.outcomes, request.exclusions.axes):
-        say(repeated)
+    for line in repetitions(points, expansion.outcomes, request.exclusions.axes):
+        say(line)
     return expansion
 
 
-def _typed(overrides: Sequence[Sequence[str]], cells: Sequence[Any]) -> Expansion:
+def _typed(study: Study, points: Sequence[Point], cells: Sequence[Any]) -> Expansion:
     outcomes = [_attempt(cell.parse) if isinstance(cell, Cell) else cell for cell in cells]
-    return Expansion(overrides, cells, outcomes)
+    return Expansion(study, points, cells, outcomes)
 
 
 def _resized(cell: Any, grid: Grid, size: int | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headsweep.config import RunConfig
@@ -29,6 +30,12 @@ def fingerprint(run: RunConfig) -> str:
 def group(run: RunConfig) -> str:
     """Return the fingerprint of a cell: the runs that differ in seed alone."""
     return _digest({key: value for key, value in identity(run).items() if key != "seed"})
+
+
+def differing(identities: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys in which identities differ; a key that only some of them have does not differ for that alone."""
+    keys = dict.fromkeys(key for identity in identities for key in identity)
+    return [key for key in keys if len({str(it[key]) for it in identities if key in it}) > 1]
 
 
 def _digest(content: dict[str, Any]) -> str:

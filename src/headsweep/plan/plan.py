@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
-from headsweep.plan.fingerprint import fingerprint, group, identity
+from headsweep.plan.design import Declared, continued, design_of
+from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
-from headsweep.plan.same_runs import check_distinct
+from headsweep.plan.same_runs import collapses
 from headsweep.tracking import atomic_files
+from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -53,6 +55,8 @@ class Plan:
     cells: tuple[str, ...]  # the fingerprint of each configuration of the command, repetitions included
     axes: tuple[str, ...]  # dotted keys in which the runs differ
     output: Path
+    design: Design = field(default_factory=Design)  # its margin as if no run had finished
+    collapses: tuple[str, ...] = ()  # a line on each key that varies and changes no result
 
     @property
     def folder(self) -> Path:
@@ -92,21 +96,26 @@ class Lookup:
         return [run for run in found if isinstance(run, RunConfig)]
 
 
-def make_plan(configs: Sequence[RunConfig], lookup: Lookup | None = None) -> Plan:
+def make_plan(configs: Sequence[RunConfig], lookup: Lookup | None = None, declared: Declared | None = None) -> Plan:
     """Check the data of every run, name the runs and find the keys that vary; nothing is written.
+
+    Args:
+        configs: of the runs.
+        lookup: has located their data already, if given.
+        declared: where in a study each of `configs` comes from.
 
     Raises:
         UserError: the data or the checkpoint of a run is missing, or the data does not match the configuration, or the
             folder of a run of the sweep is damaged.
     """
-    plan = plan_of((lookup or Lookup()).resolved(configs))
+    plan = plan_of((lookup or Lookup()).resolved(configs), declared)
     _check_folders(plan)
     return plan
 
 
-def plan_of(resolved: Sequence[RunConfig]) -> Plan:
-    """Return the plan of resolved runs. Raises ConfigError as `check_distinct`."""
-    check_distinct(resolved)
+def plan_of(resolved: Sequence[RunConfig], declared: Declared | None = None) -> Plan:
+    """Return the plan of resolved runs. Raises ConfigError as `design_of`."""
+    design = design_of(declared, resolved) if declared else Design()
     output = Path(resolved[0].paths.output)
     cells = [fingerprint(run) for run in resolved]
     planned = {
@@ -114,7 +123,8 @@ def plan_of(resolved: Sequence[RunConfig]) -> Plan:
         for name, run in reversed(list(zip(cells, resolved, strict=True)))  # the first of equal cells stays
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
-    return Plan(_sweep_name(runs), runs, tuple(cells), _axes([identity(planned.run) for planned in runs]), output)
+    axes = differing([identity(planned.run) for planned in runs])
+    return Plan(_sweep_name(runs), runs, tuple(cells), tuple(axes), output, design, collapses(resolved))
 
 
 def _check_folders(plan: Plan) -> None:
@@ -230,10 +240,21 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": plan.name,
         "axes": axes,
+        "design": asdict(_design(plan)),
         "code": code,
         "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
         "runs": sorted(known, key=known.__getitem__),
     }
+
+
+def _design(plan: Plan) -> Design:
+    """Return what the study of this command declares, and what it does not as an earlier command declared it."""
+    earlier, runs = Design(), {folder.path: folder for folder in plan.folders}
+    with contextlib.suppress(Damaged):  # as in _earlier
+        sweep = SweepFolder(plan.folder)
+        earlier = sweep.design()
+        runs |= {folder.path: folder for folder in sweep.runs()}
+    return continued(earlier, plan.design, sum(folder.result() is not None for folder in runs.values()))
 
 
 def _earlier_commands(plan: Plan) -> list[str]:
@@ -296,13 +317,6 @@ def _digest(checkpoint: str) -> str:
         ) from error
 
 
-def _axes(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the keys in which identities differ."""
-    keys = dict.fromkeys(key for value in values for key in value)
-    # An option that only some heads have is not an axis for that reason alone.
-    return tuple(key for key in keys if len({str(value[key]) for value in values if key in value}) > 1)
-
-
 def _sweep_name(runs: Sequence[PlannedRun]) -> str:
     """Return a name that depends on the cells alone, so that more seeds stay in the same sweep."""
     cells = sorted({group(planned.run) for planned in runs})
@@ -314,7 +328,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
 def run_names(runs: Sequence[RunConfig]) -> list[str]:
     """Return a readable name of each run that tells it from the others."""
     values = [identity(run) for run in runs]
-    axes = _axes(values)
+    axes = differing(values)
     return [_run_name(value, axes) for value in values]
 
 

@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from headsweep.config import RunConfig
+from headsweep.config.points import Point
 from headsweep.errors import UserError
+from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group
+from headsweep.plan.origin import Origin, described, origin_of
 from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import aligned, one_line
@@ -24,6 +27,7 @@ Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
 UNKNOWN = "?"
 HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
+FROM = "FROM"  # heading of the last column, if a run is more than a point of a product
 _OVER = {RunState.finished, RunState.diverged}
 
 
@@ -37,6 +41,7 @@ class Row:
     cost: Cost | None  # parameters, head_parameters, flops, head_flops
     seconds: float | None  # training time left, from finished runs of the same cost; None: there is none
     memory_gib: float | None  # peak, from finished runs of the same cost
+    origin: Origin  # in its study
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Preview:
     name: str
     rows: list[Row]
     bad: list[tuple[str, str]]  # name and error of each invalid cell
+    notes: tuple[str, ...] = ()  # cells that are the same run
 
     @property
     def waiting(self) -> list[Row]:
@@ -67,6 +73,7 @@ def preview(
     check: Check | None,
     on_gpus: bool = False,
     lookup: Lookup | None = None,
+    declared: Declared | None = None,
 ) -> Preview:
     """Check the data and the folders of `runs`.
 
@@ -75,18 +82,28 @@ def preview(
         bad: name and error of cells already known to be invalid.
         check: counts the cost of new runs, or returns why they cannot be built; None: only recorded costs are given.
         on_gpus: report GPU memory instead of host memory.
+        lookup: has located their data already, if given.
+        declared: where in a study each of `runs` comes from.
+
+    Raises:
+        ConfigError: as `design_of`.
     """
     resolved = list(zip(run_names(runs), (lookup or Lookup()).resolve(runs), strict=True))
     bad = [*bad, *((name, str(run)) for name, run in resolved if isinstance(run, UserError))]
+    is_good = [isinstance(run, RunConfig) for _, run in resolved]
     good = [run for _, run in resolved if isinstance(run, RunConfig)]
     if not good:
         return Preview("", [], bad)
-    plan = plan_of(good)
+    if declared:
+        points = [point for point, is_ in zip(declared.points, is_good, strict=True) if is_]
+        declared = replace(declared, points=points)
+    plan = plan_of(good, declared)
     damages = {planned.fingerprint: planned.folder.damage() for planned in plan.runs}
     plan = replace(plan, runs=tuple(planned for planned in plan.runs if not damages[planned.fingerprint]))
     bad += [(name, str(damage)) for name, damage in damages.items() if damage]
     answers = check_new(plan, check) if check else {}
     names = run_names([planned.run for planned in plan.runs])
+    origins = _origins(declared, plan.cells) if declared else {}
     records = Records(plan.output)
     memory = records.gpu_memory if on_gpus else records.memory
     rows = []
@@ -95,16 +112,31 @@ def preview(
         if isinstance(answer, UserError):
             bad.append((name, str(answer)))
         else:
-            rows.append(_row(planned, name, answer, records, memory))
-    return Preview(plan.name, rows, bad)
+            rows.append(_row(planned, name, answer, records, memory, origins.get(planned.fingerprint, {})))
+    return Preview(plan.name, rows, bad, plan.collapses)
 
 
-def _row(planned: PlannedRun, name: str, cost: Cost | None, records: Records, memory: Mapping[str, float]) -> Row:
+def _origins(declared: Declared, cells: Sequence[str]) -> dict[str, Origin]:
+    """Return fingerprint -> origin; `cells` has the fingerprint of each point."""
+    points: dict[str, list[Point]] = {}
+    for fingerprint, point in zip(cells, declared.points, strict=True):
+        points.setdefault(fingerprint, []).append(point)
+    return {name: origin_of(found, len(declared.study.blocks)) for name, found in points.items()}
+
+
+def _row(
+    planned: PlannedRun,
+    name: str,
+    cost: Cost | None,
+    records: Records,
+    memory: Mapping[str, float],
+    origin: Origin,
+) -> Row:
     state = planned.folder.state()
     shown = "done" if state is RunState.finished else state.value
     left = 0.0 if state in _OVER else records.seconds(planned)
     counted = cost or records.costs.get(group(planned.run))
-    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))))
+    return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))), origin)
 
 
 def show(plan: Preview, slots: int, as_json: bool) -> None:
@@ -112,11 +144,14 @@ def show(plan: Preview, slots: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(plan), indent=1))
         return
+    for note in plan.notes:
+        print(one_line(note))
     if sys.stdout.isatty():
-        print(aligned([HEADINGS, *map(_cells, plan.rows)]))
+        heading = [*HEADINGS, *[FROM] * any(row.origin for row in plan.rows)]
+        print(aligned([heading, *(_cells(row)[: len(heading)] for row in plan.rows)]))
     else:
         for row in plan.rows:
-            print(one_line("  ".join(_cells(row))))
+            print(one_line("  ".join(_cells(row)).rstrip()))
     for name, mistake in plan.bad:
         print(one_line(f"not valid  {name}: {mistake}"))
     print(_totals(plan, slots))
@@ -128,7 +163,7 @@ def _cells(row: Row) -> list[str]:
     flops = f"{(cost['flops'] - cost['head_flops']) / 1e6:.1f} + {cost['head_flops'] / 1e6:.1f} M" if cost else UNKNOWN
     time = "-" if row.seconds == 0 else span(row.seconds)
     memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
-    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory]
+    return [row.fingerprint, row.name, row.state, parameters, flops, time, memory, described(row.origin)]
 
 
 def span(seconds: float | None) -> str:

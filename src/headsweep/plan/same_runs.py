@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from headsweep.config import RunConfig
 from headsweep.config.keys import has_trait
+from headsweep.config.points import Point
+from headsweep.config.study import VARIANTS
 from headsweep.config.traits import SHARED
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import fingerprint, place
@@ -24,37 +27,68 @@ def check_shared(runs: Sequence[RunConfig]) -> None:
             raise ConfigError(key, ",".join(found), f"{expected}, as in '{key}=\"a,b\"'")
 
 
-def check_distinct(runs: Sequence[RunConfig]) -> None:
-    """Raise ConfigError if cells differ only in keys that change no result, and so are the same run."""
-    seen: dict[str, RunConfig] = {}
+def collapses(runs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Return a line on each key in which cells differ that are the same run, as it changes no result."""
+    found: dict[str, dict[str, None]] = {}  # key -> its values, in the order of the cells
+    cells: dict[str, set[str]] = {}  # key -> fingerprints
+    counts: Counter[str] = Counter()
+    seen: dict[str, dict[str, Any]] = {}
     for run in runs:
-        first = seen.setdefault(fingerprint(run), run)
-        before, now = place(first), place(run)
-        for key in before:
-            if before[key] != now[key]:
-                expected = "expected one value: this key changes no result, so these cells are the same run; give one"
-                raise ConfigError(key, f"{before[key]},{now[key]}", expected)
+        name, now = fingerprint(run), place(run)
+        counts[name] += 1
+        before = seen.setdefault(name, now)
+        for key in (key for key in before if before[key] != now[key]):
+            found.setdefault(key, {}).update({_word(before[key]): None, _word(now[key]): None})
+            cells.setdefault(key, set()).add(name)
+    lines = []
+    for key, values in found.items():
+        number = sum(counts[name] for name in cells[key])
+        once = "1 run, trained" if len(cells[key]) == 1 else f"{len(cells[key])} runs, each trained"
+        lines.append(f"{key}={','.join(values)}: changes no result; {number} cells are {once} as its first cell")
+    return tuple(lines)
 
 
-def repetitions(cells: Sequence[Sequence[str]], runs: Sequence[object], axes: Sequence[str]) -> str | None:
-    """Return one line on cells that repeat the configuration of an earlier one, and why; None if there is none.
+def _word(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def repetitions(points: Sequence[Point], runs: Sequence[object], axes: Sequence[str]) -> list[str]:
+    """Return lines on cells that repeat the configuration of an earlier one, and why.
 
     Args:
-        cells: the overrides of each cell.
+        points: the cells.
         runs: the `RunConfig` of each cell; anything else is skipped.
         axes: the overrides that give the values of each axis.
+
+    Raises:
+        ConfigError: two variants have the same configuration.
     """
-    first: dict[str, Sequence[str]] = {}
-    again: list[tuple[Sequence[str], Sequence[str]]] = []
-    for words, run in zip(cells, runs, strict=True):
+    first: dict[str, Point] = {}
+    again: list[tuple[Point, Point]] = []
+    for point, run in zip(points, runs, strict=True):
         if isinstance(run, RunConfig):
-            earlier = first.setdefault(repr(run), words)
-            again += [(earlier, words)] * (earlier is not words)
-    if not again:
-        return None
-    differing = [f"{one} and {other} are equal" for one, other in zip(*again[0], strict=True) if one != other]
-    why = ", ".join(differing or _twice(axes))
-    return f"{len(again)} of {len(cells)} cells repeat earlier cells: {why}"
+            earlier = first.setdefault(repr(run), point)
+            again += [(earlier, point)] * (earlier is not point)
+    for one, other in again:
+        if one.variant != other.variant and one.variant and other.variant:
+            where = " ".join(word for word in other.axes if any(word not in point.axes for point in points))
+            found = f"found that {one.variant} and {other.variant} are the same run" + f" at {where}" * bool(where)
+            raise ConfigError(VARIANTS, None, f"expected variants that differ, {found}; leave one out, or that cell")
+    blocks = sum(one.block != other.block for one, other in again)
+    lines = [f"{blocks} of {len(points)} cells are in an earlier block of the union, too"] * bool(blocks)
+    if within := [pair for pair in again if pair[0].block == pair[1].block]:
+        why = ", ".join(_differing(*within[0]) or _twice(axes))
+        lines.append(f"{len(within)} of {len(points)} cells repeat earlier cells: {why}")
+    return lines
+
+
+def _differing(one: Point, other: Point) -> list[str]:
+    words, others = (
+        [word for word in point.overrides if word not in than.overrides] for point, than in ((one, other), (other, one))
+    )
+    if len(words) == len(others):
+        return [f"{word} and {by} are equal" for word, by in zip(words, others, strict=True)]
+    return [f"{' '.join(words) or 'nothing'} and {' '.join(others) or 'nothing'} are equal"]
 
 
 def _twice(axes: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headsweep.config.values import read_words
@@ -13,12 +13,14 @@ from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
-from headsweep.report.table import published
+from headsweep.report.table import published, tuning
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import OVER
+from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
@@ -27,6 +29,7 @@ from headsweep.tracking.typed_files import Damaged
 FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "json": ".json"}
 COMMAND = "headsweep table "
 END = "end of headsweep table"
+NO_TUNING = "none"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Request:
     cols: str | None = None
     baseline: tuple[str, ...] = ()
     metric: str = "top1"
+    tune: tuple[str, ...] = ()  # empty: what the study declares
+    over: str | None = None  # one of OVER: show its table instead
     mark: bool = False
+    margin: float | None = None  # in percentage points; None: the one that the study declares
 
     def command(self) -> str:
         """Return the command that makes the same table."""
@@ -55,9 +61,12 @@ class Request:
             ("--columns", self.columns),
             ("--rows", self.rows),
             ("--cols", self.cols),
+            ("--over", self.over),
         ]
         options += [("--baseline", word) for word in self.baseline]
         options += [("--metric", self.metric if self.metric != "top1" else None)]
+        options += [("--tune", key) for key in self.tune]
+        options += [("--margin", None if self.margin is None else str(self.margin))]
         words = [self.source, *(word for option, value in options if value for word in (option, value))]
         return COMMAND + shlex.join([*words, *(["--mark"] if self.mark else [])])
 
@@ -66,8 +75,8 @@ class Request:
         """Is the source an MLflow filter, not the name of a sweep?"""
         return any(sign in self.source for sign in ("=", "<", ">", " "))
 
-    def table(self, location: Location) -> Table:
-        """Read the runs and compare them.
+    def table(self, location: Location, over_images: bool = False) -> Table:
+        """Read the runs and compare them; `over_images` as in `Question`.
 
         Raises:
             UserError: there are no runs, they are inconsistent, or an option names what does not exist.
@@ -75,39 +84,77 @@ class Request:
         parse_columns(self.columns)
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
+        if self.margin is not None:
+            check_margin(self.margin)
         if self.is_filter:
-            return self._compare(read_tracked(location.tracker, self.source), None, ())
+            return self._compare(read_tracked(location.tracker, self.source), None, (), over_images)
         sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
         screening = sweep.screening()
         return skip_damaged(
             sweep.runs(),
-            lambda folders, damages: self._compare(read_cells(folders, screening), sweep, damages),
+            lambda folders, damages: self._compare(
+                read_cells(folders, screening, sweep.design().variants), sweep, damages, over_images
+            ),
         )
 
-    def _compare(self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...]) -> Table:
+    def _compare(
+        self, cells: Sequence[Cell], sweep: SweepFolder | None, damages: tuple[Damaged, ...], over_images: bool
+    ) -> Table:
         """Compare the cells; `damages` are those of the sweep's runs that are left out."""
         columns = parse_columns(self.columns)
         missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
+        design = sweep.design() if sweep else Design()
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
+        baseline = read_words(self.baseline, "--baseline ")
+        tune = self._tune(cells, design)
+        tuning.check_baseline(tune, baseline)
         if not self.mark:
             is_complete = not (missing or damages)
-            _check_consistency(cells, (*axes, *(sweep.plan()["axes"] if sweep else ())), is_complete)
+            _check_consistency(cells, (*axes, *tune, *(sweep.plan()["axes"] if sweep else ())), is_complete)
         if axes and not columns:
             columns = (self.metric,)  # of a pivot
         query = self.source if self.is_filter else ""
-        baseline = read_words(self.baseline, "--baseline ")
-        question = Question(baseline, self.metric, columns, axes, query, missing, damages)
+        question = Question(
+            baseline, self.metric, columns, axes, query, missing, damages, design, tune, self.mark, over_images
+        )
+        question = replace(question, margin=self._margin(cells, design))
         sources = published.load(published.FOLDER)
         return compare(cells, question, sources, sweep.screening() if sweep else None)
 
+    def _tune(self, cells: Sequence[Cell], design: Design) -> tuple[str, ...]:
+        """Return the keys to tune; `--tune none` shows all settings of a study that declares some."""
+        if self.tune == (NO_TUNING,):
+            return ()
+        if not self.tune:
+            return tuning.varying(cells, design.tune)
+        tuning.check_keys(cells, self.tune)
+        return tuple(dict.fromkeys(self.tune))
+
+    def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
+        """Return the margin of the study, or else the given one, with the number of runs that had finished by now."""
+        declared = design.margin
+        if self.margin is None or (declared is not None and declared.points == self.margin):
+            return declared
+        return Margin(self.margin, sum(len(cell.finished) for cell in cells))
+
     def sheet(self, table: Table) -> Sheet:
-        """Return the table with the requested columns, or as the requested pivot."""
+        """Return the table with the requested columns, as the requested pivot, or over the requested axis.
+
+        Raises:
+            UserError: an axis of the pivot is missing, or the table cannot be shown over that axis.
+        """
+        if self.over:
+            if self.columns or self.rows or self.cols:
+                raise UserError(f"--over {self.over}: expected no --columns, --rows or --cols, which it does not have")
+            return OVER[self.over](table)
         columns = parse_columns(self.columns)
         if not self.rows and not self.cols:
             return flat(table, columns)
         cols = _axes(self.cols)
-        rows = _axes(self.rows) or tuple(axis for axis in ("head", "heads", *table.axes) if axis not in cols)
+        rows = _axes(self.rows) or tuple(
+            axis for axis in ("head", "heads", *table.axes) if axis not in (*cols, *table.tuned)
+        )
         return pivot(table, rows, cols, columns)
 
     def text(self, table: Table, layout: str) -> str:
@@ -131,6 +178,14 @@ def layout_of(path: Path) -> str:
         if path.suffix == ending:
             return name
     raise UserError(f"{path}: expected a file name with one of the suffixes {', '.join(FORMATS.values())}")
+
+
+def check_margin(points: float) -> None:
+    """Raise UserError for a margin that is not one."""
+    try:
+        Margin(points).check()
+    except ValueError:
+        raise UserError(f"--margin {points:g}: expected percentage points in (0, 100), e.g. 0.3") from None
 
 
 def _axes(words: str | None) -> tuple[str, ...]:

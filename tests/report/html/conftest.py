@@ -29,9 +29,10 @@ def write_page(tmp_path) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def study() -> list[Run]:
-    """Three heads, three counts, three seeds."""
+    """Three heads, three counts, three seeds; all seeds have the same difference between ga and seqpool."""
+    noise = {"seqattn": (0.001, -0.001, 0.0)}
     return [
-        run(head, heads, seed, top1 + 0.01 * math.log2(heads) + 0.002 * seed)
+        run(head, heads, seed, top1 + 0.01 * math.log2(heads) + 0.002 * seed + noise.get(head, (0, 0, 0))[seed])
         for head, top1 in (("seqpool", 0.90), ("ga", 0.93), ("seqattn", 0.91))
         for heads in (1, 4, 8)
         for seed in (0, 1, 2)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import ActionChains, Keys
 
 PHONE, DESK = 390, 1280
 FLAGS = (
@@ -120,3 +122,86 @@ def test_a_table_that_scrolls_has_a_shadow_at_its_edge(browser, study_file):
     shadows = color_of(browser, "#table .scroll", "background-image").count("linear-gradient")
     assert shadows == 3 and color_of(browser, "#table .scroll", "background-attachment").startswith("local, scroll")
     assert color_of(browser, "#table tbody td:last-child", "background-color") == "rgba(0, 0, 0, 0)"
+
+
+def column(browser, at: int) -> list[str]:
+    """The texts of a column of the comparison, from top to bottom."""
+    script = "return [...document.querySelectorAll('#table tbody tr')].map(row => row.cells[arguments[0]].textContent)"
+    return browser.execute_script(script, at)
+
+
+def numbers(texts: list[str]) -> list[float]:
+    words = [text.split(" ")[0].replace("\N{MINUS SIGN}", "-") for text in texts]
+    return [float(word) for word in words if re.match(r"[-+]?\d", word)]
+
+
+def test_a_click_sorts_a_column_the_next_reverses_it_and_the_third_restores_the_order_of_the_plan(browser, study_file):
+    open_page(browser, study_file, DESK)
+    titles = browser.find_elements("css selector", "#table thead th")
+    at = next(at for at, title in enumerate(titles) if title.text.startswith("Δ"))
+    planned = column(browser, 0)
+    button = titles[at].find_element("tag name", "button")
+    for order, is_reversed in (("descending", True), ("ascending", False)):
+        button.click()
+        shown = column(browser, at)
+        assert titles[at].get_attribute("aria-sort") == order
+        assert numbers(shown) == sorted(numbers(shown), reverse=is_reversed) and len(numbers(shown)) == 6
+        assert shown[6:] == ["baseline"] * 3  # what has no number is last in both orders
+    button.click()
+    assert titles[at].get_attribute("aria-sort") is None and column(browser, 0) == planned
+
+
+def test_columns_are_sorted_by_keyboard_and_texts_alphabetically(browser, study_file):
+    open_page(browser, study_file, PHONE)
+    browser.execute_script("document.querySelector('#table th button').focus()")
+    for order, is_reversed in (("ascending", False), ("descending", True)):
+        browser.switch_to.active_element.send_keys(Keys.ENTER)
+        assert column(browser, 0) == sorted(column(browser, 0), reverse=is_reversed)
+        assert browser.find_element("css selector", "#table th").get_attribute("aria-sort") == order
+
+
+def test_a_mark_shows_its_number_to_the_pointer_and_to_the_keyboard(browser, study_file):
+    open_page(browser, study_file, DESK)
+    tip, marks = browser.find_element("class name", "tip"), browser.find_elements("css selector", "#accuracy .mark")
+    assert not tip.is_displayed()
+    for mark in (marks[0], marks[-1]):
+        ActionChains(browser).move_to_element(mark).perform()
+        assert tip.is_displayed() and tip.text == mark.get_attribute("aria-label")
+        box, place = tip.rect, mark.rect
+        assert box["y"] + box["height"] <= place["y"] or box["y"] >= place["y"] + place["height"]
+    ActionChains(browser).move_to_element(browser.find_element("css selector", "#table h2")).perform()
+    assert not tip.is_displayed()
+    assert [mark.get_attribute("tabindex") for mark in marks] == ["0"] + ["-1"] * (len(marks) - 1)
+    browser.execute_script("arguments[0].focus()", marks[0])
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert browser.switch_to.active_element == marks[1] and tip.text == "seqpool, 4 heads: 92.20 ± 0.50 %"
+    assert [mark.get_attribute("tabindex") for mark in marks[:2]] == ["-1", "0"]
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not tip.is_displayed()
+
+
+def test_a_number_is_within_the_screen_of_a_phone_and_a_tap_keeps_it(browser, study_file):
+    open_page(browser, study_file, PHONE)
+    tip = browser.find_element("class name", "tip")
+    for at in (0, -1):
+        mark = browser.find_elements("css selector", "#differences .mark")[at]
+        ActionChains(browser).click(mark).perform()
+        assert browser.switch_to.active_element == mark and tip.is_displayed()
+        left, right = browser.execute_script(
+            "const box = arguments[0].getBoundingClientRect(); return [box.left, box.right]", tip
+        )
+        assert 0 <= left < right <= PHONE
+
+
+def test_the_page_is_complete_without_scripts(browser, study_file):
+    script = "return document.querySelector('main').innerText"
+    open_page(browser, study_file, DESK)
+    text = browser.execute_script(script).split()
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        open_page(browser, study_file, DESK)
+        assert not browser.find_elements("css selector", "th button")
+        assert browser.find_elements("css selector", ".mark title")
+        assert browser.find_element("tag name", "main").text.split() == text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

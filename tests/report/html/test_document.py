@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from dataclasses import replace
@@ -11,7 +13,7 @@ import pytest
 from made import EPOCHS, run, table_of
 
 from headsweep.report.html import document, selection, styles
-from headsweep.report.html.figures import learning_curves
+from headsweep.report.html.figures import curves
 from headsweep.report.html.origin import Origin, origin_of
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
@@ -37,7 +39,7 @@ def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     page = write_page([*study, lost, broken])
     table = section(page, "table")
     assert table.count("<tr>") == 1 + 9 + 2
-    assert "29 in 10 cells, 27 finished" in section(page, "question")
+    assert "29 in 10 cells, 27 finished" in section(page, "study")
     failures = section(page, "failures")
     assert "se2-seed0" in failures and "unfinished" in failures
     assert "se2-seed1" in failures and "loss is NaN at step 7" in failures
@@ -52,7 +54,7 @@ def test_a_complete_sweep_has_no_warnings_and_no_failures(study_page):
 def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study_page):
     table = section(study_page, "table")
     titles = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
-    assert titles[:5] == ["head", "heads", "top-1 %", "Δ top-1", "n"] and titles[-1].startswith("images/s")
+    assert titles[:6] == ["head", "heads", "top-1 %", "Δ top-1", "p", "n"] and titles[-1].startswith("images/s")
     assert 'style="--first: 7"' in table
 
 
@@ -66,11 +68,75 @@ def test_text_alternatives_have_the_numbers_of_the_table(study, study_page):
     text, table = alts(study_page), table_of(study)
     for row in table.rows:
         top1 = f"{100 * row.top1.mean:.2f} ± {100 * row.top1.half_width:.2f} %"
-        assert f"{plural(row.heads, 'head')} {top1}" in text["accuracy-against-heads"]
+        assert f"{row.head}, {plural(row.heads, 'head')}: {top1}" in text["accuracy-against-heads"]
     assert "together 90.5" not in text["each-head-alone"]  # of one head
     assert "ga, 4 heads: together 95.20 %, alone 91.20 to 94.20 %" in text["each-head-alone"]
     assert f"at epoch {EPOCHS}" in text["learning-curves-8"]
-    assert text["time-against-heads"].startswith("seqpool: 1 head 1.0 minutes, 4 heads 4.0 minutes")
+    assert text["time-against-heads"].startswith("seqpool, 1 head: 1.0 minutes; seqpool, 4 heads: 4.0 minutes")
+
+
+class Cells(HTMLParser):
+    """The texts of a table, by row, and the numbers of marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.marks: list[str] = []
+        self.into: list[str] | None = None
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.into = self.rows[-1]
+            self.into.append("")
+        if tag == "circle":
+            self.into = self.marks
+            self.into.append("")
+
+    def handle_endtag(self, tag):
+        if tag in ("th", "td", "circle"):
+            self.into = None
+
+    def handle_data(self, data):
+        if self.into is not None:
+            self.into[-1] += data
+
+
+def cells(page: str, name: str) -> Cells:
+    parsed = Cells()
+    parsed.feed(section(page, name))
+    return parsed
+
+
+def test_figures_and_table_show_the_same_numbers(study_page):
+    titles, *rows = cells(study_page, "table").rows
+    at = {title: titles.index(title) for title in ("head", "heads", "top-1 %", "Δ top-1", "p", "n")}
+    shown = [{title: row[place] for title, place in at.items()} for row in rows]
+    named = {f"{row['head']}, {plural(int(row['heads']), 'head')}": row for row in shown}
+    assert len(named) == 9
+    accuracy = [f"{name}: {row['top-1 %']} %" for name, row in named.items()]
+    assert sorted(cells(study_page, "accuracy").marks) == sorted(accuracy)
+    differences = [
+        f"{name}: {row['Δ top-1']} points" + (f", p {row['p']}" if row["p"] != "—" else "") + f", n = {row['n']}"
+        for name, row in named.items()
+        if row["Δ top-1"] != "baseline"
+    ]
+    assert [mark for mark in cells(study_page, "differences").marks if "seed" not in mark] == differences
+    verdict = section(study_page, "verdict")
+    assert all(f"<li>{text}" in verdict for text in differences)
+
+
+def test_marks_are_where_the_figure_has_its_markers(study_page):
+    for name in ("accuracy", "differences", "tradeoffs", "ensembles", "costs"):
+        for svg in re.findall(r"<svg.*?</svg>", section(study_page, name), flags=re.DOTALL):
+            drawn = {(float(x), float(y)) for x, y in re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"', svg)}
+            marks = [
+                (float(x), float(y)) for x, y in re.findall(r'<circle class="mark" cx="([\d.]+)" cy="([\d.]+)"', svg)
+            ]
+            assert marks
+            for x, y in marks:
+                assert min(math.dist((x, y), place) for place in drawn) < 0.1, (name, x, y)
 
 
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
@@ -119,7 +185,10 @@ def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
     assert len(parts.ids) == len(set(parts.ids)) > 100
     assert parts.references <= set(parts.ids)
     assert parts.loads == []
-    assert "<script" not in page and "@import" not in page
+    assert "@import" not in page
+    (script,) = re.findall("<script>(.*?)</script>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; script-src 'sha256-{digest}';" in page and page.count("<script") == 1
     for color in ("#0072b2", "#1c2024", "#fefefe"):  # replaced by variables, which differ in dark mode
         assert color not in page[page.index("</style>") :]
 
@@ -142,8 +211,8 @@ def test_one_seed_has_points_without_bars_and_a_warning(write_page):
 
 def test_one_run_is_a_page(write_page):
     page = write_page([run("ga", 1, 0, 0.9)])
-    assert alts(page)["accuracy"] == "ga, 1 head 90.00 %."
-    assert "none: no two cells can be compared" in section(page, "question")
+    assert alts(page)["accuracy"] == "ga, 1 head: 90.00 %."
+    assert "none: no two cells can be compared" in section(page, "study")
     assert "No cell has several heads." in section(page, "ensembles")
 
 
@@ -151,6 +220,7 @@ def test_a_sweep_without_finished_runs_is_a_page_with_a_warning(write_page):
     page = write_page([run("ga", 1, 0, None), run("seqpool", 1, 0, None)])
     assert "NO FINISHED RUN" in section(page, "warnings")
     assert alts(page) == {}
+    assert "None: no two cells can be compared." in section(page, "verdict")
     for name in ("accuracy", "tradeoffs"):
         assert "No finished run has a value to draw." in section(page, name)
 
@@ -164,7 +234,7 @@ def test_a_metric_that_no_run_has_is_a_warning(write_page):
 def test_not_a_number_is_not_drawn_and_does_not_hide_the_others(write_page):
     bad = run("ga", 2, 0, 0.9, metrics={"test/top1": math.nan}, history={"val/top1": {1: math.nan, 2: 0.5}})
     page = write_page([run("ga", 1, 0, 0.9), bad, run("ga", 4, 0, 0.8)])
-    assert alts(page)["accuracy-against-heads"] == "ga: 1 head 90.00 %, 4 heads 80.00 %."
+    assert alts(page)["accuracy-against-heads"] == "ga, 1 head: 90.00 %; ga, 4 heads: 80.00 %."
     assert "nan" not in "".join(alts(page).values()).lower()
     assert "NO TOP-1 in 1 of 3 finished rows" in section(page, "warnings")
 
@@ -182,11 +252,11 @@ def test_without_validation_the_curves_are_of_the_test_images(write_page):
 
 def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_have():
     histories = [{1: 0.2, 2: 0.4, 3: 0.9}, {1: 0.4, 2: 0.8}]
-    curve = learning_curves._curve("ga", styles.STYLES[0], histories)
+    curve = curves.curve("ga", styles.STYLES[0], histories, lambda seeds: (min(seeds), max(seeds)))
     assert curve.epochs == (1, 2)
     assert curve.mean == pytest.approx((30, 60))
     assert (curve.low, curve.high) == (pytest.approx((20, 40)), pytest.approx((40, 80)))
-    long = learning_curves.sampled(range(1, 301), 60)
+    long = curves.sampled(range(1, 301), 60)
     assert (len(long), long[0], long[-1]) == (60, 1, 300)
     assert long == sorted(set(long))
 
@@ -196,8 +266,8 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     page = write_page(runs)
     assert section(page, "table").count("<tr>") == 81
     drawn = alts(page)["accuracy-against-heads"]
-    assert drawn.count(";") == selection.MOST - 1
-    assert "lr 40" in drawn and "lr 33:" in drawn and "lr 32" not in drawn
+    assert drawn.count(";") == 2 * selection.MOST - 1
+    assert "lr 40" in drawn and "lr 33," in drawn and "lr 32" not in drawn
     assert f"Shown are the {selection.MOST} of 40 lines with the best cells by validation top-1" in section(
         page, "accuracy"
     )
@@ -213,7 +283,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     )
     origin = origin_of(sweep, studies)
     assert origin.study == "Question   Why?\nCost  1"
-    question = section(write_page([run("ga", 1, 0, 0.9)], origin), "question")
+    question = section(write_page([run("ga", 1, 0, 0.9)], origin), "study")
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
 
 

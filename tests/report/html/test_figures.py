@@ -17,15 +17,19 @@ from headsweep.report.html import scales
 from headsweep.report.html.captions import MOST_ROWS
 from headsweep.report.html.drawing import PAPER, Figure, draw
 from headsweep.report.html.figures.by_heads import by_heads
+from headsweep.report.html.figures.curves import MOST_BANDS
 from headsweep.report.html.figures.differences import differences, is_significant
 from headsweep.report.html.figures.ensembles import ensembles
-from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, MOST_BANDS, learning_curves
+from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, learning_curves
 from headsweep.report.html.figures.tradeoff import tradeoff
+from headsweep.report.html.histories import read_histories
 from headsweep.report.html.quantities import accuracy, costs
 from headsweep.report.html.ranking import rank
 from headsweep.report.html.selection import MOST, select
 from headsweep.report.read.cells import Run
+from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.table.model import Table
+from headsweep.tracking.design import Margin
 
 SEEDS = (0, 1, 2)
 # The seeds move all heads by far more than the heads differ: bars overlap, paired differences do not.
@@ -55,6 +59,11 @@ def axes_of(figure: Figure | None) -> Axes:
     return axes
 
 
+def curves_of(table: Table) -> list[Figure]:
+    selection = select(table)
+    return learning_curves(selection, read_histories(table, selection))
+
+
 def line(axes: Axes, label: str):
     """The bars or the line of one entry of the legend; its markers."""
     handles, labels = axes.get_legend_handles_labels()
@@ -65,31 +74,55 @@ def line(axes: Axes, label: str):
 def test_the_paired_differences_are_those_of_the_table_with_a_line_at_zero(paired):
     figure = differences(paired, select(paired))
     axes = axes_of(figure)
-    zero, *markers = (drawn for drawn in axes.lines if drawn.get_marker() != "|")
-    assert list(zero.get_xdata()) == [0, 0]
+    assert list(axes.lines[0].get_xdata()) == [0, 0]
     rows = [row for row in paired.rows if row.difference]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "ga, 1 head",
-        "ga, 4 heads",
-        "se, 1 head",
-        "se, 4 heads",
-    ]
-    for row, marker, bar in zip(rows, markers, axes.containers, strict=True):
-        assert marker.get_xdata()[0] == pytest.approx(100 * row.difference.mean)
+    names = ["ga, 1 head", "ga, 4 heads", "se, 1 head", "se, 4 heads"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    for row, bar in zip(rows, axes.containers, strict=True):
+        mean, half = 100 * row.difference.mean, 100 * row.difference.half_width
+        assert bar.lines[0].get_xdata()[0] == pytest.approx(mean)
         (ends,) = bar.lines[2][0].get_segments()
-        half = 100 * row.difference.half_width
-        assert ends[:, 0] == pytest.approx([marker.get_xdata()[0] - half, marker.get_xdata()[0] + half])
+        assert ends[:, 0] == pytest.approx([mean - half, mean + half])
     low, high = axes.get_xlim()
     assert low < 0 < high and "(percentage points)" in axes.get_xlabel()
     assert "seqpool" in figure.caption and "95 % confidence intervals" in figure.caption
 
 
+def test_the_difference_of_each_seed_is_a_dot_below_the_mean(paired):
+    figure = differences(paired, select(paired))
+    dots = [drawn for drawn in axes_of(figure).lines if drawn.get_marker() == "." and len(drawn.get_xdata())]
+    gains = [[GAINS[head] + NOISE[head][seed] for seed in SEEDS] for head in ("ga", "ga", "se", "se")]
+    for at, (drawn, expected) in enumerate(zip(dots, gains, strict=True)):
+        assert drawn.get_xdata() == pytest.approx([100 * value for value in expected])
+        assert all(at < place < at + 0.5 for place in drawn.get_ydata())
+    assert [mark.text for mark in figure.marks][4:7] == [
+        f"ga, 1 head, seed {seed}: +{gain} points" for seed, gain in enumerate(("1.10", "0.90", "1.00"))
+    ]
+
+
+def test_the_interval_over_seeds_and_images_is_a_thin_bar_around_the_other(paired):
+    wide = CrossedEstimate(0.01, 0.012, 3, 360)
+    rows = tuple(replace(row, difference_over_images=wide) if row.head == "ga" else row for row in paired.rows)
+    table = replace(paired, rows=rows)
+    figure = differences(table, select(table))
+    bars = [drawn for drawn in axes_of(figure).lines if drawn.get_marker() == "|" and len(drawn.get_xdata())]
+    assert [list(bar.get_xdata()) for bar in bars] == [pytest.approx([-0.2, 2.2])] * 2
+    assert "also cover the draw of the test images" in figure.caption
+    assert "points (± 1.20 over seeds and test images)" in figure.alt
+    assert "test images" not in differences(paired, select(paired)).caption
+
+
+def test_the_margin_is_a_band(paired):
+    table = replace(paired, margin=Margin(0.3))
+    (band,) = axes_of(differences(table, select(table))).patches
+    assert (band.get_x(), band.get_width()) == (-0.3, 0.6) and band.get_label() == "margin, ±0.3 points"
+    assert not axes_of(differences(paired, select(paired))).patches
+
+
 def test_a_marker_is_filled_where_the_corrected_p_supports_the_difference(paired):
-    markers = axes_of(differences(paired, select(paired))).lines[1:]
-    faces = {tuple(drawn.get_ydata()): drawn.get_markerfacecolor() for drawn in markers if drawn.get_marker() != "|"}
-    rows = [row for row in paired.rows if row.difference]
-    filled = [not same_color(faces[(at,)], PAPER) for at in range(len(rows))]
-    assert filled == [is_significant(row) for row in rows] == [True, True, False, False]
+    bars = axes_of(differences(paired, select(paired))).containers
+    filled = [not same_color(bar.lines[0].get_markerfacecolor(), PAPER) for bar in bars]
+    assert filled == [is_significant(row) for row in paired.rows if row.difference] == [True, True, False, False]
 
 
 def test_the_caption_of_overlapping_bars_points_to_the_paired_differences(paired):
@@ -168,35 +201,64 @@ def curve_runs(epochs: int, heads: Sequence[str] = ("seqpool", "se", "ga")) -> l
 @pytest.mark.parametrize("epochs", [2, 3, 4, 8, 100])
 def test_epochs_are_whole_numbers(epochs):
     table = table_of(curve_runs(epochs))
-    for figure in learning_curves(table, select(table)):
+    for figure in curves_of(table):
         ticks = axes_of(figure).get_xticks()
         assert all(tick == round(tick) for tick in ticks) and len(ticks) >= 2
 
 
-def test_the_last_quarter_is_drawn_again_on_a_scale_of_its_own():
-    table = table_of(curve_runs(40))
-    whole, end = learning_curves(table, select(table))
+def test_without_a_baseline_the_last_quarter_is_drawn_again_on_a_scale_of_its_own():
+    table = table_of(curve_runs(40, ("ga",)))
+    whole, end = curves_of(table)
     assert (whole.name, end.name) == ("learning-curves-1", "learning-curves-1-end")
     axes = axes_of(end)
     epochs = line(axes, "ga").get_xdata()
     assert (min(epochs), max(epochs)) == (30, 40)
     (low, high), (wide_low, wide_high) = axes.get_ylim(), axes_of(whole).get_ylim()
     assert wide_low < low < high <= wide_high and 1 <= high - low < (wide_high - wide_low) / 10
-    short = table_of(curve_runs(3 * LEAST_EPOCHS - 1))
-    assert [figure.name for figure in learning_curves(short, select(short))] == ["learning-curves-1"]
+    short = table_of(curve_runs(3 * LEAST_EPOCHS - 1, ("ga",)))
+    assert [figure.name for figure in curves_of(short)] == ["learning-curves-1"]
 
 
-def test_a_curve_that_ends_before_the_last_quarter_is_named_there():
+def test_a_curve_that_ends_early_is_named_in_the_figure_of_the_last_epochs():
     short = {"val/top1": dict.fromkeys(range(1, 11), 0.5)}
     table = table_of([*curve_runs(40, ("ga",)), *(run("se", 1, seed, 0.5, history=short) for seed in SEEDS)])
-    whole, end = learning_curves(table, select(table))
-    assert "No values" not in whole.caption and "No values at these epochs: se." in end.caption
+    whole, differences = curves_of(table)
+    assert "No values" not in whole.caption and "No values there: se." in differences.caption
+    alone = replace(table, rows=tuple(replace(row, baseline=()) for row in table.rows))
+    assert "No values at these epochs: se." in curves_of(alone)[1].caption
+
+
+def test_the_differences_by_epoch_are_paired_by_seed_and_end_with_those_of_the_table():
+    runs = paired_runs()
+    for one in runs:
+        last = one.result.metrics["val/top1"]
+        by_epoch = {1: 0.1, 2: last - SHIFTS[one.record.seed], 3: last}
+        runs[runs.index(one)] = replace(one, history=lambda metric, found=by_epoch: {"val/top1": found}[metric])
+    table = table_of(runs, metric="val_top1")
+    figure = curves_of(table)[1]
+    assert figure.name == "differences-by-epoch-1" and "Validation top-1 after each epoch" in figure.caption
+    assert "No epoch and no head is selected by it." in figure.caption
+    axes = axes_of(figure)
+    for row in table.rows:
+        if row.heads == 1 and row.difference:
+            values = line(axes, row.head).get_ydata()
+            assert values == pytest.approx([0, 100 * row.difference.mean, 100 * row.difference.mean])
+            low, high = (100 * (row.difference.mean + sign * row.difference.half_width) for sign in (-1, 1))
+            text = f"{row.head}, epoch 3: {values[-1]:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
+            assert text.replace("-", "\N{MINUS SIGN}") in {mark.text for mark in figure.marks}
+
+
+def test_the_axis_of_differences_by_epoch_fits_the_second_half():
+    late = {"val/top1": {epoch: 0.9 if epoch > 4 else 0.1 for epoch in range(1, 9)}}
+    table = table_of([*curve_runs(8, ("ga",)), *(run("se", 1, seed, 0.9, history=late) for seed in SEEDS)])
+    low, high = axes_of(curves_of(table)[1]).get_ylim()
+    assert -1 < low < high < 20  # at epoch 2 the difference is -40 points
 
 
 @pytest.mark.parametrize("epochs", [4, 8, 100])
 def test_no_marker_of_a_curve_lies_on_that_of_another(epochs):
     table = table_of(curve_runs(epochs))
-    axes = axes_of(learning_curves(table, select(table))[0])
+    axes = axes_of(curves_of(table)[0])
     at = [
         set(line(axes, head).get_xdata()[slice(first, None, every)])
         for head in ("seqpool", "se", "ga")
@@ -208,10 +270,10 @@ def test_no_marker_of_a_curve_lies_on_that_of_another(epochs):
 def test_bands_are_in_the_caption_only_with_several_seeds():
     several = table_of(curve_runs(4))
     alone = table_of(curve_runs(4)[::3])
-    assert "Bands: range over seeds." in learning_curves(several, select(several))[0].caption
-    assert learning_curves(alone, select(alone))[0].caption == "One seed each: no bands."
+    assert "Bands: range over seeds." in curves_of(several)[0].caption
+    assert curves_of(alone)[0].caption == "One seed each: no bands."
     many = table_of(curve_runs(4, [f"head_{at}" for at in range(MOST_BANDS + 1)]))
-    figure = learning_curves(many, select(many))[0]
+    figure = curves_of(many)[0]
     assert not axes_of(figure).collections and "Too many lines for bands." in figure.caption
 
 
@@ -245,7 +307,8 @@ def test_memory_is_that_of_gpus_or_that_of_processes_but_never_both_in_one_figur
 @pytest.mark.parametrize(("seconds", "unit"), [(30, "seconds"), (600, "minutes"), (90_000, "hours")])
 def test_time_is_in_a_unit_that_fits(seconds, unit):
     time = costs(clocked("train_seconds", seconds))[0]
-    assert time.axis == f"training time ({unit})" == f"training time ({time.unit})"
+    row = clocked("train_seconds", seconds).rows[0]
+    assert time.axis == f"training time ({unit})" and time.spell(row).endswith(f".0 {unit}")
 
 
 def test_the_caption_of_a_cost_axis_that_does_not_start_at_zero_has_the_range_of_costs():
@@ -359,6 +422,6 @@ def test_heads_are_sorted_within_a_run_before_the_mean_over_seeds():
 def test_every_axis_has_a_label_with_its_unit(paired):
     selection = select(paired)
     figures = [by_heads(paired, selection, quantity) for quantity in (accuracy(paired), *costs(paired))]
-    figures += [tradeoff(paired, selection, "flops"), *learning_curves(paired, selection)]
+    figures += [tradeoff(paired, selection, "flops"), *curves_of(paired)]
     for axes in map(axes_of, figures):
         assert axes.get_xlabel() and re.search(r"\(.+\)$", axes.get_ylabel()), axes.get_ylabel()

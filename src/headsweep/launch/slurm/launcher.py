@@ -21,6 +21,7 @@ from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
 from headsweep.launch.slurm.submit import sbatch_files, submit
+from headsweep.launch.start_order import by_seed
 from headsweep.plan.plan import Cost, Plan
 from headsweep.status import cluster, queue
 from headsweep.tracking import atomic_files
@@ -102,7 +103,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         for folder in missing:
             folder.forget_failure()
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
-        submit(sweep, missing, settings)
+        submit(sweep, by_seed(missing), settings)
     print(f"`headsweep watch {sweep.name}` follows it")
 
 

@@ -20,6 +20,7 @@ def write(table: Table, made_by: str) -> str:
         "made_by": made_by,
         "metric": table.metric,
         "axes": list(table.axes),
+        "tuned": list(table.tuned),
         "rows": rows,
         "footnotes": [note.text for note in table.footnotes if not note.explains_bold],
     }

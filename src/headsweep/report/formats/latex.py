@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from headsweep.report.table.columns import MINUS, Entry, rounded
+from headsweep.report.table.columns import EN_DASH, MINUS, Entry, rounded
 from headsweep.report.table.layout import Heading, Sheet
 from headsweep.text import one_line
 
@@ -24,6 +24,7 @@ _SPECIAL = {
     ">": r"$>$",
     "λ": r"$\lambda$",
     MINUS: r"$-$",
+    EN_DASH: "--",
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }

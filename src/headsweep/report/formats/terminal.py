@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from headsweep.report.table.columns import EXPENDABLE, Entry
 from headsweep.report.table.layout import Heading, Sheet, flat
 from headsweep.report.table.model import Table
+from headsweep.report.table.over import below
 from headsweep.text import one_line
 
 WIDEST = 100_000  # characters; more than any table has
@@ -23,7 +24,7 @@ def screen() -> Console:
 
 
 def show(table: Table, console: Console | None = None) -> None:
-    """Print as many of the default columns as fit, and the names of the others."""
+    """Print as many of the default columns as fit, and the names of the others; then the tables below the table."""
     console = console or screen()
     sheet, left_out = flat(table), []
     stack = _width(_rich(sheet, console)) > console.width
@@ -34,6 +35,9 @@ def show(table: Table, console: Console | None = None) -> None:
         sheet = sheet.without(name)
     hint = f"Columns that do not fit: {', '.join(left_out)} (see table.md)" if left_out else ""
     _print(sheet, console, stack, hint)
+    for title, shown in below(table):
+        console.print(f"\n{title}", style="bold", highlight=False)
+        _print(shown, console)
 
 
 def show_sheet(sheet: Sheet, console: Console | None = None) -> None:

@@ -6,6 +6,8 @@ figures/*.svg, *.pdf  its figures, for a paper
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,16 +20,20 @@ from headsweep.report.html.figures.differences import differences
 from headsweep.report.html.figures.ensembles import ensembles
 from headsweep.report.html.figures.learning_curves import learning_curves
 from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
+from headsweep.report.html.figures.tuning import tuning
+from headsweep.report.html.histories import read_histories
 from headsweep.report.html.inspection import inspections
 from headsweep.report.html.origin import Origin
 from headsweep.report.html.sections import Section
 from headsweep.report.html.selection import Selection, select
+from headsweep.report.html.verdict import verdict
 from headsweep.report.table.model import Table
 from headsweep.tracking import atomic_files
 
 PAGE, FIGURES = "report.html", "figures"
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
 _NO_VALUE = "No finished run has a value to draw."
+_NO_BASELINE = "No two cells can be compared."
 _ONE_COST = "All cells have the same cost."
 
 
@@ -45,18 +51,24 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
     drawings = [drawing for theme in drawn.values() for drawing in theme]
     _write_figures(drawings, folder / FIGURES)
     parts = [
-        sections.question(table, origin),
+        verdict(table),
         sections.warnings(table),
         sections.comparison(table),
+        sections.figures("differences", "Differences from the baseline", drawn["differences"], _NO_BASELINE),
+        sections.over_axes(table),
         sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
+        sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
+        sections.figures("tuning", "Tuning", drawn["tuning"], "No arm has two settings with a number.")
+        if table.arms
+        else None,
+        sections.figures("ensembles", "Heads alone and together", drawn["ensembles"], "No cell has several heads."),
         sections.figures(
             "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
         ),
-        sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
-        sections.figures("ensembles", "Heads alone and together", drawn["ensembles"], "No cell has several heads."),
-        inspections(table),
         sections.costs(table, drawn["costs"]),
+        inspections(table),
         sections.failures(table),
+        sections.study(table, origin),
         sections.environment(table),
         sections.notes(table, made_by),
     ]
@@ -70,13 +82,16 @@ def page(name: str, parts: Sequence[Section]) -> str:
     bodies = "\n".join(
         f'<section id="{part.name}"><h2>{escape(part.title)}</h2>\n{part.body}\n</section>' for part in parts
     )
-    style = (files("headsweep.report.html") / "style.css").read_text(encoding="utf-8")
+    style, script = (
+        (files("headsweep.report.html") / file).read_text(encoding="utf-8") for file in ("style.css", "script.js")
+    )
+    policy = _POLICY.format(digest=b64encode(hashlib.sha256(script.encode()).digest()).decode())
     title = escape(name)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title} · headsweep</title>
 <style>
@@ -88,6 +103,7 @@ def page(name: str, parts: Sequence[Section]) -> str:
 <main>
 {bodies}
 </main>
+<script>{script}</script>
 </body>
 </html>
 """
@@ -96,9 +112,11 @@ def page(name: str, parts: Sequence[Section]) -> str:
 def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
     """Return theme -> its figures."""
     return {
-        "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table)), differences(table, selection)),
+        "differences": _drawn(differences(table, selection)),
+        "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table))),
         "tradeoffs": _drawn(*(tradeoff(table, selection, cost) for cost in COSTS)),
-        "learning": learning_curves(table, selection),
+        "learning": learning_curves(selection, read_histories(table, selection)),
+        "tuning": tuning(table, selection),
         "ensembles": _drawn(ensembles(table, selection)),
         "costs": _drawn(*(by_heads(table, selection, cost) for cost in quantities.costs(table))),
     }

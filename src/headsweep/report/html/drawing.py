@@ -25,7 +25,7 @@ COLORS = {
     PAPER: "var(--page)",
     **{style.color: f"var(--series-{at})" for at, style in enumerate(STYLES, start=1)},
 }
-WIDTH = 5.0  # inches; text of 10 points is then legible on a phone
+WIDTH = 4.4  # inches; text of 10 points then has 11 pixels on a phone
 _LEGEND_ROW = 0.21  # inches
 _RC: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -58,6 +58,15 @@ Value = tuple[float, float | None]  # a number and the half-width of its interva
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point of a figure, in the units of its axes, and the number that it shows."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """One figure, before it is drawn."""
 
@@ -67,6 +76,7 @@ class Figure:
     alt: str  # text alternative: the numbers that it shows
     draw: Callable[[Axes], None]
     height: float = 3.2  # inches, without the legend
+    marks: Sequence[Mark] = ()  # in the order in which a keyboard reaches them
 
 
 @dataclass(frozen=True)
@@ -76,9 +86,13 @@ class Drawing:
     figure: Figure
     svg: str
     pdf: bytes
+    places: Sequence[tuple[float, float]]  # of the figure's marks, in the units of the SVG
 
     def inline(self) -> str:
-        """Return the SVG for the page: in its colors and font, with unique ids, and with `alt` for screen readers."""
+        """Return the SVG for the page: in its colors and font, with unique ids, `alt` and marks that can be pointed at.
+
+        Screen readers get the text alternative and the marks in place of the drawing.
+        """
         name = self.figure.name
         body = self.svg[self.svg.index("<svg") :]
         body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # would apply to the whole page
@@ -86,11 +100,19 @@ class Drawing:
         body = re.sub("|".join(COLORS), lambda match: COLORS[match[0]], body)
         view = re.search(r'viewBox="[^"]*"', body)
         opening = (
-            f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0] if view else ""} role="img" '
-            f'aria-labelledby="{name}-title {name}-alt"><title id="{name}-title">{escape(self.figure.title)}</title>'
-            f'<desc id="{name}-alt">{escape(self.figure.alt)}</desc>'
+            f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {view[0] if view else ""} role="group" '
+            f'aria-labelledby="{name}-title" aria-describedby="{name}-alt"><title id="{name}-title">'
+            f'{escape(self.figure.title)}</title><desc id="{name}-alt">{escape(self.figure.alt)}</desc>'
+            '<g aria-hidden="true">'
         )
-        return re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
+        body = re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
+        return body.replace("</svg>", f"</g>{self._marks()}</svg>")
+
+    def _marks(self) -> str:
+        return "".join(
+            f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="7"><title>{escape(mark.text)}</title></circle>'
+            for mark, (x, y) in zip(self.figure.marks, self.places, strict=True)
+        )
 
 
 def draw(figure: Figure) -> Drawing:
@@ -109,7 +131,22 @@ def draw(figure: Figure) -> Drawing:
         svg, pdf = io.StringIO(), io.BytesIO()
         canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         canvas.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Drawing(figure, svg.getvalue(), pdf.getvalue())
+        return Drawing(figure, svg.getvalue(), pdf.getvalue(), _places(canvas, axes, figure.marks))
+
+
+def listed(marks: Sequence[Mark]) -> str:
+    """Return the numbers of a figure as its text alternative."""
+    return "; ".join(mark.text for mark in marks) + "."
+
+
+def _places(canvas: Canvas, axes: Axes, marks: Sequence[Mark]) -> list[tuple[float, float]]:
+    """Return where the marks of a drawn figure are in its SVG: in points, from the upper left corner."""
+    if not marks:
+        return []
+    width, height = 72 * canvas.get_figwidth(), 72 * canvas.get_figheight()
+    to_figure = axes.transData - canvas.transFigure
+    shares = to_figure.transform([(mark.x, mark.y) for mark in marks])
+    return [(float(width * x), float(height * (1 - y))) for x, y in shares]
 
 
 def draw_points(
@@ -131,6 +168,6 @@ def _add_legend(canvas: Canvas, axes: Axes) -> int:
     if not entries:
         return 0
     longest = max(len(label) for _, label in entries)
-    columns = 1 if longest > 22 else 2 if longest > 12 else 3
-    canvas.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=columns)
-    return math.ceil(len(entries) / columns)
+    rows = math.ceil(len(entries) / (1 if longest > 22 else 2 if longest > 12 else 3))
+    canvas.legend(*zip(*entries, strict=True), loc="outside lower center", ncols=math.ceil(len(entries) / rows))
+    return rows

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from headsweep.report.read.cells import MISSING
+from collections.abc import Sequence
+
+from headsweep.report.read.cells import MISSING, VARIANT
+from headsweep.report.table.columns import ABSENT, COLUMNS, UNDECIDED
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
+from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
+
+LOGGED = {VAL_TOP1: "validation top-1", TEST_TOP1: "test top-1"}  # after each epoch
 
 
 def metric_label(metric: str) -> str:
@@ -30,11 +36,12 @@ def capitalized(words: str) -> str:
 
 
 def series_label(table: Table, row: Row) -> str:
-    """Return the head and the values of the axes, without the number of heads."""
+    """Return head, variant and the values of the axes, without those that were tuned and the number of heads."""
+    named = zip(table.axes, row.axes, strict=True)
     options = [
-        f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
-        for axis, value in zip(table.axes, row.axes, strict=True)
-        if value != MISSING
+        value if axis == VARIANT else f"{axis.removesuffix('.name').rpartition('.')[2]} {value}"
+        for axis, value in named
+        if value != MISSING and axis not in table.tuned
     ]
     return ", ".join([row.head, *options])
 
@@ -44,7 +51,25 @@ def cell_label(table: Table, row: Row) -> str:
     return f"{series_label(table, row)}, {plural(row.heads, 'head')}"
 
 
-def number(mean: float, half_width: float | None, unit: str, decimals: int = 2, sign: str = "") -> str:
-    """Return a number with its interval and unit for the text alternative of a figure."""
-    interval = "" if half_width is None else f" ± {half_width:.{decimals}f}"
-    return f"{mean:{sign}.{decimals}f}{interval} {unit}"
+def difference_texts(rows: Sequence[Row]) -> list[str]:
+    """Return the difference of each row from its baseline, with intervals, p and n, as in the table."""
+    names = ("difference", "difference_images", "p")
+    columns = zip(*(COLUMNS[name].entries(rows)[1] for name in names), strict=True)
+    return [
+        f"{difference.text} points"
+        + ("" if wide.half_width is None else f" (± {wide.half_width:.{wide.decimals}f} over seeds and test images)")
+        + ("" if p in (ABSENT, UNDECIDED) else f", p {p.text}")
+        + (f", n = {row.difference.n}" if row.difference else "")
+        for row, (difference, wide, p) in zip(rows, columns, strict=True)
+    ]
+
+
+def baseline_names(table: Table) -> str:
+    """Return what the rows are compared with: variants of a study that has them, else heads."""
+    found = [row for row in table.rows if row.is_baseline]
+    if VARIANT in table.axes:
+        at = table.axes.index(VARIANT)
+        names = dict.fromkeys(row.axes[at] for row in found)
+        if len(names) < len({row.axes[at] for row in table.rows}):
+            return ", ".join(names)
+    return ", ".join(dict.fromkeys(row.head for row in found))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from headsweep.report.html import captions, scales
 from headsweep.report.html.drawing import Value
 from headsweep.report.html.labels import metric_axis, metric_noun
+from headsweep.report.table.clocks import unsteady
+from headsweep.report.table.columns import COLUMNS
 from headsweep.report.table.model import Row, Table
 
 if TYPE_CHECKING:
@@ -25,18 +27,22 @@ class Quantity:
     name: str  # of the figure's files
     noun: str  # in the figure's title
     axis: str  # label of its axis, with the unit
-    unit: str  # in the text alternative
     read: Callable[[Row], Value | None]
+    spell: Callable[[Row], str]  # with its unit, as in the table
     set_limits: Callable[[Axes, scales.Side], None]
     caption: Callable[[Sequence[Row]], str]
-    decimals: int = 2
 
 
 def accuracy(table: Table) -> Quantity:
     """Return the compared metric, in percent."""
-    caption = partial(captions.accuracy, table)
     noun, axis = metric_noun(table), metric_axis(table)
-    return Quantity("accuracy", noun, axis, "%", accuracy_of, scales.in_percent, caption)
+    spell, caption = partial(accuracy_text, table), partial(captions.accuracy, table)
+    return Quantity("accuracy", noun, axis, accuracy_of, spell, scales.in_percent, caption)
+
+
+def accuracy_text(table: Table, row: Row) -> str:
+    """Return the compared metric of a row, as in the table."""
+    return f"{COLUMNS[table.metric].entries([row])[1][0].text} %"
 
 
 def accuracy_of(row: Row) -> Value | None:
@@ -46,15 +52,22 @@ def accuracy_of(row: Row) -> Value | None:
 
 
 def costs(table: Table) -> tuple[Quantity, ...]:
-    """Return training time and memory: of GPUs if any run used one, since a process's memory is another quantity."""
+    """Return training time and memory, without a time that follows the load of the machine.
+
+    Memory is that of GPUs if any run used one: a process's memory is another quantity.
+    """
     has_gpu = any("peak_gpu_memory_gib" in row.costs for row in table.rows)
     device, key = ("GPU", "peak_gpu_memory_gib") if has_gpu else ("process", "peak_memory_gib")
 
     def memory(row: Row) -> Value | None:
         return (row.costs[key], None) if key in row.costs else None
 
+    def spell(row: Row) -> str:
+        return f"{row.costs[key]:.2f} GiB"
+
+    time = () if unsteady(table.rows, "time") else (_time(table),)
     noun, axis = f"{device} memory", f"peak {device} memory (GiB)"
-    return _time(table), Quantity("memory", noun, axis, "GiB", memory, scales.from_zero, _cost_caption)
+    return *time, Quantity("memory", noun, axis, memory, spell, scales.from_zero, _cost_caption)
 
 
 def _time(table: Table) -> Quantity:
@@ -64,8 +77,11 @@ def _time(table: Table) -> Quantity:
     def time(row: Row) -> Value | None:
         return (row.costs["train_seconds"] / size, None) if "train_seconds" in row.costs else None
 
+    def spell(row: Row) -> str:
+        return f"{row.costs['train_seconds'] / size:.1f} {unit}"
+
     axis = f"training time ({unit})"
-    return Quantity("time", "training time", axis, unit, time, scales.from_zero, _cost_caption, decimals=1)
+    return Quantity("time", "training time", axis, time, spell, scales.from_zero, _cost_caption)
 
 
 def _cost_caption(rows: Sequence[Row]) -> str:

@@ -11,13 +11,16 @@ from rich.cells import cell_len
 from headsweep.report.formats import html
 from headsweep.report.formats.html import escape
 from headsweep.report.html.drawing import Drawing
-from headsweep.report.html.labels import metric_noun
+from headsweep.report.html.labels import baseline_names, metric_noun
 from headsweep.report.html.origin import Origin
-from headsweep.report.read.cells import MISSING, Run
+from headsweep.report.read.cells import MISSING, VARIANT, Run
+from headsweep.report.table import clocks
+from headsweep.report.table.clocks import unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS
 from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat, note_text
-from headsweep.report.table.model import Table
+from headsweep.report.table.model import Question, Table
+from headsweep.report.table.over import below
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
@@ -26,6 +29,7 @@ COSTS = ("parameters", "head_parameters", "flops", "head_flops", "images_per_sec
 LAST = (*COSTS, "head_share")
 MOST_FAILURES = 100
 MOST_OF_A_NAME = 16  # characters of a head in one line
+MOST_ROWS = 24  # of a table that does not scroll vertically
 MOST_VALUES = 6  # of one key of the environment
 
 
@@ -38,8 +42,8 @@ class Section:
     body: str  # HTML
 
 
-def question(table: Table, origin: Origin) -> Section:
-    """Return the question: the study, its commands, the axes with their values, the seeds and the baseline."""
+def study(table: Table, origin: Origin) -> Section:
+    """Return what was planned: the text of the study, commands, axes with their values, seeds and baseline."""
     runs = _runs(table)
     axes = {"head": [cell.head for cell in table.cells], "heads": [str(cell.heads) for cell in table.cells]}
     axes |= {axis: [str(cell.value(axis)) for cell in table.cells] for axis in table.axes}
@@ -50,9 +54,9 @@ def question(table: Table, origin: Origin) -> Section:
     facts = _term("seeds per cell", seeds)
     facts += _term("runs", f"{len(runs)} in {plural(len(table.cells), 'cell')}, {finished} finished")
     facts += _term("baseline", _baseline(table))
-    study = f"<pre>{'<br>'.join(map(escape, origin.study.splitlines()))}</pre>" if origin.study else ""
+    text = f"<pre>{'<br>'.join(map(escape, origin.study.splitlines()))}</pre>" if origin.study else ""
     commands = "".join(f"<p><code>{escape(command)}</code></p>" for command in origin.commands)
-    return Section("question", "Question", f"{study}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
+    return Section("study", "Study", f"{text}{commands}<dl>{listed}{facts}</dl>{_shared(table)}")
 
 
 def warnings(table: Table) -> Section | None:
@@ -62,20 +66,35 @@ def warnings(table: Table) -> Section | None:
 
 
 def comparison(table: Table) -> Section:
-    """Return the table with accuracies and differences first, which a narrow screen shows without scrolling."""
+    """Return the table with what names the rows first, then accuracies and differences, and costs last.
+
+    A narrow screen shows the first of these without scrolling, and keeps the first two columns in view.
+    """
     sheet = flat(table)
-    first = (table.metric, "difference", "p")
+    first = (table.metric, "difference", "verdict", "p", "difference_images")
 
     def place(at: int) -> int:
         name = sheet.headings[at].name
-        if name not in COLUMNS:  # an axis
-            return -1
-        return first.index(name) if name in first else len(first) + (name in LAST)
+        if name in COLUMNS:
+            return first.index(name) if name in first else len(first) + (name in LAST)
+        if name in table.tuned:
+            return len(first)
+        varies = len({row[at].text for row in sheet.rows}) > 1
+        return (-3 if name == VARIANT else -2) if varies else -1
 
     order = sorted(range(len(sheet.headings)), key=place)
     headings = tuple(sheet.headings[at] for at in order)
     rows = tuple(tuple(row[at] for at in order) for row in sheet.rows)
     return Section("table", "Table", _scrolling(Sheet(headings, rows, footnotes=()), "Comparison of the cells"))
+
+
+def over_axes(table: Table) -> Section | None:
+    """Return the tables below the table: the effect of the number of heads, and ranks over data sets."""
+    body = ""
+    for title, sheet in below(table):
+        shown = _scrolling(replace(sheet, footnotes=()), title)
+        body += f"<h3>{escape(title)}</h3>{shown}{_list(sheet.notes())}"
+    return Section("over-axes", "Over heads and data sets", body) if body else None
 
 
 def figures(name: str, title: str, drawings: Sequence[Drawing], otherwise: str) -> Section:
@@ -93,8 +112,11 @@ def costs(table: Table, drawings: Sequence[Drawing]) -> Section:
     shown = figures("costs", "Time and memory", drawings, "No run has a training time.")
     names = [name for name in COSTS if any(entry != ABSENT for entry in COLUMNS[name].entries(table.rows)[1])]
     sheet = _finished(table, replace(flat(table, names), footnotes=()))
-    note = "<p>Medians over seeds, as measured, including the effect of other load on the machine.</p>"
-    return replace(shown, body=shown.body + _scrolling(sheet, "Costs of the cells") + note)
+    found = clocks.footnotes(table.rows, Question(columns=tuple(names)))
+    notes = "".join(f"<p>{escape(note.text)}</p>" for note in found)
+    drawn = " Training time is not drawn." * bool(unsteady(table.rows, "time"))
+    memory = f"<p>Memory is the median over seeds.{drawn}</p>"
+    return replace(shown, body=shown.body + _scrolling(sheet, "Costs of the cells") + notes + memory)
 
 
 def failures(table: Table) -> Section | None:
@@ -107,7 +129,7 @@ def failures(table: Table) -> Section | None:
     rest = f"<p>And {more} more, see <code>headsweep status</code>.</p>" if more > 0 else ""
     heading = "<tr>" + "".join(f'<th scope="col">{title}</th>' for title in ("run", "state", "reason", "log")) + "</tr>"
     table_ = f'<table class="list"><thead>{heading}</thead><tbody>{rows}</tbody></table>'
-    return Section("failures", "Runs without a result", _region(table_, "Runs without a result") + rest)
+    return Section("failures", "Runs without a result", _region(table_, "Runs without a result", len(missing)) + rest)
 
 
 def environment(table: Table) -> Section:
@@ -145,11 +167,10 @@ def _gaps(table: Table) -> Iterator[str]:
 
 
 def _baseline(table: Table) -> str:
-    heads = dict.fromkeys(row.head for row in table.rows if row.is_baseline)
     compared = sum(row.difference is not None for row in table.rows)
     if not compared:
         return "none: no two cells can be compared"
-    return f"{', '.join(heads)} ({plural(compared, 'difference')}, paired by seed)"
+    return f"{baseline_names(table)} ({plural(compared, 'difference')}, paired by seed)"
 
 
 def _shared(table: Table) -> str:
@@ -206,10 +227,10 @@ def _list(sentences: Sequence[str] | Iterator[str]) -> str:
 
 def _scrolling(sheet: Sheet, label: str) -> str:
     longest = max((cell_len(row[0].text) for row in sheet.rows), default=0)
-    return _region(html.write(sheet), label, max(4, min(longest, MOST_OF_A_NAME)))
+    return _region(html.write(sheet), label, len(sheet.rows), max(4, min(longest, MOST_OF_A_NAME)))
 
 
-def _region(content: str, label: str, first: int = 0) -> str:
-    """Return content that scrolls by itself, also by keyboard, with room for `first` characters in its first column."""
+def _region(content: str, label: str, rows: int, first: int = 0) -> str:
+    """Return a table that scrolls by itself, also by keyboard, with room for `first` characters in its first column."""
     attributes = f'role="region" aria-label="{escape(label)}" tabindex="0" style="--first: {first}"'
-    return f'<div class="scroll" {attributes}>{content}</div>'
+    return f'<div class="scroll{" long" if rows > MOST_ROWS else ""}" {attributes}>{content}</div>'

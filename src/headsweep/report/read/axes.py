@@ -8,20 +8,22 @@ from typing import Any
 from headsweep.config.keys import has_trait
 from headsweep.config.traits import RESULT
 from headsweep.config.values import canonical
-from headsweep.report.read.cells import Cell
+from headsweep.report.read.cells import VARIANT, Cell
 
 
-def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
+def varying_axes(cells: Sequence[Cell], given: Sequence[str] = (), by_variants: Sequence[str] = ()) -> list[str]:
     """Return the keys beside head and heads whose values distinguish the cells: `given` first, then those that differ.
 
-    Where two cells agree in all recorded parameters, the keys of the whole configuration decide.
+    Where two cells agree in all recorded parameters, the keys of the whole configuration decide. The keys `by_variants`
+    are set by variants, whose names take their place.
     """
-    axes = [axis for axis in dict.fromkeys(given) if axis not in ("head", "head.name", "heads", "seed")]
+    names = (VARIANT,) * any(cell.variant is not None for cell in cells)
+    axes = [axis for axis in dict.fromkeys((*names, *given)) if axis not in ("head", "head.name", "heads", "seed")]
     known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
-    parameters = [key for cell in cells for key in cell.record.parameters]
+    parameters = [key for cell in cells for key in cell.record.parameters if not is_set_by(key, by_variants)]
     axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _distinguishes(key, cells)]
     for twins in _indistinguishable(cells, axes):
-        keys = [key for cell in twins for key in _flat(cell.record.config)]
+        keys = [key for cell in twins for key in (*cell.record.parameters, *_flat(cell.record.config))]
         axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, twins)]
     return axes
 
@@ -29,6 +31,12 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = ()) -> list[str]:
 def group_of(key: str) -> str:
     """Return `model` for both `model` and `model.name`, which are the same axis; any other key is itself."""
     return key.removesuffix(".name")
+
+
+def is_set_by(key: str, by_variants: Sequence[str]) -> bool:
+    """Is `key` one of the keys that variants set, or in a section that they choose?"""
+    groups = set(map(group_of, by_variants))
+    return group_of(key) in groups or any(key.startswith(f"{group}.") for group in groups)
 
 
 def _distinguishes(key: str, cells: Sequence[Cell]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, require
 
 MISSING = "—"  # in the place of a value that a cell does not have
+VARIANT = "variant"  # the axis of the names that a study gives to sets of overrides
 _ABSENT = object()
 # Keys of RunResult.clock whose median is a cost of a cell.
 MEASURED_COSTS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
@@ -50,6 +50,7 @@ class Cell:
     """The runs of one configuration with different seeds, in the order of the plan."""
 
     runs: tuple[Run, ...]
+    variant: str | None = None  # the name that the study gives to its overrides
 
     @property
     def record(self) -> RunRecord:
@@ -76,11 +77,10 @@ class Cell:
         values = {run.record.seed: run.result.metrics.get(metric) for run in self.finished if run.result is not None}
         return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
-    def clock(self, name: str) -> float | None:
-        """Return the median of a time, speed or memory over the finished runs; None where none measured it."""
+    def measured(self, name: str) -> list[float]:
+        """Return a time, speed or memory of each finished run that measured it."""
         clocks = [run.result.clock for run in self.finished if run.result is not None]
-        measured = [clock[name] for clock in clocks if name in clock]
-        return statistics.median(measured) if measured else None
+        return [clock[name] for clock in clocks if name in clock]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -97,6 +97,8 @@ class Cell:
         return self._find(axis) is not _ABSENT
 
     def _find(self, axis: str) -> Any:
+        if axis == VARIANT and self.variant is not None:
+            return self.variant
         found: Any = self.record.parameters.get(axis)
         if found is None:
             found = self.record.config
@@ -105,15 +107,22 @@ class Cell:
         return found.get("name", _ABSENT) if isinstance(found, Mapping) else found
 
 
-def read_cells(folders: Sequence[RunFolder], screening: Screening | None = None) -> list[Cell]:
-    """Read every run once and return the cells in the order of `folders`; `screening` marks what was screened out.
+def read_cells(
+    folders: Sequence[RunFolder], screening: Screening | None = None, variants: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """Read every run once and return the cells in the order of `folders`.
+
+    Args:
+        folders: the runs.
+        screening: marks what was screened out.
+        variants: group of a cell -> name of its variant.
 
     Raises:
         Damaged: a folder holds no run, or a damaged one.
         UserError: there is no folder.
     """
     unique = {folder.path.resolve(): folder for folder in folders}.values()
-    return gather([_read(folder, screening) for folder in unique])
+    return gather([_read(folder, screening) for folder in unique], variants)
 
 
 def skip_damaged(folders: Sequence[RunFolder], make: Callable[[list[RunFolder], tuple[Damaged, ...]], T]) -> T:
@@ -144,8 +153,8 @@ def _damage(folder: RunFolder) -> Damaged | None:
     return None
 
 
-def gather(runs: Iterable[Run]) -> list[Cell]:
-    """Return the cells of some runs, in the order of the first run of each.
+def gather(runs: Iterable[Run], variants: Mapping[str, str] | None = None) -> list[Cell]:
+    """Return the cells of some runs, in the order of the first run of each; `variants` as for `read_cells`.
 
     Raises:
         UserError: there is no run.
@@ -155,7 +164,7 @@ def gather(runs: Iterable[Run]) -> list[Cell]:
         groups.setdefault(run.record.group, []).append(run)
     if not groups:
         raise UserError("no runs to compare; train some first, or name another sweep")
-    return [Cell(tuple(members)) for members in groups.values()]
+    return [Cell(tuple(members), (variants or {}).get(group)) for group, members in groups.items()]
 
 
 def _read(folder: RunFolder, screening: Screening | None) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of significance, for corrected p
-_EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
+LEAST_SEEDS = 3  # for a claim: with two, no test without a normal distribution reaches p < 0.5
+EQUAL = 1e-12  # values this close are equal: accuracies are counts over thousands of images
 _MOST_EXACT = 16  # pairs up to which every pattern of signs is enumerated
 _FLIPS = 1 << 16  # patterns that are sampled for more pairs
 
@@ -33,6 +34,7 @@ class Difference(Estimate):
 
     p: float | None  # of the paired t-test
     sign_flip_p: float | None  # of the sign-flip permutation test, which does not assume a normal distribution
+    by_seed: Mapping[int, float] = field(default_factory=dict)  # the difference of each common seed
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -44,7 +46,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     if not values:
         raise ValueError("a mean needs at least one value")
     mean, error = _mean_and_error(values)
-    return Estimate(mean, None if error is None else error * _t_quantile(len(values) - 1), len(values))
+    return Estimate(mean, None if error is None else error * t_quantile(len(values) - 1), len(values))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
@@ -52,15 +54,16 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 
     Both map seed to value. Equal differences have neither interval nor p: their estimated variance, and so p, is 0.
     """
-    differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    if not differences:
+    by_seed = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
+    if not by_seed:
         return None
+    differences = list(by_seed.values())
     spread = estimate(differences)
     mean, error = _mean_and_error(differences)
     if error is None:
-        return Difference(spread.mean, spread.half_width, spread.n, None, None)
+        return Difference(spread.mean, spread.half_width, spread.n, None, None, by_seed)
     p = _two_sided_p(mean / error, len(differences) - 1)
-    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences))
+    return Difference(spread.mean, spread.half_width, spread.n, p, sign_flip_p(differences), by_seed)
 
 
 def holm(ps: Sequence[float | None], family: int = 0) -> list[float | None]:
@@ -91,7 +94,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     values = np.asarray(differences, dtype=np.float64)
     flipped = np.abs(_signs(len(values)) @ values)
     observed = abs(float(values.sum()))
-    return float(np.mean(flipped >= observed - _EQUAL))
+    return float(np.mean(flipped >= observed - EQUAL))
 
 
 def mcnemar_p(correct: ArrayLike, baseline: ArrayLike) -> float:
@@ -124,7 +127,7 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and its standard error; None where the values have no spread."""
     n = len(values)
     mean = math.fsum(values) / n
-    if max(values) - min(values) <= _EQUAL:
+    if max(values) - min(values) <= EQUAL:
         return mean, None
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
 
@@ -143,7 +146,8 @@ def _signs(n: int) -> Any:
 
 
 @lru_cache
-def _t_quantile(degrees: int) -> float:
+def t_quantile(degrees: int) -> float:
+    """Return the quantile of Student's t that a 95 % interval extends to, in standard errors."""
     from scipy import stats
 
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))

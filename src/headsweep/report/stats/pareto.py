@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from headsweep.report.stats.inference import LEVEL, holm, paired_difference
+from headsweep.report.stats.inference import LEAST_SEEDS, LEVEL, holm, paired_difference
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -46,7 +46,7 @@ def _largest_p(at: int, costs: Sequence[float], values: Sequence[Mapping[int, fl
         if other == at or costs[other] > costs[at]:
             continue
         found = paired_difference(values[at], values[other])
-        if found is None or found.p is None or found.mean <= 0 or found.p >= LEVEL:
+        if found is None or found.n < LEAST_SEEDS or found.p is None or found.mean <= 0 or found.p >= LEVEL:
             return 1.0
         largest = max(largest or 0.0, found.p)
     return largest

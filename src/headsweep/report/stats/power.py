@@ -1,4 +1,4 @@
-"""Power of the paired t-test over seeds: seeds needed for a difference, and the minimum detectable effect.
+"""Power of paired t-tests over seeds: seeds needed for a difference or a margin, and the minimum detectable effect.
 
 Differences are those of two cells with the same seed. Corrections for multiple comparisons are Bonferroni's, which is
 at least as strict as Holm's.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headsweep.report.stats.inference import CONFIDENCE, smallest_sign_flip_p
 
 MOST_SEEDS = 9_999  # largest N of `seeds=N`
+Power = Callable[[int, float, float, float], float]  # of seeds, difference or margin, deviation and level
 
 
 @dataclass(frozen=True)
@@ -47,45 +48,83 @@ def power(n: int, difference: float, deviation: float, alpha: float) -> float:
 
     This is the noncentral t distribution, integrated over the estimated deviation (scipy's own gives NaN in the tails).
     """
-    from scipy import integrate, special, stats
+    from scipy import special
 
     shift = abs(difference) / deviation * math.sqrt(n)
-    critical = stats.t.isf(alpha / 2, n - 1)
+    return _integral(
+        n, shift, alpha / 2, lambda critical: special.ndtr(shift - critical) + special.ndtr(-shift - critical)
+    )
+
+
+def not_worse_power(n: int, margin: float, deviation: float, alpha: float) -> float:
+    """Return the power of the one-sided test to show that a true difference of 0 is above -`margin`."""
+    from scipy import special
+
+    shift = margin / deviation * math.sqrt(n)
+    return _integral(n, shift, alpha, lambda critical: special.ndtr(shift - critical))
+
+
+def equivalence_power(n: int, margin: float, deviation: float, alpha: float) -> float:
+    """Return the power of two one-sided tests (TOST) to show that a true difference of 0 is within `margin`.
+
+    Both reject if the mean is within the margin minus the critical value times the estimated standard error: exact, as
+    in Phillips (1990), Journal of Pharmacokinetics and Biopharmaceutics 18, 137-144.
+    """
+    from scipy import special
+
+    shift = margin / deviation * math.sqrt(n)
+    return _integral(n, shift, alpha, lambda critical: max(0.0, 2 * special.ndtr(shift - critical) - 1))
+
+
+def _integral(n: int, shift: float, tail: float, power_given: Callable[[float], float]) -> float:
+    """Integrate a power over the estimated deviation.
+
+    Args:
+        n: number of seeds.
+        shift: the difference or margin, in true standard errors.
+        tail: level of one tail.
+        power_given: the power for a critical value in true standard errors.
+    """
+    from scipy import integrate, stats
+
+    critical = stats.t.isf(tail, n - 1)
     ratios = stats.chi(n - 1, scale=1 / math.sqrt(n - 1))  # the estimated deviation over the true one
 
     def density(ratio: float) -> float:
-        return ratios.pdf(ratio) * (special.ndtr(shift - critical * ratio) + special.ndtr(-shift - critical * ratio))
+        return float(ratios.pdf(ratio) * power_given(critical * ratio))
 
     low, high = ratios.ppf(1e-12), ratios.isf(1e-12)
-    turn = min(max(shift / critical, low), high)  # where the power given the ratio is one half
+    turn = min(max(shift / critical, low), high)  # where the power given the ratio changes fastest
     parts = [integrate.quad(density, *ends, epsabs=1e-10, limit=200)[0] for ends in ((low, turn), (turn, high))]
     return float(min(1.0, sum(parts)))
 
 
-def seeds_needed(difference: float, deviation: float, target: float, alpha: float) -> int | None:
+def seeds_needed(
+    difference: float, deviation: float, target: float, alpha: float, power_of: Power = power
+) -> int | None:
     """Return the fewest seeds with a power of at least `target`; None if that is more than MOST_SEEDS."""
     low, high = 1, 2  # the power grows with n: double, then halve the gap
-    while power(high, difference, deviation, alpha) < target:
+    while power_of(high, difference, deviation, alpha) < target:
         if high == MOST_SEEDS:
             return None
         low, high = high, min(2 * high, MOST_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
-        if power(middle, difference, deviation, alpha) < target:
+        if power_of(middle, difference, deviation, alpha) < target:
             low = middle
         else:
             high = middle
     return high
 
 
-def detectable(n: int, deviation: float, target: float, alpha: float) -> float:
-    """Return the minimum detectable effect: what `n` >= 2 seeds detect with power `target`."""
+def detectable(n: int, deviation: float, target: float, alpha: float, power_of: Power = power) -> float:
+    """Return the minimum detectable effect, or the smallest margin: what `n` >= 2 seeds show with power `target`."""
     from scipy import optimize
 
     most = deviation
-    while power(n, most, deviation, alpha) < target:
+    while power_of(n, most, deviation, alpha) < target:
         most *= 2
-    return float(optimize.brentq(lambda it: power(n, it, deviation, alpha) - target, 0.0, most, xtol=1e-9 * most))
+    return float(optimize.brentq(lambda it: power_of(n, it, deviation, alpha) - target, 0.0, most, xtol=1e-9 * most))
 
 
 def sign_flip_seeds(alpha: float) -> int:
@@ -104,18 +143,23 @@ class Requirement:
     spread: Spread | None  # None where it cannot be estimated, as then all below
     seeds: int | None  # for the estimated spread; None where it is more than MOST_SEEDS
     seeds_upper: int | None  # likewise for the upper confidence limit of the spread
-    detectable: float | None  # minimum detectable effect with `n` seeds
+    detectable: float | None  # minimum detectable effect, or smallest margin, with `n` seeds
 
 
-def requirement(differences: Sequence[float], effect: float, target: float, alpha: float) -> Requirement:
-    """Return the seeds that detect a true difference of `effect` with power `target` at level `alpha`."""
+def requirement(
+    differences: Sequence[float], effect: float, target: float, alpha: float, power_of: Power = power
+) -> Requirement:
+    """Return the seeds that detect a true difference of `effect` with power `target` at level `alpha`.
+
+    With `power_of` for a margin, `effect` is that margin.
+    """
     n, found = len(differences), spread(differences)
     if found is None:
         return Requirement(n, None, None, None, None)
     return Requirement(
         n,
         found,
-        seeds_needed(effect, found.deviation, target, alpha),
-        seeds_needed(effect, found.high, target, alpha),
-        detectable(n, found.deviation, target, alpha),
+        seeds_needed(effect, found.deviation, target, alpha, power_of),
+        seeds_needed(effect, found.high, target, alpha, power_of),
+        detectable(n, found.deviation, target, alpha, power_of),
     )

@@ -7,36 +7,52 @@ from collections.abc import Mapping, Sequence
 from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.report.read.axes import group_of
-from headsweep.report.read.cells import Cell
+from headsweep.report.read.cells import VARIANT, Cell
 from headsweep.report.read.select import select_cells
+from headsweep.tracking.design import Design
 
 Baseline = Mapping[str, str]  # dotted key -> value
 
 
-def baselines(cells: Sequence[Cell], axes: Sequence[str], baseline: Baseline) -> list[Cell | None]:
+def baselines(
+    cells: Sequence[Cell], axes: Sequence[str], baseline: Baseline, design: Design | None = None
+) -> list[Cell | None]:
     """For each cell return the one that has the baseline's values and otherwise agrees with it; None if there is none.
 
-    Options of a head need not agree: they follow from the head. Of several candidates the first is taken.
+    Where the head may differ, its options need not agree: they follow from the head. Where the variant may differ, so
+    may all keys that variants set. Of several candidates the first is taken.
 
     Args:
         cells: in the order of the plan.
         axes: the keys beside head and heads that distinguish cells.
-        baseline: empty means the head of the first cell, with the same number of heads.
+        baseline: empty means the baseline variant of the study; without variants, the head of the first cell.
+        design: of the study.
 
     Raises:
-        UserError: no cell has the baseline's values.
+        UserError: no cell has the given values.
     """
-    values = baseline or {"head": cells[0].head}
-    given = {group_of(key) for key in values}
-    shared = [key for key in ("heads", *axes) if group_of(key) not in given and not key.startswith("head.")]
+    values = baseline or default_baseline(cells, design)
+    differing = {group_of(key) for key in (*values, *(design.variant_keys if design and VARIANT in values else ()))}
+    shared = [key for key in ("head", "heads", *axes) if group_of(key) not in differing]
+    if "head" in differing:
+        shared = [key for key in shared if not key.startswith("head.")]
     try:
         candidates = select_cells(cells, values)
     except UserError as error:
+        if not baseline:  # the runs of the baseline variant are missing
+            return [None] * len(cells)
         raise UserError(f"--baseline {error}") from error
     known: dict[tuple[str, ...], Cell] = {}
     for cell in candidates:
         known.setdefault(_values(cell, shared), cell)
     return [known.get(_values(cell, shared)) for cell in cells]
+
+
+def default_baseline(cells: Sequence[Cell], design: Design | None) -> Baseline:
+    """Return the baseline variant of the study; the head of the first cell where there are no variants."""
+    if design and design.baseline is not None:
+        return {VARIANT: design.baseline}
+    return {"head": cells[0].head}
 
 
 def _values(cell: Cell, keys: Sequence[str]) -> tuple[str, ...]:

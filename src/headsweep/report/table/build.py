@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
-from headsweep.report.table import fairness, footnotes, published, published_check
-from headsweep.report.table.baseline import baselines
+from headsweep.report.stats.superiority import superiority
+from headsweep.report.table import (
+    fairness,
+    footnotes,
+    hyperparameters,
+    over_images,
+    published,
+    published_check,
+    tested_images,
+    tuning,
+    undecided,
+    verdicts,
+)
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.report.table.pairing import pair
+from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged
@@ -22,22 +35,27 @@ def build(
     axes: Sequence[str] = (),
     sources: Sequence[published.Source] = (),
     screening: Screening | None = None,
+    design: Design | None = None,
 ) -> Table:
-    """Compare the runs in `folders` with the head of the first row; damaged runs are left out and named in a footnote.
+    """Compare the runs in `folders` as their study declares; damaged runs are left out and named in a footnote.
 
     Args:
         folders: the runs, in the order of the plan.
         axes: see `Question`.
         sources: published results to compare with.
         screening: what successive halving selected among the cells.
+        design: what the study declares besides its axes; by default nothing: the head of the first row is the baseline.
 
     Raises:
         UserError: there is no run, or all are damaged.
     """
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> Table:
-        question = Question(axes=tuple(axes), damages=damages)
-        return compare(read_cells(left, screening), question, sources, screening)
+        cells = read_cells(left, screening, design.variants if design else None)
+        declared = design or Design()
+        tune = tuning.varying(cells, declared.tune)
+        question = Question(axes=tuple(axes), damages=damages, design=declared, tune=tune, mark=True)
+        return compare(cells, replace(question, margin=declared.margin), sources, screening)
 
     return skip_damaged(folders, make)
 
@@ -51,31 +69,56 @@ def compare(
     """Compare cells, in their order; `sources` and `screening` are as for `build`.
 
     Raises:
-        UserError: no cell has the baseline's values.
+        UserError: no cell has the baseline's values, or arms were not tuned alike and `question.mark` is not set.
     """
-    axes = tuple(varying_axes(cells, question.axes))
-    against = baselines(cells, axes, question.baseline)
-    mismatches = fairness.mismatches(cells, against)
+    paired = pair(cells, question)
+    axes = paired.axes
+    has_lost_runs = question.missing or question.damages
+    expected = {seed for cell in cells for seed in cell.seeds} if has_lost_runs else set()
+    mismatches = fairness.mismatches(paired.cells, paired.against, paired.others, cells, paired.nearest)
     rows = [
-        replace(row, flags=tuple(map(str, found)))
-        for cell, baseline, found in zip(cells, against, mismatches, strict=True)
-        for row in _rows(cell, axes, baseline, question, sources)
+        replace(row, flags=(*map(str, found), *edges))
+        for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
+        for row in _rows(cell, axes, baseline, question, sources, expected)
     ]
-    family = sum(baseline not in (None, cell) for cell, baseline in zip(cells, against, strict=True))
+    rows = undecided.without_claims(rows, bool(paired.unchosen), bool(paired.faults))
+    family = paired.differences
     family += question.missing + len(question.damages)  # each may have been a comparison of its own
     rows = _corrected(rows, family)
-    warnings = [*footnotes.warnings(cells, axes, question, screening), *fairness.footnotes(mismatches)]
+    if question.margin:
+        rows = verdicts.with_verdicts(rows, question.margin.points, family)
+    warnings = [
+        *paired.faults,
+        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.cells, paired.against, question.metric),
+        *tuning.warnings(paired.arms, paired.others),
+        *footnotes.warnings(cells, axes, question, screening),
+        *fairness.footnotes(mismatches),
+        *undecided.footnotes(rows, axes),
+    ]
     notes = (
-        *footnotes.footnotes(cells, rows, question, family),
+        *footnotes.footnotes(paired.cells, rows, question, family),
+        *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
+        *map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric])),
         *map(Note, warnings),
         *map(Note, published_check.footnotes(rows, axes, sources)),
     )
-    return Table(axes, tuple(rows), notes, question.metric, tuple(map(Note, warnings)), tuple(cells), question.damages)
+    return Table(
+        axes=axes,
+        rows=tuple(rows),
+        footnotes=notes,
+        metric=question.metric,
+        margin=question.margin,
+        warnings=tuple(map(Note, warnings)),
+        tuned=paired.tuned,
+        arms=paired.arms,
+        cells=tuple(cells),
+        damages=question.damages,
+    )
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
     """Correct the p of all rows for a family of as many differences as were planned."""
-    differences = [row.difference for row in rows]
+    differences = [None if row.undecided else row.difference for row in rows]
     ps = holm([difference.p if difference else None for difference in differences], family)
     flips = holm([difference.sign_flip_p if difference else None for difference in differences], family)
     pairs = holm([row.mcnemar_p for row in rows], family)
@@ -84,15 +127,24 @@ def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
 
 
 def _rows(
-    cell: Cell, axes: Sequence[str], baseline: Cell | None, question: Question, sources: Sequence[published.Source]
+    cell: Cell,
+    axes: Sequence[str],
+    baseline: Cell | None,
+    question: Question,
+    sources: Sequence[published.Source],
+    expected: Collection[int],
 ) -> list[Row]:
     """Return one row for the finished runs, and one for each other state that runs of the cell are in."""
     by_state: dict[str, list[Run]] = {RunState.finished.label: []} if cell.finished else {}
     for run in cell.runs:
         by_state.setdefault(_state(run), []).append(run)
     rows = [_row(cell, axes, state, runs, question.metric) for state, runs in by_state.items()]
+    rows[0] = replace(rows[0], failed=undecided.failed_runs(cell))
     if cell.finished:
-        rows[0] = replace(_with_numbers(rows[0], cell, baseline, question), published=published.matching(cell, sources))
+        numbers = _with_numbers(rows[0], cell, baseline, question, expected)
+        rows[0] = replace(numbers, published=published.matching(cell, sources))
+        if question.reads_predictions:
+            rows[0] = over_images.with_images(rows[0], cell, baseline)
     return rows
 
 
@@ -114,20 +166,27 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
     )
 
 
-def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question) -> Row:
+def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question, expected: Collection[int]) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
-    clocks = {name: cell.clock(name) for name in MEASURED_COSTS}
+    measured = {name: found for name in MEASURED_COSTS if (found := cell.measured(name))}
     row = replace(
         row,
-        costs={**row.costs, **{name: value for name, value in clocks.items() if value is not None}},
+        costs={**row.costs, **{name: statistics.median(found) for name, found in measured.items()}},
+        ranges={name: (min(found), max(found)) for name, found in measured.items()},
         estimates={name: estimate(list(by_seed.values())) for name, by_seed in values.items() if by_seed},
         is_baseline=baseline is cell,
     )
     if baseline is None or baseline is cell:
         return row
+    metric = METRICS[question.metric]
+    compared, others = values[question.metric], metric.by_seed(baseline)
+    difference = paired_difference(compared, others)
     return replace(
         row,
-        difference=paired_difference(values[question.metric], METRICS[question.metric].by_seed(baseline)),
+        baseline=tuple(run.record.fingerprint for run in baseline.finished),
+        difference=difference,
+        superiority=superiority(compared, others),
+        undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from headsweep.report.read.cells import MISSING
 from headsweep.report.stats.inference import LEVEL, Estimate
+from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row
 from headsweep.tracking.run_folder import RunState
 
 MINUS = "\N{MINUS SIGN}"
+EN_DASH = "\N{EN DASH}"
 _FINISHED = RunState.finished.label
 MOST_DECIMALS = 4  # of measured values
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -45,6 +47,7 @@ class Column:
 
 
 ABSENT = Entry(MISSING)
+UNDECIDED = Entry("undecided")
 
 
 def unit_of(largest: float) -> tuple[float, str]:
@@ -69,9 +72,16 @@ def _cost(name: str) -> Entries:
 def _clock(name: str, decimals: int, size: float = 1.0) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
         values = [None if (value := row.costs.get(name)) is None else value / size for row in rows]
-        return "", _plains(values, decimals)
+        entries = _plains(values, decimals)
+        return "", [_with_range(entry, row.ranges.get(name), size) for entry, row in zip(entries, rows, strict=True)]
 
     return entries
+
+
+def _with_range(entry: Entry, of_seeds: tuple[float, float] | None, size: float) -> Entry:
+    """Return the range of the seeds in place of their median, where it is one with the decimals of the column."""
+    low, high = (rounded(value / size, entry.decimals) for value in of_seeds or (0.0, 0.0))
+    return entry if low == high else Entry(f"{low}{EN_DASH}{high}")
 
 
 def _plains(values: Sequence[float | None], decimals: int) -> list[Entry]:
@@ -118,6 +128,10 @@ def _one_n(n: int, planned: int) -> Entry:
     return Entry(str(n) if n == planned else f"{n}/{planned}")
 
 
+def _failed(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [Entry(f"{row.failed}/{row.planned}") if row.failed else ABSENT for row in rows]
+
+
 def seeds_in_mean(row: Row) -> int:
     """Return the number of seeds in the mean of the compared metric."""
     return row.compared.n if row.compared else 0
@@ -133,10 +147,11 @@ def _metric(name: str) -> Entries:
 def _one_metric(row: Row, name: str) -> Entry:
     if row.state != _FINISHED and name == row.metric:
         return Entry(f"{row.state} ({seed_list(row.seeds)})")
-    return _percent(row.estimates.get(name), bold=row.is_better and name == row.metric)
+    return percent_entry(row.estimates.get(name), bold=row.is_better and name == row.metric)
 
 
-def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+def percent_entry(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+    """Return an accuracy or difference in [0, 1] as percent with its half-width."""
     if value is None:
         return ABSENT
     half = None if value.half_width is None else 100 * value.half_width
@@ -148,23 +163,56 @@ def _percent(value: Estimate | None, sign: str = "", bold: bool = False, note: s
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [Entry("baseline") if row.is_baseline else _one_difference(row) for row in rows]
+    return "", [difference_entry(row) for row in rows]
 
 
-def _one_difference(row: Row) -> Entry:
+def difference_entry(row: Row) -> Entry:
+    """Return the difference of a row from its baseline, with its own n where fewer seeds are common."""
+    if row.is_baseline:
+        return Entry("baseline")
     has_own_n = row.difference and row.compared and row.difference.n != row.compared.n
     note = f" (n={row.difference.n})" if row.difference and has_own_n else ""
-    return _percent(row.difference, "+", row.is_better, note)
+    return percent_entry(row.difference, "+", row.is_better, note)
+
+
+def _over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [percent_entry(row.estimate_over_images) for row in rows]
+
+
+def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [percent_entry(row.difference_over_images, "+") for row in rows]
+
+
+def _superiority(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [ABSENT if row.superiority is None else _one_superiority(row.superiority) for row in rows]
+
+
+def _one_superiority(of: Superiority) -> Entry:
+    return Entry(f"{of.probability:.2f} ({of.low:.2f} to {of.high:.2f})")
+
+
+def _verdict(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [ABSENT if row.verdict is None else Entry(row.verdict.text) for row in rows]
 
 
 def _p(get: Callable[[Row], float | None]) -> Entries:
     def entries(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-        return "", [_one_p(get(row)) for row in rows]
+        return "", [UNDECIDED if _is_withheld(row) else p_entry(get(row)) for row in rows]
 
     return entries
 
 
-def _one_p(p: float | None) -> Entry:
+def _is_withheld(row: Row) -> bool:
+    """Has the difference a p that supports no claim?"""
+    return row.undecided is not None and row.difference is not None and row.difference.p is not None
+
+
+def _mcnemar(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    return "", [p_entry(row.mcnemar_p) for row in rows]
+
+
+def p_entry(p: float | None) -> Entry:
+    """Return a p-value, with enough decimals to show on which side of the level it is."""
     if p is None:
         return ABSENT
     if p < 0.001:
@@ -203,18 +251,23 @@ _ALL = [
     Column("peak_memory", "memory", _peak_memory),
     Column("time", "minutes", _clock("train_seconds", 1, 60)),
     Column("n", "n", _n),
+    Column("failed", "failed", _failed, if_any=True),
     *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),
+    Column("top1_images", "top-1 % over images", _over_images, if_any=True),
     Column("published", "published", _published, if_any=True),
     Column("difference", "Δ {metric}", _difference),
+    Column("difference_images", "Δ top-1 over images", _difference_over_images, if_any=True),
+    Column("p_better", "P(better)", _superiority),
+    Column("verdict", "verdict", _verdict, if_any=True),
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
-    Column("p_mcnemar", "p McNemar*", _p(lambda row: row.mcnemar_p), if_any=True),
-    Column("flags", "mismatch", _flags, if_any=True),
+    Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
+    Column("flags", "flags", _flags, if_any=True),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (
-    "parameters", "flops", "head_share", "images_per_second", "n", "top1", "published", "top5", "difference", "p",
-    "p_mcnemar", "flags",
+    "parameters", "flops", "head_share", "images_per_second", "n", "failed", "top1", "top1_images", "published", "top5",
+    "difference", "difference_images", "verdict", "p", "p_mcnemar", "flags",
 )  # fmt: skip
 # Left out on a narrow screen, in this order.
 EXPENDABLE = ("head_share", "top5", "images_per_second", "flops", "parameters")

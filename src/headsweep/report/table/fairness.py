@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headsweep.config.values import canonical
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.columns import human
+from headsweep.report.table.hyperparameters import compared_values
 from headsweep.text import plural
 
 TOLERANCE = 0.1  # largest relative difference from the baseline that is not flagged
@@ -18,7 +18,7 @@ _MEANING = {
     "FLOPs": "FLOPs of one image's forward pass",
     "epochs": "epochs trained",
     "steps": "optimizer steps for the same epochs",
-    "tuning": "configurations tried with the same head, number of heads, model and data set",
+    "tuning": "settings tried with the same head, number of heads, variant, model and data",
 }
 
 
@@ -38,20 +38,33 @@ class Mismatch:
 
 
 def mismatches(
-    cells: Sequence[Cell], against: Sequence[Cell | None], tolerance: float = TOLERANCE
+    cells: Sequence[Cell],
+    against: Sequence[Cell | None],
+    axes: Sequence[str] = (),
+    tried: Sequence[Cell] = (),
+    nearest: Sequence[Cell | None] = (),
+    tolerance: float = TOLERANCE,
 ) -> list[tuple[Mismatch, ...]]:
     """For each cell return the quantities that differ from its baseline's by more than `tolerance`.
 
     Args:
-        cells: all of a table, since tuning is counted over them.
+        cells: those of a table.
         against: for each cell its baseline, as `baselines` returns them; None is compared with nothing.
+        axes: the keys beside head and heads that distinguish cells.
+        tried: all cells, over which tuning is counted; by default those of the table.
+        nearest: for each cell its baseline at any setting, with which tuning is compared; by default `against`.
         tolerance: relative to the baseline. Quantities that are not known of both cells are not compared.
     """
-    tried = Counter(map(_setting, cells))
-    return [
-        () if base is None else tuple(_mismatches(_quantities(cell, tried), _quantities(base, tried), tolerance))
-        for cell, base in zip(cells, against, strict=True)
-    ]
+    counts = Counter(compared_values(cell, axes) for cell in tried or cells)
+
+    def differing(cell: Cell, base: Cell | None, near: Cell | None) -> Iterator[Mismatch]:
+        if base:
+            yield from _mismatches(_quantities(cell), _quantities(base), tolerance)
+        if near:
+            of_cell, of_base = ({"tuning": float(counts[compared_values(it, axes)])} for it in (cell, near))
+            yield from _mismatches(of_cell, of_base, tolerance)
+
+    return [tuple(differing(*group)) for group in zip(cells, against, nearest or against, strict=True)]
 
 
 def footnotes(found: Sequence[Sequence[Mismatch]], tolerance: float = TOLERANCE) -> Iterator[str]:
@@ -75,7 +88,7 @@ def _mismatches(values: Mapping[str, float], baseline: Mapping[str, float], tole
             yield Mismatch(what, values[what], baseline[what])
 
 
-def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]:
+def _quantities(cell: Cell) -> dict[str, float]:
     cost = cell.record.cost
     results = [run.result for run in cell.finished if run.result is not None]
     return {
@@ -83,10 +96,4 @@ def _quantities(cell: Cell, tried: Counter[tuple[str, ...]]) -> dict[str, float]
         "FLOPs": cost.get("flops", 0),
         "epochs": max((result.epochs for result in results), default=0),
         "steps": max((result.steps for result in results), default=0),
-        "tuning": tried[_setting(cell)],
     }
-
-
-def _setting(cell: Cell) -> tuple[str, ...]:
-    """Return what a study varies on purpose; cells that agree in it differ in how they were tuned."""
-    return tuple(canonical(cell.value(key)) for key in ("head", "heads", "model", "dataset"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name, spelled
+from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
+from headsweep.report.table import clocks, over_images, verdicts
+from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -25,6 +29,9 @@ def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fa
         yield Note(f"Runs selected by the MLflow filter: {question.query}.")
     yield from _means(rows, question)
     yield from _differences(cells, rows, question, family)
+    yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
+    yield from (Note(text, ("verdict",)) for text in verdicts.footnotes(rows, question, family))
+    yield from (Note(text, ("p_better",)) for text in _superiority(rows, question))
 
 
 def warnings(
@@ -34,11 +41,13 @@ def warnings(
     runs = [run for cell in cells for run in cell.runs]
     if "metric" in question.query:
         yield "SELECTED BY RESULT: the filter selects runs by their metrics, so means are biased."
+    yield from verdicts.warnings(question)
     yield from _screening(cells, screening)
     yield from _missing_folders(question)
     yield from _damaged(question)
     yield from _without_result(runs)
     yield from _diverged(cells, axes)
+    yield from _collapsed(cells, axes, question)
     yield from _without_value(runs, question)
     yield from _out_of_range(runs, question)
     yield from (inconsistency.sentence for inconsistency in inconsistencies(cells))
@@ -48,9 +57,7 @@ def warnings(
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     yield Note("Top-1 and top-5 are accuracies on the test images in percent; n is the number of seeds in the mean.")
-    if question.shows("images_per_second"):
-        speed = "Images/s is training throughput as measured, including the effect of other load on the machine."
-        yield Note(speed, ("images_per_second",))
+    yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
         flops = (
@@ -91,7 +98,8 @@ def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, fami
     repeated = [d for d in differences if d.n > 1]
     yield (
         f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({_baseline(cells, question)}, and "
-        f"otherwise the same configuration), in percentage points{', paired by seed' if repeated else ''}."
+        f"otherwise the same configuration{_but_for_tuned(question)}), in percentage points"
+        f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
         yield "The confidence interval of a difference is not corrected for multiple comparisons."
@@ -122,10 +130,23 @@ def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
         )
 
 
+def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
+    if any(row.superiority for row in rows) and "p_better" in (question.columns or ()):
+        yield (
+            f"P(better) is the probability that a run has a higher {METRICS[question.metric].noun} than the baseline's "
+            "run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie counts half."
+        )
+
+
 def _baseline(cells: Sequence[Cell], question: Question) -> str:
-    if not question.baseline:
-        return f"head={cells[0].head} with the same number of heads"
-    return spelled(question.baseline)
+    if question.baseline:
+        return spelled(question.baseline)
+    default = default_baseline(cells, question.design)
+    return spelled(default) + " with the same number of heads" * ("head" in default)
+
+
+def _but_for_tuned(question: Question) -> str:
+    return f" but for {' and '.join(question.tune)}" if question.tune else ""
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:
@@ -178,6 +199,24 @@ def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
         names = [f"{name} ({seed_list(seeds)})" for name, seeds in found.items()]
         more = f"; and {len(names) - MOST_NAMED} more cells" * (len(names) > MOST_NAMED)
         yield f"DIVERGED, not in any mean: {'; '.join(names[:MOST_NAMED])}{more}."
+
+
+def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> Iterator[str]:
+    """Name the seeds that lie so far below the others of their cell that its interval does not hold."""
+    found = []
+    for cell in cells:
+        values = METRICS[question.metric].by_seed(cell)
+        if low := collapsed(values):
+            median = 100 * statistics.median(values.values())
+            seeds = ", ".join(f"seed {seed} {100 * values[seed]:.2f}" for seed in low)
+            found.append(f"{cell_name(cell, axes)} ({seeds}, median {median:.2f})")
+    if found:
+        more = f"; and {len(found) - MOST_NAMED} more cells" * (len(found) > MOST_NAMED)
+        yield (
+            f"COLLAPSED SEEDS: {'; '.join(found[:MOST_NAMED])}{more}. The ± of a mean assumes a normal distribution; "
+            "where single seeds collapse it covers less than 95 %. Intervals of differences hold. By chance this note "
+            "names 1 cell in 100."
+        )
 
 
 def _without_value(runs: Sequence[Run], question: Question) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.errors import UserError
+from headsweep.report.table.clocks import CLOCKS, unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Row, Table
@@ -92,7 +93,7 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
         UserError: an axis is given twice, or is missing though the cells differ in it.
     """
     labels = _labels(table)
-    _check_axes(labels, rows, cols)
+    _check_axes(labels, rows, cols, table.tuned)
     chosen = [COLUMNS[name] for name in columns or (table.metric,)]
     down = _keys(labels, rows, len(table.rows))
     across = _keys(labels, cols, len(table.rows))
@@ -115,11 +116,11 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
     return Sheet(tuple(headings), tuple(body), table.footnotes)
 
 
-def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str]) -> None:
+def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequence[str], tuned: Sequence[str]) -> None:
     twice = [axis for axis in rows if axis in cols]
     if twice:
         raise UserError(f"--rows {twice[0]} --cols {twice[0]}: expected each axis in one of the two")
-    lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols) and len(set(values)) > 1]
+    lost = [axis for axis, values in labels.items() if axis not in (*rows, *cols, *tuned) and len(set(values)) > 1]
     if lost:
         rows_and_lost = ",".join([*rows, *lost])
         raise UserError(
@@ -145,8 +146,9 @@ def _chosen(table: Table, columns: Sequence[str] | None) -> list[Column]:
 
 
 def _default(table: Table) -> list[str]:
-    """Return the default columns, with the compared metric in the place of top-1."""
-    return list(dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT))
+    """Return the default columns: the compared metric in the place of top-1, and no speed that follows the load."""
+    names = dict.fromkeys(table.metric if name == "top1" else name for name in DEFAULT)
+    return [name for name in names if name not in CLOCKS or not unsteady(table.rows, name)]
 
 
 def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
@@ -155,4 +157,4 @@ def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
 
 def _heading(column: Column, unit: str, metric: str) -> Heading:
     title = column.title.format(metric=METRICS[metric].noun)
-    return Heading(column.name, title, unit, is_number=column.name != "flags")
+    return Heading(column.name, title, unit, is_number=column.name not in ("flags", "verdict"))

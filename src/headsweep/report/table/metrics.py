@@ -82,3 +82,8 @@ def _metrics() -> list[Metric]:
 
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
+
+
+def validation_metric(name: str) -> Metric:
+    """Return the metric by which settings are chosen where `name` is reported: after the last epoch, never the best."""
+    return METRICS[f"val_{name.removeprefix('val_').partition('_')[0]}"]

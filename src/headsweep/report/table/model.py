@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from headsweep.report.read.cells import Cell
+from headsweep.report.stats.crossed import CrossedEstimate
 from headsweep.report.stats.inference import LEVEL, Difference, Estimate
+from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.published import PublishedRow
+from headsweep.report.table.tuning import Arm
+from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -24,6 +28,11 @@ class Question:
     query: str = ""  # MLflow filter that selected the runs
     missing: int = 0  # planned runs whose folders were removed
     damages: tuple[Damaged, ...] = ()  # of planned runs whose folders cannot be read
+    design: Design = field(default_factory=Design)  # what the study declares besides its axes
+    tune: tuple[str, ...] = ()  # keys whose value is chosen for each arm on validation images
+    mark: bool = False  # show arms that were not tuned alike, without a claim, instead of refusing them
+    over_images: bool = False  # read the predictions of every run for intervals over images, whatever the columns
+    margin: Margin | None = None  # at which the rows get a verdict
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -34,6 +43,26 @@ class Question:
     def shows(self, *columns: str) -> bool:
         """Is one of these columns shown?"""
         return self.columns is None or not set(columns).isdisjoint(self.columns)
+
+    @property
+    def reads_predictions(self) -> bool:
+        """Do the rows get intervals over images, for which the predictions of every run are read?"""
+        return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the difference of a row from its baseline is shown to be, at a margin."""
+
+    claims: tuple[str, ...]  # of: equivalent, better, worse, not worse; none: undecided
+    reason: str = ""  # why no claim is made, e.g. "2 seeds"
+    not_worse_p: float | None = None  # one-sided, corrected for all planned differences
+    equivalent_p: float | None = None  # of the TOST procedure, corrected likewise
+
+    @property
+    def text(self) -> str:
+        """The verdict in a table, e.g. "equivalent, worse" or "undecided (2 seeds)"."""
+        return ", ".join(self.claims) or ("undecided" + f" ({self.reason})" * bool(self.reason))
 
 
 @dataclass(frozen=True)
@@ -50,14 +79,25 @@ class Row:
     # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
     # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
     costs: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
     difference: Difference | None = None  # from the baseline, uncorrected
+    baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
+    superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
+    verdict: Verdict | None = None  # where the table has a margin
     is_baseline: bool = False
+    failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
+    undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
     p: float | None = None  # of the difference, corrected for all planned differences
     sign_flip_p: float | None = None  # likewise
     mcnemar_p: float | None = None  # of the only run against the baseline's only run, corrected likewise
     flags: tuple[str, ...] = ()  # in what the row does not match its baseline, beside the head
+    # Of test top-1, with intervals that cover the draw of seeds and of test images; None where `no_images` says why, or
+    # where the table was not asked for them.
+    estimate_over_images: CrossedEstimate | None = None
+    difference_over_images: CrossedEstimate | None = None  # from the baseline, over the seeds that both have
+    no_images: str = ""
     published: tuple[PublishedRow, ...] = ()  # published rows of the same configuration
 
     @property
@@ -83,7 +123,9 @@ class Row:
     @property
     def is_better(self) -> bool:
         """Is the row significantly better than its baseline?"""
-        return self.p is not None and self.p < LEVEL and self.difference is not None and self.difference.mean > 0
+        if self.undecided is not None or self.p is None or self.difference is None:
+            return False
+        return self.p < LEVEL and self.difference.mean > 0
 
 
 @dataclass(frozen=True)
@@ -103,6 +145,9 @@ class Table:
     rows: tuple[Row, ...]
     footnotes: tuple[Note, ...]
     metric: str = "top1"  # the compared one
+    margin: Margin | None = None  # of the verdicts
     warnings: tuple[Note, ...] = ()  # those of the footnotes that limit what the numbers show
-    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)
+    tuned: tuple[str, ...] = ()  # those of the axes whose value was chosen for each row on validation images
+    arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
+    cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)  # all of them, chosen or not
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out

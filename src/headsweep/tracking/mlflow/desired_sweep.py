@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headsweep.credentials import redacted
+from headsweep.tracking.design import Design
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, MAX_TAG, STATUS, DesiredState, version_of
 from headsweep.tracking.run_folder import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
@@ -44,7 +45,7 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
             **({"mlflow.note.content": _note(texts["table.md"])} if "table.md" in texts else {}),
         },
         # More seeds stay in the same sweep, and MLflow cannot change a parameter: they are a tag.
-        params={axis: _values(axis, records) for axis in plan["axes"] if axis != "seed"},
+        params=_axes(plan["axes"], folder.design(), records),
         files={name: lambda text=text: text for name, text in texts.items()},  # type: ignore[misc]
         files_version=version_of(json.dumps(texts, sort_keys=True)),
     )
@@ -65,6 +66,13 @@ def _status(states: Sequence[str]) -> str:
         if state.value in states:
             return STATUS[state]
     return "FINISHED"
+
+
+def _axes(axes: Sequence[str], design: Design, records: Sequence[RunRecord]) -> dict[str, str]:
+    """Return the values of each axis; the names of variants for the keys that they set."""
+    names = ", ".join(dict.fromkeys(design.variants[it.group] for it in records if it.group in design.variants))
+    others = [axis for axis in axes if axis != "seed" and not (names and axis in design.variant_keys)]
+    return {**({"variant": names} if names else {}), **{axis: _values(axis, records) for axis in others}}
 
 
 def _values(axis: str, records: Sequence[RunRecord]) -> str:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
-from headsweep.report.html.drawing import PAPER, Figure, Value, draw_points
-from headsweep.report.html.labels import capitalized, cell_label, number, series_label
+from headsweep.report.html.drawing import PAPER, Figure, Mark, draw_points, listed
+from headsweep.report.html.labels import capitalized, cell_label, series_label
 from headsweep.report.html.quantities import Quantity
 from headsweep.report.html.selection import Selection
 from headsweep.report.table.model import Table
@@ -27,26 +27,28 @@ def by_heads(table: Table, selection: Selection, quantity: Quantity) -> Figure |
 
 
 def _against_heads(selection: Selection, quantity: Quantity) -> Figure:
-    drawn = [
-        (one, [(row.heads, value) for row in one.rows if (value := quantity.read(row))]) for one in selection.series
-    ]
+    step = scales.offset(selection.counts, len(selection.series))
+    drawn = []
+    for at, one in enumerate(selection.series):
+        shift = 2 ** (step * (at - (len(selection.series) - 1) / 2))
+        drawn.append([(row, shift * row.heads, value) for row in one.rows if (value := quantity.read(row))])
 
     def draw(axes: Axes) -> None:
-        step = scales.offset(selection.counts, len(drawn))
-        for at, (one, points) in enumerate(drawn):
-            places = [heads * 2 ** (step * (at - (len(drawn) - 1) / 2)) for heads, _ in points]
-            draw_points(axes, places, [value for _, value in points], one.style, one.label, one.style.dash)
+        for one, points in zip(selection.series, drawn, strict=True):
+            places, values = [place for _, place, _ in points], [value for _, _, value in points]
+            draw_points(axes, places, values, one.style, one.label, one.style.dash)
         scales.heads(axes, selection.counts)
         axes.set_ylabel(quantity.axis)
         quantity.set_limits(axes, "y")
 
-    spelled = [
-        [f"{plural(heads, 'head')} {_number(value, quantity)}" for heads, value in points] for _, points in drawn
+    marks = [
+        Mark(place, value[0], f"{one.label}, {plural(row.heads, 'head')}: {quantity.spell(row)}")
+        for one, points in zip(selection.series, drawn, strict=True)
+        for row, place, value in points
     ]
-    alt = "; ".join(f"{one.label}: {', '.join(words)}" for (one, _), words in zip(drawn, spelled, strict=True))
     title = f"{capitalized(quantity.noun)} against heads"
     caption = joined(quantity.caption(selection.rows), selection.sentence)
-    return Figure(f"{quantity.name}-against-heads", title, caption, f"{alt}.", draw)
+    return Figure(f"{quantity.name}-against-heads", title, caption, listed(marks), draw, marks=marks)
 
 
 def _one_cell_a_row(table: Table, selection: Selection, quantity: Quantity) -> Figure:
@@ -63,11 +65,9 @@ def _one_cell_a_row(table: Table, selection: Selection, quantity: Quantity) -> F
         axes.set_xlabel(quantity.axis)
         quantity.set_limits(axes, "x")
 
-    alt = "; ".join(f"{cell_label(table, row)} {_number(value, quantity)}" for row, value in rows)
+    marks = [
+        Mark(value[0], at, f"{cell_label(table, row)}: {quantity.spell(row)}") for at, (row, value) in enumerate(rows)
+    ]
     title = f"{capitalized(quantity.noun)} with {plural(selection.counts[0], 'head')}"
     caption = joined(quantity.caption([row for row, _ in rows]), captions.best_rows(selection, len(known)))
-    return Figure(quantity.name, title, caption, f"{alt}.", draw, scales.rows_height(labels))
-
-
-def _number(value: Value, quantity: Quantity) -> str:
-    return number(*value, quantity.unit, quantity.decimals)
+    return Figure(quantity.name, title, caption, listed(marks), draw, scales.rows_height(labels), marks)

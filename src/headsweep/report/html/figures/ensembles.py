@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
-from headsweep.report.html.drawing import INK, PAPER, Figure
+from headsweep.report.html.drawing import INK, PAPER, Figure, Mark, listed
 from headsweep.report.html.labels import cell_label
 from headsweep.report.html.selection import Selection
 from headsweep.report.html.styles import GREY
@@ -52,13 +52,13 @@ def ensembles(table: Table, selection: Selection) -> Figure | None:
         scales.in_percent(axes, "x")
         axes.set_xlabel("test top-1 (%)")
 
-    alt = "; ".join(
-        f"{label}: together {together:.2f} %, alone {min(alone):.2f} to {max(alone):.2f} %"
-        for label, (_, together, alone) in zip(labels, rows, strict=True)
-    )
+    marks = [
+        Mark(together, at, f"{label}: together {together:.2f} %, alone {min(alone):.2f} to {max(alone):.2f} %")
+        for at, (label, (_, together, alone)) in enumerate(zip(labels, rows, strict=True))
+    ]
     seeds = "One seed each." if all(len(row.seeds) == 1 for row, _, _ in rows) else _SEEDS
     caption, height = joined(_CAPTION, seeds, captions.best_rows(selection, len(found))), scales.rows_height(labels)
-    return Figure("each-head-alone", "Each head alone, and all together", caption, f"{alt}.", draw, height)
+    return Figure("each-head-alone", "Each head alone, and all together", caption, listed(marks), draw, height, marks)
 
 
 def _percent(metrics: Mapping[str, float], heads: int) -> list[float] | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headsweep.report.html import captions, scales
+from headsweep.report.html import scales
 from headsweep.report.html.captions import joined
-from headsweep.report.html.drawing import INK, Figure, draw_points
+from headsweep.report.html.drawing import INK, Figure, Mark, draw_points
 from headsweep.report.html.labels import cell_label, metric_axis
-from headsweep.report.html.quantities import accuracy_of
+from headsweep.report.html.quantities import accuracy_text
 from headsweep.report.html.ranking import cells_by_run
 from headsweep.report.html.selection import Selection
 from headsweep.report.html.styles import GREY
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_POINTS = 500  # cells beside the series and the front
-MOST_BARS = 24  # cells of a figure with intervals and numbers of heads
+MOST_NUMBERS = 24  # cells of a figure with numbers of heads
 COSTS = {"parameters": "parameters", "flops": "FLOPs of one image's forward pass"}
 
 
@@ -38,7 +38,7 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
     on_front = front(points)
     significant = supported(on_front, costs, _by_seed(table, rows))
     others = selection.ranking.best((row for row in selection.others if cost in row.costs), MOST_POINTS)
-    has_room = len(rows) <= MOST_BARS
+    has_room = len(rows) <= MOST_NUMBERS
 
     def draw(axes: Axes) -> None:
         if others:
@@ -46,8 +46,8 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
             axes.plot(*dots, ".", color=GREY, markersize=4, label="other cells")
         for one in selection.series:
             shown = [row for row in one.rows if cost in row.costs]
-            values = [value if has_room else (value[0], None) for row in shown if (value := accuracy_of(row))]
-            draw_points(axes, [row.costs[cost] / size for row in shown], values, one.style, one.label, "none")
+            values = [(_percent(row), None) for row in shown]
+            draw_points(axes, [row.costs[cost] / size for row in shown], values, one.style, one.label, one.style.dash)
         if has_room and len(selection.counts) > 1:
             _annotate_heads(axes, rows, points)
         _draw_front(axes, [points[at] for at in on_front], [points[at] for at in significant])
@@ -60,8 +60,8 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
     left_out = len(selection.others) - len(others)
     caption = joined(
         _front_caption(rows, len(on_front), len(significant)),
-        captions.intervals(rows) if has_room else "Confidence intervals are in the table.",
-        "Numbers at markers: heads." if has_room and len(selection.counts) > 1 else "",
+        "Confidence intervals are in the table.",
+        "Lines join the numbers of heads." if len(selection.counts) > 1 else "",
         "" if is_wide(costs) else f"The cost axis does not start at 0: {_range_of_costs(costs)}.",
         f"{left_out} of {len(rows)} cells are not shown; the front is that of all cells." if left_out > 0 else "",
     )
@@ -69,7 +69,12 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
         f"{cell_label(table, rows[at])}, {points[at][0]:.3g} {unit}, {points[at][1]:.2f} %" for at in on_front
     )
     title = f"Accuracy against {'FLOPs' if cost == 'flops' else cost}"
-    return Figure(f"accuracy-against-{cost}", title, caption, f"{alt}.", draw)
+    marks = [
+        Mark(*point, f"{cell_label(table, row)}: {point[0]:.4g} {unit}, {accuracy_text(table, row)}")
+        for row, point in zip(rows, points, strict=True)
+        if row in selection.rows
+    ]
+    return Figure(f"accuracy-against-{cost}", title, caption, f"{alt}.", draw, marks=marks)
 
 
 def is_wide(costs: Sequence[float]) -> bool:
@@ -90,7 +95,7 @@ def _draw_front(
 
 def _annotate_heads(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[float, float]]) -> None:
     for row, point in zip(rows, points, strict=True):
-        axes.annotate(str(row.heads), point, (4, 4), textcoords="offset points", fontsize=7, color=INK)
+        axes.annotate(str(row.heads), point, (5, 4), textcoords="offset points", fontsize=8, color=INK)
 
 
 def _front_caption(rows: Sequence[Row], cells: int, significant: int) -> str:
@@ -109,8 +114,12 @@ def _range_of_costs(costs: Sequence[float]) -> str:
 
 
 def _by_seed(table: Table, rows: Sequence[Row]) -> list[Mapping[int, float]]:
+    """Return seed -> value for each row; nothing where runs are missing, whose p would be those of the survivors."""
     cells = cells_by_run(table)
-    return [METRICS[table.metric].by_seed(cells[row.fingerprints[0]]) for row in rows]
+    return [
+        METRICS[table.metric].by_seed(cells[row.fingerprints[0]]) if len(row.seeds) == row.planned else {}
+        for row in rows
+    ]
 
 
 def _percent(row: Row) -> float:

@@ -1,0 +1,90 @@
+"""Tuning curves: the expected test metric of each arm after k of the settings that were tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from headsweep.report.html import scales
+from headsweep.report.html.captions import joined
+from headsweep.report.html.drawing import Figure, Mark
+from headsweep.report.html.figures.curves import sampled
+from headsweep.report.html.labels import capitalized, metric_axis, metric_label
+from headsweep.report.html.selection import Selection, Series
+from headsweep.report.stats.tuning_curve import tuning_curve
+from headsweep.report.table.metrics import validation_metric
+from headsweep.report.table.model import Table
+from headsweep.report.table.tuning import Arm
+from headsweep.text import plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_FIGURES = 6  # numbers of heads with a figure
+
+Line = tuple[Series, int, list[tuple[int, float]]]  # number of settings; k and the expected metric in percent
+
+
+def tuning(table: Table, selection: Selection) -> list[Figure]:
+    """Return a figure for each of up to MOST_FIGURES numbers of heads; none for a table without tuned arms."""
+    arms = {run.record.fingerprint: arm for arm in table.arms for run in arm.chosen.cell.runs}
+    figures = []
+    for heads in sampled(selection.counts, MOST_FIGURES):
+        lines = [
+            (one, len(arm.settings), points)
+            for one in selection.series
+            for row in one.rows
+            if row.heads == heads and (arm := arms.get(row.fingerprints[0])) and len(points := curve(arm)) > 1
+        ]
+        if lines:
+            figures.append(_figure(table, heads, lines, selection.sentence))
+    return figures
+
+
+def curve(arm: Arm) -> list[tuple[int, float]]:
+    """Return k and the expected test metric in percent, from the k on at which some setting kept all of its runs."""
+    val = [-math.inf if setting.lost else _mean(setting.val, -math.inf) for setting in arm.settings]
+    test = [math.nan if setting.lost else _mean(setting.test, math.nan) for setting in arm.settings]
+    values = enumerate(tuning_curve(val, test), start=1)
+    return [(k, 100 * value) for k, value in values if math.isfinite(value)]
+
+
+def _mean(by_seed: Mapping[int, float], otherwise: float) -> float:
+    return math.fsum(by_seed.values()) / len(by_seed) if by_seed else otherwise
+
+
+def _figure(table: Table, heads: int, lines: Sequence[Line], left_out: str) -> Figure:
+    def draw(axes: Axes) -> None:
+        for one, _, points in lines:
+            look: dict[str, Any] = {
+                "color": one.style.color,
+                "linestyle": one.style.dash,
+                "marker": one.style.marker,
+                "mfc": "none",
+            }
+            every = max(1, len(points) // 12)
+            axes.plot(*zip(*points, strict=True), label=one.label, markevery=every, **look)
+        scales.whole_numbers(axes, "x")
+        scales.in_percent(axes, "y")
+        axes.set_xlabel("settings tried")
+        axes.set_ylabel(f"expected {metric_axis(table)}")
+
+    marks = [
+        Mark(k, value, f"{one.label}, {k} of {plural(count, 'setting')}: {value:.2f} %")
+        for one, count, points in lines
+        for k, value in points
+    ]
+    ends = "; ".join(
+        f"{one.label}: {points[0][1]:.2f} % after {points[0][0]}, {points[-1][1]:.2f} % after {points[-1][0]}"
+        for one, _, points in lines
+    )
+    chooses = metric_label(validation_metric(table.metric).name)
+    caption = joined(
+        f"{capitalized(metric_label(table.metric))} to expect if k settings of {', '.join(table.tuned)} had been tried "
+        f"and the one with the best {chooses} chosen: the mean over all subsets of k (Tang et al. 2020). The last "
+        "points are in the table.",
+        left_out,
+    )
+    title = f"Tuning curves, {plural(heads, 'head')}"
+    return Figure(f"tuning-curves-{heads}", title, caption, f"{ends}.", draw, marks=marks)

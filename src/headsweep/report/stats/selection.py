@@ -1,0 +1,44 @@
+"""Choose one of several settings by a mean over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from headsweep.report.stats.inference import EQUAL
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen one of several settings."""
+
+    at: int  # its index
+    tied: int = 1  # settings with the same mean, itself included; all of them where none has a mean
+
+
+def choose(values: Sequence[Mapping[int, float] | None]) -> Choice:
+    """Choose the setting with the highest mean over seeds, the first of equal ones.
+
+    Args:
+        values: for each setting seed -> value; None or empty for a setting that counts as worst.
+
+    Raises:
+        ValueError: there is no setting.
+    """
+    if not values:
+        raise ValueError("a choice needs at least one setting")
+    means = [math.fsum(by_seed.values()) / len(by_seed) if by_seed else -math.inf for by_seed in values]
+    best = max(means)
+    tied = [at for at, mean in enumerate(means) if mean == best or best - mean <= EQUAL]
+    return Choice(tied[0], len(tied))
+
+
+def edge(chosen: float, values: Sequence[float], least: int = 3) -> str:
+    """Return "lower" or "upper" where the chosen value is at that edge of its range, else "".
+
+    With fewer than `least` different values every choice, or nearly every one, is at an edge, which shows nothing.
+    """
+    if len(set(values)) < least:
+        return ""
+    return {min(values): "lower", max(values): "upper"}.get(chosen, "")
