@@ -15,11 +15,13 @@ from composing import compose_run
 from factories import weights
 from headsweep.config import HEADS
 from headsweep.data import token_cache, token_folder
-from headsweep.data.token_folder import TokenFolder, folders_in
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
 from headsweep.errors import ConfigError
 from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.stored_tokens import token_lines
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Stopped
@@ -195,24 +197,24 @@ def test_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch):
         token_folder.check_room(tmp_path / "cache" / "vit", 60_000 * 197 * 768 * 2)
 
 
-@pytest.mark.slow
-def test_plan_states_size_and_time_and_cache_lists_and_removes(tmp_path, file, capsys, computed):
-    output = f"paths.output={tmp_path}"
-    cells = [*TINY_RUN, *KEYS, f"model.checkpoint={file}", "tracking=none", output, "head=gap,seqpool"]
-    assert give("plan", *cells) == 0
-    first = capsys.readouterr().out.splitlines()
-    assert len([line for line in first if line.startswith("tokens in ")]) == 1
-    assert first[-1].endswith(
-        ": 1.8 MB, of which 1.8 MB to compute once, time unknown: none of this backbone were computed yet"
-    )
-    trained(tmp_path, file)
-    assert give("plan", *cells) == 0
-    assert ": 1.8 MB, stored already" in capsys.readouterr().out
+def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(tmp_path, file, capsys):
+    run = compose_run(*TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}")
+    folder, costs = TokenFolder.of(run), {fingerprint(run): {"token_bytes": 1024}}
+    start = f"tokens in {folder.path}: 1.8 MB"
+    assert token_lines([run, run], {}) == [f"tokens in {folder.path}: size unknown"]
+    unknown = "time unknown: none of this backbone were computed yet"
+    assert token_lines([run], costs) == [f"{start}, of which 1.8 MB to compute once, {unknown}"]
+    folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
+    folder.write_speed(Speed(100, 10.0))
+    folder.shard("train", 0).write_bytes(bytes(1024 * 797 + 4))
+    assert token_lines([run], costs) == [f"{start}, of which 1.0 MB to compute once, about 100 s"]
+    folder.shard("test", 0).write_bytes(bytes(1024 * 1000 + 4))
+    assert token_lines([run], costs) == [f"{start}, stored already"]
     assert give("cache", "list", "--output", tmp_path) == 0
-    _, line = capsys.readouterr().out.splitlines()
-    name, *sizes = line.split("  ")
-    assert [size.strip() for size in sizes if size] == ["1.8 MB", "1.8 MB"]
+    name = folder.path.name
+    assert capsys.readouterr().out.splitlines()[1].split() == [name, *("1.8", "MB") * 2]
     assert give("cache", "remove", "nothing", "--output", tmp_path) == 2
     assert give("cache", "remove", name, "--output", tmp_path) == 0
     assert capsys.readouterr().out == f"removed {name} (1.8 MB)\n"
-    assert list(folders_in(tmp_path / "cache")) == []
+    assert give("cache", "list", "--cache", tmp_path / "cache") == 0
+    assert capsys.readouterr().out == f"no tokens in {tmp_path / 'cache'}\n"
