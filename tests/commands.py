@@ -15,6 +15,7 @@ from headsweep import cli
 from headsweep.config import PROJECT_ROOT
 from programs import Program
 
+Answer = CompletedProcess[str]
 TRAIN = str(PROJECT_ROOT / "src" / "train.py")
 TINY_RUN = [  # a true run on true images, as short as can be
     "model.width=32",
@@ -47,9 +48,16 @@ def enter(*arguments: str) -> int:
     return 0
 
 
-def train(*arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:
+def train(*arguments: str, cwd: Path | None = None, **environment: str) -> Answer:
     """Run `python src/train.py ARGUMENTS` to its end, started warm."""
     return programs.run([TRAIN, *arguments], cwd=cwd, env={**os.environ, **environment})
+
+
+def train_with_interpreter(python: str, *arguments: str, cwd: Path | None = None, **environment: str) -> Answer:
+    """As `train`; what it starts with `sys.executable` is started with `python`: see `programs.write_interpreter`."""
+    program = f"import runpy, sys; sys.executable, sys.argv[0] = {python!r}, {TRAIN!r}"
+    words = ["-c", f"{program}; runpy.run_path({TRAIN!r}, run_name='__main__')", *arguments]
+    return programs.run(words, cwd=cwd, env={**os.environ, **environment})
 
 
 def start(*arguments: str) -> Program:
@@ -57,12 +65,12 @@ def start(*arguments: str) -> Program:
     return Program([TRAIN, *arguments], new_session=True)
 
 
-def headsweep(*arguments: object, **environment: str) -> CompletedProcess[str]:
+def headsweep(*arguments: object, **environment: str) -> Answer:
     """Run `headsweep ARGUMENTS` to its end, started warm."""
     return programs.run(["-m", "headsweep.cli", *map(str, arguments)], env={**os.environ, **environment})
 
 
-def fresh(*words: str, **environment: str) -> CompletedProcess[str]:
+def fresh(*words: str, **environment: str) -> Answer:
     """Run `python WORDS` to its end in a new interpreter: for what a program imports."""
     words = (sys.executable, *words)
     return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)

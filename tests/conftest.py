@@ -1,6 +1,7 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from programs import start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # for which a server starts eight more interpreters
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
@@ -62,6 +64,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """First what needs a cluster, then what takes long, so that no worker is left alone with it at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path not in slow))
+    """First what needs a cluster, then files of slow tests, so that no worker is left alone with one at the end."""
+    quick = {item.path for item in items if not item.get_closest_marker("slow")}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path in quick, -slow[item.path]))

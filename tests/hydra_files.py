@@ -1,22 +1,40 @@
 """The files of conf/, as Hydra reads them; of headsweep nothing is imported."""
 
-from copy import deepcopy
+import pickle
 from functools import cache
 from pathlib import Path
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.plugins.config_source import ConfigResult
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 
-CONF = str(Path(__file__).parents[1] / "conf")
-
-_read = FileConfigSource.load_config
-_read_once = cache(lambda folder, file: _read(FileConfigSource("test", f"file://{folder}"), file))
-
-
-def _load_config(self: FileConfigSource, config_path: str) -> ConfigResult:
-    return deepcopy(_read_once(self.path, config_path)) if self.path == CONF else _read(self, config_path)
+FOLDERS = [str(Path(__file__).parents[1] / name) for name in ("conf", "sweeps")]
 
 
 def read_project_files_once() -> None:
-    """Let Hydra parse them once a process; a composition takes twenty, and they do not change meanwhile."""
-    FileConfigSource.load_config = _load_config
+    """Let Hydra parse them once a process; a composition takes twenty, and they do not change meanwhile.
+
+    Hydra executes the module of its source of files anew when it looks for plugins, so the class is known only then.
+    """
+    register = SourcesRegistry.register
+
+    def register_cached(registry: SourcesRegistry, source: type[ConfigSource]) -> None:
+        if source.scheme() == "file":
+            _cache_files(source)
+        register(registry, source)
+
+    SourcesRegistry.register = register_cached
+
+
+def _cache_files(source: type[ConfigSource]) -> None:
+    read = source.load_config
+
+    @cache
+    def pickled(provider: str, folder: str, file: str) -> bytes:  # five times as fast to copy as by deepcopy
+        return pickle.dumps(read(source(provider, f"file://{folder}"), file))
+
+    def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
+        if self.path not in FOLDERS:
+            return read(self, config_path)
+        return pickle.loads(pickled(self.provider, self.path, config_path))
+
+    source.load_config = load_config

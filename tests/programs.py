@@ -6,6 +6,7 @@ import json
 import multiprocessing.util
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -98,6 +99,17 @@ def relay(passed: Sequence[int] = ()) -> list[str]:
     """
     script = str(Path(__file__).with_name("relay.py"))
     return [sys.executable, "-S", "-E", script, str(server()), ",".join(map(str, (0, 1, 2, *passed)))]
+
+
+def write_interpreter(path: Path) -> str:
+    """Write an executable that starts Python warm, for a program that takes the path of an interpreter.
+
+    What submitit starts first is known to it by its pid, so it is started cold.
+    """
+    cold = f'[ "$2" != submitit.local._local ] || exec {sys.executable} "$@"'
+    path.write_text(f'#!/bin/sh\n{cold}\nexec {shlex.join(relay())} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
 
 
 def start_forkservers_warm() -> None:

@@ -22,7 +22,7 @@ torch.zeros((), requires_grad=True).backward()
 LOST = 143  # exit code of a rank that has lost another
 
 
-def on_ranks(count: int, work: Callable[[Ranks], None], patience: float = 30) -> list[int]:
+def on_ranks(count: int, work: Callable[[Ranks], None], patience: float = 120) -> list[int]:
     """Do `work` on `count` ranks; their exit codes. One that is not done after `patience` seconds is killed."""
     context = multiprocessing.get_context("fork")  # all is imported already
     with socket.socket() as place:

@@ -35,6 +35,7 @@ def run(tmp_path) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["export", "--help"], ["report", "--help"], [], ["export", "x"], ["none_such"]]
 )
@@ -48,7 +49,8 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)
 
 
-def test_a_run_is_exported_in_our_layout_by_folder_and_by_the_beginning_of_its_fingerprint(run, tmp_path):
+@pytest.mark.slow
+def test_a_run_is_exported_in_headsweep_s_layout_by_folder_and_by_the_beginning_of_its_fingerprint(run, tmp_path):
     kept = torch.load(run.checkpoint, weights_only=True)["model"]
     by_name = ["--runs", run.path.parent]
     for source, more in ((run.path, []), (run.path.name[:8], by_name)):
@@ -78,6 +80,7 @@ def test_a_run_is_exported_under_the_published_names(run, tmp_path):
     assert torch.equal(written["classifier.seq_attn_head.final_fc.1.weight"], kept["head.classifier.weight"][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["headsweep", "upstream"])
 def test_a_file_is_exported_with_the_classes_it_has(layout, tmp_path):
     model = timm.create_model("seqattn2_cct_7_3x1_32", num_classes=7)

@@ -8,6 +8,7 @@ from commands import TRAIN, command, fresh, train
 from headsweep.config import HEADS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", ["--help", "--cfg=job", "--info=defaults", "head=none_such", "heads=0"])
 def test_it_answers_without_torch_and_mlflow(question, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
@@ -19,6 +20,7 @@ def test_it_answers_without_torch_and_mlflow(question, tmp_path):
     assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
 
 
+@pytest.mark.slow
 def test_completion_offers_the_heads():
     answer = subprocess.run(
         [*command("-sc", "query=bash")],
@@ -58,6 +60,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
 def test_a_mistake_is_one_line_and_starts_nothing(arguments, message, tmp_path):
     places = [f"paths.output={tmp_path / 'outputs'}", f"paths.data={tmp_path}"]
@@ -69,6 +72,7 @@ def test_a_mistake_is_one_line_and_starts_nothing(arguments, message, tmp_path):
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
+@pytest.mark.slow
 def test_full_errors_are_there_for_those_who_ask():
     answer = train("heads=0", HYDRA_FULL_ERROR="1")
     assert answer.returncode != 0

@@ -10,6 +10,7 @@ import pytest
 from commands import TINY, command
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder, RunState
+from programs import relay
 
 PROGRAM = r"""
 import os, sys
@@ -87,6 +88,7 @@ def test_a_terminal_of_no_columns_shows_tables(tmp_path):
     assert answer.stdout.endswith(b"shown\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["-m", "headsweep.cli", "--help"], [str(PROJECT_ROOT / "src" / "train.py"), "--help"]]
 )
@@ -106,8 +108,8 @@ def test_a_grid_trains_to_its_end_though_its_reader_has_gone(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer):
-        environment = {**os.environ, "TMPDIR": str(long)}
-        answer = subprocess.run(command(*job), stdout=writer, stderr=writer, env=environment, timeout=300)
+        words, environment = [*relay(), *command(*job)[1:]], {**os.environ, "TMPDIR": str(long)}
+        answer = subprocess.run(words, stdout=writer, stderr=writer, env=environment, timeout=300)
     assert answer.returncode == 0, "the runs have ended well"
     states = [RunFolder(path).state() for path in tmp_path.glob("runs/*")]
     assert states == [RunState.finished] * 2

@@ -51,6 +51,7 @@ def studies(tmp_path) -> list[str]:
     return ["--config-dir", str(tmp_path)]
 
 
+@pytest.mark.slow
 def test_a_study_chooses_its_launcher_and_the_command_line_has_the_last_word(handed, studies, capsys):
     assert enter(*studies, "-m", "+sweeps=cluster") == 0
     assert enter(*studies, "-m", "+sweeps=cluster", "hydra/launcher=local", "~hydra.launcher.partition=big") == 2
@@ -64,6 +65,7 @@ def test_a_study_chooses_its_launcher_and_the_command_line_has_the_last_word(han
     ]
 
 
+@pytest.mark.slow
 def test_a_study_for_a_cluster_can_be_planned(studies, capsys):
     study, folder = "+sweeps=cluster", f"hydra.searchpath=[file://{studies[1]}]"
     assert give("plan", "--list", folder, study) == 0
@@ -130,6 +132,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[words for words, _ in MISTAKES])
 def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
     given = [word.replace("'", "") for word in words.split()]
@@ -139,6 +142,7 @@ def test_a_mistake_is_one_line(words, message, handed, studies, capsys):
     assert handed == []
 
 
+@pytest.mark.slow
 def test_cells_of_equal_values_are_one_run_and_are_reported(handed, capsys):
     for words, why in (
         (["heads=1,2,1"], "1 of 3 cells repeat earlier cells: heads=1 is given 2 times"),
@@ -154,6 +158,7 @@ def test_cells_of_equal_values_are_one_run_and_are_reported(handed, capsys):
         assert said.startswith(why) and said.count("\n") == 1 if why else said == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["compile=off,step", "device=auto,cpu", "loader.workers=0,1"])
 def test_an_axis_that_changes_no_result_is_said_to_collapse(axis, tmp_path, capsys):
     words = [axis, "heads=1,2", f"paths.output={tmp_path}"]
@@ -163,6 +168,7 @@ def test_an_axis_that_changes_no_result_is_said_to_collapse(axis, tmp_path, caps
     assert len(runs) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["paths.output=/a,b", "tracking=mlflow,none", "tracking.experiment=a,b"])
 def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -172,6 +178,7 @@ def test_a_grid_has_one_folder_and_one_tracker(axis, handed, tmp_path, monkeypat
     assert handed == [] and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_data_is_located_once_a_command(tmp_path, monkeypatch):
     """Also where the batch size, the slots and the rounds of a screening depend on it."""
     located, resolve = [], locate.resolve
@@ -191,11 +198,13 @@ def test_the_data_is_located_once_a_command(tmp_path, monkeypatch):
     assert len(located) == 2
 
 
+@pytest.mark.slow
 def test_an_option_may_stand_between_the_overrides(handed):
     assert enter("heads=2", "-m", "seeds=2") == 0
     assert [(run.heads, run.seed) for run in handed[0][1]] == [(2, 0), (2, 1)]
 
 
+@pytest.mark.slow
 def test_a_relative_folder_counts_from_where_the_command_is_given(handed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words in ([], ["hydra.job.chdir=true"], ["-m", "hydra.job.chdir=true"]):
@@ -203,6 +212,7 @@ def test_a_relative_folder_counts_from_where_the_command_is_given(handed, tmp_pa
     assert {Path(runs[0].paths.output) for _, runs in handed} == {tmp_path / "out"}
 
 
+@pytest.mark.slow
 def test_a_crash_is_no_mistake(monkeypatch, capsys):
     def crash(*_, **__):
         raise RuntimeError("out of luck with http://anna:geheim@host")
@@ -215,6 +225,7 @@ def test_a_crash_is_no_mistake(monkeypatch, capsys):
         assert "geheim" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [

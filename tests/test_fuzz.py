@@ -1,15 +1,13 @@
-"""Whatever the words of a command are: it is planned, or one line says why not, with exit code 2."""
+"""Whatever the words of a command are: it is planned, or one line gives the reason, with exit code 2."""
 
 from __future__ import annotations
 
 import random
 import re
 import warnings
-from functools import cache
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from hydra.core.singleton import Singleton
 from hydra.types import RunMode
@@ -127,7 +125,7 @@ def test_any_options_of_a_command_are_one_line(seed, outputs, _planning_only, tm
 
 @pytest.fixture
 def _planning_only(monkeypatch):
-    """Nothing is trained or measured, and no data looked at. Files are read once, and the mode asked for once."""
+    """Nothing is trained or measured, no data is looked at, and the mode is asked for once."""
 
     def end(*_, **__):
         raise SystemExit(0)
@@ -139,7 +137,6 @@ def _planning_only(monkeypatch):
         (preview, "plan_of"),  # imported here, or its own name would be the stand-in for ever
     ):
         monkeypatch.setattr(place, name, end)
-    monkeypatch.setattr(FileConfigSource, "load_config", cache(FileConfigSource.load_config))
     monkeypatch.setattr(Hydra, "get_mode", _mode)
     state = Singleton.get_state()
     with warnings.catch_warnings():

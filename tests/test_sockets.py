@@ -82,6 +82,7 @@ def test_a_forkserver_that_ends_first_leaves_the_folder(tmp_path):
     assert not used.exists()
 
 
+@pytest.mark.slow
 def test_killed_with_its_forkserver_its_folder_goes_with_the_next_process(temp):
     first, left = start(temp)
     second, kept = start(temp)
@@ -108,8 +109,10 @@ def test_without_any_folder_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sockets, "_OTHERS", ("/none",))
     monkeypatch.setattr(sockets.tempfile, "tempdir", str(tmp_path / ("x" * 100)))
     monkeypatch.setenv("TMPDIR", "/scratch")
-    want = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
-    with pytest.raises(UserError, match=rf"^{want} \(.* is too long; /none: No such file or directory\); make one$"):
+    expected = "TMPDIR=/scratch: expected a writable folder whose path has at most 48 bytes, found none"
+    with pytest.raises(
+        UserError, match=rf"^{expected} \(.* is too long; /none: No such file or directory\); make one$"
+    ):
         sockets.folder.__wrapped__()
 
 

@@ -64,6 +64,7 @@ def runs_of(text) -> list[str]:
     return [line.split()[1] for line in text.splitlines() if line.startswith("run ")]
 
 
+@pytest.mark.slow
 def test_a_cell_lists_its_runs_and_the_command_that_trains_the_same_ones(output):
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
     assert text.startswith("head=ga heads=1 optimizer.lr=0.001  group ")
@@ -79,12 +80,14 @@ def test_a_cell_lists_its_runs_and_the_command_that_trains_the_same_ones(output)
     assert list(map(fingerprint, resolved)) == runs_of(text)
 
 
+@pytest.mark.slow
 def test_several_cells_and_a_run_that_was_not_trained(output):
     text, _ = explain(["head=ga"], "latest", output)
     assert [len(runs_of(part)) for part in text.split("Command that trains what is missing")] == [2, 2, 0]
     assert "seed 1, new\n" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fingerprint", "group"])
 def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
     record = RunFolder(next((output / "runs").iterdir())).record()
@@ -107,6 +110,7 @@ def test_an_unknown_cell_is_refused(words, message, output):
         explain(words, None, output)
 
 
+@pytest.mark.slow
 def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(output, monkeypatch):
     monkeypatch.setattr("headsweep.analysis.explain.is_here", lambda commit, folders=(): folders == ["conf"])
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
@@ -120,6 +124,7 @@ def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(outp
     assert fingerprint(compose_run(*command[1:-1], "seed=0")) in runs_of(text)
 
 
+@pytest.mark.slow
 def test_uncommitted_changes_are_reported(output):
     folder = RunFolder(next((output / "runs").iterdir()))
     recorded(folder, {"commit": COMMIT, "dirty": True})
@@ -129,6 +134,7 @@ def test_uncommitted_changes_are_reported(output):
     assert len(commands(text)) == 2  # the other seed is not in doubt
 
 
+@pytest.mark.slow
 def test_a_run_of_another_version_is_reported(output, monkeypatch):
     monkeypatch.setattr("headsweep.analysis.explain.fingerprint", lambda run: "another")
     text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)

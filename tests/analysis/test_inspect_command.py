@@ -58,6 +58,7 @@ def run(output) -> RunFolder:
     return RunFolder(path)
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsys):
     assert inspect(run.path.name[:6], "--output", output) == 0
     found, said = read_inspection(run.path), run.result().metrics
@@ -72,13 +73,14 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
             assert opened.format == "PNG"
 
 
-def test_the_numbers_that_are_kept_say_what_they_are(output, run):
+def test_the_numbers_that_are_kept_have_names(output, run):
     inspect(run.path)
     content = json.loads((run.path / "inspection" / "inspection.json").read_text())
     assert set(content["meaning"]) >= set(content["metrics"]) | set(content["matrices"])
     assert all(len(matrix) == len(matrix[0]) == 3 for matrix in content["matrices"].values())
 
 
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_bytes(output, run):
     def contents():
         inspect(run.path, "--again", "--samples", 1)
@@ -88,6 +90,7 @@ def test_the_same_weights_give_the_same_bytes(output, run):
     assert contents() == first and len(first) == 3
 
 
+@pytest.mark.slow
 def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_path, capsys, undrawn):
     inspect(run.path, "--again")
     capsys.readouterr()
@@ -100,6 +103,7 @@ def test_given_again_it_answers_from_the_file_without_torch(output, run, tmp_pat
     assert "128 test images; ensemble" in answer.stdout
 
 
+@pytest.mark.slow
 def test_another_question_is_looked_at_anew_and_the_first_answer_is_remembered(output, run, undrawn):
     inspect(run.path, "--again")
     before = read_inspection(run.path)
@@ -123,6 +127,7 @@ def test_the_inspection_is_mirrored_from_where_the_run_is_now(run, tmp_path, mon
     assert heard[0] == str(tmp_path / "moved") and heard[1].path == moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     folder = begun(tmp_path, f"head={name}", "heads=2")
@@ -133,6 +138,7 @@ def test_any_head_can_be_looked_into(name, tmp_path, capsys, undrawn):
     assert says_so == (found.attention is None) == (name == "cls")
 
 
+@pytest.mark.slow
 def test_one_head_is_looked_into_and_compared_with_nothing(tmp_path, capsys, undrawn):
     folder = begun(tmp_path, "head=seqpool", "heads=1")
     assert inspect(folder.path) == 0
@@ -148,6 +154,7 @@ def mistake(capsys, *arguments) -> str:
     return error
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     folder = planned(tmp_path, "dataset.validation=0")
     assert "expected checkpoint.pt, found none" in mistake(capsys, folder.path)
@@ -161,6 +168,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, capsys):
     assert not (folder.path / "inspection").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_have_diverged_are_one_line(tmp_path, capsys):
     folder = begun(tmp_path)
     kept = torch.load(folder.checkpoint, weights_only=True)

@@ -26,6 +26,7 @@ def trained_by(text) -> list[tuple[str, int, int | None]]:
     return [(run.head.name, run.heads, getattr(run.head, "gram_dim", None)) for run in runs]
 
 
+@pytest.mark.slow
 def test_no_other_width_is_nearer():
     run = compose_run("head=ga", "heads=2", *TINY)
     budget = 60_000
@@ -44,6 +45,7 @@ def test_no_other_width_is_nearer():
     assert trained_by(text) == [("ga", 2, best)] and text.endswith(" seeds=3")
 
 
+@pytest.mark.slow
 def test_a_baseline_gives_each_number_of_heads_its_own_budget():
     target = Target("params", None, {"head": "seqattn"}, "width", 0.1)
     text, _ = match(["head=ga,seqattn,gap", "heads=1,4", *TINY], target)
@@ -53,6 +55,7 @@ def test_a_baseline_gives_each_number_of_heads_its_own_budget():
     assert "not within 10 % of the budget, left out of the commands:\n  head=gap heads=1: the head has no" in text
 
 
+@pytest.mark.slow
 def test_widths_of_several_heads_are_one_grid():
     target = Target("params", None, {"head.name": "seqattn"}, "width", 0.1)
     text, _ = match(["head=sg,ga", "heads=1,4", *TINY], target)
@@ -61,6 +64,7 @@ def test_widths_of_several_heads_are_one_grid():
     assert trained_by(text) == [("sg", 1, wide), ("sg", 4, wide), ("ga", 1, 16), ("ga", 4, 16)]
 
 
+@pytest.mark.slow
 def test_the_number_of_heads_is_varied_where_that_is_asked_for():
     one, three = (preflight(compose_run("head=gap", f"heads={heads}", *TINY))["flops"] for heads in (1, 3))
     text, _ = match(["head=gap", "heads=1,2", *TINY], Target("flops", three, {}, "heads", 0.0))
@@ -87,6 +91,7 @@ def test_a_mistake_is_one_line(arguments, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_budget_that_nothing_comes_near_is_no_success(capsys):
     assert give("match", "params", "head=gap", "heads=1", *TINY, "--budget", "1") == 2
     assert "no setting is within the tolerance" in capsys.readouterr().err

@@ -33,6 +33,7 @@ def sweep(output, seeds=3, heads=TOP1, top1=TOP1) -> SweepFolder:
     return SweepFolder(plan.folder)
 
 
+@pytest.mark.slow
 def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path):
     folder = sweep(tmp_path)
     lines = advise(folder, {}, AIM)[0].splitlines()
@@ -58,6 +59,7 @@ def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path
     assert make_plan([compose_run(*run) for run in runs]).name == folder.name
 
 
+@pytest.mark.slow
 def test_another_baseline_is_another_number_of_differences(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
     assert "corrected" not in advise(folder, {"head": "ga"}, AIM)[0]
@@ -66,11 +68,13 @@ def test_another_baseline_is_another_number_of_differences(tmp_path):
         advise(folder, {"head": "cait"}, AIM)
 
 
+@pytest.mark.slow
 def test_finished_seeds_cost_nothing(tmp_path):
     folder = sweep(tmp_path, heads=["seqpool", "ga"])
     assert "seeds=3: no run is missing" in advise(folder, {}, Aim(6.0, 0.8, 0.05, 1))[0]
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_variance(tmp_path):
     message = r"expected two finished seeds of .*; add seeds: python src/train.py -m head=seqpool,ga,gap .* seeds=3$"
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""`headsweep reproduce` trains a run again with its own code, and says in what the two differ."""
+"""`headsweep reproduce` trains a run again with its own code, and reports in what the two differ."""
 
 import json
 import shutil
@@ -95,6 +95,7 @@ def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.path.iterdir()}
 
 
+@pytest.mark.slow
 def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
     before, here = bytes_of(original), (project / "src" / "train.py").read_text()
     with pytest.raises(
@@ -114,6 +115,7 @@ def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project
     assert reproduce(original, tmp_path / "again", "recorded").is_exact  # it is only compared
 
 
+@pytest.mark.slow
 def test_the_code_that_is_here_may_differ(original, project, tmp_path):
     comparison = reproduce(original, tmp_path / "again", "current")
     assert not comparison.is_exact
@@ -123,6 +125,7 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
         reproduce(original, tmp_path / "again", "recorded")
 
 
+@pytest.mark.slow
 def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_path):
     recorded(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
     (project / "README.md").write_text("words")
@@ -148,7 +151,7 @@ def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_p
         ({"commit": "f" * 40, "dirty": True}, None, "uncommitted changes to ffffffffff, which were not saved"),
     ],
 )
-def test_code_that_cannot_be_had_is_said(original, project, tmp_path, code, choice, message):
+def test_code_that_is_not_available_is_reported(original, project, tmp_path, code, choice, message):
     recorded(original, code)
     with pytest.raises(UserError, match=message):
         reproduce(original, tmp_path / "again", choice)
@@ -169,6 +172,7 @@ def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
         reproduce(original, tmp_path / "again", "current")
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_path):
     (project / "src" / "train.py").write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
@@ -192,6 +196,7 @@ def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(or
     assert "decorrelation" not in values and values.head.gram_dim == 32
 
 
+@pytest.mark.slow
 def test_what_lets_git_take_another_repository_is_not_handed_on(original, project, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     assert reproduce(original, tmp_path / "again", "recorded").is_exact
@@ -270,8 +275,8 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     (folder,) = (tmp_path / "runs").iterdir()
     database = (tmp_path / "mlflow.db").read_bytes()
     assert give("reproduce", folder.name, "--code", "current", "--output", tmp_path) == 0
-    told = capfd.readouterr().out
-    assert "REPRODUCED bit for bit" in told and "byte for byte" in told
+    reported = capfd.readouterr().out
+    assert "REPRODUCED bit for bit" in reported and "byte for byte" in reported
     assert (tmp_path / "mlflow.db").read_bytes() == database
     assert len(list((tmp_path / "runs").iterdir())) == 1 and len(list((tmp_path / "sweeps").iterdir())) == 1
     result = RunFolder(folder).result()

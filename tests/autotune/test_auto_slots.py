@@ -226,6 +226,7 @@ class Launcher:
         return 10.0, 14.0
 
 
+@pytest.mark.slow
 def test_a_process_counts_the_steps_in_the_window_that_all_were_given(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "time", Clock())  # each of the steps, of 32 images, takes a second
     launcher = Launcher()

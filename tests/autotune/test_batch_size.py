@@ -90,6 +90,7 @@ def test_it_is_no_more_than_there_are_training_images_and_no_more_than_is_tried(
     assert find(Model(image=0.0, images=images), ("heads=2",))[0] == size
 
 
+@pytest.mark.slow
 def test_the_hungriest_cell_decides_and_no_seed_is_measured_again(find):
     grid = [(f"heads={heads}", f"seed={seed}", "duration='3 epochs'") for heads in (1, 4, 2) for seed in (0, 1)]
     size, asked, said = find(Model(), *grid)
@@ -98,6 +99,7 @@ def test_the_hungriest_cell_decides_and_no_seed_is_measured_again(find):
     assert said == ["batch_size=auto: 128 (seqpool heads=4 of cct_2_3x2 needs 5.6 GiB of 10.0 GiB at 128)"]
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_remembered_cell_by_cell(find):
     first, _, said = find(Model(), ("heads=4",))
     assert find(Model(), ("heads=4",)) == (first, [], said)
@@ -107,7 +109,7 @@ def test_what_was_measured_is_remembered_cell_by_cell(find):
         assert find(Model(), ("heads=4", other))[1] != []
 
 
-def test_a_listing_knows_what_is_remembered_alone(find):
+def test_a_listing_uses_remembered_sizes_only(find):
     with pytest.raises(ConfigError, match="batch_size=auto: not measured yet; the command itself, or `headsweep plan`"):
         find(Model(), measure=False)
     known = find(Model())
@@ -146,7 +148,7 @@ def test_what_pays_over_many_steps_alone_is_left_to_the_size_that_is_tried(find)
     assert model.durations == ["20 steps", "20 steps", "20 epochs"]
 
 
-def test_a_size_that_was_tried_on_a_gpu_is_said_as_it_was_measured(find):
+def test_a_size_that_was_tried_on_a_gpu_is_reported_as_it_was_measured(find):
     size, asked, said = find(Model(at_512=8.9), gpu="GPU-a")
     assert (size, asked[-1]) == (512, ("seqpool", 1, 512))
     assert "needs 8.9 GiB of 10.0 GiB at 512" in said[-1]
@@ -218,7 +220,7 @@ def test_the_memory_of_a_job_is_what_its_control_groups_leave_to_it(tmp_path, gr
     assert host_memory.usable_gib(proc, tmp_path) == (gib or physical)
 
 
-def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path):
+def test_a_process_reports_its_peak_memory_and_its_number_of_images(tmp_path):
     (run,) = Lookup().resolve([cell(tmp_path, *SHORT, "tracking=none")])
     gib, images = trial.memory(replace(run, batch_size=32))
     assert 0.01 < gib < 100
@@ -226,6 +228,7 @@ def test_a_process_says_what_it_has_held_and_how_many_images_there_are(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys):
     words = [*SHORT, f"paths.output={tmp_path}", "hydra.launcher.slots=1"]
     monkeypatch.setattr(batch_size, "_Measurement", Model(images=1000, image=0.0))
@@ -241,21 +244,22 @@ def test_a_plan_has_the_number_and_never_the_word(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["batch_size=auto,64"], "batch_size=auto,64: expected auto alone, which is one number for all cells"),
         (["batch_size=auto", "heads=0,1"], "heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)"),
         (["batch_size=auto", "heads=1,2"], "batch_size=auto: not measured yet"),
     ],
 )
-def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, told):
+def test_what_cannot_be_planned_is_reported_in_one_line(tmp_path, capsys, words, reported):
     assert give("plan", "--list", *words, *SHORT, f"paths.output={tmp_path}") == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "environment", "told"),
+    ("words", "environment", "reported"),
     [
         (
             ["-m", "hydra/launcher=slurm"],
@@ -270,10 +274,10 @@ def test_what_cannot_be_planned_is_said_in_one_line(tmp_path, capsys, words, tol
         ([], {"WORLD_SIZE": "2"}, "batch_size=auto: expected a number under torchrun, found auto, which one process"),
     ],
 )
-def test_where_it_cannot_be_had_one_line_says_so(tmp_path, words, environment, told):
+def test_where_it_cannot_be_measured_one_line_reports_it(tmp_path, words, environment, reported):
     answer = train(*words, "batch_size=auto", f"paths.output={tmp_path}", **environment)
     assert answer.returncode == 2
-    assert told in answer.stderr
+    assert reported in answer.stderr
 
 
 @pytest.mark.gpu

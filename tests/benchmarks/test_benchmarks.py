@@ -41,6 +41,7 @@ def test_sides_take_turns_after_one_round_to_warm_up(benchmark: Any) -> None:
     assert times.cpu == {name: [1000.0] * 2 for name in "abc"}
 
 
+@pytest.mark.slow
 def test_heads(benchmark: Any, tmp_path: Path, rows: Any) -> None:
     sizes = ["--heads", "1", "2", "--batch", "2", "--tokens", "4", "--width", "32", "--rounds", "1"]
     benchmark("heads").main(["--head", "seqattn", *sizes, "--records", str(tmp_path)])
@@ -48,6 +49,7 @@ def test_heads(benchmark: Any, tmp_path: Path, rows: Any) -> None:
     assert list(rows()["seqattn K=2"]["samples"]) == ["loop", "stacked"]
 
 
+@pytest.mark.slow
 def test_step(benchmark: Any, tmp_path: Path, rows: Any) -> None:
     sizes = ["--model", "cct_2_3x2", "--image-size", "16", "--batch", "4", "--size", "32", "--rounds", "1"]
     cells = ["--cells", "seqpool1", "ga2", "--sides", "reference", "off"]
@@ -85,6 +87,7 @@ def test_the_reference_may_choose_kernels_and_headsweep_asks_for_those_of_a_run(
     assert asked == [device] and not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("deterministic")
 def test_e2e(benchmark: Any, tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     e2e, strict = benchmark("e2e"), set()
@@ -113,6 +116,7 @@ def test_the_reference_computes_the_same_logits(benchmark: Any) -> None:
     torch.testing.assert_close(reference(images), model(images, per_head=True), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_flops_are_those_of_the_loop(benchmark: Any) -> None:
     """CCT-7/3x1 at 32x32, forward and backward: MFU refers to them, whatever a reformulation saves."""
     compose, loop_flops = benchmark("measuring").compose, benchmark("roofline").loop_flops

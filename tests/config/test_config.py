@@ -19,6 +19,7 @@ def test_every_group_has_choices():
     assert on_disk == {*GROUPS, "hydra"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_yaml_composes(group, choice):
     run = compose_run(f"{group}={choice}", *(["dataset.image_size=224"] if "7x2" in choice else []))
@@ -126,6 +127,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[row[1].split(":")[0] for row in BAD])
 def test_bad_input_is_one_line_that_names_the_key(overrides, message):
     with pytest.raises(ConfigError) as caught:
@@ -134,6 +136,7 @@ def test_bad_input_is_one_line_that_names_the_key(overrides, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_reading_a_configuration_imports_neither_torch_nor_timm():
     code = """
         import sys

@@ -1,6 +1,8 @@
 """The fast way from a grid's cells to their configurations is the slow way."""
 
+import pickle
 import random
+from functools import cache
 from itertools import product
 
 import pytest
@@ -61,7 +63,13 @@ def conf():
 
 
 def composed(overrides):
-    return compose("train", overrides=list(overrides))
+    """What Hydra composes, once for both ways."""
+    return pickle.loads(_pickled(tuple(overrides)))
+
+
+@cache
+def _pickled(overrides):
+    return pickle.dumps(compose("train", overrides=list(overrides)))
 
 
 def outcome(make):
@@ -88,6 +96,7 @@ def cells_of(study):
     return [[f"+sweeps={study}", *point] for point in product(*axes)], exclusions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
     """A few cells of each, with values drawn at random, on one grid, so that none may leave anything behind."""
@@ -100,6 +109,7 @@ def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
         agree(grid, cell)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", VALUES)
 def test_any_override_gives_what_hydra_gives_errors_included(key):
     grid = Grid(composed)
@@ -109,15 +119,16 @@ def test_any_override_gives_what_hydra_gives_errors_included(key):
 
 
 def test_cells_that_differ_in_values_alone_are_composed_once():
+    """Of a data set whose folder follows `paths.data`, too."""
     asked = []
     grid = Grid(lambda overrides: asked.append(overrides) or composed(overrides))
     axes = (("seqpool", "ga"), range(4), (1e-3, 1e-4), ("'20 epochs'", "'30 epochs'"))
     cells = [
-        grid.cell([f"head={head}", f"heads={heads}", f"optimizer.lr={rate}", f"duration={duration}"])
+        grid.cell([f"head={head}", "dataset=cifar10", f"heads={heads}", f"optimizer.lr={rate}", f"duration={duration}"])
         for head, heads, rate, duration in product(*axes)
     ]
     results = [outcome(cell.parse) for cell in cells]
-    assert asked == [("head=seqpool",), ("head=ga",)]
+    assert asked == [("head=seqpool", "dataset=cifar10"), ("head=ga", "dataset=cifar10")]
     runs = [run for run in results if not isinstance(run, tuple)]
     found = {(run.head.name, run.heads, run.optimizer.lr, run.duration) for run in runs}
     assert found == {
@@ -126,6 +137,7 @@ def test_cells_that_differ_in_values_alone_are_composed_once():
     assert len({id(run.optimizer) for run in runs}) == len(runs)
 
 
+@pytest.mark.slow
 def test_a_value_that_others_follow_is_composed_with_them():
     """A configuration with `schedule.min_lr: ${optimizer.lr}` in it."""
     grid = Grid(composed)
@@ -134,6 +146,7 @@ def test_a_value_that_others_follow_is_composed_with_them():
         assert run.schedule.min_lr == float(rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", ["table1", "ga_table2"])
 def test_exclusions_leave_out_the_same_cells_either_way(study):
     cells, exclusions = cells_of(study)
@@ -205,10 +218,12 @@ def test_the_command_line_takes_the_place_of_a_study_s_axis():
     assert [point.overrides for point in points.points(study, ["heads=4"]).points] == [("heads=4",)]
 
 
+@pytest.mark.slow
 def test_a_pattern_names_choices_outside_of_hydra_s_command_line_too():
     assert [run.head.name for run in expand_grid("head=glob(seq*)")] == ["seqattn", "seqpool"]
 
 
+@pytest.mark.slow
 def test_an_option_of_the_heads_of_an_axis_is_given_as_a_choice():
     """Hydra composes once without the axes, where the head is another, and refuses a plain value."""
     runs = expand_grid("head=ga,sg", "head.gram_dim=choice(32)")

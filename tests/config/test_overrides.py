@@ -21,6 +21,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
 def test_the_overrides_compose_the_same_configuration(overrides):
     run = compose_run(*overrides)
@@ -49,6 +50,7 @@ def spelled_cells(*cells):
     return [{key: value for key, value in cell.items() if key != "seed"} for cell in spelled]
 
 
+@pytest.mark.slow
 def test_a_full_product_is_one_grid_whose_axes_include_defaults():
     cells = spelled_cells(
         *([f"head={head}", lr] for head in ("seqpool", "gap") for lr in ("optimizer.lr=1e-3", "seed=0"))
@@ -56,6 +58,7 @@ def test_a_full_product_is_one_grid_whose_axes_include_defaults():
     assert grid_words(cells) == ["head=seqpool,gap", "heads=1", "optimizer.lr=0.001,0.0005"]
 
 
+@pytest.mark.slow
 def test_a_grid_excludes_other_cells_of_the_product():
     cells = spelled_cells(["heads=1"], ["head=ga", "heads=1"], ["head=ga", "heads=8"])
     grid = grid_words(cells)
@@ -65,6 +68,7 @@ def test_a_grid_excludes_other_cells_of_the_product():
     assert [(run.head.name, run.heads) for run in found] == [("seqpool", 1), ("ga", 1), ("ga", 8)]
 
 
+@pytest.mark.slow
 def test_cells_with_an_option_of_one_head_are_blocks_of_a_union():
     cells = spelled_cells(
         ["head=gap", "heads=1"],
@@ -82,6 +86,7 @@ def test_cells_with_an_option_of_one_head_are_blocks_of_a_union():
     ]
 
 
+@pytest.mark.slow
 def test_a_study_is_expanded_as_the_command_does():
     with composer():
         runs = expand_grid("+sweeps=table1", "batch_size=64")

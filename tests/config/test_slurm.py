@@ -20,6 +20,7 @@ def keys(launcher: str = "slurm") -> dict[str, object]:
     return {key: value for key, value in config.hydra.launcher.items() if key not in NOT_SETTINGS}
 
 
+@pytest.mark.slow
 def test_presets_are_the_launcher_with_other_values():
     plain, node, short = (parse_launcher(SlurmConfig, keys(f"slurm{name}")) for name in ("", "_node", "_preemptible"))
     assert isinstance(plain, SlurmConfig) and plain.mlflow is Projection.login

@@ -1,15 +1,22 @@
 """Variants, conditional and zipped axes, tuned axes and unions: which cells they are, and every mistake in one line."""
 
+from dataclasses import replace
+
 import pytest
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from composing import expand_study
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.composition import one_line
+from headsweep.config.expansion import read_grid
+from headsweep.config.study import read_study
 from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError, UserError
+from headsweep.plan.expand import expand
+from headsweep.plan.plan import Lookup
 
 S = "hydra.sweeper."
 VARIANTS = f"{S}variants={{paper:[],no smoothing:[augmentation.label_smoothing=0],EMA:[ema_decay=0.999]}}"
@@ -228,6 +235,41 @@ def test_a_mistake_is_one_line(words, message):
         expand_study(*words).runs()
     line = one_line(caught.value)
     assert message in line and "\n" not in line and "Error in call" not in line
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "message"),
+    [
+        ("variants", {"": []}, "variants='': expected the name of a variant"),
+        ("variants", {"a\nb": []}, r"variants=a\nb: expected the name of a variant"),
+        ("params", {"head": "seqpool", " ": "ga"}, "params='': expected the key of an axis"),
+        ("conditional", {1: {"heads": "1,2"}}, "conditional=1: expected a condition, e.g. head=ga"),
+        ("conditional", {"head=ga": None}, "conditional.head=ga=null: expected axes"),
+        ("zipped", [None], "zipped[0]=null: expected two or more axes"),
+        ("union", [{}], "union[0]={}: expected a block with some of"),
+        ("margin", "0.3", "margin=0.3: expected an equivalence margin"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(key, found, message):
+    with pytest.raises(ConfigError) as caught:
+        read_study(OmegaConf.create({key: found}))
+    assert str(caught.value).startswith(S + message) and "\n" not in str(caught.value)
+
+
+def test_a_study_file_may_leave_the_list_of_a_variant_empty():
+    study = read_study(OmegaConf.create({"variants": {"paper": None, "EMA": ["ema_decay=0.9"]}}))
+    assert study.blocks[0].variants == {"paper": [], "EMA": ["ema_decay=0.9"]} and study.baseline == "paper"
+
+
+def test_cells_that_differ_in_values_alone_are_composed_once():
+    asked = []
+    request, _ = read_grid(["+sweeps=ablation", "heads=1,2,4", "seed=0,1"])
+    compose = request.compose
+    expansion = expand(
+        replace(request, compose=lambda words: asked.append(words) or compose(words)), lambda runs: 64, Lookup()
+    )
+    assert len(expansion.runs()) == 3 * 2 * 18
+    assert len(asked) == 3 * (2 + 1)  # each variant with each head, and with the option of ga
 
 
 def test_a_mistake_names_the_key():

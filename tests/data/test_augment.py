@@ -89,10 +89,10 @@ def test_erased_pixels_become_the_mean_and_no_other_changes(tiles):
     boxes = torch.zeros(60, 2, 4, dtype=torch.int64)
     boxes[1] = torch.tensor([[3, 4, 10, 20], [8, 10, 12, 32]])
     images = tiles.float() + 1
-    want = images.clone()
-    want[1, :, 3:10, 4:20] = 0
-    want[1, :, 8:12, 10:32] = 0
-    assert torch.equal(erase(images, boxes), want)
+    expected = images.clone()
+    expected[1, :, 3:10, 4:20] = 0
+    expected[1, :, 8:12, 10:32] = 0
+    assert torch.equal(erase(images, boxes), expected)
 
 
 def test_erased_boxes_lie_inside_and_share_the_area():
@@ -119,7 +119,7 @@ def mix_many(mixer, count=600):
 
 
 @pytest.mark.parametrize("switch", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}])
-def test_targets_say_what_images_hold(switch, make_augmentation):
+def test_targets_are_the_labels_of_their_images(switch, make_augmentation):
     shares = []
     for images, targets, _ in mix_many(Mixer(make_augmentation(mix_probability=0.5, **switch))):
         torch.testing.assert_close(targets.sum(1), torch.ones(4))

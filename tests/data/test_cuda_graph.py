@@ -40,7 +40,7 @@ def test_other_shapes_than_the_recorded_ones_are_no_replay(monkeypatch):
             assert up.shape == (4,)
 
 
-def test_where_recording_fails_it_is_called_and_one_line_says_why(monkeypatch, recwarn):
+def test_where_recording_fails_it_is_called_and_one_line_gives_the_reason(monkeypatch, recwarn):
     def refuse():
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nCompile with ...")

@@ -89,9 +89,9 @@ def test_seeds_and_epochs_differ(resident, make_dataset, make_augmentation):
 @pytest.mark.parametrize("batch_size", [1, 7, 60])
 def test_pixels_do_not_depend_on_the_batch_size(batch_size, resident, make_dataset, make_augmentation):
     paper, dataset = make_augmentation("paper", **UNMIXED), make_dataset("cifar100")
-    want = by_index(make_loader(resident, dataset, paper, batch_size=10).epoch(3))
+    expected = by_index(make_loader(resident, dataset, paper, batch_size=10).epoch(3))
     got = by_index(make_loader(resident, dataset, paper, batch_size=batch_size).epoch(3))
-    assert all(torch.equal(image, want[i]) for i, image in got.items()) and len(got) > 50
+    assert all(torch.equal(image, expected[i]) for i, image in got.items()) and len(got) > 50
 
 
 def test_global_generators_are_neither_read_nor_moved(resident, streamed, make_dataset, make_augmentation):
@@ -109,10 +109,11 @@ def test_streamed_is_the_same_with_workers(name, streamed, make_augmentation):
     assert isinstance(splits.train, StreamedSource)
     alone, helped = (make_loader(splits.train, dataset, make_augmentation(name), workers=n) for n in (0, 2))
     for epoch in (0, 1):
-        want, got = list(alone.epoch(epoch)), list(helped.epoch(epoch))
-        assert len(want) == 2 and all(same(a, b) for a, b in zip(want, got, strict=True))
+        expected, got = list(alone.epoch(epoch)), list(helped.epoch(epoch))
+        assert len(expected) == 2 and all(same(a, b) for a, b in zip(expected, got, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_resumed_epoch_is_its_rest_and_opens_no_image_before_it(workers, streamed, make_augmentation):
     dataset, splits = streamed()
@@ -126,14 +127,15 @@ def test_a_resumed_epoch_is_its_rest_and_opens_no_image_before_it(workers, strea
         assert len(rest) == 6 - first and all(same(a, b) for a, b in zip(whole[first:], rest, strict=True))
 
 
+@pytest.mark.slow
 def test_workers_live_on_after_an_abandoned_epoch(streamed, make_augmentation):
     dataset, splits = streamed()
     loader = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4, workers=2)
     next(loader.epoch(0))
     workers = [worker.pid for worker in loader.maker.reader.loader._iterator._workers]
     got = list(loader.epoch(1))
-    want = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4).epoch(1)
-    assert all(same(a, b) for a, b in zip(want, got, strict=True))
+    expected = make_loader(splits.train, dataset, make_augmentation("paper"), batch_size=4).epoch(1)
+    assert all(same(a, b) for a, b in zip(expected, got, strict=True))
     assert workers == [worker.pid for worker in loader.maker.reader.loader._iterator._workers]
 
 
@@ -157,6 +159,7 @@ def test_evaluation_is_all_images_in_order(resident, make_dataset):
     torch.testing.assert_close(restored * 255, resident.images.float(), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_evaluation_streamed_equals_resident(streamed):
     dataset, splits = streamed()
     for workers in (0, 2):
@@ -192,8 +195,8 @@ def test_unreadable_file_is_one_line(workers, streamed, make_augmentation, tmp_p
     splits.train.paths[at] = str(bad)
     with pytest.raises(DataError) as caught:
         list(make_loader(splits.train, dataset, make_augmentation(), batch_size=4, workers=workers).epoch(0))
-    want = rf"{tmp_path}/None/train/class2/\xff DataError: two\nlines.jpg cannot be decoded"
-    assert str(caught.value).startswith(want) and str(caught.value).isprintable()
+    expected = rf"{tmp_path}/None/train/class2/\xff DataError: two\nlines.jpg cannot be decoded"
+    assert str(caught.value).startswith(expected) and str(caught.value).isprintable()
 
 
 @pytest.mark.gpu
@@ -201,7 +204,7 @@ def test_unreadable_file_is_one_line(workers, streamed, make_augmentation, tmp_p
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_gpu_sees_the_same_pixels_without_waiting(precision, resident, make_dataset, make_augmentation):
     paper, dataset, gpu = make_augmentation("paper"), make_dataset("cifar100"), torch.device("cuda")
-    want = make_loader(resident, dataset, paper).epoch(0)
+    expected = make_loader(resident, dataset, paper).epoch(0)
     loader = TrainLoader(resident, dataset, paper, 0, 10, gpu, 0)
     torch.set_float32_matmul_precision(precision)
     list(loader.epoch(1))  # first use of kernels may wait
@@ -211,7 +214,7 @@ def test_gpu_sees_the_same_pixels_without_waiting(precision, resident, make_data
     finally:
         torch.cuda.set_sync_debug_mode("default")
         torch.set_float32_matmul_precision("highest")
-    for one, other in zip(want, got, strict=True):
+    for one, other in zip(expected, got, strict=True):
         torch.testing.assert_close(other.images.cpu(), one.images, atol=1e-5, rtol=0)
         torch.testing.assert_close(other.targets.cpu(), one.targets)
 

@@ -96,8 +96,8 @@ def test_cifar_at_another_size_and_grey(make_dataset, write_cifar, tmp_path, pic
     write_cifar(tmp_path, "cifar10")
     changes = {"image_size": 16, "channels": 1, "mean": [0.5], "std": [0.2]}
     splits = load(make_dataset("cifar10", root=str(tmp_path), **changes))
-    want = Image.fromarray(pictures[4]).convert("L").resize((16, 16), Image.Resampling.BICUBIC)
-    assert np.array_equal(splits.test.images[4, 0].numpy(), np.asarray(want))
+    expected = Image.fromarray(pictures[4]).convert("L").resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(splits.test.images[4, 0].numpy(), np.asarray(expected))
 
 
 def test_corrupted_cifar_is_one_line(make_dataset, write_cifar, tmp_path):

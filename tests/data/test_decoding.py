@@ -97,8 +97,8 @@ def test_modes_of_8_bits(mode, ending, tmp_path):
     with Image.open(path) as saved:
         assert saved.mode == mode
     tolerance = {"YCbCr": 3, "LAB": 30}.get(mode, 0)  # 8 bits of LAB are coarse where blue is saturated
-    want = np.stack([LUMA] * 3, -1) if mode in ("L", "LA") else COLOUR
-    assert abs(pixels(path, 3) - want).max() <= tolerance
+    expected = np.stack([LUMA] * 3, -1) if mode in ("L", "LA") else COLOUR
+    assert abs(pixels(path, 3) - expected).max() <= tolerance
     assert abs(pixels(path, 1) - LUMA).max() <= tolerance
 
 
@@ -116,14 +116,14 @@ def test_transparency_that_was_multiplied_in(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "PA", "1", "L", "RGB"])
 def test_palettes_two_levels_and_transparent_colours(mode, transparency, tmp_path):
     image = RGB.convert(mode)
-    want = np.asarray(image.convert("RGB"))
+    expected = np.asarray(image.convert("RGB"))
     path = tmp_path / ("0.tif" if mode == "PA" else "0.png")
     if transparency is not None and mode != "PA":
         single = (1, 254, 0) if mode == "RGB" else 0
         image.save(path, transparency=transparency if mode == "P" else single)
     else:
         image.save(path)
-    assert np.array_equal(pixels(path, 3), want)
+    assert np.array_equal(pixels(path, 3), expected)
     assert np.array_equal(pixels(path, 1), np.asarray(image.convert("RGB").convert("L")))
 
 
@@ -192,9 +192,9 @@ def test_a_data_set_of_16_bits(channels, resident, make_dataset, tmp_path):
     dataset = resolve(make_dataset("imagefolder", root=str(root), validation=0.0, **numbers))
     splits = open_splits(dataset, 0, LoaderConfig(0, resident, None), DebugConfig(None, None, False))
     (batch,) = EvalLoader(splits.train, dataset, 4, torch.device("cpu"), 0)
-    want = torch.from_numpy(np.stack([wide[number] for number in (0, 2, 1, 3)])).float()  # one of each class in turn
+    expected = torch.from_numpy(np.stack([wide[number] for number in (0, 2, 1, 3)])).float()  # each class in turn
     for channel in range(channels):
-        torch.testing.assert_close(batch.images[:, channel] * 257 * 255, want, atol=129, rtol=0)
+        torch.testing.assert_close(batch.images[:, channel] * 257 * 255, expected, atol=129, rtol=0)
 
 
 @pytest.mark.parametrize("resident", [0.0, 1.0])
@@ -205,5 +205,5 @@ def test_a_bad_file_of_any_name_is_one_line(resident, make_dataset, tmp_path):
     with pytest.raises(DataError) as caught:
         splits = open_splits(dataset, 0, LoaderConfig(0, resident, None), DebugConfig(None, None, False))
         list(EvalLoader(splits.train, dataset, 4, torch.device("cpu"), 0))
-    want = rf"{root}/train/b/\xff x\ny.png: expected unsigned pixels of 8 bits"
-    assert str(caught.value).startswith(want) and str(caught.value).isprintable()
+    expected = rf"{root}/train/b/\xff x\ny.png: expected unsigned pixels of 8 bits"
+    assert str(caught.value).startswith(expected) and str(caught.value).isprintable()

@@ -46,9 +46,9 @@ def batches(dataset, make_augmentation, where):
 
 
 def test_a_run_reads_the_copy_and_sees_the_same_batches(dataset, make_augmentation, tmp_path):
-    _, want = batches(dataset, make_augmentation, None)
+    _, expected = batches(dataset, make_augmentation, None)
     splits, got = batches(dataset, make_augmentation, str(tmp_path / "disk"))
-    for one, other in zip(want, got, strict=True):
+    for one, other in zip(expected, got, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     for split in splits:
         assert split.paths and all(Path(path).is_relative_to(tmp_path / "disk") for path in split.paths)
@@ -122,6 +122,7 @@ def test_a_killed_copy_is_completed(dataset, tmp_path):
     assert held.items() <= when_changed(copy).items()  # what was whole is not copied again
 
 
+@pytest.mark.slow
 def test_two_at_once_share_one_copy(dataset, tmp_path):
     two = [process(dataset, tmp_path / "disk", 0.01) for _ in range(2)]
     assert [one.wait(60) for one in two] == [0, 0]
@@ -139,8 +140,8 @@ def test_a_disk_that_is_too_small_is_one_line_with_both_numbers(dataset, tmp_pat
     needed = sum(-(-size // 4096) * 4096 for size in image_sizes(dataset, planned_tree(dataset)).values())
     with pytest.raises(ConfigError) as caught:
         stage(dataset, str(tmp_path / "disk"))
-    want = f"loader.stage={tmp_path}/disk: expected {needed:,} free bytes, found 5,000; give"
-    assert str(caught.value).startswith(want) and "\n" not in str(caught.value)
+    expected = f"loader.stage={tmp_path}/disk: expected {needed:,} free bytes, found 5,000; give"
+    assert str(caught.value).startswith(expected) and "\n" not in str(caught.value)
     monkeypatch.undo()
     stage(dataset, str(tmp_path / "disk"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))

@@ -58,7 +58,7 @@ def test_the_order_is_that_of_torchvision(dataset):
 
 
 def test_hidden_files_are_left_out_and_counted(dataset, caplog):
-    want, digest = listed(dataset), resolve(dataset).digest
+    expected, digest = listed(dataset), resolve(dataset).digest
     train = Path(dataset.root, "train")
     shutil.copytree(train / "a", train / ".ipynb_checkpoints")
     shutil.copytree(train / "a", train / "a/.ipynb_checkpoints")
@@ -66,7 +66,7 @@ def test_hidden_files_are_left_out_and_counted(dataset, caplog):
     (train / "a/.DS_Store").write_bytes(b"likewise")
     (train / "a/notes.txt").write_text("no image")
     (train / "stray.jpg").write_bytes(b"in no class")
-    assert not caplog.messages and listed(dataset) == want
+    assert not caplog.messages and listed(dataset) == expected
     assert resolve(dataset).digest == resolve(dataset).digest == digest
     skipped = "*.txt: 1, hidden folders: 2, hidden images: 1, images outside of the class folders: 1"
     assert caplog.messages == [f"{dataset.root}: left out {skipped}"]  # once, and not .DS_Store, which all Macs have
@@ -88,30 +88,30 @@ def test_a_loop_by_way_of_another_disk_is_refused(dataset, tmp_path):
 
 def test_a_data_set_of_links_is_the_data_set(dataset, tmp_path):
     root, store = Path(dataset.root), tmp_path / "store"
-    want, digest = listed(dataset), resolve(dataset).digest
+    expected, digest = listed(dataset), resolve(dataset).digest
     shutil.move(root / "train/a", store)  # a class
     (root / "train/a").symlink_to(store)
     shutil.move(root / "train/a-b/2.tiff", tmp_path / "blob")  # an image
     (root / "train/a-b/2.tiff").symlink_to(tmp_path / "blob")
     shutil.move(root / "val", tmp_path / "other")  # a split
     (root / "val").symlink_to(tmp_path / "other")
-    assert listed(dataset) == want and resolve(dataset).digest == digest
+    assert listed(dataset) == expected and resolve(dataset).digest == digest
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_file_counts_once_in_its_class(link, dataset, caplog):
-    want = listed(dataset)
+    expected = listed(dataset)
     link(Path(dataset.root, "train/a/0.jpg"), Path(dataset.root, "train/a/z.jpg"))
-    assert listed(dataset) == want
+    assert listed(dataset) == expected
     resolve(dataset)
     assert caplog.messages == [f"{dataset.root}: left out links to images that are counted already: 1"]
 
 
 def test_a_linked_folder_counts_once_in_its_class(dataset):
-    want = {Path(path).name for path, _ in listed(dataset)}
+    expected = {Path(path).name for path, _ in listed(dataset)}
     Path(dataset.root, "train/a/link").symlink_to("b-c")
     found = [Path(path).name for path, _ in listed(dataset)]
-    assert set(found) == want and len(found) == len(want)
+    assert set(found) == expected and len(found) == len(expected)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -49,14 +49,15 @@ def by_us(operation, magnitude, negative, increasing, bicubic, images):
     return apply(operation, images.clone(), arguments.float(), bicubic).int()
 
 
-def close(name, got, want):
+def close(name, got, reference):
     """LUT and blending operations are equal; geometry is cut off, so float32 may fall one level short, rarely."""
-    difference = abs(got.numpy() - want)
+    difference = abs(got.numpy() - reference)
     if name in ROUNDED or NAMES.index(name) >= GEOMETRIC:
         return difference.max() <= 1 and (difference > 0).mean() < 0.05
     return difference.max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("magnitude", [2.6, 5.0, 9.0, 9.9])
@@ -64,17 +65,17 @@ def test_operation_is_timms(name, magnitude, increasing, tiles, pictures, monkey
     operation, timms = NAMES.index(name), timm_name(name, increasing)
     for negative in (False, True):
         for bicubic in (False, True) if operation >= GEOMETRIC else (False,):
-            want = by_timm(timms, magnitude, negative, bicubic, pictures[:30], monkeypatch)
+            reference = by_timm(timms, magnitude, negative, bicubic, pictures[:30], monkeypatch)
             got = by_us(operation, magnitude, negative, increasing, bicubic, tiles[:30])
-            assert close(name, got.permute(0, 2, 3, 1), want)
+            assert close(name, got.permute(0, 2, 3, 1), reference)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_operation_on_grey(name, tiles, pictures, monkeypatch):
     grey = np.stack([np.asarray(Image.fromarray(picture).convert("L")) for picture in pictures[:30]])
-    want = by_timm(timm_name(name, True), 7.0, True, True, grey, monkeypatch)
+    reference = by_timm(timm_name(name, True), 7.0, True, True, grey, monkeypatch)
     got = by_us(NAMES.index(name), 7.0, True, True, True, torch.from_numpy(grey)[:, None])
-    assert close(name, got[:, 0], want)
+    assert close(name, got[:, 0], reference)
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
@@ -183,10 +184,10 @@ def test_magnitudes_are_normal_cut_off_at_0_and_10(text, mean, spread):
 def test_all_layers_are_applied_in_order(tiles):
     """Against a plain loop over images."""
     drawn = RandAugment(Policy.parse(PAPER), 32).draw(3, torch.arange(len(tiles)))
-    want = tiles.clone()
+    reference = tiles.clone()
     for layer in zip(*(values.unbind(1) for values in drawn[:3]), strict=True):
         for row, (operation, argument, bicubic) in enumerate(zip(*layer, strict=True)):
             if operation != NOTHING:
-                want[row] = apply(int(operation), want[row][None], argument[None], bool(bicubic))[0]
-    assert torch.equal(randaugment(tiles.clone(), drawn), want)
-    assert not torch.equal(want, tiles)
+                reference[row] = apply(int(operation), reference[row][None], argument[None], bool(bicubic))[0]
+    assert torch.equal(randaugment(tiles.clone(), drawn), reference)
+    assert not torch.equal(reference, tiles)

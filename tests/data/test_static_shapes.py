@@ -43,9 +43,9 @@ def test_every_operation_is_the_grouped_one(tiles, channels, increasing):
         operations, its = torch.full((n,), operation), arguments[:, operation]
         looks = affines(operations, its, 32, 32)
         drawn = Operations(*(values[:, None] for values in (operations, its, bicubic, looks)))
-        want = randaugment(images.clone(), drawn)
-        assert torch.equal(static(images, drawn), want), NAMES[operation]
-        assert not torch.equal(want, images) or (channels == 1 and NAMES[operation] == "Color")
+        expected = randaugment(images.clone(), drawn)
+        assert torch.equal(static(images, drawn), expected), NAMES[operation]
+        assert not torch.equal(expected, images) or (channels == 1 and NAMES[operation] == "Color")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -92,9 +92,9 @@ def test_mixing_is_the_grouped_one(make_augmentation):
     drawn = [mixer.draw(16, 16, source) for _ in range(60)]
     assert {bool(its.box.bottom) for its in drawn} == {True, False} and Mix() in drawn
     for its in drawn:
-        want = mix(images.clone(), targets, its)
+        expected = mix(images.clone(), targets, its)
         got = mix_static(images[None], targets[None], its.numbers()[None])
-        assert all(torch.equal(one, other[0]) for one, other in zip(want, got, strict=True))
+        assert all(torch.equal(one, other[0]) for one, other in zip(expected, got, strict=True))
 
 
 @pytest.fixture
@@ -140,8 +140,8 @@ def test_batches_are_the_grouped_ones(make_makers, changes):
     """From the indices to the mixed targets, two batches at a time; on a CPU the function is called, not recorded."""
     makers = make_makers(**changes)
     for key in range(3):
-        want, got = both(*makers, key)
-        assert all(same(one, other) for one, other in zip(want, got, strict=True))
+        expected, got = both(*makers, key)
+        assert all(same(one, other) for one, other in zip(expected, got, strict=True))
 
 
 class Watching(TorchDispatchMode):
@@ -177,6 +177,7 @@ def test_all_batches_are_the_same_operations_and_wait_for_nothing(make_makers):
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
 
+@pytest.mark.slow
 def test_one_graph_serves_all_batches(make_makers):
     _, recorded, _, _ = make_makers()
     graphs = []
@@ -242,10 +243,10 @@ def test_a_recording_is_the_function(make_makers, order):
     try:
         makers = make_makers(torch.device("cuda"), order=order)
         eager, got = both(*makers, 1)
-        want, _ = both(*make_makers(order=order), 1)
+        expected, _ = both(*make_makers(order=order), 1)
     finally:
         torch.use_deterministic_algorithms(False)
     assert makers[1].recorded.replay is not makers[1].recorded.function
-    for batch, grouped, on_cpu in zip(got, eager, want, strict=True):
+    for batch, grouped, on_cpu in zip(got, eager, expected, strict=True):
         assert same(batch, grouped)
         torch.testing.assert_close(batch.images.cpu(), on_cpu.images, atol=1e-5, rtol=0)

@@ -31,6 +31,7 @@ def output(tmp_path):
     return Path(shutil.copytree(HERE / "output", tmp_path / "output"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", FINGERPRINTS)
 def test_a_configuration_keeps_its_fingerprint(overrides):
     assert fingerprint(compose_run(*json.loads(overrides))) == FINGERPRINTS[overrides]

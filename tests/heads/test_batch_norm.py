@@ -54,10 +54,10 @@ def statistics(head: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["sg", "ga"])
 def test_frozen_statistics_stay(name: str, convert: Convert) -> None:
     head, x = make(name), tokens()
-    want, before = head.eval()(x), statistics(head)
+    expected, before = head.eval()(x), statistics(head)
     convert(head)
     assert [module for module in head.modules() if isinstance(module, nn.BatchNorm2d)] == []
-    torch.testing.assert_close(head.train()(x), want)
+    torch.testing.assert_close(head.train()(x), expected)
     torch.testing.assert_close(statistics(head), before, rtol=0, atol=0)
 
 
@@ -99,8 +99,8 @@ def test_statistics_can_be_averaged_over_batches() -> None:
 
 def test_statistics_can_be_removed() -> None:
     head, x = make(), tokens()
-    want = head(x)
-    torch.testing.assert_close(torch.func.replace_all_batch_norm_modules_(head).eval()(x), want)
+    expected = head(x)
+    torch.testing.assert_close(torch.func.replace_all_batch_norm_modules_(head).eval()(x), expected)
 
 
 @pytest.mark.parametrize("name", ["sg", "ga"])

@@ -51,17 +51,18 @@ def images(count: int = 6, tokens: int = 16, width: int = 64, dtype: torch.dtype
 def check_against_oracle(name: str, head: Head, x: Tensor) -> None:
     loop = oracle.reference(name, head).train(head.training)
     y = x.detach().clone().requires_grad_()
-    got, want = head(x), loop(y)
+    got, expected = head(x), loop(y)
     direction = torch.randn_like(got)
     (got * direction).sum().backward()
-    (want * direction).sum().backward()
+    (expected * direction).sum().backward()
     close = {"rtol": 1e-10, "atol": 1e-10}
-    torch.testing.assert_close(got, want, **close)
+    torch.testing.assert_close(got, expected, **close)
     torch.testing.assert_close(x.grad, y.grad, **close)
     for a, b in oracle.pairs(name, oracle.gradients(head), oracle.gradients(loop)):
         torch.testing.assert_close(a, b, **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [9, 49])
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", HEADS)
@@ -85,8 +86,8 @@ def test_equals_the_loop_over_branches_in_evaluation(name: str) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_token_weights_equal_those_of_the_loop_and_sum_to_one(name: str, heads: int) -> None:
     head, x = make(name, heads).eval(), images()
-    got, want = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
-    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    got, expected = head.token_weights(x), oracle.reference(name, head).eval().token_weights(x)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     if got is not None:
         assert got.shape == (6, heads, 16) and bool((got >= 0).all())
         torch.testing.assert_close(got.sum(-1), torch.ones_like(got[..., 0]))

@@ -32,6 +32,7 @@ def outcome(head: Head, x: Tensor, autocast: bool = False) -> list[Tensor]:
     return [logits, by_tokens, torch.cat([by.flatten() for by in by_parameters])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -39,8 +40,8 @@ def outcome(head: Head, x: Tensor, autocast: bool = False) -> list[Tensor]:
 def test_a_converted_head_trains_and_evaluates(name: str, dtype: torch.dtype, training: bool, autocast: bool) -> None:
     head, x = make(name).to(dtype).train(training), torch.randn(6, 16, 64).to(dtype)
     exact = make(name).to(dtype).double().train(training)
-    want, got = outcome(exact, x.double()), outcome(head, x, autocast)
+    expected, got = outcome(exact, x.double()), outcome(head, x, autocast)
     assert autocast or got[0].dtype is dtype
     tolerance = max(TOLERANCES[dtype], TOLERANCES[torch.bfloat16] if autocast else 0)
-    for a, b in zip(got, want, strict=True):
+    for a, b in zip(got, expected, strict=True):
         assert (a.double() - b).norm() < tolerance * b.norm()

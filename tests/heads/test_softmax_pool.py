@@ -37,8 +37,8 @@ def with_gradients(pool: Pool, queries: Tensor, tokens: Tensor, bias: Tensor | N
     sums = sums - sums.mean(-1, keepdim=True) if scaled else sums
     direction = torch.linspace(-1, 2, sums.numel(), dtype=sums.dtype).view_as(sums)
     value = (sums * direction).sum() + log_sums.square().sum()
-    wanted = (queries, tokens) if bias is None else (queries, tokens, bias)
-    return [sums, log_sums, *torch.autograd.grad(value, wanted)]
+    expected = (queries, tokens) if bias is None else (queries, tokens, bias)
+    return [sums, log_sums, *torch.autograd.grad(value, expected)]
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -54,8 +54,8 @@ def test_a_mean_far_from_zero_loses_little_precision_in_float32() -> None:
     """The variance is the mean of squares less the square of the mean."""
     queries, tokens, _ = inputs(torch.float32, mean=17)
     double = (x.detach().double().requires_grad_() for x in (queries, tokens))
-    got, want = with_gradients(pooled_sums, queries, tokens, None, True), with_gradients(plain, *double, None, True)
-    for a, b in zip(got, want, strict=True):
+    got, expected = with_gradients(pooled_sums, queries, tokens, None, True), with_gradients(plain, *double, None, True)
+    for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() < 1e-4 * b.norm()
 
 
@@ -69,9 +69,9 @@ def test_products_are_bfloat16_under_autocast_and_gradients_of_the_inputs_type()
         return sums, log_sums
 
     got = with_gradients(autocast, queries, tokens, None, True)
-    want = with_gradients(plain, queries, tokens, None, True)
+    expected = with_gradients(plain, queries, tokens, None, True)
     assert all(gradient.dtype == torch.float32 for gradient in got[2:])
-    assert all((a - b).norm() < 0.02 * b.norm() for a, b in zip(got, want, strict=True))
+    assert all((a - b).norm() < 0.02 * b.norm() for a, b in zip(got, expected, strict=True))
 
 
 def test_constant_tokens_are_pooled() -> None:

@@ -36,6 +36,7 @@ def gradients(head: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> li
     return [logits.detach(), *torch.autograd.grad(logits.square().sum(), list(head.parameters()))]
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph(head: Head) -> None:
     torch.compiler.reset()
     x = images(4)
@@ -43,6 +44,7 @@ def test_compiles_as_one_graph(head: Head) -> None:
     torch.testing.assert_close(gradients(head, compiled, x), gradients(head, head, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [True, False])
 def test_exports_for_any_number_of_images(head: Head, strict: bool) -> None:
     head(images(4))  # moves running statistics away from 0 and 1

@@ -38,6 +38,7 @@ def test_gradients_of_each_image(head) -> None:
         torch.testing.assert_close({name: g[i] for name, g in got.items()}, by_autograd(loss, weights, x[i : i + 1]))
 
 
+@pytest.mark.slow
 def test_first_and_second_derivatives(head) -> None:
     weights, loss = head
     x, direction = tokens(), tokens()

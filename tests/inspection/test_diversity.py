@@ -27,8 +27,8 @@ def summed(logits: Tensor, pooled: Tensor, labels: Tensor, batch: int = 10) -> D
     return diversity
 
 
-def assert_close(got: object, want: Tensor) -> None:
-    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), want.double(), rtol=0, atol=1e-10)
+def assert_close(got: object, expected: Tensor) -> None:
+    torch.testing.assert_close(torch.tensor(got, dtype=torch.float64), expected.double(), rtol=0, atol=1e-10)
 
 
 def plain_cka(x: Tensor, y: Tensor) -> Tensor:
@@ -57,27 +57,27 @@ def test_accuracies() -> None:
 def test_disagreement_is_the_share_of_images_with_different_classes() -> None:
     logits, pooled, labels = outputs()
     guesses = logits.argmax(2).T.tolist()
-    want = [[sum(a != b for a, b in zip(one, other, strict=True)) / 97 for other in guesses] for one in guesses]
-    assert_close(summed(logits, pooled, labels).matrices()["disagreement"], torch.tensor(want, dtype=torch.float64))
+    expected = [[sum(a != b for a, b in zip(one, other, strict=True)) / 97 for other in guesses] for one in guesses]
+    assert_close(summed(logits, pooled, labels).matrices()["disagreement"], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_kl_is_directed_from_the_row_to_the_column() -> None:
     logits, pooled, labels = outputs()
     p = logits.double().softmax(2)
-    want = torch.stack(
+    expected = torch.stack(
         [torch.stack([(p[:, i] * (p[:, i] / p[:, j]).log()).sum(1).mean() for j in range(HEADS)]) for i in range(HEADS)]
     )
     got = summed(logits, pooled, labels).matrices()["kl"]
-    assert_close(got, want)
+    assert_close(got, expected)
     assert got[0][1] != pytest.approx(got[1][0], rel=1e-3) and got[1][1] == 0
 
 
 def test_cka_is_that_of_all_features_at_once() -> None:
     logits, pooled, labels = outputs()
-    want = torch.stack(
+    expected = torch.stack(
         [torch.stack([plain_cka(pooled[:, i], pooled[:, j]) for j in range(HEADS)]) for i in range(HEADS)]
     )
-    assert_close(summed(logits, pooled, labels).matrices()["cka"], want)
+    assert_close(summed(logits, pooled, labels).matrices()["cka"], expected)
 
 
 def test_cka_does_not_change_with_rotation_scale_and_shift() -> None:

@@ -32,6 +32,7 @@ def drawn(draw, *arguments) -> Image.Image:
     return Image.open(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "channels"), [(1, 1), (3, 3), (2, 4), (20, 1)])
 def test_attention_is_a_picture(heads: int, channels: int) -> None:
     picture = drawn(draw_attention, samples(heads=heads, channels=channels), "a run")
@@ -113,6 +114,7 @@ def test_accuracies_that_hardly_differ_stand_close_together() -> None:
     assert high - low >= 4.5 and high <= 101
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [2, 8, 13])
 def test_diversity_is_a_picture(heads: int) -> None:
     matrix = torch.rand(heads, heads).tolist()

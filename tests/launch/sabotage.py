@@ -37,7 +37,7 @@ def main(config: DictConfig) -> float:
 
 
 def install() -> None:
-    """Misbehave; a file `stepped` in a run's folder tells that it has taken a step."""
+    """Misbehave; a file `stepped` in a run's folder shows that it has taken a step."""
     take_step = Training._train_step
 
     def _train_step(self, batch):

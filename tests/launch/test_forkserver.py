@@ -30,18 +30,18 @@ def kill_forkserver() -> None:
 
 
 def test_a_library_that_cannot_be_loaded_is_reported_by_each_process(monkeypatch):
-    ours, theirs = Pipe()
+    near, far = Pipe()
     monkeypatch.setattr(preload, "failure", "ImportError: libtorch.so: failed to map segment")
     with pytest.raises(SystemExit):
-        forkserver._call("check", (), theirs)
-    assert ours.recv() == "ImportError: libtorch.so: failed to map segment"
+        forkserver._call("check", (), far)
+    assert near.recv() == "ImportError: libtorch.so: failed to map segment"
 
 
-def test_a_process_that_says_only_why_it_failed_ends_the_question(light, monkeypatch):
+def test_a_process_that_reports_only_its_failure_ends_the_check(light, monkeypatch):
     def say(*given):
-        ours, theirs = Pipe()
-        theirs.send("no memory")
-        return multiprocessing.Process(), ours
+        near, far = Pipe()
+        far.send("no memory")
+        return multiprocessing.Process(), near
 
     monkeypatch.setattr(light, "_start", say)
     monkeypatch.setattr(multiprocessing.Process, "kill", lambda self: None)
@@ -59,6 +59,7 @@ def test_a_forkserver_that_was_killed_is_started_again(light):
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
     start, refusals = light._start, iter([ConnectionRefusedError(111, "Connection refused")] * 2)
 
@@ -75,6 +76,7 @@ def test_a_forkserver_that_is_still_ending_is_waited_for(light, monkeypatch):
     connection.close()
 
 
+@pytest.mark.slow
 def test_no_process_is_a_line(light, monkeypatch):
     calls = []
 
@@ -89,7 +91,7 @@ def test_no_process_is_a_line(light, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 2**30])
-def test_a_single_run_says_it_in_a_line(monkeypatch, capsys, limit):
+def test_a_single_run_reports_it_in_a_line(monkeypatch, capsys, limit):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
     with pytest.raises(SystemExit) as stop, one_line_errors():
         raise ImportError("libtorch.so: failed to map segment\nmore")

@@ -1,6 +1,6 @@
 """Runs share a GPU as far as its memory allows.
 
-There is no GPU here: a stand-in for the module `pynvml` has one of 8 GiB, which true processes say that they fill.
+There is no GPU here: a stand-in for the module `pynvml` has one of 8 GiB, which true processes report that they fill.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GIB = 2**30
         (3.0, 3.0, [(3.0, 4.0)], True),  # more than expected frees nothing
     ],
 )
-def test_a_run_starts_beside_others_if_what_it_needs_is_free_and_not_theirs(need, free, there, may):
+def test_a_run_starts_beside_others_if_what_it_needs_is_free_and_not_reserved(need, free, there, may):
     assert fits(need, free, there) is may
 
 
@@ -77,7 +77,7 @@ def test_what_was_measured_counts_until_a_run_of_its_cost_has_ended_an_epoch(mak
     assert later.need(make_run("b", heads=2)) is None
 
 
-def test_before_runs_share_gpus_each_kind_of_which_nobody_knows_is_measured_once(make_run, tmp_path, monkeypatch):
+def test_before_runs_share_gpus_each_unmeasured_kind_is_measured_once(make_run, tmp_path, monkeypatch):
     make_run("known").finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 3.0}))
     folders = [make_run("a"), make_run("b", heads=2), make_run("c", heads=2), make_run("d", heads=3)]
     asked, said = [], []
@@ -115,12 +115,12 @@ class OneGpu:
         return SimpleNamespace(free=int((8 - sum(self.taken())) * GIB))
 
     def start(self, folder: RunFolder, gpu: str | None):
-        ours, theirs = multiprocessing.Pipe(duplex=False)
+        near, far = multiprocessing.Pipe(duplex=False)
         gib = 3.0 * int(folder.record().config["heads"])
-        process = multiprocessing.get_context("fork").Process(target=self.train, args=(folder, gib, theirs))
+        process = multiprocessing.get_context("fork").Process(target=self.train, args=(folder, gib, far))
         process.start()
-        theirs.close()
-        return process, ours
+        far.close()
+        return process, near
 
     def train(self, folder: RunFolder, gib: float, connection) -> None:
         mine, met = self.folder / "runs" / folder.path.name, self.folder / "met"
@@ -149,6 +149,7 @@ def train(folders: list[RunFolder], gpu: OneGpu, monkeypatch: pytest.MonkeyPatch
     return [float(line) for line in gpu.log.read_text().split()]
 
 
+@pytest.mark.slow
 def test_the_first_of_its_cost_runs_alone_until_it_is_known_and_then_as_many_as_fit(make_run, tmp_path, monkeypatch):
     folders = [make_run(name) for name in "abc"]
     taken = train(folders, OneGpu(tmp_path / "gpu", meet=2), monkeypatch)
@@ -156,6 +157,7 @@ def test_the_first_of_its_cost_runs_alone_until_it_is_known_and_then_as_many_as_
     assert {folder.state() for folder in folders} == {RunState.finished}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_larger_than_the_gpu_starts_alone_and_holds_up_none_that_fits(make_run, tmp_path, monkeypatch):
     make_run("before", heads=3).finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 9.0}))
     make_run("too").finish(RunResult("finished", {}, 1, 1, {"peak_gpu_memory_gib": 3.0}))

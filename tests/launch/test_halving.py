@@ -99,10 +99,11 @@ def test_the_best_go_on_and_of_equal_ones_the_first_and_what_diverged_last():
                 assert a > b or (a == b and one < other)
 
 
-def test_nobody_is_left_out_for_the_sake_of_a_round_number():
+def test_no_images_are_left_out_for_the_sake_of_a_round_number():
     assert [kept(cells, 3) for cells in (1, 2, 3, 4, 9, 10)] == [1, 1, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_in_each_round_the_best_train_on_and_the_same_again_trains_nothing(tmp_path):
     plan, pool = grid(tmp_path), Pool(ga=0.9, seqattn=0.8, cls=0.7, se=0.6)
     assert Halving(3, pool, plan).opening == "halving by 3: 9 cells until epoch 3, 3 until 7, 1 to the end (20)"
@@ -114,6 +115,7 @@ def test_in_each_round_the_best_train_on_and_the_same_again_trains_nothing(tmp_p
     assert words == [early, late, early, early, early, early, None, late, early]
 
 
+@pytest.mark.slow
 def test_seeds_are_judged_together_and_one_that_diverged_ranks_its_cell_last(tmp_path):
     plan, pool = grid(tmp_path, heads=("gap", "ga", "se"), seeds=(0, 1)), Pool(gap=0.1, ga=0.9, se=0.2)
     pool.diverging = {"ga"}
@@ -138,6 +140,7 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
     assert pool.asked[2:] == [(["ga"], 7), (["ga"], None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eta", "overrides", "message"),
     [

@@ -1,20 +1,22 @@
 """Hydra's other launchers train the same runs; they only know nothing of studies."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from commands import TINY_RUN, train
+from commands import TINY_RUN, train_with_interpreter
 from composing import compose_run
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import train_folder
 from headsweep.status.render import show
 from headsweep.tracking.run_folder import RunFolder
+from programs import write_interpreter
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["duration='1 epochs'", *TINY_RUN]
+SHORT = ["duration='1 epochs'", "tracking.models=false", *TINY_RUN]
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:
@@ -25,9 +27,9 @@ def weights(output: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory):
+def expected(tmp_path_factory):
     """The weights of both heads, trained here, as the launcher `local` does with one thread."""
-    output = tmp_path_factory.mktemp("ours")
+    output = tmp_path_factory.mktemp("expected")
     plan = make_plan([compose_run(f"head={head}", *SHORT, f"paths.output={output}") for head in ("seqpool", "gap")])
     freeze(plan, {planned.fingerprint: {} for planned in plan.runs})
     before = torch.get_num_threads()
@@ -47,17 +49,23 @@ def ours(tmp_path_factory):
     ],
     ids=lambda value: value[0],
 )
-def test_it_trains_the_same_runs_and_a_mistake_in_other_cells_is_one_line(launcher, heads, ours, tmp_path):
+def test_it_trains_the_same_runs_and_a_mistake_in_other_cells_is_a_line(
+    launcher, heads, expected, tmp_path, empty_store
+):
     """From another folder; a single head cannot be decorrelated."""
     output, elsewhere = tmp_path / "outputs", tmp_path / "elsewhere"
     elsewhere.mkdir()
+    output.mkdir()
+    shutil.copy(empty_store, output / "mlflow.db")
     job = [f"head={','.join(heads)}", "decorrelation=0,-0.5", f"paths.output={output}"]
-    answer = train("-m", f"hydra/launcher={launcher[0]}", *launcher[1:], *job, *SHORT, cwd=elsewhere)
-    theirs = weights(output)
-    assert len(theirs) == len(heads) and theirs.keys() <= ours.keys()
-    assert all(torch.equal(value, ours[name]) for name, value in theirs.items())
+    python = write_interpreter(tmp_path / "python")
+    words = ["-m", f"hydra/launcher={launcher[0]}", *launcher[1:], *job, *SHORT]
+    answer = train_with_interpreter(python, *words, cwd=elsewhere)
+    trained = weights(output)
+    assert len(trained) == len(heads) and trained.keys() <= expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in trained.items())
     assert show(None, output).count("1 run: 1 finished") == len(heads)  # a cell, a sweep
-    assert logged(output) == {name: RunFolder(output / "runs" / name).result().metrics for name in theirs}
+    assert logged(output) == {name: RunFolder(output / "runs" / name).result().metrics for name in trained}
     assert answer.returncode == 2
     assert "Traceback" not in answer.stderr
     assert answer.stderr.strip().endswith(

@@ -1,4 +1,4 @@
-"""Law 5: killed at any instant and started again, a run ends with the same bits as if never stopped."""
+"""Invariant 5: killed at any instant and started again, a run ends with the same bits as if never stopped."""
 
 import multiprocessing
 import os
@@ -75,15 +75,15 @@ def start(folder: RunFolder, moment: Writing | float | None = None):
     """The process of the local launcher that trains the run, to be killed at `moment`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["headsweep.launch.local.worker", "hydra", "pytest"])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(folder.path, moment, theirs))
+    near, far = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(folder.path, moment, far))
     process.start()
-    theirs.close()
+    far.close()
     if isinstance(moment, float):
-        assert ours.poll(60)  # it tells where it starts
+        assert near.poll(60)  # it reports where it starts
         time.sleep(moment)
         process.kill()
-    process.told = ours  # or the pipe is closed
+    process.connection = near  # or the pipe is closed
     return process
 
 

@@ -49,6 +49,7 @@ def train(tmp_path):
     Singleton.set_state(state)
 
 
+@pytest.mark.slow
 def test_it_trains_a_grid_that_is_planned_skipped_and_tabled_as_with_any_launcher(train, tmp_path, capsys):
     assert train("hydra.launcher.exclude=['heads=2 seed=1']", "seed=0,1") == 0
     shown = capsys.readouterr()
@@ -63,6 +64,7 @@ def test_it_trains_a_grid_that_is_planned_skipped_and_tabled_as_with_any_launche
     assert "2 runs of 3 in digits-" in (again := capsys.readouterr().err) and "2 done already" in again
 
 
+@pytest.mark.slow
 def test_its_settings_are_typed_and_checked(train, capsys):
     for words, message in {
         "hydra.launcher.backwards=maybe": "hydra.launcher.backwards=maybe: expected true or false",

@@ -1,6 +1,6 @@
-"""What a launcher makes of its processes: silence, stops of its own, ends that nothing tells of, a full disk.
+"""What a launcher makes of its processes: silence, stops of its own, ends without a message, a full disk.
 
-The processes are stand-ins: what each says, and its exit code, are written down beforehand.
+The processes are stand-ins: what each sends, and its exit code, are written down beforehand.
 """
 
 import errno
@@ -20,18 +20,18 @@ from headsweep.tracking.run_folder import RunFolder, RunResult
 
 
 class Process:
-    """Says what it has to say at once. With an exit code it is gone then, without one it hangs until it is killed."""
+    """Sends all its messages at once. With an exit code it is gone then, without one it hangs until it is killed."""
 
     def __init__(self, exitcode: int | None, *said: object) -> None:
-        self.connection, self.theirs = Pipe()
+        self.connection, self.far = Pipe()
         for word in said:
-            self.theirs.send(word)
+            self.far.send(word)
         if exitcode is not None:
             self.end(exitcode)
 
     def end(self, exitcode: int) -> None:
         self.exitcode = exitcode
-        self.theirs.close()
+        self.far.close()
 
     def kill(self) -> None:
         self.end(-9)
@@ -119,7 +119,7 @@ def test_no_process_at_all_ends_the_grid_in_a_line(make_run):
         train([make_run("a")], [UserError("no process")])
 
 
-def test_a_failure_that_a_full_disk_does_not_take_is_said_and_ends_no_other_run(make_run, monkeypatch, capfd):
+def test_a_failure_that_a_full_disk_does_not_take_is_reported_and_ends_no_other_run(make_run, monkeypatch, capfd):
     bad, good = make_run("a"), make_run("b")
 
     def full(self, reason: str) -> None:

@@ -49,6 +49,7 @@ def test_a_job_that_is_signalled_as_a_whole_stops_within_an_epoch_and_leaves_not
     assert [checkpoint["losses"] is not None for checkpoint in checkpoints] == 3 * [True], "not of a whole epoch"
 
 
+@pytest.mark.slow
 def test_decoders_end_with_a_process_that_ends_while_it_holds_them(tmp_path, streamed):
     """Deaf to SIGTERM, they hear it from their parent, which would wait for them for ever."""
     process = multiprocessing.get_context("forkserver").Process(target=hold_decoders, args=(tmp_path, streamed))

@@ -69,8 +69,8 @@ def test_slots_for_which_a_launcher_may_not_open_enough_files_are_refused(monkey
     """Without a number the cores decide, as far as the files go."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(384)))
-    want = r"expected at most 68 runs at a time with this limit of open files \(ulimit -n\)"
-    with pytest.raises(ConfigError, match=f"hydra.launcher.slots=100: {want}"):
+    reference = r"expected at most 68 runs at a time with this limit of open files \(ulimit -n\)"
+    with pytest.raises(ConfigError, match=f"hydra.launcher.slots=100: {reference}"):
         Slots.of_this_machine(100, None, runs=999, gpus=())
     assert Slots.of_this_machine(100, None, runs=9, gpus=()).count == 9
     assert Slots.of_this_machine(None, None, runs=999, gpus=()).count == 68

@@ -35,6 +35,7 @@ def ignore(progress) -> None:
     pass
 
 
+@pytest.mark.slow
 def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
     options = ["duration='7 steps'", "ema_decay=0.9", "augmentation=paper", "accumulation=2", "batch_size=32"]
     whole, parts = planned(tmp_path / "whole", *options), planned(tmp_path / "parts", *options)
@@ -52,7 +53,8 @@ def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_pa
     assert differences(parts, whole) == []
 
 
-def test_a_run_in_other_hands_is_left_to_them(tmp_path):
+@pytest.mark.slow
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
     folder = planned(tmp_path, "duration='1 steps'")
     with folder.lock(), pytest.raises(Busy):
         train_folder(folder, ignore)
@@ -171,6 +173,7 @@ class Unlucky(InProcess):
             folder.fail("no luck")
 
 
+@pytest.mark.slow
 def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_others(tmp_path, capfd):
     one = compose_run(*SHORT, "tracking=none", f"paths.output={tmp_path}")
 
@@ -192,6 +195,7 @@ def test_a_command_tries_its_failed_runs_again_so_many_times_and_speaks_of_no_ot
     assert advice == "1 of 1 runs failed; the same command tries them again"
 
 
+@pytest.mark.slow
 def test_the_number_of_attempts_is_checked(tmp_path):
     answer = train("-m", "heads=1,2", *TINY, "hydra.launcher.attempts=0", f"paths.output={tmp_path}")
     assert answer.returncode == 2

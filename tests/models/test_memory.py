@@ -24,6 +24,7 @@ def of_seqpool() -> int:
     return kept("seqpool", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["seqattn", "ga"])
 def test_eight_heads_store_at_most_ten_percent_more_than_seqpool(head, of_seqpool):
     assert of_seqpool < kept(head, 8) < 1.1 * of_seqpool

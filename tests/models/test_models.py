@@ -46,6 +46,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "classes", "gram_dim"), PUBLISHED)
 def test_published_parameter_counts(name: str, classes: int, gram_dim: int) -> None:
     options = {"gram_dim": gram_dim} if gram_dim else {}
@@ -65,6 +66,7 @@ def test_architectures_agree_with_the_yaml_files() -> None:
     assert read == ARCHITECTURES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_name_is_registered_with_its_published_classes_and_input(name: str) -> None:
     entry = ENTRIES[name]
@@ -128,6 +130,7 @@ def test_sine_positions_alternate_sine_and_cosine() -> None:
     assert positions[3, 5].item() == pytest.approx(torch.cos(torch.tensor(3 / 10000 ** (4 / 8))).item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [TINY, TIMM], ids=lambda model: model.name)
 @every_head
 def test_one_seed_gives_byte_identical_backbones_whatever_the_head(model: ModelConfig, head: HeadConfig) -> None:
@@ -220,6 +223,7 @@ def test_cost_of_the_backbone_and_its_own_head() -> None:
     assert cost["head_flops"] == 2 * (2 * 256 * 256 + 256 * 100)
 
 
+@pytest.mark.slow
 def test_cost_of_eight_heads_by_the_one_query_algebra() -> None:
     # docs/heads.md: forward and backward 74 and 146 MFLOP with the classifier left out of neither.
     assert 3 * cost_of("seqattn8_cct_7_3x1_32")["head_flops"] == pytest.approx(74e6, rel=0.06)
@@ -232,6 +236,7 @@ def test_counting_leaves_the_model_alone() -> None:
     assert model.training and next(model.parameters()).device.type == "cpu"
 
 
+@pytest.mark.slow
 @every_head
 @pytest.mark.parametrize("kind", Positions)
 @pytest.mark.parametrize("assign", [True, False])

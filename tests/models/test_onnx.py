@@ -27,13 +27,14 @@ def shapes_unchecked() -> Iterator[None]:
 def test_an_exporter_is_given_plain_operations(head: HeadConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes those of an autograd function with shapes that ONNX Runtime refuses."""
     model, images = tiny(head, depth=1).eval(), torch.randn(2, 3, 16, 16)
-    want = model(images)
+    expected = model(images)
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     for function in (SoftmaxPool, GramTriangle):
         monkeypatch.setattr(function, "apply", None)
-    assert torch.equal(model(images), want)
+    assert torch.equal(model(images), expected)
 
 
+@pytest.mark.slow
 def test_onnx_runtime_computes_the_same() -> None:
     images = torch.randn(5, 3, 16, 16)
     for head in HEAD_CONFIGS:

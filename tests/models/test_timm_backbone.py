@@ -44,9 +44,9 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_tokens_of_every_kind_of_model_and_nothing_untrained(name: str) -> None:
-    image_size, *wanted = KINDS[name]
+    image_size, *expected = KINDS[name]
     backbone = on_meta(name, image_size, channels=1)
-    assert [backbone.width, backbone.tokens, backbone.prefix, backbone.has_class_token] == wanted
+    assert [backbone.width, backbone.tokens, backbone.prefix, backbone.has_class_token] == expected
     for training in (True, False):
         tokens = backbone.train(training)(torch.empty(2, 1, image_size, image_size, device="meta"))
         assert tokens.shape == (2, backbone.prefix + backbone.tokens, backbone.width)

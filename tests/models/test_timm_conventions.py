@@ -229,8 +229,8 @@ def test_features_of_chosen_blocks_train_every_parameter_that_is_left() -> None:
     whole = timm.create_model("vit_4_4_32", drop_path_rate=0.0)
     x = images(2, 32, 32)
     features = model.eval()(x)
-    wanted = whole.eval().forward_intermediates(x, [0, 2], intermediates_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(features, wanted, strict=True))
+    expected = whole.eval().forward_intermediates(x, [0, 2], intermediates_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(features, expected, strict=True))
     assert len(model.model.backbone.blocks) == 3
     sum(feature.square().sum() for feature in features).backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -314,6 +314,7 @@ def model(shapes_unchecked: None, request: pytest.FixtureRequest) -> Classifier:
 every_model = pytest.mark.parametrize("model", every_head.args[1], ids=lambda head: head.name, indirect=True)
 
 
+@pytest.mark.slow
 @every_model
 def test_exports_for_any_number_of_images(model: Classifier) -> None:
     exported = torch.export.export(model, (images(3),), dynamic_shapes=({0: torch.export.Dim("images")},), strict=False)
@@ -321,6 +322,7 @@ def test_exports_for_any_number_of_images(model: Classifier) -> None:
     torch.testing.assert_close(exported.module()(x), model(x))
 
 
+@pytest.mark.slow
 @every_model
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_jit_traces(model: Classifier) -> None:
@@ -328,6 +330,7 @@ def test_jit_traces(model: Classifier) -> None:
     torch.testing.assert_close(torch.jit.trace(model, images(3))(x), model(x))
 
 
+@pytest.mark.slow
 @every_model
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
@@ -336,6 +339,7 @@ def test_compiles_as_one_graph(model: Classifier) -> None:
     assert compiled(x, per_head=True).shape == (3, 2, 10)
 
 
+@pytest.mark.slow
 @every_model
 def test_fx_traces_and_extracts_features(model: Classifier) -> None:
     x, traced = images(3), torch.fx.symbolic_trace(model)
@@ -348,6 +352,7 @@ def test_fx_traces_and_extracts_features(model: Classifier) -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", [TIMM, RESNET], ids=lambda model: model.name)
 def test_a_timm_backbone_can_be_traced_too(shapes_unchecked: None, backbone: ModelConfig) -> None:
     torch.compiler.reset()

@@ -45,6 +45,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+@pytest.mark.slow
 def test_train_and_resume_and_validate(tmp_path: Path) -> None:
     model = made_by_train()
     model.get_classifier().weight.data.mul_(0.5)  # --head-init-scale

@@ -4,6 +4,7 @@ from composing import compose_run
 from headsweep.plan.fingerprint import fingerprint, group, identity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -24,6 +25,7 @@ def test_where_a_run_happens_is_not_who_it_is(override):
     assert fingerprint(compose_run(override)) == fingerprint(compose_run())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override",
     [
@@ -50,6 +52,7 @@ def test_whatever_changes_a_number_is_a_new_run(override):
     assert fingerprint(compose_run(override)) != fingerprint(compose_run())
 
 
+@pytest.mark.slow
 def test_how_a_value_was_given_does_not_matter():
     assert fingerprint(compose_run("heads=1", "optimizer=adamw")) == fingerprint(compose_run())
     one, other = ("model.options={depth: 2, drop_rate: 0.1}", "model.options={drop_rate: 0.1, depth: 2}")

@@ -28,6 +28,7 @@ def grid(output, heads=("seqpool", "ga"), counts=(1, 4), seeds=(0,)):
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_keeps_the_order_of_the_grid_and_drops_repetitions(tmp_path):
     configs = grid(tmp_path)
     plan = make_plan([*configs, configs[0]])
@@ -45,6 +46,7 @@ def test_planning_writes_nothing(tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_more_seeds_stay_in_the_same_sweep_and_keep_their_runs(tmp_path):
     few, more = make_plan(grid(tmp_path)), make_plan(grid(tmp_path, seeds=(0, 1)))
     assert more.name == few.name
@@ -70,6 +72,7 @@ def frozen_order(plan) -> list[tuple[int, int]]:
     return [(run.config["heads"], run.seed) for run in runs]
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_the_seeds_of_earlier_commands_in_the_order_of_cells_and_seeds(plan_seeds):
     for seeds in ((2,), (10, 0), (1,)):
         plan_seeds(*seeds)
@@ -85,6 +88,7 @@ def test_a_sweep_keeps_the_commands_that_planned_it_each_once(plan_seeds, monkey
     assert SweepFolder(plan.folder).commands() == [f"python src/train.py -m seed={seed}" for seed in "01"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_removed_leaves_the_plan_of_its_sweep_and_a_damaged_one_is_refused(plan_seeds):
     first = plan_seeds(0, 1)
     shutil.rmtree(first.folders[0].path)
@@ -98,6 +102,7 @@ def test_a_run_that_was_removed_leaves_the_plan_of_its_sweep_and_a_damaged_one_i
     assert frozen_order(plan_seeds(2)) == [(4, 2), (1, 2)]
 
 
+@pytest.mark.slow
 def test_commands_that_plan_at_a_time_keep_each_others_runs(plan_seeds):
     threads = [threading.Thread(target=plan_seeds, args=(seed,)) for seed in range(8)]
     for thread in threads:
@@ -107,6 +112,7 @@ def test_commands_that_plan_at_a_time_keep_each_others_runs(plan_seeds):
     assert len(frozen_order(plan_seeds(8))) == 18
 
 
+@pytest.mark.slow
 def test_a_frozen_run_is_what_was_planned_whatever_is_planned_later(tmp_path):
     plan = make_plan(grid(tmp_path))
     freeze(plan, {run.fingerprint: COST for run in plan.runs})

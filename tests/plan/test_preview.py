@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import commands
 from commands import fresh, train
 from composing import compose_run
 from headsweep.errors import UserError
@@ -33,6 +34,7 @@ def plan(tmp_path):
     return plan
 
 
+@pytest.mark.slow
 def test_a_run_costs_what_other_seeds_of_it_have_cost(plan, tmp_path):
     rows = preview([run.run for run in plan.runs], [], check=None).rows
     assert [row.fingerprint for row in rows] == [run.fingerprint for run in plan.runs]
@@ -111,6 +113,7 @@ def no_torch(tmp_path):
     return os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
 
 
+@pytest.mark.slow
 def test_the_listing_is_one_plain_line_a_run_writes_nothing_and_imports_no_torch(tmp_path, no_torch):
     words = ["head=seqpool,ga", "heads=1,2", "seeds=2", f"paths.output={tmp_path / 'outputs'}"]
     words += ["hydra.launcher.exclude=['head=ga heads<2']"]
@@ -128,6 +131,7 @@ def test_the_listing_is_one_plain_line_a_run_writes_nothing_and_imports_no_torch
     assert headsweep("plan", "--list", "-m", *words, PYTHONPATH=no_torch).stdout == answer.stdout
 
 
+@pytest.mark.slow
 def test_every_bad_cell_is_listed_and_the_exit_code_says_so(tmp_path, no_torch):
     words = ["head=seqpool,none_such", "heads=0,2", f"paths.output={tmp_path / 'outputs'}"]
     answer = headsweep("plan", "--list", "--json", *words, PYTHONPATH=no_torch)
@@ -141,6 +145,7 @@ def test_every_bad_cell_is_listed_and_the_exit_code_says_so(tmp_path, no_torch):
     ]
 
 
+@pytest.mark.slow
 def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
     answer = train("-m", "heads=1,0,-1", f"paths.output={tmp_path / 'outputs'}")
     assert answer.returncode == 2
@@ -154,7 +159,7 @@ def test_one_bad_cell_stops_the_sweep_and_all_are_named(tmp_path):
 
 @pytest.mark.slow
 def test_costs_of_new_cells_are_counted(tmp_path):
-    answer = headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
+    answer = commands.headsweep("plan", "--json", "heads=1,2", f"paths.output={tmp_path}")
     assert answer.returncode == 0, answer.stderr
     one, two = (row["cost"] for row in json.loads(answer.stdout)["rows"])
     assert 0 < one["head_parameters"] < two["head_parameters"] < two["parameters"]

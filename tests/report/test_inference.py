@@ -69,6 +69,7 @@ def test_pairs_are_by_seed_and_only_of_common_seeds():
     assert paired_difference({1: 0.5}, {2: 0.5}) is None
 
 
+@pytest.mark.slow
 def test_holm_is_statsmodels_and_skips_what_is_no_test():
     ps = list(np.random.default_rng(0).uniform(0, 0.2, 7))
     expected = list(multipletests(ps, method="holm")[1])
@@ -93,6 +94,7 @@ def test_sign_flip_p_is_scipys(n):
     assert smallest_sign_flip_p(n) <= sign_flip_p(differences) <= 1
 
 
+@pytest.mark.slow
 def test_sign_flip_p_of_many_pairs_is_drawn_and_the_same_each_time():
     differences = np.random.default_rng(1).normal(0.3, 1, 30)
     drawn = sign_flip_p(differences)
@@ -113,6 +115,7 @@ def test_mcnemar_p_is_statsmodels():
         mcnemar_p(first, second[1:])
 
 
+@pytest.mark.slow
 def test_a_family_that_lost_tests_is_no_smaller():
     assert holm([0.01, 0.02], family=5) == list(multipletests([0.01, 0.02, 1, 1, 1], method="holm")[1][:2])
     assert holm([0.01, None], family=1) == [0.01, None]
@@ -127,6 +130,7 @@ def test_an_interval_has_its_nominal_coverage(n):
     assert abs(covered - 0.95) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 12])
 def test_holm_controls_the_family_wise_error_rate(family):
     """No head is better than the reference, and they share it: a false claim in at most 5 % of the studies."""

@@ -60,6 +60,7 @@ def test_the_seeds_are_the_fewest_that_have_the_power(effect):
     assert n == 2 or power(n - 1, effect, 1.0, 0.025) < 0.8
 
 
+@pytest.mark.slow
 def test_more_seeds_than_a_command_takes_are_none():
     assert seeds_needed(1e-6, 1.0, 0.8, 0.05) is None
     edge = detectable(MOST_SEEDS, 1.0, 0.8, 0.05)
@@ -72,6 +73,7 @@ def test_the_detectable_difference_has_the_power(n):
     assert power(n, detectable(n, 0.4, 0.8, 0.01), 0.4, 0.01) == pytest.approx(0.8, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_deviation_has_its_nominal_coverage():
     got = spread([0.01, 0.03, 0.02])
     assert got.deviation == pytest.approx(0.01)
@@ -90,6 +92,7 @@ def test_seeds_of_a_sign_flip_test():
     assert [sign_flip_seeds(alpha) for alpha in (0.5, 0.25, 0.05, 0.025)] == [3, 4, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_requirement_is_for_the_estimated_spread_and_for_its_upper_limit():
     found = requirement([0.01, 0.03, 0.02], 0.01, 0.8, 0.05)
     assert (found.n, found.spread.deviation) == (3, pytest.approx(0.01))

@@ -61,6 +61,7 @@ def lines(text):
     return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_the_columns_are_the_requested_ones(sweep, give):
     sweep()
     code, text = give("pilot", "--columns", "n,head_parameters,top5,difference,p_sign_flip")
@@ -69,6 +70,7 @@ def test_the_columns_are_the_requested_ones(sweep, give):
     assert lines(text)[3] == ["ga", "1", "5", "1.0", "96.36 ± 0.23", "*+2.52 ± 0.54", "0.125"]  # 2 of 32, twice
 
 
+@pytest.mark.slow
 def test_only_what_is_shown_is_explained(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "parameters,n")
@@ -98,6 +100,7 @@ def test_an_empty_name_is_no_sweep(sweep, give):
     )
 
 
+@pytest.mark.slow
 def test_a_pivot_has_the_numbers_of_the_flat_table(sweep, give):
     sweep()
     _, flat = give("pilot", "--columns", "top1")
@@ -178,6 +181,7 @@ def test_an_axis_of_the_sweep_is_no_inconsistency(sweep, give, make_run):
     assert give("pilot")[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html", "json", "csv"])
 def test_a_written_table_is_verified_until_a_digit_is_changed(sweep, give, tmp_path, ending):
     sweep()
@@ -195,6 +199,7 @@ def test_a_written_table_is_verified_until_a_digit_is_changed(sweep, give, tmp_p
     assert re.search(rf"table\.{ending}:\d+: expected '.*{digit}.*' from the runs, found '", printed)
 
 
+@pytest.mark.slow
 def test_tables_within_a_paper_are_verified(sweep, give, tmp_path):
     folders = sweep()
     for name, options in (("a", []), ("b", ["--rows", "head", "--cols", "heads"])):
@@ -223,6 +228,7 @@ SPOILED = {  # change of the second of two tables -> message
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
 def test_a_table_that_is_not_between_its_comments_is_an_error_that_counts_the_tables(sweep, give, tmp_path, ending):
     sweep()
@@ -252,6 +258,7 @@ def test_a_table_without_its_comments_is_recognized_and_refused(sweep, give, tmp
     assert code == 2 and "expected 2 tables, found 1: the table at line" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["md", "tex", "html"])
 def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep, give, tmp_path, ending):
     sweep()
@@ -277,6 +284,7 @@ def test_a_changed_command_or_footnote_is_a_difference_and_blanks_are_none(sweep
     assert give("--verify", file)[0] == 0
 
 
+@pytest.mark.slow
 def test_text_about_the_command_is_no_comment_of_a_table(sweep, give, tmp_path):
     sweep()
     file = tmp_path / "a.md"
@@ -309,6 +317,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
 def test_a_mistake_is_one_line_and_writes_nothing(sweep, give, tmp_path, monkeypatch, options, message):
     sweep()
@@ -391,6 +400,7 @@ def test_latex_compiles_without_a_warning(sweep, give, make_run, tmp_path):
     assert Path(tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_missing_folder_makes_the_sweep_partial_and_keeps_the_correction(sweep, give):
     folders = sweep()
     whole = json.loads(give("pilot", "--format", "json")[1])["rows"][2]["difference_p_holm"]
@@ -434,6 +444,7 @@ def test_a_run_with_a_damaged_result_is_left_out_and_named(sweep, give, content)
     assert text.splitlines()[-1].startswith(f"headsweep: damaged: {folders[0].path / 'result.json'}, ")
 
 
+@pytest.mark.slow
 def test_a_damaged_plan_history_or_comment_is_one_line(sweep, give, tmp_path):
     folders = sweep()
     folders[0].metrics_log.path.write_text('{"epoch": 1\n{"epoch": 2}\n')

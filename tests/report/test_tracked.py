@@ -73,6 +73,7 @@ def study(make_run, write_log, diverge):
     return folders
 
 
+@pytest.mark.slow
 @on_both
 def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     question = Question(metric="top1_last3", columns=("top1_best",))
@@ -82,6 +83,7 @@ def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     assert stored.footnotes == compare(read_cells(study), question).footnotes
 
 
+@pytest.mark.slow
 @on_both
 def test_a_filter_is_mlflows(study, log, uri):
     experiment = log(study)
@@ -98,6 +100,7 @@ def test_a_filter_is_mlflows(study, log, uri):
         assert found == wanted != set()
 
 
+@pytest.mark.slow
 def test_deleted_runs_and_runs_of_other_programs_are_left_out(study, log, uri):
     experiment = log(study)
     store = MlflowClient(uri)

@@ -266,6 +266,22 @@ def test_an_option_of_one_head_is_a_hyper_parameter():
     assert "NOT TUNED: head.gram_dim varies" in notes(table)
 
 
+def test_the_options_of_a_head_tell_tuned_arms_apart():
+    """As in a study with a conditional axis: each option is an arm with as many settings as the baseline."""
+    tops = [0.862, 0.861, 0.863, 0.859, 0.864]
+    cells = [made_setting("seqpool", 0.80, 0.7 + rate, optimizer__lr=rate) for rate in (0.001, 0.01)]
+    for dim in (32, 64):
+        shifted = [top + dim / 1e4 for top in tops]
+        cells += [
+            made_setting("ga", shifted, 0.7 + rate, optimizer__lr=rate, head__gram_dim=dim) for rate in (0.001, 0.01)
+        ]
+    table = tuned(cells)
+    assert "NOT TUNED" not in notes(table)
+    assert [row.is_better for row in table.rows] == [False, True, True]
+    ps = sorted(row.difference.p for row in table.rows[1:])
+    assert sorted(row.p for row in table.rows[1:]) == pytest.approx([2 * ps[0], max(2 * ps[0], ps[1])])
+
+
 def test_a_hyper_parameter_that_the_baseline_names_is_what_the_table_compares():
     cells = [made_setting("ga", 0.80, head__gram_dim=32)]
     cells.append(made_setting("ga", [0.862, 0.861, 0.863, 0.859, 0.864], head__gram_dim=64))

@@ -1,4 +1,4 @@
-"""Law 4: with one seed, runs of different heads start from one backbone and see the same batches, byte for byte."""
+"""Invariant 4: with one seed, runs of different heads start from the same backbone and batches, byte for byte."""
 
 import hashlib
 from itertools import chain, islice
@@ -45,6 +45,7 @@ def reference(tmp_path_factory):
     return fingerprints(tmp_path_factory.mktemp("reference"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [["head=seqattn"], ["head=seqattn", "heads=4"], ["head=ga", "heads=2"], ["head=gap"]],
@@ -59,6 +60,7 @@ def streamed_reference(tmp_path_factory, streamed):
     return fingerprints(tmp_path_factory.mktemp("streamed"), *streamed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [["loader.workers=0"], ["loader.workers=1"], ["head=seqattn", "heads=4"], ["loader.resident_gib=2"]],
@@ -69,5 +71,6 @@ def test_streamed_images_are_the_same_with_any_workers_and_head(tmp_path, stream
     assert fingerprints(tmp_path, *streamed, *overrides) == streamed_reference
 
 
+@pytest.mark.slow
 def test_another_seed_changes_both(tmp_path, reference):
     assert all(one != other for one, other in zip(fingerprints(tmp_path, "seed=1"), reference, strict=True))

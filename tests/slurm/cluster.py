@@ -80,7 +80,7 @@ class Cluster:
         return self.ask("squeue", "--noheader", "--format=%N", f"--jobs={job}")
 
     def kill_node(self, node: str) -> None:
-        """Let a node die with all its tasks; SLURM is told, which would find out by itself after a minute."""
+        """Let a node die with all its tasks; SLURM is informed, which would detect it after a minute."""
         self._script("kill-node", node)
         self.ask("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=killed")
 

@@ -58,7 +58,7 @@ HOST=$(hostname -s) ADDR=$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}
 [ -n "$ADDR" ] || { ADDR=127.0.0.1 BIND=NoAddrCache; }
 while B=$((10000 + RANDOM % 9000)); do for ((p = B; p < B + NODES + 2; p++)); do open_ $p && continue 2; done; break; done
 NAME=t$B-$$-$(date +%s); echo "$NAME" >"$DIR/name"; trap 'stop; exit 130' INT TERM HUP
-AUTH=socket=$DIR/munge.sock,cred_expire=5                         # cred_expire is also the wait before a requeued job runs
+AUTH=socket=$DIR/munge.sock,cred_expire=5                         # the least; also the wait before a requeued job runs
 ACC=("AccountingStorageType=accounting_storage/none")
 [ "$ACCT" != yes ] || ACC=("AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$ADDR" \
     "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,qos)
@@ -68,7 +68,7 @@ printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B
     "SlurmdPidFile=$DIR/state/slurmd.%n.pid" "SlurmctldSyslogDebug=quiet" "SlurmdSyslogDebug=quiet" \
     "ProctrackType=proctrack/linuxproc" "TaskPlugin=task/none" "JobAcctGatherType=jobacct_gather/none" \
     "MpiDefault=none" "SelectType=select/cons_tres" "SelectTypeParameters=CR_CPU_Memory" "DefMemPerCPU=100" \
-    "GresTypes=gpu" "SlurmdParameters=config_overrides" "SchedulerParameters=sched_interval=2,bf_interval=2" \
+    "GresTypes=gpu" "SlurmdParameters=config_overrides" "SchedulerParameters=sched_interval=1,bf_interval=1" \
     "SlurmdTimeout=60" "ReturnToService=1" "KillWait=5" "JobRequeue=1" "MaxArraySize=${ARRAY:-1001}" "PreemptType=preempt/partition_prio" \
     "PreemptMode=REQUEUE" "SlurmctldParameters=preempt_send_user_signal" \
     "PartitionName=main Nodes=ALL Default=YES State=UP PriorityTier=1 GraceTime=10" \
@@ -95,5 +95,7 @@ if [ "$ACCT" = yes ]; then
     sacctmgr -i add cluster "$NAME" >"$DIR/log/sacctmgr.out" 2>&1
 fi
 run slurmctld slurmctld -D; await slurmctld open_ "$B"
+run hurry bash -c 'while sleep 1; do squeue -h -t PD -o "%i %r" | grep BeginTime | while read -r job _; do
+    scontrol update jobid="$job" starttime=now; done; done'           # so that a requeued job waits no longer than it must
 for ((i = 0; i < NODES; i++)); do node "127.0.0.$((i + 2))"; done; await "idle nodes" idle
 echo "export SLURM_CONF=$SLURM_CONF"

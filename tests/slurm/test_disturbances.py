@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 
 SEEDS = range(9)
 UNLUCKY, CANCELLED, KILLED = 6, 7, 8  # the last element of an array has the number of the whole array
-GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='4 epochs'"]
+GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='4 epochs'", "tracking.models=false"]
 GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.extra.hold=true"]
 
 
-def test_a_sweep_survives_all_that_befalls_its_jobs(cluster: Cluster, undisturbed: Path, tmp_path: Path):
+def test_a_sweep_survives_preemption_signals_and_dead_nodes(cluster: Cluster, undisturbed: Path, tmp_path: Path):
     jobs = submit(cluster, tmp_path)
     runs = by_seed(tmp_path)
     watch = cluster.start_headsweep("watch", "--output", tmp_path)
@@ -60,8 +60,8 @@ def submit(cluster: Cluster, output: Path) -> dict[int, str]:
     both = [cluster.start_train(*GRID, f"paths.output={output}") for _ in range(2)]
     answers = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
-    told = "".join(stdout for stdout, _ in answers)
-    assert told.count("\njob ") == len(SEEDS) and "9 queued or training already" in told
+    reported = "".join(stdout for stdout, _ in answers)
+    assert reported.count("\njob ") == len(SEEDS) and "9 queued or training already" in reported
     sabotage(output)
     jobs = jobs_of(sweep(output))
     return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
@@ -73,14 +73,14 @@ def disturb(
     """Let two runs of each node suffer, then those that come after them; the runs that were stopped, and that died."""
     cluster.ask("scancel", jobs[CANCELLED])
     cluster.ask("scontrol", "release", jobs[0].partition("_")[0])
-    preempted, doomed, told = by_node(cluster, jobs, lingering(runs, range(6)))
+    preempted, doomed, stopped = by_node(cluster, jobs, lingering(runs, range(6)))
     place, dead = (cluster.node(jobs[seeds[0]]) for seeds in (preempted, doomed))
-    cluster.send_usr2(jobs[told[0]])
-    cluster.ask("scontrol", "requeue", jobs[told[1]])
+    cluster.send_usr2(jobs[stopped[0]])
+    cluster.ask("scontrol", "requeue", jobs[stopped[1]])
     cluster.ask(
         "sbatch", "--partition=urgent", "--exclusive", f"--nodelist={place}", "--wrap=true", "--output=/dev/null"
     )
-    for seed in (*preempted, *told):
+    for seed in (*preempted, *stopped):
         wait_until(lambda seed=seed: "stopping:" in output_of(output, jobs[seed]))
         calm(runs, [seed])
     cluster.kill_node(dead)
@@ -88,10 +88,10 @@ def disturb(
     lingering(runs, [KILLED])
     os.kill(int((runs[KILLED].path / "here").read_text()), signal.SIGKILL)
     calm(runs, [KILLED])
-    # On other nodes: one that is back at once is told again that its jobs of before must end, and ends the new ones.
+    # On other nodes: one that is back at once is ordered again to end its former jobs, and ends the new ones.
     wait_until(lambda: all(len(began(runs[seed])) == 2 for seed in doomed))
     cluster.start_node(dead)
-    return [*preempted, *told], [*doomed, KILLED]
+    return [*preempted, *stopped], [*doomed, KILLED]
 
 
 def by_node(cluster: Cluster, jobs: Mapping[int, str], seeds: Iterable[int]) -> list[list[int]]:
@@ -105,8 +105,8 @@ def by_node(cluster: Cluster, jobs: Mapping[int, str], seeds: Iterable[int]) -> 
 def check_failure(cluster: Cluster, job: str, folder: RunFolder) -> None:
     """A bug is tried twice in one job, and the job is not requeued."""
     assert folder.failed_tries() == 2 and began(folder) == [0, 4]
-    told = cluster.ask("scontrol", "show", "job", job)
-    assert "JobState=FAILED" in told and "Restarts=0" in told
+    reported = cluster.ask("scontrol", "show", "job", job)
+    assert "JobState=FAILED" in reported and "Restarts=0" in reported
 
 
 def retry(cluster: Cluster, runs: Mapping[int, RunFolder], output: Path) -> None:

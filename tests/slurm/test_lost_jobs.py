@@ -28,7 +28,7 @@ def either(request: pytest.FixtureRequest) -> Cluster:
     return request.getfixturevalue(request.param)
 
 
-def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_path: Path):
+def test_pending_jobs_have_a_reason_and_cancelled_jobs_are_lost(either: Cluster, tmp_path: Path):
     """Held; cancelled by hand before it began, which a cluster forgets; and waiting for a partition that is down."""
     jobs = submit(either, tmp_path, "seed=0,1,2,3", "hydra.launcher.partition=urgent", HOLD)
     either.ask("scontrol", "update", "partitionname=urgent", "state=DOWN")
@@ -36,10 +36,10 @@ def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_
     either.ask("scontrol", "release", jobs[2])
     wait_until(lambda: "PartitionDown" in words(either, tmp_path)[2])
     wait_until(lambda: words(either, tmp_path)[1].startswith("lost"))
-    told = words(either, tmp_path)
-    assert told[0] == f"queued  job {jobs[0]} is pending: JobHeldUser"
-    assert told[1] == f"lost  job {jobs[1]} is unknown to the cluster; `headsweep retry` submits the run again"
-    assert told[2] == f"queued  job {jobs[2]} is pending: PartitionDown"
+    reported = words(either, tmp_path)
+    assert reported[0] == f"queued  job {jobs[0]} is pending: JobHeldUser"
+    assert reported[1] == f"lost  job {jobs[1]} is unknown to the cluster; `headsweep retry` submits the run again"
+    assert reported[2] == f"queued  job {jobs[2]} is pending: PartitionDown"
     again = either.headsweep("retry", "--output", tmp_path)
     assert again.returncode == 0 and again.stdout.startswith("1 of 4 runs of "), again.stdout + again.stderr
     cancelled = either.headsweep("cancel", "--output", tmp_path)
@@ -49,7 +49,7 @@ def test_what_waits_and_why_and_what_was_cancelled_is_told(either: Cluster, tmp_
 
 
 def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, undisturbed: Path, tmp_path: Path):
-    """Three fates of three running jobs that may not be requeued: told to stop, its node dies, cancelled."""
+    """Three fates of three running jobs that may not be requeued: asked to stop, its node dies, cancelled."""
     jobs = submit(forgetful, tmp_path, "seed=0,1,2", "hydra.launcher.requeues=0", "hydra.launcher.cpus=3", HOLD)
     sabotage(tmp_path)
     runs = by_seed(tmp_path)
@@ -70,9 +70,9 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
     wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[2]))
     calm(runs, [1, 2])
     wait_until(lambda: forgetful.state(jobs[2]) == "CANCELLED")
-    told = words(forgetful, tmp_path)
+    reported = words(forgetful, tmp_path)
     for seed, state in enumerate(("FAILED", "NODE_FAIL", "CANCELLED")):
-        assert told[seed].startswith(f"lost  job {jobs[seed]} ended: {state}"), told
+        assert reported[seed].startswith(f"lost  job {jobs[seed]} ended: {state}"), reported
 
     again = forgetful.headsweep("retry", "--output", tmp_path)
     assert again.returncode == 0 and again.stdout.startswith("3 of 3 runs of "), again.stdout + again.stderr
@@ -132,8 +132,8 @@ def job_process(job: str) -> int:
     return found
 
 
-def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line(forgetful: Cluster, tmp_path: Path):
-    """Its configuration names a port where nobody listens."""
+def test_a_cluster_that_is_down_is_reported_in_one_line_and_changes_no_state(forgetful: Cluster, tmp_path: Path):
+    """Its configuration names a port where nothing listens."""
     output, down = tmp_path / "outputs", Cluster(tmp_path)
     (job,) = submit(forgetful, output, "seed=0", HOLD).values()
     config = (forgetful.place / "slurm.conf").read_text()
@@ -141,7 +141,7 @@ def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line
     assert words(down, output) == {0: f"queued  job {job} is unreachable: the cluster does not answer"}
     silent = "headsweep: hydra/launcher=slurm: the cluster does not answer; `scontrol ping` shows whether it is up\n"
     where = ["--output", output]
-    for answer, told in (
+    for answer, reported in (
         (down.train_without_torch(f"paths.output={output}"), silent),
         (down.headsweep("retry", *where), silent),
         (
@@ -150,12 +150,12 @@ def test_of_a_cluster_that_is_down_nothing_is_believed_and_all_is_told_in_a_line
             "try again later\n",
         ),
     ):
-        assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", told)
+        assert (answer.returncode, answer.stdout, answer.stderr) == (2, "", reported)
     assert forgetful.state(job) == "PENDING"
     forgetful.ask("scancel", job)
 
 
-def test_a_cluster_that_hears_and_says_nothing_is_waited_for_once(forgetful: Cluster, tmp_path: Path, monkeypatch):
+def test_a_cluster_that_never_answers_is_waited_for_once(forgetful: Cluster, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
     monkeypatch.setattr(questions, "PING_SECONDS", 0.5)
     config = (forgetful.place / "slurm.conf").read_text()
@@ -178,9 +178,9 @@ def test_accounting_remembers_what_the_queue_has_forgotten(cluster: Cluster, tmp
     wait_until(lambda: cluster.state(jobs[2]) == "RUNNING")
     cluster.ask("scancel", array)
     wait_until(lambda: queue._ended([array], set(jobs.values())).keys() == set(jobs.values()))
-    told = queue._ended([array], set(jobs.values()))
-    assert str(told[jobs[0]]).startswith(f"job {jobs[0]} ended: CANCELLED (by 0); `headsweep retry`")
-    assert str(told[jobs[2]]).startswith(f"job {jobs[2]} ended: CANCELLED (by 0")
+    reported = queue._ended([array], set(jobs.values()))
+    assert str(reported[jobs[0]]).startswith(f"job {jobs[0]} ended: CANCELLED (by 0); `headsweep retry`")
+    assert str(reported[jobs[2]]).startswith(f"job {jobs[2]} ended: CANCELLED (by 0")
 
 
 def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
@@ -198,7 +198,7 @@ def release(cluster: Cluster, jobs: Mapping[object, str]) -> None:
 
 
 def words(cluster: Cluster, output: Path) -> dict[int, str]:
-    """Seed -> what `headsweep status` says of a run: its state and the note behind its name."""
+    """Seed -> what `headsweep status` shows of a run: its state and the note behind its name."""
     lines = cluster.headsweep("status", "latest", "--output", output).stdout.splitlines()
     table = [line.split(None, 6) for line in lines[lines.index("") + 2 :]]
     seeds = {folder.path.name: seed for seed, folder in by_seed(output).items()}

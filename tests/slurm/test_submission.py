@@ -1,4 +1,4 @@
-"""What sbatch is given: job files, arrays, and mistakes that are told before anything is submitted."""
+"""What sbatch is given: job files, arrays, and mistakes that are reported before anything is submitted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
-from commands import TINY_RUN, command, train
+from commands import TINY_RUN, train, train_with_interpreter
 from comparing import differences
 from factories import by_seed
 from headsweep.config import PROJECT_ROOT
@@ -20,6 +20,7 @@ from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
 from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
+from programs import write_interpreter
 
 GOLDEN = Path(__file__).with_name("golden")
 GRID = ["seed=0,1,2", "duration='2 epochs'"]
@@ -142,18 +143,18 @@ def test_what_only_the_submission_refuses_names_the_keys_that_it_can_be_about(cl
     assert jobs_of(sweep(tmp_path)) == {}
 
 
-def test_a_machine_without_slurm_says_so(tmp_path: Path):
+def test_a_machine_without_slurm_is_reported_in_one_line(tmp_path: Path):
     answer = train(*JOB, f"paths.output={tmp_path}", PATH=str(tmp_path))
     assert answer.returncode == 2
-    wanted = "headsweep: hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster\n"
-    assert answer.stderr == wanted and not any(tmp_path.iterdir())
+    expected = "headsweep: hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster\n"
+    assert answer.stderr == expected and not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_without_torch_the_job_finds_out_what_the_check_would_have(cluster: Cluster, tmp_path: Path):
     """One of two runs cannot be trained: a batch is larger than the set. The command waits for both, in one job."""
-    job = ["batch_size=32,256", "duration='2 epochs'", "hydra.launcher.runs_per_job=2", "hydra.launcher.wait=true"]
-    answer = cluster.train_without_torch(*job, f"paths.output={tmp_path}")
+    job = ["batch_size=32,256", "duration='2 epochs'", "tracking=none", f"paths.output={tmp_path}"]
+    answer = cluster.train_without_torch(*job, "hydra.launcher.runs_per_job=2", "hydra.launcher.wait=true")
     assert answer.returncode == 1, answer.stdout + answer.stderr
     assert "1 of 2 runs failed" in answer.stderr and "batch_size=256: " in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -168,14 +169,14 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
 ):
     """Three runs share two slots: two are in the middle when the job is stopped, and the third has not begun."""
     packed = [f"hydra.launcher.{key}" for key in ("runs_per_job=3", "slots=2", "cpus=2")]
-    job = ["seed=0,1,2", "duration='4 epochs'", *packed, "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
-    answer = cluster.train_without_torch(*job)
+    job = ["seed=0,1,2", "duration='4 epochs'", "tracking=none", f"paths.output={tmp_path}"]
+    answer = cluster.train_without_torch(*job, *packed, "+hydra.launcher.extra.hold=true")
     assert answer.returncode == 0, answer.stderr
     sabotage(tmp_path)
     runs, (job,) = by_seed(tmp_path), set(jobs_of(sweep(tmp_path)).values())
     cluster.ask("scontrol", "release", job)
     wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
-    cluster.send_usr2(job)  # seconds before anything of ours could hear it
+    cluster.send_usr2(job)  # seconds before the job handles signals
     lingering(runs, [0, 1])
     cluster.send_usr2(job)
     wait_until(lambda: "stopping:" in output_of(tmp_path, job))
@@ -191,7 +192,8 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
 def test_the_plain_plugin_trains_a_grid(cluster: Cluster, tmp_path: Path):
     """Hydra's own launcher, which waits for its jobs and composes their configuration there."""
     plain = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=60"]
-    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY_RUN, "tracking=none", f"paths.output={tmp_path}"]
-    answer = cluster.run(command(*job))
+    output, python = tmp_path / "outputs", write_interpreter(tmp_path / "python")
+    job = ["-m", *plain, "heads=1,2", "duration='1 epochs'", *TINY_RUN, "tracking=none", f"paths.output={output}"]
+    answer = train_with_interpreter(python, *job, SLURM_CONF=str(cluster.place / "slurm.conf"))
     assert answer.returncode == 0, answer.stderr
-    assert [folder.state() for folder in map(RunFolder, (tmp_path / "runs").iterdir())] == [RunState.finished] * 2
+    assert [RunFolder(path).state() for path in (output / "runs").iterdir()] == [RunState.finished] * 2

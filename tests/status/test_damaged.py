@@ -27,7 +27,7 @@ from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
-NESTED = "[" * 100_000
+NESTED = "[" * 5_000
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +216,7 @@ LIGHT = ("status", "status SWEEP", "logs", "table")
 COMMANDS = (*LIGHT, "explain CELL", "explain RUN", "power", "retry", "reproduce")
 
 
+@pytest.mark.slow
 def test_all_is_well_without_damage(commands):
     run, _, first, _ = commands
     codes = {name: run(name, first)[0] for name in COMMANDS}
@@ -224,6 +225,7 @@ def test_all_is_well_without_damage(commands):
     assert code == 1 and err.splitlines()[-1].endswith("ValueError: no")  # of the run that has failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "way"), CASES, ids=[f"{name} {way}" for name, way in CASES])
 def test_damage_is_one_line_that_names_the_file_and_breaks_nothing_else(name, way, commands):
     run, output, first, failed = commands
@@ -254,6 +256,7 @@ def test_a_run_whose_duration_has_no_end_breaks_no_look_at_others(commands):
             assert code == 0 and "finished" in out + err
 
 
+@pytest.mark.slow
 def test_answers_that_are_damaged_leave_a_run_out_where_they_are_needed(commands):
     run, output, first, _ = commands
     for path in (output / "runs").iterdir():  # one seed is left of each head

@@ -36,6 +36,7 @@ def failed(tmp_path) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_looking_is_light(failed, tmp_path):
     """A module that ends the process stands in for what is heavy."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "hydra", "omegaconf"):
@@ -46,7 +47,7 @@ def test_looking_is_light(failed, tmp_path):
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_nothing_there_yet_says_how_to_start(tmp_path):
+def test_an_empty_folder_prints_how_to_start(tmp_path):
     answer = headsweep("status", "--output", tmp_path)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert answer.stdout == (
@@ -54,7 +55,7 @@ def test_nothing_there_yet_says_how_to_start(tmp_path):
     )
 
 
-def test_the_log_is_followed_by_why_the_run_failed_unless_it_says_so_itself(failed, tmp_path):
+def test_the_log_is_followed_by_the_failure_unless_it_contains_it(failed, tmp_path):
     answer = headsweep("logs", "abc", "--output", tmp_path)
     assert answer.stdout == "a warning\nTraceback (most recent call last):\nValueError: no\n"
     assert "abcdef012345  failed, epoch 0/2" in answer.stderr
@@ -62,7 +63,7 @@ def test_the_log_is_followed_by_why_the_run_failed_unless_it_says_so_itself(fail
     assert headsweep("logs", "abc", "-f", "--output", tmp_path).stdout == "more of the traceback\nValueError: no\n"
 
 
-def test_what_a_copied_folder_says_cannot_act_on_the_terminal(failed, tmp_path, capsys):
+def test_names_in_a_copied_folder_cannot_act_on_the_terminal(failed, tmp_path, capsys):
     evil = "\x1b]0;title\x07\x1b[2J\u009b3Jname"
     record = json.loads((failed.path / "run.json").read_text())
     (failed.path / "run.json").write_text(json.dumps(record | {"name": evil}))
@@ -107,6 +108,7 @@ def test_a_mistake_is_one_line(arguments, message, failed, tmp_path):
     assert answer.stderr.startswith(f"headsweep: {message}") and answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_is_running_or_cannot_be_read_is_not_retried(failed, tmp_path):
     with failed.lock():
         answer = headsweep("retry", "abc", "--output", tmp_path)

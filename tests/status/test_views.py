@@ -87,7 +87,7 @@ def test_the_time_left_is_shared_by_those_that_run_and_ends_with_the_longest(mak
     """20 epochs of 2 s: 10 left of one, 20 of another that is new; an interrupted night does not count."""
     first, second = make_run("a", 10), make_run("b")
     folder = make_sweep("s", first, second)
-    assert read_sweep(folder).seconds_left() is None  # nobody trains
+    assert read_sweep(folder).seconds_left() is None  # no process trains
     with first.lock():
         assert read_sweep(folder).seconds_left() == 60
         with second.lock():
@@ -109,7 +109,7 @@ def test_states_are_coloured_where_that_is_welcome(make_run, make_sweep, tmp_pat
     assert ("\x1b" in show("s", tmp_path)) == coloured
 
 
-def test_a_clock_that_was_set_back_tells_no_time(make_run, make_sweep, tmp_path):
+def test_a_clock_that_was_set_back_gives_no_time(make_run, make_sweep, tmp_path):
     """One hour, after the first of two epochs; and by days, so that the last change is in the future."""
     run = make_run("a", 1)
     run.metrics_log.append(Entry(2, 20, {}, {"time": 1.7e9 - 3600}))

@@ -198,7 +198,7 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of this machine on which nobody answers."""
+    """A port of this machine on which nothing answers."""
     return postgres.free_port()
 
 

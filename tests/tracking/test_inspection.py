@@ -1,4 +1,4 @@
-"""An inspection is written whole or not at all, is outdated by another checkpoint, and says so when it is damaged."""
+"""An inspection is written whole or not at all, is outdated by another checkpoint, and reported when damaged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_read_is_what_was_written(folder, found):
     assert [path.name for path in read.files] == ["inspection.json", "attention.png"]
 
 
-def test_a_run_that_nobody_inspected_has_none(folder):
+def test_a_run_without_an_inspection_has_none(folder):
     assert read_inspection(folder.path) is None
 
 
@@ -82,7 +82,7 @@ def test_one_that_cannot_be_written_leaves_the_old(folder, found):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": 3}', '{"folder": "x"}'])
-def test_a_damaged_one_is_a_line_that_says_what_to_do(folder, found, content):
+def test_a_damaged_one_is_a_line_that_names_the_fix(folder, found, content):
     write_inspection(folder.path, found, {})
     (folder.path / "inspection" / "inspection.json").write_text(content)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""MLflow holds what a run's folder says of its inspections: files and numbers, nothing twice, nothing lost (law 6)."""
+"""MLflow holds the inspections of a run's folder: files and numbers, nothing twice, nothing lost (invariant 6)."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def test_an_inspection_of_a_run_that_is_there_is_added_to_it(uri, experiment_id,
     assert after.files == {*ALL, "inspection/inspection.json", "inspection/attention.png"}
 
 
+@pytest.mark.slow
 def test_a_second_one_is_the_next_point_and_its_files_replace_the_first(uri, experiment_id, folder, history):
     inspect(folder)
     first = reconcile(folder, uri, experiment_id)

@@ -41,6 +41,7 @@ def models(uri, experiment_id):
     return client(uri).search_logged_models([experiment_id])
 
 
+@pytest.mark.slow
 def test_it_is_logged_once_with_the_points_of_its_weights(uri, experiment_id, finished, history, contents):
     run_id = reconcile(finished, uri, experiment_id).run_id
     before = contents(uri, "study")
@@ -72,6 +73,7 @@ def test_one_that_was_left_half_done_is_done_anew(uri, experiment_id, finished, 
     assert [model.status for model in models(uri, experiment_id)] == ["READY"]
 
 
+@pytest.mark.slow
 def test_sync_sends_what_is_lacking_and_then_nothing(uri, output, experiment_id, finished, make_run):
     make_run("unfinished", epochs=1)
 
@@ -87,6 +89,7 @@ def test_sync_sends_what_is_lacking_and_then_nothing(uri, output, experiment_id,
     assert len(models(uri, experiment_id)) == 1
 
 
+@pytest.mark.slow
 def test_a_deleted_run_does_not_keep_others_from_their_models(
     uri, output, experiment_id, make_run, result, monkeypatch
 ):

@@ -71,6 +71,7 @@ def moved(outputs, to, how):
     return Path(shutil.copytree(outputs, to)) if how == "copied" else outputs.rename(to)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_runs_and_their_files_follow_the_folder(outputs, tmp_path, how):
     before = {name: run.info.run_id for name, run in active(default_uri(outputs)).items()}
@@ -106,6 +107,7 @@ def test_without_references_they_are_found_by_fingerprint_and_name(outputs, tmp_
     assert {name: run.info.run_id for name, run in active(default_uri(place)).items()} == before
 
 
+@pytest.mark.slow
 def test_new_runs_of_a_moved_folder_put_their_files_there(outputs, tmp_path, make_run):
     place = moved(outputs, tmp_path / "second", "moved")
     make_run("c", epochs=1).path.rename(place / "runs" / "c")
@@ -114,6 +116,7 @@ def test_new_runs_of_a_moved_folder_put_their_files_there(outputs, tmp_path, mak
     assert not outputs.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
 def test_the_next_report_has_the_same_parent(outputs, tmp_path, how):
     before = active(default_uri(outputs))["pilot"].info.run_id
@@ -124,6 +127,7 @@ def test_the_next_report_has_the_same_parent(outputs, tmp_path, how):
     assert outputs.exists() == (how == "copied")
 
 
+@pytest.mark.slow
 def test_what_a_moved_folder_left_running_is_closed_when_any_command_starts(outputs, tmp_path):
     place = moved(outputs, tmp_path / "second", "moved")
     assert active(default_uri(place))["ga4-b"].info.status == "RUNNING"
@@ -132,8 +136,9 @@ def test_what_a_moved_folder_left_running_is_closed_when_any_command_starts(outp
     assert active(default_uri(place))["ga4-b"].info.status == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["moved", "copied"])
-def test_a_store_elsewhere_is_told_where_a_moved_folder_is(outputs, tmp_path, how):
+def test_a_store_elsewhere_gets_the_new_path_of_a_moved_folder(outputs, tmp_path, how):
     shared = f"sqlite:///{shutil.copy(outputs / 'mlflow.db', tmp_path / 'shared.db')}"
     synced(outputs, shared)
     before = {name: run.info.run_id for name, run in active(shared).items()}
@@ -146,7 +151,7 @@ def test_a_store_elsewhere_is_told_where_a_moved_folder_is(outputs, tmp_path, ho
 
 
 @pytest.mark.slow
-def test_a_postgres_store_is_told_where_a_moved_folder_is(outputs, tmp_path):
+def test_a_postgres_store_gets_the_new_path_of_a_moved_folder(outputs, tmp_path):
     with postgres() as shared:
         synced(outputs, shared)
         before = {name: run.info.run_id for name, run in active(shared).items()}
@@ -169,6 +174,7 @@ def test_a_server_has_one_run_of_a_moved_and_of_a_copied_folder(outputs, tmp_pat
     assert {name: run.info.run_id for name, run in active(server).items()} == before
 
 
+@pytest.mark.slow
 def test_addresses_that_headsweep_did_not_make_stay(outputs, tmp_path):
     store = client(default_uri(outputs))
     store.create_experiment("theirs", artifact_location="s3://bucket/mlartifacts")
@@ -187,6 +193,7 @@ def test_a_store_that_was_named_and_lies_in_the_folder_moves_with_it(tmp_path):
     assert moved_uri("http://host", before, now) == "http://host"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD)
 def test_a_folder_may_have_any_name(name, output, tmp_path, make_run):
     place = tmp_path / "odd" / name
@@ -206,12 +213,14 @@ def test_a_folder_may_have_any_name(name, output, tmp_path, make_run):
     assert files(default_uri(to), run.info.run_id)["config.yaml"].is_relative_to(to)
 
 
+@pytest.mark.slow
 def test_a_fresh_store_is_made_in_a_folder_of_any_name(tmp_path):
     place = tmp_path / "%20?#[*]"
     prepare(default_uri(place), "study", place)
     assert sorted(path.name for path in place.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", "3", '{"run_id": 3}', '{"uri": 1, "run_id": 2, "experiment_id": []}']
 )

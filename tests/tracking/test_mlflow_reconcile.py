@@ -6,11 +6,15 @@ import hashlib
 import json
 import math
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.reconcile import reconcile
@@ -38,6 +42,24 @@ def runs_in(uri, experiment_id):
     return client(uri).search_runs([experiment_id])
 
 
+def test_two_at_once_do_not_add_the_same_tags(uri, experiment_id, make_run, monkeypatch):
+    """Or sqlite refuses the second: UNIQUE constraint failed."""
+    folder, sending = make_run(epochs=1), Lock()
+    log_batch = MlflowClient.log_batch
+
+    def log_alone(*arguments):
+        assert sending.acquire(blocking=False)
+        time.sleep(0.2)
+        log_batch(*arguments)
+        sending.release()
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_alone)
+    with ThreadPoolExecutor(2) as pool:
+        held = list(pool.map(lambda _: reconcile(folder, uri, experiment_id), range(2)))
+    assert sorted(each.sent["points"] for each in held) == [0, 4]
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, result, held, history):
     folder = make_run(epochs=3)
     folder.checkpoint.write_bytes(b"weights")
@@ -50,7 +72,7 @@ def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, r
     assert run.info.status == "FINISHED"
     assert (run.info.start_time, run.info.end_time) == (1700000001000, 1700000003000)
     assert run.info.run_name == "ga4-a"
-    wanted = {
+    reference = {
         "headsweep.fingerprint": "00000000000a",
         "headsweep.group": "g",
         "headsweep.sweep": "pilot",
@@ -60,7 +82,7 @@ def test_a_finished_run_is_there_with_everything(uri, experiment_id, make_run, r
         "headsweep.state": "finished",
         "mlflow.source.name": "headsweep",
     }
-    assert wanted.items() <= run.data.tags.items()
+    assert reference.items() <= run.data.tags.items()
 
 
 def test_a_run_that_ends_while_it_is_read_keeps_its_last_points(uri, experiment_id, make_run, make_entry, result, held):
@@ -124,8 +146,8 @@ def test_new_epochs_are_sent_in_one_batch(uri, experiment_id, make_run, make_ent
     assert held(state.run_id) == expected(4)
 
 
-def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
-    """Law 6, whoever has written the metrics: the training process does not wait for the disk."""
+def test_mlflow_receives_only_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
+    """Invariant 6, whoever has written the metrics: the training process does not wait for the disk."""
     folder = make_run(epochs=1)
     kind, heard = type(client(uri)), []
     is_on_disk, real = survives(folder.metrics_log.path, monkeypatch), kind.log_batch
@@ -136,6 +158,7 @@ def test_mlflow_hears_only_of_what_a_power_cut_leaves(uri, experiment_id, make_r
     assert set(heard) == {True} and held(run_id) == expected(2)
 
 
+@pytest.mark.slow
 def test_a_long_run_with_many_parameters_goes_in_batches_that_mlflow_takes(
     uri, experiment_id, make_run, held, monkeypatch
 ):
@@ -270,6 +293,7 @@ def test_a_run_of_another_folder_with_other_numbers_is_left_alone(
     assert held(theirs) == expected(3)
 
 
+@pytest.mark.slow
 def test_a_copy_shares_the_mlflow_run_and_takes_nothing_back(
     uri, experiment_id, make_run, make_entry, elsewhere, held, result
 ):
@@ -311,7 +335,7 @@ def test_a_reference_into_another_store_is_not_asked_for_in_this_one(uri, experi
     assert held(reconcile(folder, uri, experiment_id).run_id) == expected(2)
 
 
-def test_nothing_is_said_of_a_run_that_has_no_metrics_yet(uri, experiment_id, make_run):
+def test_nothing_is_sent_of_a_run_that_has_no_metrics_yet(uri, experiment_id, make_run):
     folder = make_run()
     assert reconcile(folder, uri, experiment_id) is None
     with folder.lock():
@@ -319,7 +343,8 @@ def test_nothing_is_said_of_a_run_that_has_no_metrics_yet(uri, experiment_id, ma
     assert runs_in(uri, experiment_id) == []
 
 
-def test_a_run_that_nobody_trains_any_more_is_killed_and_runs_again(uri, experiment_id, make_run, holder):
+@pytest.mark.slow
+def test_a_run_without_a_process_is_killed_and_runs_again(uri, experiment_id, make_run, holder):
     folder = make_run(epochs=1)
     folder.checkpoint.write_bytes(b"weights")
     process = holder(folder)
@@ -342,7 +367,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_killed(uri, experiment_id, 
     assert client(uri).get_run(state.run_id).info.status == "KILLED"
 
 
-def test_a_diverged_run_has_failed_and_says_how(uri, experiment_id, make_run, result):
+def test_a_diverged_run_has_failed_and_is_tagged_with_the_reason(uri, experiment_id, make_run, result):
     folder = make_run(epochs=1)
     folder.finish(replace(result, state="diverged", note="loss is NaN at step 12"))
     run = client(uri).get_run(reconcile(folder, uri, experiment_id).run_id)
@@ -350,7 +375,7 @@ def test_a_diverged_run_has_failed_and_says_how(uri, experiment_id, make_run, re
     assert run.data.tags["headsweep.state"] == "diverged: loss is NaN at step 12"
 
 
-def test_a_failed_run_says_why_until_it_succeeds(uri, experiment_id, make_run, result):
+def test_a_failed_run_is_tagged_with_the_reason_until_it_succeeds(uri, experiment_id, make_run, result):
     folder = make_run(epochs=1)
     folder.fail("Traceback\n  line\nValueError: no")
     state = reconcile(folder, uri, experiment_id)

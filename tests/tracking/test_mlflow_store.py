@@ -39,20 +39,20 @@ def test_an_experiment_is_made_once(uri, output):
 
 def test_an_experiment_that_another_process_makes_first_is_used(uri, output, monkeypatch):
     kind = type(client(uri))
-    wanted = prepare(uri, "study", output)
+    expected = prepare(uri, "study", output)
     answers = [None]
     real = kind.get_experiment_by_name
     monkeypatch.setattr(
         kind, "get_experiment_by_name", lambda self, name: answers.pop() if answers else real(self, name)
     )
-    assert prepare(uri, "study", output) == wanted
+    assert prepare(uri, "study", output) == expected
 
 
 def test_a_deleted_experiment_comes_back(uri, output):
-    wanted = prepare(uri, "study", output)
-    client(uri).delete_experiment(wanted)
-    assert prepare(uri, "study", output) == wanted
-    assert client(uri).get_experiment(wanted).lifecycle_stage == "active"
+    expected = prepare(uri, "study", output)
+    client(uri).delete_experiment(expected)
+    assert prepare(uri, "study", output) == expected
+    assert client(uri).get_experiment(expected).lifecycle_stage == "active"
 
 
 def test_importing_the_tracker_does_not_import_mlflow():
@@ -74,6 +74,7 @@ def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
     assert opening("http://127.0.0.1:5000") == "MLflow   http://127.0.0.1:5000"
 
 
+@pytest.mark.slow
 def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch):
     """As after SIGKILL or a full disk within the migration: nothing half built takes the store's place."""
     uri = default_uri(tmp_path)

@@ -42,6 +42,7 @@ def launched(uri, experiment_id):
     return launch
 
 
+@pytest.mark.slow
 def test_the_parent_has_axes_plan_and_table_and_the_runs_are_its_children(uri, runs, make_sweep, launched, contents):
     sweep = make_sweep(runs)
     (sweep.path / "table.md").write_text("| head |\n")
@@ -79,6 +80,7 @@ def test_the_names_of_variants_take_the_place_of_the_keys_that_they_set(make_run
     assert desired_sweep(sweep).params == {"variant": "paper, no warm-up", "heads": "4"}
 
 
+@pytest.mark.slow
 def test_the_second_time_the_parent_is_the_same_and_shows_the_new_table_and_seeds(
     uri, runs, make_run, make_sweep, result, launched, contents
 ):
@@ -118,6 +120,7 @@ def test_the_status_is_that_of_the_whole(uri, experiment_id, runs, make_run, mak
     assert status() == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_run_of_two_sweeps_stays_with_the_first(uri, runs, make_run, make_sweep, launched, contents):
     launched(make_sweep(runs, "first"), runs)
     launched(make_sweep(runs, "second"), runs)
@@ -133,6 +136,7 @@ def test_a_single_run_has_no_parent(uri, experiment_id, runs, make_sweep):
     assert "mlflow.parentRunId" not in client(uri).get_run(run_id).data.tags
 
 
+@pytest.mark.slow
 def test_a_parent_deleted_in_mlflow_is_rebuilt_and_its_children_follow(uri, runs, make_sweep, launched, contents):
     sweep = make_sweep(runs)
     first = launched(sweep, runs)

@@ -32,7 +32,7 @@ def sweep(make_run, make_sweep, result):
 
 @pytest.fixture
 def synced(output):
-    """The lines that `sync` says."""
+    """The lines that `sync` prints."""
 
     def give(uri=None, experiment=None):
         lines = []
@@ -49,6 +49,7 @@ def live(sweep, uri, experiment, output):
             tracker.notify(folder)
 
 
+@pytest.mark.slow
 def test_after_a_sweep_without_a_store_the_history_is_the_same(uri, output, sweep, synced, contents):
     live(sweep, uri, "live", output)
     lines = synced()
@@ -63,6 +64,7 @@ def test_after_a_sweep_without_a_store_the_history_is_the_same(uri, output, swee
     ]
 
 
+@pytest.mark.slow
 def test_twice_changes_nothing(uri, sweep, synced, contents):
     synced()
     before = contents(uri, "study")
@@ -70,6 +72,7 @@ def test_twice_changes_nothing(uri, sweep, synced, contents):
     assert contents(uri, "study") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deleted", ["ga4-a", "pilot"])
 def test_what_was_deleted_in_mlflow_is_rebuilt(uri, output, sweep, synced, contents, deleted):
     synced()
@@ -84,6 +87,7 @@ def all_runs(uri, output, view=ViewType.ACTIVE_ONLY):
     return client(uri).search_runs([prepare(uri, "study", output)], run_view_type=view)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["experiment", "runs"])
 def test_what_comes_back_from_the_trash_is_closed_and_tagged(uri, output, sweep, synced, contents, how):
     """Of each fingerprint, and of the sweep, one active run stays, whichever an experiment brings back with it."""
@@ -111,6 +115,7 @@ def test_what_comes_back_from_the_trash_is_closed_and_tagged(uri, output, sweep,
     assert synced()[-1].endswith("0 of 5 had changes")
 
 
+@pytest.mark.slow
 def test_the_last_one_that_came_back_is_a_run_again(uri, output, sweep, synced, contents):
     """As when the one that had taken its place is deleted, too."""
     synced()
@@ -125,6 +130,7 @@ def test_the_last_one_that_came_back_is_a_run_again(uri, output, sweep, synced, 
     assert contents(uri, "study") == before
 
 
+@pytest.mark.slow
 def test_runs_that_are_gone_for_good_are_made_anew_with_their_parent(uri, output, sweep, synced, contents):
     synced()
     before, store = contents(uri, "study"), client(uri)._tracking_client.store
@@ -135,12 +141,14 @@ def test_runs_that_are_gone_for_good_are_made_anew_with_their_parent(uri, output
     assert contents(uri, "study") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a'b", 'a"b', "a/b; DROP TABLE runs", "ä %20 ?", "x" * 200])
 def test_an_experiment_may_have_any_name(uri, sweep, synced, name):
     assert synced(experiment=name)[-1].endswith("4 of 5 had changes")
     assert synced(experiment=name)[-1].endswith("0 of 5 had changes")
 
 
+@pytest.mark.slow
 def test_two_at_once_send_each_thing_once(uri, output, sweep, synced, contents):
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(synced), pool.submit(synced)]:
@@ -159,7 +167,8 @@ def test_a_store_that_is_down_does_not_hold_up_the_others(uri, output, sweep, sy
     assert len(all_runs(uri, output)) == 4
 
 
-def test_another_store_and_experiment_can_be_said(uri, output, tmp_path, sweep, synced, contents):
+@pytest.mark.slow
+def test_another_store_and_experiment_can_be_given(uri, output, tmp_path, sweep, synced, contents):
     (tmp_path / "other").mkdir()
     other = f"sqlite:///{tmp_path}/other/mlflow.db"
     (tmp_path / "other" / "mlflow.db").write_bytes((output / "mlflow.db").read_bytes())
@@ -218,6 +227,7 @@ def test_a_file_that_is_no_database_is_one_line(output, sweep, synced):
         synced()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["attempt to write a readonly database", "database or disk is full"])
 def test_a_store_that_takes_nothing_is_one_line_each_and_nothing_is_lost(
     problem, uri, output, sweep, synced, contents, monkeypatch

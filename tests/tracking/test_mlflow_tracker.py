@@ -15,6 +15,7 @@ from headsweep.tracking.tracker import NullTracker
 from programs import Program
 
 
+@pytest.mark.slow
 def test_sixteen_runs_at_once_lose_nothing(uri, output, make_run, make_entry, result, history):
     folders = [make_run(f"{i:x}") for i in range(16)]
     with MlflowTracker(None, "study", output) as tracker:
@@ -105,7 +106,7 @@ def broken(tmp_path):
     return f"sqlite:///{tmp_path}/file/mlflow.db"
 
 
-def test_a_broken_store_is_said_once_and_raises_nothing(broken, tmp_path, make_run, capfd, monkeypatch):
+def test_a_broken_store_is_reported_once_and_raises_nothing(broken, tmp_path, make_run, capfd, monkeypatch):
     monkeypatch.setattr(mlflow_tracker, "_RETRY_SECONDS", 0.01)
     with MlflowTracker(broken, "study", tmp_path) as tracker:
         for name in "abc":

@@ -1,4 +1,4 @@
-"""The state of a run is what its files and its lock say."""
+"""The state of a run is what its files and its lock show."""
 
 from __future__ import annotations
 

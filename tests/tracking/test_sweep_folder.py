@@ -1,4 +1,4 @@
-"""A sweep knows whether anybody launches it, and its runs know which sweeps they belong to."""
+"""A sweep records which launcher runs it, and its runs record which sweeps they belong to."""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ class NameList(Tracker):
         return f"names    {self.path}"
 
 
-def test_a_tracker_of_ten_lines_hears_of_every_run_and_is_named_below_the_table(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_tracker_of_ten_lines_is_notified_of_every_run_and_is_named_below_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(TRACKERS, "none", NameList)
     output = OutputFolder(Path(shutil.copytree(GOLDEN, tmp_path / "output")))
     runs, (sweep,) = output.recorded_runs(), output.planned_sweeps()

@@ -26,6 +26,7 @@ def trained(output, *overrides: str) -> RunFolder:
     return plan.folders[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [[*SHORT, *COMPACT, "head=ga", "heads=2"], [*SHORT[3:], *VIT, *VIT_OPTIONS]],
@@ -37,6 +38,7 @@ def test_recomputed_blocks_drop_the_same_and_end_with_the_same_bits(tmp_path, op
     assert differences(plain, recomputed) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [COMPACT, [*VIT, *VIT_OPTIONS]], ids=["compact", "timm"])
 def test_less_is_kept_for_the_backward_pass(options):
     def kept(*overrides: str) -> int:
@@ -49,6 +51,7 @@ def test_less_is_kept_for_the_backward_pass(options):
     assert kept("activation_checkpointing=true") < 0.5 * kept()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -76,6 +76,7 @@ def test_a_killed_process_does_not_block_others():
     assert order == ["another"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "same"),
     [

@@ -138,7 +138,7 @@ def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
     assert choose(compose_run("compile=blocks"), CPU, 1) is Compilation.blocks
 
 
-def test_torch_knows_the_options_for_a_gpu():
+def test_torch_accepts_the_options_for_a_gpu():
     options = compiling._options(torch.device("cuda"), graphs=True)
     assert options["options"]["triton.cudagraphs"] and options["options"]["fallback_random"]
     torch.compile(lambda images: images, **options)

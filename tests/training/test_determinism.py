@@ -85,6 +85,7 @@ class Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_step_has_deterministic_kernels(head):
     run, model = built(f"head={head}", "compile=off", "decorrelation=-0.8", "model.drop_path=0.1")
@@ -106,6 +107,7 @@ class Putting(torch.autograd.Function):
         return gradient.clone().put_(torch.tensor([0]), torch.zeros(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["off", "step", "broken"])
 def test_without_a_deterministic_kernel_a_run_continues_with_a_warning(monkeypatch, caplog, how):
     monkeypatch.setattr(compiling, "BACKEND", "eager" if how == "step" else lambda graph, inputs: 1 / 0)

@@ -45,6 +45,7 @@ def train_with_steps_in(context, tmp_path, monkeypatch, *overrides):
     assert len(steps) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_no_step_copies_a_number_from_the_device(tmp_path, monkeypatch, optimizer):
     watch = NeverWaits()

@@ -42,6 +42,7 @@ def test_metrics_are_those_of_all_images_whatever_the_batches(heads, classes):
     assert actual.correct.tolist() == (mean.argmax(-1) == labels).tolist()
 
 
+@pytest.mark.slow
 def test_every_rank_gets_the_correctness_of_all_images():
     logits, labels = torch.randn(50, 2, 10), torch.randint(3, (50,))
     right = (logits.mean(1).argmax(-1) == labels).tolist()

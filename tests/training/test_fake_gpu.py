@@ -58,6 +58,7 @@ def test_the_oracle_of_these_tests_sees_both():
             values.sum().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_forward_pass_with_its_objective_mixes_no_devices_and_waits_for_nothing(head):
     model = model_of(compose_run("dataset=cifar100", "model.depth=1", f"head={head}", "heads=2"))
@@ -67,6 +68,7 @@ def test_a_forward_pass_with_its_objective_mixes_no_devices_and_waits_for_nothin
     assert loss.device.type == "cuda" and loss.shape == ()
 
 
+@pytest.mark.slow
 def test_an_evaluation_waits_only_for_its_sums():
     model = model_of(compose_run("dataset=cifar100", "model.depth=1", "heads=2"))
     with on_a_fake_gpu(model), pytest.raises(SummedError):

@@ -49,6 +49,7 @@ def test_every_step_has_the_rate_of_torchs_schedulers(warmup_of, steps, warmup):
     assert actual == pytest.approx(torchs, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_rates_of_the_papers_recipe():
     """300 epochs of 195 steps: from 1e-6 up to 5e-4 in ten epochs, half-way at the middle of the rest, down to 1e-5."""
     run = compose_run("schedule.warmup='10 epochs'", "duration='300 epochs'", "batch_size=256", "optimizer=adamw")
@@ -64,6 +65,7 @@ def test_constant_is_constant_after_its_warmup():
     assert rates(20, 5, "schedule=constant")[5:] == pytest.approx([0.1] * 15)
 
 
+@pytest.mark.slow
 def test_warmup_is_a_share_of_the_run_or_a_duration():
     assert run_steps(compose_run("duration='20 epochs'"), steps_per_epoch=10) == (200, 20)
     run = compose_run("duration='20 epochs'", "schedule.warmup='2 epochs'")
@@ -174,6 +176,7 @@ def test_an_option_that_the_optimizer_does_not_take_is_named():
         build_optimizer(nn.Linear(2, 2), run.optimizer)
 
 
+@pytest.mark.slow
 def test_a_value_that_the_optimizer_refuses_is_one_line():
     with pytest.raises(ConfigError, match=r"^optimizer=adamw: does not accept .*Invalid beta"):
         build_optimizer(nn.Linear(2, 2), compose_run("optimizer.betas=[2.0,0.9]").optimizer)

@@ -153,8 +153,8 @@ def _is_leaf(config: DictConfig, key: str) -> bool:
 
 
 def _refers(config: DictConfig) -> bool:
-    """Return whether a value is derived from others, so that it changes with them."""
+    """Return whether a value is derived from others that cells may set; they cannot set a plain value in `paths`."""
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key in _KEYS and key != "paths"])
     )
-    return "${" in str(plain)
+    return "${" in str(plain).replace("${paths.", "")

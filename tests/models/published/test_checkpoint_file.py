@@ -72,7 +72,7 @@ def test_other_files_are_refused_in_one_line(name, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_absent_files_and_folders_are_said(tmp_path):
+def test_absent_files_and_folders_are_reported(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_weights(tmp_path / "none.pth")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):

@@ -304,7 +304,7 @@ def test_own_files_record_their_kind_of_blocks(caplog):
     assert torch.equal(again(images), trained(images))
 
 
-def test_our_own_files_say_their_positions():
+def test_headsweep_s_own_files_record_their_positions():
     given = timm.create_model("cct_2_3x2_32", positions="none").state_dict()
     with pytest.raises(UserError, match="the file's positions are none; use positions=none"):
         timm.create_model("cct_2_3x2_32_sine").load_state_dict(given)
@@ -316,7 +316,7 @@ def test_as_many_positions_in_other_rows_and_columns_are_resized(caplog):
     assert caplog.messages == ["positions resized bilinearly from 16x4 tokens to 8x8"]
 
 
-def test_our_own_files_load_into_a_model_without_classifiers(caplog):
+def test_headsweep_s_own_files_load_into_a_model_without_classifiers(caplog):
     given = timm.create_model("cct_2_3x2_32").state_dict()
     timm.create_model("cct_2_3x2_32", num_classes=0).load_state_dict(given)
     assert caplog.messages == ["the file's classifiers are dropped: the model has none"]

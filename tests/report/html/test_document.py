@@ -12,8 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from made import EPOCHS, run, table_of
 
-from headsweep.report.html import document, selection, styles
-from headsweep.report.html.figures import curves
+from headsweep.report.html import curves, document, selection, styles
 from headsweep.report.html.origin import Origin, origin_of
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
@@ -33,6 +32,7 @@ def alts(page: str) -> dict[str, str]:
     return dict(re.findall(r'<desc id="([\w-]+)-alt">(.*?)</desc>', page))
 
 
+@pytest.mark.slow
 def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     lost = run("se", 2, 0, None)
     broken = run("se", 2, 1, 0.5, state="diverged", note="loss is NaN at step 7")
@@ -58,6 +58,7 @@ def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study
     assert 'style="--first: 7"' in table
 
 
+@pytest.mark.slow
 def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_page):
     bad = run("ga", 1, 1, 0.9, metrics={"test/top1": math.nan})
     page = write_page([run("ga", 1, 0, 0.9), bad])
@@ -139,6 +140,7 @@ def test_marks_are_where_the_figure_has_its_markers(study_page):
                 assert min(math.dist((x, y), place) for place in drawn) < 0.1, (name, x, y)
 
 
+@pytest.mark.slow
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
     tops = {("seqpool", 1): 0.90, ("seqpool", 2): 0.89, ("ga", 4): 0.95, ("seqattn", 4): 0.93}
     page = write_page([run(head, heads, 0, top1) for (head, heads), top1 in tops.items()])
@@ -146,6 +148,7 @@ def test_the_front_on_the_page_is_that_of_the_means(write_page):
     assert front.endswith("seqpool, 1 head, 281 k, 90.00 %; ga, 4 heads, 281 k, 95.00 %.")
 
 
+@pytest.mark.slow
 def test_the_same_runs_make_the_same_bytes_and_old_figures_go(write_page, tmp_path):
     runs = [run("ga", heads, seed, 0.9 + seed / 100) for heads in (1, 2) for seed in (0, 1)]
     first = write_page(runs)
@@ -193,6 +196,7 @@ def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
         assert color not in page[page.index("</style>") :]
 
 
+@pytest.mark.slow
 def test_text_is_escaped(write_page):
     page = write_page(
         [run("<b>", 1, 0, 0.9), run("x$y$", 2, 0, 0.9), run("<b>", 2, 0, None)],
@@ -202,6 +206,7 @@ def test_text_is_escaped(write_page):
     assert "x$y$" in page
 
 
+@pytest.mark.slow
 def test_one_seed_has_points_without_bars_and_a_warning(write_page):
     page = write_page([run(head, heads, 0, 0.9) for head in ("seqpool", "ga") for heads in (1, 2)])
     assert "ONE SEED in 4 of 4 finished rows" in section(page, "warnings")
@@ -209,6 +214,7 @@ def test_one_seed_has_points_without_bars_and_a_warning(write_page):
     assert "±" not in section(page, "accuracy") + section(page, "table")
 
 
+@pytest.mark.slow
 def test_one_run_is_a_page(write_page):
     page = write_page([run("ga", 1, 0, 0.9)])
     assert alts(page)["accuracy"] == "ga, 1 head: 90.00 %."
@@ -231,6 +237,7 @@ def test_a_metric_that_no_run_has_is_a_warning(write_page):
     assert "No finished run has a value to draw." in section(page, "accuracy")
 
 
+@pytest.mark.slow
 def test_not_a_number_is_not_drawn_and_does_not_hide_the_others(write_page):
     bad = run("ga", 2, 0, 0.9, metrics={"test/top1": math.nan}, history={"val/top1": {1: math.nan, 2: 0.5}})
     page = write_page([run("ga", 1, 0, 0.9), bad, run("ga", 4, 0, 0.8)])
@@ -239,6 +246,7 @@ def test_not_a_number_is_not_drawn_and_does_not_hide_the_others(write_page):
     assert "NO TOP-1 in 1 of 3 finished rows" in section(page, "warnings")
 
 
+@pytest.mark.slow
 def test_without_validation_the_curves_are_of_the_test_images(write_page):
     history = {"test/top1": {1: 0.5, 2: 0.6}}
     found = run("ga", 1, 0, 0.6, history=history)
@@ -261,6 +269,7 @@ def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_h
     assert long == sorted(set(long))
 
 
+@pytest.mark.slow
 def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     runs = [run("ga", heads, 0, 0.5 + lr / 1000, lr=lr) for lr in range(1, 41) for heads in (1, 2)]
     page = write_page(runs)
@@ -273,6 +282,7 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     )
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_page):
     studies, sweep = tmp_path / "studies", SweepFolder(tmp_path / "sweeps" / "pilot")
     atomic_files.write_text(
@@ -287,6 +297,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
 
 
+@pytest.mark.slow
 def test_an_inspection_is_shown_until_the_run_is_trained_further(write_page, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "a")
     folder.path.mkdir(parents=True)

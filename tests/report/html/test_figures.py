@@ -13,16 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure as Canvas
 
-from headsweep.report.html import scales
+from headsweep.report.html import document, scales
 from headsweep.report.html.captions import MOST_ROWS
+from headsweep.report.html.curves import MOST_BANDS
 from headsweep.report.html.drawing import PAPER, Figure, draw
 from headsweep.report.html.figures.by_heads import by_heads
-from headsweep.report.html.figures.curves import MOST_BANDS
 from headsweep.report.html.figures.differences import differences, is_significant
 from headsweep.report.html.figures.ensembles import ensembles
-from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS, learning_curves
+from headsweep.report.html.figures.learning_curves import LEAST_EPOCHS
 from headsweep.report.html.figures.tradeoff import tradeoff
-from headsweep.report.html.histories import read_histories
 from headsweep.report.html.quantities import accuracy, costs
 from headsweep.report.html.ranking import rank
 from headsweep.report.html.selection import MOST, select
@@ -60,8 +59,7 @@ def axes_of(figure: Figure | None) -> Axes:
 
 
 def curves_of(table: Table) -> list[Figure]:
-    selection = select(table)
-    return learning_curves(selection, read_histories(table, selection))
+    return document.by_epoch(table, select(table))
 
 
 def line(axes: Axes, label: str):
@@ -399,6 +397,7 @@ def test_series_are_side_by_side_and_nearest_to_their_own_number_of_heads(counts
     assert step > 0 and 2 ** (step * (series - 1)) < gap
 
 
+@pytest.mark.slow
 def test_a_long_legend_takes_nothing_from_the_axes():
     def height(heads: Sequence[str]) -> float:
         table = table_of([run(head, count, 0, 0.9) for head in heads for count in (1, 2)])

@@ -17,6 +17,7 @@ from headsweep.report.html import quantities, sections
 from headsweep.report.html.drawing import Drawing, Figure, draw
 from headsweep.report.html.figures.by_heads import by_heads
 from headsweep.report.html.figures.differences import differences
+from headsweep.report.html.figures.differences_by_epoch import differences_by_epoch
 from headsweep.report.html.figures.ensembles import ensembles
 from headsweep.report.html.figures.learning_curves import learning_curves
 from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
@@ -115,11 +116,19 @@ def _figures(table: Table, selection: Selection) -> dict[str, list[Figure]]:
         "differences": _drawn(differences(table, selection)),
         "accuracy": _drawn(by_heads(table, selection, quantities.accuracy(table))),
         "tradeoffs": _drawn(*(tradeoff(table, selection, cost) for cost in COSTS)),
-        "learning": learning_curves(selection, read_histories(table, selection)),
+        "learning": by_epoch(table, selection),
         "tuning": tuning(table, selection),
         "ensembles": _drawn(ensembles(table, selection)),
         "costs": _drawn(*(by_heads(table, selection, cost) for cost in quantities.costs(table))),
     }
+
+
+def by_epoch(table: Table, selection: Selection) -> list[Figure]:
+    """Return the curves of each number of heads, and beside them the differences from the baseline."""
+    histories = read_histories(table, selection)
+    differences = differences_by_epoch(selection, histories)
+    curves = learning_curves(selection, histories)
+    return [figure for heads, found in curves.items() for figure in (*found, *_drawn(differences.get(heads)))]
 
 
 def _drawn(*figures: Figure | None) -> list[Figure]:

@@ -90,11 +90,12 @@ def comparison(table: Table) -> Section:
 
 def over_axes(table: Table) -> Section | None:
     """Return the tables below the table: the effect of the number of heads, and ranks over data sets."""
-    body = ""
-    for title, sheet in below(table):
-        shown = _scrolling(replace(sheet, footnotes=()), title)
-        body += f"<h3>{escape(title)}</h3>{shown}{_list(sheet.notes())}"
-    return Section("over-axes", "Over heads and data sets", body) if body else None
+    found = list(below(table))
+    bodies = [_scrolling(replace(sheet, footnotes=()), title) + _list(sheet.notes()) for title, sheet in found]
+    if len(found) > 1:
+        bodies = [f"<h3>{escape(title)}</h3>{body}" for (title, _), body in zip(found, bodies, strict=True)]
+    heading = found[0][0] if len(found) == 1 else "Over heads and data sets"
+    return Section("over-axes", heading, "".join(bodies)) if found else None
 
 
 def figures(name: str, title: str, drawings: Sequence[Drawing], otherwise: str) -> Section:

@@ -31,15 +31,19 @@ def compared_values(cell: Cell, axes: Sequence[str]) -> tuple[str, ...]:
     return tuple(canonical(cell.value(key)) for key in keys)
 
 
-def unchosen(cells: Sequence[Cell], axes: Sequence[str], baseline: Mapping[str, str]) -> tuple[str, ...]:
+def unchosen(
+    cells: Sequence[Cell], axes: Sequence[str], baseline: Mapping[str, str], are_arms: bool = False
+) -> tuple[str, ...]:
     """Return the hyper-parameters that vary although no value of theirs was chosen.
 
     One that `baseline` names is what the table compares, if the baseline names nothing but hyper-parameters: all rows
-    then have the head, and all else, of their baseline.
+    then have the head, and all else, of their baseline. Where each of the cells is an arm that was tuned
+    (`are_arms`), the options of a head tell arms apart: each has the same number of settings, and is counted.
     """
     is_factor = bool(baseline) and all(map(is_hyperparameter, baseline))
     factors = set(map(group_of, baseline)) if is_factor else set()
     found = [axis for axis in axes if is_hyperparameter(axis) and group_of(axis) not in factors]
+    found = [axis for axis in found if not (are_arms and axis.startswith("head."))]
     return tuple(axis for axis in found if len({canonical(cell.value(axis)) for cell in cells}) > 1)
 
 

@@ -55,7 +55,7 @@ def pair(cells: Sequence[Cell], question: Question) -> Pairing:
     arms, faults = _arms(cells, axes, question)
     shown = tuple(arm.chosen.cell for arm in arms) or tuple(cells)
     others = tuning.without(axes, question.tune) if arms else axes
-    unchosen = hyperparameters.unchosen(shown, others, question.baseline)
+    unchosen = hyperparameters.unchosen(shown, others, question.baseline, are_arms=bool(arms))
     compared = [axis for axis in others if axis not in unchosen]
     return Pairing(
         axes=axes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def matching(cell: Cell, sources: Sequence[Source]) -> tuple[PublishedRow, ...]:
     return tuple(row for row in rows if all(matches(value, cell.value(key)) for key, value in row.cell.items()))
 
 
+@cache
 def _load(path: Path) -> Source:
     try:
         source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Source), OmegaConf.load(path)))

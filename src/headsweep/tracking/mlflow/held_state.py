@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from headsweep.credentials import redacted
 from headsweep.tracking.active_launchers import find
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, DesiredState, Point
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_LOCK_SECONDS = 60.0  # another process may be searching or creating
 SUPERSEDED_TAG = "headsweep.superseded_by"  # of an MLflow run in the trash: the run that replaced it
 
 
@@ -48,26 +45,26 @@ def find_or_create(store: MlflowClient, desired: DesiredState, uri: str, experim
     """Find or create the MLflow run of a folder.
 
     Duplicates, which contradict the folder or hold no more than it, are closed and go to MLflow's trash. A tag names
-    the run that replaced them, so that they are recognised if they are restored, e.g. with the experiment.
+    the run that replaced them, so that they are recognised if they are restored, e.g. with the experiment. The caller
+    holds the lock of the folder, or two processes could create two.
     """
-    with FileLock(desired.folder / "mlflow.lock", timeout=_LOCK_SECONDS):  # two launchers, one MLflow run
-        named = read_reference(desired.folder)
-        kept: HeldState | None = None
-        duplicates: list[HeldState] = []
-        for run in _candidates(store, desired, experiment_id, named):
-            held, owner = _read(store, run), _other_owner(run, uri, desired)
-            is_named = named is not None and named.run_id == held.run_id
-            is_subset = desired.contains(held.points) and held.status != "RUNNING"
-            is_own = owner is None and (is_named or _is_own(held, uri, desired))
-            if kept is None and (is_subset or ((is_own or is_named) and not desired.contradicted_by(held.points))):
-                kept = held
-                kept.belongs_to_original = owner is not None and _is_ahead(owner, held, desired)
-            elif is_own or (is_subset and owner is None):
-                duplicates.append(held)
-        kept = kept or _create(store, desired, experiment_id)
-        _refer(desired.folder, Reference(redacted(uri), experiment_id, kept.run_id), named)
-        for held in duplicates:
-            _discard(store, held, kept)
+    named = read_reference(desired.folder)
+    kept: HeldState | None = None
+    duplicates: list[HeldState] = []
+    for run in _candidates(store, desired, experiment_id, named):
+        held, owner = _read(store, run), _other_owner(run, uri, desired)
+        is_named = named is not None and named.run_id == held.run_id
+        is_subset = desired.contains(held.points) and held.status != "RUNNING"
+        is_own = owner is None and (is_named or _is_own(held, uri, desired))
+        if kept is None and (is_subset or ((is_own or is_named) and not desired.contradicted_by(held.points))):
+            kept = held
+            kept.belongs_to_original = owner is not None and _is_ahead(owner, held, desired)
+        elif is_own or (is_subset and owner is None):
+            duplicates.append(held)
+    kept = kept or _create(store, desired, experiment_id)
+    _refer(desired.folder, Reference(redacted(uri), experiment_id, kept.run_id), named)
+    for held in duplicates:
+        _discard(store, held, kept)
     return kept
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.desired_run import CHECKPOINT, desired_run
 from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, SCREENED_OUT_TAG, DesiredState
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _METRICS_A_BATCH, _PARAMS_A_BATCH = 800, 100  # MLflow takes 1000 items at once, of them 100 parameters and 100 tags
+_LOCK_SECONDS = 120.0  # another process may be sending
 _FILES_VERSION_TAG = "headsweep.files"
 
 
@@ -51,13 +54,15 @@ def reconcile(folder: Folder, uri: str, experiment_id: str, held: HeldState | No
     if desired is None:
         return None
     store = client(uri)
-    if held is None or held.belongs_to_original or desired.contradicted_by(held.points):
-        held = find_or_create(store, desired, uri, experiment_id)
-    if held.belongs_to_original:
-        return held
-    _send(store, desired, held)
-    _set_status(store, desired, held)
-    _send_files(store, desired, held)  # last: a server may have no place for artifacts
+    # Two launchers have one MLflow run, and a store may refuse a tag that both of them add at once.
+    with FileLock(desired.folder / "mlflow.lock", timeout=_LOCK_SECONDS):
+        if held is None or held.belongs_to_original or desired.contradicted_by(held.points):
+            held = find_or_create(store, desired, uri, experiment_id)
+        if held.belongs_to_original:
+            return held
+        _send(store, desired, held)
+        _set_status(store, desired, held)
+        _send_files(store, desired, held)  # last: a server may have no place for artifacts
     return held
 
 

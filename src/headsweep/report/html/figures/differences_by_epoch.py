@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
 from headsweep.report.html.captions import joined, span
+from headsweep.report.html.curves import bands, curve, draw_curves, marks, rows_with, shown_counts
 from headsweep.report.html.drawing import INK, Figure
-from headsweep.report.html.figures.curves import bands, curve, draw_curves, marks
 from headsweep.report.html.histories import Histories, History
 from headsweep.report.html.labels import LOGGED
-from headsweep.report.html.selection import Series
+from headsweep.report.html.selection import Selection, Series
 from headsweep.report.stats.inference import estimate
 from headsweep.report.table.columns import human
 from headsweep.report.table.model import Row
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def differences_by_epoch(rows: Sequence[tuple[Series, Row]], histories: Histories, left_out: str) -> Figure | None:
-    """Draw the differences of rows with the same number of heads; None if no row has a baseline with the same epochs.
+def differences_by_epoch(selection: Selection, histories: Histories) -> dict[int, Figure]:
+    """Return number of heads -> its figure; none where no cell has a baseline with the same epochs."""
+    counts, left_out = shown_counts(selection)
+    figures = {heads: _figure(rows_with(selection, heads), histories, left_out) for heads in counts}
+    return {heads: figure for heads, figure in figures.items() if figure}
+
+
+def _figure(rows: Sequence[tuple[Series, Row]], histories: Histories, left_out: str) -> Figure | None:
+    """Draw the differences of rows with the same number of heads.
 
     Nothing is selected by these differences. The axis fits the second half of the epochs: in the first, heads that
     learn at different speeds differ by far more than at the end.

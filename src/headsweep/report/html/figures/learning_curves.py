@@ -1,4 +1,4 @@
-"""Accuracy by epoch: mean and range over seeds, and beside it the differences from the baseline."""
+"""Accuracy by epoch: mean and range over seeds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
 from headsweep.report.html.captions import joined
+from headsweep.report.html.curves import Curve, bands, curve, draw_curves, marks, rows_with, shown_counts
 from headsweep.report.html.drawing import Figure
-from headsweep.report.html.figures.curves import Curve, bands, curve, draw_curves, marks, sampled
-from headsweep.report.html.figures.differences_by_epoch import differences_by_epoch
 from headsweep.report.html.histories import Histories
 from headsweep.report.html.labels import LOGGED
 from headsweep.report.html.selection import Selection
@@ -19,37 +18,33 @@ from headsweep.text import plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_FIGURES = 6  # numbers of heads with figures
 LEAST_EPOCHS = 4  # in the last quarter, for a figure of its own
 
 
-def learning_curves(selection: Selection, histories: Histories) -> list[Figure]:
-    """Return figures for each of up to MOST_FIGURES numbers of heads: the curves, and what shows how they differ.
+def learning_curves(selection: Selection, histories: Histories) -> dict[int, list[Figure]]:
+    """Return number of heads -> its figures.
 
-    That is the differences from the baseline; where no cell has one, the last quarter of the epochs, since on the scale
-    of all epochs the curves overlap.
+    Where no cell has a baseline, to which differences could be drawn, the last quarter of the epochs has a figure of
+    its own, since on the scale of all epochs the curves overlap.
     """
-    shown = sampled(selection.counts, MOST_FIGURES)
-    skipped = [str(heads) for heads in selection.counts if heads not in shown]
-    left_out = joined(f"Not shown: {', '.join(skipped)} heads." if skipped else "", selection.sentence)
-    figures = []
-    for heads in shown:
-        rows = [(one, row) for one in selection.series for row in one.rows if row.heads == heads]
+    counts, left_out = shown_counts(selection)
+    found = {}
+    for heads in counts:
+        rows = rows_with(selection, heads)
         labels = [one.label for one, _ in rows]
         curves = [
-            found
+            line
             for one, row in rows
-            if (found := curve(one.label, one.style, list(histories.of(row.fingerprints).values()), _range))
+            if (line := curve(one.label, one.style, list(histories.of(row.fingerprints).values()), _range))
         ]
         name, of = f"learning-curves-{heads}", plural(heads, "head")
-        if curves:
-            figures.append(_figure(name, of, histories.metric, curves, labels, left_out))
-        if differences := differences_by_epoch(rows, histories, left_out):
-            figures.append(differences)
-        elif ends := last_quarter(curves):
+        figures = [_figure(name, of, histories.metric, curves, labels, left_out)] if curves else []
+        ends = [] if any(row.baseline for _, row in rows) else last_quarter(curves)
+        if ends:
             of = f"{of}, last quarter of the epochs"
             figures.append(_figure(f"{name}-end", of, histories.metric, ends, labels, left_out))
-    return figures
+        found[heads] = figures
+    return found
 
 
 def last_quarter(curves: Sequence[Curve]) -> list[Curve]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from headsweep.report.html import scales
 from headsweep.report.html.captions import joined
+from headsweep.report.html.curves import rows_with, shown_counts
 from headsweep.report.html.drawing import Figure, Mark
-from headsweep.report.html.figures.curves import sampled
 from headsweep.report.html.labels import capitalized, metric_axis, metric_label
 from headsweep.report.html.selection import Selection, Series
 from headsweep.report.stats.tuning_curve import tuning_curve
@@ -21,24 +21,22 @@ from headsweep.text import plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_FIGURES = 6  # numbers of heads with a figure
-
 Line = tuple[Series, int, list[tuple[int, float]]]  # number of settings; k and the expected metric in percent
 
 
 def tuning(table: Table, selection: Selection) -> list[Figure]:
-    """Return a figure for each of up to MOST_FIGURES numbers of heads; none for a table without tuned arms."""
+    """Return a figure for each number of heads; none for a table without tuned arms."""
     arms = {run.record.fingerprint: arm for arm in table.arms for run in arm.chosen.cell.runs}
+    counts, left_out = shown_counts(selection)
     figures = []
-    for heads in sampled(selection.counts, MOST_FIGURES):
+    for heads in counts:
         lines = [
             (one, len(arm.settings), points)
-            for one in selection.series
-            for row in one.rows
-            if row.heads == heads and (arm := arms.get(row.fingerprints[0])) and len(points := curve(arm)) > 1
+            for one, row in rows_with(selection, heads)
+            if (arm := arms.get(row.fingerprints[0])) and len(points := curve(arm)) > 1
         ]
         if lines:
-            figures.append(_figure(table, heads, lines, selection.sentence))
+            figures.append(_figure(table, heads, lines, left_out))
     return figures
 
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
+from headsweep.report.html.captions import joined
 from headsweep.report.html.drawing import Mark
 from headsweep.report.html.histories import History
+from headsweep.report.html.selection import Selection, Series
 from headsweep.report.html.styles import Style
+from headsweep.report.table.model import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_FIGURES = 6  # numbers of heads with a figure
 MOST_EPOCHS = 60  # points of a curve
 MOST_BANDS = 3  # lines in a figure with bands
 MARKERS = 6  # of a curve, about
@@ -67,6 +71,18 @@ def sampled(places: Sequence[int], most: int) -> list[int]:
         return list(places)
     step = (len(places) - 1) / (most - 1)
     return [places[round(at * step)] for at in range(most)]
+
+
+def shown_counts(selection: Selection) -> tuple[list[int], str]:
+    """Return the up to MOST_FIGURES numbers of heads that have a figure, and a sentence about what is left out."""
+    shown = sampled(selection.counts, MOST_FIGURES)
+    skipped = [str(heads) for heads in selection.counts if heads not in shown]
+    return shown, joined(f"Not shown: {', '.join(skipped)} heads." if skipped else "", selection.sentence)
+
+
+def rows_with(selection: Selection, heads: int) -> list[tuple[Series, Row]]:
+    """Return the drawn rows with that number of heads, each with its series."""
+    return [(one, row) for one in selection.series for row in one.rows if row.heads == heads]
 
 
 def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
