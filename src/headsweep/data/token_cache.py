@@ -27,7 +27,8 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
 
 LOGGER = logging.getLogger("headsweep")
-SHARD_BYTES = 2**26  # of a file of tokens: what is computed again after an interruption, and mapped for one image
+# Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
+SHARD_BYTES = 2**26
 _AT_ONCE = 128  # images that are computed between two looks at a request to stop
 _CHECKSUM_BYTES = 4
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
