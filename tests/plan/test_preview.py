@@ -11,6 +11,7 @@ from commands import fresh, train
 from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
+from headsweep.plan.origin import Origin
 from headsweep.plan.plan import code_change, freeze, make_plan, refusal
 from headsweep.plan.preview import Preview, Row, preview
 from headsweep.tracking.run_folder import RunResult
@@ -75,7 +76,7 @@ def test_runs_without_data_are_not_valid_and_the_others_are_planned(tmp_path):
 def test_the_eta_fills_the_slots_and_counts_what_is_unknown():
     times = [60.0, 60.0, 60.0, None, 0.0]
     states = ["new", "partial", "failed", "new", "done"]
-    rows = [Row("", "", state, None, seconds, None) for state, seconds in zip(states, times, strict=True)]
+    rows = [Row("", "", state, None, seconds, None, Origin()) for state, seconds in zip(states, times, strict=True)]
     assert Preview("", rows, []).eta(1) == (180.0, 1)
     assert Preview("", rows, []).eta(2) == (120.0, 1)
     assert Preview("", rows, []).eta(8) == (60.0, 1)

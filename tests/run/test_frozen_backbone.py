@@ -28,6 +28,7 @@ from headsweep.training.ranks import Ranks
 from ranks import trained as trained_on
 
 TINY_MODEL = ["model.width=32", "model.depth=1", "model.attention_heads=1"]
+LIVE = ["backbone=frozen", "tokens.cache=off"]
 CPU = torch.device("cpu")
 
 
@@ -41,7 +42,13 @@ def file(tmp_path_factory) -> Path:
 
 
 def planned(tmp_path, file: Path, *overrides: str) -> RunFolder:
-    keys = ["backbone=frozen", f"model.checkpoint={file}", "duration='2 epochs'", "schedule.warmup='0 epochs'"]
+    keys = [
+        "backbone=frozen",
+        "tokens.cache=off",
+        f"model.checkpoint={file}",
+        "duration='2 epochs'",
+        "schedule.warmup='0 epochs'",
+    ]
     return factories.planned(tmp_path, *keys, *overrides)
 
 
@@ -112,13 +119,13 @@ def test_a_changed_backbone_is_detected(file):
 
 
 def frozen_backbone(file: Path) -> FrozenBackbone:
-    run = compose_run(*TINY_MODEL, "dataset.image_size=16", "backbone=frozen", f"model.checkpoint={file}")
+    run = compose_run(*TINY_MODEL, "dataset.image_size=16", *LIVE, f"model.checkpoint={file}")
     run.dataset.num_classes = 10
     return FrozenBackbone(model_of(run).backbone, CPU, nullcontext)
 
 
 def test_running_statistics_of_a_frozen_backbone_stay(tmp_path):
-    keys = ["backbone=random", "model=timm", "model.name=test_byobnet", "dataset.image_size=64"]
+    keys = ["backbone=random", "augmentation=none", "model=timm", "model.name=test_byobnet", "dataset.image_size=64"]
     run = compose_run(*keys)
     run.dataset.num_classes = 10
     backbone = model_of(run).backbone
@@ -132,7 +139,7 @@ def test_the_head_starts_from_the_seed_however_the_backbone_is_trained(file):
     starts = []
     for mode in (["backbone=train"], ["backbone=random"], *([f"backbone={how}"] for how in ("frozen", "finetune"))):
         given = [f"model.checkpoint={file}"] if mode[0] in ("backbone=frozen", "backbone=finetune") else []
-        run = compose_run(*TINY_MODEL, *mode, *given, "head=seqattn", "heads=2")
+        run = compose_run(*TINY_MODEL, *mode, *given, "head=seqattn", "heads=2", "augmentation=none")
         run.dataset.num_classes = 10
         starts.append(weights_digest(model_of(run).head))
     assert len(set(starts)) == 1
@@ -157,7 +164,7 @@ def test_what_excludes_each_other_is_one_line(overrides, message):
 
 
 def test_a_head_without_its_class_token_is_one_line(file):
-    run = compose_run(*TINY_MODEL, "head=cls", "backbone=frozen", f"model.checkpoint={file}")
+    run = compose_run(*TINY_MODEL, "head=cls", *LIVE, f"model.checkpoint={file}")
     run.dataset.num_classes = 10
     with pytest.raises(ConfigError, match=r"model.checkpoint=.*: the file lacks backbone.class_token"):
         preflight(run)
@@ -174,10 +181,10 @@ def test_a_moved_file_is_one_line_where_the_trained_model_is_loaded(tmp_path, fi
 
 def test_the_way_of_training_the_backbone_is_part_of_the_identity(file):
     given = [*TINY_MODEL, f"model.checkpoint={file}"]
-    modes = [compose_run(*given, f"backbone={mode}") for mode in ("train", "finetune", "frozen")]
-    scaled = compose_run(*given, "backbone=finetune", "optimizer.backbone_lr_scale=0.1")
+    modes = [compose_run(*given, "augmentation=none", f"backbone={mode}") for mode in ("train", "finetune", "frozen")]
+    scaled = compose_run(*given, "augmentation=none", "backbone=finetune", "optimizer.backbone_lr_scale=0.1")
     assert len({fingerprint(run) for run in (*modes, scaled)}) == 4
-    assert fingerprint(modes[0]) == fingerprint(compose_run(*given))
+    assert fingerprint(modes[0]) == fingerprint(compose_run(*given, "augmentation=none"))
 
 
 def test_the_backbone_has_a_learning_rate_of_its_own(file):

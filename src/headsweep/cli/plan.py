@@ -10,6 +10,7 @@ import click
 
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
+from headsweep.text import one_line
 
 if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
@@ -44,6 +45,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup, make_plan
     from headsweep.plan.preview import preview, show
+    from headsweep.plan.stored_tokens import token_lines
 
     lookup = Lookup()
     with composer():
@@ -58,6 +60,10 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
     show(found, slots.count, as_json)
+    if not as_json:
+        resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
+        for line in token_lines(resolved, {row.fingerprint: row.cost for row in found.rows}):
+            print(one_line(line))
     if found.bad:
         sys.exit(2)
 

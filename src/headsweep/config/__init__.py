@@ -34,6 +34,8 @@ from headsweep.config.schema import (
     RunConfig,
     ScheduleConfig,
     ScheduleName,
+    TokenCache,
+    TokensConfig,
     TrackingConfig,
     TrackingName,
 )
@@ -68,7 +70,9 @@ __all__ = [
     "ScheduleConfig",
     "ScheduleName",
     "TimmConfig",
+    "TokenCache",
     "Tokenizer",
+    "TokensConfig",
     "TrackingConfig",
     "TrackingName",
     "parse",

@@ -162,6 +162,7 @@ class HeadSpec:
     class_path: str  # module:class, a subclass of headsweep.heads.Head
     source: str  # paper and section, or file of a published code
     summary: str  # one line
+    class_token: bool = False  # whether it reads the backbone's class token
 
 
 HEADS: dict[str, HeadSpec] = {
@@ -176,6 +177,7 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.cls:ClsHead",
         source="ViT, section 3.1",
         summary="The class token of the backbone, then a linear classifier",
+        class_token=True,
     ),
     "seqpool": HeadSpec(
         options=HeadConfig,
@@ -272,6 +274,7 @@ HEADS: dict[str, HeadSpec] = {
         class_path="headsweep.heads.cls_gap:ClsGapHead",
         source="DINOv2, arXiv 2304.07193",
         summary="The class token and the mean patch token, concatenated, then a linear classifier",
+        class_token=True,
     ),
     "clip": HeadSpec(
         options=AttentionConfig,

@@ -64,7 +64,7 @@ def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
     except OmegaConfBaseException as error:
         raise as_config_error(error, config) from error
     assert isinstance(run, RunConfig)
-    for key in ("paths.data", "paths.output", "dataset.root", "model.checkpoint"):
+    for key in ("paths.data", "paths.output", "paths.cache", "dataset.root", "model.checkpoint"):
         section, name = key.split(".")
         given = getattr(getattr(run, section), name)
         if given is not None:

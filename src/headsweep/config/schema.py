@@ -33,6 +33,14 @@ class BackboneMode(Enum):
         return self in (BackboneMode.frozen, BackboneMode.random)
 
 
+class TokenCache(Enum):
+    """Data type of the stored tokens of a frozen backbone; `off` computes them in each step."""
+
+    off = "off"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
 class Precision(Enum):
     """Autocast type of the forward pass; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
@@ -159,6 +167,12 @@ class AugmentationConfig:
                 "p: probability of each, inc1: severity grows with magnitude), or null",
             )
 
+    def first_active(self) -> tuple[str, object] | None:
+        """Return key and value of the first part that changes pixels, as opposed to targets; None if there is none."""
+        mixes = ["mixup", "cutmix"] if self.mix_probability else []
+        keys = ("flip", "crop_scale", "randaugment", "erasing", *mixes)
+        return next(((key, value) for key in keys if (value := getattr(self, key))), None)
+
 
 @dataclass
 class OptimizerConfig:
@@ -178,6 +192,13 @@ class OptimizerConfig:
                 raise ConfigError(f"optimizer.{key}", getattr(self, key), "expected a number > 0")
         if self.weight_decay < 0:
             raise ConfigError("optimizer.weight_decay", self.weight_decay, "expected a number >= 0")
+
+
+@dataclass
+class TokensConfig:
+    """The tokens that a head is trained on, where the backbone is frozen."""
+
+    cache: Annotated[TokenCache, USUAL, Neutral("bfloat16")]
 
 
 @dataclass
@@ -225,10 +246,11 @@ class PathsConfig:
 
     data: str
     output: Annotated[str, SHARED]
+    cache: str | None  # of tokens; None: the folder `cache` in paths.output
 
     def __post_init__(self) -> None:
-        for key in ("data", "output"):
-            if not getattr(self, key).strip():
+        for key in ("data", "output", "cache"):
+            if getattr(self, key) is not None and not getattr(self, key).strip():
                 raise ConfigError(f"paths.{key}", "''", "expected a folder")
 
 
@@ -281,6 +303,7 @@ class RunConfig:
     dataset: DatasetConfig
     augmentation: AugmentationConfig
     optimizer: OptimizerConfig
+    tokens: TokensConfig
     schedule: Annotated[ScheduleConfig, RESULT]
     tracking: Annotated[TrackingConfig, SHARED]
     paths: Annotated[PathsConfig, NOTHING]
@@ -367,6 +390,22 @@ class RunConfig:
             )
         if mode.is_frozen and self.compile is Compilation.blocks:
             raise ConfigError("compile", "blocks", f"expected auto, off or step: backbone={mode.value} trains no block")
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        cache = self.tokens.cache
+        if not self.backbone.is_frozen and cache is not TokenCache.bfloat16:
+            expected = f"expected bfloat16, the default, with backbone={self.backbone.value}, which stores no tokens"
+            raise ConfigError("tokens.cache", cache.value, expected)
+        if self.has_stored_tokens and (active := self.augmentation.first_active()):
+            stored = f"tokens.cache={cache.value} stores the tokens of each image once"
+            expected = f"expected no augmentation: {stored}; give augmentation=none, or tokens.cache=off"
+            raise ConfigError(f"augmentation.{active[0]}", active[1], expected)
+
+    @property
+    def has_stored_tokens(self) -> bool:
+        """Whether the head is trained on tokens that are computed once and stored."""
+        return self.backbone.is_frozen and self.tokens.cache is not TokenCache.off
 
     def _check_head(self) -> None:
         if isinstance(self.model, CompactConfig):

@@ -20,6 +20,7 @@ from headsweep.data.cuda_graph import Recorded
 from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
 from headsweep.data.sources import ResidentSource, Source, to_device
 from headsweep.data.static_shapes import Layers, StaticAugmenter
+from headsweep.data.token_cache import TokenSource
 
 # Pixels augmented at once, 4 batches of 256 images of side 32: they need no more operations, some hundred small ones,
 # than one batch. With static shapes this takes about 0.2 GB for RGB.
@@ -29,7 +30,7 @@ PIXELS_AT_ONCE = 2**20
 class TrainBatch(NamedTuple):
     """A training batch on the device, or this rank's share of one."""
 
-    images: Tensor  # (b c h w) float32, normalised
+    images: Tensor  # (b c h w) float32, normalised, or tokens (b t d)
     targets: Tensor  # (b num_classes) float32 probabilities, smoothed and mixed
     indices: Tensor  # (b,) int64, indices into the training split
 
@@ -58,6 +59,8 @@ def maker_for(
     kept: Tensor,
 ) -> Maker:
     """Return the faster maker of batches for `source` and `device`; a batch reads `images` and returns `kept`."""
+    if isinstance(source, TokenSource):
+        return TokenMaker(source, dataset, augmentation.label_smoothing, device, kept)
     at_once = PIXELS_AT_ONCE // (images * dataset.image_size**2) if isinstance(source, ResidentSource) else 0
     if isinstance(source, ResidentSource) and device.type == "cuda" and at_once:
         return RecordedMaker(source, dataset, augmentation, device, kept, at_once)
@@ -74,6 +77,23 @@ class Targets:
     def __call__(self, there: Tensor) -> Tensor:
         """(b,) int64 on the device to (b k) float32."""
         return soft_targets(self.labels.index_select(0, there), self.num_classes, self.smoothing)
+
+
+class TokenMaker:
+    """Makes batches of stored tokens, which no augmentation changes."""
+
+    def __init__(
+        self, source: TokenSource, dataset: DatasetConfig, smoothing: float, device: torch.device, kept: Tensor
+    ) -> None:
+        self.device, self.kept, self.reader = device, kept, source.open(device, 0, None)
+        self.targets = Targets(source, dataset, smoothing, device)
+
+    def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
+        """See `Maker.make`."""
+        own = batches[:, self.kept]
+        for places, tokens in zip(own, self.reader.read(key, list(own)), strict=True):
+            there = to_device(places, self.device)
+            yield TrainBatch(tokens, self.targets(there), there)
 
 
 class GroupedMaker:

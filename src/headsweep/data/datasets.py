@@ -47,19 +47,32 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
         DataError: files are absent or corrupted.
         ConfigError: the validation share holds out no image, or the copy does not fit on its disk.
     """
-    train, validation, test = _LOADED[dataset.name](dataset)
+    return _near(split(load(dataset), dataset, seed, debug), dataset, loader)
+
+
+def load(dataset: DatasetConfig) -> Loaded:
+    """Load a data set in its own splits. Raises DataError if files are absent or corrupted."""
+    return _LOADED[dataset.name](dataset)
+
+
+def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig) -> Splits:
+    """Hold out images for validation, if the set has no such split, and shorten the splits for debugging.
+
+    Raises:
+        ConfigError: the validation share holds out no image.
+    """
+    train, validation, test = loaded
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
             expected = f"expected a larger share, or 0: it holds out none of {len(train)} training images"
             raise ConfigError("dataset.validation", dataset.validation, expected)
         validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
-    splits = Splits(
+    return Splits(
         _first(train, debug.train_images),
         validation and _first(validation, debug.eval_images),
         _first(test, debug.eval_images),
     )
-    return _near(splits, dataset, loader)
 
 
 def stratified(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from headsweep.data.augment import Normaliser
 from headsweep.data.batches import TrainBatch, maker_for
 from headsweep.data.mixing import Mix, Mixer
 from headsweep.data.sources import Source
+from headsweep.data.token_cache import TokenSource
 from headsweep.errors import ConfigError, DataError
 
 
@@ -39,7 +40,7 @@ class Share:
 class EvalBatch(NamedTuple):
     """An evaluation batch on the device."""
 
-    images: Tensor  # (b c h w) float32, normalised
+    images: Tensor  # (b c h w) float32, normalised, or tokens (b t d)
     labels: Tensor  # (b,) int64
 
 
@@ -128,6 +129,7 @@ class EvalLoader:
         self.labels = source.labels[mine].to(device).split(batch_size // share.count)
         self.reader = source.open(device, workers, crop=None)
         self.normalise = Normaliser(dataset, device)
+        self.are_tokens = isinstance(source, TokenSource)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -135,4 +137,4 @@ class EvalLoader:
     def __iter__(self) -> Iterator[EvalBatch]:
         images = self.reader.read(0, self.batches)
         for labels, batch in zip(self.labels, images, strict=True):
-            yield EvalBatch(self.normalise(batch), labels)
+            yield EvalBatch(batch if self.are_tokens else self.normalise(batch), labels)

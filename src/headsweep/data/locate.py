@@ -32,6 +32,7 @@ CIFAR_FILES = {
 }
 _CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
 _DIGITS_CLASSES = 10
+_IMAGES = {DatasetName.digits: 1797, DatasetName.cifar10: 60_000, DatasetName.cifar100: 60_000}
 
 Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
 
@@ -92,6 +93,13 @@ def has_validation(dataset: DatasetConfig) -> bool:
     """Are images held out of training, by the set itself or by `validation`?"""
     is_folder = dataset.name is DatasetName.imagefolder
     return dataset.validation > 0 or (is_folder and "validation" in split_folders(dataset))
+
+
+def count_images(dataset: DatasetConfig) -> int:
+    """Return the number of images in all splits of a resolved data set. Raises DataError as `planned_tree`."""
+    if dataset.name in _IMAGES:
+        return _IMAGES[dataset.name]
+    return sum(map(len, planned_tree(dataset).splits.values()))
 
 
 @_reading()

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +35,19 @@ def build_model(
     channels: int,
     seed: int,
     new_head: bool = False,
+    only_head: bool = False,
 ) -> Classifier:
     """Build the model of a run, on the CPU, in float32.
 
     Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
     backbones. With `model.checkpoint` the weights are loaded from that file, with `new_head` those of its backbone
-    alone; on the meta device they are only checked.
+    alone; on the meta device they are only checked. With `only_head` the backbone is on the meta device and no file is
+    read.
 
     Raises:
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
     """
-    with global_stream(seed, "backbone init"):
+    with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
         backbone = _backbone(model, head, image_size, channels)
     options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
     sizes = {"width": backbone.width, "tokens": backbone.tokens, "num_classes": num_classes, "heads": heads}
@@ -53,13 +56,13 @@ def build_model(
             built = Classifier(backbone, build_head(head.name, **sizes, **options))
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
-    if model.checkpoint is not None:
+    if model.checkpoint is not None and not only_head:
         _start_from(Path(model.checkpoint), model, built, new_head)
     return built
 
 
-def model_of(run: RunConfig, initial: bool = False) -> Classifier:
-    """Build the model of a planned run; with `initial`, its checkpoint is not read.
+def model_of(run: RunConfig, initial: bool = False, only_head: bool = False) -> Classifier:
+    """Build the model of a planned run; with `initial`, its checkpoint is not read; `only_head` as in `build_model`.
 
     Raises:
         ConfigError: as `build_model`, or blocks cannot be recomputed.
@@ -74,6 +77,7 @@ def model_of(run: RunConfig, initial: bool = False) -> Classifier:
         channels=run.dataset.channels,
         seed=run.seed,
         new_head=run.backbone is not BackboneMode.train,
+        only_head=only_head,
     )
     if run.activation_checkpointing:
         _recompute_blocks(model, run.model)

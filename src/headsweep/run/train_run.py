@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
+from headsweep.data.locate import count_images
+from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
@@ -21,12 +23,13 @@ from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
+from headsweep.run.stored_tokens import new_record, stored_tokens
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import autocast, choose_device
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
-from headsweep.training.progress import Busy, Stop, Stopped, Watcher
+from headsweep.training.progress import Busy, Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
 
 
@@ -126,19 +129,26 @@ def preflight(run: RunConfig) -> Cost:
     """Build the run's model and optimizer on the meta device, without memory, and count parameters and FLOPs.
 
     Raises:
-        UserError: the run cannot be built, or this machine lacks its device.
+        UserError: the run cannot be built, this machine lacks its device, or the disk is too small for its tokens.
     """
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
     build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
-    return {
+    counted = {
         "parameters": cost.parameters,
         "head_parameters": cost.head_parameters,
         "flops": cost.flops,
         "head_flops": cost.head_flops,
     }
+    if not run.has_stored_tokens:
+        return counted
+    record = new_record(run, model.backbone, {"all": count_images(run.dataset)})
+    folder = TokenFolder.of(run)
+    if run.debug.train_images is None:  # else few of the tokens are computed
+        check_room(folder.path, record.bytes - folder.held())
+    return {**counted, "token_bytes": record.row_bytes}
 
 
 def trial(run: RunConfig) -> Training:
@@ -155,9 +165,14 @@ def trial(run: RunConfig) -> Training:
 def _training(
     run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
 ) -> tuple[Training, FrozenBackbone | None]:
+    """Return the training of a run, and the backbone if it computes tokens in each step."""
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
-    splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
+    model = model_of(run, only_head=run.has_stored_tokens)
+    if run.has_stored_tokens:
+        splits = stored_tokens(run, model, device, partial(_show_life, watch, stop))
+    else:
+        splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
     batches = TrainLoader(
         splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
     )
@@ -166,10 +181,18 @@ def _training(
         for name, source in (("val", splits.validation), ("test", splits.test))
         if source is not None
     }
-    model = model_of(run)
     if not run.backbone.is_frozen:
         return Training(run, model, batches, evaluations, folder, watch, stop, until, ranks), None
+    if run.has_stored_tokens:
+        return Training(run, Probe(model), batches, evaluations, folder, watch, stop, until, ranks), None
     backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
     tokens = TokenTrainLoader(batches, backbone)
     evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in evaluations.items()}
     return Training(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone
+
+
+def _show_life(watch: Watcher, stop: Stop) -> None:
+    """Report that a run goes on whose training has not begun. Raises Stopped if it is to stop."""
+    watch(Progress(0, 1, 0, 1))
+    if stop():
+        raise Stopped

@@ -6,6 +6,7 @@ measured.json      what was measured on the machines that train here
 mlflow.db          the store of MLflow, unless tracking.uri names another, and
 mlartifacts/       its files
 reports/           report pages of runs that were chosen by a filter
+cache/             tokens of frozen backbones, unless paths.cache names another folder
 reproductions/     runs that `headsweep reproduce` has trained again
 """
 
@@ -29,6 +30,7 @@ class OutputFolder:
         self.mlflow_database = path / "mlflow.db"
         self.mlflow_artifacts = path / MLFLOW_ARTIFACTS
         self.reports = path / "reports"
+        self.cache = path / "cache"
         self.reproductions = path / "reproductions"
 
     @classmethod

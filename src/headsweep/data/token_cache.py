@@ -1,0 +1,202 @@
+"""Tokens of a frozen backbone, computed once, stored in files and read by every run that trains a head on them.
+
+Letters: n images of a split, b images of a batch, t tokens of an image, d width.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from filelock import Timeout
+from torch import Tensor
+
+from headsweep.config import DatasetConfig
+from headsweep.data.augment import Normaliser
+from headsweep.data.crop import Crop
+from headsweep.data.sources import Source, to_device
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room
+from headsweep.tracking import atomic_files
+from headsweep.tracking.typed_files import Damaged
+
+LOGGER = logging.getLogger("headsweep")
+# Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
+SHARD_BYTES = 2**26
+_AT_ONCE = 128  # images that are computed between two looks at a request to stop
+_CHECKSUM_BYTES = 4
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+Backbone = Callable[[Tensor], Tensor]  # (b c h w) float32, normalised, to (b t d)
+Images = Mapping[str, Source]  # by split
+
+
+class TokenCache:
+    """The stored tokens of all images of a data set.
+
+    Args:
+        folder: where they are.
+        record: what is stored there.
+        dataset: for its mean and deviation.
+        load: returns the images; called if tokens are missing.
+        build: returns the backbone; likewise.
+        device: of the backbone.
+        workers: decoding processes.
+        pulse: called often while tokens are computed or waited for; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        folder: TokenFolder,
+        record: TokenRecord,
+        dataset: DatasetConfig,
+        load: Callable[[], Images],
+        build: Callable[[], Backbone],
+        device: torch.device,
+        workers: int,
+        pulse: Callable[[], None],
+    ) -> None:
+        self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
+        self._device, self._workers, self._pulse = device, workers, pulse
+        self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
+        self._shards: dict[tuple[str, int], Tensor] = {}  # (n t d) each, of the files that were checked
+
+    def complete(self, rows: Mapping[str, Tensor]) -> None:
+        """Compute what is missing of the tokens of the images at `rows` of each split.
+
+        Raises:
+            ConfigError: the disk is too small.
+        """
+        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
+        if all(self._is_whole(*shard) for shard in needed):
+            return
+        with held(self._folder, self._pulse):
+            missing = [shard for shard in needed if not self._is_whole(*shard)]
+            if missing:
+                self._compute(missing)
+
+    def read(self, split: str, rows: Tensor) -> Tensor:
+        """Return the tokens (b t d) of the images at `rows` (b,) of a split, as they are stored."""
+        numbers = rows // self._per_shard
+        found = torch.empty(len(rows), self._record.tokens, self._record.width, dtype=_DTYPES[self._record.dtype])
+        for number in numbers.unique().tolist():
+            chosen = (numbers == number).nonzero()[:, 0]
+            shard = self._shards[split, number]
+            found[chosen] = shard.index_select(0, rows[chosen] - number * self._per_shard)
+        return found
+
+    def _is_whole(self, split: str, number: int) -> bool:
+        """Map a file of tokens; return False if it is absent, or damaged and now removed."""
+        if (split, number) in self._shards:
+            return True
+        path = self._folder.shard(split, number)
+        if not path.exists():
+            return False
+        size = self._count(split, number) * self._record.row_bytes
+        content = np.memmap(path, np.uint8, "c")  # copy on write: torch warns of tensors that cannot be written
+        data, checksum = content[:size], content[size:]
+        self._pulse()
+        if len(checksum) != _CHECKSUM_BYTES or zlib.crc32(data.data) != int.from_bytes(checksum.tobytes(), "big"):
+            LOGGER.warning("%s is damaged: its tokens are computed again", path)
+            path.unlink(missing_ok=True)
+            return False
+        tokens = torch.from_numpy(data).view(_DTYPES[self._record.dtype])
+        self._shards[split, number] = tokens.view(-1, self._record.tokens, self._record.width)
+        return True
+
+    def _count(self, split: str, number: int) -> int:
+        """Return the number of images in a file."""
+        return min(self._per_shard, self._record.splits[split] - number * self._per_shard)
+
+    def _compute(self, missing: Sequence[tuple[str, int]]) -> None:
+        atomic_files.remove_partial(self._folder.path)
+        check_room(self._folder.path, sum(self._count(*shard) for shard in missing) * self._record.row_bytes)
+        started = time.perf_counter()
+        images, backbone = self._load(), self._build()
+        normalise = Normaliser(self._dataset, self._device)
+        readers = {split: images[split].open(self._device, self._workers, None) for split in {it for it, _ in missing}}
+        for split, number in missing:
+            first = number * self._per_shard
+            rows = torch.arange(first, first + self._count(split, number)).split(_AT_ONCE)
+
+            def write(file: BinaryIO, split: str = split, rows: Sequence[Tensor] = rows) -> None:
+                checksum = 0
+                for batch in readers[split].read(0, rows):
+                    tokens = backbone(normalise(batch)).to(_DTYPES[self._record.dtype]).cpu().contiguous()
+                    content = tokens.view(-1).view(torch.uint8).numpy().data
+                    checksum = zlib.crc32(content, checksum)
+                    file.write(content)
+                    self._pulse()
+                file.write(checksum.to_bytes(_CHECKSUM_BYTES, "big"))
+
+            atomic_files.write_with(self._folder.shard(split, number), write)
+            self._is_whole(split, number)
+        images_computed = sum(self._count(*shard) for shard in missing)
+        self._folder.write_speed(Speed(images_computed, time.perf_counter() - started))
+
+
+@contextmanager
+def held(folder: TokenFolder, pulse: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a folder; `pulse` is called while another process computes."""
+    lock = folder.lock()
+    while True:
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            pulse()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def labels_of(folder: TokenFolder, record: TokenRecord) -> dict[str, Tensor]:
+    """Return the labels of each split. Raises Damaged."""
+    try:
+        with np.load(folder.labels, allow_pickle=False) as content:
+            labels = {split: torch.from_numpy(content[split]) for split in record.splits}
+        if {split: len(its) for split, its in labels.items()} != record.splits:
+            raise ValueError("their number differs")
+    except Exception as error:  # damaged archives raise many kinds
+        raise Damaged(folder.labels, "expected labels, found something else", f"remove {folder.path}") from error
+    return labels
+
+
+def write_labels(folder: TokenFolder, images: Images) -> None:
+    memory = io.BytesIO()
+    np.savez(memory, **{split: source.labels.numpy() for split, source in images.items()})  # type: ignore[arg-type]
+    atomic_files.write_with(folder.labels, lambda file: file.write(memory.getbuffer()))
+
+
+class TokenSource(Source):
+    """Images of a split as their stored tokens."""
+
+    def __init__(self, cache: TokenCache, split: str, rows: Tensor, labels: Tensor) -> None:
+        """`rows` (n,) are the places of the images in the split, `labels` theirs."""
+        self.cache, self.split, self.rows, self.labels = cache, split, rows, labels
+
+    def subset(self, rows: Tensor) -> TokenSource:
+        return TokenSource(self.cache, self.split, self.rows[rows], self.labels[rows])
+
+    def open(self, device: torch.device, workers: int, crop: Crop | None) -> TokenReader:
+        return TokenReader(self, device)
+
+
+class TokenReader:
+    """Reads tokens of batches (b t d) in float32, on the device."""
+
+    def __init__(self, source: TokenSource, device: torch.device) -> None:
+        self.source, self.device = source, device
+
+    def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """See `Reader.read`; `key` has no effect."""
+        for indices in batches:
+            tokens = self.source.cache.read(self.source.split, self.source.rows[indices])
+            yield to_device(tokens, self.device).float()

@@ -1,0 +1,159 @@
+"""The folder of stored tokens: one for each backbone, data set and data type, used by all runs that train on them.
+
+CACHE/NAME-DIGEST/  tokens.json       what the tokens are of, and how many there are
+                    labels.npz        labels of the images of each split
+                    speed.json        how long the last computation took
+                    SPLIT-00000.bin   tokens of some images, in the order of the split, then their CRC-32
+                    lock              held by the process that computes
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from headsweep.config import HEADS, BackboneMode, CompactConfig, RunConfig
+from headsweep.config.keys import flat, has_trait
+from headsweep.config.traits import RESULT
+from headsweep.errors import ConfigError, UserError
+from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.typed_files import read_json, require
+
+MOST = 2**40
+LAYOUT = 1  # raised when other tokens would be computed for the same configuration
+RECORD = "tokens.json"
+_PIXELS = ("name", "image_size", "channels", "mean", "std", "crop_ratio", "digest")
+_FIX = "remove the folder, and the next run computes the tokens again"
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """What is stored in a folder."""
+
+    source: dict[str, Any]  # see `source_of`
+    splits: dict[str, int]  # images of each
+    tokens: int  # of an image, prefix tokens included
+    width: int
+    dtype: str
+
+    def check(self) -> None:
+        """Raise ValueError for values out of range."""
+        require("dtype", self.dtype, self.dtype in ("bfloat16", "float32"), "bfloat16 or float32")
+        for key, count in {"tokens": self.tokens, "width": self.width, **self.splits}.items():
+            require(key, count, 1 <= count <= MOST, f"an integer in [1, {MOST}]")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the tokens of one image."""
+        return self.tokens * self.width * (2 if self.dtype == "bfloat16" else 4)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tokens."""
+        return sum(self.splits.values()) * self.row_bytes
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long the computation of some tokens took, reading of the images included."""
+
+    images: int
+    seconds: float
+
+    def check(self) -> None:
+        """Raise ValueError for values out of range."""
+        require("images", self.images, self.images >= 1, "an integer >= 1")
+        require("seconds", self.seconds, self.seconds > 0, "a number > 0")
+
+
+class TokenFolder:
+    """Paths and sizes in the folder of stored tokens."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.labels = path / "labels.npz"
+        self._record, self._speed = path / RECORD, path / "speed.json"
+
+    @classmethod
+    def of(cls, run: RunConfig) -> TokenFolder:
+        """Return the folder of a planned run."""
+        source = source_of(run)
+        digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
+        return cls(cache_of(run) / f"{run.model.name}-{run.dataset.name.value}-{digest}")
+
+    def shard(self, split: str, number: int) -> Path:
+        """Return the file of some images of a split."""
+        return self.path / f"{split}-{number:05d}.bin"
+
+    def lock(self) -> FileLock:
+        """Return the lock of the process that computes."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / "lock")
+
+    def write_record(self, record: TokenRecord) -> None:
+        atomic_files.write_json(self._record, asdict(record))
+
+    def record(self) -> TokenRecord | None:
+        """Return what is stored; None before the first process has begun. Raises Damaged."""
+        return read_json(self._record, TokenRecord, _FIX)
+
+    def write_speed(self, speed: Speed) -> None:
+        atomic_files.write_json(self._speed, asdict(speed))
+
+    def speed(self) -> Speed | None:
+        """Return that of the last computation; None if it is not known. Raises Damaged."""
+        return read_json(self._speed, Speed, _FIX)
+
+    def held(self) -> int:
+        """Return the bytes that are on disk."""
+        return sum(path.stat().st_size for path in self.path.glob("*.bin"))
+
+    def remove(self) -> None:
+        """Remove the folder. Raises UserError if a process computes its tokens."""
+        try:
+            with self.lock().acquire(timeout=0):
+                shutil.rmtree(self.path)
+        except Timeout as error:
+            raise UserError(f"{self.path}: a process is computing these tokens; stop it first") from error
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise ConfigError if the disk of a folder, which may not exist yet, has fewer free bytes."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        expected = f"expected {needed / 1e9:.1f} GB free for tokens, found {free / 1e9:.1f} GB"
+        raise ConfigError(
+            "paths.cache", folder.parent, f"{expected}; give a folder on another disk, or tokens.cache=off"
+        )
+
+
+def cache_of(run: RunConfig) -> Path:
+    """Return the folder that holds the tokens of a run among others."""
+    return Path(run.paths.cache) if run.paths.cache else OutputFolder(Path(run.paths.output)).cache
+
+
+def folders_in(cache: Path) -> Iterator[TokenFolder]:
+    """Yield the folders in a cache, by name."""
+    return (TokenFolder(path.parent) for path in sorted(cache.glob(f"*/{RECORD}")))
+
+
+def source_of(run: RunConfig) -> Mapping[str, Any]:
+    """Return key -> plain value of all that the tokens of a run depend on."""
+    values = flat(run)
+    kept = [key for key in values if key.startswith("model.") and has_trait(key, RESULT)]
+    kept += [f"dataset.{name}" for name in _PIXELS] + ["precision", "tokens.cache"]
+    kept += ["seed"] if run.backbone is BackboneMode.random else []
+    # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
+    class_token = isinstance(run.model, CompactConfig) and HEADS[run.head.name].class_token
+    return {**{key: values[key] for key in kept}, "class_token": class_token, "layout": LAYOUT}

@@ -1,0 +1,76 @@
+"""The head of a run and the stored tokens that it is trained on; what is missing of them is computed first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from headsweep.config import RunConfig
+from headsweep.data.datasets import Splits, load, split
+from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
+from headsweep.data.token_folder import TokenFolder, TokenRecord, source_of
+from headsweep.models import Classifier, model_of
+from headsweep.models.backbone import Backbone
+from headsweep.models.frozen import FrozenBackbone
+from headsweep.training.device import autocast
+
+
+def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse: Callable[[], None]) -> Splits:
+    """Return the splits of a run as stored tokens.
+
+    Args:
+        run: with `tokens.cache`.
+        model: its head; the backbone may be on the meta device.
+        device: where missing tokens are computed.
+        pulse: called often while tokens are computed or waited for; may raise to stop.
+
+    Raises:
+        UserError: data or weights are missing or damaged, or the disk is too small.
+    """
+    folder = TokenFolder.of(run)
+    loaded: dict[str, Images] = {}  # images are read at most once, and only if tokens are missing
+
+    def images() -> Images:
+        if not loaded:
+            named = zip(("train", "validation", "test"), load(run.dataset), strict=True)
+            loaded["all"] = {name: source for name, source in named if source is not None}
+        return loaded["all"]
+
+    record = folder.record() or _begin(run, folder, model, images, pulse)
+    labels = labels_of(folder, record)
+    backbone: list[FrozenBackbone] = []
+
+    def build() -> FrozenBackbone:
+        backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
+        return backbone[0]
+
+    cache = TokenCache(folder, record, run.dataset, images, build, device, run.loader.workers, pulse)
+    sources = {name: TokenSource(cache, name, torch.arange(len(its)), its) for name, its in labels.items()}
+    splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
+    needed = [source for source in splits if isinstance(source, TokenSource)]
+    names = dict.fromkeys(source.split for source in needed)
+    cache.complete({name: torch.cat([it.rows for it in needed if it.split == name]) for name in names})
+    for used in backbone:
+        used.check_unchanged()
+    return splits
+
+
+def _begin(
+    run: RunConfig, folder: TokenFolder, model: Classifier, images: Callable[[], Images], pulse: Callable[[], None]
+) -> TokenRecord:
+    """Write labels and record of a new folder, unless another process does so first."""
+    with held(folder, pulse):
+        if (record := folder.record()) is not None:
+            return record
+        record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
+        write_labels(folder, images())
+        folder.write_record(record)
+        return record
+
+
+def new_record(run: RunConfig, backbone: Backbone, splits: dict[str, int]) -> TokenRecord:
+    """Return what is stored for a run; `splits` are the images of each."""
+    tokens = backbone.prefix + backbone.tokens
+    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, run.tokens.cache.value)

@@ -1,0 +1,220 @@
+"""Runs on stored tokens of a frozen backbone: as with a live one, computed once, whatever happens meanwhile."""
+
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import factories
+from commands import TINY_RUN, give
+from comparing import differences
+from composing import compose_run
+from factories import weights
+from headsweep.config import HEADS
+from headsweep.data import token_cache, token_folder
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
+from headsweep.errors import ConfigError
+from headsweep.heads import HEADS as CLASSES
+from headsweep.models import model_of
+from headsweep.models.frozen import FrozenBackbone
+from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.stored_tokens import token_lines
+from headsweep.run.train_run import train_folder
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.training.progress import Stopped
+
+TINY_MODEL = ["model.width=32", "model.depth=1", "model.attention_heads=1"]
+KEYS = ["backbone=frozen", "augmentation=none", "duration='2 epochs'", "schedule.warmup='0 epochs'"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    """Weights of a backbone."""
+    path = tmp_path_factory.mktemp("weights") / "pretrained.pt"
+    torch.save({"model": model_of(compose_run(*TINY_MODEL, "seed=7")).state_dict()}, path)
+    return path
+
+
+FEW = ["head=gap", "dataset.validation=0"]  # the first 128 images for training, and 128 for the test
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Files of 100 images."""
+    monkeypatch.setattr(token_cache, "SHARD_BYTES", 100 * 16 * 32 * 2)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """The number of images in each call of a backbone."""
+    calls, call = [], FrozenBackbone.__call__
+
+    def counted(self, images):
+        calls.append(len(images))
+        return call(self, images)
+
+    monkeypatch.setattr(FrozenBackbone, "__call__", counted)
+    return calls
+
+
+def planned(tmp_path, file: Path, *overrides: str) -> RunFolder:
+    return factories.planned(tmp_path, *KEYS, f"model.checkpoint={file}", *overrides)
+
+
+def trained(tmp_path, file: Path, *overrides: str) -> RunFolder:
+    folder = planned(tmp_path, file, *overrides)
+    train_folder(folder, lambda progress: None)
+    return folder
+
+
+def tokens_of(output: Path) -> TokenFolder:
+    (folder,) = folders_in(output / "cache")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["seqpool", "ga"])
+def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, head):
+    overrides = [f"head={head}", "heads=2", "seed=3", "augmentation.label_smoothing=0.1"]
+    stored = trained(tmp_path / "stored", file, *overrides, "tokens.cache=float32")
+    live = trained(tmp_path / "live", file, *overrides, "tokens.cache=off")
+    assert differences(stored, live) == []
+
+
+@pytest.mark.slow
+def test_a_second_head_and_a_second_seed_compute_nothing(tmp_path, file, computed):
+    first = trained(tmp_path, file, "debug.train_images=null", "debug.eval_images=null", "batch_size=512")
+    assert sum(computed) == 1797
+    trained(tmp_path, file, "head=gap", "seed=1")
+    assert sum(computed) == 1797
+    record = tokens_of(tmp_path).record()
+    assert record.splits == {"train": 1438, "test": 359} and record.bytes == 1797 * 16 * 32 * 2
+    assert tokens_of(tmp_path).held() == record.bytes + 2 * 4
+    assert weights(first).keys() == {name for name in weights(first) if name.startswith("head.")}
+
+
+@pytest.mark.slow
+def test_few_images_need_few_tokens_and_a_damaged_file_is_computed_again(
+    tmp_path, file, small_shards, computed, caplog
+):
+    first = trained(tmp_path / "one", file, *FEW)
+    assert sum(computed) == 4 * 100, "two files of the training images, two of the test images"
+    shard = tokens_of(tmp_path / "one").shard("train", 1)
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shutil.copytree(tmp_path / "one" / "cache", tmp_path / "two" / "cache")
+    damaged = tokens_of(tmp_path / "two").shard("train", 1)
+    damaged.write_bytes(content)
+    second = trained(tmp_path / "two", file, *FEW)
+    assert sum(computed) == 5 * 100
+    assert f"{damaged} is damaged: its tokens are computed again" in caplog.text
+    assert damaged.read_bytes() == shard.read_bytes()
+    assert differences(first, second) == []
+
+
+@pytest.mark.slow
+def test_stopped_while_tokens_are_computed_it_goes_on_where_it_was(tmp_path, file, small_shards, computed):
+    folder, asked = planned(tmp_path, file, *FEW), iter([False] * 2)
+    with pytest.raises(Stopped):
+        train_folder(folder, lambda progress: None, lambda: next(asked, True))
+    assert sorted(path.suffix for path in tokens_of(tmp_path).path.iterdir()).count(".part") == 0
+    done = sum(computed)
+    assert 0 < done < 400
+    train_folder(folder, lambda progress: None)
+    assert sum(computed) <= 400 + 100, "no more than one file is computed twice"
+
+
+@pytest.mark.slow
+def test_two_processes_compute_each_file_once(tmp_path, file, small_shards):
+    folders = [planned(tmp_path, file, *FEW, f"head={head}") for head in ("gap", "seqpool")]
+    context = multiprocessing.get_context("fork")
+    with context.Manager() as manager:
+        written = manager.list()
+        processes = [context.Process(target=_train_and_count, args=(folder, written)) for folder in folders]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert len(written) == len(set(written)) == 4
+
+
+def _train_and_count(folder: RunFolder, written) -> None:
+    write = token_cache.atomic_files.write_with
+
+    def counted(path, fill):
+        if path.suffix == ".bin":
+            written.append(path.name)
+        write(path, fill)
+
+    token_cache.atomic_files.write_with = counted
+    train_folder(folder, lambda progress: None)
+    os._exit(0)
+
+
+@pytest.mark.slow
+def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_path):
+    given = [*TINY_MODEL, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
+    same = [[], ["head=ga"], ["seed=1"], ["optimizer.lr=0.1"], ["debug=quick"], ["dataset.validation=0.5"]]
+    other = [["head=cls"], ["tokens.cache=float32"], ["dataset.image_size=32"], ["dataset.mean=[0.4]"]]
+    other += [["model.depth=2"], ["precision=bfloat16"]]
+    assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in same}) == 1
+    assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
+
+
+def test_records_and_classes_of_heads_agree_on_the_class_token():
+    assert {name: spec.class_token for name, spec in HEADS.items()} == {
+        name: head.class_token for name, head in CLASSES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["augmentation=light"], r"augmentation.crop_scale=\[0.8, 1.0\]: expected no augmentation"),
+        (["augmentation.flip=0.5"], "augmentation.flip=0.5: expected no augmentation: .* or tokens.cache=off"),
+        (
+            ["augmentation.mixup=1", "augmentation.mix_probability=1"],
+            "augmentation.mixup=1.0: expected no",
+        ),
+        (
+            ["tokens.cache=float32", "backbone=train"],
+            "tokens.cache=float32: expected bfloat16, the default",
+        ),
+    ],
+)
+def test_what_excludes_each_other_is_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_run("backbone=random", "augmentation=none", *overrides)
+
+
+def test_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**8))
+    with pytest.raises(ConfigError, match=r"paths.cache=.*: expected 18.2 GB free for tokens, found 0.1 GB; give a"):
+        token_folder.check_room(tmp_path / "cache" / "vit", 60_000 * 197 * 768 * 2)
+
+
+def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(tmp_path, file, capsys):
+    run = compose_run(*TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}")
+    folder, costs = TokenFolder.of(run), {fingerprint(run): {"token_bytes": 1024}}
+    start = f"tokens in {folder.path}: 1.8 MB"
+    assert token_lines([run, run], {}) == [f"tokens in {folder.path}: size unknown"]
+    unknown = "time unknown: none of this backbone were computed yet"
+    assert token_lines([run], costs) == [f"{start}, of which 1.8 MB to compute once, {unknown}"]
+    folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
+    folder.write_speed(Speed(100, 10.0))
+    folder.shard("train", 0).write_bytes(bytes(1024 * 797 + 4))
+    assert token_lines([run], costs) == [f"{start}, of which 1.0 MB to compute once, about 100 s"]
+    folder.shard("test", 0).write_bytes(bytes(1024 * 1000 + 4))
+    assert token_lines([run], costs) == [f"{start}, stored already"]
+    assert give("cache", "list", "--output", tmp_path) == 0
+    name = folder.path.name
+    assert capsys.readouterr().out.splitlines()[1].split() == [name, *("1.8", "MB") * 2]
+    assert give("cache", "remove", "nothing", "--output", tmp_path) == 2
+    assert give("cache", "remove", name, "--output", tmp_path) == 0
+    assert capsys.readouterr().out == f"removed {name} (1.8 MB)\n"
+    assert give("cache", "list", "--cache", tmp_path / "cache") == 0
+    assert capsys.readouterr().out == f"no tokens in {tmp_path / 'cache'}\n"
