@@ -27,7 +27,7 @@ def coverage(studies: np.ndarray, true_mean: float) -> float:
     return float(np.mean(np.abs(studies.mean(axis=1) - true_mean) <= half))
 
 
-@pytest.mark.parametrize(("seeds", "least"), [(3, 0.007), (5, 0.004), (10, 0.001)])
+@pytest.mark.parametrize(("seeds", "least"), [(3, 0.004), (5, 0.004), (10, 0.001)])
 def test_it_rarely_fires_for_a_normal_distribution(seeds, least):
     assert least <= fires(np.random.default_rng(0).normal(0.8, 0.03, (12_000 // seeds, seeds))) < 0.014
 
@@ -74,3 +74,9 @@ def test_the_footnote_names_the_cell_and_its_seed():
     text = as_markdown(compare([made_cell("seqpool", STEADY), made_cell("ga", [*STEADY[:4], 0.512])], Question()))
     assert "COLLAPSED SEEDS: head=ga heads=1 (seed 4 51.20, median 84.80). The ± of a mean assumes" in text
     assert "COLLAPSED" not in as_markdown(compare([made_cell("seqpool", STEADY)], Question()))
+
+
+def test_of_three_seeds_two_may_be_equal_by_chance():
+    """As on 359 test images, where 1.1 points are four images."""
+    assert collapsed({0: 354 / 359, 1: 350 / 359, 2: 354 / 359}) == []
+    assert collapsed({0: 354 / 359, 1: 250 / 359, 2: 354 / 359}) == [1]

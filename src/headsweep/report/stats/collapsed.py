@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 LEVEL = 0.01  # probability that a normal distribution has a seed that is found here
 LEAST_DROP = 0.01  # below the median: with few test images, seeds may differ by one image or not at all
+FEW, LEAST_DROP_OF_FEW = 5, 0.05  # of fewer than five seeds, the others are often equal
 
 
 def collapsed(values: Mapping[int, float]) -> list[int]:
@@ -18,10 +19,11 @@ def collapsed(values: Mapping[int, float]) -> list[int]:
     """
     ranked = sorted(values, key=values.__getitem__)
     most = (len(ranked) - 1) // 2
+    least = LEAST_DROP if len(ranked) >= FEW else LEAST_DROP_OF_FEW
     for count in range(most, 0, -1):
         others = [values[seed] for seed in ranked[count - 1 :]]
         drop = others[len(others) // 2] - others[0]
-        if len(others) > 2 and drop >= LEAST_DROP and _grubbs_p(others) < LEVEL / most:
+        if len(others) > 2 and drop >= least and _grubbs_p(others) < LEVEL / most:
             return ranked[:count]
     return []
 
