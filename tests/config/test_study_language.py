@@ -12,7 +12,7 @@ from composing import expand_study
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.composition import one_line
 from headsweep.config.expansion import read_grid
-from headsweep.config.study import read_study
+from headsweep.config.study import declared, read_study
 from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.expand import expand
@@ -248,12 +248,22 @@ def test_a_mistake_is_one_line(words, message):
         ("zipped", [None], "zipped[0]=null: expected two or more axes"),
         ("union", [{}], "union[0]={}: expected a block with some of"),
         ("margin", "0.3", "margin=0.3: expected an equivalence margin"),
+        ("variant", {"a": []}, "variant: unknown key; did you mean variants? known: params, variants, conditional, "),
+        ("conditionals", {}, "conditionals: unknown key; did you mean conditional? known: params"),
+        ("tuned", None, "tuned: unknown key; did you mean tune? known: params"),
+        ("margins", 1, "margins: unknown key; did you mean margin? known: params"),
+        ("repeats", 3, "repeats: unknown key; known: params"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(key, found, message):
     with pytest.raises(ConfigError) as caught:
         read_study(OmegaConf.create({key: found}))
     assert str(caught.value).startswith(S + message) and "\n" not in str(caught.value)
+
+
+def test_keys_of_another_sweeper_are_its_own():
+    optuna = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "n_trials": 20}
+    assert declared(OmegaConf.create({**optuna, "params": {"heads": "1,2"}})) == ["params"]
 
 
 def test_a_study_file_may_leave_the_list_of_a_variant_empty():
