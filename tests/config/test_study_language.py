@@ -134,10 +134,19 @@ def test_equals_signs_of_a_study_are_escaped_for_hydra():
     assert spelled_for_hydra(VARIANTS).count(r"\=") == 2
     assert spelled_for_hydra(spelled_for_hydra(VARIANTS)) == spelled_for_hydra(VARIANTS)
     quoted = f'{S}variants={{betas:["optimizer.betas=[0.9,0.95]"]}}'
-    assert spelled_for_hydra(quoted) == quoted
+    assert spelled_for_hydra(quoted) == f"++{quoted}"
     assert spelled_for_hydra("model.options={a=b:1}") == "model.options={a=b:1}"
     (point,) = expand_study(quoted).points
     assert point.changes == ("optimizer.betas=[0.9,0.95]",)
+
+
+def test_a_dictionary_of_the_command_line_adds_to_that_of_the_study():
+    study = ["+sweeps=ablation", "seed=0"]
+    variants = {point.variant for point in expand_study(*study, f"{S}variants={{EMA:[ema_decay=0.999]}}").points}
+    assert variants == {"complete", "no smoothing", "no crops", "EMA"}
+    assert set(of(6, *study, f'{S}conditional={{head=seqpool:{{ema_decay:"0.9,0.99"}}}}')) == {None, 0.9, 0.99}
+    assert set(of(6, *study, f'{S}tune={{ema_decay:"0.9,0.99"}}')) == {0.9, 0.99}
+    assert {point.variant for point in expand_study(*study, f"{S}variants=null").points} == {None}
 
 
 MISTAKES = [
@@ -203,6 +212,13 @@ MISTAKES = [
     ),
     ([f"{S}tune=optimizer.lr"], "tune=optimizer.lr: expected axes and their values"),
     ([f"{S}tune={{optimizer.lr:choice()}}"], ""),
+    ([f"{S}tune={{optimizer.lr:1e-3}}"], "tune=optimizer.lr: 0.001: expected two or more values; for one give optimi"),
+    ([f'{S}tune={{optimizer.lr:"1e-3,1e-3"}}'], "tune=optimizer.lr: 1e-3,1e-3: expected two or more values; for one"),
+    *(
+        ([f'{S}tune={{{axis}:"1,2"}}'], f"tune={axis}: 1,2: expected a hyper-parameter, found what a study compares")
+        for axis in ("seed", "head", "head.name", "heads", "model", "model.width", "dataset.validation")
+    ),
+    ([f'{S}tune={{debug.train_images:"1,2"}}'], "tune=debug.train_images: 1,2: expected a hyper-parameter"),
     (
         [f"{S}params={{1:2}}"],
         "params=1: expected the key of an axis, found something else; quote values that have a comma",
