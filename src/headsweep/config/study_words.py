@@ -1,7 +1,7 @@
 r"""The study language on the command line, before Hydra reads it.
 
 Hydra's grammar takes `{EMA:[ema_decay=0.9]}` for a syntax error, as it needs `{EMA:[ema_decay\=0.9]}`, and keeps the
-last of two equal keys of a dictionary without a word. It merges new keys into the dictionary of a study with `++` alone.
+last of two equal keys of a dictionary without a word. It adds keys to a dictionary of a study with `++` alone.
 """
 
 from __future__ import annotations
