@@ -172,7 +172,10 @@ MISTAKES = [
     ),
     ([f"{S}zipped={{model:a}}"], "zipped={'model': 'a'}: expected a list of groups of axes"),
     ([f'{S}zipped=[{{heads:"1,2"}}]'], "zipped[0]={'heads': '1,2'}: expected two or more axes that vary together"),
-    ([f"{S}variants={{a:[],b:[]}}"], "variants: expected variants that differ, found that a and b are the same run; "),
+    (
+        [f"{S}variants={{a:[],b:[]}}"],
+        "variants: expected variants that differ, found that a and b are the same run; leave one out",
+    ),
     (
         [f"{S}variants={{a:[],b:[heads=1],c:[heads=2]}}", "head=gap,ga"],
         "variants: expected variants that differ, found that a and b are the same run at head=gap; leave one out",
@@ -237,6 +240,12 @@ MISTAKES = [
         "variants.a: expected one variant of a name, found [heads=1] and [heads=2]",
     ),
     ([f"{S}no_such_key=1"], "no_such_key"),
+    ([f"{S}variant={{a:[]}}"], "variant: unknown key; did you mean hydra.sweeper.variants?"),
+    ([f"{S}conditional={{head=ga:{{head.gram_dim:16,64}}}}"], "conditional: expected keys and values as Hydra reads "),
+    (
+        [f"{S}variants={{a:[],b:[heads=2]}}", f"{S}conditional={{variant=b:{{ema_decay:0.9}}}}"],
+        "conditional=variant=b: expected a condition on keys of a run, which cannot name a variant",
+    ),
     (["heads=range(1,400)", f'{S}tune={{optimizer.lr:"range(1,400)"}}'], "expected a grid of at most 100000 cells"),
     (
         ["heads=range(1,400)", f'{S}conditional={{head=seqpool:{{optimizer.lr:"range(1,400)"}}}}'],
