@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from composing import compose_run, expand_grid
 from headsweep.config.expansion import composer
@@ -105,3 +106,14 @@ def test_a_study_is_expanded_as_the_command_does():
 def test_a_command_is_quoted_for_the_shell():
     assert command(["duration='2 epochs'"], grid=False) == """python src/train.py 'duration='"'"'2 epochs'"'"''"""
     assert command(["heads=1,2"], grid=True) == "python src/train.py -m heads=1,2"
+
+
+def test_a_study_can_be_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / "sweeps").mkdir()
+    study = "# @package _global_\nhydra:\n  sweeper:\n    params: {heads: '1,2'}\n"
+    (tmp_path / "sweeps" / "mine.yaml").write_text(study)
+    with composer(tmp_path):
+        assert [run.heads for run in expand_grid("+sweeps=mine")] == [1, 2]
+        assert len(expand_grid("+sweeps=ablation")) == 18
+    with composer(), pytest.raises(HydraException):
+        expand_grid("+sweeps=mine")

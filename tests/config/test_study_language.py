@@ -12,7 +12,7 @@ from composing import expand_study
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.composition import one_line
 from headsweep.config.expansion import read_grid
-from headsweep.config.study import read_study
+from headsweep.config.study import declared, read_study
 from headsweep.config.study_words import spelled_for_hydra
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.expand import expand
@@ -134,10 +134,19 @@ def test_equals_signs_of_a_study_are_escaped_for_hydra():
     assert spelled_for_hydra(VARIANTS).count(r"\=") == 2
     assert spelled_for_hydra(spelled_for_hydra(VARIANTS)) == spelled_for_hydra(VARIANTS)
     quoted = f'{S}variants={{betas:["optimizer.betas=[0.9,0.95]"]}}'
-    assert spelled_for_hydra(quoted) == quoted
+    assert spelled_for_hydra(quoted) == f"++{quoted}"
     assert spelled_for_hydra("model.options={a=b:1}") == "model.options={a=b:1}"
     (point,) = expand_study(quoted).points
     assert point.changes == ("optimizer.betas=[0.9,0.95]",)
+
+
+def test_a_dictionary_of_the_command_line_adds_to_that_of_the_study():
+    study = ["+sweeps=ablation", "seed=0"]
+    variants = {point.variant for point in expand_study(*study, f"{S}variants={{EMA:[ema_decay=0.999]}}").points}
+    assert variants == {"complete", "no smoothing", "no crops", "EMA"}
+    assert set(of(6, *study, f'{S}conditional={{head=seqpool:{{ema_decay:"0.9,0.99"}}}}')) == {None, 0.9, 0.99}
+    assert set(of(6, *study, f'{S}tune={{ema_decay:"0.9,0.99"}}')) == {0.9, 0.99}
+    assert {point.variant for point in expand_study(*study, f"{S}variants=null").points} == {None}
 
 
 MISTAKES = [
@@ -163,7 +172,10 @@ MISTAKES = [
     ),
     ([f"{S}zipped={{model:a}}"], "zipped={'model': 'a'}: expected a list of groups of axes"),
     ([f'{S}zipped=[{{heads:"1,2"}}]'], "zipped[0]={'heads': '1,2'}: expected two or more axes that vary together"),
-    ([f"{S}variants={{a:[],b:[]}}"], "variants: expected variants that differ, found that a and b are the same run; "),
+    (
+        [f"{S}variants={{a:[],b:[]}}"],
+        "variants: expected variants that differ, found that a and b are the same run; leave one out",
+    ),
     (
         [f"{S}variants={{a:[],b:[heads=1],c:[heads=2]}}", "head=gap,ga"],
         "variants: expected variants that differ, found that a and b are the same run at head=gap; leave one out",
@@ -203,6 +215,13 @@ MISTAKES = [
     ),
     ([f"{S}tune=optimizer.lr"], "tune=optimizer.lr: expected axes and their values"),
     ([f"{S}tune={{optimizer.lr:choice()}}"], ""),
+    ([f"{S}tune={{optimizer.lr:1e-3}}"], "tune=optimizer.lr: 0.001: expected two or more values; for one give optimi"),
+    ([f'{S}tune={{optimizer.lr:"1e-3,1e-3"}}'], "tune=optimizer.lr: 1e-3,1e-3: expected two or more values; for one"),
+    *(
+        ([f'{S}tune={{{axis}:"1,2"}}'], f"tune={axis}: 1,2: expected a hyper-parameter, found what a study compares")
+        for axis in ("seed", "head", "head.name", "heads", "model", "model.width", "dataset.validation")
+    ),
+    ([f'{S}tune={{debug.train_images:"1,2"}}'], "tune=debug.train_images: 1,2: expected a hyper-parameter"),
     (
         [f"{S}params={{1:2}}"],
         "params=1: expected the key of an axis, found something else; quote values that have a comma",
@@ -221,6 +240,12 @@ MISTAKES = [
         "variants.a: expected one variant of a name, found [heads=1] and [heads=2]",
     ),
     ([f"{S}no_such_key=1"], "no_such_key"),
+    ([f"{S}variant={{a:[]}}"], "variant: unknown key; did you mean hydra.sweeper.variants?"),
+    ([f"{S}conditional={{head=ga:{{head.gram_dim:16,64}}}}"], "conditional: expected keys and values as Hydra reads "),
+    (
+        [f"{S}variants={{a:[],b:[heads=2]}}", f"{S}conditional={{variant=b:{{ema_decay:0.9}}}}"],
+        "conditional=variant=b: expected a condition on keys of a run, which cannot name a variant",
+    ),
     (["heads=range(1,400)", f'{S}tune={{optimizer.lr:"range(1,400)"}}'], "expected a grid of at most 100000 cells"),
     (
         ["heads=range(1,400)", f'{S}conditional={{head=seqpool:{{optimizer.lr:"range(1,400)"}}}}'],
@@ -248,12 +273,22 @@ def test_a_mistake_is_one_line(words, message):
         ("zipped", [None], "zipped[0]=null: expected two or more axes"),
         ("union", [{}], "union[0]={}: expected a block with some of"),
         ("margin", "0.3", "margin=0.3: expected an equivalence margin"),
+        ("variant", {"a": []}, "variant: unknown key; did you mean variants? known: params, variants, conditional, "),
+        ("conditionals", {}, "conditionals: unknown key; did you mean conditional? known: params"),
+        ("tuned", None, "tuned: unknown key; did you mean tune? known: params"),
+        ("margins", 1, "margins: unknown key; did you mean margin? known: params"),
+        ("repeats", 3, "repeats: unknown key; known: params"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_line(key, found, message):
     with pytest.raises(ConfigError) as caught:
         read_study(OmegaConf.create({key: found}))
     assert str(caught.value).startswith(S + message) and "\n" not in str(caught.value)
+
+
+def test_keys_of_another_sweeper_are_its_own():
+    optuna = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "n_trials": 20}
+    assert declared(OmegaConf.create({**optuna, "params": {"heads": "1,2"}})) == ["params"]
 
 
 def test_a_study_file_may_leave_the_list_of_a_variant_empty():

@@ -76,6 +76,19 @@ def test_tuned_keys_are_those_of_the_identity():
     assert tuned[0] == "optimizer.name" and "optimizer.lr" in tuned and "head.name" not in tuned
 
 
+def test_arms_with_fewer_settings_than_others_are_named():
+    excluded = 'hydra.launcher.exclude=["head=ga optimizer.lr=0.003","head=gap seed=1"]'
+    (line,) = planned("head=gap,ga", TUNE, excluded, "seeds=2").notes
+    expected = "hydra.sweeper.tune: expected as many settings of optimizer.lr for each arm (2), found fewer for "
+    assert line == f"{expected}head.name=ga: 1"
+    assert planned("head=gap,ga", VARIANTS, TUNE).notes == ()
+    assert planned("head=gap,ga", "hydra.sweeper.tune={optimizer:'adamw,sgd'}").notes == ()
+    gram = 'hydra.sweeper.conditional={head=ga:{head.gram_dim:"16,32"}}'
+    assert planned("head=gap,ga", TUNE, gram).notes == ()
+    few = 'hydra.launcher.exclude=["head=ga head.gram_dim=16 optimizer.lr=0.001"]'
+    assert planned("head=gap,ga", TUNE, gram, few).notes[0].endswith("head.name=ga head.gram_dim=16: 1")
+
+
 def test_the_design_is_in_the_plan_of_the_sweep(tmp_path):
     where = f"paths.output={tmp_path}"
     found = frozen("head=gap,ga", VARIANTS, "hydra.sweeper.baseline=EMA", TUNE, "hydra.sweeper.margin=0.3", where)

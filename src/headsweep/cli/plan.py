@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--list", "listing", is_flag=True, help="Fast: show recorded costs only, count none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
+@click.option(
+    "--config-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with further studies, as of train.py.",
+)
+def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:
     """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
 
     Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
@@ -31,12 +37,12 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool) -> None:
 
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
-        raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json (headsweep plan --help)")
+        raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json, --config-dir (headsweep plan --help)")
     words = spell_out([word for word in arguments if word not in ("-m", "--multirun")])
-    _plan(words, listing, as_json)
+    _plan(words, listing, as_json, config_dir)
 
 
-def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
+def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path | None) -> None:
     from functools import partial
 
     from headsweep.config import RunConfig
@@ -48,7 +54,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool) -> None:
     from headsweep.plan.stored_tokens import token_lines
 
     lookup = Lookup()
-    with composer():
+    with composer(config_dir):
         request, hydra = read_grid(words)
         launcher = _on_this_machine(hydra.launcher)
         fit = partial(launcher.batch_size, measure=not listing)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
 from headsweep.config.omegaconf_errors import as_config_error
+from headsweep.config.study import SWEEPER
 from headsweep.errors import EXPECTED, ConfigError, UserError
 from headsweep.text import escaped, first_line
 
@@ -78,6 +79,10 @@ def _or_quoted(override: str) -> str:
 
 
 def _unreadable(override: str, reason: str) -> str:
+    key, _, value = override.lstrip("+").partition("=")
+    if key.startswith(f"{SWEEPER}.") and value[:1] in ("{", "["):
+        advice = """quote each value that has a comma or another special character, e.g. {heads:"1,4"}"""
+        return f"{key}: expected keys and values as Hydra reads them, found something else; {advice}"
     word = quoted(override)
     if word:
         return f"{escaped(override)}: expected a quoted value, found a special character; give {word}"

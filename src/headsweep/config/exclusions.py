@@ -75,6 +75,8 @@ def all_hold(text: str, cells: Sequence[DictConfig | Cell], axes: Sequence[str],
         for condition in read_conditions(text):
             # Only where all conditions before it hold: `head=ga head.gram_dim<32` may be in a grid without ga.
             found = {at: _value(cells[at], condition.key) for at, still in enumerate(answers) if still}
+            if condition.key in ("variant", "variants"):
+                raise ValueError("expected a condition on keys of a run, which cannot name a variant")
             if found and all(value is _ABSENT for value in found.values()):
                 raise ValueError(unknown_key(condition.key))
             if not condition.is_ordering and not any(matches(condition.value, value) for value in found.values()):

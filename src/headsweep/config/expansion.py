@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -33,14 +35,21 @@ class GridRequest:
 
 
 @contextmanager
-def composer() -> Iterator[Compose]:
-    """Compose the configuration of a list of overrides, as `python src/train.py OVERRIDES` does."""
+def composer(config_dir: Path | None = None) -> Iterator[Compose]:
+    """Compose the configuration of a list of overrides, as `python src/train.py OVERRIDES` does.
+
+    Args:
+        config_dir: Hydra's option --config-dir, a folder with further files.
+    """
 
     def composed(overrides: Sequence[str]) -> DictConfig:
         with composing(overrides):
             return compose("train", overrides=list(overrides))
 
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        if config_dir is not None:
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
         yield composed
 
 

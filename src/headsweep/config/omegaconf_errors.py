@@ -13,6 +13,7 @@ from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig
 from headsweep.config.model import MODELS
 from headsweep.config.slurm import SlurmConfig
+from headsweep.config.study import KEYS, SWEEPER
 from headsweep.errors import ConfigError
 
 # Part of OmegaConf's message on a wrong type -> what is expected.
@@ -64,12 +65,14 @@ def unknown_key(key: str) -> ConfigError:
         return ConfigError(key, None, f'give all options at once: "model.options={{{key.split(".", 2)[2]}: ...}}"')
     if key.startswith("hydra.launcher."):
         return ConfigError(key, None, f"unknown key of this launcher; {_where_known(key.rpartition('.')[2])}")
+    section, _, leaf = key.rpartition(".")
+    if section == SWEEPER and (close := difflib.get_close_matches(leaf, KEYS, n=1)):
+        return ConfigError(key, None, f"unknown key; did you mean {SWEEPER}.{close[0]}?")
     if key.startswith("hydra."):
         return ConfigError(key, None, "unknown key of Hydra; python src/train.py --cfg hydra prints them")
     if "/" in key:
         return ConfigError(key, None, f"a file chooses a group in its `defaults`: `- override /{key}: NAME`")
     known = sorted(all_keys())
-    section, _, leaf = key.rpartition(".")
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
     if close:
         return ConfigError(key, None, f"unknown key; did you mean {' or '.join(close)}?")

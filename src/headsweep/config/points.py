@@ -14,11 +14,15 @@ from hydra.errors import HydraException
 
 from headsweep.config.axes import MOST_CELLS, Axis, check_repeated, key_of, name_of, read_axis
 from headsweep.config.composition import composing, one_line
+from headsweep.config.keys import has_trait
 from headsweep.config.study import CONDITIONAL, SWEEPER, Axes, Block, Study
+from headsweep.config.traits import DATA
 from headsweep.config.values import read_conditions
 from headsweep.errors import ConfigError, UserError
 
 Words = tuple[str, ...]  # overrides
+
+_COMPARED = ("head", "heads", "seed")  # keys in which arms and their runs differ, beside the sections model and dataset
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def points(study: Study, arguments: Sequence[str], loader: ConfigLoader | None =
     """
     with composing([*study.axes(), *arguments]):
         reader = _Reader(OverridesParser.create(config_loader=loader), arguments)
+        reader.check_tuned(study.tune)
         products = [_product(block, study.tune, reader) for block in study.blocks]
         check_number(sum(product.size for product in products), [axis for it in products for axis in it.axes])
         found = [point for at, product in enumerate(products) for point in product.points(at)]
@@ -106,9 +111,23 @@ class _Reader:
 
         A single value on the command line is for every cell, so that a conditional axis of its key is left out.
         """
-        own = list(map(read_axis, self._parser.parse_overrides([f"{key}={values}" for key, values in axes.items()])))
+        own = self._own(axes)
         found = [self.given.get(axis.key, axis) for axis in own]
         return [axis for axis in found if axis.is_sweep or axis in own or not is_conditional]
+
+    def check_tuned(self, axes: Axes) -> None:
+        """Raise ConfigError for an axis of a study that cannot be tuned; the command line may narrow one to a value."""
+        for axis, given in zip(self._own(axes), axes.values(), strict=True):
+            key, values = f"{SWEEPER}.tune", f"{axis.key}: {given}"
+            if not _is_tunable(axis.name):
+                expected = "expected a hyper-parameter, found what a study compares, its data or its seeds"
+                raise ConfigError(key, values, f"{expected}; move it to {SWEEPER}.params")
+            if len(set(axis.words)) == 1:
+                raise ConfigError(key, values, f"expected two or more values; for one give {axis.words[0]} instead")
+
+    def _own(self, axes: Axes) -> list[Axis]:
+        """Return axes with the values that the study gives."""
+        return list(map(read_axis, self._parser.parse_overrides([f"{key}={values}" for key, values in axes.items()])))
 
     def change(self, text: str, key: str) -> Axis:
         """Return an override of a variant. Raises ConfigError with `key` if it is not one value of a run's key."""
@@ -129,6 +148,11 @@ class _Reader:
         except ValueError as error:
             raise ConfigError(CONDITIONAL, condition, str(error)) from error
         return not keys.isdisjoint(axis.name for axis in self.given.values())
+
+
+def _is_tunable(name: str) -> bool:
+    section = name.partition(".")[0]
+    return name not in _COMPARED and section not in ("model", "dataset", "hydra") and not has_trait(name, DATA)
 
 
 @dataclass(frozen=True)

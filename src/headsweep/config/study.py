@@ -6,6 +6,7 @@ the product of its axes, groups of zipped axes and variants, to which its condit
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ VARIANTS = f"{SWEEPER}.variants"
 WHEN = "when"  # the key of a condition in a list of conditional axes
 _IN_BLOCKS = ("params", "variants", "conditional", "zipped")
 KEYS = (*_IN_BLOCKS, "tune", "baseline", "margin", "union")
+_GRID = "hydra_plugins.headsweep_grid_sweeper.GridSweeper"
+_OF_HYDRA = ("_target_", "_recursive_", "_convert_", "max_batch_size")  # keys of `hydra.sweeper` beside the study's
 
 Axes = Mapping[str, str]  # key of an override -> its values, as Hydra parses them
 
@@ -62,8 +65,24 @@ class Study:
 
 
 def declared(sweeper: Any) -> list[str]:
-    """Return the keys of `hydra.sweeper` that declare a study."""
-    return [key for key in KEYS if isinstance(sweeper, Mapping) and sweeper.get(key) is not None]
+    """Return the keys of `hydra.sweeper` that declare a study.
+
+    Raises:
+        ConfigError: a key is unknown, which Hydra merges from a study's file without an error.
+    """
+    if not isinstance(sweeper, Mapping):
+        return []
+    if sweeper.get("_target_", _GRID) == _GRID:
+        _check_known([str(key) for key in sweeper])
+    return [key for key in KEYS if sweeper.get(key) is not None]
+
+
+def _check_known(keys: Sequence[str]) -> None:
+    for key in keys:
+        if key not in (*KEYS, *_OF_HYDRA):
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ";"
+            raise ConfigError(f"{SWEEPER}.{key}", None, f"unknown key{meant} known: {', '.join(KEYS)}")
 
 
 def read_study(sweeper: Any) -> Study:

@@ -1,7 +1,7 @@
 r"""The study language on the command line, before Hydra reads it.
 
 Hydra's grammar takes `{EMA:[ema_decay=0.9]}` for a syntax error, as it needs `{EMA:[ema_decay\=0.9]}`, and keeps the
-last of two equal keys of a dictionary without a word.
+last of two equal keys of a dictionary without a word. It adds keys to a dictionary of a study with `++` alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from headsweep.config.study import SWEEPER
+from headsweep.config.study import KEYS, SWEEPER
 from headsweep.errors import ConfigError
 
 # Quoted text, a character after a backslash, a bracket or separator, other text.
@@ -18,6 +18,8 @@ _TOKEN = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\\.|[{}\[\],:=]|[^"
 
 def spelled_for_hydra(word: str) -> str:
     """Return an override of a study with each = in its value escaped, unless it is quoted or escaped already.
+
+    A dictionary is given with `++`, so that it may add to that of a study.
 
     Raises:
         ConfigError: a dictionary has a key twice.
@@ -28,7 +30,8 @@ def spelled_for_hydra(word: str) -> str:
     tokens = _TOKEN.findall(value)
     for twice in _repeated_keys(tokens):
         raise ConfigError(key, None, f"expected each key once, found {twice} twice")
-    return f"{key}=" + "".join("\\=" if token == "=" else token for token in tokens)
+    adds = value.startswith("{") and key in {f"{SWEEPER}.{name}" for name in KEYS}
+    return "++" * adds + f"{key}=" + "".join("\\=" if token == "=" else token for token in tokens)
 
 
 def _repeated_keys(tokens: list[str]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def run_sweep(
     """
     launcher.prepare(configs)
     plan = make_plan(configs, lookup, declared)
-    for line in plan.collapses:
+    for line in plan.notes:
         print(line)
     launcher.accept(plan)
     screening = launcher.screening(plan)

@@ -15,6 +15,7 @@ from headsweep.plan.fingerprint import differing, group, identity
 from headsweep.tracking.design import Design, Margin
 
 Identity = Mapping[str, Any]
+_MOST_ARMS = 5  # that are listed
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,34 @@ def design_of(declared: Declared, runs: Sequence[RunConfig]) -> Design:
         _tuned(study, points, identities),
         None if study.margin is None else Margin(study.margin),
     )
+
+
+def unequal_tuning(tune: Sequence[str], runs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """Return a line on arms that have unequal numbers of settings, such as after an exclusion; none if they are equal.
+
+    Args:
+        tune: dotted keys of the tuned axes.
+        runs: of all arms.
+    """
+    settings: dict[str, set[str]] = {}
+    arms: dict[str, Identity] = {}
+    for found in map(identity, runs) if tune else ():
+        arm = {key: value for key, value in found.items() if key not in tune and key != "seed"}
+        arms.setdefault(repr(arm), arm)
+        settings.setdefault(repr(arm), set()).add(repr([found.get(key) for key in tune]))
+    counts = {name: len(found) for name, found in settings.items()}
+    most = max(counts.values(), default=0)
+    fewer = [name for name, count in counts.items() if count < most]
+    if not fewer:
+        return ()
+    keys = differing(list(arms.values()))
+    listed = [
+        f"{' '.join(f'{key}={arms[name][key]}' for key in keys if key in arms[name])}: {counts[name]}"
+        for name in fewer[:_MOST_ARMS]
+    ]
+    more = f"; and {len(fewer) - _MOST_ARMS} more" * (len(fewer) > _MOST_ARMS)
+    expected = f"expected as many settings of {', '.join(tune)} for each arm ({most})"
+    return (f"{SWEEPER}.tune: {expected}, found fewer for {'; '.join(listed)}{more}",)
 
 
 def continued(earlier: Design, new: Design, finished: int) -> Design:

@@ -21,7 +21,7 @@ from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
 from headsweep.errors import ConfigError, UserError
-from headsweep.plan.design import Declared, continued, design_of
+from headsweep.plan.design import Declared, continued, design_of, unequal_tuning
 from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import collapses
@@ -56,7 +56,7 @@ class Plan:
     axes: tuple[str, ...]  # dotted keys in which the runs differ
     output: Path
     design: Design = field(default_factory=Design)  # its margin as if no run had finished
-    collapses: tuple[str, ...] = ()  # a line on each key that varies and changes no result
+    notes: tuple[str, ...] = ()  # lines on cells that are the same run, and on arms that are tuned with fewer settings
 
     @property
     def folder(self) -> Path:
@@ -124,7 +124,8 @@ def plan_of(resolved: Sequence[RunConfig], declared: Declared | None = None) -> 
     }
     runs = tuple(planned[name] for name in dict.fromkeys(cells))
     axes = differing([identity(planned.run) for planned in runs])
-    return Plan(_sweep_name(runs), runs, tuple(cells), tuple(axes), output, design, collapses(resolved))
+    notes = (*collapses(resolved), *unequal_tuning(design.tune, resolved))
+    return Plan(_sweep_name(runs), runs, tuple(cells), tuple(axes), output, design, notes)
 
 
 def _check_folders(plan: Plan) -> None:

@@ -51,7 +51,7 @@ class Preview:
     name: str
     rows: list[Row]
     bad: list[tuple[str, str]]  # name and error of each invalid cell
-    notes: tuple[str, ...] = ()  # cells that are the same run
+    notes: tuple[str, ...] = ()  # of the plan
 
     @property
     def waiting(self) -> list[Row]:
@@ -113,7 +113,7 @@ def preview(
             bad.append((name, str(answer)))
         else:
             rows.append(_row(planned, name, answer, records, memory, origins.get(planned.fingerprint, {})))
-    return Preview(plan.name, rows, bad, plan.collapses)
+    return Preview(plan.name, rows, bad, plan.notes)
 
 
 def _origins(declared: Declared, cells: Sequence[str]) -> dict[str, Origin]:

@@ -73,7 +73,8 @@ def repetitions(points: Sequence[Point], runs: Sequence[object], axes: Sequence[
         if one.variant != other.variant and one.variant and other.variant:
             where = " ".join(word for word in other.axes if any(word not in point.axes for point in points))
             found = f"found that {one.variant} and {other.variant} are the same run" + f" at {where}" * bool(where)
-            raise ConfigError(VARIANTS, None, f"expected variants that differ, {found}; leave one out, or that cell")
+            advice = "leave one out" + ", or that cell" * bool(where)
+            raise ConfigError(VARIANTS, None, f"expected variants that differ, {found}; {advice}")
     blocks = sum(one.block != other.block for one, other in again)
     lines = [f"{blocks} of {len(points)} cells are in an earlier block of the union, too"] * bool(blocks)
     if within := [pair for pair in again if pair[0].block == pair[1].block]:
