@@ -146,6 +146,16 @@ def test_unequal_seeds_between_the_settings_of_an_arm_are_refused():
         assert "UNEQUAL SEEDS BETWEEN" in notes(tuned(others, mark=True))
 
 
+def test_a_choice_among_runs_that_have_not_ended_is_refused_and_marked_as_provisional():
+    tops = [0.8, 0.81, RunState.running]
+    cells = [made_setting("ga", tops, val, optimizer__lr=lr) for lr, val in ((0.001, 0.7), (0.01, 0.8))]
+    with pytest.raises(UserError, match="NOT ENDED: 2 of 6 runs; the choice of settings is provisional"):
+        tuned(cells)
+    marked = notes(tuned(cells, mark=True))
+    assert "NOT ENDED" in marked and "Chosen, provisionally: optimizer.lr=0.01 for head=ga heads=1." in marked
+    assert "Chosen: " in notes(tuned(learning_rates()))
+
+
 def test_of_equal_settings_the_first_in_the_order_of_the_plan_is_chosen():
     cells = [made_setting(head, 0.8, 0.7, optimizer__lr=rate) for head in ("seqpool", "ga") for rate in (1e-2, 1e-3)]
     table = tuned(cells)
