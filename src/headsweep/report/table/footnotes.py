@@ -66,7 +66,8 @@ def warnings(
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
-    yield Note("Top-1 and top-5 are accuracies on the test images in percent; n is the number of seeds in the mean.")
+    what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
+    yield Note(f"{what} on the test images in percent; n is the number of seeds in the mean.")
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
