@@ -52,6 +52,7 @@ def test_words_are_separated_by_the_commas_and_whitespace_outside_values():
         "optimizer.lr": "1e-3",
     }
     assert read_words(["augmentation.scale=[0.8,1.0]"]) == {"augmentation.scale": "[0.8,1.0]"}
+    assert read_words(["variant==cmd(),heads=1", "head=a=b"]) == {"variant": "=cmd()", "heads": "1", "head": "a=b"}
     assert read_words([]) == {}
 
 

@@ -75,6 +75,7 @@ def test_only_what_is_shown_is_explained(sweep, give):
     sweep()
     _, text = give("pilot", "--columns", "parameters,n")
     assert "images/s" not in text and "FLOPs" not in text and "McNemar" not in text and "Δ" not in text
+    assert "Top-1 is accuracy" in text and "Top-1 and top-5" in give("pilot", "--columns", "top5")[1]
     assert "*: better than the baseline" in give("pilot", "--columns", "top1")[1]
     assert "better than" not in give("pilot", "--columns", "p")[1]
     _, text = give("pilot", "--columns", "p_mcnemar")
@@ -295,7 +296,8 @@ def test_text_about_the_command_is_no_comment_of_a_table(sweep, give, tmp_path):
 
 MISTAKES = [
     (["--columns", "top2"], "--columns top2: unknown column; known: parameters, head_parameters"),
-    (["--columns", ","], "--columns ,: unknown column"),
+    (["--columns", ","], "--columns ',': expected names of columns; known: parameters"),
+    (["--columns", ""], "--columns '': expected names of columns; known: parameters"),
     (["--metric", "loss"], "--metric loss: unknown metric; known: top1"),
     (["--baseline", "seqpool"], "--baseline 'seqpool': expected KEY=VALUE"),
     (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads?"),

@@ -101,6 +101,8 @@ def test_a_pivot_of_variants_by_head(runs, plan, give):
     [
         (("--tune", "optimizer.rate"), "--tune optimizer.rate: unknown key"),
         (("--tune", "optimizer.name"), "--tune optimizer.name: all cells have the same value; expected two or more"),
+        (("--tune", "head"), "--tune head: expected a hyper-parameter, e.g. optimizer.lr; head is never tuned"),
+        *((("--tune", key), f"--tune {key}: expected a hyper-") for key in ("heads", "seed", "dataset", "model.name")),
         (
             ("--tune", "optimizer.lr", "--baseline", "optimizer.lr=0.01"),
             "--baseline optimizer.lr=...: optimizer.lr is tuned, so its value is",

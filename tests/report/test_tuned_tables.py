@@ -146,6 +146,16 @@ def test_unequal_seeds_between_the_settings_of_an_arm_are_refused():
         assert "UNEQUAL SEEDS BETWEEN" in notes(tuned(others, mark=True))
 
 
+def test_a_choice_among_runs_that_have_not_ended_is_refused_and_marked_as_provisional():
+    tops = [0.8, 0.81, RunState.running]
+    cells = [made_setting("ga", tops, val, optimizer__lr=lr) for lr, val in ((0.001, 0.7), (0.01, 0.8))]
+    with pytest.raises(UserError, match="NOT ENDED: 2 of 6 runs; the choice of settings is provisional"):
+        tuned(cells)
+    marked = notes(tuned(cells, mark=True))
+    assert "NOT ENDED" in marked and "Chosen, provisionally: optimizer.lr=0.01 for head=ga heads=1." in marked
+    assert "Chosen: " in notes(tuned(learning_rates()))
+
+
 def test_of_equal_settings_the_first_in_the_order_of_the_plan_is_chosen():
     cells = [made_setting(head, 0.8, 0.7, optimizer__lr=rate) for head in ("seqpool", "ga") for rate in (1e-2, 1e-3)]
     table = tuned(cells)
@@ -291,6 +301,24 @@ def test_a_hyper_parameter_that_the_baseline_names_is_what_the_table_compares():
     assert [row.is_baseline for row in table.rows] == [True, False, False]
     assert table.rows[2].difference is None  # another head
     assert "NOT TUNED" not in notes(table)
+
+
+@pytest.mark.parametrize("baseline", [{"head": "ga"}, {}])
+def test_the_note_names_which_of_several_settings_of_the_baseline_was_taken(baseline):
+    cells = [made_setting("ga", 0.8 + dim / 1000, head__gram_dim=dim) for dim in (16, 64)]
+    table = compare([*cells, made_setting("seqattn", 0.85)], Question(baseline=baseline))
+    assert [row.is_baseline for row in table.rows] == [True, False, False]
+    assert "from the baseline (head=ga head.gram_dim=16" in notes(table)
+    both = {"head": "ga", "head.gram_dim": "64"}
+    assert "(head=ga head.gram_dim=64, and" in notes(compare(cells, Question(baseline=both)))
+    assert "(head=ga, and" in notes(compare([cells[0], made_setting("gap", 0.8)], Question(baseline={"head": "ga"})))
+
+
+def test_only_the_chosen_settings_are_named_for_collapsed_seeds():
+    collapsed = [0.80, 0.801, 0.802, 0.799, 0.1]
+    cells = [made_setting("ga", collapsed, val, optimizer__lr=lr) for lr, val in ((0.001, 0.7), (0.01, 0.8))]
+    assert "COLLAPSED SEEDS: head=ga heads=1 optimizer.lr=0.01 (seed 4 10.00, median 80.00)." in notes(tuned(cells))
+    assert "COLLAPSED" not in notes(tuned([cells[0], made_setting("ga", 0.8, 0.8, optimizer__lr=0.01)]))
 
 
 def test_one_rate_of_the_baseline_against_all_rates_of_another_head_is_not_bold():

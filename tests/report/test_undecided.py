@@ -11,6 +11,7 @@ from rendering import as_csv, as_markdown, on_screen
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.build import compare
 from headsweep.report.table.model import Question, Row, Table
+from headsweep.tracking.design import Margin
 from headsweep.tracking.run_folder import RunState
 
 SEQPOOL = [0.801, 0.803, 0.799, 0.802, 0.800]
@@ -106,3 +107,13 @@ def test_reasons_are_listed_once_and_many_rows_are_counted():
     cells = [made_cell("seqpool", SEQPOOL), *(made_cell(f"h{at}", GA[:2]) for at in range(7)), made_cell("ga", SEQPOOL)]
     text = as_markdown(compare(cells, Question()))
     assert "head=h4 heads=1 and 2 more rows; the same" not in text and "head=h4 heads=1 and 2 more rows." in text
+
+
+@pytest.mark.parametrize("margin", [None, Margin(0.5)])
+def test_a_cell_without_a_finished_seed_is_undecided(margin):
+    states = [RunState.failed, RunState.diverged, RunState.failed]
+    cells = [made_cell("seqpool", SEQPOOL[:3]), made_cell("ga", states), made_cell("gap", [RunState.new] * 3)]
+    table = compare(cells, Question(margin=margin))
+    assert [row.undecided for row in table.rows if row.head == "ga"] == ["3 of 3 seeds failed", None]
+    assert table.rows[-1].undecided is None
+    assert ("undecided (3 of 3 seeds failed)" in as_markdown(table)) is (margin is not None)

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 # Commas and whitespace before KEY OP; all others are part of a value.
 _SEPARATOR = re.compile(r"[,\s]+(?=[\w.]+(?:!=|[<>]=?|=))")
 _CONDITION = re.compile(r"([^\s=<>!]+)(!=|<=|>=|=|<|>)([^=<>].*)")
+_WORD = re.compile(r"([^\s=<>!]+)=(.+)")  # a value may begin with a sign, as the name of a variant
 _ORDERS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -84,13 +85,10 @@ def read_words(given: Sequence[str], option: str = "") -> dict[str, str]:
     """
     pairs: dict[str, str] = {}
     for text in given:
-        try:
-            conditions = read_conditions(text)
-        except ValueError:
-            conditions = []
-        if not conditions or any(condition.operator != "=" for condition in conditions):
-            raise UserError(f"{option}{text!r}: expected KEY=VALUE, e.g. head=seqpool or head=seqattn,heads=4")
-        pairs |= {condition.key: condition.value for condition in conditions}
+        for word in _SEPARATOR.split(text.strip(", ")):
+            if (match := _WORD.fullmatch(word)) is None:
+                raise UserError(f"{option}{text!r}: expected KEY=VALUE, e.g. head=seqpool or head=seqattn,heads=4")
+            pairs[match[1]] = match[2]
     return pairs
 
 

@@ -13,7 +13,7 @@ from headsweep.report.formats import csv, html, json, latex, markdown
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.tracked import read_tracked
-from headsweep.report.table import published, tuning
+from headsweep.report.table import hyperparameters, published, tuning
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
@@ -128,7 +128,7 @@ class Request:
             return ()
         if not self.tune:
             return tuning.varying(cells, design.tune)
-        tuning.check_keys(cells, self.tune)
+        hyperparameters.check_tuned(cells, self.tune)
         return tuple(dict.fromkeys(self.tune))
 
     def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:

@@ -424,3 +424,13 @@ def test_every_axis_has_a_label_with_its_unit(paired):
     figures += [tradeoff(paired, selection, "flops"), *curves_of(paired)]
     for axes in map(axes_of, figures):
         assert axes.get_xlabel() and re.search(r"\(.+\)$", axes.get_ylabel()), axes.get_ylabel()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_are_text_of_the_figure_without_a_warning():
+    def label(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], label="変体")
+        axes.set_xticks([0, 1], ["한국어", "العربية"])
+
+    drawing = draw(Figure("made", "made", "", "", label))
+    assert all(name in drawing.svg for name in ("変体", "한국어", "العربية"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -120,7 +121,9 @@ def draw(figure: Figure) -> Drawing:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A browser has fonts for names in any script: the SVG has text, not glyphs.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC | {"svg.hashsalt": figure.name})  # type: ignore[arg-type]
         canvas = Canvas(figsize=(WIDTH, figure.height), layout="constrained")

@@ -46,7 +46,8 @@ def study(table: Table, origin: Origin) -> Section:
     """Return what was planned: the text of the study, commands, axes with their values, seeds and baseline."""
     runs = _runs(table)
     axes = {"head": [cell.head for cell in table.cells], "heads": [str(cell.heads) for cell in table.cells]}
-    axes |= {axis: [str(cell.value(axis)) for cell in table.cells] for axis in table.axes}
+    for axis in table.axes:
+        axes[axis] = [MISSING if (value := cell.value(axis)) is None else str(value) for cell in table.cells]
     listed = "".join(_term(axis, ", ".join(dict.fromkeys(values))) for axis, values in axes.items())
     counts = sorted({len(cell.runs) for cell in table.cells})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

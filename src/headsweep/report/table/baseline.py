@@ -8,7 +8,7 @@ from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.report.read.axes import group_of
 from headsweep.report.read.cells import VARIANT, Cell
-from headsweep.report.read.select import select_cells
+from headsweep.report.read.select import select_cells, spelled
 from headsweep.tracking.design import Design
 
 Baseline = Mapping[str, str]  # dotted key -> value
@@ -32,7 +32,7 @@ def baselines(
         UserError: no cell has the given values.
     """
     values = baseline or default_baseline(cells, design)
-    differing = {group_of(key) for key in (*values, *(design.variant_keys if design and VARIANT in values else ()))}
+    differing = _differing(values, design)
     shared = [key for key in ("head", "heads", *axes) if group_of(key) not in differing]
     if "head" in differing:
         shared = [key for key in shared if not key.startswith("head.")]
@@ -53,6 +53,32 @@ def default_baseline(cells: Sequence[Cell], design: Design | None) -> Baseline:
     if design and design.baseline is not None:
         return {VARIANT: design.baseline}
     return {"head": cells[0].head}
+
+
+def name_of_baseline(
+    cells: Sequence[Cell], axes: Sequence[str], baseline: Baseline, against: Sequence[Cell | None], design: Design
+) -> str:
+    """Return what the rows are compared with, and the options taken where several cells have that head.
+
+    Args:
+        cells, axes, baseline, design: as for `baselines`.
+        against: what it returned.
+    """
+    values = baseline or default_baseline(cells, design)
+    taken = [base for base in against if base]
+    options: list[str] = []
+    if taken and "head" in _differing(values, design):
+        candidates = select_cells(cells, values)
+        options = [axis for axis in axes if axis.startswith("head.") and axis not in values]
+        options = [axis for axis in options if len({_values(cell, [axis]) for cell in candidates}) > 1]
+    named = (spelled({**values, **{axis: base.value(axis) for axis in options}}) for base in taken)
+    same_count = " with the same number of heads" * (not baseline and "head" in values)
+    return (" or ".join(dict.fromkeys(named)) or spelled(values)) + same_count
+
+
+def _differing(values: Baseline, design: Design | None) -> set[str]:
+    """Return in which keys, or groups, a cell may differ from its baseline."""
+    return {group_of(key) for key in (*values, *(design.variant_keys if design and VARIANT in values else ()))}
 
 
 def _values(cell: Cell, keys: Sequence[str]) -> tuple[str, ...]:

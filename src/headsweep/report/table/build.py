@@ -21,6 +21,7 @@ from headsweep.report.table import (
     undecided,
     verdicts,
 )
+from headsweep.report.table.baseline import name_of_baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
 from headsweep.report.table.pairing import pair
@@ -91,12 +92,13 @@ def compare(
         *paired.faults,
         *hyperparameters.footnotes(paired.unchosen, paired.others, paired.cells, paired.against, question.metric),
         *tuning.warnings(paired.arms, paired.others),
-        *footnotes.warnings(cells, axes, question, screening),
+        *footnotes.warnings(cells, paired.cells, axes, question, screening),
         *fairness.footnotes(mismatches),
         *undecided.footnotes(rows, axes),
     ]
+    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
     notes = (
-        *footnotes.footnotes(paired.cells, rows, question, family),
+        *footnotes.footnotes(rows, question, family, baseline),
         *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
         *map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric])),
         *map(Note, warnings),
@@ -140,6 +142,8 @@ def _rows(
         by_state.setdefault(_state(run), []).append(run)
     rows = [_row(cell, axes, state, runs, question.metric) for state, runs in by_state.items()]
     rows[0] = replace(rows[0], failed=undecided.failed_runs(cell))
+    if not cell.finished and rows[0].failed and baseline is not None and baseline is not cell:
+        rows[0] = replace(rows[0], undecided=undecided.gap(cell, METRICS[question.metric]))
     if cell.finished:
         numbers = _with_numbers(rows[0], cell, baseline, question, expected)
         rows[0] = replace(numbers, published=published.matching(cell, sources))

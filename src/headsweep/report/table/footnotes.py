@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from headsweep.report.read.cells import Cell, Run
-from headsweep.report.read.select import cell_name, spelled
+from headsweep.report.read.select import cell_name
 from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images, verdicts
-from headsweep.report.table.baseline import default_baseline
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row
@@ -23,21 +22,32 @@ MOST_NAMED = 5  # cells
 _FAMILY = "p is corrected as if each were a comparison of its own."
 
 
-def footnotes(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
-    """Yield how the numbers are computed, the general first; `family` is the number of planned differences."""
+def footnotes(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
+    """Yield how the numbers are computed, the general first.
+
+    Args:
+        rows: of the table.
+        question: that it answers.
+        family: the number of planned differences.
+        baseline: name of what the rows are compared with.
+    """
     if question.query:
         yield Note(f"Runs selected by the MLflow filter: {question.query}.")
     yield from _means(rows, question)
-    yield from _differences(cells, rows, question, family)
+    yield from _differences(rows, question, family, baseline)
     yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
     yield from (Note(text, ("verdict",)) for text in verdicts.footnotes(rows, question, family))
     yield from (Note(text, ("p_better",)) for text in _superiority(rows, question))
 
 
 def warnings(
-    cells: Sequence[Cell], axes: Sequence[str], question: Question, screening: Screening | None = None
+    cells: Sequence[Cell],
+    shown: Sequence[Cell],
+    axes: Sequence[str],
+    question: Question,
+    screening: Screening | None = None,
 ) -> Iterator[str]:
-    """Yield what limits the numbers, in a sentence or two each."""
+    """Yield what limits the numbers, in a sentence or two each; `shown` are those of the cells that have rows."""
     runs = [run for cell in cells for run in cell.runs]
     if "metric" in question.query:
         yield "SELECTED BY RESULT: the filter selects runs by their metrics, so means are biased."
@@ -47,7 +57,7 @@ def warnings(
     yield from _damaged(question)
     yield from _without_result(runs)
     yield from _diverged(cells, axes)
-    yield from _collapsed(cells, axes, question)
+    yield from _collapsed(shown, axes, question)
     yield from _without_value(runs, question)
     yield from _out_of_range(runs, question)
     yield from (inconsistency.sentence for inconsistency in inconsistencies(cells))
@@ -56,7 +66,8 @@ def warnings(
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
-    yield Note("Top-1 and top-5 are accuracies on the test images in percent; n is the number of seeds in the mean.")
+    what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
+    yield Note(f"{what} on the test images in percent; n is the number of seeds in the mean.")
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
@@ -80,24 +91,24 @@ def _intervals(rows: Sequence[Row]) -> Iterator[str]:
         yield "Where all seeds have the same value, the spread cannot be estimated: no interval."
 
 
-def _differences(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
+def _differences(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
     if not any(row.difference for row in rows):
         return
     bold = (question.metric, "difference")
     is_any_bold = question.shows(*bold) and any(row.is_better for row in rows)
     if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
-        yield from map(Note, _paired(cells, rows, question, family))
+        yield from map(Note, _paired(rows, question, family, baseline))
     if is_any_bold:
         yield Note(f"better than the baseline, p < {LEVEL:g}.", bold, explains_bold=True)
     if question.shows("p_mcnemar"):
         yield from map(Note, _mcnemar(rows, question))
 
 
-def _paired(cells: Sequence[Cell], rows: Sequence[Row], question: Question, family: int) -> Iterator[str]:
+def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[str]:
     differences = [row.difference for row in rows if row.difference]
     repeated = [d for d in differences if d.n > 1]
     yield (
-        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({_baseline(cells, question)}, and "
+        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({baseline}, and "
         f"otherwise the same configuration{_but_for_tuned(question)}), in percentage points"
         f"{', paired by seed' if repeated else ''}."
     )
@@ -136,13 +147,6 @@ def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
             f"P(better) is the probability that a run has a higher {METRICS[question.metric].noun} than the baseline's "
             "run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie counts half."
         )
-
-
-def _baseline(cells: Sequence[Cell], question: Question) -> str:
-    if question.baseline:
-        return spelled(question.baseline)
-    default = default_baseline(cells, question.design)
-    return spelled(default) + " with the same number of heads" * ("head" in default)
 
 
 def _but_for_tuned(question: Question) -> str:

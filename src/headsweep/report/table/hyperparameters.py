@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from headsweep.config.keys import has_trait
+from headsweep.config.omegaconf_errors import unknown_key
 from headsweep.config.traits import DATA
 from headsweep.config.values import canonical
+from headsweep.errors import UserError
 from headsweep.report.read.axes import group_of
 from headsweep.report.read.cells import VARIANT, Cell
 from headsweep.report.read.select import cell_name, spelled
@@ -23,6 +25,17 @@ def is_hyperparameter(key: str) -> bool:
     """Is this a key that is tuned, neither what a study compares nor the data that it compares on?"""
     section = key.partition(".")[0]
     return group_of(key) not in _COMPARED and section != "model" and not has_trait(key, DATA)
+
+
+def check_tuned(cells: Sequence[Cell], keys: Sequence[str]) -> None:
+    """Raise UserError for a key to tune that is no hyper-parameter, or of which the cells do not have two values."""
+    for key in keys:
+        if not any(cell.has(key) for cell in cells):
+            raise UserError(f"--tune {unknown_key(key)}")
+        if key == "seed" or not is_hyperparameter(key):
+            raise UserError(f"--tune {key}: expected a hyper-parameter, e.g. optimizer.lr; {key} is never tuned")
+        if not tuning.varying(cells, (key,)):
+            raise UserError(f"--tune {key}: all cells have the same value; expected two or more to choose from")
 
 
 def compared_values(cell: Cell, axes: Sequence[str]) -> tuple[str, ...]:

@@ -68,7 +68,8 @@ def parse_columns(words: str | None) -> tuple[str, ...] | None:
     names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in COLUMNS]
     if unknown or not names:
-        raise UserError(f"--columns {unknown[0] if unknown else words}: unknown column; known: {', '.join(COLUMNS)}")
+        found = f"{unknown[0]}: unknown column" if unknown else f"{words!r}: expected names of columns"
+        raise UserError(f"--columns {found}; known: {', '.join(COLUMNS)}")
     return tuple(dict.fromkeys(names))
 
 

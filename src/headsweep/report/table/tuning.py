@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from headsweep.config.omegaconf_errors import unknown_key
 from headsweep.config.values import canonical
 from headsweep.errors import UserError
 from headsweep.report.read.axes import group_of
@@ -88,7 +87,7 @@ def _setting(cell: Cell, keys: Sequence[str], metric: str) -> Setting:
 def _is_lost(run: Run, selecting: Metric) -> bool:
     if run.finished:
         return selecting.of(run) is None
-    return run.state in _LOST or run.screened_out is not None
+    return _has_ended(run)
 
 
 def _edges(settings: Sequence[Setting], at: int, keys: Sequence[str]) -> Iterator[str]:
@@ -121,6 +120,9 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
     if unequal:
         what = f"{plural(len(unequal), 'arm')} ({_some(unequal)})"
         yield f"UNEQUAL SEEDS BETWEEN SETTINGS of {what}, or runs that have not ended."
+    if left := sum(not _has_ended(run) for cell in cells for run in cell.runs):
+        runs = sum(len(cell.runs) for cell in cells)
+        yield f"NOT ENDED: {left} of {plural(runs, 'run')}; the choice of settings is provisional until all have ended."
 
 
 def can_choose(cells: Sequence[Cell], metric: str) -> bool:
@@ -146,8 +148,11 @@ def _of_count(found: Sequence[Arm], axes: Sequence[str], count: int) -> str:
 
 def _seeds(setting: Setting) -> tuple[int, ...]:
     """Return the seeds whose runs have ended, with a metric or without."""
-    lost = [run.record.seed for run in setting.cell.runs if run.state in _LOST or run.screened_out is not None]
-    return tuple(sorted({*setting.val, *lost, *(run.record.seed for run in setting.cell.finished)}))
+    return tuple(sorted(run.record.seed for run in setting.cell.runs if _has_ended(run)))
+
+
+def _has_ended(run: Run) -> bool:
+    return run.finished or run.state in _LOST or run.screened_out is not None
 
 
 def _name(arm: Arm, axes: Sequence[str]) -> str:
@@ -173,7 +178,8 @@ def notes(found: Sequence[Arm], axes: Sequence[str], keys: Sequence[str], metric
     for arm in found:
         chosen.setdefault(spelled(dict(zip(keys, arm.chosen.values, strict=True))), []).append(_name(arm, axes))
     listed = "; ".join(f"{setting} for {', '.join(names)}" for setting, names in chosen.items())
-    yield f"Chosen: {listed}."
+    is_provisional = not all(_has_ended(run) for arm in found for setting in arm.settings for run in setting.cell.runs)
+    yield f"Chosen{', provisionally' * is_provisional}: {listed}."
     if tied := [_name(arm, axes) for arm in found if arm.tied > 1 and arm.chosen.val and not arm.chosen.lost]:
         yield f"Equal {validation_metric(metric).noun}: of {_some(tied)}, the first in the order of the plan is chosen."
 
@@ -199,15 +205,6 @@ def _values(found: Sequence[Arm], keys: Sequence[str]) -> str:
         return ", not the same for all rows,"
     (settings,) = tried
     return f" ({', '.join(' '.join(values) for values in settings)})"
-
-
-def check_keys(cells: Sequence[Cell], keys: Sequence[str]) -> None:
-    """Raise UserError for a key of which the cells do not have two values."""
-    for key in keys:
-        if not any(cell.has(key) for cell in cells):
-            raise UserError(f"--tune {unknown_key(key)}")
-        if not varying(cells, (key,)):
-            raise UserError(f"--tune {key}: all cells have the same value; expected two or more to choose from")
 
 
 def check_baseline(keys: Collection[str], baseline: Collection[str]) -> None:
