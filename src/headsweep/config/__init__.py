@@ -11,18 +11,20 @@ from headsweep.config.head import (
 )
 from headsweep.config.model import (
     MODELS,
+    BackboneMode,
     Block,
     CompactConfig,
     ModelConfig,
     Positions,
     TimmConfig,
     Tokenizer,
+    TokensConfig,
+    TokenType,
 )
 from headsweep.config.parsing import PROJECT_ROOT, parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
-    BackboneMode,
     Compilation,
     DatasetConfig,
     DatasetName,
@@ -34,8 +36,6 @@ from headsweep.config.schema import (
     RunConfig,
     ScheduleConfig,
     ScheduleName,
-    TokenCache,
-    TokensConfig,
     TrackingConfig,
     TrackingName,
 )
@@ -70,7 +70,7 @@ __all__ = [
     "ScheduleConfig",
     "ScheduleName",
     "TimmConfig",
-    "TokenCache",
+    "TokenType",
     "Tokenizer",
     "TokensConfig",
     "TrackingConfig",

@@ -10,8 +10,30 @@ from enum import Enum
 from typing import Annotated, Any
 
 from headsweep.config.checks import at_least, fraction, name
-from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL
+from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL, Neutral
 from headsweep.errors import ConfigError
+
+
+class BackboneMode(Enum):
+    """What happens to the backbone's weights."""
+
+    train = "train"  # trained with the head; model.checkpoint may hold weights of both to start from
+    finetune = "finetune"  # trained from the backbone in model.checkpoint, under a new head
+    frozen = "frozen"  # the backbone in model.checkpoint, as it is: only the head is trained
+    random = "random"  # as frozen, with initial weights instead of a checkpoint
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether only the head is trained."""
+        return self in (BackboneMode.frozen, BackboneMode.random)
+
+
+class TokenType(Enum):
+    """Data type of the stored tokens of a frozen backbone; `off` computes them in each step."""
+
+    off = "off"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
 
 
 class Positions(Enum):
@@ -147,6 +169,13 @@ class TimmConfig(ModelConfig):
             if option in _SET_BY_KEYS:
                 key = _SET_BY_KEYS[option]
                 raise ConfigError(f"model.options.{option}", got, f"expected no such option: {key} sets it")
+
+
+@dataclass
+class TokensConfig:
+    """The tokens that a head is trained on, where the backbone is frozen."""
+
+    cache: Annotated[TokenType, USUAL, Neutral("bfloat16")]
 
 
 MODELS: dict[str, type[ModelConfig]] = {"compact": CompactConfig, "timm": TimmConfig}

@@ -13,32 +13,10 @@ from typing import Annotated
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
-from headsweep.config.model import CompactConfig, ModelConfig
+from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
-
-
-class BackboneMode(Enum):
-    """What happens to the backbone's weights."""
-
-    train = "train"  # trained with the head; model.checkpoint may hold weights of both to start from
-    finetune = "finetune"  # trained from the backbone in model.checkpoint, under a new head
-    frozen = "frozen"  # the backbone in model.checkpoint, as it is: only the head is trained
-    random = "random"  # as frozen, with initial weights instead of a checkpoint
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether only the head is trained."""
-        return self in (BackboneMode.frozen, BackboneMode.random)
-
-
-class TokenCache(Enum):
-    """Data type of the stored tokens of a frozen backbone; `off` computes them in each step."""
-
-    off = "off"
-    bfloat16 = "bfloat16"
-    float32 = "float32"
 
 
 class Precision(Enum):
@@ -192,13 +170,6 @@ class OptimizerConfig:
                 raise ConfigError(f"optimizer.{key}", getattr(self, key), "expected a number > 0")
         if self.weight_decay < 0:
             raise ConfigError("optimizer.weight_decay", self.weight_decay, "expected a number >= 0")
-
-
-@dataclass
-class TokensConfig:
-    """The tokens that a head is trained on, where the backbone is frozen."""
-
-    cache: Annotated[TokenCache, USUAL, Neutral("bfloat16")]
 
 
 @dataclass
@@ -394,7 +365,7 @@ class RunConfig:
 
     def _check_tokens(self) -> None:
         cache = self.tokens.cache
-        if not self.backbone.is_frozen and cache is not TokenCache.bfloat16:
+        if not self.backbone.is_frozen and cache is not TokenType.bfloat16:
             expected = f"expected bfloat16, the default, with backbone={self.backbone.value}, which stores no tokens"
             raise ConfigError("tokens.cache", cache.value, expected)
         if self.has_stored_tokens and (active := self.augmentation.first_active()):
@@ -405,7 +376,7 @@ class RunConfig:
     @property
     def has_stored_tokens(self) -> bool:
         """Whether the head is trained on tokens that are computed once and stored."""
-        return self.backbone.is_frozen and self.tokens.cache is not TokenCache.off
+        return self.backbone.is_frozen and self.tokens.cache is not TokenType.off
 
     def _check_head(self) -> None:
         if isinstance(self.model, CompactConfig):
