@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
@@ -24,7 +24,7 @@ from headsweep.report.table import (
 from headsweep.report.table.baseline import name_of_baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
-from headsweep.report.table.pairing import pair
+from headsweep.report.table.pairing import Pairing, pair
 from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.screening import Screening
@@ -96,18 +96,14 @@ def compare(
         *fairness.footnotes(mismatches),
         *undecided.footnotes(rows, axes),
     ]
-    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
-    notes = (
-        *footnotes.footnotes(rows, question, family, baseline),
-        *map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric)),
-        *map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric])),
-        *map(Note, warnings),
-        *map(Note, published_check.footnotes(rows, axes, sources)),
-    )
     return Table(
         axes=axes,
         rows=tuple(rows),
-        footnotes=notes,
+        footnotes=(
+            *_notes(paired, rows, question, family),
+            *map(Note, warnings),
+            *map(Note, published_check.footnotes(rows, axes, sources)),
+        ),
         metric=question.metric,
         margin=question.margin,
         warnings=tuple(map(Note, warnings)),
@@ -116,6 +112,14 @@ def compare(
         cells=tuple(cells),
         damages=question.damages,
     )
+
+
+def _notes(paired: Pairing, rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
+    """Yield how the numbers of the table are computed."""
+    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
+    yield from footnotes.footnotes(rows, question, family, baseline)
+    yield from map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric))
+    yield from map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric]))
 
 
 def _corrected(rows: Sequence[Row], family: int) -> list[Row]:
