@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from headsweep.cli import main
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
 
@@ -92,3 +93,20 @@ def diverge() -> Callable[[RunFolder], None]:
         folder.finish(replace(result, state="diverged", metrics={}))
 
     return change
+
+
+@pytest.fixture
+def give(tmp_path, monkeypatch, capsys):
+    """Exit code and output of `headsweep table ARGUMENTS`."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["headsweep", "table", "--output", str(tmp_path), *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run

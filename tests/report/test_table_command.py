@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headsweep.cli import main
 from headsweep.report.read.cells import read_cells
 from headsweep.tracking import atomic_files
 
@@ -38,23 +37,6 @@ def sweep(make_run, tmp_path):
         return folders
 
     return make
-
-
-@pytest.fixture
-def give(tmp_path, monkeypatch, capsys):
-    """Exit code and output of `headsweep table ARGUMENTS`."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["headsweep", "table", "--output", str(tmp_path), *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
-
-    return run
 
 
 def lines(text):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from headsweep.cli import main
 from headsweep.tracking import atomic_files
 
 TOPS = {("seqpool", 1e-3): 0.80, ("seqpool", 1e-2): 0.70, ("ga", 1e-3): 0.75, ("ga", 1e-2): 0.86}
@@ -43,18 +42,12 @@ def plan(tmp_path):
 
 
 @pytest.fixture
-def give(tmp_path, monkeypatch, capsys):
-    """Exit code and output of `headsweep table pilot ARGUMENTS`, with single blanks."""
+def give(give):
+    """Exit code and output of `headsweep table ARGUMENTS`, with single blanks."""
 
     def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["headsweep", "table", "--output", str(tmp_path), *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, " ".join((printed.out + printed.err).split())
+        code, text = give(*arguments)
+        return code, " ".join(text.split())
 
     return run
 
