@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import torch
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
-from headsweep.config.expansion import composer
+from headsweep.config.study.expansion import composer
 from headsweep.credentials import redacted
 
 GPU_BURST = 10  # steps between two synchronizations: one alone has the host's work before the first kernel on its clock

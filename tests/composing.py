@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT, RunConfig, parse
 from headsweep.config.command_line import spell_out
-from headsweep.config.expansion import read_grid
+from headsweep.config.study.expansion import read_grid
 from headsweep.plan.expand import Expansion, expand
 from headsweep.plan.plan import Lookup
 

@@ -17,8 +17,9 @@ from headsweep.config import parse
 from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
-from headsweep.config.expansion import GridRequest, given
-from headsweep.config.study import SWEEPER, declared, read_study
+from headsweep.config.study.expansion import GridRequest, given
+from headsweep.config.study.language import declared, read_study
+from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
 

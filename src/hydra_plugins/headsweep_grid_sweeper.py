@@ -12,9 +12,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from headsweep.config.composition import composing
-from headsweep.config.expansion import check_launcher
-from headsweep.config.points import points
-from headsweep.config.study import SWEEPER, declared, read_study
+from headsweep.config.study.expansion import check_launcher
+from headsweep.config.study.language import declared, read_study
+from headsweep.config.study.points import points
+from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import ConfigError
 
 

@@ -10,8 +10,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from headsweep.config.expansion import given, grid_request
-from headsweep.config.points import Points, plain_points
+from headsweep.config.study.expansion import given, grid_request
+from headsweep.config.study.points import Points, plain_points
 from headsweep.entry import run_grid
 from headsweep.exit_codes import crashing
 

@@ -7,7 +7,7 @@ import pytest
 
 from composing import compose_run, expand_grid
 from headsweep.analysis.match import Target, match
-from headsweep.config.expansion import composer
+from headsweep.config.study.expansion import composer
 from headsweep.run.train_run import preflight
 from test_cli import give
 

@@ -17,7 +17,7 @@ from headsweep.autotune.launcher import AutotunedLauncher
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.autotune.slots import AutoSlots, Speeds
 from headsweep.autotune.throughput import Throughput
-from headsweep.config.expansion import local_defaults
+from headsweep.config.study.expansion import local_defaults
 from headsweep.errors import ConfigError, Interrupted
 from headsweep.launch.local import gpus
 from headsweep.launch.local.forkserver import Processes

@@ -8,7 +8,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.exclusions import Exclusions, left_out
+from headsweep.config.study.exclusions import Exclusions, left_out
 from headsweep.errors import ConfigError
 
 CELLS = [

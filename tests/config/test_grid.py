@@ -11,12 +11,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from composing import expand_grid
-from headsweep.config import PROJECT_ROOT, parse, points
+from headsweep.config import PROJECT_ROOT, parse
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import one_line
-from headsweep.config.exclusions import Exclusions, left_out
-from headsweep.config.grid import Grid
-from headsweep.config.study import Block, Study
+from headsweep.config.study import points
+from headsweep.config.study.exclusions import Exclusions, left_out
+from headsweep.config.study.grid import Grid
+from headsweep.config.study.language import Block, Study
 from headsweep.errors import UserError
 
 STUDIES = sorted(path.stem for path in (PROJECT_ROOT / "sweeps").glob("*.yaml"))

@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from composing import compose_run, expand_grid
-from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, command, grid_words, hydra_value, words
+from headsweep.config.study.expansion import composer
 from headsweep.errors import ConfigError
 
 RUNS = [

@@ -11,9 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from composing import expand_study
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.composition import one_line
-from headsweep.config.expansion import read_grid
-from headsweep.config.study import declared, read_study
-from headsweep.config.study_words import spelled_for_hydra
+from headsweep.config.study.expansion import read_grid
+from headsweep.config.study.language import declared, read_study
+from headsweep.config.study.words import spelled_for_hydra
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.expand import expand
 from headsweep.plan.plan import Lookup

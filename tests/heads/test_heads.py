@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsweep import config
 from headsweep.heads import HEADS, Head, build_head
-from headsweep.heads.class_attention import ClassAttention
-from headsweep.heads.gram import GramTriangle, _triangle_indices
+from headsweep.heads.layers.class_attention import ClassAttention
+from headsweep.heads.layers.gram import GramTriangle, _triangle_indices
 
 CLASSES = 10
 STUDIES_OF_HEADS = [config.PROJECT_ROOT / "sweeps" / f"{study}.yaml" for study in ("heads", "poolings")]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headsweep.heads.softmax_pool import softmax_pool
+from headsweep.heads.layers.softmax_pool import softmax_pool
 
 Pool = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
 

@@ -11,8 +11,8 @@ import torch
 from making import every_head, tiny
 
 from headsweep.config import HeadConfig
-from headsweep.heads.gram import GramTriangle
-from headsweep.heads.softmax_pool import SoftmaxPool
+from headsweep.heads.layers.gram import GramTriangle
+from headsweep.heads.layers.softmax_pool import SoftmaxPool
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import read_cells
 from headsweep.report.table.baseline import baselines
-from headsweep.report.table.fairness import footnotes, mismatches
+from headsweep.report.table.notes.fairness import footnotes, mismatches
 
 
 def flags(folders, baseline="seqpool", **options):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from headsweep.heads.stacked import StackedBatchNorm
+from headsweep.heads.layers.stacked import StackedBatchNorm
 from headsweep.training.batch_norm import _OverAll
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.config import PROJECT_ROOT, RunConfig
-from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
+from headsweep.config.study.expansion import composer
 from headsweep.config.values import read_words
 from headsweep.credentials import redacted
 from headsweep.errors import UserError

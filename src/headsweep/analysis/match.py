@@ -8,11 +8,11 @@ from functools import cache
 
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
-from headsweep.config.expansion import composer, read_grid
-from headsweep.config.grid import Cell
 from headsweep.config.overrides import OverrideFinder, Overrides, command, grid_words, words
 from headsweep.config.schema import MOST_HEADS
-from headsweep.config.study_words import spelled_for_hydra
+from headsweep.config.study.expansion import composer, read_grid
+from headsweep.config.study.grid import Cell
+from headsweep.config.study.words import spelled_for_hydra
 from headsweep.errors import ConfigError
 from headsweep.plan.expand import expand
 from headsweep.plan.plan import Lookup

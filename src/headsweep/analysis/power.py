@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headsweep.config.expansion import composer
 from headsweep.config.overrides import OverrideFinder, command, grid_words
+from headsweep.config.study.expansion import composer
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
 from headsweep.plan.preview import span

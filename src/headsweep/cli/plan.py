@@ -46,7 +46,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from functools import partial
 
     from headsweep.config import RunConfig
-    from headsweep.config.expansion import composer, read_grid
+    from headsweep.config.study.expansion import composer, read_grid
     from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup, make_plan
@@ -79,7 +79,7 @@ def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:
     from dataclasses import fields, replace
 
     from headsweep.autotune.launcher import AutotunedLauncher
-    from headsweep.config.expansion import local_defaults
+    from headsweep.config.study.expansion import local_defaults
     from headsweep.launch.launcher import make_launcher
 
     defaults = local_defaults()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config.grid import Cell, Grid
 from headsweep.config.schema import RunConfig
+from headsweep.config.study.grid import Cell, Grid
 from headsweep.errors import ConfigError
 
 KEY = "batch_size"

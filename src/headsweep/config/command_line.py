@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from headsweep.config.study_words import spelled_for_hydra
+from headsweep.config.study.words import spelled_for_hydra
 from headsweep.credentials import store_passwords
 from headsweep.errors import UserError
 from headsweep.text import escaped

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
 from headsweep.config.omegaconf_errors import as_config_error
-from headsweep.config.study import SWEEPER
+from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import EXPECTED, ConfigError, UserError
 from headsweep.text import escaped, first_line
 

@@ -13,7 +13,7 @@ from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig
 from headsweep.config.model import MODELS
 from headsweep.config.slurm import SlurmConfig
-from headsweep.config.study import KEYS, SWEEPER
+from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
 
 # Part of OmegaConf's message on a wrong type -> what is expected.

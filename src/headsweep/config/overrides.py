@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config.grid import Compose, Grid
 from headsweep.config.keys import has_trait
 from headsweep.config.parsing import PROJECT_ROOT, typed
 from headsweep.config.schema import RunConfig
+from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED
 
 Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it

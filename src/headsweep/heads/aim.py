@@ -12,9 +12,9 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import check_attention_heads, project_values
-from headsweep.heads.softmax_pool import softmax_pool
-from headsweep.heads.stacked import (
+from headsweep.heads.layers.cross_attention import check_attention_heads, project_values
+from headsweep.heads.layers.softmax_pool import softmax_pool
+from headsweep.heads.layers.stacked import (
     StackedBatchNorm,
     add_converted_keys,
     drop_converted_keys,

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.heads.base import Head
-from headsweep.heads.class_attention import ClassAttention
-from headsweep.heads.stacked import StackedLinear
+from headsweep.heads.layers.class_attention import ClassAttention
+from headsweep.heads.layers.stacked import StackedLinear
 
 OUTPUTS = 128  # linear maps over the token axis, of which the query is the mean
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep.heads.stacked import StackedLinear
+from headsweep.heads.layers.stacked import StackedLinear
 
 
 class Head(nn.Module, ABC):

@@ -11,8 +11,8 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import Linear, after_norm, attend, attention_weights, check_attention_heads
-from headsweep.heads.stacked import StackedLayerNorm, StackedLinear, stacked_linear
+from headsweep.heads.layers.cross_attention import Linear, after_norm, attend, attention_weights, check_attention_heads
+from headsweep.heads.layers.stacked import StackedLayerNorm, StackedLinear, stacked_linear
 
 
 @final

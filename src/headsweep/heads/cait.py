@@ -11,7 +11,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.class_attention import ClassAttention
+from headsweep.heads.layers.class_attention import ClassAttention
 
 
 @final

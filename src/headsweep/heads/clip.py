@@ -11,8 +11,8 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import check_attention_heads, project_queries, project_values
-from headsweep.heads.stacked import StackedLinear, stacked_linear
+from headsweep.heads.layers.cross_attention import check_attention_heads, project_queries, project_values
+from headsweep.heads.layers.stacked import StackedLinear, stacked_linear
 
 
 @final

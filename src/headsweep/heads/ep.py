@@ -11,8 +11,8 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import project_values
-from headsweep.heads.softmax_pool import softmax_pool
+from headsweep.heads.layers.cross_attention import project_values
+from headsweep.heads.layers.softmax_pool import softmax_pool
 
 torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.heads.base import Head
-from headsweep.heads.class_attention import ClassAttention
-from headsweep.heads.gram import GramQuery
+from headsweep.heads.layers.class_attention import ClassAttention
+from headsweep.heads.layers.gram import GramQuery
 
 
 @final

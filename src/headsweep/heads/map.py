@@ -11,9 +11,9 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import attend, attention_weights, check_attention_heads
-from headsweep.heads.mlp import StackedMlp
-from headsweep.heads.stacked import StackedLayerNorm, StackedLinear
+from headsweep.heads.layers.cross_attention import attend, attention_weights, check_attention_heads
+from headsweep.heads.layers.mlp import StackedMlp
+from headsweep.heads.layers.stacked import StackedLayerNorm, StackedLinear
 
 
 @final

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.stacked import StackedLinear
+from headsweep.heads.layers.stacked import StackedLinear
 
 REDUCTION = 16  # N over the hidden width
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.heads.base import Head
-from headsweep.heads.class_attention import ClassAttention
+from headsweep.heads.layers.class_attention import ClassAttention
 from headsweep.heads.seqpool import SequencePool
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.softmax_pool import softmax_pool
-from headsweep.heads.stacked import StackedLinear
+from headsweep.heads.layers.softmax_pool import softmax_pool
+from headsweep.heads.layers.stacked import StackedLinear
 
 torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.heads.base import Head
-from headsweep.heads.gram import GramQuery
+from headsweep.heads.layers.gram import GramQuery
 
 
 @final

@@ -12,9 +12,9 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import Linear, after_norm, attention_weights, project_queries
-from headsweep.heads.softmax_pool import softmax_pool
-from headsweep.heads.stacked import StackedLayerNorm, stacked_linear
+from headsweep.heads.layers.cross_attention import Linear, after_norm, attention_weights, project_queries
+from headsweep.heads.layers.softmax_pool import softmax_pool
+from headsweep.heads.layers.stacked import StackedLayerNorm, stacked_linear
 
 torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 

@@ -11,16 +11,16 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from headsweep.heads.base import Head
-from headsweep.heads.cross_attention import (
+from headsweep.heads.layers.cross_attention import (
     Linear,
     after_norm,
     attend,
     attention_weights,
     check_attention_heads,
 )
-from headsweep.heads.mlp import StackedMlp
-from headsweep.heads.self_attention import SelfAttentionBlock
-from headsweep.heads.stacked import StackedLayerNorm, StackedLinear
+from headsweep.heads.layers.mlp import StackedMlp
+from headsweep.heads.layers.self_attention import SelfAttentionBlock
+from headsweep.heads.layers.stacked import StackedLayerNorm, StackedLinear
 
 
 @final

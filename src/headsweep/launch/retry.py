@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headsweep.config import RunConfig
-from headsweep.config.expansion import local_defaults
+from headsweep.config.study.expansion import local_defaults
 from headsweep.errors import UserError
 from headsweep.launch.local.launcher import LocalLauncher
 from headsweep.launch.run_sweep import run_sweep

@@ -22,7 +22,7 @@ from headsweep.config import Block as BlockKind
 from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
-from headsweep.heads.buffers import derive_after_loading
+from headsweep.heads.layers.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep.heads.buffers import derive_after_loading
+from headsweep.heads.layers.buffers import derive_after_loading
 
 
 class DropPath(nn.Module):

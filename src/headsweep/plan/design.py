@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headsweep.config import RunConfig
-from headsweep.config.points import Point
-from headsweep.config.study import SWEEPER, Study
+from headsweep.config.study.language import Study
+from headsweep.config.study.points import Point
+from headsweep.config.study_keys import SWEEPER
 from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import differing, group, identity

@@ -11,14 +11,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import KEY, Fit, cell_with_size, is_auto
-from headsweep.config.axes import shown
 from headsweep.config.composition import one_line
-from headsweep.config.conditional import with_conditions
-from headsweep.config.exclusions import left_out
-from headsweep.config.expansion import GridRequest
-from headsweep.config.grid import Cell, Grid
-from headsweep.config.points import Point
-from headsweep.config.study import Study
+from headsweep.config.study.axes import shown
+from headsweep.config.study.conditional import with_conditions
+from headsweep.config.study.exclusions import left_out
+from headsweep.config.study.expansion import GridRequest
+from headsweep.config.study.grid import Cell, Grid
+from headsweep.config.study.language import Study
+from headsweep.config.study.points import Point
 from headsweep.errors import UserError
 from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, refusal

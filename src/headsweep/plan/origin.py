@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from headsweep.config.axes import shown
-from headsweep.config.points import Point, Words
+from headsweep.config.study.axes import shown
+from headsweep.config.study.points import Point, Words
 
 Origin = dict[str, list[str]]  # part of the study -> what of it the run has
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from headsweep.config import RunConfig
-from headsweep.config.points import Point
+from headsweep.config.study.points import Point
 from headsweep.errors import UserError
 from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group

@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from headsweep.config import RunConfig
 from headsweep.config.keys import has_trait
-from headsweep.config.points import Point
-from headsweep.config.study import VARIANTS
+from headsweep.config.study.points import Point
+from headsweep.config.study_keys import VARIANTS
 from headsweep.config.traits import SHARED
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import fingerprint, place

@@ -9,21 +9,11 @@ from dataclasses import replace
 from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.stats.superiority import superiority
-from headsweep.report.table import (
-    fairness,
-    footnotes,
-    hyperparameters,
-    over_images,
-    published,
-    published_check,
-    tested_images,
-    tuning,
-    undecided,
-    verdicts,
-)
+from headsweep.report.table import hyperparameters, over_images, published, published_check, tuning, verdicts
 from headsweep.report.table.baseline import name_of_baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.report.table.notes import fairness, footnotes, tested_images, undecided
 from headsweep.report.table.pairing import Pairing, pair
 from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder, RunState

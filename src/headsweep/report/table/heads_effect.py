@@ -9,11 +9,11 @@ from headsweep.errors import UserError
 from headsweep.report.read.cells import MISSING, Cell
 from headsweep.report.stats.inference import Difference, holm, paired_difference
 from headsweep.report.stats.slope import mean_slope
-from headsweep.report.table import undecided
 from headsweep.report.table.columns import ABSENT, UNDECIDED, Entry, p_entry, percent_entry
 from headsweep.report.table.layout import Heading, Sheet
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Table
+from headsweep.report.table.notes import undecided
 from headsweep.text import plural
 
 TITLE = "Effect of the number of heads"

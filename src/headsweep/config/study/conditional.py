@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from headsweep.config.axes import key_of
-from headsweep.config.exclusions import all_hold
-from headsweep.config.grid import Cell
-from headsweep.config.points import Condition, Point, Points, Words, check_number
-from headsweep.config.study import CONDITIONAL
+from headsweep.config.study.axes import key_of
+from headsweep.config.study.exclusions import all_hold
+from headsweep.config.study.grid import Cell
+from headsweep.config.study.points import Condition, Point, Points, Words, check_number
+from headsweep.config.study_keys import CONDITIONAL
 from headsweep.errors import ConfigError
 
 Composed = Callable[[Words], Cell | Exception]  # of the overrides of a point

@@ -15,14 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from headsweep.config.checks import is_one_line
+from headsweep.config.study_keys import KEYS, KEYS_OF_BLOCKS, SWEEPER, VARIANTS
 from headsweep.errors import ConfigError
 
-SWEEPER = "hydra.sweeper"
-CONDITIONAL = f"{SWEEPER}.conditional"
-VARIANTS = f"{SWEEPER}.variants"
 WHEN = "when"  # the key of a condition in a list of conditional axes
-_IN_BLOCKS = ("params", "variants", "conditional", "zipped")
-KEYS = (*_IN_BLOCKS, "tune", "baseline", "margin", "union")
 _GRID = "hydra_plugins.headsweep_grid_sweeper.GridSweeper"
 _OF_HYDRA = ("_target_", "_recursive_", "_convert_", "max_batch_size")  # keys of `hydra.sweeper` beside the study's
 
@@ -122,9 +118,9 @@ def _union(found: Any) -> list[Block]:
 def _keyed(found: Any, key: str) -> dict[str, Any]:
     """Return the keys of a block of a union."""
     if not isinstance(found, dict) or not found:
-        raise ConfigError(key, found, f"expected a block with some of {', '.join(_IN_BLOCKS)}")
-    if unknown := [str(own) for own in found if own not in _IN_BLOCKS]:
-        raise ConfigError(f"{key}.{unknown[0]}", None, f"unknown key of a block; known: {', '.join(_IN_BLOCKS)}")
+        raise ConfigError(key, found, f"expected a block with some of {', '.join(KEYS_OF_BLOCKS)}")
+    if unknown := [str(own) for own in found if own not in KEYS_OF_BLOCKS]:
+        raise ConfigError(f"{key}.{unknown[0]}", None, f"unknown key of a block; known: {', '.join(KEYS_OF_BLOCKS)}")
     return found
 
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from headsweep.heads.softmax_pool import softmax_pool
-from headsweep.heads.stacked import StackedLayerNorm, stacked_linear
+from headsweep.heads.layers.softmax_pool import softmax_pool
+from headsweep.heads.layers.stacked import StackedLayerNorm, stacked_linear
 
 torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 

@@ -16,12 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
-from headsweep.config.exclusions import Exclusions
-from headsweep.config.grid import Compose
 from headsweep.config.launchers import LocalConfig, parse_launcher
 from headsweep.config.parsing import PROJECT_ROOT
-from headsweep.config.points import Points, points
-from headsweep.config.study import read_study
+from headsweep.config.study.exclusions import Exclusions
+from headsweep.config.study.grid import Compose
+from headsweep.config.study.language import read_study
+from headsweep.config.study.points import Points, points
 from headsweep.errors import ConfigError, UserError
 
 

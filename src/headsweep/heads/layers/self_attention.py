@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep.heads.mlp import StackedMlp
-from headsweep.heads.stacked import StackedLayerNorm, StackedLinear
+from headsweep.heads.layers.mlp import StackedMlp
+from headsweep.heads.layers.stacked import StackedLayerNorm, StackedLinear
 
 
 @final

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep.heads.stacked import StackedLinear
+from headsweep.heads.layers.stacked import StackedLinear
 
 EXPANSION = 4  # hidden width over D
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from headsweep.config.study import KEYS, SWEEPER
+from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
 
 # Quoted text, a character after a backslash, a bracket or separator, other text.

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from headsweep.heads.buffers import derive_after_loading
-from headsweep.heads.precision import differentiates_by_hand, full_precision
-from headsweep.heads.stacked import (
+from headsweep.heads.layers.buffers import derive_after_loading
+from headsweep.heads.layers.precision import differentiates_by_hand, full_precision
+from headsweep.heads.layers.stacked import (
     StackedBatchNorm,
     StackedGroupedLinear,
     add_converted_keys,

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsweep.heads.precision import differentiates_by_hand, full_precision, product_dtype
+from headsweep.heads.layers.precision import differentiates_by_hand, full_precision, product_dtype
 
 EPSILON = 1e-5  # of the layer norm whose scale this is
 

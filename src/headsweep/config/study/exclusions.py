@@ -18,8 +18,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config.grid import Cell
 from headsweep.config.omegaconf_errors import unknown_key
+from headsweep.config.study.grid import Cell
 from headsweep.config.values import Condition, canonical, matches, read_conditions
 from headsweep.errors import ConfigError
 

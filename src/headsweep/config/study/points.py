@@ -12,10 +12,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from headsweep.config.axes import MOST_CELLS, Axis, check_repeated, key_of, name_of, read_axis
 from headsweep.config.composition import composing, one_line
 from headsweep.config.keys import has_trait
-from headsweep.config.study import CONDITIONAL, SWEEPER, Axes, Block, Study
+from headsweep.config.study.axes import MOST_CELLS, Axis, check_repeated, key_of, name_of, read_axis
+from headsweep.config.study.language import Axes, Block, Study
+from headsweep.config.study_keys import CONDITIONAL, SWEEPER
 from headsweep.config.traits import DATA
 from headsweep.config.values import read_conditions
 from headsweep.errors import ConfigError, UserError

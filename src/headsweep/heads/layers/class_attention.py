@@ -19,8 +19,8 @@ from jaxtyping import Float
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from headsweep.heads.softmax_pool import softmax_pool
-from headsweep.heads.stacked import StackedGroupedLinear, StackedLayerNorm, StackedLinear, stacked_linear
+from headsweep.heads.layers.softmax_pool import softmax_pool
+from headsweep.heads.layers.stacked import StackedGroupedLinear, StackedLayerNorm, StackedLinear, stacked_linear
 
 torch.fx.wrap("softmax_pool")  # FX cannot trace autocast or an autograd function
 
