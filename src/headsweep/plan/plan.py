@@ -25,6 +25,7 @@ from headsweep.plan.design import Declared, continued, design_of, unequal_tuning
 from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.same_runs import collapses
+from headsweep.plan.uncommitted import with_changes
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
@@ -182,7 +183,7 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = code_version()
+    code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])

@@ -78,7 +78,7 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
+    code: dict[str, Any]  # {"commit": str | None, "dirty": bool}, and "changes": digest of the patch, if it was stored
     cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
@@ -93,6 +93,9 @@ class RunRecord:
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
         require("code.dirty", dirty, isinstance(dirty, bool), "true or false")
+        patch = self.code.get("changes", "0000")
+        is_digest = isinstance(patch, str) and _COMMIT.fullmatch(patch) is not None
+        require("code.changes", patch, is_digest, "a hash in hexadecimal digits")
         for key, count in self.cost.items():
             require(f"cost.{key}", count, 0 <= count <= MOST_COUNTED, f"an integer in [0, {MOST_COUNTED}]")
 
