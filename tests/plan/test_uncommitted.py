@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from test_git_state import checkout, git
 
 from headsweep.errors import UserError
 from headsweep.plan import git_state, uncommitted
@@ -10,7 +11,6 @@ from headsweep.plan.git_state import code_version
 from headsweep.plan.uncommitted import apply, patch_of, with_changes
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunRecord
-from test_git_state import checkout, git
 
 
 @pytest.fixture
