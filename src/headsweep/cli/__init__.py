@@ -22,6 +22,7 @@ from headsweep.cli import (  # noqa: F401 - each module adds its command
     match,
     plan,
     power,
+    register,
     report,
     reproduce,
     retry,
