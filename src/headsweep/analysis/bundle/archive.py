@@ -30,7 +30,7 @@ def write(path: Path, root: str, members: Mapping[str, Path]) -> None:
 def _fill(file: BinaryIO, root: str, members: Mapping[str, Path]) -> None:
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,  # type: ignore[call-overload]
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for name in sorted(members):
             _add(archive, f"{root}/{name}", members[name])
