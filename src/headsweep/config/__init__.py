@@ -9,9 +9,11 @@ from headsweep.config.head import (
     HeadConfig,
     HeadSpec,
 )
+from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.config.model import (
-    MODELS,
+    BACKBONES,
     BackboneMode,
+    BackboneSpec,
     Block,
     CompactConfig,
     ModelConfig,
@@ -41,12 +43,13 @@ from headsweep.config.schema import (
 )
 
 __all__ = [
+    "BACKBONES",
     "HEADS",
-    "MODELS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
     "BackboneMode",
+    "BackboneSpec",
     "Block",
     "ClassAttentionConfig",
     "CompactConfig",
@@ -56,6 +59,7 @@ __all__ = [
     "DebugConfig",
     "Duration",
     "DurationUnit",
+    "FileHeadConfig",
     "GaConfig",
     "GramConfig",
     "HeadConfig",
@@ -76,4 +80,5 @@ __all__ = [
     "TrackingConfig",
     "TrackingName",
     "parse",
+    "spec_of",
 ]
