@@ -37,7 +37,7 @@ def values(group: str, choice: str) -> dict[str, Any] | None:
     registry = REGISTRIES[group]
     if registry.package(choice) is None:
         return None
-    fixed = {"name": choice}
+    fixed: dict[str, Any] = {"name": choice}
     if group == "model":
         fixed |= {"family": choice, "checkpoint": None, "checkpoint_digest": None}
     return _defaults(registry[choice].options) | fixed
@@ -64,9 +64,18 @@ def packages() -> list[Package]:
     return list({package.top: package for package in found}.values())
 
 
+def registered(package: Package) -> dict[str, list[str]]:
+    """Return entry point group -> lines NAME = MODULE:RECORD, of all that a distribution registers."""
+    found = {registry.group: registry.lines(package.distribution) for registry in REGISTRIES.values()}
+    return {group: lines for group, lines in found.items() if lines}
+
+
 def roots(package: Package) -> list[Path]:
     """Return the folders of a package, or its only file; more than one of a namespace package."""
-    spec = find_spec(package.top)
+    try:
+        spec = find_spec(package.top)
+    except (ImportError, ValueError):  # the same error is reported where the record is loaded
+        return []
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:

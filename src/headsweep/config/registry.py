@@ -10,9 +10,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib.metadata import Distribution, EntryPoint, EntryPoints, entry_points
-from typing import Generic, TypeVar
+from functools import cache, cached_property, partial
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
 
 from headsweep.errors import UserError
 
@@ -81,11 +81,14 @@ class Registry(Mapping[str, R]):
         found = (entry.package for entries in self._entries.values() for entry in entries)
         return [package for package in dict.fromkeys(found) if package]
 
+    def lines(self, distribution: str) -> list[str]:
+        """Return the entry points of a distribution as in its metadata: NAME = MODULE:RECORD."""
+        points = _installed().select(group=self.group)
+        return [f"{point.name} = {point.value}" for point in points if _package(point).distribution == distribution]
+
     @cached_property
     def _entries(self) -> dict[str, list[_Entry[R]]]:
-        found: dict[str, list[_Entry[R]]] = {
-            name: [_Entry(lambda record=record: record, None)] for name, record in self._own.items()
-        }
+        found = {name: [_Entry[R](partial(self._own.__getitem__, name), None)] for name in self._own}
         for point in _installed().select(group=self.group):
             found.setdefault(point.name, []).append(_Entry(point.load, _package(point)))
         return found
@@ -137,8 +140,8 @@ def _kind_of(record: object) -> str:
 
 
 @cache
-def _installed() -> EntryPoints:
-    """Return all entry points of this interpreter; one scan takes some 20 ms."""
+def _installed() -> Any:
+    """Return all entry points of this interpreter, with the method `select`; one scan takes some 20 ms."""
     return entry_points()
 
 

@@ -61,7 +61,7 @@ def head_options(head: HeadConfig) -> dict[str, Any]:
 
 @cache
 def _class(name: str, spec: HeadSpec) -> type[Head]:
-    kind = load_class(f"head={name}", spec.class_path, Head)
+    kind: type[Head] = load_class(f"head={name}", spec.class_path, Head)  # type: ignore[type-abstract]
     check_options(f"head={name}", kind, _own_options(spec.options))
     return kind
 

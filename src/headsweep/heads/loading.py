@@ -6,6 +6,7 @@ import inspect
 import sys
 from functools import cache
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -55,6 +56,13 @@ def check_options(owner: str, kind: type, options: set[str]) -> None:
         )
 
 
+class _Uncached(SourceFileLoader):
+    """Leaves no __pycache__ beside the file, which may be in the folder of a run."""
+
+    def set_data(self, path: str, data: object, *, _mode: int = 0o666) -> None:
+        """Write nothing."""
+
+
 def _file_module(file: str) -> ModuleType:
     return _module_of(Path(file).resolve(), hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12])
 
@@ -62,8 +70,9 @@ def _file_module(file: str) -> ModuleType:
 @cache
 def _module_of(file: Path, digest: str) -> ModuleType:
     """Import a file under a name of its own; one that has changed is another module."""
-    spec = importlib.util.spec_from_file_location(f"headsweep_file_{digest}", file)
-    assert spec is not None and spec.loader is not None, "it ends in .py"
+    name = f"headsweep_file_{digest}"
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Uncached(name, str(file)))
+    assert spec is not None and spec.loader is not None, "it is given"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as dataclasses and pickle need it
     try:
