@@ -1,4 +1,4 @@
-"""What headsweep knows of the head and the backbone before it imports them."""
+"""What headsweep knows of the head and the backbone before it imports their classes."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from headsweep.errors import ConfigError
 
 
 @dataclass
-class TrimmedConfig(HeadConfig):
-    """The options of `trimmed`."""
+class NormPoolConfig(HeadConfig):
+    """The options of `normpool`."""
 
-    share: float = 0.25  # of the tokens, left out at each end
+    sharpness: float = 1.0  # at first
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 0.5:
-            raise ConfigError("head.share", self.share, "expected a share in [0, 0.5)")
+        if self.sharpness <= 0:
+            raise ConfigError("head.sharpness", self.sharpness, "expected a number > 0")
 
 
 @dataclass
@@ -25,5 +25,14 @@ class PatchesConfig(ModelConfig):
     patch: int = 4  # side of a patch, pixels
 
 
-TRIMMED = HeadSpec(TrimmedConfig, "own_head.trimmed:TrimmedHead", "this package", "Trimmed mean over the tokens")
-PATCHES = BackboneSpec(PatchesConfig, "own_head.patches:Patches", "Patches, each through the same MLP")
+NORMPOOL = HeadSpec(
+    options=NormPoolConfig,
+    class_path="own_head.normpool:NormPoolHead",
+    source="this package",
+    summary="Mean over the tokens, weighted by their norms",
+)
+PATCHES = BackboneSpec(
+    options=PatchesConfig,
+    class_path="own_head.patches:Patches",
+    summary="Patches of the image, each through the same MLP",
+)
