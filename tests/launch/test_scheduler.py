@@ -4,7 +4,7 @@ The processes are stand-ins: what each sends, and its exit code, are written dow
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ class Process:
     def __init__(self, exitcode: int | None, *said: object) -> None:
         self.connection, self.far = Pipe()
         for word in said:
-            self.far.send(word)
+            self.far.send((0, word))
         if exitcode is not None:
             self.end(exitcode)
 
@@ -52,11 +52,11 @@ def train(folders: list[RunFolder], processes: list, slots: int = 1, timeout: fl
     """Let them train; a process may be what its start raises, or a function that is called for it. The runs, begun."""
     begun, left = [], iter(processes)
 
-    def start(folder: RunFolder, gpu: str | None):
+    def start(folders: Sequence[RunFolder], gpu: str | None):
         process = next(left)
         if isinstance(process, Exception):
             raise process
-        begun.append(folder)
+        begun.extend(folders)
         process = process() if callable(process) else process
         return process, process.connection
 
