@@ -59,9 +59,9 @@ def read(monkeypatch) -> list[int]:
     """The sizes of the batches of tokens that were read."""
     sizes, call = [], TokenCache.read
 
-    def counted(self, split, rows):
+    def counted(self, split, rows, out):
         sizes.append(len(rows))
-        return call(self, split, rows)
+        return call(self, split, rows, out)
 
     monkeypatch.setattr(TokenCache, "read", counted)
     return sizes
