@@ -30,27 +30,43 @@ class Evaluation:
 def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None], ranks: Ranks
 ) -> Evaluation:
-    """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split.
+    """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split."""
+    evaluator = Evaluator(model, autocast, ranks)
+    for batch in batches:
+        evaluator.add(batch)
+    return evaluator.result()
+
+
+class Evaluator:
+    """Evaluates batch by batch.
 
     Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them.
     """
-    model.eval()
-    sums: Tensor | None = None
-    hits: list[Tensor] = []  # both stay on the device until the end
-    for batch in batches:
-        with torch.inference_mode(), autocast:
-            logits = model(batch.images, per_head=True).double()
+
+    def __init__(self, model: nn.Module, autocast: AbstractContextManager[None], ranks: Ranks) -> None:
+        """`model` changes to evaluation mode."""
+        self._model, self._autocast, self._ranks = model.eval(), autocast, ranks
+        self._sums: Tensor | None = None
+        self._hits: list[Tensor] = []  # both stay on the device until the end
+
+    def add(self, batch: EvaluationBatch) -> None:
+        """Evaluate a batch of this rank."""
+        with torch.inference_mode(), self._autocast:
+            logits = self._model(batch.images, per_head=True).double()
         best = logits.mean(dim=1).topk(min(5, logits.shape[-1]), dim=-1).indices == batch.labels[:, None]
         counts = _counts(logits, batch.labels, best)
-        sums = counts if sums is None else sums + counts
-        hits.append(best[:, 0])
-    assert sums is not None, "a split is never empty"
-    images, *totals = ranks.sum(sums).tolist()
-    values = [total / images for total in totals]
-    heads = len(values) - 3
-    names = ["loss", "top1", "top5", *(head_top1(k + 1) for k in range(heads))]
-    metrics = dict(zip(names[: 3 if heads == 1 else None], values, strict=False))
-    return Evaluation(metrics, _in_order(torch.cat(hits).cpu().numpy(), ranks))
+        self._sums = counts if self._sums is None else self._sums + counts
+        self._hits.append(best[:, 0])
+
+    def result(self) -> Evaluation:
+        """Return the metrics of all ranks' batches."""
+        assert self._sums is not None, "a split is never empty"
+        images, *totals = self._ranks.sum(self._sums).tolist()
+        values = [total / images for total in totals]
+        heads = len(values) - 3
+        names = ["loss", "top1", "top5", *(head_top1(k + 1) for k in range(heads))]
+        metrics = dict(zip(names[: 3 if heads == 1 else None], values, strict=False))
+        return Evaluation(metrics, _in_order(torch.cat(self._hits).cpu().numpy(), self._ranks))
 
 
 def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
