@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,11 +18,24 @@ from headsweep.config import parse
 from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
+from headsweep.config.own_files import warn_of_unread_files
 from headsweep.config.study.expansion import GridRequest, given
 from headsweep.config.study.language import declared, read_study
 from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
+from headsweep.folders import CONF, TRAIN
+
+
+def train(words: Sequence[str]) -> None:
+    """Train what the words of a command describe: one run, or with -m a grid; any error in them is one line."""
+    with command_line(words):
+        _main()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _main(config: DictConfig) -> float:
+    return run_single(config)
 
 
 @contextmanager
@@ -29,6 +43,7 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     """Hand the words of a command to Hydra, which is called inside; any error in them is one line."""
     with one_line_errors(), composing(words):
         sys.argv[1:] = spell_out(words)
+        warn_of_unread_files()
         yield
 
 
@@ -121,7 +136,7 @@ def _check_auto_batch_size() -> None:
     """Raise ConfigError where this process cannot measure which batch size fits."""
     if _is_one_of_several():
         expected = "expected a number under torchrun, found auto, which one process measures"
-        raise ConfigError(KEY, AUTO, f"{expected}; give what python src/train.py alone finds, times the ranks")
+        raise ConfigError(KEY, AUTO, f"{expected}; give what {' '.join(TRAIN)} alone finds, times the ranks")
     if HydraConfig.get().mode is not RunMode.RUN:
         expected = "expected a number with this launcher, which starts each cell separately"
         raise ConfigError(KEY, AUTO, f"{expected}; give one, or hydra/launcher=local")

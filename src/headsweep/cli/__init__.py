@@ -1,4 +1,4 @@
-"""The `headsweep` command: watch, compare and export runs, which `python src/train.py` starts.
+"""The `headsweep` command: train, watch, compare and export runs.
 
 One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
@@ -27,6 +27,7 @@ from headsweep.cli import (  # noqa: F401 - each module adds its command
     status,
     sync,
     table,
+    train,
     watch,
 )
 from headsweep.cli.group import commands

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @click.option(
     "--config-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with further studies, as of train.py.",
+    help="Folder with further studies, as of train.",
 )
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:
-    """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
+    """Show what `headsweep train -m ARGUMENTS` would train, and start nothing.
 
     Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
     from finished runs of the same cost, remaining training time and memory. Every invalid cell is listed, with exit
