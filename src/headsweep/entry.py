@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.conf import HydraConf
@@ -14,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config import parse
+from headsweep.config import RunConfig, parse
 from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
@@ -25,6 +27,11 @@ from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
 from headsweep.folders import CONF, TRAIN
+
+if TYPE_CHECKING:
+    from headsweep.launch.launcher import Launcher
+    from headsweep.plan.expand import Expansion
+    from headsweep.plan.plan import Lookup, Plan
 
 
 def train(words: Sequence[str]) -> None:
@@ -70,20 +77,40 @@ def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[tuple[Sequ
     Raises:
         UserError: cells or keys are not valid; nothing has been started.
     """
+    grid = expand_grid(request, launcher_keys)
+    plan = grid.run()
+    from headsweep.launch.conclude import objectives
+
+    is_known = grid.launcher.wait or not grid.launcher.detached
+    values = grid.expansion.by_cell(objectives(plan) if is_known else [None] * len(grid.runs))
+    return [(point.overrides, value) for point, value in zip(grid.expansion.points, values, strict=True)]
+
+
+@dataclass(frozen=True)
+class ExpandedGrid:
+    """The runs of a grid, all valid, and what starts them."""
+
+    launcher: Launcher
+    lookup: Lookup
+    expansion: Expansion
+    runs: list[RunConfig]
+
+    def run(self, shows_table: bool = True) -> Plan:
+        """Start what is missing; see `run_sweep`."""
+        from headsweep.launch.run_sweep import run_sweep
+
+        return run_sweep(self.runs, self.launcher, self.lookup, self.expansion.declared, shows_table)
+
+
+def expand_grid(request: GridRequest, launcher_keys: DictConfig) -> ExpandedGrid:
+    """Compose and check the cells of a grid; see `run_grid`. Raises UserError if a cell or a key is not valid."""
     from headsweep.launch.launcher import make_launcher
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup
 
     launcher, lookup = make_launcher(launcher_keys), Lookup()
     expansion = expand(request, launcher.batch_size, lookup)
-    runs = expansion.runs()
-    from headsweep.launch.conclude import objectives
-    from headsweep.launch.run_sweep import run_sweep
-
-    plan = run_sweep(runs, launcher, lookup, expansion.declared)
-    is_known = launcher.wait or not launcher.detached
-    values = expansion.by_cell(objectives(plan) if is_known else [None] * len(runs))
-    return [(point.overrides, value) for point, value in zip(expansion.points, values, strict=True)]
+    return ExpandedGrid(launcher, lookup, expansion, expansion.runs())
 
 
 def _check_single(hydra: HydraConf) -> None:

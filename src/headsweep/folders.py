@@ -76,6 +76,16 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+def installed_version() -> str:
+    """Return the version of the package; "unknown" of a copy that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # imported here because it is slow
+
+    try:
+        return version("headsweep")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def _given(variable: str) -> Path | None:
     return Path.cwd() / Path(folder).expanduser() if (folder := os.environ.get(variable)) else None
 

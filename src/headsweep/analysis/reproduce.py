@@ -1,7 +1,7 @@
 """Retrain a run from its frozen configuration and its commit, in a separate folder.
 
-`src/train.py` of that commit, or `headsweep train` of an installed package, trains it in a process of its own, with every
-key as an override: the command line of old code is more stable than its functions.
+`src/train.py` of that commit, or `headsweep train` of an installed package, trains it in a process of its own, with
+every key as an override: the command line of old code is more stable than its functions.
 """
 
 from __future__ import annotations

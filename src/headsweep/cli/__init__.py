@@ -44,7 +44,7 @@ def main() -> None:
 def _run() -> None:
     try:
         sys.argv[1:] = store_passwords(sys.argv[1:])  # before anything records the command
-        commands(standalone_mode=False)
+        commands(standalone_mode=False, prog_name="headsweep")
     except (Exception, KeyboardInterrupt) as error:
         from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headsweep.cli.completion import complete
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 from headsweep.text import one_line
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
 @click.option("--list", "listing", is_flag=True, help="Fast: show recorded costs only, count none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest
+from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest, installed_version
 
 _CODE = ("src", "conf")  # folders that determine the numbers of a run
 
@@ -47,11 +46,7 @@ def code_version() -> dict[str, Any]:
 
 
 def _package() -> dict[str, Any]:
-    try:
-        installed = version("headsweep")
-    except PackageNotFoundError:  # a copy on PYTHONPATH
-        installed = "unknown"
-    return {"commit": None, "dirty": False, "version": installed, "digest": code_digest()}
+    return {"commit": None, "dirty": False, "version": installed_version(), "digest": code_digest()}
 
 
 @cache
