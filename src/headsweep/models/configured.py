@@ -13,9 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from headsweep.config import HeadConfig, ModelConfig, RunConfig
-from headsweep.config.head import head_options
-from headsweep.config.model import MODELS
+from headsweep.config import FileHeadConfig, HeadConfig, ModelConfig, RunConfig
+from headsweep.config.head import HEADS
+from headsweep.config.model import BACKBONES
 from headsweep.errors import UserError
 from headsweep.models.build import build_model
 from headsweep.models.classifier import Classifier
@@ -26,7 +26,15 @@ T = TypeVar("T")
 
 
 def architecture(run: RunConfig) -> dict[str, Any]:
-    """Return the keywords of the model of a run, as plain values; weights that it started from are not among them."""
+    """Return the keywords of the model of a run, as plain values; weights that it started from are not among them.
+
+    Raises:
+        UserError: its head is in a plain file, which timm would not find elsewhere.
+    """
+    if isinstance(run.head, FileHeadConfig):
+        raise UserError(
+            f"head={run.head.name} is in a plain file: expected a head in a package, which others can install"
+        )
     model = dataclasses.replace(run.model, checkpoint=None, checkpoint_digest=None)
     return {
         "model": _plain(model),
@@ -61,8 +69,8 @@ def _build(
     if not isinstance(img_size, int) and tuple(img_size) != (side, side):
         raise UserError(f"{NAME}: img_size={img_size}: expected the side of a square image")
     return build_model(
-        _typed("model", "family", model, MODELS),
-        _typed("head", "name", head, head_options()),
+        _typed("model", "family", model, BACKBONES, ModelConfig),
+        _typed("head", "name", head, HEADS, HeadConfig),
         heads=heads,
         num_classes=num_classes,
         image_size=side,
@@ -71,16 +79,17 @@ def _build(
     )
 
 
-def _typed(section: str, kind: str, values: Mapping[str, Any] | None, known: Mapping[str, type[T]]) -> T:
-    """Return the values of a section as its dataclass."""
-    chosen = known.get(str((values or {}).get(kind)))
-    if chosen is None:
+def _typed(section: str, kind: str, values: Mapping[str, Any] | None, known: Mapping[str, Any], base: type[T]) -> T:
+    """Return the values of a section as the dataclass of its record, which derives from `base`."""
+    name = str((values or {}).get(kind))
+    if name not in known:
         raise UserError(f"{NAME}: {section}={values}: expected a configuration with {kind}, one of {', '.join(known)}")
     try:
-        found = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(chosen), dict(values or {})))
+        schema = OmegaConf.structured(known[name].options)
+        found = OmegaConf.to_object(OmegaConf.merge(schema, dict(values or {})))
     except OmegaConfBaseException as error:
         raise UserError(f"{NAME}: {section}: {str(error).splitlines()[0]}") from error
-    assert isinstance(found, chosen)
+    assert isinstance(found, base)
     return found
 
 

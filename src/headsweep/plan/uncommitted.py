@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsweep.config import PROJECT_ROOT
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
+from headsweep.folders import PROJECT_ROOT
 from headsweep.plan.git_state import CODE, GIT, git_environment
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from headsweep.config import RunConfig
-from headsweep.config.head import HEADS
+from headsweep.config import RunConfig, spec_of
 from headsweep.report.read.cells import Cell
 from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.tracking.run_folder import RunRecord, RunResult
@@ -29,8 +28,8 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 logits = model(torch.zeros(1, {channels}, {side}, {side}))  # (1, {classes})
 ```
 
-`pip install headsweep` ({version} wrote this folder). Images are {side} x {side} pixels with {channels} channel(s),
-scaled to [0, 1] and normalised with mean {mean} and standard deviation {std}.
+`pip install {packages}` (headsweep {version} wrote this folder). Images are {side} x {side} pixels with {channels}
+channel(s), scaled to [0, 1] and normalised with mean {mean} and standard deviation {std}.
 """
 
 _CITATION = """\
@@ -65,14 +64,14 @@ class Subject:
 def model_card(subject: Subject) -> str:
     """Return the card: metadata with the metrics of the cell, then text."""
     metadata = yaml.safe_dump(_metadata(subject), sort_keys=False, allow_unicode=True)
-    parts = [_summary(subject), _results(subject), _use(subject.run), _training(subject), _licence(subject)]
+    parts = [_summary(subject), _results(subject), _use(subject), _training(subject), _licence(subject)]
     head = subject.run.head.name
-    citation = _CITATION.format(version=version("headsweep"), head=head, source=HEADS[head].source)
+    citation = _CITATION.format(version=version("headsweep"), head=head, source=spec_of(subject.run.head).source)
     return f"---\n{metadata}---\n\n" + "\n".join([*parts, citation])
 
 
 def _metadata(subject: Subject) -> dict[str, Any]:
-    dataset = subject.run.dataset.name.value
+    dataset = subject.run.dataset.name
     return {
         "license": subject.license,
         "library_name": "timm",
@@ -132,7 +131,7 @@ def _summary(subject: Subject) -> str:
     frozen = f" The backbone was not trained (backbone={run.backbone.value})." if run.backbone.is_frozen else ""
     return (
         f"# {subject.record.name}\n\nAn image classifier for {run.dataset.num_classes} classes: backbone "
-        f"`{run.model.name}`, {branches} of kind `{run.head.name}` ({HEADS[run.head.name].summary}).{size}{frozen}\n"
+        f"`{run.model.name}`, {branches} of kind `{run.head.name}` ({spec_of(run.head).summary}).{size}{frozen}\n"
         f"\nThe weights are those of the {epoch}"
         f" of one run, seed {subject.record.seed}.\n"
     )
@@ -142,7 +141,7 @@ def _results(subject: Subject) -> str:
     lines = [
         "## Results",
         "",
-        f"Accuracy on the test images of {subject.run.dataset.name.value} in percent. The mean and its 95 % t-interval "
+        f"Accuracy on the test images of {subject.run.dataset.name} in percent. The mean and its 95 % t-interval "
         f"are over {len(subject.cell.finished)} finished of {len(subject.cell.runs)} planned seeds of one "
         "configuration; the weights here are those of one of these runs.",
         "",
@@ -156,8 +155,8 @@ def _results(subject: Subject) -> str:
     return "\n".join([*lines, ""])
 
 
-def _use(run: RunConfig) -> str:
-    data = run.dataset
+def _use(subject: Subject) -> str:
+    data = subject.run.dataset
     return _USE.format(
         channels=data.channels,
         side=data.image_size,
@@ -165,6 +164,7 @@ def _use(run: RunConfig) -> str:
         mean=data.mean,
         std=data.std,
         version=version("headsweep"),
+        packages=" ".join(["headsweep", *subject.record.packages]),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headsweep import credentials
-from headsweep.config import PROJECT_ROOT
+from headsweep.folders import PROJECT_ROOT
 
 _MASK = "***"
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|credential|auth", re.IGNORECASE)
@@ -88,6 +88,7 @@ def _neutral(config: Mapping[str, Any]) -> Iterable[tuple[str, str, str | None]]
     """Yield section, key and the value that takes the place of a path or an address."""
     yield from (("paths", "output", "outputs"), ("paths", "data", "data"), ("paths", "cache", None))
     yield from (("tracking", "uri", None), ("loader", "stage", None), ("dataset", "root", "data"))
+    yield "head", "file", "head.py"  # whose copy in the run's folder is read
     if checkpoint := (config.get("model") or {}).get("checkpoint"):
         yield "model", "checkpoint", f"checkpoints/{Path(checkpoint).name}"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.table.hyperparameters import is_hyperparameter
-from headsweep.report.table.inconsistencies import code_version, seed_list
+from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.model import Table
 from headsweep.text import plural
 
@@ -94,7 +94,7 @@ def _facts(table: Table) -> dict[str, list[str]]:
 
 
 def _code(runs: Sequence[Run]) -> Iterator[str]:
-    yield f"Code: {_counted(map(code_version, runs))}."
+    yield f"Code: {_counted(run.record.code_name for run in runs)}."
     if any(run.record.code.get("changes") for run in runs):
         yield "The changes that were not committed are in changes/."
     elif any(run.record.code.get("dirty") for run in runs):

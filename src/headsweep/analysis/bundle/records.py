@@ -17,7 +17,7 @@ from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
-_AS_THEY_ARE = ("metrics.jsonl", "test_correct.npy")
+_AS_THEY_ARE = ("metrics.jsonl", "test_correct.npy", "head.py")
 
 
 def unfinished(sweep: SweepFolder) -> list[str]:
@@ -84,7 +84,7 @@ def _config(run: RunFolder) -> str:
 
 
 def _files(run: RunFolder) -> Iterator[tuple[str, Path]]:
-    """Yield the files that hold numbers alone: metrics, predictions, and the results of `headsweep inspect`."""
+    """Yield the files that are copied unchanged: numbers, and a head in a plain file, whose digest is recorded."""
     for name in _AS_THEY_ARE:
         if (run.path / name).is_file():
             yield name, run.path / name
