@@ -173,7 +173,9 @@ def plant_changes(run: RunFolder) -> None:
 
 
 def test_what_is_no_secret_stays():
-    clean = Anonymizer([Path("/data/outputs")], {"SSH_AUTH_SOCK": "/run/agent", "A_KEY": "short", "PATH": "/usr/bin"})
+    clean = Anonymizer(
+        [Path("/data/outputs")], {"SSH_AUTH_SOCK": "/run/agent", "A_KEY": "short", "KEYBOARD_LAYOUT": "tokens=196"}
+    )
     for text in ("class_token: bool = True", "tokens=196", "token = tokens[:, 0]", "key=head.name /run/agent short"):
         assert clean.text(text) == text
     assert clean.text("token=abc123def password: 'four' /data/outputs/runs") == "token=*** password: *** outputs/runs"

@@ -15,7 +15,10 @@ from headsweep import credentials
 from headsweep.folders import PROJECT_ROOT
 
 _MASK = "***"
-_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|credential|auth", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"passw(?:or)?d|(?:^|_)(?:(?:api|access|secret|private)?key|token|secret|pass|pwd|credentials?|auth)(?:_|$)",
+    re.IGNORECASE,
+)
 _SHORTEST_SECRET = 6  # a shorter value of the environment may be a word of any text
 # A quoted value, or one of letters and digits, under a name that is a secret's; `class_token` is a part of a model.
 _ASSIGNED = re.compile(
