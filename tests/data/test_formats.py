@@ -292,6 +292,11 @@ def test_a_built_in_name_is_needed_without_a_format(make_dataset):
     )
 
 
+def test_keys_without_an_effect_are_refused(make_dataset):
+    fails(ConfigError, "dataset.label=x: expected null", lambda: make_dataset("medmnist", name="pathmnist", label="x"))
+    fails(ConfigError, "dataset.download=True: .*only", lambda: make_dataset("webdataset", name="birds", download=True))
+
+
 def test_without_network_one_line_names_the_folder(make_dataset, tmp_path, monkeypatch):
     def offline(*arguments, **options):
         raise OSError("no route to host\nsomewhere")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from made_cells import made_cell
 
 from headsweep.report.formats import csv
+from headsweep.report.html.sections import costs
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.build import compare
 from headsweep.report.table.layout import flat
@@ -28,6 +29,12 @@ def test_columns_of_probes():
     assert [entry.text for entry in sheet.rows[0][2:]] == ["—", "1.0", "61.0", "10.0", "18.00"]
     assert [entry.text for entry in sheet.rows[1][2:]] == ["—"] * 5
     assert "Minutes live: training time with the backbone in each step" in str(sheet)
+
+
+def test_the_costs_of_a_report_have_those_columns_where_there_are_probes():
+    body = costs(compare([probes("gap"), made_cell("ga", [0.8])], Question()), []).body
+    assert "minutes live" in body and "token GB" in body and "Token minutes and token GB" in body
+    assert "live" not in costs(compare([made_cell("ga", [0.8])], Question()), []).body
 
 
 def test_a_footnote_has_the_cost_of_the_whole_grid_with_and_without_stored_tokens():

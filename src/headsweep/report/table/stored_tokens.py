@@ -10,6 +10,11 @@ from headsweep.report.table.model import Note, Question
 from headsweep.text import plural, size_of, span
 
 COLUMNS = ("time_live", "token_time", "token_size")
+MEANING = Note(
+    "Minutes live: training time with the backbone in each step. Token minutes and token GB: all tokens in the folder, "
+    "which the rows share.",
+    COLUMNS,
+)
 
 
 def footnotes(cells: Sequence[Cell], question: Question) -> Iterator[Note]:
@@ -35,8 +40,4 @@ def footnotes(cells: Sequence[Cell], question: Question) -> Iterator[Note]:
         f"they would take about {span(live)} (the time for the tokens of one image, times the images trained on)."
     )
     if question.columns is not None and question.shows(*COLUMNS):
-        yield Note(
-            "Minutes live: training time with the backbone in each step. Token minutes and token GB: all tokens in the "
-            "folder, which the rows share.",
-            COLUMNS,
-        )
+        yield MEANING
