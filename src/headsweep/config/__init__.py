@@ -23,7 +23,7 @@ from headsweep.config.model import (
     TokensConfig,
     TokenType,
 )
-from headsweep.config.parsing import PROJECT_ROOT, parse
+from headsweep.config.parsing import parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
@@ -42,6 +42,7 @@ from headsweep.config.schema import (
     TrackingConfig,
     TrackingName,
 )
+from headsweep.folders import PROJECT_ROOT
 
 __all__ = [
     "BACKBONES",
