@@ -340,6 +340,14 @@ def test_unusable_data_sets_of_hugging_face(write, make_dataset, tmp_path):
     fails(DataError, "expected a split for test, found splits: train; expected a folder", lambda: resolve(dataset))
 
 
+def test_splits_without_images_and_a_missing_package(make_dataset, tmp_path, monkeypatch):
+    write_parquet(tmp_path, counts=(("train", 6), ("test", 0)))
+    dataset = make_dataset("huggingface", name="pets", root=str(tmp_path))
+    fails(DataError, "pets in .* has no image for test", lambda: resolve(dataset))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fails(DataError, "expected the package datasets, found none; pip install datasets", lambda: resolve(dataset))
+
+
 def test_the_split_for_validation_takes_the_place_of_a_missing_test_split(make_dataset, tmp_path):
     write_saved(tmp_path, counts=(("train", 30), ("validation", 6)))
     dataset = resolve(make_dataset("huggingface", name="pets", root=str(tmp_path), image_size=12))

@@ -53,7 +53,7 @@ def test_a_lower_loss_is_better():
 def test_the_verdict_of_a_report_is_in_nats():
     body = verdict(compare(cells(), Question(metric="log_loss", margin=Margin(0.05)))).body
     assert "in test log loss at a margin of ±0.05 nats: 1 better, 1 worse" in body
-    assert f"low, 1 head: {MINUS}0.1000 ± 0.0098 nats" in body and "points" not in body
+    assert f"low, 1 head: {MINUS}0.1000 ± 0.0050 nats" in body and "points" not in body
 
 
 def test_not_worse_is_a_loss_that_is_not_higher_by_the_margin():
