@@ -16,7 +16,7 @@ from factories import weights
 from headsweep.config import HEADS
 from headsweep.data import token_cache, token_folder, token_staging
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, DataError
 from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
@@ -277,6 +277,13 @@ def test_a_run_waits_while_another_copies_its_tokens(tmp_path, file):
     with copy.lock(), pytest.raises(Stopped):
         train_folder(folder, lambda progress: None, stop)
     assert not list(copy.path.glob("*.bin"))
+
+
+@pytest.mark.slow
+def test_copies_that_are_damaged_again_and_again_are_one_line(tmp_path, file, monkeypatch):
+    monkeypatch.setattr(token_staging, "_copy", lambda source, target: target.write_bytes(b"x"))
+    with pytest.raises(DataError, match=r"disk/tokens-.*\.bin is damaged in each copy; check the disk"):
+        staged(tmp_path, file)
 
 
 @pytest.mark.slow

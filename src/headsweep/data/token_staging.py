@@ -15,9 +15,10 @@ from torch import Tensor
 from headsweep.data.staging import check_free, expanded
 from headsweep.data.token_cache import TokenCache, held
 from headsweep.data.token_folder import TokenFolder
+from headsweep.errors import DataError
 from headsweep.tracking import atomic_files
 
-MAX_TRIES = 2  # a file may be damaged while it is copied, not again and again
+_MAX_TRIES = 2  # a file may be damaged while it is copied, not again and again
 
 
 def place_of_copy(folder: TokenFolder, stage: str) -> TokenFolder:
@@ -45,11 +46,12 @@ def complete_copy(
 
     Raises:
         ConfigError: one of the two disks is too small.
+        DataError: copies are damaged again and again.
     """
     if not copied.missing(rows):
         return
     with held(copy, pulse):
-        for _ in range(MAX_TRIES):
+        for _ in range(_MAX_TRIES):
             if not (missing := copied.missing(rows)):
                 return
             stored.complete(rows)
@@ -58,7 +60,10 @@ def complete_copy(
             for shard in missing:
                 _copy(folder.shard(*shard), copy.shard(*shard))
                 pulse()
-        copied.complete(rows)
+        if damaged := copied.missing(rows):
+            raise DataError(
+                f"{copy.shard(*damaged[0])} is damaged in each copy; check the disk, or give loader.stage=null"
+            )
 
 
 def _copy(source: Path, target: Path) -> None:
