@@ -1,5 +1,6 @@
 """Runs on stored tokens of a frozen backbone: as with a live one, computed once, whatever happens meanwhile."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -221,6 +222,18 @@ def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(t
     assert capsys.readouterr().out == f"removed {name} (1.8 MB)\n"
     assert give("cache", "list", "--cache", tmp_path / "cache") == 0
     assert capsys.readouterr().out == f"no tokens in {tmp_path / 'cache'}\n"
+
+
+def test_the_json_of_a_plan_has_the_tokens(tmp_path, file, capsys):
+    words = [*TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
+    run = compose_run(*words)
+    for known in ({"bytes": None, "missing_bytes": None}, {"bytes": 1797 * 1024, "missing_bytes": 1797 * 1024}):
+        assert give("plan", "--list", "--json", *words) == 0
+        (tokens,) = json.loads(capsys.readouterr().out)["tokens"]
+        folder = TokenFolder(Path(tokens.pop("folder")))
+        assert folder.path.parent == tmp_path / "cache" and tokens == {"seconds": None, **known}
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
 
 
 def copy_of(disk: Path) -> TokenFolder:
