@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
+from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig
 
 
 def _values(path):
@@ -32,7 +32,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def make_dataset():
     def make(name, **changes):
-        values = _values(f"dataset/{name}.yaml") | {"name": DatasetName(name), "root": None} | changes
+        values = _values(f"dataset/{name}.yaml") | {"name": name, "root": None} | changes
         return DatasetConfig(**values)
 
     return make

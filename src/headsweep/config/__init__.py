@@ -1,5 +1,6 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
+from headsweep.config.dataset import DATASETS, DatasetSpec
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import (
     HEADS,
@@ -29,7 +30,6 @@ from headsweep.config.schema import (
     AugmentationOrder,
     Compilation,
     DatasetConfig,
-    DatasetName,
     DebugConfig,
     LoaderConfig,
     OptimizerConfig,
@@ -44,6 +44,7 @@ from headsweep.config.schema import (
 
 __all__ = [
     "BACKBONES",
+    "DATASETS",
     "HEADS",
     "PROJECT_ROOT",
     "AugmentationConfig",
@@ -55,7 +56,7 @@ __all__ = [
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
-    "DatasetName",
+    "DatasetSpec",
     "DebugConfig",
     "Duration",
     "DurationUnit",

@@ -13,17 +13,19 @@ from typing import Any
 from omegaconf import MISSING
 
 from headsweep.config import head_file
+from headsweep.config.dataset import DATASETS
 from headsweep.config.head import HEADS
 from headsweep.config.model import BACKBONES
 from headsweep.config.registry import Package, Registry
 
-REGISTRIES: dict[str, Registry[Any]] = {"head": HEADS, "model": BACKBONES}
+REGISTRIES: dict[str, Registry[Any]] = {"head": HEADS, "model": BACKBONES, "dataset": DATASETS}
+_WITH_OPTIONS = ("head", "model")  # a data set has no options of its own, but values in a YAML file
 
 
 def names(group: str) -> list[str]:
     """Return the choices of a group that packages add."""
     registry = REGISTRIES[group]
-    return [name for name in registry if registry.package(name)]
+    return [name for name in registry if registry.package(name)] if group in _WITH_OPTIONS else []
 
 
 def values(group: str, choice: str) -> dict[str, Any] | None:
@@ -35,7 +37,7 @@ def values(group: str, choice: str) -> dict[str, Any] | None:
     if group == "head" and head_file.is_file(choice):
         return head_file.values_in(choice)
     registry = REGISTRIES[group]
-    if registry.package(choice) is None:
+    if group not in _WITH_OPTIONS or registry.package(choice) is None:
         return None
     fixed: dict[str, Any] = {"name": choice}
     if group == "model":

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
+from headsweep.config.dataset import DATASETS
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
@@ -50,21 +51,11 @@ class TrackingName(Enum):
     none = "none"
 
 
-class DatasetName(Enum):
-    """The data sets; each has a loader in `headsweep/data/datasets.py`."""
-
-    digits = "digits"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    imagefolder = "imagefolder"
-    imagenet = "imagenet"
-
-
 @dataclass
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -78,6 +69,8 @@ class DatasetConfig:
     digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
 
     def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise ConfigError("dataset.name", self.name, f"unknown data set; known: {', '.join(sorted(DATASETS))}")
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:

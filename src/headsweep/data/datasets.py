@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from headsweep import rng
-from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
+from headsweep.config import DATASETS, DatasetConfig, DebugConfig, LoaderConfig
 from headsweep.data import locate
 from headsweep.data.listing import ImageFile
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.staging import stage
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 
 _DIGITS_TEST_SHARE = 0.2
 _GIB = 2**30
@@ -52,7 +53,7 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
 
 def load(dataset: DatasetConfig) -> Loaded:
     """Load a data set in its own splits. Raises DataError if files are absent or corrupted."""
-    return _LOADED[dataset.name](dataset)
+    return load_function(f"dataset.name={dataset.name}", DATASETS[dataset.name].load)(dataset)
 
 
 def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig) -> Splits:
@@ -102,38 +103,38 @@ def _rank_in_class(labels: Tensor) -> Tensor:
     return ranks
 
 
-def _digits(dataset: DatasetConfig) -> Loaded:
-    from sklearn.datasets import load_digits
+def load_digits(dataset: DatasetConfig) -> Loaded:
+    from sklearn import datasets
 
-    digits = load_digits()
+    digits = datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    source = _resident(images, torch.from_numpy(digits.target), dataset)
+    source = resident(images, torch.from_numpy(digits.target), dataset)
     test = stratified(source.labels, _DIGITS_TEST_SHARE, rng.generator(0, "digits test split"))
     return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
 
 
-def _cifar(dataset: DatasetConfig) -> Loaded:
+def load_cifar(dataset: DatasetConfig) -> Loaded:
     return _read_cifar(dataset, train=True), None, _read_cifar(dataset, train=False)
 
 
 def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    kind = CIFAR10 if dataset.name is DatasetName.cifar10 else CIFAR100
+    kind = CIFAR10 if dataset.name == "cifar10" else CIFAR100
     root = locate.root_of(dataset)
     try:
         loaded = _read_or_download(kind, root, train, dataset.download)
     except Exception as error:  # the loader raises many kinds
         if not (root / kind.base_folder).is_dir():
             raise DataError(
-                f"{dataset.name.value} cannot be downloaded to {root}: {_one_line(error)}; check the network, "
+                f"{dataset.name} cannot be downloaded to {root}: {_one_line(error)}; check the network, "
                 f"or put the folder {kind.base_folder} there"
             ) from error
         raise DataError(
-            f"{dataset.name.value} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
+            f"{dataset.name} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
             "and give dataset.download=true, or put an intact copy there"
         ) from error
-    return _resident(loaded.data, torch.tensor(loaded.targets), dataset)
+    return resident(loaded.data, torch.tensor(loaded.targets), dataset)
 
 
 def _read_or_download(kind: type, root: Path, train: bool, download: bool) -> Any:
@@ -151,14 +152,14 @@ def _one_line(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())
 
 
-def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
+def resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
     """Make a source from (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
     mode = "L" if dataset.channels == 1 else "RGB"
     fitted = (fit(Image.fromarray(image).convert(mode), dataset) for image in images)
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
 
 
-def _tree(dataset: DatasetConfig) -> Loaded:
+def load_tree(dataset: DatasetConfig) -> Loaded:
     splits = {name: _files(images, dataset) for name, images in locate.planned_tree(dataset).splits.items()}
     return splits["train"], splits.get("validation"), splits["test"]
 
@@ -187,12 +188,3 @@ def _near(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> Split
 
 def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
     return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)
-
-
-_LOADED: dict[DatasetName, Callable[[DatasetConfig], Loaded]] = {
-    DatasetName.digits: _digits,
-    DatasetName.cifar10: _cifar,
-    DatasetName.cifar100: _cifar,
-    DatasetName.imagefolder: _tree,
-    DatasetName.imagenet: _tree,
-}

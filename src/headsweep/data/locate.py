@@ -9,30 +9,30 @@ import filecmp
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from headsweep.config import DatasetConfig, DatasetName
+from headsweep.config import DATASETS, DatasetConfig
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 from headsweep.text import escaped
 
 LOGGER = logging.getLogger("headsweep")
 
 CIFAR_FILES = {
-    DatasetName.cifar10: (
+    "cifar10": (
         "cifar-10-batches-py",
         ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
     ),
-    DatasetName.cifar100: ("cifar-100-python", ("meta", "train", "test")),
+    "cifar100": ("cifar-100-python", ("meta", "train", "test")),
 }
-_CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
+_CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 _DIGITS_CLASSES = 10
-_IMAGES = {DatasetName.digits: 1797, DatasetName.cifar10: 60_000, DatasetName.cifar100: 60_000}
 
 Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
 
@@ -59,9 +59,10 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "expected 1 (grey) or 3 (RGB)")
-    num_classes, content = _LOCATED[dataset.name](dataset)
+    located: Located = load_function(f"dataset.name={dataset.name}", DATASETS[dataset.name].locate)(dataset)
+    num_classes, content = located
     if dataset.num_classes not in (None, num_classes):
-        expected = f"expected {num_classes}, the number of classes of {dataset.name.value}, or null to count them"
+        expected = f"expected {num_classes}, the number of classes of {dataset.name}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, expected)
     return replace(dataset, num_classes=num_classes, digest=content)
 
@@ -69,14 +70,14 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
 def root_of(dataset: DatasetConfig) -> Path:
     """Return the folder that holds the data. Raises ConfigError if none is given."""
     if dataset.root is None:
-        raise ConfigError("dataset.root", None, f"expected the folder of {dataset.name.value}: dataset.root=PATH")
+        raise ConfigError("dataset.root", None, f"expected the folder of {dataset.name}: dataset.root=PATH")
     return Path(dataset.root)
 
 
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
-    if dataset.name is DatasetName.imagenet or not _is_folder(root / "test"):
+    if dataset.name == "imagenet" or not _is_folder(root / "test"):
         return {"train": root / "train", "test": root / "val"}
     folders = {"train": root / "train", "test": root / "test"}
     return {**folders, "validation": root / "val"} if _is_folder(root / "val") else folders
@@ -91,15 +92,14 @@ def _is_folder(path: Path) -> bool:
 
 def has_validation(dataset: DatasetConfig) -> bool:
     """Are images held out of training, by the set itself or by `validation`?"""
-    is_folder = dataset.name is DatasetName.imagefolder
-    return dataset.validation > 0 or (is_folder and "validation" in split_folders(dataset))
+    is_held_out = dataset.validation > 0 or DATASETS[dataset.name].has_validation
+    return is_held_out or (dataset.name == "imagefolder" and "validation" in split_folders(dataset))
 
 
 def count_images(dataset: DatasetConfig) -> int:
     """Return the number of images in all splits of a resolved data set. Raises DataError as `planned_tree`."""
-    if dataset.name in _IMAGES:
-        return _IMAGES[dataset.name]
-    return sum(map(len, planned_tree(dataset).splits.values()))
+    known = DATASETS[dataset.name].images
+    return sum(map(len, planned_tree(dataset).splits.values())) if known is None else known
 
 
 @_reading()
@@ -170,24 +170,24 @@ def digest(sizes: dict[str, int]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
-def _locate_digits(dataset: DatasetConfig) -> Located:
+def locate_digits(dataset: DatasetConfig) -> Located:
     return _DIGITS_CLASSES, None
 
 
-def _locate_cifar(dataset: DatasetConfig) -> Located:
+def locate_cifar(dataset: DatasetConfig) -> Located:
     folder_name, names = CIFAR_FILES[dataset.name]
     folder = root_of(dataset) / folder_name
     absent = [name for name in names if not (folder / name).is_file()]
     if absent and not dataset.download:
         what = f"no {folder}" if not folder.is_dir() else f"{folder} lacks {', '.join(absent)}"
         raise DataError(
-            f"{dataset.name.value}: {what}; give dataset.download=true, or put the folder {folder_name} "
+            f"{dataset.name}: {what}; give dataset.download=true, or put the folder {folder_name} "
             "there, or point dataset.root at the folder that holds it"
         )
     return _CIFAR_CLASSES[dataset.name], None
 
 
-def _locate_imagenet(dataset: DatasetConfig) -> Located:
+def locate_imagenet(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     for split in ("train", "val"):
         if not _is_folder(root / split):
@@ -198,7 +198,7 @@ def _locate_imagenet(dataset: DatasetConfig) -> Located:
     return len(_read_tree(dataset).classes), None
 
 
-def _locate_folder(dataset: DatasetConfig) -> Located:
+def locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     if not _is_folder(root / "train"):
         raise DataError(f"imagefolder: no {root / 'train'}; expected {root}/{{train,val,test}}/<class>/<image>")
@@ -223,12 +223,3 @@ def _read_tree(dataset: DatasetConfig) -> Tree:
 def _note(line: str) -> None:
     """Log a line once per process, for all cells that use the data set."""
     LOGGER.warning(line)
-
-
-_LOCATED: dict[DatasetName, Callable[[DatasetConfig], Located]] = {
-    DatasetName.digits: _locate_digits,
-    DatasetName.cifar10: _locate_cifar,
-    DatasetName.cifar100: _locate_cifar,
-    DatasetName.imagefolder: _locate_folder,
-    DatasetName.imagenet: _locate_imagenet,
-}

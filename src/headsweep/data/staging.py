@@ -39,7 +39,7 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
         DataError: the images are not those that were planned, or change while they are copied.
     """
     sizes = locate.image_sizes(dataset, read_tree(locate.split_folders(dataset)))
-    copy = _expanded(folder) / f"{dataset.name.value}-{locate.digest(sizes)}"
+    copy = _expanded(folder) / f"{dataset.name}-{locate.digest(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
         missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}

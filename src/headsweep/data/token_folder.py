@@ -89,7 +89,7 @@ class TokenFolder:
         """Return the folder of a planned run."""
         source = source_of(run)
         digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
-        return cls(cache_of(run) / f"{run.model.name}-{run.dataset.name.value}-{digest}")
+        return cls(cache_of(run) / f"{run.model.name}-{run.dataset.name}-{digest}")
 
     def shard(self, split: str, number: int) -> Path:
         """Return the file of some images of a split."""

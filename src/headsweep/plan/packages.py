@@ -11,11 +11,11 @@ from typing import Any
 from headsweep.config.choices import REGISTRIES, roots
 from headsweep.config.registry import Package
 
-_KEYS = {"head": "name", "model": "family"}  # group -> key with the name of the record
+_KEYS = {"head": "name", "model": "family", "dataset": "name"}  # group -> key with the name of the record
 
 
 def packages_used(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return distribution -> version and digest, of each package whose head or backbone a run uses.
+    """Return distribution -> version and digest, of each package whose head, backbone or data set a run uses.
 
     Args:
         config: of the run, nested and plain, as in its record.

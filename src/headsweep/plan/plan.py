@@ -339,7 +339,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
     cells = sorted({group(planned.run) for planned in runs})
     digest = hashlib.sha256("".join(cells).encode()).hexdigest()[:8]
     first = runs[0].run
-    return f"{first.dataset.name.value}-{first.model.name}-{digest}"
+    return f"{first.dataset.name}-{first.model.name}-{digest}"
 
 
 def run_names(runs: Sequence[RunConfig]) -> list[str]:
