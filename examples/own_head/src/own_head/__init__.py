@@ -1,1 +1,1 @@
-"""A head and a backbone of one's own. Nothing here imports torch: headsweep reads `records` for every --help."""
+"""A head, a backbone and a data set of one's own. Nothing here imports torch, as headsweep reads `records` at once."""

@@ -1,8 +1,8 @@
-"""What headsweep knows of the head and the backbone before it imports their classes."""
+"""What headsweep knows of head, backbone and data set before it imports what they name: nothing here needs torch."""
 
 from dataclasses import dataclass
 
-from headsweep.config import BackboneSpec, HeadConfig, HeadSpec, ModelConfig
+from headsweep.config import BackboneSpec, DatasetConfig, DatasetSpec, HeadConfig, HeadSpec, ModelConfig
 from headsweep.errors import ConfigError
 
 
@@ -36,3 +36,14 @@ PATCHES = BackboneSpec(
     class_path="own_head.patches:Patches",
     summary="Patches of the image, each through the same MLP",
 )
+SQUARES = DatasetSpec(
+    locate="own_head.records:locate_squares",
+    load="own_head.squares:load",
+    summary="Filled and hollow squares",
+    images=640,
+)
+
+
+def locate_squares(dataset: DatasetConfig) -> tuple[int, str | None]:
+    """Return the number of classes, and no digest: the images never change. Missing files would be a DataError."""
+    return 2, None
