@@ -105,7 +105,8 @@ staging.stage(DatasetConfig(**values), folder)
 
 
 def process(dataset, folder, delay):
-    arguments = [OmegaConf.to_yaml(OmegaConf.create(vars(dataset))), str(folder), str(delay)]
+    values = vars(dataset)
+    arguments = [OmegaConf.to_yaml(OmegaConf.create(values)), str(folder), str(delay)]
     return subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], stdout=subprocess.PIPE, text=True)
 
 

@@ -24,12 +24,13 @@ from headsweep.config.model import (
     TokensConfig,
     TokenType,
 )
-from headsweep.config.parsing import PROJECT_ROOT, parse
+from headsweep.config.parsing import parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
     Compilation,
     DatasetConfig,
+    DatasetFormat,
     DebugConfig,
     LoaderConfig,
     OptimizerConfig,
@@ -41,6 +42,7 @@ from headsweep.config.schema import (
     TrackingConfig,
     TrackingName,
 )
+from headsweep.folders import PROJECT_ROOT
 
 __all__ = [
     "BACKBONES",
@@ -56,6 +58,7 @@ __all__ = [
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
+    "DatasetFormat",
     "DatasetSpec",
     "DebugConfig",
     "Duration",

@@ -17,7 +17,7 @@ class DatasetSpec:
     locate: str
     load: str  # module:function; returns the sources of train, validation (None: to be drawn) and test
     summary: str  # one line
-    images: int | None = None  # in all splits; None: those of an image folder
+    images: int | None = None  # in all splits; None: counted in its files
     has_validation: bool = False  # whether it always has a validation split of its own
 
 
@@ -32,5 +32,10 @@ DATASETS: Registry[DatasetSpec] = Registry(
         "cifar100": DatasetSpec(f"{_LOCATE}_cifar", f"{_LOAD}_cifar", "CIFAR-100", 60_000),
         "imagefolder": DatasetSpec(f"{_LOCATE}_folder", f"{_LOAD}_tree", "A folder of images, one folder a class"),
         "imagenet": DatasetSpec(f"{_LOCATE}_imagenet", f"{_LOAD}_tree", "ImageNet-1k, as image folders"),
+        # Formats, each of which reads any set by its name.
+        "torchvision": DatasetSpec(f"{_LOCATE}_format", f"{_LOAD}_format", "Any set of torchvision"),
+        "medmnist": DatasetSpec(f"{_LOCATE}_format", f"{_LOAD}_format", "Any set of MedMNIST"),
+        "huggingface": DatasetSpec(f"{_LOCATE}_format", f"{_LOAD}_format", "Any set of Hugging Face's hub"),
+        "webdataset": DatasetSpec(f"{_LOCATE}_format", f"{_LOAD}_format", "Any set of tar files"),
     },
 )

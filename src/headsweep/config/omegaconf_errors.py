@@ -15,6 +15,7 @@ from headsweep.config.model import model_options
 from headsweep.config.slurm import SlurmConfig
 from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
+from headsweep.folders import TRAIN
 
 # Part of OmegaConf's message on a wrong type -> what is expected.
 _EXPECTED = {
@@ -69,7 +70,7 @@ def unknown_key(key: str) -> ConfigError:
     if section == SWEEPER and (close := difflib.get_close_matches(leaf, KEYS, n=1)):
         return ConfigError(key, None, f"unknown key; did you mean {SWEEPER}.{close[0]}?")
     if key.startswith("hydra."):
-        return ConfigError(key, None, "unknown key of Hydra; python src/train.py --cfg hydra prints them")
+        return ConfigError(key, None, f"unknown key of Hydra; {' '.join(TRAIN)} --cfg hydra prints them")
     if "/" in key:
         return ConfigError(key, None, f"a file chooses a group in its `defaults`: `- override /{key}: NAME`")
     known = sorted(all_keys())

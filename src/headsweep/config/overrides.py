@@ -15,14 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config import choices as added
 from headsweep.config.keys import has_trait
-from headsweep.config.parsing import PROJECT_ROOT, typed
+from headsweep.config.parsing import typed
 from headsweep.config.schema import RunConfig
 from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED
+from headsweep.folders import CONF, TRAIN, own_conf
 
 Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it
 
-_CONF = PROJECT_ROOT / "conf"
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+-]*")
 _NOT_TEXT = {"null", "none", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
@@ -55,7 +55,7 @@ class OverrideFinder:
 
     @cached_property
     def _defaults(self) -> dict[str, str]:
-        entries = OmegaConf.load(_CONF / "train.yaml").defaults
+        entries = OmegaConf.load(CONF / "train.yaml").defaults
         choices = {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
         return {group: choice for group, choice in choices.items() if group != "paths"}
 
@@ -70,8 +70,8 @@ class OverrideFinder:
             group: _of_records(group)
             | {
                 path.stem: _flat(OmegaConf.load(path), group)
-                for conf in (*added.folders(), _CONF)
-                for path in sorted((conf / group).glob("*.yaml"))
+                for folder in (*added.folders(), *filter(None, [own_conf()]), CONF)  # the last of one name counts
+                for path in sorted((folder / group).glob("*.yaml"))
             }
             for group in self._defaults
         }
@@ -144,7 +144,7 @@ def _of_records(group: str) -> dict[str, dict[str, Any]]:
 
 def command(overrides: Sequence[str], grid: bool) -> str:
     """Return the shell command that trains a run, or a grid."""
-    return shlex.join(["python", "src/train.py", *["-m"] * grid, *overrides])
+    return shlex.join([*TRAIN, *["-m"] * grid, *overrides])
 
 
 def grid_words(cells: Sequence[Mapping[str, str]]) -> list[str]:

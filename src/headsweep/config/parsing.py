@@ -18,9 +18,15 @@ from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.config.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
+from headsweep.folders import TRAIN, default_data, default_output, search_path
 
-PROJECT_ROOT = Path(__file__).resolve().parents[3]
-OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+for name, resolver in {
+    "default_output": lambda: str(default_output()),
+    "default_data": lambda: str(default_data()),
+    "search_path": search_path,
+    "train_command": lambda: " ".join(TRAIN),
+}.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 def parse(config: DictConfig, start: str = "") -> RunConfig:

@@ -51,11 +51,20 @@ class TrackingName(Enum):
     none = "none"
 
 
+class DatasetFormat(Enum):
+    """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
+
+    torchvision = "torchvision"
+    medmnist = "medmnist"
+    huggingface = "huggingface"
+    webdataset = "webdataset"
+
+
 @dataclass
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS, or with a format of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -67,10 +76,26 @@ class DatasetConfig:
     # Share of the training images held out, drawn with the seed, where the set has no validation split.
     validation: Annotated[float, USUAL | DATA]
     digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
+    format: Annotated[DatasetFormat | None, USUAL | DATA, Neutral(None)]
+    # Column (huggingface) or key of the JSON files (webdataset) with the labels; None: the only one, or the .cls files.
+    label: Annotated[str | None, USUAL | DATA, Neutral(None)]
+
+    @property
+    def kind(self) -> str:
+        """Name of the record in DATASETS whose functions read the data."""
+        return self.format.value if self.format else self.name
 
     def __post_init__(self) -> None:
-        if self.name not in DATASETS:
-            raise ConfigError("dataset.name", self.name, f"unknown data set; known: {', '.join(sorted(DATASETS))}")
+        name("dataset.name", self.name, in_path=True)
+        by_format = [it.value for it in DatasetFormat]
+        if self.format is None and (self.name in by_format or self.name not in DATASETS):
+            known, formats = (
+                [it for it in DATASETS if it not in by_format],
+                ", ".join(f"dataset={it}" for it in by_format),
+            )
+            raise ConfigError(
+                "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
+            )
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:

@@ -17,6 +17,8 @@ from itertools import combinations
 from pathlib import Path
 
 from headsweep.config import DATASETS, DatasetConfig
+from headsweep.data.formats import FORMATS
+from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
@@ -34,8 +36,6 @@ CIFAR_FILES = {
 _CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 _DIGITS_CLASSES = 10
 
-Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
-
 
 @contextmanager
 def _reading() -> Iterator[None]:
@@ -51,7 +51,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """Check that the data exists and fill in the keys that it determines.
 
     Returns:
-        A copy of `dataset` with `num_classes` (counted where it was None) and, for an image folder, `digest`.
+        A copy of `dataset` with `num_classes` (counted where it was None) and `digest`.
 
     Raises:
         DataError: the data is absent, or its folders do not make a data set.
@@ -59,7 +59,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "expected 1 (grey) or 3 (RGB)")
-    located: Located = load_function(f"dataset.name={dataset.name}", DATASETS[dataset.name].locate)(dataset)
+    located: Located = load_function(f"dataset.name={dataset.name}", DATASETS[dataset.kind].locate)(dataset)
     num_classes, content = located
     if dataset.num_classes not in (None, num_classes):
         expected = f"expected {num_classes}, the number of classes of {dataset.name}, or null to count them"
@@ -77,10 +77,10 @@ def root_of(dataset: DatasetConfig) -> Path:
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
-    if dataset.name == "imagenet" or not _is_folder(root / "test"):
-        return {"train": root / "train", "test": root / "val"}
-    folders = {"train": root / "train", "test": root / "test"}
-    return {**folders, "validation": root / "val"} if _is_folder(root / "val") else folders
+    if dataset.kind == "imagenet" or not _is_folder(root / "test"):
+        return {TRAIN: root / "train", TEST: root / "val"}
+    folders = {TRAIN: root / "train", TEST: root / "test"}
+    return {**folders, VALIDATION: root / "val"} if _is_folder(root / "val") else folders
 
 
 def _is_folder(path: Path) -> bool:
@@ -92,13 +92,18 @@ def _is_folder(path: Path) -> bool:
 
 def has_validation(dataset: DatasetConfig) -> bool:
     """Are images held out of training, by the set itself or by `validation`?"""
-    is_held_out = dataset.validation > 0 or DATASETS[dataset.name].has_validation
-    return is_held_out or (dataset.name == "imagefolder" and "validation" in split_folders(dataset))
+    if dataset.validation > 0 or DATASETS[dataset.kind].has_validation:
+        return True
+    if dataset.format is not None:
+        return VALIDATION in FORMATS[dataset.format].splits(root_of(dataset), dataset)
+    return dataset.kind == "imagefolder" and VALIDATION in split_folders(dataset)
 
 
 def count_images(dataset: DatasetConfig) -> int:
     """Return the number of images in all splits of a resolved data set. Raises DataError as `planned_tree`."""
-    known = DATASETS[dataset.name].images
+    if dataset.format is not None:
+        return sum(FORMATS[dataset.format].splits(root_of(dataset), dataset).values())
+    known = DATASETS[dataset.kind].images
     return sum(map(len, planned_tree(dataset).splits.values())) if known is None else known
 
 
@@ -223,3 +228,23 @@ def _read_tree(dataset: DatasetConfig) -> Tree:
 def _note(line: str) -> None:
     """Log a line once per process, for all cells that use the data set."""
     LOGGER.warning(line)
+
+
+def locate_format(dataset: DatasetConfig) -> Located:
+    assert dataset.format is not None
+    found, root = FORMATS[dataset.format], root_of(dataset)
+    classes, content = found.locate(root, dataset)
+    counts = found.splits(root, dataset) if content else {}  # those of published sets are known
+    for split in (it for it in (TRAIN, VALIDATION, TEST) if counts.get(it) == 0):
+        raise DataError(f"{dataset.name} in {root} has no image for {split}; expected at least one")
+    if classes < 2:
+        raise DataError(f"{dataset.name} in {root} has one class; expected at least 2")
+    return classes, content
+
+
+def check_unchanged(dataset: DatasetConfig) -> None:
+    """Raise DataError if the files of a format are not those that `dataset.digest` stands for."""
+    if dataset.format is not None and dataset.digest is not None:
+        located = FORMATS[dataset.format].locate(root_of(dataset), dataset)
+        if located != (dataset.num_classes, dataset.digest):
+            raise _changed(dataset)

@@ -153,6 +153,7 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     values = flat(run)
     kept = [key for key in values if key.startswith("model.") and has_trait(key, RESULT)]
     kept += [f"dataset.{name}" for name in _PIXELS] + ["precision", "tokens.cache"]
+    kept += [key for key in ("dataset.format", "dataset.label") if values[key] is not None]
     kept += ["seed"] if run.backbone is BackboneMode.random else []
     # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
     class_token = isinstance(run.model, CompactConfig) and spec_of(run.head).class_token

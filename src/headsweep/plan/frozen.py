@@ -10,19 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config import RunConfig, parse
 from headsweep.config.head_file import digest_of
 from headsweep.config.keys import all_keys, neutral_values
 from headsweep.config.parsing import typed
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
+from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged, read_bytes
 
-CONF = PROJECT_ROOT / "conf"
 _ABSENT = object()
 
 

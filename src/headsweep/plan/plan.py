@@ -30,7 +30,7 @@ from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -197,14 +197,14 @@ def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:
     """Return one line if some runs were started with another commit or other packages than the current, else None."""
-    now = code_version()["commit"]
+    now = _short(code_version())
     begun = [folder.record() for folder in folders if folder.state() in (RunState.partial, RunState.failed)]
-    others = Counter(record.code.get("commit") for record in begun if record.code.get("commit") != now)
+    others = Counter(code for record in begun if (code := _short(record.code)) != now)
     if not others:
         return _package_change(begun)
-    before = ", ".join(f"{count} with code {_short(commit)}" for commit, count in others.items())
+    before = ", ".join(f"{count} with code {code}" for code, count in others.items())
     return (
-        f"{others.total()} of {len(folders)} runs were started with other code than {_short(now)}: {before}; "
+        f"{others.total()} of {len(folders)} runs were started with other code than {now}: {before}; "
         "they resume with the current code"
     )
 
@@ -223,8 +223,9 @@ def _package_change(begun: Sequence[RunRecord]) -> str | None:
     return f"started with another version of a package: {before}; they resume with the current one"
 
 
-def _short(commit: str | None) -> str:
-    return commit[:7] if commit else "without a commit"
+def _short(code: Mapping[str, Any]) -> str:
+    commit = code.get("commit")
+    return commit[:7] if commit else code_name(code) if "digest" in code else "without a commit"
 
 
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
@@ -259,9 +260,16 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "axes": axes,
         "design": asdict(_design(plan)),
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(_command())))),
         "runs": sorted(known, key=known.__getitem__),
     }
+
+
+def _command() -> str:
+    """Return the command that this process executes; the entry point of the package has several paths."""
+    program, *words = sys.argv
+    is_package = Path(program).name in ("headsweep", "__main__.py")
+    return shlex.join([*(("headsweep", "train") if is_package else ("python", program)), *words])
 
 
 def _design(plan: Plan) -> Design:

@@ -54,6 +54,8 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
     cache.complete({name: torch.cat([it.rows for it in needed if it.split == name]) for name in names})
     for used in backbone:
         used.check_unchanged()
+    backbone.clear()  # the cache lives as long as the run; images and backbone are needed no more
+    loaded.clear()
     return splits
 
 

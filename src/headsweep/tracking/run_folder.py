@@ -21,6 +21,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -78,7 +79,7 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[str, Any]  # {"commit": str | None, "dirty": bool}, and "packages" if it uses others, see `packages`
+    code: dict[str, Any]  # "commit" and "dirty", perhaps "version" and "digest" (see plan.git_state) and "packages"
     cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
@@ -96,6 +97,9 @@ class RunRecord:
         packages = self.code.get("packages", {})
         is_plain = isinstance(packages, dict) and all(isinstance(text, str) for text in packages.values())
         require("code.packages", packages, is_plain, "names with versions")
+        for key in ("version", "digest"):
+            value = self.code.get(key, "")
+            require(f"code.{key}", value, isinstance(value, str) and value.isprintable(), "a text")
         for key, count in self.cost.items():
             require(f"cost.{key}", count, 0 <= count <= MOST_COUNTED, f"an integer in [0, {MOST_COUNTED}]")
 
@@ -103,6 +107,11 @@ class RunRecord:
     def packages(self) -> dict[str, str]:
         """Distribution -> version and digest, of each package beside headsweep from which it uses something."""
         return self.code.get("packages", {})
+
+    @property
+    def code_name(self) -> str:
+        """The version of the code in a few words, equal for equal versions: see `code_name`."""
+        return code_name(self.code)
 
     @property
     def data(self) -> str:
@@ -116,6 +125,18 @@ class RunRecord:
         ]
         digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
         return f"{images[0].get('name')}-{digest}"
+
+
+def code_name(code: Mapping[str, Any], digits: int = 10) -> str:
+    """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does.
+
+    Without a commit it is the version of the package and the digest of its code.
+    """
+    if commit := code.get("commit"):
+        return commit[:digits] + "-dirty" * bool(code.get("dirty"))
+    if digest := code.get("digest"):
+        return f"headsweep {code.get('version', 'unknown')} ({digest})"
+    return "unknown version" + "-dirty" * bool(code.get("dirty"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A copy of code and defaults that jobs run: edits after submission change nothing that is queued.
 
-It holds headsweep, its defaults, and the packages that add heads and backbones, with the entry points that name them.
+It is laid out as a checkout, wherever the package is. Beside headsweep and its defaults, it holds the packages that add
+heads and backbones, with the entry points that name them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from uuid import uuid4
 
 from headsweep.config.choices import packages, registered
 from headsweep.config.registry import Package
+from headsweep.folders import code_files
 from headsweep.plan.packages import files_of
-
-ROOT = Path(__file__).resolve().parents[4]
-SOURCES = (("src/headsweep", "*.py"), ("conf", "*.yaml"))  # the defaults fill in keys that older runs lack
 
 Contents = dict[Path, bytes]  # path in the copy -> content
 
@@ -45,8 +44,7 @@ def search_path(home: Path) -> Path:
 
 
 def _contents() -> Contents:
-    own = sorted(file for folder, pattern in SOURCES for file in (ROOT / folder).rglob(pattern))
-    found = {file.relative_to(ROOT): file.read_bytes() for file in own}
+    found = {Path(name): file.read_bytes() for name, file in code_files().items()}
     for package in packages():
         found |= {Path("src") / path: file.read_bytes() for file, path in files_of(package)}
         found |= {Path("src") / path: text.encode() for path, text in _metadata(package)}

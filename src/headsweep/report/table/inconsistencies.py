@@ -32,9 +32,7 @@ def inconsistencies(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterat
 
 
 def code_version(run: Run) -> str:
-    """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does."""
-    commit = run.record.code.get("commit")
-    return (commit[:10] if commit else "unknown version") + ("-dirty" if run.record.code.get("dirty") else "")
+    return run.record.code_name
 
 
 def _code(runs: Sequence[Run]) -> Iterator[Inconsistency]:

@@ -74,6 +74,8 @@ def _tags(
         "headsweep.sweeps": ", ".join(sweep.name for sweep in sweeps_of(folder)),
         "headsweep.seed": str(record.seed),
         "headsweep.commit": commit,
+        "headsweep.version": record.code.get("version", ""),
+        "headsweep.digest": record.code.get("digest", ""),
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
         "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
