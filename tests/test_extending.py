@@ -46,7 +46,7 @@ def test_it_is_listed_and_planned_without_torch(site):
         next(line for line in shown if line.startswith(f"{group}:") and "," in line)
         for group in ("head", "model", "dataset")
     )
-    assert " normpool," in heads and " patches," in models and sets.endswith(" squares")
+    assert " normpool," in heads and " patches," in models and " squares," in sets
     assert shown[-1] == "False"
     assert not fresh(TRAIN, "--help").stdout.count("normpool")
 
@@ -56,7 +56,9 @@ def test_its_options_are_typed_and_checked(site):
         ("head=normpool", "head.sharpness=x"): "head.sharpness=x: expected a number",
         ("head=normpool", "head.sharpness=0"): "head.sharpness=0.0: expected a number > 0",
         ("model=patches", "model.depth=2"): "model.depth",
-        ("dataset.name=circles",): "dataset.name=circles: unknown data set; known: cifar10, cifar100, digits, imagef",
+        (
+            "dataset.name=circles",
+        ): "dataset.name=circles: expected one of digits, cifar10, cifar100, imagefolder, imagenet, squares, or",
     }.items():
         answer = train(*words, PYTHONPATH=str(site))
         assert answer.returncode == 2 and answer.stderr.startswith(f"headsweep: {message}"), answer.stderr
@@ -129,7 +131,7 @@ def test_it_has_the_invariants_of_a_head(site):
 
 def test_the_page_shows_the_files_of_the_example():
     page = (PROJECT_ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    shown = re.findall(r"```\w+ title=\"(.+?)\"\n(.+?)```", page, re.DOTALL)
+    _, *shown = re.findall(r"```\w+ title=\"(.+?)\"\n(.+?)```", page, re.DOTALL)
     assert [name for name, _ in shown] == [
         "pyproject.toml",
         "src/own_head/records.py",
