@@ -1,4 +1,4 @@
-"""The package in examples/ adds a head, a backbone and a data set, as docs/extending.md says."""
+"""The package in examples/ adds a head, a backbone, a data set and a metric, as docs/extending.md says."""
 
 import json
 import os
@@ -88,6 +88,15 @@ def test_it_trains_beside_the_heads_of_headsweep_and_is_recorded(trained):
 
 
 @pytest.mark.slow
+def test_its_metric_is_measured_and_shown(site, trained):
+    for path in (trained / "runs").iterdir():
+        assert 0 < RunFolder(path).result().metrics["test/brier"] < 2
+    table = headsweep("table", "--metric", "brier", "--output", trained, PYTHONPATH=str(site))
+    assert table.returncode == 0 and "Brier" in table.stdout, table.stderr
+    assert "mean squared distance of the probabilities from the label's" in table.stdout
+
+
+@pytest.mark.slow
 def test_runs_of_another_version_are_no_silent_part_of_a_table(trained, site, tmp_path):
     output = tmp_path / "outputs"
     shutil.copytree(trained, output)
@@ -139,6 +148,7 @@ def test_the_page_shows_the_files_of_the_example():
         "src/own_head/patches.py",
         "src/own_head/squares.py",
         "src/own_head/conf/dataset/squares.yaml",
+        "src/own_head/brier.py",
     ]
     for name, text in shown:
         assert text == (EXAMPLE / name).read_text(encoding="utf-8"), f"docs/extending.md: {name}"

@@ -11,6 +11,7 @@ from headsweep.config.head import (
     HeadSpec,
 )
 from headsweep.config.head_file import FileHeadConfig, spec_of
+from headsweep.config.metric import METRICS, MetricSpec
 from headsweep.config.model import (
     BACKBONES,
     BackboneMode,
@@ -48,6 +49,7 @@ __all__ = [
     "BACKBONES",
     "DATASETS",
     "HEADS",
+    "METRICS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
@@ -69,6 +71,7 @@ __all__ = [
     "HeadConfig",
     "HeadSpec",
     "LoaderConfig",
+    "MetricSpec",
     "ModelConfig",
     "OptimizerConfig",
     "PathsConfig",

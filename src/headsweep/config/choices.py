@@ -15,6 +15,7 @@ from omegaconf import MISSING
 from headsweep.config import head_file
 from headsweep.config.dataset import DATASETS
 from headsweep.config.head import HEADS
+from headsweep.config.metric import METRICS
 from headsweep.config.model import BACKBONES
 from headsweep.config.registry import Package, Registry
 
@@ -62,13 +63,14 @@ def folders() -> list[Path]:
 
 def packages() -> list[Package]:
     """Return the packages that name records, one for each top-level module."""
-    found = (package for registry in REGISTRIES.values() for package in registry.packages())
+    found = (package for registry in (*REGISTRIES.values(), METRICS) for package in registry.packages())
     return list({package.top: package for package in found}.values())
 
 
 def registered(package: Package) -> dict[str, list[str]]:
     """Return entry point group -> lines NAME = MODULE:RECORD, of all that a distribution registers."""
-    found = {registry.group: registry.lines(package.distribution) for registry in REGISTRIES.values()}
+    registries = (*REGISTRIES.values(), METRICS)
+    found = {registry.group: registry.lines(package.distribution) for registry in registries}
     return {group: lines for group, lines in found.items() if lines}
 
 

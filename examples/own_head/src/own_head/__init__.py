@@ -1,1 +1,1 @@
-"""A head, a backbone and a data set of one's own. Nothing here imports torch, as headsweep reads `records` at once."""
+"""A head, a backbone, a data set and a metric of one's own. Nothing here imports torch: see `records`."""

@@ -1,8 +1,16 @@
-"""What headsweep knows of head, backbone and data set before it imports what they name: nothing here needs torch."""
+"""What headsweep knows of head, backbone, data set and metric before it imports them: nothing here needs torch."""
 
 from dataclasses import dataclass
 
-from headsweep.config import BackboneSpec, DatasetConfig, DatasetSpec, HeadConfig, HeadSpec, ModelConfig
+from headsweep.config import (
+    BackboneSpec,
+    DatasetConfig,
+    DatasetSpec,
+    HeadConfig,
+    HeadSpec,
+    MetricSpec,
+    ModelConfig,
+)
 from headsweep.errors import ConfigError
 
 
@@ -41,6 +49,13 @@ SQUARES = DatasetSpec(
     load="own_head.squares:load",
     summary="Filled and hollow squares",
     images=640,
+)
+BRIER = MetricSpec(
+    title="Brier",
+    note="mean squared distance of the probabilities from the label's",
+    compute="own_head.brier:brier",
+    unit="squared",
+    lower_is_better=True,
 )
 
 
