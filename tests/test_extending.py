@@ -110,6 +110,16 @@ def test_runs_of_another_version_are_no_silent_part_of_a_table(trained, site, tm
     assert refused.returncode == 2 and "expected own-head 1.0 " in refused.stderr, refused.stderr
 
 
+@pytest.mark.slow
+def test_without_the_package_tables_stay_and_runs_say_what_they_need(trained):
+    answer = headsweep("table", "--output", trained)
+    assert answer.returncode == 0 and "normpool" in answer.stdout, answer.stderr
+    name = next(record.fingerprint for record in records(trained).values() if record.name.startswith("normpool"))
+    answer = headsweep("inspect", name, "--output", trained)
+    assert answer.returncode == 2 and "was planned with own-head 1.0 " in answer.stderr, answer.stderr
+    assert answer.stderr.endswith(", which is not installed; install it\n")
+
+
 SNAPSHOT = """
 import sys
 from pathlib import Path

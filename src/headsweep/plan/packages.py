@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsweep.config.choices import REGISTRIES, roots
+from headsweep.config.choices import REGISTRIES, packages, roots
 from headsweep.config.metric import METRICS
 from headsweep.config.registry import Package
 
@@ -26,6 +26,11 @@ def packages_used(config: Mapping[str, Any]) -> dict[str, str]:
     chosen = (REGISTRIES[group].package(str(config[group].get(key))) for group, key in _KEYS.items() if group in config)
     found = [*(package for package in chosen if package), *METRICS.packages()]
     return {package.distribution: f"{package.version} {_digest(package)}" for package in found}
+
+
+def is_installed(distribution: str) -> bool:
+    """Return whether a package that names records is installed, in whatever version."""
+    return distribution in (package.distribution for package in packages())
 
 
 def files_of(package: Package) -> Iterator[tuple[Path, Path]]:
