@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
+from headsweep.config.dataset import DATASETS
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
@@ -50,16 +51,6 @@ class TrackingName(Enum):
     none = "none"
 
 
-class DatasetName(Enum):
-    """The data sets that have a configuration; each has a loader in `headsweep/data/datasets.py`."""
-
-    digits = "digits"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    imagefolder = "imagefolder"
-    imagenet = "imagenet"
-
-
 class DatasetFormat(Enum):
     """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
 
@@ -73,7 +64,7 @@ class DatasetFormat(Enum):
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[str, USUAL | DATA | SUMMARY]  # a DatasetName, or with a format the name of any set
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS, or with a format of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -90,15 +81,18 @@ class DatasetConfig:
     label: Annotated[str | None, USUAL | DATA, Neutral(None)]
 
     @property
-    def kind(self) -> DatasetName | DatasetFormat:
-        """What decides how the data is read."""
-        return self.format or DatasetName(self.name)
+    def kind(self) -> str:
+        """Name of the record in DATASETS whose functions read the data."""
+        return self.format.value if self.format else self.name
 
     def __post_init__(self) -> None:
         name("dataset.name", self.name, in_path=True)
-        known = [it.value for it in DatasetName]
-        if self.format is None and self.name not in known:
-            formats = ", ".join(f"dataset={it.value}" for it in DatasetFormat)
+        by_format = [it.value for it in DatasetFormat]
+        if self.format is None and (self.name in by_format or self.name not in DATASETS):
+            known, formats = (
+                [it for it in DATASETS if it not in by_format],
+                ", ".join(f"dataset={it}" for it in by_format),
+            )
             raise ConfigError(
                 "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
             )

@@ -9,7 +9,7 @@ from headsweep.config.head import HEADS as SPECS
 from headsweep.config.head import HeadConfig, HeadSpec
 from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.heads.base import Head
-from headsweep.heads.loading import check_options, load_class
+from headsweep.loading import check_options, load_class
 
 
 class _Classes(Mapping[str, type[Head]]):

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from headsweep.config import BACKBONES, BackboneMode, CompactConfig, HeadConfig, ModelConfig, RunConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head, head_class, head_options
-from headsweep.heads.loading import load_class
+from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier

@@ -18,6 +18,7 @@ from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.packages import is_installed
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -146,6 +147,9 @@ def _check_plain(value: Any, key: str) -> None:
 
 
 def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
+    planned = folder.record().packages
+    if missing := [f"{name} {version}" for name, version in planned.items() if not is_installed(name)]:
+        return UserError(f"{folder.path} was planned with {', '.join(missing)}, which is not installed; install it")
     return UserError(
         f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
     )
