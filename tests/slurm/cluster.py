@@ -156,6 +156,11 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has; one that has ended and whose parent has not noticed has no words left."""
+    return not read(Path(f"/proc/{pid}/cmdline"))
+
+
 def _processes_of(name: str) -> list[str]:
     mark = f"SLURM_CLUSTER_NAME={name}".encode()
     return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in read(path).split(b"\0")]

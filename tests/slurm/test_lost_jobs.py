@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, lingering, output_of, read, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, has_ended, lingering, output_of, read, sabotage, sweep, wait_until
 
 import programs
 from comparing import differences
@@ -99,6 +99,7 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
     if how == "killed":
         os.kill(job_process(array), signal.SIGKILL)
+        wait_until(lambda: has_ended(int((runs[1].path / "here").read_text())))  # or the run would be trained further
     else:
         forgetful.send_usr2(jobs[1])
         wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[1]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headsweep.cli.completion import complete
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 from headsweep.text import one_line
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
 @click.option("--list", "listing", is_flag=True, help="Fast: show recorded costs only, count none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--config-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with further studies, as of train.py.",
+    help="Folder with further studies, as of train.",
 )
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:
-    """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
+    """Show what `headsweep train -m ARGUMENTS` would train, and start nothing.
 
     Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
     from finished runs of the same cost, remaining training time and memory. Every invalid cell is listed, with exit

@@ -9,9 +9,11 @@ from headsweep.config.head import (
     HeadConfig,
     HeadSpec,
 )
+from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.config.model import (
-    MODELS,
+    BACKBONES,
     BackboneMode,
+    BackboneSpec,
     Block,
     CompactConfig,
     ModelConfig,
@@ -21,12 +23,13 @@ from headsweep.config.model import (
     TokensConfig,
     TokenType,
 )
-from headsweep.config.parsing import PROJECT_ROOT, parse
+from headsweep.config.parsing import parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
     Compilation,
     DatasetConfig,
+    DatasetFormat,
     DatasetName,
     DebugConfig,
     LoaderConfig,
@@ -39,23 +42,27 @@ from headsweep.config.schema import (
     TrackingConfig,
     TrackingName,
 )
+from headsweep.folders import PROJECT_ROOT
 
 __all__ = [
+    "BACKBONES",
     "HEADS",
-    "MODELS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
     "BackboneMode",
+    "BackboneSpec",
     "Block",
     "ClassAttentionConfig",
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
+    "DatasetFormat",
     "DatasetName",
     "DebugConfig",
     "Duration",
     "DurationUnit",
+    "FileHeadConfig",
     "GaConfig",
     "GramConfig",
     "HeadConfig",
@@ -76,4 +83,5 @@ __all__ = [
     "TrackingConfig",
     "TrackingName",
     "parse",
+    "spec_of",
 ]

@@ -51,7 +51,7 @@ class TrackingName(Enum):
 
 
 class DatasetName(Enum):
-    """The data sets; each has a loader in `headsweep/data/datasets.py`."""
+    """The data sets that have a configuration; each has a loader in `headsweep/data/datasets.py`."""
 
     digits = "digits"
     cifar10 = "cifar10"
@@ -60,11 +60,20 @@ class DatasetName(Enum):
     imagenet = "imagenet"
 
 
+class DatasetFormat(Enum):
+    """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
+
+    torchvision = "torchvision"
+    medmnist = "medmnist"
+    huggingface = "huggingface"
+    webdataset = "webdataset"
+
+
 @dataclass
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # a DatasetName, or with a format the name of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -76,8 +85,23 @@ class DatasetConfig:
     # Share of the training images held out, drawn with the seed, where the set has no validation split.
     validation: Annotated[float, USUAL | DATA]
     digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
+    format: Annotated[DatasetFormat | None, USUAL | DATA, Neutral(None)]
+    # Column (huggingface) or key of the JSON files (webdataset) with the labels; None: the only one, or the .cls files.
+    label: Annotated[str | None, USUAL | DATA, Neutral(None)]
+
+    @property
+    def kind(self) -> DatasetName | DatasetFormat:
+        """What decides how the data is read."""
+        return self.format or DatasetName(self.name)
 
     def __post_init__(self) -> None:
+        name("dataset.name", self.name, in_path=True)
+        known = [it.value for it in DatasetName]
+        if self.format is None and self.name not in known:
+            formats = ", ".join(f"dataset={it.value}" for it in DatasetFormat)
+            raise ConfigError(
+                "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
+            )
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:

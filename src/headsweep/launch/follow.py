@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from headsweep.launch.conclude import LogModels, compare, conclude, log_models
+from headsweep.launch.conclude import LogModels, compare, conclude, log_models, show
 from headsweep.plan.frozen import frozen
 from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
@@ -55,7 +55,8 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
         comparison = compare(sweep)
         tracker.notify(sweep)
     log_models(folders, config, log)
-    conclude(sweep, folders if asked is None else asked, comparison, tracker, attempts=None)
+    show(sweep, comparison, tracker)
+    conclude(sweep, folders if asked is None else asked, attempts=None)
 
 
 def _follow(sweep: Path, tracker: Tracker) -> None:

@@ -28,9 +28,16 @@ srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out --kil
 # teardown
 code=$?
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
-if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 ] &&
-    [ "$(squeue --noheader --job $job --format %T)" = RUNNING ]; then
-  echo "headsweep: ended with exit code $code; back in the queue"
-  scontrol requeue $job
+if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 ]; then
+  refusals=10
+  while [ $refusals -gt 0 ]; do
+    if state=$(squeue --noheader --job $job --format %T); then
+      [ "$state" = RUNNING ] || break  # cancelled, or requeued already
+      echo "headsweep: ended with exit code $code; to be requeued"
+      scontrol requeue $job && break
+      refusals=$((refusals - 1))
+    fi
+    sleep 3
+  done
 fi
 exit $code

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
+REQUEUE = 200  # exit code of a process whose job is to be requeued (`requeue`); srun's is the highest of all processes
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
 
 Moment = tuple[str | None, int]
@@ -128,7 +128,7 @@ def _moment(folder: RunFolder) -> Moment:
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
-    """Requeue this job after USR2; after SIGTERM, wait for what its sender does with the job."""
+    """After USR2, end with the exit code that requeues this job; after SIGTERM, wait for what its sender does."""
     deadline = time.monotonic() + LAST_SECONDS
     while signal.SIGUSR2 not in request.received and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -139,5 +139,5 @@ def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
             f"headsweep: stopped before its end, and requeued {restarts} times already; hydra.launcher.requeues={most} "
             "allows no more. `headsweep retry` goes on from the checkpoints"
         )
-    subprocess.run(["scontrol", "requeue", _name()], check=True, timeout=60)
-    sys.exit("headsweep: stopped with checkpoints written; back in the queue")
+    print("headsweep: stopped with checkpoints written", file=sys.stderr, flush=True)
+    sys.exit(REQUEUE)
