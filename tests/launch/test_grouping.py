@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import factories
-from commands import wait_for
+from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
 from headsweep.launch.local import grouping, worker
@@ -77,6 +77,16 @@ def test_runs_share_a_stream_if_their_batches_are_the_same():
     assert len({stream(*overrides) for overrides in (*other, [])}) == len(other) + 1
     assert stream("tokens.cache=off") is None
     assert stream_of(plain(compose_run("head=gap"))) is None
+
+
+@pytest.mark.slow
+def test_a_plan_says_how_runs_are_grouped(tmp_path, capsys):
+    grid = ["head=gap,seqpool", "seeds=3", "hydra.launcher.slots=2", *FROZEN, f"paths.output={tmp_path}"]
+    assert give("plan", "--list", *grid) == 0
+    shared, *_ = reversed(capsys.readouterr().out.splitlines())
+    assert shared == "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    assert give("plan", "--list", *grid, "tokens.cache=off") == 0
+    assert "stored tokens" not in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")
