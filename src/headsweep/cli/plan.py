@@ -16,6 +16,8 @@ from headsweep.text import one_line
 
 if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
+    from headsweep.config import RunConfig
+    from headsweep.plan.preview import Preview
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
@@ -73,8 +75,22 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     if not as_json:
         for it in tokens:
             print(one_line(it.line))
+        if shared := _grouping(resolved, found, slots.count):
+            print(shared)
     if found.bad:
         sys.exit(2)
+
+
+def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | None:
+    """Return a line about those of the runs to be trained that share processes."""
+    from headsweep.launch.local.grouping import Candidate, grouped, shared_line
+    from headsweep.plan.fingerprint import fingerprint
+    from headsweep.plan.past_costs import plain
+
+    costs = {row.fingerprint: row.cost or {} for row in found.waiting}
+    stored = {name: run for run in runs if run.has_stored_tokens and (name := fingerprint(run)) in costs}
+    by_seed = sorted(stored, key=lambda name: stored[name].seed)
+    return shared_line(grouped([Candidate.of(plain(stored[name]), costs[name]) for name in by_seed], slots))
 
 
 def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:
