@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headsweep.launch.slurm.job import REQUEUE
-from headsweep.launch.slurm.submit import REFUSALS, _teardown
+from headsweep.launch.slurm.requeue import REFUSALS, REQUEUE, last_lines
 
 SILENT = ("1", "")  # the exit code of a command that no controller answers, and what it prints
 
@@ -60,5 +59,5 @@ def end(place: Path, code: int, restarts: int) -> int:
     element = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     environment = {**os.environ, **element, "SLURM_RESTART_COUNT": str(restarts)}
     environment["PATH"] = os.pathsep.join([str(place), os.environ["PATH"]])
-    script = "\n".join([f"(exit {code})", *_teardown(2)])
+    script = "\n".join([f"(exit {code})", *last_lines(2)])
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60).returncode

@@ -8,7 +8,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
+from cluster import JOB, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
 from commands import TINY_RUN, train, train_with_interpreter
@@ -18,7 +18,6 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
-from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder, RunState
 from programs import write_interpreter
 
@@ -46,7 +45,7 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, mon
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
     settings = parse_launcher(SlurmConfig, keys)
 
-    assert submit._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
+    assert submit._submit_array(tmp_path / "sweep", "a1", [(run,)], settings, {"time": 5}) == ["7"]
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert not inherited.keys() & seen.keys()
     assert seen["SLURM_CONF"] == "/here/slurm.conf"
@@ -64,8 +63,10 @@ def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Pat
     accept(GOLDEN / "array.sh", without_paths(dry.stdout, tmp_path))
     true = cluster.train_without_torch(*job)
     assert true.returncode == 0, true.stderr
-    (written,) = (sweep(tmp_path) / "slurm" / "jobs").glob("[0-9]*.sh")
-    assert written.read_text().strip() == dry.stdout.strip()
+    (written,) = sweep(tmp_path).glob("slurm/jobs/*/[0-9]*.sh")
+    names = [f"# job {at}: seqpool1-cct_2_3x2-digits-seed{at}" for at in range(3)]
+    given = "\n".join([written.read_text(), "", *names])
+    assert without_paths(given, tmp_path).strip() == without_paths(dry.stdout, tmp_path).strip()
     cluster.ask("scancel", *jobs_of(sweep(tmp_path)).values())
 
 
@@ -73,7 +74,8 @@ def without_paths(text: str, output: Path) -> str:
     """What differs by machine and by code, by name."""
     text = text.replace(str(output), "OUTPUT").replace(warm_python(), "PYTHON")
     text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
-    return re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
+    text = re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
+    return re.sub(r"(SWEEP\.|/jobs/)[0-9a-f]{8}", r"\1TOKEN", text)
 
 
 def accept(golden: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from headsweep.config.launchers import EXPECTED, check_least, check_threads, che
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
+OWN_OPTIONS = ("array", "error", "job-name", "output")
 SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
@@ -82,6 +83,8 @@ class SlurmConfig:
         if not all(isinstance(line, str) for line in self.setup):
             raise wrong("setup", self.setup, LINES)
         for option, value in self.extra.items():
+            if option.replace("_", "-") in OWN_OPTIONS:
+                raise wrong(f"extra.{option}", value, "expected another option: headsweep finds its jobs by this one")
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
                 raise wrong(
                     f"extra.{option}", value, "expected a text, a number, or true for an option without a value"

@@ -25,6 +25,7 @@ from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
+from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.plan.frozen import frozen
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
@@ -33,7 +34,6 @@ from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-REQUEUE = 200  # exit code of a process whose job is to be requeued (`requeue`); srun's is the highest of all processes
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
 
 Moment = tuple[str | None, int]

@@ -60,6 +60,11 @@ def refused(output: str, settings: SlurmConfig) -> UserError:
     return UserError(f"{about}: sbatch: {reason}; `sinfo` and `sacctmgr show assoc` list what the cluster takes")
 
 
+def may_be_submitted(output: str) -> bool:
+    """Return whether sbatch, which has printed `output` and failed, may have submitted the job: the answer was late."""
+    return "timed out" in output
+
+
 def _keys(output: str, settings: SlurmConfig) -> Sequence[str]:
     """Return the keys that sbatch's output is about; none if it is about something else."""
     found = UNKNOWN_OPTION.search(output)
