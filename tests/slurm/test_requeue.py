@@ -59,5 +59,5 @@ def end(place: Path, code: int, restarts: int) -> int:
     element = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     environment = {**os.environ, **element, "SLURM_RESTART_COUNT": str(restarts)}
     environment["PATH"] = os.pathsep.join([str(place), os.environ["PATH"]])
-    script = "\n".join([f"(exit {code})", *last_lines(2)])
+    script = "\n".join([f"(exit {code})", *last_lines(2, "true")])
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60).returncode

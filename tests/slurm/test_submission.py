@@ -18,6 +18,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
+from headsweep.status import waiting
 from headsweep.tracking.run_folder import RunFolder, RunState
 from programs import write_interpreter
 
@@ -100,6 +101,38 @@ def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(f
     assert "ArrayTaskThrottle=3" in shown
     assert re.search(rf"Dependency=afterany:{first}_\*", forgetful.ask("scontrol", "-o", "show", "job", second))
     forgetful.ask("scancel", first, second)
+
+
+@pytest.mark.slow
+def test_jobs_that_end_submit_those_that_had_to_wait(forgetful: Cluster, tmp_path: Path):
+    job = ["seed=0,1,2,3", "duration='1 epochs'", "tracking=none", f"paths.output={tmp_path}"]
+    answer = forgetful.train_without_torch(*job, "hydra.launcher.max_submitted=2")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("\njob ") == 2
+    assert (
+        "2 runs wait until more jobs may be in the queue; jobs that end, and `headsweep watch`, submit" in answer.stdout
+    )
+    runs = by_seed(tmp_path).values()
+    wait_until(lambda: all(run.result() for run in runs))
+    assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
+    wait_until(lambda: not waiting.of_all(sweep(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, tmp_path: Path):
+    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=3")
+    job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
+    answer = cluster.train_without_torch(*job)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("\njob ") == 3 and "2 runs wait until" in answer.stdout
+    status = cluster.headsweep("status", "latest", "--output", tmp_path).stdout
+    assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 2
+    cluster.ask("scancel", jobs_of(sweep(tmp_path))[by_seed(tmp_path)[0].path.name])
+    again = cluster.train_without_torch(*job)
+    assert again.stdout.count("\njob ") == 1 and "2 runs wait until" in again.stdout, again.stdout + again.stderr
+    cancelled = cluster.headsweep("cancel", "--output", tmp_path)
+    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
 
 
 @pytest.mark.slow

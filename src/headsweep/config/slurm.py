@@ -43,6 +43,7 @@ class SlurmConfig:
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
     max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
+    max_submitted: int | None  # jobs in the queue at a time, pending or running; None: as many as the cluster takes
     runs_per_job: int  # runs that one job works through
     distributed: bool  # a job trains one run after the other, each over all its GPUs; else one run a GPU
     slots: int | None = field(metadata={EXPECTED: SLOTS})  # runs at a time in a job; None: one per GPU, or one
@@ -65,7 +66,7 @@ class SlurmConfig:
             ("warning", 10),
         ):
             check_least(key, getattr(self, key), least)
-        for key in ("max_parallel", "slots", "threads", "attempts"):
+        for key in ("max_parallel", "max_submitted", "slots", "threads", "attempts"):
             check_least(key, getattr(self, key), 1)
         check_least("requeues", self.requeues, 0)
         check_threads(self.threads)

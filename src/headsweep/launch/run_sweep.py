@@ -73,7 +73,7 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
     freeze(plan, costs)
     are_active = _start(plan, launcher, None, NullTracker())
     if launcher.wait or not are_active:
-        follow(plan.folder, launcher.log_models, plan.folders)
+        follow(plan.folder, launcher.log_models, launcher.refill, plan.folders)
     else:
         print(f"`headsweep watch {plan.name}` follows it; this terminal may be closed")
 

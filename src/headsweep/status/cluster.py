@@ -30,6 +30,15 @@ def ask(*command: str, seconds: float = ANSWER_SECONDS) -> list[str] | None:
     return done.stdout.splitlines() if done.returncode == 0 else None
 
 
+def this_job() -> str | None:
+    """Return the number of the job in which this process runs; ARRAY_ELEMENT in an array; None outside of jobs.
+
+    One element of an array has the number of the whole array.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
+
+
 @contextmanager
 def outside_jobs() -> Iterator[None]:
     """Remove the variables that SLURM sets in a job, so that jobs submitted inside do not inherit them.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from headsweep.errors import UserError
-from headsweep.status import accounting, cluster, submissions
+from headsweep.status import accounting, cluster, submissions, waiting
 from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
 from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
@@ -108,7 +108,7 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
 
 
 def cancel(sweep: Path) -> list[str]:
-    """Cancel the sweep's jobs, running or pending; return their names.
+    """Cancel the sweep's jobs, running or pending, and forget which runs wait for a job; return the names of the jobs.
 
     Raises:
         UserError: the cluster does not answer, or refuses.
@@ -123,6 +123,7 @@ def cancel(sweep: Path) -> list[str]:
         raise UserError(
             f"the cluster does not answer; job {', '.join(names)} of {sweep.name} may still run: try again later"
         )
+    waiting.record(sweep, [])  # before, as jobs that end submit more
     if names and cluster.ask("scancel", *names) is None:
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""

@@ -6,6 +6,7 @@ whose files cannot be read are shown as damaged.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.status import queue, submissions
+from headsweep.status import queue, submissions, waiting
 from headsweep.status.job_state import JobState
 from headsweep.status.submissions import Job
 from headsweep.status.views import SCREENED_OUT, RunView, SweepView
@@ -48,7 +49,7 @@ def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     outputs = {path.parents[1]: OutputFolder.containing(path) for path in paths}.values()
     jobs = [job for output in outputs for job in submissions.jobs_in(output, skip_damaged=True)]
     states = queue.states_of(job for job in jobs if idle.intersection(job.runs))
-    return [_with_jobs(view, states) for view in views] if states else views
+    return [_with_jobs(view, states) for view in views]
 
 
 def _read_sweep(path: Path) -> SweepView:
@@ -69,6 +70,7 @@ def _with_note(sweep: SweepView) -> SweepView:
     """Return the sweep, with a note if the record of its jobs is damaged."""
     try:
         submissions.jobs(sweep.path)
+        waiting.of_all(sweep.path)
     except Damaged as error:
         return replace(sweep, note=str(error))
     return sweep
@@ -76,16 +78,23 @@ def _with_note(sweep: SweepView) -> SweepView:
 
 def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
     """Return the sweep with the states of its jobs in the cluster."""
-    found = {run.folder: queue.job_of_run(run.folder.path.name, states) for run in sweep.runs if _is_idle(run)}
-    runs = [_queued(run, job, states[job]) if (job := found.get(run.folder)) else run for run in sweep.runs]
-    return replace(sweep, runs=runs)
+    with contextlib.suppress(Damaged):  # then the sweep has a note
+        waits = waiting.of_all(sweep.path)
+        runs = [_queued(run, states, run.folder.path.name in waits) if _is_idle(run) else run for run in sweep.runs]
+        return replace(sweep, runs=runs)
+    return sweep
 
 
-def _queued(run: RunView, job: Job, state: JobState) -> RunView:
-    if state.is_active:
-        return replace(run, sweep_state="queued", note=str(state))
-    log = job.log(state.job)
-    return replace(run, sweep_state="lost", note=f"{state}" + (f"  ({log})" if log.exists() else ""))
+def _queued(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunView:
+    job = queue.job_of_run(run.folder.path.name, states)
+    if job and states[job].is_active:
+        return replace(run, sweep_state="queued", note=str(states[job]))
+    if waits:
+        return replace(run, sweep_state="queued", note="waits until more jobs may be in the queue")
+    if job is None:
+        return run
+    log = job.log(states[job].job)
+    return replace(run, sweep_state="lost", note=f"{states[job]}" + (f"  ({log})" if log.exists() else ""))
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:

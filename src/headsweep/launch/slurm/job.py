@@ -27,6 +27,7 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.plan.frozen import frozen
+from headsweep.status import cluster
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -113,13 +114,7 @@ class Job:
 
 def _description() -> str:
     """Return how this job is shown to users."""
-    return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
-
-
-def _name() -> str:
-    """Return the job's number; ARRAY_ELEMENT in an array, one element of which has the number of the whole array."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    return f"job {cluster.this_job()} on {os.environ['SLURMD_NODENAME']}"
 
 
 def _moment(folder: RunFolder) -> Moment:

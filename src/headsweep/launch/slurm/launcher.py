@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
-
 from headsweep.config import RunConfig
-from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.conclude import is_missing
@@ -21,17 +16,15 @@ from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
-from headsweep.launch.slurm.recovery import recover
-from headsweep.launch.slurm.submit import arrays, sbatch_files, submit
+from headsweep.launch.slurm.settings import record, submitted_with
+from headsweep.launch.slurm.submit import arrays, sbatch_files
+from headsweep.launch.slurm.window import active, lock, refill, submit_some
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.plan import Cost, Plan, run_names
-from headsweep.status import cluster, queue, submissions
-from headsweep.tracking import atomic_files
-from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.status import cluster
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
-from headsweep.tracking.typed_files import Damaged, read_text, require
 
 
 class SlurmLauncher(Launcher):
@@ -70,10 +63,10 @@ class SlurmLauncher(Launcher):
         """Return what sbatch would be given now, and the runs of each job, if it is only to be shown."""
         if not self.settings.dry_run:
             return None
-        active = queue.active(plan.folders)
+        busy = active(plan.folders)
         names = dict(zip(plan.folders, run_names([planned.run for planned in plan.runs]), strict=True))
         seeds = {planned.folder: planned.run.seed for planned in plan.runs}
-        missing = [it for it in plan.folders if it not in active and is_missing(it, self.attempts)]
+        missing = [it for it in plan.folders if it not in busy and is_missing(it, self.attempts)]
         missing.sort(key=seeds.__getitem__)
         limit = cluster.array_limit(self._config)
         parts = [f"# {len(plan.folders) - len(missing)} of {len(plan.folders)} runs need no job now"]
@@ -86,17 +79,20 @@ class SlurmLauncher(Launcher):
 
     def lock(self, sweep: Path) -> AbstractContextManager[object]:
         """Keep two commands from submitting the same run; find the jobs of commands that were killed."""
-        return _lock(sweep)
+        return lock(sweep)
 
     def active(self, plan: Plan) -> set[RunFolder]:
         """Return the runs that are queued, or training on the cluster or elsewhere."""
-        return _active(plan.folders)
+        return active(plan.folders)
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
-        settings = json.dumps(asdict(self.settings), default=lambda value: value.value)
-        atomic_files.write_text(submissions.settings_file(self._sweep), settings)
-        submit(self._sweep, missing, self.settings, self._config)
+        record(self._sweep, self.settings)
+        submit_some(self._sweep, missing, self.settings, self._config)
+
+    def refill(self, sweep: Path) -> None:
+        """Submit jobs for runs that wait, if there may be more in the queue now."""
+        refill(sweep)
 
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process, if there is torch here."""
@@ -114,50 +110,19 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     Raises:
         UserError: there is no cluster, or it refuses; or a run's folder has no configuration to train it by.
     """
-    settings, config = _submitted_with(sweep), cluster.require_config()
+    settings, config = submitted_with(sweep), cluster.require_config()
     for folder in folders:
         if folder.result() is None:
             check_frozen(folder)
     sbatch_errors.check(sbatch_files(sweep, folders, settings, cluster.array_limit(config))[0], settings)
-    with _lock(sweep):
-        active = _active(folders)
-        missing = [folder for folder in folders if folder.result() is None and folder not in active]
+    with lock(sweep):
+        busy = active(folders)
+        missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
-        submit(sweep, by_seed(missing), settings, config)
+        submit_some(sweep, by_seed(missing), settings, config)
     print(f"`headsweep watch {sweep.name}` follows it")
-
-
-def _submitted_with(sweep: Path) -> SlurmConfig:
-    """Return the settings with which the user last submitted the sweep; another user's, if the user never did.
-
-    Raises:
-        Damaged: their file is not as it was written.
-    """
-    path, fix = submissions.settings_file(sweep), "the sweep's command writes it again"
-    if not path.exists():
-        path = max(submissions.settings_files(sweep), key=lambda file: file.stat().st_mtime, default=path)
-    try:
-        settings = json.loads(read_text(path, fix) or "")
-        require("content", settings, isinstance(settings, dict), "an object")
-        return parse_launcher(SlurmConfig, settings)
-    except (ValueError, RecursionError, ConfigError) as error:
-        raise Damaged(path, f"expected settings of SLURM, found something else ({error})", fix) from error
-
-
-@contextmanager
-def _lock(sweep: Path) -> Iterator[None]:
-    """Let one command at a time submit jobs for an output folder, whose sweeps may share runs."""
-    output = OutputFolder.containing(sweep)
-    output.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(output.submission_lock):
-        recover(output)
-        yield
-
-
-def _active(folders: Sequence[RunFolder]) -> set[RunFolder]:
-    return queue.active(folders) | {folder for folder in folders if folder.state() is RunState.running}
 
 
 def _check_output(path: Path) -> None:

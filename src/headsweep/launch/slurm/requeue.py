@@ -8,8 +8,8 @@ RETRY_SECONDS = 3  # between two attempts to requeue a job
 REFUSALS = 10  # of a controller that answers, after which a job is no longer requeued
 
 
-def last_lines(requeues: int) -> list[str]:
-    """Return shell lines for the end of a job: if it asks for it (REQUEUE) or was killed, the job is requeued.
+def last_lines(requeues: int, command: str) -> list[str]:
+    """Return shell lines for the end of a job: requeue it if it asks for it (REQUEUE) or was killed, else do `command`.
 
     It is not where SIGTERM (143) ended its processes: SLURM sends it to cancel, requeue or preempt a job, and srun
     after failures. A controller that is away or too busy to answer is asked until the job itself is killed, one that
@@ -30,5 +30,6 @@ def last_lines(requeues: int) -> list[str]:
         f"    sleep {RETRY_SECONDS}",
         "  done",
         "fi",
+        command,
         "exit $code",
     ]

@@ -17,14 +17,18 @@ from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import requeue, sbatch_errors, snapshot
 from headsweep.launch.slurm.job import Job
-from headsweep.status import cluster, submissions
+from headsweep.status import cluster, submissions, waiting
 from headsweep.tracking.run_folder import RunFolder
 
 Chunk = tuple[RunFolder, ...]  # the runs of one job
 
 
-def submit(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig, config: Mapping[str, str]) -> None:
+def submit(
+    sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig, config: Mapping[str, str]
+) -> list[RunFolder]:
     """Submit jobs for the missing runs, array by array; print each job's number and its runs.
+
+    Where a limit on the jobs of a user or an account refuses an array, a shorter one is tried.
 
     Args:
         sweep: the folder that records the jobs.
@@ -32,21 +36,29 @@ def submit(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig, con
         settings: of each job.
         config: of the cluster.
 
+    Returns:
+        The runs whose jobs such a limit has refused.
+
     Raises:
-        UserError: sbatch refuses.
+        SubmitLimit: it has refused all jobs.
+        UserError: sbatch refuses for another reason.
     """
     code = snapshot.home(sweep / "slurm" / "code")
     snapshot.snapshot(code)
-    before = None
-    for chunks in arrays(missing, settings, cluster.array_limit(config)):
-        token = submissions.new_token()
-        runs = [[run.path.name for run in chunk] for chunk in chunks]
-        submissions.begin(sweep, token, runs, config.get("ClusterName", ""))
-        jobs = _submit_array(sweep, token, chunks, settings, _parameters(sweep, token, settings, code, before))
-        before = jobs[0].partition("_")[0]
-        submissions.complete(sweep, token, before)
-        for job, chunk in zip(jobs, chunks, strict=True):
-            print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}")
+    size = cluster.array_limit(config)
+    left, before = [chunk for array in arrays(missing, settings, size) for chunk in array], None
+    while left:
+        try:
+            before = _submit_array(sweep, left[:size], settings, code, before, config.get("ClusterName", ""))
+        except sbatch_errors.SubmitLimit:
+            if min(size, len(left)) > 1:
+                size = min(size, len(left)) // 2
+                continue
+            if before is None:
+                raise
+            break
+        left = left[size:]
+    return [run for chunk in left for run in chunk]
 
 
 def sbatch_files(sweep: Path, folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> list[str]:
@@ -74,6 +86,20 @@ def arrays(folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> l
 
 
 def _submit_array(
+    sweep: Path, chunks: Sequence[Chunk], settings: SlurmConfig, code: Path, before: str | None, cluster_name: str
+) -> str:
+    """Submit an array of jobs that comes after the array `before`; return its number."""
+    token = submissions.new_token()
+    submissions.begin(sweep, token, [[run.path.name for run in chunk] for chunk in chunks], cluster_name)
+    jobs = _numbers(sweep, token, chunks, settings, _parameters(sweep, token, settings, code, before))
+    array = jobs[0].partition("_")[0]
+    submissions.complete(sweep, token, array)
+    for job, chunk in zip(jobs, chunks, strict=True):
+        print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}")
+    return array
+
+
+def _numbers(
     sweep: Path, token: str, chunks: Sequence[Chunk], settings: SlurmConfig, parameters: Mapping[str, Any]
 ) -> list[str]:
     executor = submitit.SlurmExecutor(_jobs_folder(sweep, token), python=_python(settings))
@@ -112,11 +138,18 @@ def _parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befo
         # With a bound on jobs at a time, arrays come one after the other.
         "dependency": f"afterany:{before}" if settings.max_parallel and before else None,
         "setup": [*_checked(settings.setup), f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"],
-        "teardown": requeue.last_lines(settings.requeues),
+        "teardown": requeue.last_lines(settings.requeues, _refill(sweep, settings)),
         "srun_args": ["--kill-on-bad-exit=1"],  # a single rank would wait for the others for ever
         "additional_parameters": _options(settings),
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _refill(sweep: Path, settings: SlurmConfig) -> str:
+    """Return a shell line that submits jobs for runs that wait until more may be in the queue, if there are any."""
+    python = settings.python or shlex.quote(sys.executable)
+    file, folder = (shlex.quote(str(path)) for path in (waiting.file_of(sweep.resolve()), sweep.resolve()))
+    return f"[ ! -e {file} ] || {python} -m headsweep.launch.slurm.window {folder}"
 
 
 def _checked(setup: Sequence[str]) -> list[str]:
