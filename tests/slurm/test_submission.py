@@ -18,7 +18,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
-from headsweep.status import waiting
+from headsweep.status import submissions, waiting
 from headsweep.tracking.run_folder import RunFolder, RunState
 from programs import write_interpreter
 
@@ -46,7 +46,7 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, mon
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
     settings = parse_launcher(SlurmConfig, keys)
 
-    assert submit._submit_array(tmp_path / "sweep", "a1", [(run,)], settings, {"time": 5}) == ["7"]
+    assert submit._numbers(tmp_path / "sweep", "a1", [(run,)], settings, {"time": 5}) == ["7"]
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert not inherited.keys() & seen.keys()
     assert seen["SLURM_CONF"] == "/here/slurm.conf"
@@ -74,6 +74,7 @@ def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Pat
 def without_paths(text: str, output: Path) -> str:
     """What differs by machine and by code, by name."""
     text = text.replace(str(output), "OUTPUT").replace(warm_python(), "PYTHON")
+    text = text.replace(f"waiting-{submissions.this_user()}.json", "waiting-USER.json")
     text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
     text = re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
     return re.sub(r"(SWEEP\.|/jobs/)[0-9a-f]{8}", r"\1TOKEN", text)
@@ -140,7 +141,10 @@ def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, t
     ("arguments", "message"),
     [
         (["constraint=h200"], "constraint=h200: sbatch: Invalid feature specification; `sinfo`"),
-        (["partition=gpus"], "partition=gpus: sbatch: Invalid partition name specified; `sinfo`"),
+        (
+            ["partition=gpus"],
+            "partition=gpus: sbatch: Invalid partition name specified; partitions: main, short, urgent\n",
+        ),
         (
             ["partition=short", "time=30"],
             "time=30, hydra.launcher.partition=short: sbatch: Requested time limit is invalid (missing or exceeds",

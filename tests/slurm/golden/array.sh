@@ -41,6 +41,7 @@ if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 
     sleep 3
   done
 fi
+[ ! -e OUTPUT/sweeps/SWEEP/slurm/waiting-USER.json ] || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP
 exit $code
 
 # job 0: seqpool1-cct_2_3x2-digits-seed0

@@ -63,7 +63,15 @@ def refused(output: str, settings: SlurmConfig) -> UserError:
     keys = _keys(output, settings)
     about = _values(keys, settings) if keys else "hydra/launcher=slurm"
     kind = SubmitLimit if LIMIT in output else UserError
-    return kind(f"{about}: sbatch: {reason}; `sinfo` and `sacctmgr show assoc` list what the cluster takes")
+    return kind(f"{about}: sbatch: {reason}; {_valid(keys)}")
+
+
+def _valid(keys: Sequence[str]) -> str:
+    """Return the values that the cluster takes, or what lists them."""
+    names = cluster.ask("sinfo", "--noheader", "--format=%R") if keys == ("partition",) else None
+    if names:
+        return f"partitions: {', '.join(sorted(set(names)))}"
+    return "`sinfo` and `sacctmgr show assoc` list what the cluster takes"
 
 
 def may_be_submitted(output: str) -> bool:
