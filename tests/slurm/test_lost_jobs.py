@@ -169,7 +169,7 @@ def test_a_cluster_that_never_answers_is_waited_for_once(forgetful: Cluster, tmp
         (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", port, config))
         ask = questions.ask
         monkeypatch.setattr(questions, "ask", lambda *words, **more: asked.append(words) or ask(*words, **more))
-        job = Job(tmp_path / "sweep", "a1", "12", "_3", ("run",))
+        job = Job(tmp_path / "sweep", "a1", "12", "_3", ("run",), submitted=1.0)
         assert queue.states_of([job])[job].is_active
     assert asked == [("scontrol", "ping")]
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from headsweep.errors import UserError
 from headsweep.launch.conclude import LogModels, compare, conclude, log_models
 from headsweep.plan.frozen import frozen
 from headsweep.status import waiting
@@ -100,11 +101,17 @@ class _Refill:
     def __init__(self, sweep: Path, refill: Refill) -> None:
         self._sweep, self._refill, self._next = sweep, refill, 0.0
         self._counts: object = None
+        self._error = ""
 
     def __call__(self, view: SweepView) -> None:
         if waiting.file_of(self._sweep).exists() and (view.counts != self._counts or time.monotonic() > self._next):
             self._counts, self._next = view.counts, time.monotonic() + REFILL_SECONDS
-            self._refill(self._sweep)
+            try:
+                self._refill(self._sweep)
+            except UserError as error:  # perhaps the cluster does not answer now
+                if str(error) != self._error:
+                    self._error = str(error)
+                    print(f"headsweep: {error}; tried again every {REFILL_SECONDS:.0f} s", file=sys.stderr)
 
 
 class _Lines:

@@ -36,6 +36,7 @@ class Job:
     array: str  # the number of its array, or its own; empty: sbatch's answer was never recorded
     element: str  # _3 for element 3 of the array; empty for a single job
     runs: tuple[str, ...]  # fingerprints
+    submitted: float  # Unix time
     user: str = ""  # who submitted it; empty, as the cluster: not recorded
     cluster: str = ""
 
@@ -146,7 +147,7 @@ def jobs(sweep: Path) -> list[Job]:
 
 
 def jobs_in(output: OutputFolder, skip_damaged: bool = False) -> list[Job]:
-    """Return all jobs that were submitted for the sweeps of an output folder.
+    """Return all jobs that were submitted for the sweeps of an output folder, the last ones last.
 
     Raises:
         Damaged: as `jobs`, unless `skip_damaged`.
@@ -155,14 +156,15 @@ def jobs_in(output: OutputFolder, skip_damaged: bool = False) -> list[Job]:
     for sweep in sorted({record.parents[2] for record in output.sweeps.glob(f"*/{RECORDS}/*.json")}):
         with contextlib.suppress(Damaged) if skip_damaged else contextlib.nullcontext():
             found += jobs(sweep)
-    return found
+    return sorted(found, key=lambda job: job.submitted)
 
 
 def _jobs(sweep: Path, it: Submission) -> list[Job]:
     if it.token:
-        return [Job(sweep, it.token, it.array, job, tuple(runs), it.user, it.cluster) for job, runs in it.jobs.items()]
+        of_record = (it.submitted, it.user, it.cluster)
+        return [Job(sweep, it.token, it.array, job, tuple(runs), *of_record) for job, runs in it.jobs.items()]
     numbers = [(*job.partition("_"), tuple(runs)) for job, runs in it.jobs.items()]
-    return [Job(sweep, "", array, bar + element, runs) for array, bar, element, runs in numbers]
+    return [Job(sweep, "", array, bar + element, runs, it.submitted) for array, bar, element, runs in numbers]
 
 
 def _write(sweep: Path, it: Submission) -> None:

@@ -35,13 +35,13 @@ if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 
     if state=$(squeue --noheader --job $job --format %T); then
       [ "$state" = RUNNING ] || break  # cancelled, or requeued already
       echo "headsweep: ended with exit code $code; to be requeued"
-      scontrol requeue $job && break
+      scontrol requeue $job && exit $code
       refusals=$((refusals - 1))
     fi
     sleep 3
   done
 fi
-[ ! -e OUTPUT/sweeps/SWEEP/slurm/waiting-USER.json ] || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP
+[ $code -ge 128 ] || [ ! -e OUTPUT/sweeps/SWEEP/slurm/waiting-USER.json ] || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP
 exit $code
 
 # job 0: seqpool1-cct_2_3x2-digits-seed0

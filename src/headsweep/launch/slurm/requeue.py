@@ -24,12 +24,12 @@ def last_lines(requeues: int, command: str) -> list[str]:
         "    if state=$(squeue --noheader --job $job --format %T); then",
         '      [ "$state" = RUNNING ] || break  # cancelled, or requeued already',
         '      echo "headsweep: ended with exit code $code; to be requeued"',  # before, as it ends this script
-        "      scontrol requeue $job && break",
+        "      scontrol requeue $job && exit $code",
         "      refusals=$((refusals - 1))",
         "    fi",
         f"    sleep {RETRY_SECONDS}",
         "  done",
         "fi",
-        command,
+        f"[ $code -ge 128 ] || {command}",
         "exit $code",
     ]
