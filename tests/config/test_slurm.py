@@ -42,6 +42,9 @@ def test_presets_are_the_launcher_with_other_values():
         ("extra", "x", "expected options of sbatch and their values, e.g. {mail-type: END}"),
         ("max_parallel", 0, "expected an integer >= 1"),
         ("max_submitted", 0, "expected an integer >= 1"),
+        ("container", " ", "expected an image, e.g. headsweep.sif, or null"),
+        ("container_runtime", "docker", "expected apptainer or pyxis"),
+        ("container_mounts", ["/data"], "expected [] without hydra.launcher.container"),
         ("runs_per_job", 0, "expected an integer >= 1"),
         ("slots", 0, "expected an integer >= 1"),
         ("threads", 0, "expected an integer >= 1"),
@@ -95,3 +98,9 @@ def test_a_key_that_is_none_is_answered_with_those_that_are():
 def test_options_by_which_jobs_are_found_cannot_be_changed(option):
     with pytest.raises(ConfigError, match=f"hydra.launcher.extra.{option}=x: expected another option: headsweep finds"):
         parse_launcher(SlurmConfig, {**keys(), "extra": {option: "x"}})
+
+
+@pytest.mark.parametrize("mount", ["data", "/a,/b", "/a:b", "/a:/b:ro:x", "/a\n/b"])
+def test_mounts_are_absolute_paths(mount):
+    with pytest.raises(ConfigError, match=r"hydra.launcher.container_mounts=.*: expected absolute paths"):
+        parse_launcher(SlurmConfig, {**keys(), "container": "x.sif", "container_mounts": [mount]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
@@ -12,6 +13,9 @@ from headsweep.errors import ConfigError
 from headsweep.status import submissions
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged, read_text, require
+
+# Keys that files of earlier versions lack, with values that change nothing.
+ADDED: dict[str, Any] = {"max_submitted": None, "container": None, "container_runtime": "apptainer", "container_mounts": []}
 
 
 def record(sweep: Path, settings: SlurmConfig) -> None:
@@ -32,6 +36,6 @@ def submitted_with(sweep: Path) -> SlurmConfig:
     try:
         settings = json.loads(read_text(path, fix) or "")
         require("content", settings, isinstance(settings, dict), "an object")
-        return parse_launcher(SlurmConfig, {"max_submitted": None, **settings})  # older files lack it
+        return parse_launcher(SlurmConfig, {**ADDED, **settings})
     except (ValueError, RecursionError, ConfigError) as error:
         raise Damaged(path, f"expected settings of SLURM, found something else ({error})", fix) from error

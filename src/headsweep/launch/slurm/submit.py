@@ -15,9 +15,10 @@ from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
 
 from headsweep.config.slurm import SlurmConfig
-from headsweep.launch.slurm import requeue, sbatch_errors, snapshot
+from headsweep.launch.slurm import container, requeue, sbatch_errors, snapshot
 from headsweep.launch.slurm.job import Job
 from headsweep.status import cluster, submissions, waiting
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 
 Chunk = tuple[RunFolder, ...]  # the runs of one job
@@ -70,7 +71,9 @@ def sbatch_files(sweep: Path, folders: Sequence[RunFolder], settings: SlurmConfi
     files, before = [], None
     for at, chunks in enumerate(arrays(folders, settings, limit), start=1):
         token = submissions.new_token()
-        command = f"{_python(settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(sweep, token)))}"
+        command = (
+            f"{_python(sweep, settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(sweep, token)))}"
+        )
         count = len(chunks) if len(chunks) > 1 else None
         parameters = _parameters(sweep, token, settings, code, before)
         files.append(make_sbatch_file(command, _jobs_folder(sweep, token), map_count=count, **parameters))
@@ -102,7 +105,7 @@ def _submit_array(
 def _numbers(
     sweep: Path, token: str, chunks: Sequence[Chunk], settings: SlurmConfig, parameters: Mapping[str, Any]
 ) -> list[str]:
-    executor = submitit.SlurmExecutor(_jobs_folder(sweep, token), python=_python(settings))
+    executor = submitit.SlurmExecutor(_jobs_folder(sweep, token), python=_python(sweep, settings))
     executor.update_parameters(**parameters)
     jobs = [Job(sweep.resolve(), tuple(run.path.resolve() for run in chunk), settings) for chunk in chunks]
     try:
@@ -139,7 +142,8 @@ def _parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befo
         "dependency": f"afterany:{before}" if settings.max_parallel and before else None,
         "setup": [*_checked(settings.setup), f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "teardown": requeue.last_lines(settings.requeues, _refill(sweep, settings)),
-        "srun_args": ["--kill-on-bad-exit=1"],  # a single rank would wait for the others for ever
+        # A single rank would wait for the others for ever.
+        "srun_args": ["--kill-on-bad-exit=1", *container.srun_arguments(settings, _output(sweep))],
         "additional_parameters": _options(settings),
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -147,7 +151,8 @@ def _parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befo
 
 def _refill(sweep: Path, settings: SlurmConfig) -> str:
     """Return a shell line that submits jobs for runs that wait until more may be in the queue, if there are any."""
-    python = settings.python or shlex.quote(sys.executable)
+    # Outside of a container, which has no sbatch.
+    python = (settings.python if settings.container is None else None) or shlex.quote(sys.executable)
     file, folder = (shlex.quote(str(path)) for path in (waiting.file_of(sweep.resolve()), sweep.resolve()))
     return f"[ ! -e {file} ] || {python} -m headsweep.launch.slurm.window {folder}"
 
@@ -165,6 +170,10 @@ def _options(settings: SlurmConfig) -> dict[str, Any]:
     return {requeue: True, **({"mem": settings.memory} if settings.memory else {}), **settings.extra}
 
 
-def _python(settings: SlurmConfig) -> str:
+def _python(sweep: Path, settings: SlurmConfig) -> str:
     """Return what starts Python in a job: USR2 would end it until it has a handler, after seconds of imports."""
-    return f"""sh -c 'trap "" USR2; exec "$0" "$@"' {settings.python or shlex.quote(sys.executable)}"""
+    return f"""sh -c 'trap "" USR2; exec "$0" "$@"' {container.python(settings, _output(sweep))}"""
+
+
+def _output(sweep: Path) -> Path:
+    return OutputFolder.containing(sweep.resolve()).path
