@@ -7,6 +7,7 @@ mlflow.db          the store of MLflow, unless tracking.uri names another, and
 mlartifacts/       its files
 reports/           report pages of runs that were chosen by a filter
 cache/             tokens of frozen backbones, unless paths.cache names another folder
+slurm.lock         held by a command that submits jobs
 reproductions/     runs that `headsweep reproduce` has trained again
 """
 
@@ -31,6 +32,7 @@ class OutputFolder:
         self.mlflow_artifacts = path / MLFLOW_ARTIFACTS
         self.reports = path / "reports"
         self.cache = path / "cache"
+        self.submission_lock = path / "slurm.lock"
         self.reproductions = path / "reproductions"
 
     @classmethod
