@@ -96,6 +96,11 @@ class DatasetConfig:
             raise ConfigError(
                 "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
             )
+        if self.label is not None and self.format not in (DatasetFormat.huggingface, DatasetFormat.webdataset):
+            raise ConfigError("dataset.label", self.label, "expected null, but for dataset=huggingface or webdataset")
+        if self.download and self.format not in (None, DatasetFormat.torchvision):
+            expected = "expected false: only data sets of torchvision are downloaded"
+            raise ConfigError("dataset.download", self.download, expected)
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:

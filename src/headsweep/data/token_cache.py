@@ -74,13 +74,16 @@ class TokenCache:
         Raises:
             ConfigError: the disk is too small.
         """
-        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
-        if all(self._is_whole(*shard) for shard in needed):
+        if not self.missing(rows):
             return
         with held(self._folder, self._pulse):
-            missing = [shard for shard in needed if not self._is_whole(*shard)]
-            if missing:
+            if missing := self.missing(rows):
                 self._compute(missing)
+
+    def missing(self, rows: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+        """Return split and number of the files of these rows that are absent, or damaged and now removed."""
+        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
+        return [shard for shard in needed if not self._is_whole(*shard)]
 
     def room(self, images: int, device: torch.device) -> Tensor:
         """Return memory for the tokens (b t d) of some images: in float32, or as they are stored and pinned for a GPU.

@@ -23,7 +23,7 @@ from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
-from headsweep.run.stored_tokens import new_record, stored_tokens
+from headsweep.run.stored_tokens import new_record, stored_tokens, with_token_costs
 from headsweep.run.token_streams import Loaders, TokenStreams
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
@@ -113,7 +113,7 @@ def _tried(
             backbone.check_unchanged()
         if ranks.leads:
             folder.check_claim()
-            folder.finish(result)
+            folder.finish(with_token_costs(run, result) if run.has_stored_tokens else result)
     except Stopped:
         raise
     except LostPeer as error:
