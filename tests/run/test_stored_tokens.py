@@ -84,6 +84,19 @@ def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, h
     assert differences(stored, live) == []
 
 
+def test_stored_and_live_tokens_of_other_blocks_train_the_same_bits_in_float32(tmp_path):
+    keys = ["backbone=random", "model.depth=2", "tokens.layer=-1", "tokens.last=2", "tokens.norm=false"]
+    keys += ["tokens.class_token=true", "classifier_norm=true", "duration='1 epoch'", "head=seqattn"]
+    stored = factories.planned(tmp_path / "stored", *KEYS, *keys, "tokens.cache=float32")
+    live = factories.planned(tmp_path / "live", *KEYS, *keys, "tokens.cache=off")
+    for folder in (stored, live):
+        train_folder(folder, lambda progress: None)
+    assert differences(stored, live) == []
+    record = tokens_of(tmp_path / "stored").record()
+    assert (record.tokens, record.width) == (17, 64)
+    assert record.source["tokens.last"] == 2 and "tokens.layer" not in record.source
+
+
 @pytest.mark.slow
 def test_a_second_head_and_a_second_seed_compute_nothing(tmp_path, file, computed):
     first = trained(tmp_path, file, "debug.train_images=null", "debug.eval_images=null", "batch_size=512")
@@ -159,8 +172,9 @@ def _train_and_count(folder: RunFolder, written) -> None:
 def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_path):
     given = [*TINY_MODEL, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
     same = [[], ["head=ga"], ["seed=1"], ["optimizer.lr=0.1"], ["debug=quick"], ["dataset.validation=0.5"]]
+    same += [["classifier_norm=true"], ["tokens.layer=-1"]]
     other = [["head=cls"], ["tokens.cache=float32"], ["dataset.image_size=32"], ["dataset.mean=[0.4]"]]
-    other += [["model.depth=2"], ["precision=bfloat16"]]
+    other += [["model.depth=2"], ["precision=bfloat16"], ["tokens.norm=false"], ["tokens.class_token=true"]]
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in same}) == 1
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
 

@@ -173,9 +173,21 @@ class TimmConfig(ModelConfig):
 
 @dataclass
 class TokensConfig:
-    """The tokens that a head is trained on, where the backbone is frozen."""
+    """The tokens that a head reads, and how those of a frozen backbone are stored."""
 
     cache: Annotated[TokenType, USUAL, Neutral("bfloat16")]
+    layer: Annotated[int, USUAL | SUMMARY, Neutral(-1)]  # block whose tokens are read, from 0, or negative from the end
+    last: Annotated[int, USUAL | SUMMARY, Neutral(1)]  # blocks up to `layer` whose tokens are concatenated
+    norm: Annotated[bool, USUAL | SUMMARY, Neutral(True)]  # whether the final norm is applied to the tokens of each
+    class_token: Annotated[bool, USUAL | SUMMARY, Neutral(False)]  # append the class token to the patch tokens
+
+    def __post_init__(self) -> None:
+        at_least("tokens.last", self.last, 1)
+
+    @property
+    def reads_last(self) -> bool:
+        """Whether the head reads the tokens of the last block, after the final norm."""
+        return (self.layer, self.last, self.norm) == (-1, 1, True)
 
 
 MODELS: dict[str, type[ModelConfig]] = {"compact": CompactConfig, "timm": TimmConfig}

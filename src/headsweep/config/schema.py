@@ -12,7 +12,7 @@ from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import GramConfig, HeadConfig
+from headsweep.config.head import HEADS, GramConfig, HeadConfig
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
@@ -282,6 +282,8 @@ class RunConfig:
     debug: DebugConfig
     backbone: Annotated[BackboneMode, USUAL | SUMMARY, Neutral("train")]
     heads: Annotated[int, USUAL | SUMMARY]  # K, heads in parallel on the same tokens
+    # Normalise pooled vectors over the batch before the classifier, without gain and bias, as attentive probing does.
+    classifier_norm: Annotated[bool, USUAL | SUMMARY, Neutral(False)]
     # lambda of GA's decorrelation term; a negative value pushes the heads apart, 0 turns it off.
     decorrelation: Annotated[float, RESULT | SUMMARY]
     seed: Annotated[int, RESULT | SUMMARY]
@@ -365,6 +367,9 @@ class RunConfig:
 
     def _check_tokens(self) -> None:
         cache = self.tokens.cache
+        if self.tokens.class_token and HEADS[self.head.name].class_token:
+            expected = f"expected false: head={self.head.name} reads the class token by itself"
+            raise ConfigError("tokens.class_token", "true", expected)
         if not self.backbone.is_frozen and cache is not TokenType.bfloat16:
             expected = f"expected bfloat16, the default, with backbone={self.backbone.value}, which stores no tokens"
             raise ConfigError("tokens.cache", cache.value, expected)
@@ -380,10 +385,12 @@ class RunConfig:
 
     def _check_head(self) -> None:
         if isinstance(self.model, CompactConfig):
-            self.head.check_width(self.model.width)
-        if isinstance(self.head, GramConfig) and self.batch_size // self.accumulation < 2:
+            self.head.check_width(self.model.width * self.tokens.last)
+        normalises = self.classifier_norm or isinstance(self.head, GramConfig)
+        if normalises and self.batch_size // self.accumulation < 2:
+            why = "classifier_norm=true" if self.classifier_norm else f"head={self.head.name}"
             raise ConfigError(
                 "batch_size",
                 self.batch_size,
-                f"expected >= 2 images per micro-batch: head={self.head.name} normalises over the batch",
+                f"expected >= 2 images per micro-batch: {why} normalises over the batch",
             )

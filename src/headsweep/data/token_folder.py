@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headsweep.config import HEADS, BackboneMode, CompactConfig, RunConfig
-from headsweep.config.keys import flat, has_trait
+from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.tracking import atomic_files
@@ -155,5 +155,7 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     kept += [f"dataset.{name}" for name in _PIXELS] + ["precision", "tokens.cache"]
     kept += ["seed"] if run.backbone is BackboneMode.random else []
     # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
-    class_token = isinstance(run.model, CompactConfig) and HEADS[run.head.name].class_token
-    return {**{key: values[key] for key in kept}, "class_token": class_token, "layout": LAYOUT}
+    reads_class_token = run.tokens.class_token or HEADS[run.head.name].class_token
+    class_token = isinstance(run.model, CompactConfig) and reads_class_token
+    blocks = without_neutral({key: values[key] for key in ("tokens.layer", "tokens.last", "tokens.norm")})
+    return {**{key: values[key] for key in kept}, **blocks, "class_token": class_token, "layout": LAYOUT}

@@ -1,18 +1,31 @@
-"""The interface of every backbone: images to tokens.
+"""The interface of every backbone: images to tokens, of the last block or of others.
 
 Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch tokens, d width.
 """
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headsweep.config import TokensConfig
+from headsweep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks whose tokens are concatenated."""
+
+    indices: list[int]  # from 0, ascending
+    norm: bool  # whether the final norm is applied to the tokens of each
+
 
 class Backbone(nn.Module, ABC):
-    """Images to normalised tokens, the class token first if there is one.
+    """Images to tokens, the class token first if there is one.
 
     Args:
         width: D, the width of a token.
@@ -24,10 +37,60 @@ class Backbone(nn.Module, ABC):
     def __init__(self, width: int, tokens: int, prefix: int, channels: int) -> None:
         super().__init__()
         self.width, self.tokens, self.prefix, self.channels = width, tokens, prefix, channels
+        self.blocks_read: Blocks | None = None  # None: the last one, after the final norm
+
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Tokens after the final norm, or those of the selected blocks."""
+        return self.last_tokens(images) if self.blocks_read is None else self._tokens_of(self.blocks_read, images)
 
     @abstractmethod
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the final norm."""
+
+    def select(self, name: str, tokens: TokensConfig) -> None:
+        """Read the tokens of the blocks that the configuration of a model called `name` selects.
+
+        All weights stay, so that a checkpoint of the whole model fits; `drop_unread` drops those not needed.
+
+        Raises:
+            ConfigError: there are no such blocks, or their tokens cannot be read.
+        """
+        count = self.count_blocks(name, tokens)
+        last = tokens.layer + count if tokens.layer < 0 else tokens.layer
+        if not 0 <= last < count:
+            found = f"expected a number in [-{count}, {count - 1}]: model.name={name} has {count}"
+            raise ConfigError("tokens.layer", tokens.layer, found)
+        if tokens.last > last + 1:
+            found = f"expected at most {last + 1}, the blocks of model.name={name} up to tokens.layer={tokens.layer}"
+            raise ConfigError("tokens.last", tokens.last, found)
+        if (last, tokens.last, tokens.norm) != (count - 1, 1, True):
+            self.blocks_read = Blocks(list(range(last + 1 - tokens.last, last + 1)), tokens.norm)
+
+    def count_blocks(self, name: str, tokens: TokensConfig) -> int:
+        """Return the number of blocks whose tokens can be read. Raises ConfigError as `select`."""
+        return len(self.feature_info())
+
+    def drop_unread(self) -> None:
+        """Drop the weights that the selected blocks do not need."""
+        if self.blocks_read is not None:
+            self.prune_intermediate_layers(self.blocks_read.indices, prune_norm=not self.blocks_read.norm)
+
+    def _tokens_of(self, blocks: Blocks, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Concatenate the tokens of blocks along their width."""
+        features = self.forward_intermediates(
+            images,
+            blocks.indices,
+            return_prefix_tokens=self.prefix > 0,
+            norm=blocks.norm,
+            stop_early=True,
+            intermediates_only=True,
+        )
+        return torch.cat([self._as_tokens(blocks, feature) for feature in features], -1)
+
+    def _as_tokens(self, blocks: Blocks, feature: Any) -> Float[Tensor, "b t d"]:
+        """Return a feature, (b d y x) or a pair of that and its prefix tokens, as tokens."""
+        patches, *prefix = feature if self.prefix else (feature,)
+        return torch.cat([*prefix, patches.flatten(2).transpose(1, 2)], 1)
 
     @abstractmethod
     def forward_intermediates(

@@ -6,12 +6,21 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import BackboneMode, CompactConfig, HeadConfig, ModelConfig, RunConfig, TimmConfig
+from headsweep.config import (
+    BackboneMode,
+    CompactConfig,
+    HeadConfig,
+    ModelConfig,
+    RunConfig,
+    TimmConfig,
+    TokensConfig,
+)
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import HEADS, Head, build_head
 from headsweep.models.backbone import Backbone
@@ -34,6 +43,8 @@ def build_model(
     image_size: int,
     channels: int,
     seed: int,
+    tokens: TokensConfig | None = None,
+    classifier_norm: bool = False,
     new_head: bool = False,
     only_head: bool = False,
 ) -> Classifier:
@@ -42,22 +53,27 @@ def build_model(
     Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
     backbones. With `model.checkpoint` the weights are loaded from that file, with `new_head` those of its backbone
     alone; on the meta device they are only checked. With `only_head` the backbone is on the meta device and no file is
-    read.
+    read. `tokens` says what the head reads, by default the patch tokens of the last block; weights of the backbone that
+    it does not need are dropped. With `classifier_norm` the pooled vectors are batch-normalised.
 
     Raises:
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
     """
     with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
-        backbone = _backbone(model, head, image_size, channels)
+        appended = tokens is not None and tokens.class_token
+        backbone = _backbone(model, head, image_size, channels, appended)
+        if tokens is not None:
+            backbone.select(model.name, tokens)
     options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
-    sizes = {"width": backbone.width, "tokens": backbone.tokens, "num_classes": num_classes, "heads": heads}
+    sizes = {"width": backbone.width, "tokens": backbone.tokens + appended, "num_classes": num_classes, "heads": heads}
     try:
         with global_stream(seed, "head init"):
-            built = Classifier(backbone, build_head(head.name, **sizes, **options))
+            built = Classifier(backbone, _head(head.name, classifier_norm, **sizes, **options), appended)
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
     if model.checkpoint is not None and not only_head:
         _start_from(Path(model.checkpoint), model, built, new_head)
+    backbone.drop_unread()
     return built
 
 
@@ -76,12 +92,21 @@ def model_of(run: RunConfig, initial: bool = False, only_head: bool = False) -> 
         image_size=run.dataset.image_size,
         channels=run.dataset.channels,
         seed=run.seed,
+        tokens=run.tokens,
+        classifier_norm=run.classifier_norm,
         new_head=run.backbone is not BackboneMode.train,
         only_head=only_head,
     )
     if run.activation_checkpointing:
         _recompute_blocks(model, run.model)
     return model
+
+
+def _head(name: str, classifier_norm: bool, **options: Any) -> Head:
+    head = build_head(name, **options)
+    if classifier_norm:
+        head.normalise_pooled()
+    return head
 
 
 def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
@@ -117,13 +142,15 @@ def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_hea
     built.backbone.load_state_dict({name.removeprefix("backbone."): held for name, held in fitted.state.items()})
 
 
-def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int) -> Backbone:
-    """Build the backbone, with a class token if the head reads one."""
+def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int, appended: bool) -> Backbone:
+    """Build the backbone, with a class token if the head reads one, or it is appended to the patch tokens."""
     class_token = HEADS[head.name].class_token
     if isinstance(model, CompactConfig):
-        return CompactTransformer(model, image_size, channels, class_token)
+        return CompactTransformer(model, image_size, channels, class_token or appended)
     assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
     backbone = TimmBackbone(model, image_size, channels)
+    if appended and not backbone.has_class_token:
+        raise ConfigError("tokens.class_token", "true", f"expected false: model.name={model.name} has no class token")
     if class_token and not backbone.has_class_token:
         raise ConfigError("head", head.name, f"expected a head without class token: model.name={model.name} has none")
     return backbone

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from headsweep.config import Block as BlockKind
-from headsweep.config import CompactConfig, Positions
+from headsweep.config import CompactConfig, Positions, TokensConfig
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
@@ -158,8 +158,8 @@ class CompactTransformer(Backbone):
         if self.options.positions is Positions.learnable:
             return {}
         if self.options.positions is Positions.sine:
-            return {"positions": sine_positions(self.prefix + self.tokens, self.width)}
-        return {"positions": torch.zeros(1, 1, self.width)}
+            return {"positions": sine_positions(self.prefix + self.tokens, self.options.width)}
+        return {"positions": torch.zeros(1, 1, self.options.width)}
 
     def _add_class_token(self, kind: Positions) -> None:
         """Add a class token, drawn last: all other parameters start byte-identical with and without it."""
@@ -167,7 +167,7 @@ class CompactTransformer(Backbone):
         if kind is Positions.learnable:
             trunc_normal_(self.positions.detach()[:, :1], std=0.2)
 
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the final LayerNorm.
 
         Raises:
@@ -229,6 +229,11 @@ class CompactTransformer(Backbone):
             self.norm = nn.Identity()
         return selected
 
+    def select(self, name: str, tokens: TokensConfig) -> None:
+        """See `Backbone.select`; the concatenated tokens are wider."""
+        super().select(name, tokens)
+        self.width = self.options.width * tokens.last
+
     def feature_info(self) -> list[dict[str, Any]]:
         """Describe one feature per block, all of the same stride."""
         model = self.options
@@ -236,7 +241,7 @@ class CompactTransformer(Backbone):
             model.stride if model.tokenizer is TokenizerKind.patch else (2 * model.stride) ** model.tokenizer_layers
         )
         return [
-            {"module": f"blocks.{index}", "num_chs": self.width, "reduction": reduction}
+            {"module": f"blocks.{index}", "num_chs": self.options.width, "reduction": reduction}
             for index in range(len(self.blocks))
         ]
 
@@ -249,7 +254,7 @@ class CompactTransformer(Backbone):
             resampled = resample_abs_pos_embed(self.positions.detach(), self.grid, before, self.prefix)
             self.positions = nn.Parameter(resampled, requires_grad=self.positions.requires_grad)
         elif self.options.positions is Positions.sine:
-            self.positions = sine_positions(self.prefix + self.tokens, self.width).to(self.positions)
+            self.positions = sine_positions(self.prefix + self.tokens, self.options.width).to(self.positions)
         self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def set_grad_checkpointing(self, enable: bool) -> None:

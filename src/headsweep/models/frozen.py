@@ -27,13 +27,13 @@ class Probe(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         assert isinstance(classifier.head, Head), "a model just built has a head"
-        self.head, self.skipped = classifier.head, 0 if classifier.head.class_token else classifier.backbone.prefix
+        self.head, self.read_by_head = classifier.head, classifier.read_by_head
 
     def forward(
         self, tokens: Float[Tensor, "b t d"], per_head: bool = False
     ) -> Float[Tensor, "b l"] | Float[Tensor, "b k l"]:
         """Return mean logits, with `per_head` those of each branch."""
-        logits = self.head(tokens[:, self.skipped :])
+        logits = self.head(self.read_by_head(tokens))
         return logits if per_head else logits.mean(1)
 
     def no_weight_decay(self) -> set[str]:

@@ -6,6 +6,8 @@ Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch
 import copy
 import difflib
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import timm
@@ -15,9 +17,9 @@ from timm.layers import to_2tuple
 from timm.models import ResNet, get_pretrained_cfg, is_model, is_model_in_modules
 from torch import Tensor, nn
 
-from headsweep.config import TimmConfig
+from headsweep.config import TimmConfig, TokensConfig
 from headsweep.errors import ConfigError
-from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.backbone import Backbone, Blocks, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
 
 OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
@@ -54,11 +56,58 @@ class TimmBackbone(Backbone):
         prefix = _count_prefix(built)
         super().__init__(*_check_tokens(model, built, features, prefix, image_size), prefix, channels)
         self.has_class_token = getattr(built, "cls_token", None) is not None and prefix > 0
-        self.model, self.pools, self.options = built, pools, model
+        self.model, self.pools, self.options, self.image_size = built, pools, model, image_size
 
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the model's final norm."""
-        return _as_tokens(_features(self.model, self.pools, images), _format(self.model))
+        return _as_tokens(_features(self.model, images, self.pools), _format(self.model))
+
+    def select(self, name: str, tokens: TokensConfig) -> None:
+        """See `Backbone.select`; a block is one of timm's features, so that of a convolutional model is a stage."""
+        super().select(name, tokens)
+        if self.blocks_read is None:
+            return
+        if self._has_stages():
+            self._check_stage(name, tokens)
+        try:
+            features = _on_meta(self, self.image_size, self.channels)
+        except Exception as error:  # timm's models raise many kinds
+            raise _last_alone(name, tokens, _reason(error)) from error
+        self.width, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, self.image_size)
+
+    def count_blocks(self, name: str, tokens: TokensConfig) -> int:
+        """Return the number of timm's features of the model."""
+        if not hasattr(self.model, "forward_intermediates") or not hasattr(self.model, "prune_intermediate_layers"):
+            if tokens.reads_last:
+                return 1
+            raise _last_alone(name, tokens, "timm has no others")
+        return len(self.model.feature_info)
+
+    def _has_stages(self) -> bool:
+        """Return whether features differ in width or grid."""
+        return len({(feature["num_chs"], feature["reduction"]) for feature in self.model.feature_info}) > 1
+
+    def _check_stage(self, name: str, tokens: TokensConfig) -> None:
+        """Raise ConfigError unless a stage is read alone, without the final norm, which is that of the last stage."""
+        if tokens.last > 1:
+            found = f"expected 1: the stages of model.name={name} differ in width and grid"
+            raise ConfigError("tokens.last", tokens.last, found)
+        if tokens.norm:
+            found = f"expected false with tokens.layer={tokens.layer}: the final norm of model.name={name} is that of "
+            raise ConfigError("tokens.norm", "true", f"{found}its last stage")
+
+    def drop_unread(self) -> None:
+        """See `Backbone.drop_unread`; a norm after the pooling (`fc_norm`) belongs to the final norm."""
+        if (read := self.blocks_read) is not None:
+            self.model.prune_intermediate_layers(
+                read.indices, prune_norm=not read.norm, prune_head=not read.norm and not self.pools
+            )
+
+    def _as_tokens(self, blocks: Blocks, feature: Any) -> Float[Tensor, "b t d"]:
+        """See `Backbone._as_tokens`; timm's features lack the norm that some models have after the pooling."""
+        tokens = super()._as_tokens(blocks, feature)
+        has_late_norm = blocks.norm and not self.pools and hasattr(self.model, "fc_norm")
+        return self.model.forward_head(tokens) if has_late_norm else tokens
 
     def forward_intermediates(
         self,
@@ -89,8 +138,12 @@ class TimmBackbone(Backbone):
         """Set the size as timm's model does; models that accept any size change nothing."""
         if hasattr(self.model, "set_input_size"):
             self.model.set_input_size(img_size=image_size)
-        features = _probe(self.options.name, self.model, self.pools, image_size, self.channels)
+        try:
+            features = _on_meta(self, image_size, self.channels)
+        except Exception as error:  # timm's models raise many kinds
+            raise _refused_size(self.options.name, image_size, error) from error
         _, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, image_size)
+        self.image_size = image_size
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.model.set_grad_checkpointing(enable)
@@ -141,21 +194,37 @@ def _refuses_unpooled(built: Any) -> bool:
     return False
 
 
-def _features(model: Any, pools: bool, images: Float[Tensor, "b c y x"]) -> Any:
+def _features(model: Any, images: Float[Tensor, "b c y x"], pools: bool) -> Any:
     return model.forward_features(images) if pools else model(images)
 
 
 def _probe(name: str, built: nn.Module, pools: bool, image_size: int | tuple[int, int], channels: int) -> Any:
     """Return the features of one image on the meta device."""
-    ghost = copy.deepcopy(built).to("meta").eval()
-    images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
     try:
-        with torch.no_grad():
-            return _features(ghost, pools, images)
+        return _on_meta(built, image_size, channels, partial(_features, pools=pools))
     except Exception as error:  # timm's models raise many kinds
-        raise ConfigError(
-            "dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})"
-        ) from error
+        raise _refused_size(name, image_size, error) from error
+
+
+def _on_meta(
+    module: nn.Module,
+    image_size: int | tuple[int, int],
+    channels: int,
+    call: Callable[[Any, Tensor], Any] = lambda module, images: module(images),
+) -> Any:
+    """Return what `call` gives of a module and one image on the meta device."""
+    images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
+    with torch.no_grad():
+        return call(copy.deepcopy(module).to("meta").eval(), images)
+
+
+def _refused_size(name: str, image_size: int | tuple[int, int], error: Exception) -> ConfigError:
+    return ConfigError("dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})")
+
+
+def _last_alone(name: str, tokens: TokensConfig, reason: str) -> ConfigError:
+    expected = "expected -1, with tokens.last=1 and tokens.norm=true"
+    return ConfigError("tokens.layer", tokens.layer, f"{expected}: model.name={name} gives its last tokens ({reason})")
 
 
 def _count_prefix(built: nn.Module) -> int:
