@@ -17,6 +17,7 @@ from headsweep.config import HEADS
 from headsweep.data import token_cache, token_folder
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
 from headsweep.errors import ConfigError
+from headsweep.heads import FITTED_HEADS
 from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
@@ -181,7 +182,7 @@ def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_
 
 def test_records_and_classes_of_heads_agree_on_the_class_token():
     assert {name: spec.class_token for name, spec in HEADS.items()} == {
-        name: head.class_token for name, head in CLASSES.items()
+        name: head.class_token for name, head in (CLASSES | FITTED_HEADS).items()
     }
 
 

@@ -66,6 +66,9 @@ class ModelConfig:
     family: str
     name: Annotated[str, USUAL | SUMMARY]
     checkpoint: Annotated[str | None, NOTHING]  # weights to start from: of headsweep, of a published code or of timm
+    # Load timm's weights as timm does, adapted to image size and channels: from `checkpoint`, which is filled in with
+    # the file in timm's cache, downloaded if needed, where it is null.
+    pretrained: Annotated[bool, USUAL, Neutral(False)]
     checkpoint_digest: Annotated[str | None, RESULT | MEMORY | PLANNED]  # SHA-256 of that file
 
     def __post_init__(self) -> None:
@@ -91,6 +94,9 @@ class CompactConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pretrained:
+            expected = f"expected false: timm has no weights of {self.name}; give model.checkpoint=FILE"
+            raise ConfigError("model.pretrained", "true", expected)
         if not re.match(r"(cct|cvt|vit)_[0-9]", self.name):
             raise ConfigError(
                 "model.name",
@@ -151,7 +157,7 @@ _SET_BY_KEYS = {
     "img_size": "dataset.image_size",
     "global_pool": "head",
     "features_only": "head",
-    "pretrained": "model.checkpoint",
+    "pretrained": "model.pretrained",
     "checkpoint_path": "model.checkpoint",
 }
 
@@ -165,6 +171,10 @@ class TimmConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pretrained and self.small_stem:
+            raise ConfigError(
+                "model.small_stem", "true", "expected false with model.pretrained=true, whose stem it lacks"
+            )
         for option, got in (self.options or {}).items():
             if option in _SET_BY_KEYS:
                 key = _SET_BY_KEYS[option]

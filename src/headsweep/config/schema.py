@@ -328,6 +328,8 @@ class RunConfig:
 
     def check_ranks(self, ranks: int) -> None:
         """Raise ConfigError unless `ranks` processes can share each batch."""
+        if ranks > 1 and HEADS[self.head.name].is_fitted:
+            raise ConfigError("head", self.head.name, f"expected a head that is trained, with {ranks} processes a run")
         if self.batch_size % (ranks * self.accumulation):
             least = ranks * self.accumulation
             shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
@@ -348,13 +350,15 @@ class RunConfig:
 
     def _check_backbone(self) -> None:
         mode, scale = self.backbone, self.optimizer.backbone_lr_scale
-        has_weights = self.model.checkpoint is not None
+        has_weights = self.model.checkpoint is not None or self.model.pretrained
         if not has_weights and mode in (BackboneMode.frozen, BackboneMode.finetune):
             hint = ", or backbone=random for random tokens" if mode.is_frozen else ""
             found = f"expected weights of the backbone, found none; give model.checkpoint=FILE{hint}"
             raise ConfigError("backbone", mode.value, found)
-        if has_weights and mode is BackboneMode.random:
+        if self.model.checkpoint is not None and mode is BackboneMode.random:
             raise ConfigError("model.checkpoint", self.model.checkpoint, "expected null with backbone=random")
+        if self.model.pretrained and mode is BackboneMode.random:
+            raise ConfigError("model.pretrained", "true", "expected false with backbone=random")
         if scale != 1 and mode is not BackboneMode.finetune:
             raise ConfigError("optimizer.backbone_lr_scale", scale, f"expected 1 with backbone={mode.value}")
         if mode.is_frozen and self.activation_checkpointing:
@@ -383,7 +387,20 @@ class RunConfig:
         """Whether the head is trained on tokens that are computed once and stored."""
         return self.backbone.is_frozen and self.tokens.cache is not TokenType.off
 
+    def _check_fitted(self) -> None:
+        """Check a head that is not trained."""
+        head, mode = self.head.name, self.backbone
+        if not mode.is_frozen:
+            expected = f"expected backbone=frozen or random, found {mode.value}: the head is not trained"
+            raise ConfigError("head", head, expected)
+        if self.heads != 1:
+            raise ConfigError("heads", self.heads, f"expected 1 with head={head}, which has no branches")
+        if self.classifier_norm:
+            raise ConfigError("classifier_norm", "true", f"expected false with head={head}, which has no classifier")
+
     def _check_head(self) -> None:
+        if HEADS[self.head.name].is_fitted:
+            self._check_fitted()
         if isinstance(self.model, CompactConfig):
             self.head.check_width(self.model.width * self.tokens.last)
         normalises = self.classifier_norm or isinstance(self.head, GramConfig)

@@ -5,6 +5,7 @@ from typing import Any
 
 from headsweep.config.head import HEADS as SPECS
 from headsweep.heads.base import Head
+from headsweep.heads.fitted import FittedHead
 
 
 def _load(class_path: str) -> type[Head]:
@@ -12,14 +13,16 @@ def _load(class_path: str) -> type[Head]:
     return getattr(import_module(module), name)
 
 
-HEADS: dict[str, type[Head]] = {name: _load(spec.class_path) for name, spec in SPECS.items()}
+# Those that are trained, and those that are fitted in one pass over the training tokens.
+HEADS: dict[str, type[Head]] = {name: _load(it.class_path) for name, it in SPECS.items() if not it.is_fitted}
+FITTED_HEADS: dict[str, type[Head]] = {name: _load(it.class_path) for name, it in SPECS.items() if it.is_fitted}
 
 
 def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: int, **options: Any) -> Head:
     """Build the head of that name.
 
     Args:
-        name: a key of HEADS.
+        name: a key of HEADS or FITTED_HEADS.
         width: D, the width of a token.
         num_classes: C.
         heads: K, the number of branches.
@@ -29,9 +32,10 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
     Raises:
         ValueError: there is no such head, or it does not accept these sizes or options.
     """
-    if name not in HEADS:
-        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(HEADS))}")
-    return HEADS[name](width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
+    known = HEADS | FITTED_HEADS
+    if name not in known:
+        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(known))}")
+    return known[name](width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
 
 
-__all__ = ["HEADS", "Head", "build_head"]
+__all__ = ["FITTED_HEADS", "HEADS", "FittedHead", "Head", "build_head"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from headsweep.config import HEADS as SPECS
 from headsweep.config import (
     BackboneMode,
     CompactConfig,
@@ -22,7 +23,7 @@ from headsweep.config import (
     TokensConfig,
 )
 from headsweep.errors import ConfigError, UserError
-from headsweep.heads import HEADS, Head, build_head
+from headsweep.heads import Head, build_head
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
@@ -52,16 +53,18 @@ def build_model(
 
     Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
     backbones. With `model.checkpoint` the weights are loaded from that file, with `new_head` those of its backbone
-    alone; on the meta device they are only checked. With `only_head` the backbone is on the meta device and no file is
-    read. `tokens` says what the head reads, by default the patch tokens of the last block; weights of the backbone that
-    it does not need are dropped. With `classifier_norm` the pooled vectors are batch-normalised.
+    alone; on the meta device they are only checked. With `model.pretrained` timm loads them, under a new head. With
+    `only_head` the backbone is on the meta device and no file is read. `tokens` says what the head reads, by default
+    the patch tokens of the last block; weights of the backbone that it does not need are dropped. With
+    `classifier_norm` the pooled vectors are batch-normalised.
 
     Raises:
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
     """
+    appended = tokens is not None and tokens.class_token
+    weights = _weights(model) if model.pretrained and not only_head else None
     with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
-        appended = tokens is not None and tokens.class_token
-        backbone = _backbone(model, head, image_size, channels, appended)
+        backbone = _backbone(model, head, image_size, channels, appended, weights)
         if tokens is not None:
             backbone.select(model.name, tokens)
     options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
@@ -71,7 +74,7 @@ def build_model(
             built = Classifier(backbone, _head(head.name, classifier_norm, **sizes, **options), appended)
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
-    if model.checkpoint is not None and not only_head:
+    if model.checkpoint is not None and not model.pretrained and not only_head:
         _start_from(Path(model.checkpoint), model, built, new_head)
     backbone.drop_unread()
     return built
@@ -85,7 +88,7 @@ def model_of(run: RunConfig, initial: bool = False, only_head: bool = False) -> 
     """
     assert run.dataset.num_classes is not None, "filled in when the run was planned"
     model = build_model(
-        dataclasses.replace(run.model, checkpoint=None) if initial else run.model,
+        dataclasses.replace(run.model, checkpoint=None, pretrained=False) if initial else run.model,
         run.head,
         heads=run.heads,
         num_classes=run.dataset.num_classes,
@@ -121,11 +124,20 @@ def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
     raise ConfigError("activation_checkpointing", "true", f"expected false: model.name={config.name} {reason}")
 
 
+def _weights(model: ModelConfig) -> dict[str, Tensor]:
+    """Read the file of weights of a planned run. Raises ConfigError."""
+    assert model.checkpoint is not None, "filled in when the run was planned"
+    try:
+        return read_weights(Path(model.checkpoint), model.checkpoint_digest)
+    except UserError as error:
+        raise ConfigError("model.checkpoint", model.checkpoint, str(error)) from error
+
+
 def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_head: bool) -> None:
     """Load the file's weights if the configuration matches how they were trained."""
     assert isinstance(built.head, Head)
+    weights = _weights(model)
     try:
-        weights = read_weights(checkpoint, model.checkpoint_digest)
         fitted = fit(built.backbone, None if new_head else built.head, weights)
     except UserError as error:
         raise ConfigError("model.checkpoint", checkpoint, str(error)) from error
@@ -142,13 +154,20 @@ def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_hea
     built.backbone.load_state_dict({name.removeprefix("backbone."): held for name, held in fitted.state.items()})
 
 
-def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int, appended: bool) -> Backbone:
+def _backbone(
+    model: ModelConfig,
+    head: HeadConfig,
+    image_size: int,
+    channels: int,
+    appended: bool,
+    weights: dict[str, Tensor] | None,
+) -> Backbone:
     """Build the backbone, with a class token if the head reads one, or it is appended to the patch tokens."""
-    class_token = HEADS[head.name].class_token
+    class_token = SPECS[head.name].class_token
     if isinstance(model, CompactConfig):
         return CompactTransformer(model, image_size, channels, class_token or appended)
     assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
-    backbone = TimmBackbone(model, image_size, channels)
+    backbone = TimmBackbone(model, image_size, channels, weights)
     if appended and not backbone.has_class_token:
         raise ConfigError("tokens.class_token", "true", f"expected false: model.name={model.name} has no class token")
     if class_token and not backbone.has_class_token:

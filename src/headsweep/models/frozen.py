@@ -4,15 +4,15 @@ Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headsweep.errors import UserError
-from headsweep.heads import Head
+from headsweep.heads import FittedHead, Head
 from headsweep.models.backbone import Backbone
 from headsweep.models.classifier import Classifier
 
@@ -35,6 +35,11 @@ class Probe(nn.Module):
         """Return mean logits, with `per_head` those of each branch."""
         logits = self.head(self.read_by_head(tokens))
         return logits if per_head else logits.mean(1)
+
+    def fit(self, batches: Iterable[tuple[Float[Tensor, "b t d"], Int[Tensor, " b"]]]) -> None:
+        """Fit the head to the tokens and labels of all training images. Raises as `FittedHead.fit`."""
+        assert isinstance(self.head, FittedHead), "the caller has asked"
+        self.head.fit((self.read_by_head(tokens), labels) for tokens, labels in batches)
 
     def no_weight_decay(self) -> set[str]:
         """Return the head's parameters that are one-dimensional per branch."""

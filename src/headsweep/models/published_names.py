@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from headsweep.config import Block
-from headsweep.heads import HEADS, Head
+from headsweep.heads import FITTED_HEADS, HEADS, Head
 from headsweep.models.compact import CompactTransformer
 
 HEAD_COUNTS = (1, 2, 4, 8)  # that have a published name
@@ -123,7 +123,7 @@ _HEADS = {
 
 def head_name(head: Head) -> str:
     """Return the name of the head in configurations."""
-    return next(name for name, kind in HEADS.items() if type(head) is kind)
+    return next(name for name, kind in (HEADS | FITTED_HEADS).items() if type(head) is kind)
 
 
 def was_published(head: str, heads: int, block: Block) -> bool:

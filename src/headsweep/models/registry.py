@@ -40,6 +40,7 @@ def _compact(
         family="compact",
         name=name,
         checkpoint=None,
+        pretrained=False,
         checkpoint_digest=None,
         width=width,
         depth=depth,

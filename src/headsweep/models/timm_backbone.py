@@ -6,6 +6,7 @@ Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch
 import copy
 import difflib
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from headsweep.config import TimmConfig, TokensConfig
 from headsweep.errors import ConfigError
 from headsweep.models.backbone import Backbone, Blocks, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
+from headsweep.models.pretrained import loading
 
 OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
 
@@ -35,6 +37,7 @@ class TimmBackbone(Backbone):
         model: the name in timm's registry and the keywords of its builder.
         image_size: side of the images in pixels, or (rows, columns).
         channels: of the images.
+        weights: pretrained ones, in a layout that timm reads.
 
     Raises:
         ConfigError: the name is unknown, keywords or image size are refused, or there are no patch tokens.
@@ -42,8 +45,14 @@ class TimmBackbone(Backbone):
 
     model: Any  # timm's models share no type
 
-    def __init__(self, model: TimmConfig, image_size: int | tuple[int, int], channels: int) -> None:
-        built = _create(model, image_size, channels)
+    def __init__(
+        self,
+        model: TimmConfig,
+        image_size: int | tuple[int, int],
+        channels: int,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
+        built = _create(model, image_size, channels, weights)
         if model.small_stem:
             _replace_stem(model.name, built)
         hold_rates_as_data(built)
@@ -157,7 +166,9 @@ class TimmBackbone(Backbone):
         return {f"model.{name}" for name in named}
 
 
-def _create(model: TimmConfig, image_size: int | tuple[int, int], channels: int) -> nn.Module:
+def _create(
+    model: TimmConfig, image_size: int | tuple[int, int], channels: int, weights: dict[str, Tensor] | None
+) -> nn.Module:
     if not is_model(model.name) or is_model_in_modules(model.name, OWN_MODULES):
         known = [name for name in timm.list_models() if not is_model_in_modules(name, OWN_MODULES)]
         close = difflib.get_close_matches(model.name, known, n=3)
@@ -166,10 +177,18 @@ def _create(model: TimmConfig, image_size: int | tuple[int, int], channels: int)
     described = get_pretrained_cfg(model.name)
     fixed = described is not None and described.fixed_input_size
     size = {"img_size": to_2tuple(image_size)} if fixed else {}
+    options = size | (model.options or {})
     try:
-        return timm.create_model(model.name, num_classes=0, in_chans=channels, **(size | (model.options or {})))
+        if weights is None:
+            return timm.create_model(model.name, num_classes=0, in_chans=channels, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*which is a no-op")  # on the meta device, where shapes are checked
+            built = timm.create_model(model.name, num_classes=0, in_chans=channels, **options, **loading(weights))
+        built.pretrained_cfg["state_dict"] = None  # it would be copied with the model
+        return built
     except Exception as error:  # timm's builders raise many kinds
-        key, got = ("model.options", model.options) if model.options else ("model.name", model.name)
+        key = "model.checkpoint" if weights is not None else "model.options" if model.options else "model.name"
+        got = {"model.checkpoint": model.checkpoint, "model.options": model.options, "model.name": model.name}[key]
         raise ConfigError(key, got, f"timm cannot build {model.name} with it: {_reason(error)}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
+from headsweep.heads import FittedHead
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.plan.fingerprint import fingerprint
@@ -26,7 +28,9 @@ from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
 from headsweep.run.stored_tokens import new_record, stored_tokens
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
+from headsweep.training.batches import EvaluationBatches, TrainingBatches
 from headsweep.training.device import autocast, choose_device
+from headsweep.training.fitting import Fitting
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Progress, Stop, Stopped, Watcher
@@ -134,7 +138,8 @@ def preflight(run: RunConfig) -> Cost:
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
-    build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
+    if not isinstance(model.head, FittedHead):
+        build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
     counted = {
         "parameters": cost.parameters,
@@ -151,7 +156,7 @@ def preflight(run: RunConfig) -> Cost:
     return {**counted, "token_bytes": record.row_bytes}
 
 
-def trial(run: RunConfig) -> Training:
+def trial(run: RunConfig) -> Training | Fitting:
     """Return the training of a run to measure its steps; its folder is not used.
 
     Raises:
@@ -164,7 +169,7 @@ def trial(run: RunConfig) -> Training:
 
 def _training(
     run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
-) -> tuple[Training, FrozenBackbone | None]:
+) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
@@ -176,19 +181,38 @@ def _training(
     batches = TrainLoader(
         splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
     )
+    named = {"val": splits.validation, "test": splits.test}
+    named |= {"train": splits.train} if isinstance(model.head, FittedHead) else {}
     evaluations = {
         name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers, share)
-        for name, source in (("val", splits.validation), ("test", splits.test))
+        for name, source in named.items()
         if source is not None
     }
     if not run.backbone.is_frozen:
         return Training(run, model, batches, evaluations, folder, watch, stop, until, ranks), None
     if run.has_stored_tokens:
-        return Training(run, Probe(model), batches, evaluations, folder, watch, stop, until, ranks), None
+        return _of_head(run, Probe(model), batches, evaluations, folder, watch, stop, until, ranks), None
     backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
     tokens = TokenTrainLoader(batches, backbone)
     evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in evaluations.items()}
-    return Training(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone
+    return _of_head(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone
+
+
+def _of_head(
+    run: RunConfig,
+    probe: Probe,
+    batches: TrainingBatches,
+    evaluations: Mapping[str, EvaluationBatches],
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop,
+    until: int | None,
+    ranks: Ranks,
+) -> Training | Fitting:
+    """Return the training of the head, or its fitting if it is not trained."""
+    if isinstance(probe.head, FittedHead):
+        return Fitting(run, probe, probe.fit, batches, evaluations, folder, watch, stop)
+    return Training(run, probe, batches, evaluations, folder, watch, stop, until, ranks)
 
 
 def _show_life(watch: Watcher, stop: Stop) -> None:
