@@ -20,7 +20,7 @@ LATE_NORM = dataclasses.replace(VIT, options={**VIT.options, "fc_norm": True})  
 
 
 def tokens(layer: int = -1, last: int = 1, norm: bool = True, class_token: bool = False) -> TokensConfig:
-    return TokensConfig(TokenType.bfloat16, layer, last, norm, class_token)
+    return TokensConfig(TokenType.bfloat16, layer, last, norm, class_token, views=0)
 
 
 def built(model, read: TokensConfig, head=GAP, image_size: int = 16, norm: bool = False) -> Classifier:

@@ -147,8 +147,12 @@ class AugmentationConfig:
 
     def first_active(self) -> tuple[str, object] | None:
         """Return key and value of the first part that changes pixels, as opposed to targets; None if there is none."""
-        mixes = ["mixup", "cutmix"] if self.mix_probability else []
-        keys = ("flip", "crop_scale", "randaugment", "erasing", *mixes)
+        keys = ("flip", "crop_scale", "randaugment", "erasing")
+        return next(((key, value) for key in keys if (value := getattr(self, key))), self.first_mixing())
+
+    def first_mixing(self) -> tuple[str, object] | None:
+        """Return key and value of the first part that mixes images; None if there is none."""
+        keys = ("mixup", "cutmix") if self.mix_probability else ()
         return next(((key, value) for key in keys if (value := getattr(self, key))), None)
 
 
@@ -377,10 +381,26 @@ class RunConfig:
         if not self.backbone.is_frozen and cache is not TokenType.bfloat16:
             expected = f"expected bfloat16, the default, with backbone={self.backbone.value}, which stores no tokens"
             raise ConfigError("tokens.cache", cache.value, expected)
-        if self.has_stored_tokens and (active := self.augmentation.first_active()):
+        if self.tokens.views:
+            self._check_views()
+        elif self.has_stored_tokens and (active := self.augmentation.first_active()):
             stored = f"tokens.cache={cache.value} stores the tokens of each image once"
-            expected = f"expected no augmentation: {stored}; give augmentation=none, or tokens.cache=off"
+            expected = f"expected no augmentation: {stored}; give augmentation=none, tokens.views=4 or tokens.cache=off"
             raise ConfigError(f"augmentation.{active[0]}", active[1], expected)
+
+    def _check_views(self) -> None:
+        """Check the stored views of each training image."""
+        found, mixing = self.tokens.views, self.augmentation.first_mixing()
+        if not self.has_stored_tokens:
+            raise ConfigError("tokens.views", found, "expected 0, as no tokens are stored")
+        if HEADS[self.head.name].is_fitted:
+            expected = f"expected 0 with head={self.head.name}, which compares images without augmentation"
+            raise ConfigError("tokens.views", found, expected)
+        if mixing:
+            expected = f"expected 0 with tokens.views={found}: what is stored of an image has no part of others"
+            raise ConfigError(f"augmentation.{mixing[0]}", mixing[1], expected)
+        if not self.augmentation.first_active():
+            raise ConfigError("tokens.views", found, "expected 0 without augmentation, as all views would be equal")
 
     @property
     def has_stored_tokens(self) -> bool:

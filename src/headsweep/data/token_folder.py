@@ -4,6 +4,7 @@ CACHE/NAME-DIGEST/  tokens.json       what the tokens are of, and how many there
                     labels.npz        labels of the images of each split
                     speed.json        how long the last computation took
                     SPLIT-00000.bin   tokens of some images, in the order of the split, then their CRC-32
+                    view0-00000.bin   the same of an augmented view of the training images
                     lock              held by the process that computes
 
 Nothing here imports torch.
@@ -33,6 +34,8 @@ MOST = 2**40
 LAYOUT = 1  # raised when other tokens would be computed for the same configuration
 RECORD = "tokens.json"
 _PIXELS = ("name", "image_size", "channels", "mean", "std", "crop_ratio", "digest")
+# Parts of the augmentation that change no view.
+_OF_TARGETS = {f"augmentation.{name}" for name in ("mixup", "cutmix", "mix_probability", "label_smoothing")}
 _FIX = "remove the folder, and the next run computes the tokens again"
 
 
@@ -45,10 +48,13 @@ class TokenRecord:
     tokens: int  # of an image, prefix tokens included
     width: int
     dtype: str
+    views: int = 0  # of each training image
 
     def check(self) -> None:
         """Raise ValueError for values out of range."""
         require("dtype", self.dtype, self.dtype in ("bfloat16", "float32"), "bfloat16 or float32")
+        require("views", self.views, 0 <= self.views <= MOST, f"an integer in [0, {MOST}]")
+        require("splits", self.splits, "train" in self.splits, "a split called train")
         for key, count in {"tokens": self.tokens, "width": self.width, **self.splits}.items():
             require(key, count, 1 <= count <= MOST, f"an integer in [1, {MOST}]")
 
@@ -60,7 +66,11 @@ class TokenRecord:
     @property
     def bytes(self) -> int:
         """Bytes of all tokens."""
-        return sum(self.splits.values()) * self.row_bytes
+        return (sum(self.splits.values()) + self.views * self.splits["train"]) * self.row_bytes
+
+    def count(self, split: str) -> int:
+        """Return the number of images of a split, or of a view of the training images."""
+        return self.splits[split] if split in self.splits else self.splits["train"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,11 @@ class Speed:
         """Raise ValueError for values out of range."""
         require("images", self.images, self.images >= 1, "an integer >= 1")
         require("seconds", self.seconds, self.seconds > 0, "a number > 0")
+
+
+def view_name(view: int) -> str:
+    """Return the name of a view of the training images in the places of a split's."""
+    return f"view{view}"
 
 
 class TokenFolder:
@@ -158,4 +173,6 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     reads_class_token = run.tokens.class_token or HEADS[run.head.name].class_token
     class_token = isinstance(run.model, CompactConfig) and reads_class_token
     blocks = without_neutral({key: values[key] for key in ("tokens.layer", "tokens.last", "tokens.norm")})
+    if run.tokens.views:
+        kept += ["tokens.views", *(key for key in values if key.startswith("augmentation.") and key not in _OF_TARGETS)]
     return {**{key: values[key] for key in kept}, **blocks, "class_token": class_token, "layout": LAYOUT}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from headsweep.config import RunConfig
 from headsweep.data.locate import count_images
-from headsweep.data.token_folder import TokenFolder, cache_of, folders_in
+from headsweep.data.token_folder import TokenFolder, TokenRecord, cache_of, folders_in
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Cost
 from headsweep.plan.preview import span
@@ -28,7 +28,7 @@ def _line(folder: TokenFolder, run: RunConfig, cost: Cost | None) -> str:
     row = record.row_bytes if record else (cost or {}).get("token_bytes")
     if row is None:
         return f"{what} size unknown"
-    images = count_images(run.dataset)
+    images = _count(run, record)
     missing = max(0, images - folder.held() // row)
     if not missing:
         return f"{what} {size(images * row)}, stored already"
@@ -36,6 +36,14 @@ def _line(folder: TokenFolder, run: RunConfig, cost: Cost | None) -> str:
     seconds = missing * min(it.seconds / it.images for it in speeds) if speeds else None
     time = f"about {span(seconds)}" if seconds else "time unknown: none of this backbone were computed yet"
     return f"{what} {size(images * row)}, of which {size(missing * row)} to compute once, {time}"
+
+
+def _count(run: RunConfig, record: TokenRecord | None) -> int:
+    """Return the number of images and views whose tokens the runs of a plan read, at most."""
+    if record is None or not run.tokens.views:
+        return count_images(run.dataset) * (1 + run.tokens.views)
+    is_drawn = run.dataset.validation > 0 and "validation" not in record.splits  # from the training images themselves
+    return sum(record.splits.values()) + (run.tokens.views - (not is_drawn)) * record.splits["train"]
 
 
 def _is_alike(folder: TokenFolder, run: RunConfig) -> bool:

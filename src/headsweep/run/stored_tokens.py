@@ -46,12 +46,14 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
         backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
         return backbone[0]
 
-    cache = TokenCache(folder, record, run.dataset, images, build, device, run.loader.workers, pulse)
-    sources = {name: TokenSource(cache, name, torch.arange(len(its)), its) for name, its in labels.items()}
+    cache = TokenCache(folder, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, pulse)
+    sources = {name: TokenSource(cache, [name], torch.arange(len(its)), its) for name, its in labels.items()}
     splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
+    assert isinstance(splits.train, TokenSource), "as its source"
+    splits = splits._replace(train=splits.train.viewed(run.tokens.views))
     needed = [source for source in splits if isinstance(source, TokenSource)]
-    names = dict.fromkeys(source.split for source in needed)
-    cache.complete({name: torch.cat([it.rows for it in needed if it.split == name]) for name in names})
+    names = dict.fromkeys(name for source in needed for name in source.names)
+    cache.complete({name: torch.cat([it.rows for it in needed if name in it.names]) for name in names})
     for used in backbone:
         used.check_unchanged()
     return splits
@@ -73,4 +75,5 @@ def _begin(
 def new_record(run: RunConfig, backbone: Backbone, splits: dict[str, int]) -> TokenRecord:
     """Return what is stored for a run; `splits` are the images of each."""
     tokens = backbone.prefix + backbone.tokens
-    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, run.tokens.cache.value)
+    dtype, views = run.tokens.cache.value, run.tokens.views
+    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, dtype, views)

@@ -149,7 +149,7 @@ def preflight(run: RunConfig) -> Cost:
     }
     if not run.has_stored_tokens:
         return counted
-    record = new_record(run, model.backbone, {"all": count_images(run.dataset)})
+    record = new_record(run, model.backbone, {"train": count_images(run.dataset)})
     folder = TokenFolder.of(run)
     if run.debug.train_images is None:  # else few of the tokens are computed
         check_room(folder.path, record.bytes - folder.held())
