@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,14 @@ from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.typed_files import read_json, require
+from headsweep.tracking.typed_files import Damaged, read_json, require
+
+LOGGER = logging.getLogger("headsweep")
 
 MOST = 2**40
 LAYOUT = 1  # raised when other tokens would be computed for the same configuration
 RECORD = "tokens.json"
+_DIGEST = "dataset.digest"
 _PIXELS = ("name", "image_size", "channels", "mean", "std", "crop_ratio", "digest")
 # Parts of the augmentation that change no view.
 _OF_TARGETS = {f"augmentation.{name}" for name in ("mixup", "cutmix", "mix_probability", "label_smoothing")}
@@ -122,6 +127,15 @@ class TokenFolder:
         """Return what is stored; None before the first process has begun. Raises Damaged."""
         return read_json(self._record, TokenRecord, _FIX)
 
+    def whole_record(self) -> TokenRecord | None:
+        """Return what is stored; None before the first process has begun, or if the file was damaged and is removed."""
+        try:
+            return self.record()
+        except Damaged as error:
+            LOGGER.warning("damaged: %s, %s; it is written again", error.path, error.reason)
+            self._record.unlink(missing_ok=True)
+            return None
+
     def write_speed(self, speed: Speed) -> None:
         atomic_files.write_json(self._speed, asdict(speed))
 
@@ -161,6 +175,18 @@ def cache_of(run: RunConfig) -> Path:
 def folders_in(cache: Path) -> Iterator[TokenFolder]:
     """Yield the folders in a cache, by name."""
     return (TokenFolder(path.parent) for path in sorted(cache.glob(f"*/{RECORD}")))
+
+
+def of_earlier_images(run: RunConfig) -> TokenFolder | None:
+    """Return a folder of the tokens of the run if its images were others; None if there is none."""
+    source = {**source_of(run), _DIGEST: None}
+    for folder in folders_in(cache_of(run)):
+        with suppress(Damaged):
+            record = folder.record()
+            found = record.source if record else {}
+            if {**found, _DIGEST: None} == source and found[_DIGEST] != run.dataset.digest:
+                return folder
+    return None
 
 
 def source_of(run: RunConfig) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from headsweep.config import RunConfig
 from headsweep.data.locate import count_images
-from headsweep.data.token_folder import TokenFolder, TokenRecord, cache_of, folders_in
+from headsweep.data.token_folder import TokenFolder, TokenRecord, cache_of, folders_in, of_earlier_images
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Cost
 from headsweep.plan.preview import span
@@ -35,7 +35,9 @@ def _line(folder: TokenFolder, run: RunConfig, cost: Cost | None) -> str:
     speeds = [speed for it in folders_in(cache_of(run)) if _is_alike(it, run) and (speed := it.speed())]
     seconds = missing * min(it.seconds / it.images for it in speeds) if speeds else None
     time = f"about {span(seconds)}" if seconds else "time unknown: none of this backbone were computed yet"
-    return f"{what} {size(images * row)}, of which {size(missing * row)} to compute once, {time}"
+    earlier = of_earlier_images(run) if record is None else None
+    changed = f"; the images have changed since {earlier.path.name}" if earlier else ""
+    return f"{what} {size(images * row)}, of which {size(missing * row)} to compute once, {time}{changed}"
 
 
 def _count(run: RunConfig, record: TokenRecord | None) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
-from headsweep.data.token_folder import TokenFolder, TokenRecord, source_of
+from headsweep.data.token_folder import TokenFolder, TokenRecord, of_earlier_images, source_of
 from headsweep.models import Classifier, model_of
 from headsweep.models.backbone import Backbone
 from headsweep.models.frozen import FrozenBackbone
+from headsweep.tracking.typed_files import Damaged
 from headsweep.training.device import autocast
+
+LOGGER = logging.getLogger("headsweep")
 
 
 def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse: Callable[[], None]) -> Splits:
@@ -38,8 +43,8 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
             loaded["all"] = {name: source for name, source in named if source is not None}
         return loaded["all"]
 
-    record = folder.record() or _begin(run, folder, model, images, pulse)
-    labels = labels_of(folder, record)
+    record = folder.whole_record() or _begin(run, folder, model, images, pulse)
+    labels = _labels(folder, record, images, pulse)
     backbone: list[FrozenBackbone] = []
 
     def build() -> FrozenBackbone:
@@ -66,10 +71,26 @@ def _begin(
     with held(folder, pulse):
         if (record := folder.record()) is not None:
             return record
+        if (earlier := of_earlier_images(run)) is not None:
+            name = run.dataset.name.value
+            LOGGER.warning("the images of %s have changed since %s: their tokens are computed", name, earlier.path.name)
         record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
         write_labels(folder, images())
         folder.write_record(record)
         return record
+
+
+def _labels(
+    folder: TokenFolder, record: TokenRecord, images: Callable[[], Images], pulse: Callable[[], None]
+) -> dict[str, Tensor]:
+    """Read the labels of each split; a damaged file is written again."""
+    try:
+        return labels_of(folder, record)
+    except Damaged as error:
+        LOGGER.warning("damaged: %s, %s; it is written again", error.path, error.reason)
+        with held(folder, pulse):
+            write_labels(folder, images())
+        return labels_of(folder, record)
 
 
 def new_record(run: RunConfig, backbone: Backbone, splits: dict[str, int]) -> TokenRecord:
