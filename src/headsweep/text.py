@@ -79,3 +79,8 @@ def _visible(character: str) -> str:
         return f"\\x{code - 0xDC00:02x}"
     is_unsafe = unicodedata.category(character) in _CATEGORIES or code in _BIDIRECTIONAL
     return character.encode("unicode_escape").decode() if is_unsafe else character
+
+
+def capitalized(words: str) -> str:
+    """Return the words with an upper-case first letter, the others unchanged."""
+    return words[:1].upper() + words[1:]

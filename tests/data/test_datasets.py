@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from headsweep import rng
-from headsweep.config import PROJECT_ROOT, DatasetName, DebugConfig, LoaderConfig
+from headsweep.config import PROJECT_ROOT, DatasetFormat, DatasetName, DebugConfig, LoaderConfig
 from headsweep.data.datasets import _LOADED, open_splits, stratified
+from headsweep.data.formats import FORMATS
 from headsweep.data.locate import _LOCATED, resolve
 from headsweep.data.sources import ResidentSource, StreamedSource
 from headsweep.errors import ConfigError, DataError
@@ -30,8 +31,8 @@ def rows(source):
 
 def test_each_data_set_has_all_its_places():
     """Those that docs/data.md lists."""
-    names = {name.value for name in DatasetName}
-    assert set(_LOCATED) == set(_LOADED) == set(DatasetName)
+    names = {name.value for name in (*DatasetName, *DatasetFormat)}
+    assert set(_LOCATED) == set(_LOADED) == {*DatasetName, *DatasetFormat} and set(FORMATS) == set(DatasetFormat)
     assert {path.stem for path in (PROJECT_ROOT / "conf/dataset").glob("*.yaml")} >= names
     for page in ("data.md", "configuration.md"):
         text = (PROJECT_ROOT / "docs" / page).read_text(encoding="utf-8")

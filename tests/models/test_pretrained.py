@@ -103,7 +103,7 @@ def test_a_model_without_weights_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.pretrained=true"], "model.pretrained=true: expected false: timm has no weights of cct_2_3x2"),
+        (["+model.pretrained=true"], "model.pretrained=true: expected false: timm has no weights of cct_2_3x2"),
         ([*KEYS, "backbone=random"], "model.pretrained=true: expected false with backbone=random"),
         ([*KEYS, "model.name=resnet18", "model.small_stem=true"], "model.small_stem=true: expected false with"),
         ([*KEYS, "model.options={pretrained: true}"], "model.options.pretrained=True: .* model.pretrained sets it"),

@@ -39,7 +39,7 @@ def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     for epoch in range(3):
         by_place = {}
         for batch in stored.epoch(epoch):
-            by_place |= dict(zip(batch.indices.tolist(), batch.images, strict=True))
+            by_place |= dict(zip(batch.indices.tolist(), batch.images.clone(), strict=True))
         mixes = repeat(Mixer(run.augmentation).draw(16, 16, rng.python_random(0, "any")))
         made = live.maker.make(rng.derive(0, "stored views", epoch % 2), places, mixes)
         found.append(torch.stack([by_place[place] for place in range(128)]))

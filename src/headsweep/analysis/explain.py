@@ -113,7 +113,8 @@ def _run(run: Run) -> list[str]:
     assert folder is not None, "read from folders"
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
-    lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
+    packages = "".join(f", {name} {version}" for name, version in record.packages.items())
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}{packages}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (

@@ -14,6 +14,7 @@ from headsweep import console
 from headsweep.cli import (  # noqa: F401 - each module adds its command
     cache,
     cancel,
+    check_head,
     explain,
     export,
     inspect,

@@ -9,9 +9,11 @@ from headsweep.config.head import (
     HeadConfig,
     HeadSpec,
 )
+from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.config.model import (
-    MODELS,
+    BACKBONES,
     BackboneMode,
+    BackboneSpec,
     Block,
     CompactConfig,
     ModelConfig,
@@ -27,6 +29,7 @@ from headsweep.config.schema import (
     AugmentationOrder,
     Compilation,
     DatasetConfig,
+    DatasetFormat,
     DatasetName,
     DebugConfig,
     LoaderConfig,
@@ -41,21 +44,24 @@ from headsweep.config.schema import (
 )
 
 __all__ = [
+    "BACKBONES",
     "HEADS",
-    "MODELS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
     "BackboneMode",
+    "BackboneSpec",
     "Block",
     "ClassAttentionConfig",
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
+    "DatasetFormat",
     "DatasetName",
     "DebugConfig",
     "Duration",
     "DurationUnit",
+    "FileHeadConfig",
     "GaConfig",
     "GramConfig",
     "HeadConfig",
@@ -76,4 +82,5 @@ __all__ = [
     "TrackingConfig",
     "TrackingName",
     "parse",
+    "spec_of",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from headsweep.config import choices as added
 from headsweep.config.keys import has_trait
 from headsweep.config.parsing import PROJECT_ROOT, typed
 from headsweep.config.schema import RunConfig
@@ -66,7 +67,12 @@ class OverrideFinder:
     def _files(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Group -> choice -> the values of its file, interpolations unresolved."""
         return {
-            group: {path.stem: _flat(OmegaConf.load(path), group) for path in sorted((_CONF / group).glob("*.yaml"))}
+            group: _of_records(group)
+            | {
+                path.stem: _flat(OmegaConf.load(path), group)
+                for conf in (*added.folders(), _CONF)
+                for path in sorted((conf / group).glob("*.yaml"))
+            }
             for group in self._defaults
         }
 
@@ -78,13 +84,14 @@ class OverrideFinder:
             agreeing = [key for key, value in held.items() if values.get(key) == value]
             return f"{group}.name" in agreeing, len(agreeing), choice == self._defaults[group]
 
-        return {
+        found = {
             group: max(choices, key=lambda choice: agreement(group, choice)) for group, choices in self._files.items()
         }
+        return found | ({"head": _head(values)} if "head.file" in values else {})
 
     def _base(self, choices: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
         """Compose the choices with the folders of `values`, from which other keys are derived."""
-        words = [f"{group}={choice}" for group, choice in choices.items()]
+        words = [f"{group}={hydra_value(choice)}" for group, choice in choices.items()]
         words += [f"{key}={hydra_value(value)}" for key, value in values.items() if key.startswith("paths.")]
         key = tuple(words)
         if key not in self._known:
@@ -119,8 +126,20 @@ def all_overrides(config: DictConfig, conf: Path) -> list[str]:
     values = _flat(config)
     model = values["model.name"]
     known = {path.stem for path in (conf / "model").glob("*.yaml")}
-    model = model if model in known else "timm" if values["model.family"] == "timm" else ""
-    return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_as_overrides(values))]
+    families = ("timm", *added.names("model"))
+    model = model if model in known else values["model.family"] if values["model.family"] in families else ""
+    return [f"head={hydra_value(_head(values))}", *[f"model={model}"] * bool(model), *words(_as_overrides(values))]
+
+
+def _head(values: Mapping[str, Any]) -> str:
+    """Return the choice of the group `head`."""
+    return f"{values['head.file']}:{values['head.name']}" if "head.file" in values else str(values["head.name"])
+
+
+def _of_records(group: str) -> dict[str, dict[str, Any]]:
+    """Return the values of the choices that packages add to a group."""
+    names = added.names(group) if group in added.REGISTRIES else []
+    return {name: _flat(OmegaConf.create(added.values(group, name)), group) for name in names}
 
 
 def command(overrides: Sequence[str], grid: bool) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import HEADS, GramConfig, HeadConfig
+from headsweep.config.head import GramConfig, HeadConfig
+from headsweep.config.head_file import spec_of
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
@@ -51,7 +52,7 @@ class TrackingName(Enum):
 
 
 class DatasetName(Enum):
-    """The data sets; each has a loader in `headsweep/data/datasets.py`."""
+    """The data sets that have a configuration; each has a loader in `headsweep/data/datasets.py`."""
 
     digits = "digits"
     cifar10 = "cifar10"
@@ -60,11 +61,20 @@ class DatasetName(Enum):
     imagenet = "imagenet"
 
 
+class DatasetFormat(Enum):
+    """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
+
+    torchvision = "torchvision"
+    medmnist = "medmnist"
+    huggingface = "huggingface"
+    webdataset = "webdataset"
+
+
 @dataclass
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # a DatasetName, or with a format the name of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -76,8 +86,23 @@ class DatasetConfig:
     # Share of the training images held out, drawn with the seed, where the set has no validation split.
     validation: Annotated[float, USUAL | DATA]
     digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
+    format: Annotated[DatasetFormat | None, USUAL | DATA, Neutral(None)]
+    # Column (huggingface) or key of the JSON files (webdataset) with the labels; None: the only one, or the .cls files.
+    label: Annotated[str | None, USUAL | DATA, Neutral(None)]
+
+    @property
+    def kind(self) -> DatasetName | DatasetFormat:
+        """What decides how the data is read."""
+        return self.format or DatasetName(self.name)
 
     def __post_init__(self) -> None:
+        name("dataset.name", self.name, in_path=True)
+        known = [it.value for it in DatasetName]
+        if self.format is None and self.name not in known:
+            formats = ", ".join(f"dataset={it.value}" for it in DatasetFormat)
+            raise ConfigError(
+                "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
+            )
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:
@@ -332,7 +357,7 @@ class RunConfig:
 
     def check_ranks(self, ranks: int) -> None:
         """Raise ConfigError unless `ranks` processes can share each batch."""
-        if ranks > 1 and HEADS[self.head.name].is_fitted:
+        if ranks > 1 and spec_of(self.head).is_fitted:
             raise ConfigError("head", self.head.name, f"expected a head that is trained, with {ranks} processes a run")
         if self.batch_size % (ranks * self.accumulation):
             least = ranks * self.accumulation
@@ -375,7 +400,7 @@ class RunConfig:
 
     def _check_tokens(self) -> None:
         cache = self.tokens.cache
-        if self.tokens.class_token and HEADS[self.head.name].class_token:
+        if self.tokens.class_token and spec_of(self.head).class_token:
             expected = f"expected false: head={self.head.name} reads the class token by itself"
             raise ConfigError("tokens.class_token", "true", expected)
         if not self.backbone.is_frozen and cache is not TokenType.bfloat16:
@@ -393,7 +418,7 @@ class RunConfig:
         found, mixing = self.tokens.views, self.augmentation.first_mixing()
         if not self.has_stored_tokens:
             raise ConfigError("tokens.views", found, "expected 0, as no tokens are stored")
-        if HEADS[self.head.name].is_fitted:
+        if spec_of(self.head).is_fitted:
             expected = f"expected 0 with head={self.head.name}, which compares images without augmentation"
             raise ConfigError("tokens.views", found, expected)
         if mixing:
@@ -419,7 +444,7 @@ class RunConfig:
             raise ConfigError("classifier_norm", "true", f"expected false with head={head}, which has no classifier")
 
     def _check_head(self) -> None:
-        if HEADS[self.head.name].is_fitted:
+        if spec_of(self.head).is_fitted:
             self._check_fitted()
         if isinstance(self.model, CompactConfig):
             self.head.check_width(self.model.width * self.tokens.last)

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from headsweep.config import HEADS, Duration, DurationUnit, RunConfig
+from headsweep.config import Duration, DurationUnit, RunConfig, spec_of
 from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
@@ -152,7 +152,7 @@ def _epochs(runs: Sequence[RunConfig]) -> int:
 def _check_trained(runs: Sequence[RunConfig]) -> None:
     """Raise ConfigError if a head is not trained, so that it has no accuracy at the end of a round."""
     for run in runs:
-        if HEADS[run.head.name].is_fitted:
+        if spec_of(run.head).is_fitted:
             raise ConfigError("head", run.head.name, f"expected a head that is trained, with {KEY}; sweep it alone")
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headsweep.config import TokensConfig
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, UserError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Blocks:
 class Backbone(nn.Module, ABC):
     """Images to tokens, the class token first if there is one.
 
+    A subclass is built of its options (a `ModelConfig`), the side of the images, their channels, and whether the head
+    reads a class token. It implements `forward`; the other methods refuse, or say that it has nothing special.
+
     Args:
         width: D, the width of a token.
         tokens: N, patch tokens of an image of the size that the model is built for.
@@ -37,15 +40,16 @@ class Backbone(nn.Module, ABC):
     def __init__(self, width: int, tokens: int, prefix: int, channels: int) -> None:
         super().__init__()
         self.width, self.tokens, self.prefix, self.channels = width, tokens, prefix, channels
+        self.has_class_token = prefix > 0
         self.blocks_read: Blocks | None = None  # None: the last one, after the final norm
 
-    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
-        """Tokens after the final norm, or those of the selected blocks."""
-        return self.last_tokens(images) if self.blocks_read is None else self._tokens_of(self.blocks_read, images)
-
     @abstractmethod
-    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the final norm."""
+
+    def read(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+        """Tokens after the final norm, or those of the selected blocks."""
+        return self(images) if self.blocks_read is None else self._tokens_of(self.blocks_read, images)
 
     def select(self, name: str, tokens: TokensConfig) -> None:
         """Read the tokens of the blocks that the configuration of a model called `name` selects.
@@ -55,7 +59,11 @@ class Backbone(nn.Module, ABC):
         Raises:
             ConfigError: there are no such blocks, or their tokens cannot be read.
         """
-        count = self.count_blocks(name, tokens)
+        if tokens.reads_last:
+            return
+        count = self.count_blocks()
+        if not count:
+            raise last_alone(name, tokens, "no features of other layers")
         last = tokens.layer + count if tokens.layer < 0 else tokens.layer
         if not 0 <= last < count:
             found = f"expected a number in [-{count}, {count - 1}]: model.name={name} has {count}"
@@ -65,10 +73,15 @@ class Backbone(nn.Module, ABC):
             raise ConfigError("tokens.last", tokens.last, found)
         if (last, tokens.last, tokens.norm) != (count - 1, 1, True):
             self.blocks_read = Blocks(list(range(last + 1 - tokens.last, last + 1)), tokens.norm)
+            self._measure_selected(name, tokens)
 
-    def count_blocks(self, name: str, tokens: TokensConfig) -> int:
-        """Return the number of blocks whose tokens can be read. Raises ConfigError as `select`."""
+    def count_blocks(self) -> int:
+        """Return the number of blocks whose tokens can be read; 0 if only the last ones can."""
         return len(self.feature_info())
+
+    def _measure_selected(self, name: str, tokens: TokensConfig) -> None:
+        """Set width and number of the selected tokens. Raises ConfigError as `select`."""
+        self.width *= tokens.last
 
     def drop_unread(self) -> None:
         """Drop the weights that the selected blocks do not need."""
@@ -92,7 +105,6 @@ class Backbone(nn.Module, ABC):
         patches, *prefix = feature if self.prefix else (feature,)
         return torch.cat([*prefix, patches.flatten(2).transpose(1, 2)], 1)
 
-    @abstractmethod
     def forward_intermediates(
         self,
         images: Float[Tensor, "b c y x"],
@@ -113,35 +125,52 @@ class Backbone(nn.Module, ABC):
             stop_early: compute no further than the last feature.
             output_fmt: NCHW, or NLC where tokens make the features.
             intermediates_only: the list alone.
+
+        Raises:
+            UserError: it returns no intermediate features.
         """
+        raise UserError(f"{type(self).__name__}: expected a backbone that returns intermediate features")
 
-    @abstractmethod
     def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
-        """Drop the blocks after the last of these features; return their indices."""
+        """Drop the blocks after the last of these features; return their indices. Raises UserError as above."""
+        raise UserError(f"{type(self).__name__}: expected a backbone that returns intermediate features")
 
-    @abstractmethod
     def feature_info(self) -> list[dict[str, Any]]:
         """Module, channels and stride of every feature, as timm describes them."""
+        return []
 
-    @abstractmethod
     def set_input_size(self, image_size: tuple[int, int]) -> None:
         """Adapt to images of so many rows and columns; learnable positions are resampled.
 
         Raises:
             UserError: it cannot take such images.
         """
+        raise UserError(
+            f"set_input_size({image_size}): {type(self).__name__} has a fixed size; build it with that size"
+        )
 
-    @abstractmethod
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """Recompute blocks in the backward pass instead of storing their activations."""
+        """Recompute blocks in the backward pass instead of storing their activations.
 
-    @abstractmethod
+        Raises:
+            NotImplementedError: it cannot.
+        """
+        if enable:
+            raise NotImplementedError
+
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
-        """Return parameter groups by depth, as regular expressions over the backbone's own names."""
+        """Return parameter groups by depth, as regular expressions over the backbone's own names; by default one."""
+        return {"stem": r"^"}
 
-    @abstractmethod
     def no_weight_decay(self) -> set[str]:
         """Return the parameters without weight decay, besides the one-dimensional ones."""
+        return set()
+
+
+def last_alone(name: str, tokens: TokensConfig, reason: str) -> ConfigError:
+    """Return the error of a model that gives the tokens of its last layer alone."""
+    expected = "expected -1, with tokens.last=1 and tokens.norm=true"
+    return ConfigError("tokens.layer", tokens.layer, f"{expected}: model.name={name} gives its last tokens ({reason})")
 
 
 def one_level_down(patterns: Any, name: str) -> Any:

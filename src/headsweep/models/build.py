@@ -12,24 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import HEADS as SPECS
 from headsweep.config import (
+    BACKBONES,
     BackboneMode,
     CompactConfig,
     HeadConfig,
     ModelConfig,
     RunConfig,
-    TimmConfig,
     TokensConfig,
 )
 from headsweep.errors import ConfigError, UserError
-from headsweep.heads import Head, build_head
+from headsweep.heads import Head, head_class, head_options
+from headsweep.heads.loading import load_class
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
-from headsweep.models.compact import CompactTransformer
 from headsweep.models.state_dicts import fit
-from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.rng import global_stream
 
 LOGGER = logging.getLogger("headsweep")
@@ -67,11 +65,10 @@ def build_model(
         backbone = _backbone(model, head, image_size, channels, appended, weights)
         if tokens is not None:
             backbone.select(model.name, tokens)
-    options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
     sizes = {"width": backbone.width, "tokens": backbone.tokens + appended, "num_classes": num_classes, "heads": heads}
     try:
         with global_stream(seed, "head init"):
-            built = Classifier(backbone, _head(head.name, classifier_norm, **sizes, **options), appended)
+            built = Classifier(backbone, _head(head, classifier_norm, sizes), appended)
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
     if model.checkpoint is not None and not model.pretrained and not only_head:
@@ -105,11 +102,11 @@ def model_of(run: RunConfig, initial: bool = False, only_head: bool = False) -> 
     return model
 
 
-def _head(name: str, classifier_norm: bool, **options: Any) -> Head:
-    head = build_head(name, **options)
+def _head(head: HeadConfig, classifier_norm: bool, sizes: dict[str, int]) -> Head:
+    built = head_class(head)(**sizes, **head_options(head))
     if classifier_norm:
-        head.normalise_pooled()
-    return head
+        built.normalise_pooled()
+    return built
 
 
 def _recompute_blocks(model: Classifier, config: ModelConfig) -> None:
@@ -163,11 +160,10 @@ def _backbone(
     weights: dict[str, Tensor] | None,
 ) -> Backbone:
     """Build the backbone, with a class token if the head reads one, or it is appended to the patch tokens."""
-    class_token = SPECS[head.name].class_token
-    if isinstance(model, CompactConfig):
-        return CompactTransformer(model, image_size, channels, class_token or appended)
-    assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
-    backbone = TimmBackbone(model, image_size, channels, weights)
+    class_token = head_class(head).class_token
+    kind: Any = load_class(f"model.family={model.family}", BACKBONES[model.family].class_path, Backbone)
+    pretrained = {} if weights is None else {"weights": weights}
+    backbone = kind(model, image_size, channels, class_token or appended, **pretrained)
     if appended and not backbone.has_class_token:
         raise ConfigError("tokens.class_token", "true", f"expected false: model.name={model.name} has no class token")
     if class_token and not backbone.has_class_token:

@@ -59,7 +59,7 @@ class Classifier(nn.Module):
 
     def forward_features(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Return the tokens, prefix tokens first."""
-        return self.backbone(images)
+        return self.backbone.read(images)
 
     def forward_intermediates(self, images: Float[Tensor, "b c y x"], *options: Any, **named: Any) -> Any:
         """See `Backbone.forward_intermediates`."""

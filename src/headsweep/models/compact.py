@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from headsweep.config import Block as BlockKind
-from headsweep.config import CompactConfig, Positions, TokensConfig
+from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
@@ -167,7 +167,7 @@ class CompactTransformer(Backbone):
         if kind is Positions.learnable:
             trunc_normal_(self.positions.detach()[:, :1], std=0.2)
 
-    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the final LayerNorm.
 
         Raises:
@@ -228,11 +228,6 @@ class CompactTransformer(Backbone):
         if prune_norm:
             self.norm = nn.Identity()
         return selected
-
-    def select(self, name: str, tokens: TokensConfig) -> None:
-        """See `Backbone.select`; the concatenated tokens are wider."""
-        super().select(name, tokens)
-        self.width = self.options.width * tokens.last
 
     def feature_info(self) -> list[dict[str, Any]]:
         """Describe one feature per block, all of the same stride."""

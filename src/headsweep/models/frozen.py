@@ -71,9 +71,9 @@ class FrozenBackbone:
 
     def _tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         if not self._is_filled_up or len(images) == AT_ONCE_ON_CPU:
-            return self._backbone(images)
+            return self._backbone.read(images)
         rest = images[-1:].expand(AT_ONCE_ON_CPU - len(images), *images.shape[1:])
-        return self._backbone(torch.cat([images, rest]))[: len(images)]
+        return self._backbone.read(torch.cat([images, rest]))[: len(images)]
 
     def check_unchanged(self) -> None:
         """Raise UserError if a weight is not what it was at first."""

@@ -40,7 +40,6 @@ def _compact(
         family="compact",
         name=name,
         checkpoint=None,
-        pretrained=False,
         checkpoint_digest=None,
         width=width,
         depth=depth,

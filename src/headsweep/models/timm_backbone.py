@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from headsweep.config import TimmConfig, TokensConfig
 from headsweep.errors import ConfigError
-from headsweep.models.backbone import Backbone, Blocks, one_level_down
+from headsweep.models.backbone import Backbone, Blocks, last_alone, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
 from headsweep.models.pretrained import loading
 
@@ -37,6 +37,7 @@ class TimmBackbone(Backbone):
         model: the name in timm's registry and the keywords of its builder.
         image_size: side of the images in pixels, or (rows, columns).
         channels: of the images.
+        class_token: whether the head reads one; a model of timm has one or not.
         weights: pretrained ones, in a layout that timm reads.
 
     Raises:
@@ -50,6 +51,7 @@ class TimmBackbone(Backbone):
         model: TimmConfig,
         image_size: int | tuple[int, int],
         channels: int,
+        class_token: bool = False,
         weights: dict[str, Tensor] | None = None,
     ) -> None:
         built = _create(model, image_size, channels, weights)
@@ -67,30 +69,24 @@ class TimmBackbone(Backbone):
         self.has_class_token = getattr(built, "cls_token", None) is not None and prefix > 0
         self.model, self.pools, self.options, self.image_size = built, pools, model, image_size
 
-    def last_tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
+    def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the model's final norm."""
         return _as_tokens(_features(self.model, images, self.pools), _format(self.model))
 
-    def select(self, name: str, tokens: TokensConfig) -> None:
-        """See `Backbone.select`; a block is one of timm's features, so that of a convolutional model is a stage."""
-        super().select(name, tokens)
-        if self.blocks_read is None:
-            return
+    def _measure_selected(self, name: str, tokens: TokensConfig) -> None:
+        """See `Backbone._measure_selected`; a stage of a convolutional or hierarchical model is read alone."""
         if self._has_stages():
             self._check_stage(name, tokens)
         try:
-            features = _on_meta(self, self.image_size, self.channels)
+            features = _on_meta(self, self.image_size, self.channels, lambda module, images: module.read(images))
         except Exception as error:  # timm's models raise many kinds
-            raise _last_alone(name, tokens, _reason(error)) from error
+            raise last_alone(name, tokens, _reason(error)) from error
         self.width, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, self.image_size)
 
-    def count_blocks(self, name: str, tokens: TokensConfig) -> int:
-        """Return the number of timm's features of the model."""
-        if not hasattr(self.model, "forward_intermediates") or not hasattr(self.model, "prune_intermediate_layers"):
-            if tokens.reads_last:
-                return 1
-            raise _last_alone(name, tokens, "timm has no others")
-        return len(self.model.feature_info)
+    def count_blocks(self) -> int:
+        """Return the number of timm's features of the model; that of a convolutional model is a stage."""
+        are_given = hasattr(self.model, "forward_intermediates") and hasattr(self.model, "prune_intermediate_layers")
+        return len(self.model.feature_info) if are_given else 0
 
     def _has_stages(self) -> bool:
         """Return whether features differ in width or grid."""
@@ -148,7 +144,7 @@ class TimmBackbone(Backbone):
         if hasattr(self.model, "set_input_size"):
             self.model.set_input_size(img_size=image_size)
         try:
-            features = _on_meta(self, image_size, self.channels)
+            features = _on_meta(self, image_size, self.channels, lambda module, images: module.read(images))
         except Exception as error:  # timm's models raise many kinds
             raise _refused_size(self.options.name, image_size, error) from error
         _, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, image_size)
@@ -229,7 +225,7 @@ def _on_meta(
     module: nn.Module,
     image_size: int | tuple[int, int],
     channels: int,
-    call: Callable[[Any, Tensor], Any] = lambda module, images: module(images),
+    call: Callable[[Any, Tensor], Any],
 ) -> Any:
     """Return what `call` gives of a module and one image on the meta device."""
     images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
@@ -239,11 +235,6 @@ def _on_meta(
 
 def _refused_size(name: str, image_size: int | tuple[int, int], error: Exception) -> ConfigError:
     return ConfigError("dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})")
-
-
-def _last_alone(name: str, tokens: TokensConfig, reason: str) -> ConfigError:
-    expected = "expected -1, with tokens.last=1 and tokens.norm=true"
-    return ConfigError("tokens.layer", tokens.layer, f"{expected}: model.name={name} gives its last tokens ({reason})")
 
 
 def _count_prefix(built: nn.Module) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from headsweep.config import DatasetConfig, ModelConfig, RunConfig
+from headsweep.config import DatasetConfig, FileHeadConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with, without_neutral
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
@@ -24,7 +24,9 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.plan.design import Declared, continued, design_of, unequal_tuning
 from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
+from headsweep.plan.packages import packages_used
 from headsweep.plan.same_runs import collapses
+from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
@@ -197,27 +199,39 @@ def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
-            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
+            head = planned.run.head
+            source = Path(head.file).read_bytes() if isinstance(head, FileHeadConfig) else None
+            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)), source)
     with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
         atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:
-    """Return one line if some runs were started with another commit than the current one, else None."""
+    """Return one line if some runs were started with another commit or other packages than the current, else None."""
     now = code_version()["commit"]
-    begun = [
-        folder.record().code.get("commit")
-        for folder in folders
-        if folder.state() in (RunState.partial, RunState.failed)
-    ]
-    others = Counter(commit for commit in begun if commit != now)
+    begun = [folder.record() for folder in folders if folder.state() in (RunState.partial, RunState.failed)]
+    others = Counter(record.code.get("commit") for record in begun if record.code.get("commit") != now)
     if not others:
-        return None
+        return _package_change(begun)
     before = ", ".join(f"{count} with code {_short(commit)}" for commit, count in others.items())
     return (
         f"{others.total()} of {len(folders)} runs were started with other code than {_short(now)}: {before}; "
         "they resume with the current code"
     )
+
+
+def _package_change(begun: Sequence[RunRecord]) -> str | None:
+    others = Counter(
+        f"{name} {version}, now {current.get(name, 'not installed')}"
+        for record in begun
+        for current in [packages_used(record.config)]
+        for name, version in record.packages.items()
+        if current.get(name) != version
+    )
+    if not others:
+        return None
+    before = "; ".join(f"{plural(runs, 'run')} with {change}" for change, runs in others.items())
+    return f"started with another version of a package: {before}; they resume with the current one"
 
 
 def _short(commit: str | None) -> str:
@@ -229,15 +243,17 @@ def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -
     options = [key for key in values if key.startswith("head.")]
     summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]
     shown = {key: values[key] for key in dict.fromkeys((*summary, *options, *plan.axes)) if key in values}
+    config: Any = OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True)
+    packages = packages_used(config)
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),
         name=_run_name(values, plan.axes),
         sweep=plan.name,
         seed=planned.run.seed,
-        config=OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True),  # type: ignore[arg-type]
+        config=config,
         parameters=shown,
-        code=code,
+        code=code | ({"packages": packages} if packages else {}),
         cost=cost,
     )
 
@@ -346,7 +362,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
     cells = sorted({group(planned.run) for planned in runs})
     digest = hashlib.sha256("".join(cells).encode()).hexdigest()[:8]
     first = runs[0].run
-    return f"{first.dataset.name.value}-{first.model.name}-{digest}"
+    return f"{first.dataset.name}-{first.model.name}-{digest}"
 
 
 def run_names(runs: Sequence[RunConfig]) -> list[str]:

@@ -61,6 +61,8 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
     cache.complete({name: torch.cat([it.rows for it in needed if name in it.names]) for name in names})
     for used in backbone:
         used.check_unchanged()
+    backbone.clear()  # the cache lives as long as the run; images and backbone are needed no more
+    loaded.clear()
     return splits
 
 
@@ -72,7 +74,7 @@ def _begin(
         if (record := folder.record()) is not None:
             return record
         if (earlier := of_earlier_images(run)) is not None:
-            name = run.dataset.name.value
+            name = run.dataset.name
             LOGGER.warning("the images of %s have changed since %s: their tokens are computed", name, earlier.path.name)
         record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
         write_labels(folder, images())

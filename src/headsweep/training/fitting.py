@@ -23,6 +23,7 @@ from headsweep.training.device import (
     peak_memory,
 )
 from headsweep.training.evaluation import evaluate
+from headsweep.training.in_steps import START, InSteps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
 
@@ -80,6 +81,11 @@ class Fitting:
         self.folder.metrics_log.sync()
         write_weights(self.folder.checkpoint, self.model, 1)
         return self._result(metrics, seconds)
+
+    def in_steps(self) -> InSteps[RunResult]:
+        """Do the same in one step."""
+        yield START
+        return self()
 
     def rehearsal(self) -> Iterator[None]:
         """Pool batches of training tokens for ever, for measurements; yield after each."""

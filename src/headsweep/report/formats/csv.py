@@ -1,4 +1,4 @@
-"""A table for programs: one line a row, accuracies in [0, 1] and counts in full precision."""
+"""A table for programs: one line a row, accuracies in [0, 1], log loss in nats and counts in full precision."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from headsweep.report.read.cells import MEASURED_COSTS
 from headsweep.report.stats.inference import Estimate
 from headsweep.report.table.clocks import CLOCKS
 from headsweep.report.table.columns import published_values, seeds_in_mean
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
@@ -98,7 +99,7 @@ def _verdict(table: Table, row: Row) -> dict[str, object]:
     if table.margin is None:
         return {}
     return {
-        "margin": table.margin.points / 100,
+        "margin": table.margin.points / METRICS[table.metric].unit.size,
         "verdict": row.verdict.text if row.verdict else None,
         "difference_p_not_worse_holm": row.verdict.not_worse_p if row.verdict else None,
         "difference_p_equivalent_holm": row.verdict.equivalent_p if row.verdict else None,

@@ -27,12 +27,7 @@ def metric_noun(table: Table) -> str:
 
 def metric_axis(table: Table) -> str:
     """Return the compared metric at an axis, with its split and unit."""
-    return f"{metric_label(table.metric)} (%)"
-
-
-def capitalized(words: str) -> str:
-    """Return the words with an upper-case first letter, the others unchanged."""
-    return words[:1].upper() + words[1:]
+    return f"{metric_label(table.metric)} ({METRICS[table.metric].unit.axis})"
 
 
 def series_label(table: Table, row: Row) -> str:
@@ -56,7 +51,7 @@ def difference_texts(rows: Sequence[Row]) -> list[str]:
     names = ("difference", "difference_images", "p")
     columns = zip(*(COLUMNS[name].entries(rows)[1] for name in names), strict=True)
     return [
-        f"{difference.text} points"
+        f"{difference.text} {METRICS[row.metric].unit.short}"
         + ("" if wide.half_width is None else f" (± {wide.half_width:.{wide.decimals}f} over seeds and test images)")
         + ("" if p in (ABSENT, UNDECIDED) else f", p {p.text}")
         + (f", n = {row.difference.n}" if row.difference else "")

@@ -183,7 +183,7 @@ def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Questio
         row,
         baseline=tuple(run.record.fingerprint for run in baseline.finished),
         difference=difference,
-        superiority=superiority(compared, others),
+        superiority=superiority(metric.scores(compared), metric.scores(others)),
         undecided=undecided.reason(cell, baseline, difference, metric, expected),
         mcnemar_p=_single_run_p(cell, baseline) if question.metric == "top1" else None,
     )

@@ -81,7 +81,7 @@ class Row:
     costs: Mapping[str, float]
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1], log loss in nats
     difference: Difference | None = None  # from the baseline, uncorrected
     baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
     superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
@@ -125,7 +125,7 @@ class Row:
         """Is the row significantly better than its baseline?"""
         if self.undecided is not None or self.p is None or self.difference is None:
             return False
-        return self.p < LEVEL and self.difference.mean > 0
+        return self.p < LEVEL and METRICS[self.metric].score(self.difference.mean) > 0
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def _tags(
         "headsweep.seed": str(record.seed),
         "headsweep.commit": commit,
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
+        "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
         "headsweep.nonfinite": "; ".join(_non_finite(entries)),
         SCREENED_OUT_TAG: _screened_out(folder, record) if state is RunState.partial else "",
