@@ -16,6 +16,7 @@ from headsweep.models.frozen import Probe
 from headsweep.plan.fingerprint import fingerprint
 
 VIT = dataclasses.replace(TIMM, options={**TIMM.options, "depth": 3})
+CAIT = dataclasses.replace(TIMM, name="cait_xxs24_224", options={**TIMM.options, "num_heads": 4})
 LATE_NORM = dataclasses.replace(VIT, options={**VIT.options, "fc_norm": True})  # its norm comes after the pooling
 
 
@@ -123,6 +124,8 @@ def test_pooled_vectors_are_normalised_over_the_batch():
         (VIT, tokens(1, 3), GAP, "tokens.last=3: expected at most 2, the blocks of .* up to tokens.layer=1"),
         (RESNET, tokens(-2), GAP, "tokens.norm=true: expected false with tokens.layer=-2: .* its last stage"),
         (RESNET, tokens(-1, 2, False), GAP, "tokens.last=2: expected 1: the stages of .* differ in width and grid"),
+        (CAIT, tokens(-1, 2), GAP, r"tokens.last=2: expected 1: model.name=cait_xxs24_224 gives only .* last layer"),
+        (CAIT, tokens(norm=False), GAP, "tokens.norm=false: expected true: .*, after the final norm"),
         (RESNET, tokens(class_token=True), GAP, "tokens.class_token=true: expected false: .* has no class token"),
     ],
 )  # fmt: skip

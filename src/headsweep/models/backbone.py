@@ -63,7 +63,7 @@ class Backbone(nn.Module, ABC):
             return
         count = self.count_blocks()
         if not count:
-            raise last_alone(name, tokens, "no features of other layers")
+            raise last_alone(name, tokens, "it describes no others")
         last = tokens.layer + count if tokens.layer < 0 else tokens.layer
         if not 0 <= last < count:
             found = f"expected a number in [-{count}, {count - 1}]: model.name={name} has {count}"
@@ -169,8 +169,10 @@ class Backbone(nn.Module, ABC):
 
 def last_alone(name: str, tokens: TokensConfig, reason: str) -> ConfigError:
     """Return the error of a model that gives the tokens of its last layer alone."""
-    expected = "expected -1, with tokens.last=1 and tokens.norm=true"
-    return ConfigError("tokens.layer", tokens.layer, f"{expected}: model.name={name} gives its last tokens ({reason})")
+    keys = (("layer", tokens.layer, -1), ("last", tokens.last, 1), ("norm", tokens.norm, True))
+    key, found, default = next((key, found, default) for key, found, default in keys if found != default)
+    only = f"model.name={name} gives only the tokens of its last layer, after the final norm ({reason})"
+    return ConfigError(f"tokens.{key}", str(found).lower(), f"expected {str(default).lower()}: {only}")
 
 
 def one_level_down(patterns: Any, name: str) -> Any:
