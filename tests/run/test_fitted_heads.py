@@ -7,6 +7,7 @@ import torch
 import factories
 from comparing import differences
 from composing import compose_run
+from factories import weights
 from headsweep.data.augment import Normaliser
 from headsweep.data.datasets import open_splits
 from headsweep.data.sources import ResidentSource
@@ -61,6 +62,7 @@ def test_stored_and_live_tokens_have_the_same_bits_and_a_stopped_run_begins_agai
     for folder in (stored, live):
         train_folder(folder, lambda progress: None)
     assert differences(stored, live) == []
+    assert weights(stored).keys() == {"head.neighbours.vectors", "head.neighbours.labels"}
 
 
 @pytest.mark.parametrize(

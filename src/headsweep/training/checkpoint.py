@@ -81,6 +81,11 @@ class TrainingState:
         return content["epoch"]
 
 
+def write_fitted(path: Path, model: nn.Module) -> None:
+    """Write a fitted model where a trained one has its checkpoint. Raises OSError as `write_weights`."""
+    _write(path, {"model": model.state_dict(), "state_dict_ema": None})
+
+
 def write_weights(path: Path, model: nn.Module, epoch: int) -> None:
     """Write weights and the epoch after which they are. Raises OSError if the disk is full; an old file remains."""
     _write(path, {"state_dict": model.state_dict(), "epoch": epoch})

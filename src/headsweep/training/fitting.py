@@ -13,7 +13,7 @@ from headsweep.tracking.metric_names import BEST_EPOCH
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatches
-from headsweep.training.checkpoint import write_weights
+from headsweep.training.checkpoint import write_fitted, write_weights
 from headsweep.training.device import (
     autocast,
     choose_device,
@@ -79,7 +79,7 @@ class Fitting:
         self.folder.check_claim()
         self.folder.metrics_log.append(Entry(1, len(self.evaluations["train"]), metrics, {"time": time.time()}))
         self.folder.metrics_log.sync()
-        write_weights(self.folder.checkpoint, self.model, 1)
+        write_fitted(self.folder.checkpoint, self.model)
         return self._result(metrics, seconds)
 
     def in_steps(self) -> InSteps[RunResult]:
