@@ -94,6 +94,11 @@ def test_without_cache_and_network_it_is_one_line_for_all_cells(cached, monkeypa
     assert len(asked) == 1
 
 
+def test_an_unknown_model_is_one_line():
+    with pytest.raises(ConfigError, match=r"model.name=test_bit: unknown model of timm; did you mean test_vit"):
+        model_of(planned("model.name=test_bit"))
+
+
 def test_a_model_without_weights_is_one_line(monkeypatch):
     monkeypatch.setattr(pretrained, "get_pretrained_cfg", lambda name: PretrainedCfg())
     with pytest.raises(UserError, match=r"model.pretrained=true: expected false: timm has no weights of test_vit"):

@@ -83,6 +83,17 @@ def test_every_weight_that_is_left_is_trained(model, norm):
 
 
 @pytest.mark.parametrize("model", [VIT, TINY], ids=["timm", "compact"])
+def test_the_weights_that_are_left_are_loaded_again(model):
+    first, second = built(model, tokens(0, norm=False)), built(model, tokens(0, norm=False))
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.add_(0.1)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second(images()), first(images()))
+    assert sum(p.numel() for p in first.parameters()) < sum(p.numel() for p in built(model, tokens()).parameters())
+
+
+@pytest.mark.parametrize("model", [VIT, TINY], ids=["timm", "compact"])
 def test_an_appended_class_token_is_one_more_token_to_pool(model):
     found = built(model, tokens(class_token=True))
     class_token, patches = found.forward_features(images()).split([1, found.backbone.tokens], 1)

@@ -60,7 +60,7 @@ def build_model(
         ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
     """
     appended = tokens is not None and tokens.class_token
-    weights = _weights(model) if model.pretrained and not only_head else None
+    weights = _weights(model) if model.pretrained and model.checkpoint and not only_head else None
     with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
         backbone = _backbone(model, head, image_size, channels, appended, weights)
         if tokens is not None:
