@@ -26,6 +26,7 @@ from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.packages import packages_used
 from headsweep.plan.same_runs import collapses
+from headsweep.plan.uncommitted import with_changes
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
@@ -195,7 +196,7 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = code_version()
+    code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
