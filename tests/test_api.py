@@ -54,7 +54,7 @@ def test_the_import_is_light_and_lists_its_names():
     answer = fresh(
         "-c",
         "import sys, headsweep as hs; print(*dir(hs)); hs.UserError; hs.__version__\n"
-        "print(sorted({'torch', 'mlflow', 'hydra', 'pandas', 'rich'} & set(sys.modules)))",
+        "print(sorted({'torch', 'mlflow', 'hydra', 'pandas'} & set(sys.modules)))",
     )
     names, heavy = answer.stdout.splitlines()
     assert {"sweep", "results", "load", "Results", "UserError", "FailedRunsError"} <= set(names.split())
@@ -95,7 +95,6 @@ def test_an_interrupted_sweep_leaves_checkpoints(tmp_path):
         ([("heads", 1)], None, "('heads', 1): expected an override as a text"),
         (["seed=0,1"], 2, "seeds=2: expected either seeds or seed, found both"),
         (["heads=1"], 0, "seeds=0: expected an integer in [1, 9999]"),
-        (["dataset=imagefolder", "dataset.root=/nosuch"], None, "imagefolder: no /nosuch/train"),
         (["hydra/launcher=basic"], None, "hydra.launcher.class"),
     ],
 )
@@ -135,7 +134,11 @@ def test_results_are_rows_a_frame_and_html():
     assert repr(found).startswith("| head | heads |") and found[:1] == found.table.rows[:1]
     narrow = hs.results("digits", output=GOLDEN, columns="top1", baseline="head=seqpool", mark=True)
     assert narrow.request.command().startswith("headsweep table digits-cct_2_3x2-28b5bd98 --columns top1 --baseline")
-    assert "params" not in narrow._repr_html_() and len(narrow.to_frame().columns) == len(frame.columns)
+    assert (
+        ">params (k)<" in page
+        and ">params (k)<" not in narrow._repr_html_()
+        and len(narrow.to_frame().columns) == len(frame.columns)
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,6 @@ def test_results_are_rows_a_frame_and_html():
         (lambda: hs.results(output=GOLDEN, columns="nosuch"), "--columns nosuch: "),
         (lambda: hs.load("nosuch", output=GOLDEN), "nosuch: no run of that fingerprint or name"),
         (lambda: hs.load("010b", output=GOLDEN, weights="first"), "weights=first: expected last or best"),
-        (lambda: hs.load(GOLDEN, output=GOLDEN), f"{GOLDEN}: expected the folder of a run"),
     ],
 )
 def test_what_is_not_there_is_an_exception_of_one_line(call, message):
