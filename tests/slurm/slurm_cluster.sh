@@ -61,7 +61,7 @@ NAME=t$B-$$-$(date +%s); echo "$NAME" >"$DIR/name"; trap 'stop; exit 130' INT TE
 AUTH=socket=$DIR/munge.sock,cred_expire=5                         # the least; also the wait before a requeued job runs
 ACC=("AccountingStorageType=accounting_storage/none")
 [ "$ACCT" != yes ] || ACC=("AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$ADDR" \
-    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,qos)
+    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,limits,qos)
 printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B" "CommunicationParameters=$BIND" \
     "SlurmUser=$ME" "SlurmdUser=$ME" "AuthType=auth/munge" "CredType=cred/munge" "AuthInfo=$AUTH" "${ACC[@]}" \
     "StateSaveLocation=$DIR/state" "SlurmdSpoolDir=$DIR/spool.%n" "SlurmctldPidFile=$DIR/state/slurmctld.pid" \

@@ -52,13 +52,18 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
 
 def _configured(name: str, options: tuple[str, ...]) -> HeadConfig:
     """Return the head with its default options, but for those given."""
-    from headsweep.config import parse
+    from headsweep.config import parse, spec_of
     from headsweep.config.overrides import hydra_value
     from headsweep.config.study.expansion import composer
 
     with composer() as compose:
         # The width of a model of timm is not known yet, so that it is checked with --width alone.
-        return parse(compose([f"head={hydra_value(name)}", "model=timm", *options])).head
+        # A frozen backbone, which every head accepts.
+        frozen = ["model=timm", "backbone=random", "augmentation=none"]
+        head = parse(compose([f"head={hydra_value(name)}", *frozen, *options])).head
+    if spec_of(head).is_fitted:
+        raise UserError(f"{name}: expected a head that is trained, found one that is fitted in one pass")
+    return head
 
 
 def _line(outcome: Outcome) -> str:

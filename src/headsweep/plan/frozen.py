@@ -71,6 +71,23 @@ def frozen(folder: RunFolder) -> RunConfig:
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
 
 
+def check_frozen(folder: RunFolder) -> RunConfig:
+    """As `frozen`, for a run that is to be trained again.
+
+    Raises:
+        UserError: as `frozen`; or the folder is damaged, has no configuration any more, or another run's name.
+    """
+    if damage := folder.damage():
+        raise damage
+    if not folder.config.exists():
+        where = f"{folder.record().name} ({folder.path.name})"
+        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
+    run = frozen(folder)
+    if fingerprint(run) != folder.path.name:
+        raise UserError(f"{folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
+    return run
+
+
 def frozen_values(folder: RunFolder) -> DictConfig:
     """Return the keys of a frozen configuration, typed by the schema, for the code version that planned it.
 
