@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @commands.command("check-head")
 @click.argument("name")
-@click.argument("options", nargs=-1)
+@click.argument("options", nargs=-1, metavar="[head.OPTION=VALUE]...")
 @click.option("--width", type=click.IntRange(1), default=64, show_default=True, help="D, the width of a token.")
 @click.option("--tokens", type=click.IntRange(1), default=16, show_default=True, help="N, the number of patch tokens.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -27,8 +27,8 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
     """Check the invariants of the head NAME: of headsweep, of a package, or ./FILE.py:CLASS.
 
     Shapes for every K, a number of operators that does not depend on K, equality with K single heads, gradients,
-    bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. OPTIONS are
-    those of the head: head.gram_dim=32. Exit code 1 if something does not hold; the line says what was found.
+    bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. Options of
+    the head are given as head.gram_dim=32. Exit code 1 if something does not hold; the line says what was found.
     """
     for option in options:
         if not option.startswith("head.") or "=" not in option:
