@@ -15,7 +15,12 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged, read_text, require
 
 # Keys that files of earlier versions lack, with values that change nothing.
-ADDED: dict[str, Any] = {"max_submitted": None, "container": None, "container_runtime": "apptainer", "container_mounts": []}
+ADDED: dict[str, Any] = {
+    "max_submitted": None,
+    "container": None,
+    "container_runtime": "apptainer",
+    "container_mounts": [],
+}
 
 
 def record(sweep: Path, settings: SlurmConfig) -> None:
