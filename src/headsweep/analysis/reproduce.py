@@ -1,11 +1,12 @@
 """Retrain a run from its frozen configuration and its commit, in a separate folder.
 
-`src/train.py` of that commit trains it in a process of its own, with every key as an override: the command line of old
-code is more stable than its functions.
+`src/train.py` of that commit, or `headsweep train` of an installed package, trains it in a process of its own, with
+every key as an override: the command line of old code is more stable than its functions.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headsweep.analysis.compare_runs import Comparison, compare
-from headsweep.config import PROJECT_ROOT
 from headsweep.config.overrides import all_overrides
 from headsweep.errors import Interrupted, UserError
+from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
+from headsweep.plan.packages import packages_used
 from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 
 POLL_SECONDS = 0.1
@@ -44,12 +46,12 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
     if original.result() is None:
         raise UserError(f"{record.name} ({record.fingerprint}) is unfinished: expected a finished run to compare with")
     frozen_values(original)  # before anything is checked out
+    if code != "current":
+        _check_packages(record)
     with _code(record, code) as root:
-        _check(
-            into,
-            original,
-            {"commit": record.code["commit"], "dirty": False} if root != PROJECT_ROOT else code_version(),
-        )
+        version = {"commit": record.code["commit"], "dirty": False} if root != PROJECT_ROOT else code_version()
+        packages = packages_used(record.config)
+        _check(into, original, version | ({"packages": packages} if packages else {}))
         _train(original, into, root)
     (again,) = runs_in(into)
     return compare(original, again)
@@ -66,14 +68,26 @@ def _code(record: RunRecord, choice: str | None) -> Iterator[Path]:
             raise UserError("--code recorded: the run recorded no commit (it was planned outside a git checkout)")
         with checked_out(commit) as root:
             yield root
-    elif commit and not dirty and is_here(commit):
+    elif (not dirty and is_here(commit)) if commit else record.code.get("digest") == code_digest():
         yield PROJECT_ROOT
     else:
-        raise UserError(_other_code(commit, dirty))
+        raise UserError(_other_code(record))
 
 
-def _other_code(commit: str | None, dirty: bool | None) -> str:
+def _check_packages(record: RunRecord) -> None:
+    """Raise UserError unless the packages that the run used are installed as they were."""
+    current = packages_used(record.config)
+    for name, version in record.packages.items():
+        if (found := current.get(name, "none")) != version:
+            expected = f"expected {name} {version}, with which the run was planned, found {found}"
+            raise UserError(f"{expected}; install it, or give --code current to use the current code")
+
+
+def _other_code(record: RunRecord) -> str:
     """Return why the working tree is not known to be the run's code, and what to do."""
+    commit, dirty = record.code.get("commit"), record.code.get("dirty")
+    if commit is None and record.code.get("digest"):
+        return f"the run was planned by {record.code_name}, whose code differs from this; --code current uses this code"
     if commit is None:
         return "the run recorded no commit, so its code is unknown; --code current uses the working tree"
     if dirty:
@@ -106,12 +120,19 @@ def _train(original: RunFolder, into: Path, root: Path) -> None:
     frozen.tracking.name, frozen.paths.output = "none", str(into.resolve())
     result = original.result()
     threads = result.environment.get("threads") if result else None
-    environment = {**git_environment(), "PYTHONPATH": str(root / "src")}
+    is_package = IS_INSTALLED and root == PROJECT_ROOT
+    environment = git_environment() if is_package else {**git_environment(), "PYTHONPATH": _search_path(root / "src")}
+    program = ["-m", "headsweep", "train"] if is_package else [str(root / "src" / "train.py")]
     if threads:  # the split of sums over threads decides their last bits
         environment["OMP_NUM_THREADS"] = str(threads)
-    code = _run([sys.executable, str(root / "src" / "train.py"), *all_overrides(frozen, root / "conf")], environment)
+    code = _run([sys.executable, *program, *all_overrides(frozen, root / "conf")], environment)
     if code:
         raise SystemExit(code)
+
+
+def _search_path(source: Path) -> str:
+    """Return PYTHONPATH with the code first; it may name the folders of other packages."""
+    return os.pathsep.join([str(source), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:

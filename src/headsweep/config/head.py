@@ -1,14 +1,16 @@
 """The heads: one record each, and their options.
 
-To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a dataclass if it has options of its own,
-and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
+A package adds a head by an entry point in the group `headsweep.heads` that names its record (docs/extending.md). To add
+one here: its class in `headsweep/heads/`, its record in HEADS, with a dataclass if it has options of its own, and its
+YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from headsweep.config.checks import at_least
+from headsweep.config.checks import at_least, options_of
+from headsweep.config.registry import Registry
 from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
@@ -164,8 +166,11 @@ class HeadSpec:
     summary: str  # one line
     class_token: bool = False  # whether it reads the backbone's class token
 
+    def __post_init__(self) -> None:
+        options_of(HeadConfig, self.options)
 
-HEADS: dict[str, HeadSpec] = {
+
+_OWN = {
     "gap": HeadSpec(
         options=HeadConfig,
         class_path="headsweep.heads.gap:GapHead",
@@ -295,6 +300,8 @@ HEADS: dict[str, HeadSpec] = {
         summary="CAE's probe: cross-attention of a learned query, with three layer norms",
     ),
 }
+
+HEADS: Registry[HeadSpec] = Registry("headsweep.heads", "head", HeadSpec, _OWN)
 
 
 def head_options() -> dict[str, type[HeadConfig]]:

@@ -1,7 +1,8 @@
-"""The options of backbones, one dataclass per family.
+"""The backbones: one record per family, and their options.
 
-To add a size: a YAML in `conf/model/`, a row in `headsweep/models/registry.py`. To add a family: a dataclass and an
-entry in MODELS here, one class in `headsweep/models/`, its case in `headsweep/models/build.py`.
+To add a size: a YAML in `conf/model/`, a row in `headsweep/models/registry.py`. A package adds a family by an entry
+point in the group `headsweep.backbones` that names its record (docs/extending.md). To add one here: its record in
+BACKBONES, a dataclass for its options, and one class in `headsweep/models/`.
 """
 
 import re
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
-from headsweep.config.checks import at_least, fraction, name
+from headsweep.config.checks import at_least, fraction, name, options_of
+from headsweep.config.registry import Registry
 from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL, Neutral
 from headsweep.errors import ConfigError
 
@@ -178,4 +180,35 @@ class TokensConfig:
     cache: Annotated[TokenType, USUAL, Neutral("bfloat16")]
 
 
-MODELS: dict[str, type[ModelConfig]] = {"compact": CompactConfig, "timm": TimmConfig}
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One family of backbones: all that is known of it without importing torch."""
+
+    options: type[ModelConfig]
+    # module:class, a subclass of headsweep.models.Backbone, built of options, image size, channels and whether the head
+    # reads a class token.
+    class_path: str
+    summary: str  # one line
+
+    def __post_init__(self) -> None:
+        options_of(ModelConfig, self.options)
+
+
+BACKBONES: Registry[BackboneSpec] = Registry(
+    "headsweep.backbones",
+    "model.family",
+    BackboneSpec,
+    {
+        "compact": BackboneSpec(
+            CompactConfig, "headsweep.models.compact:CompactTransformer", "ViT-Lite, CVT and CCT (arXiv 2104.05704)"
+        ),
+        "timm": BackboneSpec(
+            TimmConfig, "headsweep.models.timm_backbone:TimmBackbone", "Any backbone of timm, by its name there"
+        ),
+    },
+)
+
+
+def model_options() -> dict[str, type[ModelConfig]]:
+    """Return the dataclass of each family's options."""
+    return {family: backbone.options for family, backbone in BACKBONES.items()}

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
+from headsweep.config.dataset import DATASETS
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
@@ -50,21 +51,20 @@ class TrackingName(Enum):
     none = "none"
 
 
-class DatasetName(Enum):
-    """The data sets; each has a loader in `headsweep/data/datasets.py`."""
+class DatasetFormat(Enum):
+    """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
 
-    digits = "digits"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    imagefolder = "imagefolder"
-    imagenet = "imagenet"
+    torchvision = "torchvision"
+    medmnist = "medmnist"
+    huggingface = "huggingface"
+    webdataset = "webdataset"
 
 
 @dataclass
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[DatasetName, USUAL | DATA | SUMMARY]
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS, or with a format of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -76,8 +76,31 @@ class DatasetConfig:
     # Share of the training images held out, drawn with the seed, where the set has no validation split.
     validation: Annotated[float, USUAL | DATA]
     digest: Annotated[str | None, USUAL | DATA | PLANNED]  # of the names and sizes of an image folder's files
+    format: Annotated[DatasetFormat | None, USUAL | DATA, Neutral(None)]
+    # Column (huggingface) or key of the JSON files (webdataset) with the labels; None: the only one, or the .cls files.
+    label: Annotated[str | None, USUAL | DATA, Neutral(None)]
+
+    @property
+    def kind(self) -> str:
+        """Name of the record in DATASETS whose functions read the data."""
+        return self.format.value if self.format else self.name
 
     def __post_init__(self) -> None:
+        name("dataset.name", self.name, in_path=True)
+        by_format = [it.value for it in DatasetFormat]
+        if self.format is None and (self.name in by_format or self.name not in DATASETS):
+            known, formats = (
+                [it for it in DATASETS if it not in by_format],
+                ", ".join(f"dataset={it}" for it in by_format),
+            )
+            raise ConfigError(
+                "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
+            )
+        if self.label is not None and self.format not in (DatasetFormat.huggingface, DatasetFormat.webdataset):
+            raise ConfigError("dataset.label", self.label, "expected null, but for dataset=huggingface or webdataset")
+        if self.download and self.format not in (None, DatasetFormat.torchvision):
+            expected = "expected false: only data sets of torchvision are downloaded"
+            raise ConfigError("dataset.download", self.download, expected)
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:

@@ -135,6 +135,10 @@ class EvalLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        images = self.reader.read(0, self.batches)
-        for labels, batch in zip(self.labels, images, strict=True):
+        return self.starting_at(0)
+
+    def starting_at(self, first: int) -> Iterator[EvalBatch]:
+        """Yield the batches from number `first` on."""
+        images = self.reader.read(0, self.batches[first:])
+        for labels, batch in zip(self.labels[first:], images, strict=True):
             yield EvalBatch(batch if self.are_tokens else self.normalise(batch), labels)

@@ -21,7 +21,7 @@ from torch import Tensor
 from headsweep.config import DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.crop import Crop
-from headsweep.data.sources import Source, to_device
+from headsweep.data.sources import Source
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
@@ -29,6 +29,7 @@ from headsweep.tracking.typed_files import Damaged
 LOGGER = logging.getLogger("headsweep")
 # Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
 SHARD_BYTES = 2**26
+_LARGE_ROW = 2**13  # bytes of an image's tokens above which a call for each image takes less time than its copy
 _AT_ONCE = 128  # images that are computed between two looks at a request to stop
 _CHECKSUM_BYTES = 4
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -73,23 +74,37 @@ class TokenCache:
         Raises:
             ConfigError: the disk is too small.
         """
-        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
-        if all(self._is_whole(*shard) for shard in needed):
+        if not self.missing(rows):
             return
         with held(self._folder, self._pulse):
-            missing = [shard for shard in needed if not self._is_whole(*shard)]
-            if missing:
+            if missing := self.missing(rows):
                 self._compute(missing)
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
-        """Return the tokens (b t d) of the images at `rows` (b,) of a split, as they are stored."""
+    def missing(self, rows: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+        """Return split and number of the files of these rows that are absent, or damaged and now removed."""
+        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
+        return [shard for shard in needed if not self._is_whole(*shard)]
+
+    def room(self, images: int, device: torch.device) -> Tensor:
+        """Return memory for the tokens (b t d) of some images: in float32, or as they are stored and pinned for a GPU.
+
+        A GPU converts them faster than they could be copied to it in float32.
+        """
+        shape, on_gpu = (images, self._record.tokens, self._record.width), device.type == "cuda"
+        return torch.empty(shape, dtype=_DTYPES[self._record.dtype] if on_gpu else torch.float32, pin_memory=on_gpu)
+
+    def read(self, split: str, rows: Tensor, out: Tensor) -> None:
+        """Copy the tokens of the images at `rows` (b,) of a split to `out` (b t d)."""
+        if self._record.row_bytes >= _LARGE_ROW:  # one pass over memory
+            for place, row in zip(out.unbind(), rows.tolist(), strict=True):
+                number, within = divmod(row, self._per_shard)
+                place.copy_(self._shards[split, number][within])
+            return
         numbers = rows // self._per_shard
-        found = torch.empty(len(rows), self._record.tokens, self._record.width, dtype=_DTYPES[self._record.dtype])
         for number in numbers.unique().tolist():
             chosen = (numbers == number).nonzero()[:, 0]
-            shard = self._shards[split, number]
-            found[chosen] = shard.index_select(0, rows[chosen] - number * self._per_shard)
-        return found
+            found = self._shards[split, number].index_select(0, rows[chosen] - number * self._per_shard)
+            out.index_copy_(0, chosen, found.to(out.dtype))
 
     def _is_whole(self, split: str, number: int) -> bool:
         """Map a file of tokens; return False if it is absent, or damaged and now removed."""
@@ -194,9 +209,22 @@ class TokenReader:
 
     def __init__(self, source: TokenSource, device: torch.device) -> None:
         self.source, self.device = source, device
+        self._room: Tensor | None = None
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """See `Reader.read`; `key` has no effect."""
+        """See `Reader.read`; `key` has no effect.
+
+        On a CPU a batch is overwritten by the next one: to get new memory from the system takes five times as long as
+        to read the tokens.
+        """
         for indices in batches:
-            tokens = self.source.cache.read(self.source.split, self.source.rows[indices])
-            yield to_device(tokens, self.device).float()
+            tokens = self._room_for(len(indices))
+            self.source.cache.read(self.source.split, self.source.rows[indices], tokens)
+            yield tokens.to(self.device, non_blocking=True).float()
+
+    def _room_for(self, images: int) -> Tensor:
+        if self.device.type == "cuda":  # torch keeps pinned memory, and knows when a copy from it has ended
+            return self.source.cache.room(images, self.device)
+        if self._room is None or len(self._room) < images:
+            self._room = self.source.cache.room(images, self.device)
+        return self._room[:images]

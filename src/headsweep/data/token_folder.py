@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from headsweep.config import HEADS, BackboneMode, CompactConfig, RunConfig
+from headsweep.config import BackboneMode, CompactConfig, RunConfig, spec_of
 from headsweep.config.keys import flat, has_trait
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
@@ -89,7 +89,7 @@ class TokenFolder:
         """Return the folder of a planned run."""
         source = source_of(run)
         digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()[:12]
-        return cls(cache_of(run) / f"{run.model.name}-{run.dataset.name.value}-{digest}")
+        return cls(cache_of(run) / f"{run.model.name}-{run.dataset.name}-{digest}")
 
     def shard(self, split: str, number: int) -> Path:
         """Return the file of some images of a split."""
@@ -153,7 +153,8 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     values = flat(run)
     kept = [key for key in values if key.startswith("model.") and has_trait(key, RESULT)]
     kept += [f"dataset.{name}" for name in _PIXELS] + ["precision", "tokens.cache"]
+    kept += [key for key in ("dataset.format", "dataset.label") if values[key] is not None]
     kept += ["seed"] if run.backbone is BackboneMode.random else []
     # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
-    class_token = isinstance(run.model, CompactConfig) and HEADS[run.head.name].class_token
+    class_token = isinstance(run.model, CompactConfig) and spec_of(run.head).class_token
     return {**{key: values[key] for key in kept}, "class_token": class_token, "layout": LAYOUT}

@@ -1,18 +1,32 @@
 """Classification heads: N tokens to the logits of K branches. Each has a record in `headsweep.config.head`."""
 
-from importlib import import_module
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from headsweep.config.head import HEADS as SPECS
+from headsweep.config.head import HeadConfig, HeadSpec
+from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.heads.base import Head
+from headsweep.loading import check_options, load_class
 
 
-def _load(class_path: str) -> type[Head]:
-    module, _, name = class_path.partition(":")
-    return getattr(import_module(module), name)
+class _Classes(Mapping[str, type[Head]]):
+    """The class of each record, imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[Head]:
+        """Return the class. Raises KeyError if there is no such head, UserError if its class cannot be used."""
+        return _class(name, SPECS[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SPECS)
+
+    def __len__(self) -> int:
+        return len(SPECS)
 
 
-HEADS: dict[str, type[Head]] = {name: _load(spec.class_path) for name, spec in SPECS.items()}
+HEADS: Mapping[str, type[Head]] = _Classes()
 
 
 def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: int, **options: Any) -> Head:
@@ -28,10 +42,32 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
 
     Raises:
         ValueError: there is no such head, or it does not accept these sizes or options.
+        UserError: its class, of a package, does not implement the interface.
     """
-    if name not in HEADS:
+    if name not in SPECS:
         raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(HEADS))}")
     return HEADS[name](width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
 
 
-__all__ = ["HEADS", "Head", "build_head"]
+def head_class(head: HeadConfig) -> type[Head]:
+    """Return the class of a configured head. Raises UserError if it does not implement the interface."""
+    return _class(head.name, spec_of(head))
+
+
+def head_options(head: HeadConfig) -> dict[str, Any]:
+    """Return the keywords of a configured head's class: its options."""
+    return {name: getattr(head, name) for name in _own_options(type(head))}
+
+
+@cache
+def _class(name: str, spec: HeadSpec) -> type[Head]:
+    kind: type[Head] = load_class(f"head={name}", spec.class_path, Head)  # type: ignore[type-abstract]
+    check_options(f"head={name}", kind, _own_options(spec.options))
+    return kind
+
+
+def _own_options(options: type[HeadConfig]) -> set[str]:
+    return {field.name for field in fields(options)} - {field.name for field in fields(FileHeadConfig)}
+
+
+__all__ = ["HEADS", "Head", "build_head", "head_class", "head_options"]

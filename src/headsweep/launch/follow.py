@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from headsweep.errors import UserError
-from headsweep.launch.conclude import LogModels, compare, conclude, log_models
+from headsweep.launch.conclude import LogModels, compare, conclude, log_models, show
 from headsweep.plan.frozen import frozen
 from headsweep.status import waiting
 from headsweep.status.read import read_sweep
@@ -60,7 +60,8 @@ def follow(path: Path, log: LogModels, refill: Refill, asked: Sequence[RunFolder
         comparison = compare(sweep)
         tracker.notify(sweep)
     log_models(folders, config, log)
-    conclude(sweep, folders if asked is None else asked, comparison, tracker, attempts=None)
+    show(sweep, comparison, tracker)
+    conclude(sweep, folders if asked is None else asked, attempts=None)
 
 
 def _follow(sweep: Path, tracker: Tracker, start_more: _Refill) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from headsweep.config import RunConfig
-from headsweep.launch.conclude import compare, conclude, is_missing, log_models, screened_out
+from headsweep.launch.conclude import compare, conclude, is_missing, log_models, screened_out, show
 from headsweep.launch.follow import follow
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
@@ -23,7 +23,11 @@ from headsweep.tracking.trackers import tracker_of
 
 
 def run_sweep(
-    configs: Sequence[RunConfig], launcher: Launcher, lookup: Lookup | None = None, declared: Declared | None = None
+    configs: Sequence[RunConfig],
+    launcher: Launcher,
+    lookup: Lookup | None = None,
+    declared: Declared | None = None,
+    shows_table: bool = True,
 ) -> Plan:
     """Start what is missing of the runs in `configs`, and print the table of their sweep once they have ended.
 
@@ -35,6 +39,7 @@ def run_sweep(
         launcher: starts them.
         lookup: has located their data already, if given.
         declared: where in a study each of them comes from.
+        shows_table: False: write the table of runs that were waited for, without printing it.
 
     Raises:
         UserError: a run is not valid, its data is absent, or the launcher cannot start it; none has been started then.
@@ -60,7 +65,9 @@ def run_sweep(
         _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
     log_models(plan.folders, configs[0], launcher.log_models)
-    conclude(sweep, plan.folders, comparison, tracker, launcher.attempts)
+    if shows_table:
+        show(sweep, comparison, tracker)
+    conclude(sweep, plan.folders, launcher.attempts)
     return plan
 
 

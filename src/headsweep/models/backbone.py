@@ -10,9 +10,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from headsweep.errors import UserError
+
 
 class Backbone(nn.Module, ABC):
     """Images to normalised tokens, the class token first if there is one.
+
+    A subclass is built of its options (a `ModelConfig`), the side of the images, their channels, and whether the head
+    reads a class token. It implements `forward`; the other methods refuse, or say that it has nothing special.
 
     Args:
         width: D, the width of a token.
@@ -24,12 +29,12 @@ class Backbone(nn.Module, ABC):
     def __init__(self, width: int, tokens: int, prefix: int, channels: int) -> None:
         super().__init__()
         self.width, self.tokens, self.prefix, self.channels = width, tokens, prefix, channels
+        self.has_class_token = prefix > 0
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the final norm."""
 
-    @abstractmethod
     def forward_intermediates(
         self,
         images: Float[Tensor, "b c y x"],
@@ -50,35 +55,46 @@ class Backbone(nn.Module, ABC):
             stop_early: compute no further than the last feature.
             output_fmt: NCHW, or NLC where tokens make the features.
             intermediates_only: the list alone.
+
+        Raises:
+            UserError: it returns no intermediate features.
         """
+        raise UserError(f"{type(self).__name__}: expected a backbone that returns intermediate features")
 
-    @abstractmethod
     def prune_intermediate_layers(self, indices: int | list[int] | tuple[int, ...], prune_norm: bool) -> list[int]:
-        """Drop the blocks after the last of these features; return their indices."""
+        """Drop the blocks after the last of these features; return their indices. Raises UserError as above."""
+        raise UserError(f"{type(self).__name__}: expected a backbone that returns intermediate features")
 
-    @abstractmethod
     def feature_info(self) -> list[dict[str, Any]]:
         """Module, channels and stride of every feature, as timm describes them."""
+        return []
 
-    @abstractmethod
     def set_input_size(self, image_size: tuple[int, int]) -> None:
         """Adapt to images of so many rows and columns; learnable positions are resampled.
 
         Raises:
             UserError: it cannot take such images.
         """
+        raise UserError(
+            f"set_input_size({image_size}): {type(self).__name__} has a fixed size; build it with that size"
+        )
 
-    @abstractmethod
     def set_grad_checkpointing(self, enable: bool) -> None:
-        """Recompute blocks in the backward pass instead of storing their activations."""
+        """Recompute blocks in the backward pass instead of storing their activations.
 
-    @abstractmethod
+        Raises:
+            NotImplementedError: it cannot.
+        """
+        if enable:
+            raise NotImplementedError
+
     def group_matcher(self, coarse: bool) -> dict[str, Any]:
-        """Return parameter groups by depth, as regular expressions over the backbone's own names."""
+        """Return parameter groups by depth, as regular expressions over the backbone's own names; by default one."""
+        return {"stem": r"^"}
 
-    @abstractmethod
     def no_weight_decay(self) -> set[str]:
         """Return the parameters without weight decay, besides the one-dimensional ones."""
+        return set()
 
 
 def one_level_down(patterns: Any, name: str) -> Any:

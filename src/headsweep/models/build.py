@@ -6,20 +6,20 @@ import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.config import BackboneMode, CompactConfig, HeadConfig, ModelConfig, RunConfig, TimmConfig
+from headsweep.config import BACKBONES, BackboneMode, CompactConfig, HeadConfig, ModelConfig, RunConfig
 from headsweep.errors import ConfigError, UserError
-from headsweep.heads import HEADS, Head, build_head
+from headsweep.heads import Head, head_class, head_options
+from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
-from headsweep.models.compact import CompactTransformer
 from headsweep.models.state_dicts import fit
-from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.rng import global_stream
 
 LOGGER = logging.getLogger("headsweep")
@@ -49,11 +49,11 @@ def build_model(
     """
     with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
         backbone = _backbone(model, head, image_size, channels)
-    options = {key: value for key, value in dataclasses.asdict(head).items() if key != "name"}
+    kind = head_class(head)
     sizes = {"width": backbone.width, "tokens": backbone.tokens, "num_classes": num_classes, "heads": heads}
     try:
         with global_stream(seed, "head init"):
-            built = Classifier(backbone, build_head(head.name, **sizes, **options))
+            built = Classifier(backbone, kind(**sizes, **head_options(head)))
     except ValueError as error:
         raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
     if model.checkpoint is not None and not only_head:
@@ -119,11 +119,9 @@ def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_hea
 
 def _backbone(model: ModelConfig, head: HeadConfig, image_size: int, channels: int) -> Backbone:
     """Build the backbone, with a class token if the head reads one."""
-    class_token = HEADS[head.name].class_token
-    if isinstance(model, CompactConfig):
-        return CompactTransformer(model, image_size, channels, class_token)
-    assert isinstance(model, TimmConfig), "a family of headsweep.config.MODELS"
-    backbone = TimmBackbone(model, image_size, channels)
+    class_token = head_class(head).class_token
+    kind: Any = load_class(f"model.family={model.family}", BACKBONES[model.family].class_path, Backbone)
+    backbone = kind(model, image_size, channels, class_token)
     if class_token and not backbone.has_class_token:
         raise ConfigError("head", head.name, f"expected a head without class token: model.name={model.name} has none")
     return backbone

@@ -33,6 +33,7 @@ class TimmBackbone(Backbone):
         model: the name in timm's registry and the keywords of its builder.
         image_size: side of the images in pixels, or (rows, columns).
         channels: of the images.
+        class_token: whether the head reads one; a model of timm has one or not.
 
     Raises:
         ConfigError: the name is unknown, keywords or image size are refused, or there are no patch tokens.
@@ -40,7 +41,9 @@ class TimmBackbone(Backbone):
 
     model: Any  # timm's models share no type
 
-    def __init__(self, model: TimmConfig, image_size: int | tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, model: TimmConfig, image_size: int | tuple[int, int], channels: int, class_token: bool = False
+    ) -> None:
         built = _create(model, image_size, channels)
         if model.small_stem:
             _replace_stem(model.name, built)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,9 +12,11 @@ from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
 from headsweep.data.token_folder import TokenFolder, TokenRecord, source_of
+from headsweep.data.token_staging import complete_copy, place_of_copy
 from headsweep.models import Classifier, model_of
 from headsweep.models.backbone import Backbone
 from headsweep.models.frozen import FrozenBackbone
+from headsweep.tracking.run_folder import RunResult
 from headsweep.training.device import autocast
 
 
@@ -46,15 +49,43 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
         backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
         return backbone[0]
 
-    cache = TokenCache(folder, record, run.dataset, images, build, device, run.loader.workers, pulse)
+    def cache_in(place: TokenFolder) -> TokenCache:
+        return TokenCache(place, record, run.dataset, images, build, device, run.loader.workers, pulse)
+
+    stored = cache_in(folder)
+    copy = None if run.loader.stage is None else place_of_copy(folder, run.loader.stage)
+    cache = stored if copy is None else cache_in(copy)
     sources = {name: TokenSource(cache, name, torch.arange(len(its)), its) for name, its in labels.items()}
     splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
     needed = [source for source in splits if isinstance(source, TokenSource)]
     names = dict.fromkeys(source.split for source in needed)
-    cache.complete({name: torch.cat([it.rows for it in needed if it.split == name]) for name in names})
+    rows = {name: torch.cat([it.rows for it in needed if it.split == name]) for name in names}
+    if copy is None:
+        stored.complete(rows)
+    else:
+        complete_copy(copy, cache, folder, stored, rows, pulse)
     for used in backbone:
         used.check_unchanged()
+    backbone.clear()  # the cache lives as long as the run; images and backbone are needed no more
+    loaded.clear()
     return splits
+
+
+def with_token_costs(run: RunConfig, result: RunResult) -> RunResult:
+    """Return the result with what its stored tokens cost, and the time that a live backbone would have taken."""
+    folder = TokenFolder.of(run)
+    record, made = folder.record(), folder.speed()
+    if record is None or made is None:
+        return result
+    bytes_held = folder.held()
+    costs = {
+        "token_seconds": bytes_held // record.row_bytes * made.seconds / made.images,
+        "token_bytes": float(bytes_held),
+        # The same backbone, on the images of each step, at the speed at which the tokens were computed.
+        "live_seconds": result.steps * run.batch_size * made.seconds / made.images,
+    }
+    environment = {**result.environment, "tokens": folder.path.name}
+    return replace(result, clock={**result.clock, **costs}, environment=environment)
 
 
 def _begin(
