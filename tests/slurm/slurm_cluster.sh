@@ -95,7 +95,9 @@ if [ "$ACCT" = yes ]; then
     sacctmgr -i add cluster "$NAME" >"$DIR/log/sacctmgr.out" 2>&1
 fi
 run slurmctld slurmctld -D; await slurmctld open_ "$B"
-run hurry bash -c 'while sleep 1; do squeue -h -t PD -o "%i %r" | grep BeginTime | while read -r job _; do
-    scontrol update jobid="$job" starttime=now; done; done'           # so that a requeued job waits no longer than it must
+# So that a requeued job waits no longer than it must: a node refuses one that starts in the second in which it has
+# ended the last one ("Job credential revoked"), so only jobs that no node cleans up after (CG), and in the next second.
+run hurry bash -c 'while sleep 1; do squeue -h -t PD -o "%t %i %r" | grep "^PD .* BeginTime" | while read -r _ job _; do
+    scontrol update jobid="$job" starttime=now+1; done; done'
 for ((i = 0; i < NODES; i++)); do node "127.0.0.$((i + 2))"; done; await "idle nodes" idle
 echo "export SLURM_CONF=$SLURM_CONF"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from commands import give
 from factories import hand_made
 from headsweep.errors import UserError
 from headsweep.launch.slurm.recovery import recover
-from headsweep.status import queue, submissions
+from headsweep.status import queue, submissions, waiting
 from headsweep.status.read import read_sweep
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -42,9 +43,9 @@ class FakeCluster:
         lines = []
         for number, state, name in map(str.split, jobs):
             array, _, element = number.partition("_")
-            lines.append("|".join(["9", array, element, state, "N/A", "node1", name, "None"]))
+            lines.append("|".join(["9", array, element, state, "N/A", "node1", "1:05", name, "None"]))
             if not element:
-                lines[-1] = "|".join([number, number, "N/A", state, "N/A", "node1", name, "None"])
+                lines[-1] = "|".join([number, number, "N/A", state, "N/A", "node1", "1:05", name, "None"])
         self.prints("squeue", *lines)
 
     def asked(self, command: str) -> list[str]:
@@ -141,6 +142,32 @@ def test_an_earlier_job_that_is_still_there_counts_and_is_cancelled(cluster: Fak
     assert cluster.asked("scancel") == ["12_0"]
 
 
+def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFolder, capsys):
+    for run, head in (("c", "ga"), ("d", "gap")):
+        hand_made(output.path, run, {"head": {"name": head}, "heads": 4})
+    one = output.sweeps / "one"
+    (one / "plan.json").write_text('{"runs": ["c", "d"]}')
+    submissions.begin(one, "t1", [["c"], ["d"]], HERE)
+    submissions.begin(one, "t2", [["c", "d"]], HERE)
+    submissions.complete(one, "t1", "12")
+    submissions.complete(one, "t2", "13")
+    waiting.record(one, ["c", "d"])
+    cluster.queues("12_0 RUNNING one.t1", "12_1 RUNNING one.t1")
+    assert give("cancel", "one", "head=gap", "heads=4", "--output", output.path) == 0
+    assert capsys.readouterr().out == "one: cancelled job 12_1\n"
+    assert cluster.asked("scancel") == ["12_1"]
+    assert waiting.of_all(one) == {"c"}
+    assert give("cancel", "one", "head=cls", "--output", output.path) == 2
+    assert capsys.readouterr().err == "headsweep: head=cls: no such run among 2; head is ga, gap\n"
+    assert give("retry", "one", "head=cls", "--output", output.path) == 2
+    assert give("cancel", "one", "heads.x=1", "--output", output.path) == 2
+    assert give("cancel", "one", "two", "--output", output.path) == 2
+    cluster.queues("13 RUNNING one.t2")
+    assert give("cancel", "one", "head=gap", "--output", output.path) == 2
+    assert "job 13 also trains c; cancel these too, or the whole sweep" in capsys.readouterr().err
+    assert cluster.asked("scancel") == ["12_1"]
+
+
 def test_jobs_of_a_command_that_was_killed_are_found_by_name(cluster: FakeCluster, output: OutputFolder):
     submitted(output, "t1", number="")
     assert active(output) == "" and states(output) == [], "nothing was submitted"
@@ -171,7 +198,7 @@ def test_a_job_does_not_count_while_its_node_cleans_up_for_ever(
 ):
     submitted(output, "t1")
     end = int(time.time()) - 60 * minutes
-    cluster.prints("squeue", f"12|12|0|COMPLETING|{end}|node1|one.t1|None")
+    cluster.prints("squeue", f"12|12|0|COMPLETING|{end}|node1|0:10|one.t1|None")
     assert active(output) == "a" * is_active
     if not is_active:
         assert states(output)[0].startswith("job 12_0 ended: STUCK (node1 has been cleaning up for 30 minutes);")
@@ -190,6 +217,20 @@ def test_a_lost_run_is_shown_with_exit_code_node_and_log(cluster: FakeCluster, o
     again = "`headsweep retry` submits the run again"
     assert first == f"job 12_0 ended: FAILED (exit code 3, on node1); {again}  ({log})"
     assert second == f"job 12_1 ended: FAILED (on node1); {again}"
+
+
+def test_a_running_run_is_shown_with_its_job_node_time_and_log(cluster: FakeCluster, output: OutputFolder):
+    submitted(output, "t1")
+    one = output.sweeps / "one"
+    (one / "plan.json").write_text('{"runs": ["a", "b"]}')
+    cluster.queues("12_0 RUNNING one.t1", "12_1 RUNNING one.t1")
+    log = submissions.logs(one, "t1") / "12_0_0_log.out"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    with RunFolder(output.runs / "a").lock():
+        first, second = read_sweep(one).runs
+    assert (first.label, first.note) == ("running", f"job 12_0 on node1 for 1:05  ({log})")
+    assert (second.label, second.note) == ("queued", "job 12_1 is running"), "it works on other runs, or begins"
 
 
 def test_nothing_is_submitted_while_a_record_is_damaged(cluster: FakeCluster, output: OutputFolder):

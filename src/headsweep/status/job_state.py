@@ -21,6 +21,7 @@ class JobState:
     state: str  # SLURM's, e.g. PENDING; or UNREACHABLE or HIDDEN; or GONE if the cluster does not know the job
     reason: str = ""  # why it is pending, or how it ended
     name: str = ""  # its name in the cluster
+    where: str = ""  # its nodes, and how long it has run there as DAYS-HOURS:MINUTES:SECONDS
 
     @property
     def is_active(self) -> bool:

@@ -21,7 +21,7 @@ from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
 LONGEST_COMPLETION = 600.0  # seconds after its end in which a node may clean up after a job; SLURM warns after 60
-QUEUE = "%A|%F|%K|%T|%e|%N|%j|%r"
+QUEUE = "%A|%F|%K|%T|%e|%N|%M|%j|%r"
 
 
 def states_of(jobs: Iterable[Job]) -> dict[Job, JobState]:
@@ -77,14 +77,14 @@ def _absent(job: Job, config: Mapping[str, str]) -> JobState:
 
 
 def _queued(line: str) -> JobState:
-    job, array, element, state, end, nodes, name, reason = line.split("|", 7)
+    job, array, element, state, end, nodes, elapsed, name, reason = line.split("|", 8)
     number = job if element == "N/A" else f"{array}_{element}"
     cause = [] if reason == "None" else [reason]
     if state == "COMPLETING" and end.isdecimal() and (seconds := time.time() - int(end)) > LONGEST_COMPLETION:
         return JobState(number, "STUCK", f"{nodes} has been cleaning up for {seconds // 60:.0f} minutes", name)
     if state not in ACTIVE and nodes:
         cause.append(f"on {nodes}")
-    return JobState(number, state, ", ".join(cause), name)
+    return JobState(number, state, ", ".join(cause), name, f"on {nodes} for {elapsed}" if nodes else "")
 
 
 def job_of_run(run: str, states: Mapping[Job, JobState]) -> Job | None:
@@ -107,23 +107,33 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     return {folder for folder in left if folder.path.name in queued}
 
 
-def cancel(sweep: Path) -> list[str]:
+def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
     """Cancel the sweep's jobs, running or pending, and forget which runs wait for a job; return the names of the jobs.
 
+    Args:
+        sweep: its folder.
+        chosen: fingerprints of the runs whose jobs are cancelled; None: all.
+
     Raises:
-        UserError: the cluster does not answer, or refuses.
+        UserError: the cluster does not answer, or refuses; or a job also trains runs that are not `chosen`.
     """
     runs = OutputFolder.containing(sweep).runs
     of_sweep = submissions.jobs(sweep)
     over = {run for job in of_sweep for run in job.runs if RunFolder(runs / run).result() is not None}
-    found = states_of(job for job in of_sweep if not over.issuperset(job.runs))
+    left = {job: set(job.runs) - over for job in of_sweep}
+    found = states_of(job for job in of_sweep if (left[job] if chosen is None else left[job] & chosen))
     states = {job: state for job, state in found.items() if state.is_active}
+    for job, state in states.items():
+        if chosen is not None and (beside := left[job] - chosen):
+            shown = ", ".join(sorted(RunFolder(runs / run).record().name for run in beside))
+            raise UserError(f"job {state.job} also trains {shown}; cancel these too, or the whole sweep")
     names = sorted({state.job for state in states.values()})
     if any(state.state == UNREACHABLE for state in states.values()):
         raise UserError(
             f"the cluster does not answer; job {', '.join(names)} of {sweep.name} may still run: try again later"
         )
-    waiting.record(sweep, [])  # before, as jobs that end submit more
+    # Before the jobs are cancelled, as jobs that end submit more.
+    waiting.record(sweep, [] if chosen is None else [run for run in waiting.of_this_user(sweep) if run not in chosen])
     if names and cluster.ask("scancel", *names) is None:
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""

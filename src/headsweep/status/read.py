@@ -45,10 +45,10 @@ def read_sweep(path: Path) -> SweepView:
 def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     """As `read_sweep`, for several sweeps; the cluster, which may take seconds to answer, is queried once."""
     views = [_with_note(view) for view in map(_read_sweep, paths)]
-    idle = {run.folder.path.name for view in views for run in view.runs if _is_idle(run)}
+    asked = {run.folder.path.name for view in views for run in view.runs if _may_have_job(run)}
     outputs = {path.parents[1]: OutputFolder.containing(path) for path in paths}.values()
     jobs = [job for output in outputs for job in submissions.jobs_in(output, skip_damaged=True)]
-    states = queue.states_of(job for job in jobs if idle.intersection(job.runs))
+    states = queue.states_of(job for job in jobs if asked.intersection(job.runs))
     return [_with_jobs(view, states) for view in views]
 
 
@@ -61,9 +61,9 @@ def _read_sweep(path: Path) -> SweepView:
     return SweepView(path, runs, last_change(path, folders))
 
 
-def _is_idle(run: RunView) -> bool:
-    """Return whether no process trains the run now, and it is not over."""
-    return run.state in (RunState.new, RunState.partial) and not run.sweep_state
+def _may_have_job(run: RunView) -> bool:
+    """Return whether the run is not over."""
+    return run.state in (RunState.new, RunState.partial, RunState.running) and not run.sweep_state
 
 
 def _with_note(sweep: SweepView) -> SweepView:
@@ -80,21 +80,25 @@ def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
     """Return the sweep with the states of its jobs in the cluster."""
     with contextlib.suppress(Damaged):  # then the sweep has a note
         waits = waiting.of_all(sweep.path)
-        runs = [_queued(run, states, run.folder.path.name in waits) if _is_idle(run) else run for run in sweep.runs]
+        runs = [
+            _with_job(run, states, run.folder.path.name in waits) if _may_have_job(run) else run for run in sweep.runs
+        ]
         return replace(sweep, runs=runs)
     return sweep
 
 
-def _queued(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunView:
+def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunView:
     job = queue.job_of_run(run.folder.path.name, states)
-    if job and states[job].is_active:
-        return replace(run, sweep_state="queued", note=str(states[job]))
+    state = states[job] if job else None
+    log = f"  ({job.log(state.job)})" if job and state and job.log(state.job).exists() else ""
+    if run.state is RunState.running:
+        is_in_job = state is not None and state.is_running
+        return replace(run, note=f"job {state.job} {state.where}{log}") if state and is_in_job else run
+    if state and state.is_active:
+        return replace(run, sweep_state="queued", note=str(state))
     if waits:
         return replace(run, sweep_state="queued", note="waits until more jobs may be in the queue")
-    if job is None:
-        return run
-    log = job.log(states[job].job)
-    return replace(run, sweep_state="lost", note=f"{states[job]}" + (f"  ({log})" if log.exists() else ""))
+    return replace(run, sweep_state="lost", note=f"{state}{log}") if state else run
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:
