@@ -3,14 +3,14 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 import factories
-from commands import wait_for
+from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
 from headsweep.launch.local import grouping, worker
@@ -79,6 +79,16 @@ def test_runs_share_a_stream_if_their_batches_are_the_same():
     assert stream_of(plain(compose_run("head=gap"))) is None
 
 
+@pytest.mark.slow
+def test_a_plan_says_how_runs_are_grouped(tmp_path, capsys):
+    grid = ["head=gap,seqpool", "seeds=3", "hydra.launcher.slots=2", *FROZEN, f"paths.output={tmp_path}"]
+    assert give("plan", "--list", *grid) == 0
+    shared, *_ = reversed(capsys.readouterr().out.splitlines())
+    assert shared == "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    assert give("plan", "--list", *grid, "tokens.cache=off") == 0
+    assert "stored tokens" not in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory) -> list[str]:
     """Of runs whose tokens are computed already."""
@@ -142,18 +152,35 @@ def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys):
     assert "Traceback" not in "".join(folder.log.read_text() for folder in others)
 
 
+@pytest.fixture
+def unlucky(monkeypatch) -> Callable[[str], None]:
+    """Lets each step of gap fail."""
+
+    def fail_with(reason: str) -> None:
+        def average(self, tensors) -> None:
+            if len(tensors) == 3:  # gradients of weight and bias, and the loss
+                raise RuntimeError(reason)
+
+        monkeypatch.setattr(Ranks, "average", average)
+
+    return fail_with
+
+
 @pytest.mark.slow
-def test_what_a_run_of_a_group_prints_and_why_it_fails_is_in_its_own_log(tmp_path, keys, monkeypatch):
-    bad, good = planned(tmp_path, keys)
-    average = Ranks.average
-
-    def unlucky(self, tensors):
-        average(self, tensors)
-        if len(tensors) == 3:  # gradients of gap: weight and bias, and the loss
-            raise RuntimeError("bad luck")
-
-    monkeypatch.setattr(Ranks, "average", unlucky)
+def test_what_a_run_of_a_group_prints_and_why_it_fails_is_in_its_own_log(tmp_path, keys, unlucky):
+    bad, good = planned(tmp_path, [*keys, "duration='2 steps'"])
+    unlucky("bad luck")
     ends = [it for it in Worker([bad, good]).messages() if isinstance(it[1], int)]
     assert ends == [(0, 1), (1, 0)]
     assert "RuntimeError: bad luck" in bad.log.read_text() and "RuntimeError: bad luck" in (bad.failure() or "")
     assert (good.log.read_text(), good.failure(), good.state()) == ("", None, RunState.finished)
+
+
+@pytest.mark.slow
+def test_a_process_that_has_lost_its_gpu_ends_before_other_runs_fail_for_it(tmp_path, keys, unlucky):
+    bad, good = planned(tmp_path, keys)
+    unlucky("CUDA error: device-side assert triggered")
+    process = Worker([bad, good])
+    assert [it for it in process.messages() if isinstance(it[1], int)] == [(0, 1)]
+    assert process.process.exitcode == 1
+    assert (bad.state(), good.failure()) == (RunState.failed, None)

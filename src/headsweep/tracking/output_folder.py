@@ -7,6 +7,7 @@ mlflow.db          the store of MLflow, unless tracking.uri names another, and
 mlartifacts/       its files
 reports/           report pages of runs that were chosen by a filter
 cache/             tokens of frozen backbones, unless paths.cache names another folder
+slurm.lock         held by a command that submits jobs
 changes/           uncommitted changes to the code that runs were planned with, as patches
 reproductions/     runs that `headsweep reproduce` has trained again
 """
@@ -32,6 +33,7 @@ class OutputFolder:
         self.mlflow_artifacts = path / MLFLOW_ARTIFACTS
         self.reports = path / "reports"
         self.cache = path / "cache"
+        self.submission_lock = path / "slurm.lock"
         self.reproductions = path / "reproductions"
 
     def patch(self, name: str) -> Path:

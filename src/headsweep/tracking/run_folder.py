@@ -110,7 +110,7 @@ class RunRecord:
 
     @property
     def packages(self) -> dict[str, str]:
-        """Distribution -> version and digest, of each package beside headsweep whose head or backbone it uses."""
+        """Distribution -> version and digest, of each package beside headsweep from which it uses something."""
         return self.code.get("packages", {})
 
     @property

@@ -58,6 +58,8 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
         if isinstance(error, UserError):
             connection.send((number, str(error)))  # the disk may be too full to write it to the run's folder
         connection.send((number, _exit_code(error)))
+        if "CUDA error" in str(error):  # no run of this process can use the GPU any more
+            sys.exit(1)
 
 
 def _exit_code(error: Exception | None) -> int:
