@@ -1,15 +1,18 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
+import gc
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from execnet import XSpec
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
 from hydra_files import read_project_files_once
-from programs import start_forkservers_warm
+from programs import relay, start_forkservers_warm
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -56,6 +59,18 @@ class ByFile(LoadScopeScheduling):
         file = nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
         return folder if folder == "tests/slurm" else file
+
+
+def pytest_xdist_setupnodes(specs):
+    """Start the workers warm: by themselves, each takes ten seconds to import torch, timm and MLflow."""
+    python = shlex.join(relay())
+    specs[:] = [XSpec(f"{spec}//id={spec.id}//python={python}") for spec in specs]
+
+
+def pytest_collection_finish():
+    """Keep what is imported out of later garbage collections, each of which would take a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -11,7 +11,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig
-from headsweep.config.model import MODELS
+from headsweep.config.model import model_options
 from headsweep.config.slurm import SlurmConfig
 from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
@@ -56,7 +56,7 @@ def as_config_error(error: OmegaConfBaseException, config: DictConfig | None = N
 
 def unknown_key(key: str) -> ConfigError:
     """Return the error of an unknown key, with the keys that were probably meant."""
-    for choice, schemas in (("head", head_options()), ("model.family", MODELS)):
+    for choice, schemas in (("head", head_options()), ("model.family", model_options())):
         section = choice.split(".")[0]
         owners = [f"{choice}={name}" for name, schema in schemas.items() if key in dict(keys_of(schema, f"{section}."))]
         if owners:

@@ -79,7 +79,9 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[str, Any]  # see plan.git_state: {"commit": str | None, "dirty": bool}, perhaps "version" and "digest"
+    code: dict[
+        str, Any
+    ]  # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
     cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
@@ -94,11 +96,22 @@ class RunRecord:
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
         require("code.dirty", dirty, isinstance(dirty, bool), "true or false")
+        patch = self.code.get("changes", "0000")
+        is_digest = isinstance(patch, str) and _COMMIT.fullmatch(patch) is not None
+        require("code.changes", patch, is_digest, "a hash in hexadecimal digits")
+        packages = self.code.get("packages", {})
+        is_plain = isinstance(packages, dict) and all(isinstance(text, str) for text in packages.values())
+        require("code.packages", packages, is_plain, "names with versions")
         for key in ("version", "digest"):
             value = self.code.get(key, "")
             require(f"code.{key}", value, isinstance(value, str) and value.isprintable(), "a text")
         for key, count in self.cost.items():
             require(f"cost.{key}", count, 0 <= count <= MOST_COUNTED, f"an integer in [0, {MOST_COUNTED}]")
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Distribution -> version and digest, of each package beside headsweep from which it uses something."""
+        return self.code.get("packages", {})
 
     @property
     def code_name(self) -> str:
@@ -175,6 +188,7 @@ class RunFolder:
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
+        self.head = path / "head.py"  # of a head in a plain file
         self._record = path / RUN_RECORD
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
@@ -210,9 +224,11 @@ class RunFolder:
         if read_text(self._claim, self._fix) != self._token:
             raise TakenOver
 
-    def create(self, record: RunRecord, config_yaml: str) -> None:
-        """Write record and configuration, once; a run that exists keeps its first record."""
+    def create(self, record: RunRecord, config_yaml: str, head: bytes | None = None) -> None:
+        """Write record and configuration, and the head if it is in a file, once; an earlier record is kept."""
         if not self._record.exists():
+            if head is not None:
+                atomic_files.write_with(self.head, lambda file: file.write(head))
             atomic_files.write_text(self.config, config_yaml)
             atomic_files.write_json(self._record, asdict(record))
 
