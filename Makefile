@@ -4,16 +4,22 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECORD := --records benchmarks/records
+OLDEST := .venv-oldest
 
 # Three at a time on two cores: one mostly waits for a cluster. A file's tests stay together and share what they have
 # made.
 WORKERS := --numprocesses 3 --no-loadscope-reorder
 
+# What depends most on other packages: Hydra, submitit, MLflow, timm, numpy; and a true sweep.
+OLDEST_TESTS := tests/config/test_grid.py tests/plan/test_plan.py tests/slurm/test_submission.py \
+	tests/tracking/test_mlflow_store.py tests/tracking/test_mlflow_sync.py tests/report/test_formats.py \
+	tests/models/test_timm_conventions.py tests/data/test_augment.py tests/test_api.py
+
 # Modules would be compiled anew at every start (20 s instead of 7 s) if Python may not write bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast docs check format bench bench-gpu fidelity clean
+.PHONY: help setup demo test test-fast test-oldest docs check format bench bench-gpu fidelity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -38,6 +44,16 @@ test: $(READY) ## run all tests that can run here (11 minutes on 2 idle cores)
 
 test-fast: $(READY) ## run the tests of the inner loop (2 minutes): none that is marked slow
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+# An environment of its own over .venv, which lends torch and whatever has no bound below.
+test-oldest: $(READY) ## run some tests with the oldest versions that pyproject.toml allows (3 minutes, 600 MB)
+	$(BIN)/python -m venv --clear $(OLDEST)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(OLDEST)/layers
+	echo $(CURDIR)/src >> $(OLDEST)/layers
+	cp $(OLDEST)/layers "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/layers.pth"
+	$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-oldest.txt \
+		$$(sed -n 's/==.*//p' constraints-oldest.txt)
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -72,4 +88,4 @@ fidelity: $(READY) ## compare every published model with an independent implemen
 	$(BIN)/python benchmarks/fidelity.py
 
 clean: ## remove the virtual environment and caches; outputs/ and data/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache src/*.egg-info
