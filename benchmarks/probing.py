@@ -4,10 +4,10 @@
 
 live / stored: a grid of eight heads (four kinds, K = 1 and 4) on cct_7_3x1 at 32x32 with the digits; on one side the
 backbone computes the tokens in each step, run by run; on the other all runs train in lock step on stored tokens.
-Seconds of an epoch of the whole grid, with evaluation, metrics log and checkpoints, without the start and the end of
-the runs and without the computation of the tokens.
+Seconds that all runs together train for each image, without evaluation, checkpoints, start and end of the runs, and
+without the computation of the tokens.
 
-idle: the share of the time in which no head trains because a batch is read, in the same grid and in a run of the
+idle: the share of the training in which no head computes because a batch is read, in the same grid and in a run of the
 lightest head alone.
 
 making / evaluation: computing and writing the tokens of the images, and evaluating a classifier of the same backbone on
@@ -22,12 +22,13 @@ run, one after the other, extrapolated from the first few.
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
@@ -112,20 +113,15 @@ def stored(bench: Benchmark, scratch: Path) -> None:
         folders = plan(GRID, LIVE_EPOCHS, "tokens.cache=off")
         for folder in folders:
             train_folder(folder, lambda progress: None)
-        live.append(sum(seconds_per_epoch([folder]) for folder in folders))
+        live.append(seconds_per_image(folders))
         folders = plan(GRID, bench.args.epochs)
-        with reading() as spent:
-            in_this_process(folders)
-        cached.append(seconds_per_epoch(folders))
-        idle.append(sum(spent) / (cached[-1] * bench.args.epochs))
-        folders = plan(GRID[:1], bench.args.epochs)
-        with reading() as spent:
-            in_this_process(folders)
-        alone.append(sum(spent) / (seconds_per_epoch(folders) * bench.args.epochs))
+        idle.append(percent_reading(folders))
+        cached.append(seconds_per_image(folders))
+        alone.append(percent_reading(plan(GRID[:1], bench.args.epochs)))
     bench.add("live / stored", {"live": live, "stored": cached}, "s")
-    print(f"live / stored: {ratio(live, cached)}, {1e3 * min(cached):.0f} ms an epoch of the grid", flush=True)
-    bench.add("idle", {"grid": [100 * it for it in idle], "gap alone": [100 * it for it in alone]}, "%")
-    print(f"idle: grid {100 * max(idle):.1f} %, gap alone {100 * max(alone):.1f} %", flush=True)
+    print(f"live / stored: {ratio(live, cached)}, {1e3 * min(cached):.2f} ms an image for the grid", flush=True)
+    bench.add("idle", {"grid": idle, "gap alone": alone}, "%")
+    print(f"idle: grid {max(idle):.1f} %, gap alone {max(alone):.1f} %", flush=True)
 
 
 def making(bench: Benchmark, scratch: Path) -> None:
@@ -212,26 +208,26 @@ def launched(slots: int, are_grouped: bool, processes: Processes, folders: Seque
     return seconds
 
 
-@contextmanager
-def reading() -> Iterator[list[float]]:
-    """Collect the seconds of each reading of tokens."""
-    spent: list[float] = []
+def percent_reading(folders: Sequence[RunFolder]) -> float:
+    """Train runs in lock step; return the share of their training in which a batch was read."""
+    spent = 0.0
     read: Callable[..., None] = TokenCache.read
 
-    def timed(*arguments: object) -> None:
+    def timed(cache: TokenCache, split: str, *arguments: torch.Tensor) -> None:
+        nonlocal spent
         started = time.perf_counter()
-        read(*arguments)
-        spent.append(time.perf_counter() - started)
+        read(cache, split, *arguments)
+        spent += (time.perf_counter() - started) * (split == "train")
 
     with patch.object(TokenCache, "read", timed):
-        yield spent
+        in_this_process(folders)
+    return 100 * spent / sum(result.clock["train_seconds"] for it in folders if (result := it.result()))
 
 
-def seconds_per_epoch(folders: Sequence[RunFolder]) -> float:
-    """Return the seconds that an epoch of runs in lock step takes, without the first one."""
-    times = [[entry.clock["time"] for entry in folder.metrics_log.entries()] for folder in folders]
-    epochs = min(map(len, times)) - 1
-    return (max(its[epochs] for its in times) - max(its[0] for its in times)) / epochs
+def seconds_per_image(folders: Sequence[RunFolder]) -> float:
+    """Return the seconds that all runs together train for each image, in the median epoch but for the first."""
+    epochs = [[entry.clock["images_per_second"] for entry in it.metrics_log.entries()[1:]] for it in folders]
+    return sum(1 / statistics.median(its) for its in epochs)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from headsweep.config import HEADS
 from headsweep.data import token_cache, token_folder, token_staging
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
 from headsweep.errors import ConfigError, DataError
+from headsweep.heads import FITTED_HEADS
 from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
@@ -85,6 +86,19 @@ def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, h
     stored = trained(tmp_path / "stored", file, *overrides, "tokens.cache=float32")
     live = trained(tmp_path / "live", file, *overrides, "tokens.cache=off")
     assert differences(stored, live) == []
+
+
+def test_stored_and_live_tokens_of_other_blocks_train_the_same_bits_in_float32(tmp_path):
+    keys = ["backbone=random", "model.depth=2", "tokens.layer=-1", "tokens.last=2", "tokens.norm=false"]
+    keys += ["tokens.class_token=true", "classifier_norm=true", "duration='1 epoch'", "head=seqattn"]
+    stored = factories.planned(tmp_path / "stored", *KEYS, *keys, "tokens.cache=float32")
+    live = factories.planned(tmp_path / "live", *KEYS, *keys, "tokens.cache=off")
+    for folder in (stored, live):
+        train_folder(folder, lambda progress: None)
+    assert differences(stored, live) == []
+    record = tokens_of(tmp_path / "stored").record()
+    assert (record.tokens, record.width) == (17, 64)
+    assert record.source["tokens.last"] == 2 and "tokens.layer" not in record.source
 
 
 @pytest.mark.slow
@@ -162,15 +176,16 @@ def _train_and_count(folder: RunFolder, written) -> None:
 def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_path):
     given = [*TINY_MODEL, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
     same = [[], ["head=ga"], ["seed=1"], ["optimizer.lr=0.1"], ["debug=quick"], ["dataset.validation=0.5"]]
+    same += [["classifier_norm=true"], ["tokens.layer=-1"]]
     other = [["head=cls"], ["tokens.cache=float32"], ["dataset.image_size=32"], ["dataset.mean=[0.4]"]]
-    other += [["model.depth=2"], ["precision=bfloat16"]]
+    other += [["model.depth=2"], ["precision=bfloat16"], ["tokens.norm=false"], ["tokens.class_token=true"]]
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in same}) == 1
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
 
 
 def test_records_and_classes_of_heads_agree_on_the_class_token():
     assert {name: spec.class_token for name, spec in HEADS.items()} == {
-        name: head.class_token for name, head in CLASSES.items()
+        name: head.class_token for name, head in (CLASSES | FITTED_HEADS).items()
     }
 
 

@@ -8,6 +8,7 @@ mlartifacts/       its files
 reports/           report pages of runs that were chosen by a filter
 cache/             tokens of frozen backbones, unless paths.cache names another folder
 slurm.lock         held by a command that submits jobs
+changes/           uncommitted changes to the code that runs were planned with, as patches
 reproductions/     runs that `headsweep reproduce` has trained again
 """
 
@@ -34,6 +35,10 @@ class OutputFolder:
         self.cache = path / "cache"
         self.submission_lock = path / "slurm.lock"
         self.reproductions = path / "reproductions"
+
+    def patch(self, name: str) -> Path:
+        """Return the file of the uncommitted changes with that digest."""
+        return self.path / "changes" / f"{name}.diff"
 
     @classmethod
     def containing(cls, path: Path) -> OutputFolder:

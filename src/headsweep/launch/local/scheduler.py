@@ -70,7 +70,8 @@ class _Process:
     connection: Connection
     silent: float = 0.0  # seconds without progress
     taken: float = 0.0  # GiB of the GPU's memory so far
-    has_died: bool = False  # and that has been said
+    is_over: bool = False  # it has ended, or is about to
+    has_died: bool = False  # before its runs, and that has been said
 
     @property
     def folders(self) -> list[RunFolder]:
@@ -90,6 +91,7 @@ class _Process:
                 self.silent = 0.0
                 yield self.trainings[number], message
         except (EOFError, OSError):
+            self.is_over = True
             self.process.join()
             assert self.process.exitcode is not None
             for training in self.under_way:
@@ -238,8 +240,7 @@ class Schedule:
         for slot, process in list(self._training.items()):
             for training, message in process.messages():
                 self._hear(process, training, message)
-            if not process.under_way:
-                process.process.join()
+            if process.is_over:
                 del self._training[slot]
                 self._no_process = False
                 continue
