@@ -49,7 +49,8 @@ def cancel(words: tuple[str, ...], output: Path, wait: float) -> None:
         return
     sweep = names[0] if names else None
     # A sweep whose cells are still being checked has no plan yet.
-    folders = sorted(OutputFolder(output).sweeps.glob("*")) if sweep is None else [find_sweep(sweep, output)]
+    every = sorted(path for path in OutputFolder(output).sweeps.glob("*") if path.is_dir())
+    folders = every if sweep is None else [find_sweep(sweep, output)]
     cancelled = {folder: queue.cancel(folder) for folder in folders}
     for folder, jobs in cancelled.items():
         if jobs:
