@@ -196,6 +196,21 @@ CPU_FIGURES = (
     Figure(
         "whole run on digits, reference / headsweep", speedup("e2e", "reference / headsweep", "reference", "headsweep")
     ),
+    Figure(
+        "probing: eight heads, live / stored tokens", speedup("probing", "live / stored", "live", "stored"), least=20
+    ),
+    Figure(
+        "probing: small steps, separate processes / shared batches",
+        speedup("probing", "separate / shared", "separate", "shared"),
+        least=5,
+    ),
+    Figure(
+        "probing: making the tokens / evaluating their images",
+        speedup("probing", "making / evaluation", "making", "evaluation"),
+        most=1.1,
+    ),
+    Figure("probing: heads wait for tokens, of eight", samples_of("probing", "idle", "grid"), most=10, unit=" %"),
+    Figure("probing: heads wait for tokens, gap alone", samples_of("probing", "idle", "gap alone"), most=10, unit=" %"),
     Figure("sweep: overhead of a run, local launcher", samples_of("sweep", "local", "local"), unit=" s"),
     Figure("sweep: overhead of a run, fresh process", samples_of("sweep", "local / fresh", "fresh"), unit=" s"),
     Figure("sweep: share of busy slots in training", samples_of("sweep", "efficiency", "busy")),

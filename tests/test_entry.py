@@ -26,7 +26,7 @@ def handed(monkeypatch) -> list[tuple[str, list[RunConfig]]]:
     """By which launcher, and which runs would have been started by the commands that were given."""
     found: list[tuple[str, list[RunConfig]]] = []
 
-    def take(runs, launcher, lookup, declared=None):
+    def take(runs, launcher, *_):
         found.append((type(launcher).__name__, list(runs)))
         raise SystemExit(0)
 

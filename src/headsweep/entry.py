@@ -7,21 +7,42 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config import parse
+from headsweep.config import RunConfig, parse
 from headsweep.config.auto_batch_size import AUTO, KEY, is_auto, with_size
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import composing
+from headsweep.config.own_files import warn_of_unread_files
 from headsweep.config.study.expansion import GridRequest, given
 from headsweep.config.study.language import declared, read_study
 from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import ConfigError, UserError
 from headsweep.exit_codes import crashing, exit_on_errors, one_line_errors
+from headsweep.folders import CONF, TRAIN
+
+if TYPE_CHECKING:
+    from headsweep.launch.launcher import Launcher
+    from headsweep.plan.expand import Expansion
+    from headsweep.plan.plan import Lookup, Plan
+
+
+def train(words: Sequence[str]) -> None:
+    """Train what the words of a command describe: one run, or with -m a grid; any error in them is one line."""
+    with command_line(words):
+        _main()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _main(config: DictConfig) -> float:
+    return run_single(config)
 
 
 @contextmanager
@@ -29,6 +50,7 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     """Hand the words of a command to Hydra, which is called inside; any error in them is one line."""
     with one_line_errors(), composing(words):
         sys.argv[1:] = spell_out(words)
+        warn_of_unread_files()
         yield
 
 
@@ -55,20 +77,40 @@ def run_grid(request: GridRequest, launcher_keys: DictConfig) -> list[tuple[Sequ
     Raises:
         UserError: cells or keys are not valid; nothing has been started.
     """
+    grid = expand_grid(request, launcher_keys)
+    plan = grid.run()
+    from headsweep.launch.conclude import objectives
+
+    is_known = grid.launcher.wait or not grid.launcher.detached
+    values = grid.expansion.by_cell(objectives(plan) if is_known else [None] * len(grid.runs))
+    return [(point.overrides, value) for point, value in zip(grid.expansion.points, values, strict=True)]
+
+
+@dataclass(frozen=True)
+class ExpandedGrid:
+    """The runs of a grid, all valid, and what starts them."""
+
+    launcher: Launcher
+    lookup: Lookup
+    expansion: Expansion
+    runs: list[RunConfig]
+
+    def run(self, shows_table: bool = True) -> Plan:
+        """Start what is missing; see `run_sweep`."""
+        from headsweep.launch.run_sweep import run_sweep
+
+        return run_sweep(self.runs, self.launcher, self.lookup, self.expansion.declared, shows_table)
+
+
+def expand_grid(request: GridRequest, launcher_keys: DictConfig) -> ExpandedGrid:
+    """Compose and check the cells of a grid; see `run_grid`. Raises UserError if a cell or a key is not valid."""
     from headsweep.launch.launcher import make_launcher
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup
 
     launcher, lookup = make_launcher(launcher_keys), Lookup()
     expansion = expand(request, launcher.batch_size, lookup)
-    runs = expansion.runs()
-    from headsweep.launch.conclude import objectives
-    from headsweep.launch.run_sweep import run_sweep
-
-    plan = run_sweep(runs, launcher, lookup, expansion.declared)
-    is_known = launcher.wait or not launcher.detached
-    values = expansion.by_cell(objectives(plan) if is_known else [None] * len(runs))
-    return [(point.overrides, value) for point, value in zip(expansion.points, values, strict=True)]
+    return ExpandedGrid(launcher, lookup, expansion, expansion.runs())
 
 
 def _check_single(hydra: HydraConf) -> None:
@@ -121,7 +163,7 @@ def _check_auto_batch_size() -> None:
     """Raise ConfigError where this process cannot measure which batch size fits."""
     if _is_one_of_several():
         expected = "expected a number under torchrun, found auto, which one process measures"
-        raise ConfigError(KEY, AUTO, f"{expected}; give what python src/train.py alone finds, times the ranks")
+        raise ConfigError(KEY, AUTO, f"{expected}; give what {' '.join(TRAIN)} alone finds, times the ranks")
     if HydraConfig.get().mode is not RunMode.RUN:
         expected = "expected a number with this launcher, which starts each cell separately"
         raise ConfigError(KEY, AUTO, f"{expected}; give one, or hydra/launcher=local")

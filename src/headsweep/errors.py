@@ -9,6 +9,10 @@ class UserError(Exception):
     def __str__(self) -> str:
         return escaped(super().__str__(), keep="\n")
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the line alone."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(UserError):
     """A configuration key has a value that cannot work.

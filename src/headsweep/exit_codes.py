@@ -64,7 +64,7 @@ def exit_on_errors() -> Iterator[None]:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         _exit(2, error, one_line(error))
     except OSError as error:
-        _exit(2, error, _system_error(error))
+        _exit(2, error, system_error(error))
     except (ImportError, MemoryError) as error:
         _exit(2, error, resource_error(error))
     except KeyboardInterrupt as error:
@@ -95,7 +95,7 @@ def _exit(code: int, error: BaseException, message: str) -> NoReturn:
     sys.exit(code)
 
 
-def _system_error(error: OSError) -> str:
+def system_error(error: OSError) -> str:
     """Return what failed, where, and, if it is known, what to do."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or f'{type(error).__name__}: {error}'}{_ADVICE.get(error.errno or 0, '')}"

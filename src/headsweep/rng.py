@@ -42,8 +42,17 @@ def global_stream(seed: int, stream: str, *position: int) -> Iterator[None]:
 
 
 def enter_step(seed: int, step: int, micro_batch: int = 0) -> None:
-    """Point torch's global generators (dropout, drop path) at their stream for one micro-batch of one step."""
-    torch.manual_seed(derive(seed, "dropout", step, micro_batch))
+    """Point torch's global generators (dropout, drop path) at their stream for one micro-batch of one step.
+
+    As `torch.manual_seed`, which formats the call stack for each kind of device that is not in use: in a small step,
+    that takes longer than the forward pass.
+    """
+    key = derive(seed, "dropout", step, micro_batch)
+    torch.default_generator.manual_seed(key)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(key)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(key)
 
 
 def uniforms(key: int, indices: Tensor, draws: int) -> Tensor:

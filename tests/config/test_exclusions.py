@@ -115,7 +115,7 @@ def test_the_launcher_answers_for_every_cell_and_parses_only_what_is_kept(monkey
     from headsweep.launch import conclude, run_sweep
     from hydra_plugins.headsweep_launcher import HeadsweepLauncher
 
-    monkeypatch.setattr(run_sweep, "run_sweep", lambda runs, launcher, lookup, declared: runs)
+    monkeypatch.setattr(run_sweep, "run_sweep", lambda runs, *_: runs)
     monkeypatch.setattr(conclude, "objectives", lambda runs: [run.heads / 10 for run in runs])
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
     keys.exclude = ["heads<1", "head=ga heads>2", "head=cls"]

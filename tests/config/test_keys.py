@@ -6,7 +6,7 @@ import pytest
 from composing import compose_run
 from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, flat, flat_record, has_trait, keys_of, keys_with
-from headsweep.config.model import MODELS
+from headsweep.config.model import model_options
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
 from headsweep.plan.past_costs import plain
 
@@ -41,7 +41,7 @@ def test_a_run_and_its_record_have_the_keys_of_the_schema(overrides):
 
 
 def test_variants_agree_in_the_traits_of_a_key():
-    for section, schemas in (("head", head_options()), ("model", MODELS)):
+    for section, schemas in (("head", head_options()), ("model", model_options())):
         for schema in schemas.values():
             for key, traits in keys_of(schema, f"{section}."):
                 assert all_keys()[key] == traits, key

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetName
+from headsweep.config import PROJECT_ROOT, AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetFormat
 
 
 def _values(path):
@@ -31,8 +31,9 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def make_dataset():
-    def make(name, **changes):
-        values = _values(f"dataset/{name}.yaml") | {"name": DatasetName(name), "root": None} | changes
+    def make(name, /, **changes):
+        values = _values(f"dataset/{name}.yaml") | {"root": None} | changes
+        values["format"] = values["format"] and DatasetFormat(values["format"])
         return DatasetConfig(**values)
 
     return make

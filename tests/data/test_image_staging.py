@@ -89,7 +89,7 @@ SLOWLY = """
 import sys, time
 from pathlib import Path
 from omegaconf import OmegaConf
-from headsweep.config import DatasetConfig, DatasetName
+from headsweep.config import DatasetConfig
 from headsweep.data import staging as staging
 values, folder, delay = OmegaConf.create(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 copy_one, staging._COPIES = staging._copy, 1
@@ -100,12 +100,12 @@ def slowly(source, target, size):
         log.write(f"{target.name}\\n")
     print("copied", flush=True)
 staging._copy = slowly
-staging.stage(DatasetConfig(**{**values, "name": DatasetName(values.name)}), folder)
+staging.stage(DatasetConfig(**values), folder)
 """
 
 
 def process(dataset, folder, delay):
-    values = dict(vars(dataset), name=dataset.name.value)
+    values = vars(dataset)
     arguments = [OmegaConf.to_yaml(OmegaConf.create(values)), str(folder), str(delay)]
     return subprocess.Popen([sys.executable, "-c", SLOWLY, *arguments], stdout=subprocess.PIPE, text=True)
 

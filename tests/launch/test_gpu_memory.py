@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,7 +115,8 @@ class OneGpu:
     def memory(self, handle: str) -> SimpleNamespace:
         return SimpleNamespace(free=int((8 - sum(self.taken())) * GIB))
 
-    def start(self, folder: RunFolder, gpu: str | None):
+    def start(self, folders: Sequence[RunFolder], gpu: str | None):
+        (folder,) = folders
         near, far = multiprocessing.Pipe(duplex=False)
         gib = 3.0 * int(folder.record().config["heads"])
         process = multiprocessing.get_context("fork").Process(target=self.train, args=(folder, gib, far))
@@ -124,12 +126,12 @@ class OneGpu:
 
     def train(self, folder: RunFolder, gib: float, connection) -> None:
         mine, met = self.folder / "runs" / folder.path.name, self.folder / "met"
-        connection.send(Progress(0, 2, 0, 2, {}, 0.0))
+        connection.send((0, Progress(0, 2, 0, 2, {}, 0.0)))
         time.sleep(0.5)  # as long as a second may start, wrongly
         mine.write_text(str(gib))
         with self.log.open("a") as file:
             file.write(f"{sum(self.taken())}\n")
-        connection.send(Progress(1, 2, 1, 2, {"val/top1": 0.5}, gib))
+        connection.send((0, Progress(1, 2, 1, 2, {"val/top1": 0.5}, gib)))
         for _ in range(200):
             if met.exists() or len(self.taken()) == self.meet:
                 met.touch()

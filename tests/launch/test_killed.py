@@ -90,7 +90,7 @@ def start(folder: RunFolder, moment: Writing | float | None = None):
 def train(path: Path, moment: Writing | float | None, connection) -> None:
     if isinstance(moment, Writing):
         os.fsync = killed_at(moment, RunFolder(path).metrics_log.path)
-    worker.train(path, 1, None, None, connection)
+    worker.train([path], 1, None, None, connection)
 
 
 def killed_at(moment: Writing, log: Path):

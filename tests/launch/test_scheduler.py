@@ -4,7 +4,8 @@ The processes are stand-ins: what each sends, and its exit code, are written dow
 """
 
 import errno
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from factories import hand_made
 from headsweep.errors import UserError
 from headsweep.launch.local import timeout_clock
-from headsweep.launch.local.scheduler import UNKNOWN, Schedule
+from headsweep.launch.local.scheduler import BUSY, UNKNOWN, Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.tracking.run_folder import RunFolder, RunResult
@@ -25,7 +26,7 @@ class Process:
     def __init__(self, exitcode: int | None, *said: object) -> None:
         self.connection, self.far = Pipe()
         for word in said:
-            self.far.send(word)
+            self.far.send(word if isinstance(word, tuple) else (0, word))
         if exitcode is not None:
             self.end(exitcode)
 
@@ -52,11 +53,11 @@ def train(folders: list[RunFolder], processes: list, slots: int = 1, timeout: fl
     """Let them train; a process may be what its start raises, or a function that is called for it. The runs, begun."""
     begun, left = [], iter(processes)
 
-    def start(folder: RunFolder, gpu: str | None):
+    def start(folders: Sequence[RunFolder], gpu: str | None):
         process = next(left)
         if isinstance(process, Exception):
             raise process
-        begun.append(folder)
+        begun.extend(folders)
         process = process() if callable(process) else process
         return process, process.connection
 
@@ -130,3 +131,55 @@ def test_a_failure_that_a_full_disk_does_not_take_is_reported_and_ends_no_other_
     said = capfd.readouterr().err
     assert f"a  checkpoint.pt: No space left on device ({bad.path}: No space left on device)\n" in said
     assert good.result() is not None
+
+
+@pytest.fixture
+def make_group(tmp_path):
+    """Runs on the same tokens."""
+    config = {"backbone": "frozen", "tokens": {"cache": "float32"}, "head": {"name": "gap"}}
+    return lambda names: [hand_made(tmp_path, name, config) for name in names]
+
+
+def test_runs_of_a_group_end_one_by_one(make_group, capfd):
+    first, failed, busy, last = group = make_group("abcd")
+
+    def process() -> Process:
+        first.finish(RunResult("finished", {}, 1, 1))
+        return Process(0, (0, 0), (1, "no luck"), (1, 1), (2, BUSY), (3, 1))
+
+    last.fail("its folder has the reason")
+    assert train(group, [process, finishes(busy)]) == [*group, busy]
+    assert (failed.failure(), last.failed_tries()) == ("no luck\n", 2)
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == "stored tokens: 4 runs train in 1 process, 4 at a time on the same batches"
+    assert [line[:6] for line in said[1:]] == ["[1/4] ", "[2/4] ", "[3/4] ", "[4/4] "]
+
+
+@pytest.mark.parametrize(("exitcode", "timeout"), [(-signal.SIGSEGV, None), (-signal.SIGKILL, None), (None, 0.01)])
+def test_if_the_process_of_a_group_dies_each_run_continues_in_its_own(make_group, capfd, exitcode, timeout):
+    over, guilty, innocent = group = make_group("abc")
+
+    def process() -> Process:
+        over.finish(RunResult("finished", {}, 1, 1))
+        return Process(exitcode, (0, 0))
+
+    begun = train(group, [process, Process(1, "guilty"), finishes(innocent)], timeout=timeout)
+    assert begun == [*group, guilty, innocent]
+    assert (guilty.failure(), innocent.failure()) == ("guilty\n", None)
+    why = {-11: "SIGSEGV)", -9: "SIGKILL; the system sends it when memory runs out)", None: "killed"}[exitcode]
+    assert capfd.readouterr().err.count(f"{why}; the runs that shared it continue, each in its own process\n") == 1
+
+
+def test_a_group_that_gets_no_process_waits_together(make_group, make_run):
+    group, other = make_group("abcd"), make_run("e")
+
+    def both(*folders: RunFolder):
+        def process() -> Process:
+            for folder in folders:
+                folder.finish(RunResult("finished", {}, 1, 1))
+            return Process(0, (0, 0), (1, 0))
+
+        return process
+
+    processes = [finishes(other), UserError("no process"), both(*group[:2]), both(*group[2:])]
+    assert train([other, *group], processes, slots=2) == [other, *group]

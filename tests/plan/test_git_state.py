@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 
 import pytest
 
+from headsweep.folders import code_digest
 from headsweep.plan import git_state as module
 from headsweep.plan.git_state import code_version
 
-UNKNOWN = {"commit": None, "dirty": False}
+UNKNOWN = {"commit": None, "dirty": False, "version": version("headsweep"), "digest": code_digest()}
 
 
 def git(root, *arguments) -> str:

@@ -71,7 +71,7 @@ def test_a_plain_grid_has_no_origins(tmp_path, capsys):
 def test_train_hands_the_design_over_with_the_runs(tmp_path, monkeypatch):
     plans = []
 
-    def take(runs, launcher, lookup, declared):
+    def take(runs, launcher, lookup, declared, *_):
         plans.append(make_plan(runs, lookup, declared))
         raise SystemExit(0)
 

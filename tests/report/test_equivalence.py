@@ -24,7 +24,7 @@ def test_p_are_those_of_statsmodels(n, shift):
     values = baseline + draw.normal(shift, 0.004, n)
     got = against_margin(paired_difference(dict(enumerate(values)), dict(enumerate(baseline))), 0.003)
     p, (_, above, _), (_, below, _) = ttost_paired(values, baseline, -0.003, 0.003)
-    assert (got.equivalent, got.above, got.below) == pytest.approx((p, above, below), abs=1e-10, rel=0)
+    assert (got.equivalent, got.not_worse, got.not_better) == pytest.approx((p, above, below), abs=1e-10, rel=0)
 
 
 def test_one_seed_and_equal_differences_have_no_test():
@@ -77,7 +77,7 @@ def test_a_row_without_a_claim_does_not_count_as_the_smallest_p_of_the_others():
 
 def test_more_comparisons_need_more_evidence():
     points = [0.0, 0.4, 0.2, -0.1, 0.5]
-    p = against_margin(row(points).difference, MARGIN / 100).above
+    p = against_margin(row(points).difference, MARGIN / 100).not_worse
     assert verdict(points, family=int(0.05 / p)) == "not worse"
     assert verdict(points, family=int(0.05 / p) + 1) == "undecided"
 

@@ -7,11 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, output_of, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, jobs_of, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
 from factories import by_seed, planned
-from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from ranks import trained
 
@@ -33,7 +32,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(clust
     linger(run)
     os.kill(pid(run, 1), signal.SIGKILL)
     survive(run, 0)
-    wait_until(lambda: "back in the queue" in output_of(output, job))
+    wait_until(lambda: "to be requeued" in output_of(output, job))
     assert "lost another process of this run" in output_of(output, job)
     for lost, left in ((0, 1), (1, 0)):
         linger(run)

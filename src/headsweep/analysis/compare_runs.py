@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5
+from headsweep.tracking.metric_names import ADDED, TEST_TOP1, TEST_TOP5
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.tracking.typed_files import Damaged
 
@@ -61,6 +61,8 @@ def _history(original: RunFolder, again: RunFolder) -> Part:
     )
     if not first:
         return Part("history", None, f"not compared: no {original.metrics_log.path.name} in the original")
+    known = {name for _, _, metrics in first for name in metrics}
+    second = [(epoch, step, _without_added(metrics, known)) for epoch, step, metrics in second]
     # As JSON, in which NaN equals NaN.
     different = [at for at, pair in enumerate(zip(first, second, strict=False)) if len({*map(json.dumps, pair)}) > 1]
     if not different and len(first) == len(second):
@@ -78,11 +80,17 @@ def _ends(first: RunResult, second: RunResult) -> Part:
     if ends[0] != ends[1]:
         was, now = (f"{state} after {steps} steps {note}".strip() for state, _, steps, note in ends)
         return Part("result", False, f"differs: {now}, originally {was}")
+    second = replace(second, metrics=_without_added(second.metrics, first.metrics))
     shown = ", ".join(f"{name} {100 * second.metrics[name]:.2f} %" for name in _ACCURACIES if name in second.metrics)
     if json.dumps(first.metrics, sort_keys=True) == json.dumps(second.metrics, sort_keys=True):
         return Part("result", True, f"equal: {second.state}, {shown or 'no accuracy'}")
     name, gap = _largest(first.metrics, second.metrics)
     return Part("result", False, f"differs most in {name}: {second.metrics.get(name)}, by {gap:.3g}; {shown}")
+
+
+def _without_added(metrics: Mapping[str, float], known: Container[str]) -> dict[str, float]:
+    """Return the metrics without those that only later versions log."""
+    return {name: value for name, value in metrics.items() if name in known or name.rpartition("/")[2] not in ADDED}
 
 
 def _weights(original: RunFolder, again: RunFolder) -> Part:

@@ -10,15 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsweep.config import PROJECT_ROOT, RunConfig
+from headsweep.config import RunConfig
 from headsweep.config.overrides import OverrideFinder, Overrides, all_overrides, command, words
 from headsweep.config.study.expansion import composer
 from headsweep.config.values import read_words
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
+from headsweep.folders import CONF, code_digest, default_output
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
+from headsweep.plan.uncommitted import patch_of
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
@@ -26,7 +28,7 @@ from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.find import find_sweep
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
-from headsweep.tracking.run_folder import RunFolder, runs_in
+from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -113,7 +115,8 @@ def _run(run: Run) -> list[str]:
     assert folder is not None, "read from folders"
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
-    lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}"]
+    packages = "".join(f", {name} {version}" for name, version in record.packages.items())
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
@@ -127,11 +130,13 @@ def _run(run: Run) -> list[str]:
     return lines
 
 
-def _code(code: dict[str, Any]) -> str:
-    commit = code.get("commit")
+def _code(record: RunRecord, folder: RunFolder) -> str:
+    commit: str | None = record.code.get("commit")
     if commit is None:
-        return "no commit recorded"
-    return commit + (" with uncommitted changes, which were not saved" if code.get("dirty") else "")
+        return record.code_name if "digest" in record.code else "no commit recorded"
+    if not record.code.get("dirty"):
+        return commit
+    return f"{commit} with uncommitted changes, {patch_of(record, folder.output.path) or 'which were not saved'}"
 
 
 def _machine(environment: dict[str, Any]) -> str:
@@ -161,7 +166,7 @@ def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
         lines += [f"  {command([*overrides, f'seed={seeds}'], grid=len(runs) > 1)}"] if overrides else []
         lines += [f"  ({caveat})"] * bool(caveat)
     elsewhere = " --code recorded" * any(origin[-2] for origin in by_origin)
-    place = "" if output.resolve() == PROJECT_ROOT / "outputs" else f" --output {shlex.quote(str(output))}"
+    place = "" if output.resolve() == default_output().resolve() else f" --output {shlex.quote(str(output))}"
     return [
         *lines,
         "Command that retrains in a separate folder and compares:",
@@ -171,15 +176,15 @@ def _again(cell: Cell, finder: OverrideFinder, output: Path) -> list[str]:
 
 def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
     """Return the overrides of a run without its seed, then the checkout command, then a caveat."""
-    commit, dirty = run.record.code.get("commit"), bool(run.record.code.get("dirty"))
-    checkout, same_defaults, caveat = _checkout(commit, dirty)
+    code = run.record.code
+    checkout, same_defaults, caveat = _checkout(code.get("commit"), bool(code.get("dirty")), code.get("digest"))
     assert run.folder is not None, "read from folders"
     folder = run.folder
     try:
         if not same_defaults:
             full = frozen_values(folder)
             del full["seed"]
-            return (*map(redacted, all_overrides(full, PROJECT_ROOT / "conf")), checkout, caveat)
+            return (*map(redacted, all_overrides(full, CONF)), checkout, caveat)
         config = frozen(folder)
         config = replace(config, paths=replace(config.paths, output=str(output.resolve())))
         (spelled,) = finder.find([config])
@@ -194,8 +199,10 @@ def _origin(run: Run, finder: OverrideFinder, output: Path) -> tuple[str, ...]:
 
 
 @cache
-def _checkout(commit: str | None, dirty: bool) -> tuple[str, bool, str]:
+def _checkout(commit: str | None, dirty: bool, digest: str | None) -> tuple[str, bool, str]:
     """Return the checkout command, whether the defaults in conf/ are equal here, and a caveat."""
+    if commit is None and digest:
+        return "", True, "" if digest == code_digest() else "other code of headsweep trained it"
     if commit is None:
         return "", True, "its commit is unknown"
     caveat = "its working tree was dirty: not exactly this code" if dirty else ""

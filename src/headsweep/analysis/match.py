@@ -53,7 +53,7 @@ class Match:
 
 
 def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
-    """Return settings and commands for the cells of `python src/train.py -m ARGUMENTS`, and if any is in tolerance.
+    """Return settings and commands for the cells of `headsweep train -m ARGUMENTS`, and if any is in tolerance.
 
     Raises:
         UserError: a cell or the baseline is not valid. What Hydra raises for a wrong override.

@@ -1,4 +1,4 @@
-"""The `headsweep` command: watch, compare and export runs, which `python src/train.py` starts.
+"""The `headsweep` command: train, watch, compare and export runs.
 
 One module a command, named after it; what is heavy (torch, timm, Hydra) is imported when it is needed, so that
 `--help` and `status` answer at once.
@@ -12,8 +12,10 @@ import click
 
 from headsweep import console
 from headsweep.cli import (  # noqa: F401 - each module adds its command
+    bundle,
     cache,
     cancel,
+    check_head,
     explain,
     export,
     inspect,
@@ -21,12 +23,14 @@ from headsweep.cli import (  # noqa: F401 - each module adds its command
     match,
     plan,
     power,
+    register,
     report,
     reproduce,
     retry,
     status,
     sync,
     table,
+    train,
     watch,
 )
 from headsweep.cli.group import commands
@@ -43,7 +47,7 @@ def main() -> None:
 def _run() -> None:
     try:
         sys.argv[1:] = store_passwords(sys.argv[1:])  # before anything records the command
-        commands(standalone_mode=False)
+        commands(standalone_mode=False, prog_name="headsweep")
     except (Exception, KeyboardInterrupt) as error:
         from headsweep.exit_codes import one_line_errors  # imports Hydra, to know its errors
 

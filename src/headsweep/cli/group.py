@@ -8,14 +8,15 @@ from pathlib import Path
 
 import click
 
+from headsweep.folders import default_output
 from headsweep.text import lines
 
-OUTPUT = Path(__file__).resolve().parents[3] / "outputs"  # the default of paths.output
+OUTPUT = default_output()
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Plan, watch, compare and export the runs that `python src/train.py` trains."""
+    """Plan, train, watch, compare and export runs."""
 
 
 output_option = click.option(

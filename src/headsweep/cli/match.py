@@ -30,7 +30,7 @@ def match(
 ) -> None:
     """Choose head widths or numbers of heads that fit a budget.
 
-    For each cell of `python src/train.py -m ARGUMENTS`, the setting whose parameter count (params) or FLOPs of one
+    For each cell of `headsweep train -m ARGUMENTS`, the setting whose parameter count (params) or FLOPs of one
     image's forward pass (flops) is closest to the budget is printed, with the command that trains it. Nothing is
     started.
     """

@@ -9,25 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from headsweep.cli.completion import complete
 from headsweep.cli.group import commands
 from headsweep.errors import UserError
 from headsweep.text import one_line
 
 if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
+    from headsweep.config import RunConfig
+    from headsweep.plan.preview import Preview
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
 @click.option("--list", "listing", is_flag=True, help="Fast: show recorded costs only, count none.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--config-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with further studies, as of train.py.",
+    help="Folder with further studies, as of train.",
 )
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:
-    """Show what `python src/train.py -m ARGUMENTS` would train, and start nothing.
+    """Show what `headsweep train -m ARGUMENTS` would train, and start nothing.
 
     Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
     from finished runs of the same cost, remaining training time and memory. Every invalid cell is listed, with exit
@@ -43,6 +46,7 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: P
 
 
 def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path | None) -> None:
+    from dataclasses import asdict
     from functools import partial
 
     from headsweep.config import RunConfig
@@ -51,7 +55,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup, make_plan
     from headsweep.plan.preview import preview, show
-    from headsweep.plan.stored_tokens import token_lines
+    from headsweep.plan.stored_tokens import token_folders
 
     lookup = Lookup()
     with composer(config_dir):
@@ -65,13 +69,28 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
-    show(found, slots.count, as_json)
+    resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
+    tokens = token_folders(resolved, {row.fingerprint: row.cost for row in found.rows})
+    show(found, slots.count, {"tokens": [asdict(it) for it in tokens]} if as_json else None)
     if not as_json:
-        resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
-        for line in token_lines(resolved, {row.fingerprint: row.cost for row in found.rows}):
-            print(one_line(line))
+        for it in tokens:
+            print(one_line(it.line))
+        if shared := _grouping(resolved, found, slots.count):
+            print(shared)
     if found.bad:
         sys.exit(2)
+
+
+def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | None:
+    """Return a line about those of the runs to be trained that share processes."""
+    from headsweep.launch.local.grouping import Candidate, grouped, shared_line
+    from headsweep.plan.fingerprint import fingerprint
+    from headsweep.plan.past_costs import plain
+
+    costs = {row.fingerprint: row.cost or {} for row in found.waiting}
+    stored = {name: run for run in runs if run.has_stored_tokens and (name := fingerprint(run)) in costs}
+    by_seed = sorted(stored, key=lambda name: stored[name].seed)
+    return shared_line(grouped([Candidate.of(plain(stored[name]), costs[name]) for name in by_seed], slots))
 
 
 def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
 TUNE_HELP = "Key whose value is chosen for each row on validation images, e.g. optimizer.lr; may be repeated."
-METRIC_HELP = "Metric to compare, e.g. top1_last3 or val_top1; an unknown name prints all."
+METRIC_HELP = "Metric to compare, e.g. top1_last3, val_top1, auroc or log_loss; an unknown name prints all."
 MARGIN_HELP = (
-    "Smallest difference that matters, in percentage points: adds a verdict to each row. Default: that of the study."
+    "Smallest difference that matters, in percentage points (log loss: nats): adds a verdict to each row. Default: "
+    "that of the study, for a metric in percentage points."
 )
 LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 

@@ -1,5 +1,6 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
+from headsweep.config.dataset import DATASETS, DatasetSpec
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import (
     HEADS,
@@ -9,9 +10,12 @@ from headsweep.config.head import (
     HeadConfig,
     HeadSpec,
 )
+from headsweep.config.head_file import FileHeadConfig, spec_of
+from headsweep.config.metric import METRICS, MetricSpec
 from headsweep.config.model import (
-    MODELS,
+    BACKBONES,
     BackboneMode,
+    BackboneSpec,
     Block,
     CompactConfig,
     ModelConfig,
@@ -21,13 +25,13 @@ from headsweep.config.model import (
     TokensConfig,
     TokenType,
 )
-from headsweep.config.parsing import PROJECT_ROOT, parse
+from headsweep.config.parsing import parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,
     Compilation,
     DatasetConfig,
-    DatasetName,
+    DatasetFormat,
     DebugConfig,
     LoaderConfig,
     OptimizerConfig,
@@ -39,28 +43,35 @@ from headsweep.config.schema import (
     TrackingConfig,
     TrackingName,
 )
+from headsweep.folders import PROJECT_ROOT
 
 __all__ = [
+    "BACKBONES",
+    "DATASETS",
     "HEADS",
-    "MODELS",
+    "METRICS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
     "BackboneMode",
+    "BackboneSpec",
     "Block",
     "ClassAttentionConfig",
     "CompactConfig",
     "Compilation",
     "DatasetConfig",
-    "DatasetName",
+    "DatasetFormat",
+    "DatasetSpec",
     "DebugConfig",
     "Duration",
     "DurationUnit",
+    "FileHeadConfig",
     "GaConfig",
     "GramConfig",
     "HeadConfig",
     "HeadSpec",
     "LoaderConfig",
+    "MetricSpec",
     "ModelConfig",
     "OptimizerConfig",
     "PathsConfig",
@@ -76,4 +87,5 @@ __all__ = [
     "TrackingConfig",
     "TrackingName",
     "parse",
+    "spec_of",
 ]

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import urlsplit
 
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, UserError
 from headsweep.text import is_file_name
 
 LONGEST_NAME = 128  # characters
@@ -41,3 +41,10 @@ def address(key: str, got: str) -> None:
         _ = urlsplit(got).port
     except ValueError as error:
         raise ConfigError(key, got, f"expected an address, e.g. http://host:port ({error})") from error
+
+
+def options_of(base: type, options: object) -> None:
+    """Raise UserError unless `options`, of a record, is a dataclass derived from `base`."""
+    if not (isinstance(options, type) and issubclass(options, base) and "__dataclass_fields__" in vars(options)):
+        found = getattr(options, "__name__", repr(options))
+        raise UserError(f"options={found}: expected a dataclass derived from {base.__name__}")

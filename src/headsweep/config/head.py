@@ -1,14 +1,16 @@
 """The heads: one record each, and their options.
 
-To add a head: its class in `headsweep/heads/`, its record in HEADS here, with a dataclass if it has options of its own,
-and its YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
+A package adds a head by an entry point in the group `headsweep.heads` that names its record (docs/extending.md). To add
+one here: its class in `headsweep/heads/`, its record in HEADS, with a dataclass if it has options of its own, and its
+YAML in `conf/head/`. `tests/heads/test_heads.py` names what else is missing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from headsweep.config.checks import at_least
+from headsweep.config.checks import at_least, options_of
+from headsweep.config.registry import Registry
 from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 
@@ -154,6 +156,19 @@ class VJepaConfig(AttentionConfig):
         at_least("head.depth", self.depth, 1)
 
 
+@dataclass
+class KnnConfig(HeadConfig):
+    """Nearest training images, whose votes are weighted by similarity."""
+
+    k: int  # neighbours that vote
+    temperature: float  # a neighbour of cosine similarity s counts exp(s / temperature)
+
+    def __post_init__(self) -> None:
+        at_least("head.k", self.k, 1)
+        if self.temperature <= 0:
+            raise ConfigError("head.temperature", self.temperature, "expected a number > 0")
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -163,9 +178,13 @@ class HeadSpec:
     source: str  # paper and section, or file of a published code
     summary: str  # one line
     class_token: bool = False  # whether it reads the backbone's class token
+    is_fitted: bool = False  # in one pass over the training tokens, instead of being trained
+
+    def __post_init__(self) -> None:
+        options_of(HeadConfig, self.options)
 
 
-HEADS: dict[str, HeadSpec] = {
+_OWN = {
     "gap": HeadSpec(
         options=HeadConfig,
         class_path="headsweep.heads.gap:GapHead",
@@ -294,7 +313,24 @@ HEADS: dict[str, HeadSpec] = {
         source="CAE, arXiv 2202.03026",
         summary="CAE's probe: cross-attention of a learned query, with three layer norms",
     ),
+    "knn": HeadSpec(
+        options=KnnConfig,
+        class_path="headsweep.heads.knn:KnnHead",
+        source="DINO, arXiv 2104.14294",
+        summary="Nearest training images by mean patch tokens, training-free",
+        is_fitted=True,
+    ),
+    "knn_cls": HeadSpec(
+        options=KnnConfig,
+        class_path="headsweep.heads.knn:KnnClsHead",
+        source="DINO, arXiv 2104.14294",
+        summary="Nearest training images by class tokens, training-free",
+        class_token=True,
+        is_fitted=True,
+    ),
 }
+
+HEADS: Registry[HeadSpec] = Registry("headsweep.heads", "head", HeadSpec, _OWN)
 
 
 def head_options() -> dict[str, type[HeadConfig]]:

@@ -10,7 +10,8 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from headsweep.config.head import head_options
-from headsweep.config.model import MODELS
+from headsweep.config.head_file import FileHeadConfig
+from headsweep.config.model import model_options
 from headsweep.config.schema import RunConfig
 from headsweep.config.traits import USUAL, Neutral, Trait
 
@@ -35,8 +36,8 @@ def has_trait(key: str, trait: Trait) -> bool:
 @cache
 def all_keys() -> Mapping[str, Trait]:
     """Return key -> traits, with the options of every head and every family of models."""
-    found = dict(keys_of(RunConfig))
-    for section, schemas in (("head", head_options()), ("model", MODELS)):
+    found = dict(keys_of(RunConfig)) | dict(keys_of(FileHeadConfig, "head."))
+    for section, schemas in (("head", head_options()), ("model", model_options())):
         for schema in schemas.values():
             found |= keys_of(schema, f"{section}.")
     return found

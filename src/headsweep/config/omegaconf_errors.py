@@ -11,10 +11,11 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, keys_of
 from headsweep.config.launchers import LocalConfig
-from headsweep.config.model import MODELS
+from headsweep.config.model import model_options
 from headsweep.config.slurm import SlurmConfig
 from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
+from headsweep.folders import TRAIN
 
 # Part of OmegaConf's message on a wrong type -> what is expected.
 _EXPECTED = {
@@ -55,7 +56,7 @@ def as_config_error(error: OmegaConfBaseException, config: DictConfig | None = N
 
 def unknown_key(key: str) -> ConfigError:
     """Return the error of an unknown key, with the keys that were probably meant."""
-    for choice, schemas in (("head", head_options()), ("model.family", MODELS)):
+    for choice, schemas in (("head", head_options()), ("model.family", model_options())):
         section = choice.split(".")[0]
         owners = [f"{choice}={name}" for name, schema in schemas.items() if key in dict(keys_of(schema, f"{section}."))]
         if owners:
@@ -69,7 +70,7 @@ def unknown_key(key: str) -> ConfigError:
     if section == SWEEPER and (close := difflib.get_close_matches(leaf, KEYS, n=1)):
         return ConfigError(key, None, f"unknown key; did you mean {SWEEPER}.{close[0]}?")
     if key.startswith("hydra."):
-        return ConfigError(key, None, "unknown key of Hydra; python src/train.py --cfg hydra prints them")
+        return ConfigError(key, None, f"unknown key of Hydra; {' '.join(TRAIN)} --cfg hydra prints them")
     if "/" in key:
         return ConfigError(key, None, f"a file chooses a group in its `defaults`: `- override /{key}: NAME`")
     known = sorted(all_keys())

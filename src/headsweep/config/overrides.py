@@ -13,15 +13,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from headsweep.config import choices as added
 from headsweep.config.keys import has_trait
-from headsweep.config.parsing import PROJECT_ROOT, typed
+from headsweep.config.parsing import typed
 from headsweep.config.schema import RunConfig
 from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED
+from headsweep.folders import CONF, TRAIN, own_conf
 
 Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it
 
-_CONF = PROJECT_ROOT / "conf"
 _PLAIN = re.compile(r"[A-Za-z_/.][\w/.:+-]*")
 _NOT_TEXT = {"null", "none", "true", "false", "nan", "inf", "yes", "no", "on", "off"}
 
@@ -48,13 +49,14 @@ class OverrideFinder:
             for key in value
             if not has_trait(key, PLANNED) and value[key] != base.get(key)
         }
+        differing |= {key for choice in choices for key in self._required(choice)}
         order = ["head", "heads", *(g for g in groups if g != "head"), *sorted(differing - {"heads", "seed"}), "seed"]
         found = [choice | _as_overrides(value) for choice, value in zip(choices, values, strict=True)]
         return [{key: one[key] for key in order if key in one} for one in found]
 
     @cached_property
     def _defaults(self) -> dict[str, str]:
-        entries = OmegaConf.load(_CONF / "train.yaml").defaults
+        entries = OmegaConf.load(CONF / "train.yaml").defaults
         choices = {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
         return {group: choice for group, choice in choices.items() if group != "paths"}
 
@@ -66,25 +68,38 @@ class OverrideFinder:
     def _files(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Group -> choice -> the values of its file, interpolations unresolved."""
         return {
-            group: {path.stem: _flat(OmegaConf.load(path), group) for path in sorted((_CONF / group).glob("*.yaml"))}
+            group: _of_records(group)
+            | {
+                path.stem: _flat(OmegaConf.load(path), group)
+                for folder in (*added.folders(), *filter(None, [own_conf()]), CONF)  # the last of one name counts
+                for path in sorted((folder / group).glob("*.yaml"))
+            }
             for group in self._defaults
         }
 
     def _choices(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Return for each group the choice whose file agrees best: in its name, then in the number of values."""
+        """Return for each group the choice whose file agrees best: in its name or its format, then in most values."""
 
         def agreement(group: str, choice: str) -> tuple[bool, int, bool]:
             held = self._files[group][choice]
             agreeing = [key for key, value in held.items() if values.get(key) == value]
-            return f"{group}.name" in agreeing, len(agreeing), choice == self._defaults[group]
+            is_named = f"{group}.name" in agreeing or (f"{group}.format" in agreeing and bool(held[f"{group}.format"]))
+            return is_named, len(agreeing), choice == self._defaults[group]
 
-        return {
+        found = {
             group: max(choices, key=lambda choice: agreement(group, choice)) for group, choices in self._files.items()
         }
+        return found | ({"head": _head(values)} if "head.file" in values else {})
+
+    def _required(self, choices: Mapping[str, str]) -> list[str]:
+        """Return the keys to which the files of the choices give no value."""
+        files = (self._files[group].get(choice, {}) for group, choice in choices.items())
+        return [key for held in files for key, value in held.items() if value == "???"]
 
     def _base(self, choices: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
         """Compose the choices with the folders of `values`, from which other keys are derived."""
-        words = [f"{group}={choice}" for group, choice in choices.items()]
+        words = [f"{group}={hydra_value(choice)}" for group, choice in choices.items()]
+        words += [f"{key}={hydra_value(values[key])}" for key in self._required(choices)]
         words += [f"{key}={hydra_value(value)}" for key, value in values.items() if key.startswith("paths.")]
         key = tuple(words)
         if key not in self._known:
@@ -119,13 +134,25 @@ def all_overrides(config: DictConfig, conf: Path) -> list[str]:
     values = _flat(config)
     model = values["model.name"]
     known = {path.stem for path in (conf / "model").glob("*.yaml")}
-    model = model if model in known else "timm" if values["model.family"] == "timm" else ""
-    return [f"head={values['head.name']}", *[f"model={model}"] * bool(model), *words(_as_overrides(values))]
+    families = ("timm", *added.names("model"))
+    model = model if model in known else values["model.family"] if values["model.family"] in families else ""
+    return [f"head={hydra_value(_head(values))}", *[f"model={model}"] * bool(model), *words(_as_overrides(values))]
+
+
+def _head(values: Mapping[str, Any]) -> str:
+    """Return the choice of the group `head`."""
+    return f"{values['head.file']}:{values['head.name']}" if "head.file" in values else str(values["head.name"])
+
+
+def _of_records(group: str) -> dict[str, dict[str, Any]]:
+    """Return the values of the choices that packages add to a group."""
+    names = added.names(group) if group in added.REGISTRIES else []
+    return {name: _flat(OmegaConf.create(added.values(group, name)), group) for name in names}
 
 
 def command(overrides: Sequence[str], grid: bool) -> str:
     """Return the shell command that trains a run, or a grid."""
-    return shlex.join(["python", "src/train.py", *["-m"] * grid, *overrides])
+    return shlex.join([*TRAIN, *["-m"] * grid, *overrides])
 
 
 def grid_words(cells: Sequence[Mapping[str, str]]) -> list[str]:

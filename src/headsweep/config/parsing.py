@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.head import head_options
-from headsweep.config.model import MODELS
+from headsweep.config.head import HEADS, HeadConfig
+from headsweep.config.head_file import spec_in
+from headsweep.config.model import BACKBONES
 from headsweep.config.omegaconf_errors import as_config_error
+from headsweep.config.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
+from headsweep.folders import TRAIN, default_data, default_output, search_path
 
-T = TypeVar("T")
-PROJECT_ROOT = Path(__file__).resolve().parents[3]
-OmegaConf.register_new_resolver("project_root", lambda: str(PROJECT_ROOT), replace=True)
+for name, resolver in {
+    "default_output": lambda: str(default_output()),
+    "default_data": lambda: str(default_data()),
+    "search_path": search_path,
+    "train_command": lambda: " ".join(TRAIN),
+}.items():
+    OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 def parse(config: DictConfig, start: str = "") -> RunConfig:
@@ -42,8 +49,8 @@ def typed(config: DictConfig) -> DictConfig:
     """
     plain = {key: config[key] for key in config if key != "hydra"}
     schema = OmegaConf.structured(RunConfig)
-    schema.head = OmegaConf.structured(_chosen(config, "head.name", "head", head_options()))
-    schema.model = OmegaConf.structured(_chosen(config, "model.family", "model.family", MODELS))
+    schema.head = _schema("head", _head_options(config))
+    schema.model = _schema("model.family", _chosen(config, "model.family", "model.family", BACKBONES))
     _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
@@ -80,7 +87,23 @@ def _absolute(key: str, given: str, start: str) -> str:
         raise ConfigError(key, given, f"expected a path, found none ({error})") from error
 
 
-def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T]]) -> type[T]:
+def _schema(key: str, options: type) -> DictConfig:
+    """Return the schema of a dataclass. Raises ConfigError if a field has a type that OmegaConf does not have."""
+    try:
+        return OmegaConf.structured(options)
+    except (OmegaConfBaseException, TypeError, ValueError, NameError) as error:
+        reason = " ".join(str(error).split())
+        expected = "expected options of the types int, float, bool, str, Enum, list and dict"
+        raise ConfigError(key, options.__name__, f"{expected} ({reason})") from error
+
+
+def _head_options(config: DictConfig) -> type[HeadConfig]:
+    """Return the schema of the head, which may be in a file."""
+    file, name = (OmegaConf.select(config, f"head.{key}") for key in ("file", "name"))
+    return spec_in(str(file), str(name)).options if file else _chosen(config, "head.name", "head", HEADS)
+
+
+def _chosen(config: DictConfig, key: str, shown: str, known: Registry[Any]) -> Any:
     """Return the schema that the value of `key` names."""
     section = key.partition(".")[0]
     if isinstance(text := OmegaConf.select(config, section), str):
@@ -88,7 +111,7 @@ def _chosen(config: DictConfig, key: str, shown: str, known: Mapping[str, type[T
     name = OmegaConf.select(config, key)
     if name not in known:
         raise ConfigError(shown, name, f"unknown {shown.replace('.', ' ')}; known: {', '.join(sorted(known))}")
-    return known[name]
+    return known[name].options
 
 
 def is_converted(text: object, given: object) -> bool:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
 from headsweep import rng
-from headsweep.config import DatasetConfig, DatasetName, DebugConfig, LoaderConfig
+from headsweep.config import DATASETS, DatasetConfig, DebugConfig, LoaderConfig
 from headsweep.data import locate
-from headsweep.data.listing import ImageFile
+from headsweep.data.formats import FORMATS
+from headsweep.data.formats.base import TEST, TRAIN, VALIDATION
+from headsweep.data.formats.torchvision_sets import one_line, read_or_download
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.staging import stage
+from headsweep.data.stored_image import StoredImage
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 
-_DIGITS_TEST_SHARE = 0.2
+_TEST_SHARE = 0.2  # of a set without a test split
 _GIB = 2**30
 
 Loaded = tuple[Source, Source | None, Source]  # train, the set's own validation split, test
@@ -47,12 +51,20 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
         DataError: files are absent or corrupted.
         ConfigError: the validation share holds out no image, or the copy does not fit on its disk.
     """
-    return _near(split(load(dataset), dataset, seed, debug), dataset, loader)
+    splits = split(load(dataset), dataset, seed, debug)
+    if _fits(splits, dataset, loader):
+        return _each_streamed(splits, StreamedSource.resident)
+    if loader.stage is None or not isinstance(splits.train, StreamedSource):
+        return splits
+    copy = replace(dataset, root=str(stage(dataset, loader.stage)))
+    if dataset.format is not None:
+        return split(load(copy), copy, seed, debug)
+    return _each_streamed(splits, lambda source: source.moved(str(locate.root_of(dataset)), str(copy.root)))
 
 
 def load(dataset: DatasetConfig) -> Loaded:
     """Load a data set in its own splits. Raises DataError if files are absent or corrupted."""
-    return _LOADED[dataset.name](dataset)
+    return load_function(f"dataset.name={dataset.name}", DATASETS[dataset.kind].load)(dataset)
 
 
 def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig) -> Splits:
@@ -102,97 +114,99 @@ def _rank_in_class(labels: Tensor) -> Tensor:
     return ranks
 
 
-def _digits(dataset: DatasetConfig) -> Loaded:
-    from sklearn.datasets import load_digits
+def load_digits(dataset: DatasetConfig) -> Loaded:
+    from sklearn import datasets
 
-    digits = load_digits()
+    digits = datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    source = _resident(images, torch.from_numpy(digits.target), dataset)
-    test = stratified(source.labels, _DIGITS_TEST_SHARE, rng.generator(0, "digits test split"))
+    source = resident(images, torch.from_numpy(digits.target), dataset)
+    test = stratified(source.labels, _TEST_SHARE, rng.generator(0, "digits test split"))
     return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
 
 
-def _cifar(dataset: DatasetConfig) -> Loaded:
+def load_cifar(dataset: DatasetConfig) -> Loaded:
     return _read_cifar(dataset, train=True), None, _read_cifar(dataset, train=False)
 
 
 def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    kind = CIFAR10 if dataset.name is DatasetName.cifar10 else CIFAR100
+    kind = CIFAR10 if dataset.kind == "cifar10" else CIFAR100
     root = locate.root_of(dataset)
     try:
-        loaded = _read_or_download(kind, root, train, dataset.download)
+        loaded = read_or_download(kind, root, {"train": train}, dataset.download)
     except Exception as error:  # the loader raises many kinds
         if not (root / kind.base_folder).is_dir():
             raise DataError(
-                f"{dataset.name.value} cannot be downloaded to {root}: {_one_line(error)}; check the network, "
+                f"{dataset.name} cannot be downloaded to {root}: {one_line(error)}; check the network, "
                 f"or put the folder {kind.base_folder} there"
             ) from error
         raise DataError(
-            f"{dataset.name.value} in {root / kind.base_folder} cannot be read: {_one_line(error)}; delete that folder "
+            f"{dataset.name} in {root / kind.base_folder} cannot be read: {one_line(error)}; delete that folder "
             "and give dataset.download=true, or put an intact copy there"
         ) from error
-    return _resident(loaded.data, torch.tensor(loaded.targets), dataset)
+    return resident(loaded.data, torch.tensor(loaded.targets), dataset)
 
 
-def _read_or_download(kind: type, root: Path, train: bool, download: bool) -> Any:
-    try:
-        return kind(root, train=train)
-    except RuntimeError:
-        if not download:
-            raise
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".download.lock"):  # runs of a sweep start at the same time
-        return kind(root, train=train, download=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
-
-
-def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
+def resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
     """Make a source from (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
     mode = "L" if dataset.channels == 1 else "RGB"
     fitted = (fit(Image.fromarray(image).convert(mode), dataset) for image in images)
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
 
 
-def _tree(dataset: DatasetConfig) -> Loaded:
-    splits = {name: _files(images, dataset) for name, images in locate.planned_tree(dataset).splits.items()}
+def load_tree(dataset: DatasetConfig) -> Loaded:
+    splits = {
+        name: _streamed([image.path for image in images], torch.tensor([image.label for image in images]), dataset)
+        for name, images in locate.planned_tree(dataset).splits.items()
+    }
     return splits["train"], splits.get("validation"), splits["test"]
 
 
-def _files(images: Sequence[ImageFile], dataset: DatasetConfig) -> StreamedSource:
-    labels = torch.tensor([image.label for image in images])
+def load_format(dataset: DatasetConfig) -> Loaded:
+    """Load a data set of a format; one without splits gives a fixed share to the test set."""
+    locate.check_unchanged(dataset)
+    assert dataset.format is not None
+    found = FORMATS[dataset.format].read(locate.root_of(dataset), dataset)
+    splits = {name: _streamed(it.images, _labels(it.labels, name, dataset), dataset) for name, it in found.items()}
+    if "all" in splits:
+        whole = splits["all"]
+        test = stratified(whole.labels, _TEST_SHARE, rng.generator(0, f"{dataset.name} test split"))
+        return whole.subset((~test).nonzero()[:, 0]), None, whole.subset(test.nonzero()[:, 0])
+    return splits[TRAIN], splits.get(VALIDATION), splits[TEST]
+
+
+def _labels(labels: Sequence[Any], split: str, dataset: DatasetConfig) -> Tensor:
+    """Return the labels as (n,) int64. Raises DataError for labels that are not those of the classes."""
+    try:
+        found = torch.tensor([operator.index(label) for label in labels], dtype=torch.int64)
+    except TypeError as error:
+        raise DataError(
+            f"{dataset.name}, split {split}: expected integers as labels, found {one_line(error)}; use a data set for "
+            "classification"
+        ) from error
+    last = (dataset.num_classes or 0) - 1
+    if not len(found) or found.min() < 0 or found.max() > last:
+        span = f"{int(found.min())} to {int(found.max())}" if len(found) else "no image"
+        raise DataError(f"{dataset.name}, split {split}: expected labels from 0 to {last}, found {span}")
+    return found
+
+
+def _streamed(images: Sequence[str | StoredImage], labels: Tensor, dataset: DatasetConfig) -> StreamedSource:
     # One image of each class in turn, so that a first part has all classes.
     order = _rank_in_class(labels).argsort(stable=True)
-    return StreamedSource([images[row].path for row in order.tolist()], labels[order], dataset)
+    return StreamedSource([images[row] for row in order.tolist()], labels[order], dataset)
 
 
 def _first(source: Source, count: int | None) -> Source:
     return source if count is None else source.subset(torch.arange(min(count, len(source))))
 
 
-def _near(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> Splits:
-    """Decode streamed splits now if they fit into `loader.resident_gib`; else stage them if `loader.stage` is given."""
+def _fits(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> bool:
+    """Are the decoded images of all splits small enough to be kept?"""
     pixels = dataset.image_size**2 * dataset.channels
-    if sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB:
-        return _each_streamed(splits, StreamedSource.resident)
-    if loader.stage is None or not isinstance(splits.train, StreamedSource):
-        return splits
-    root, copy = str(locate.root_of(dataset)), str(stage(dataset, loader.stage))
-    return _each_streamed(splits, lambda source: source.moved(root, copy))
+    return sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB
 
 
 def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
     return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)
-
-
-_LOADED: dict[DatasetName, Callable[[DatasetConfig], Loaded]] = {
-    DatasetName.digits: _digits,
-    DatasetName.cifar10: _cifar,
-    DatasetName.cifar100: _cifar,
-    DatasetName.imagefolder: _tree,
-    DatasetName.imagenet: _tree,
-}

@@ -11,6 +11,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from headsweep.data.stored_image import StoredImage
 from headsweep.errors import DataError
 
 _EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -23,14 +24,14 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _BLACK_IS_ZERO, _UNSIGNED = 1, 1
 
 
-def decode(path: str | PathLike[str], channels: int) -> Image.Image:
-    """Return the image at `path` as grey (1 channel) or RGB (3).
+def decode(path: str | PathLike[str] | StoredImage, channels: int) -> Image.Image:
+    """Return the image at `path`, or a stored one, as grey (1 channel) or RGB (3).
 
     Raises:
         DataError: the file cannot be read or decoded, or does not say which value is white.
     """
     try:
-        with Image.open(path) as image:
+        with path.open() if isinstance(path, StoredImage) else Image.open(path) as image:
             image.load()
             converted = _convert(image, "L" if channels == 1 else "RGB")
     except MemoryError:  # not caused by the file

@@ -79,7 +79,7 @@ class TrainLoader:
         self.seed, self.batch_size, self.size = seed, batch_size, dataset.image_size
         self.mixer = Mixer(augmentation)
         self.steps_per_epoch = len(source) // batch_size
-        self.images = len(source)
+        self.images, self.are_tokens = len(source), isinstance(source, TokenSource)
         self.places, kept = share.places(batch_size)
         self.maker = maker_for(source, dataset, augmentation, device, workers, len(self.places), kept)
 
@@ -90,7 +90,7 @@ class TrainLoader:
         """Yield the batches of one epoch, starting at batch `first`."""
         order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
-        key = rng.derive(self.seed, "augmentation", epoch)
+        key = epoch if self.are_tokens else rng.derive(self.seed, "augmentation", epoch)
         return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
@@ -135,6 +135,10 @@ class EvalLoader:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        images = self.reader.read(0, self.batches)
-        for labels, batch in zip(self.labels, images, strict=True):
+        return self.starting_at(0)
+
+    def starting_at(self, first: int) -> Iterator[EvalBatch]:
+        """Yield the batches from number `first` on."""
+        images = self.reader.read(0, self.batches[first:])
+        for labels, batch in zip(self.labels[first:], images, strict=True):
             yield EvalBatch(batch if self.are_tokens else self.normalise(batch), labels)

@@ -9,32 +9,32 @@ import filecmp
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from headsweep.config import DatasetConfig, DatasetName
+from headsweep.config import DATASETS, DatasetConfig
+from headsweep.data.formats import FORMATS
+from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 from headsweep.text import escaped
 
 LOGGER = logging.getLogger("headsweep")
 
 CIFAR_FILES = {
-    DatasetName.cifar10: (
+    "cifar10": (
         "cifar-10-batches-py",
         ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
     ),
-    DatasetName.cifar100: ("cifar-100-python", ("meta", "train", "test")),
+    "cifar100": ("cifar-100-python", ("meta", "train", "test")),
 }
-_CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
+_CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 _DIGITS_CLASSES = 10
-_IMAGES = {DatasetName.digits: 1797, DatasetName.cifar10: 60_000, DatasetName.cifar100: 60_000}
-
-Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """Check that the data exists and fill in the keys that it determines.
 
     Returns:
-        A copy of `dataset` with `num_classes` (counted where it was None) and, for an image folder, `digest`.
+        A copy of `dataset` with `num_classes` (counted where it was None) and `digest`.
 
     Raises:
         DataError: the data is absent, or its folders do not make a data set.
@@ -59,9 +59,10 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "expected 1 (grey) or 3 (RGB)")
-    num_classes, content = _LOCATED[dataset.name](dataset)
+    located: Located = load_function(f"dataset.name={dataset.name}", DATASETS[dataset.kind].locate)(dataset)
+    num_classes, content = located
     if dataset.num_classes not in (None, num_classes):
-        expected = f"expected {num_classes}, the number of classes of {dataset.name.value}, or null to count them"
+        expected = f"expected {num_classes}, the number of classes of {dataset.name}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, expected)
     return replace(dataset, num_classes=num_classes, digest=content)
 
@@ -69,17 +70,17 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
 def root_of(dataset: DatasetConfig) -> Path:
     """Return the folder that holds the data. Raises ConfigError if none is given."""
     if dataset.root is None:
-        raise ConfigError("dataset.root", None, f"expected the folder of {dataset.name.value}: dataset.root=PATH")
+        raise ConfigError("dataset.root", None, f"expected the folder of {dataset.name}: dataset.root=PATH")
     return Path(dataset.root)
 
 
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
-    if dataset.name is DatasetName.imagenet or not _is_folder(root / "test"):
-        return {"train": root / "train", "test": root / "val"}
-    folders = {"train": root / "train", "test": root / "test"}
-    return {**folders, "validation": root / "val"} if _is_folder(root / "val") else folders
+    if dataset.kind == "imagenet" or not _is_folder(root / "test"):
+        return {TRAIN: root / "train", TEST: root / "val"}
+    folders = {TRAIN: root / "train", TEST: root / "test"}
+    return {**folders, VALIDATION: root / "val"} if _is_folder(root / "val") else folders
 
 
 def _is_folder(path: Path) -> bool:
@@ -91,15 +92,19 @@ def _is_folder(path: Path) -> bool:
 
 def has_validation(dataset: DatasetConfig) -> bool:
     """Are images held out of training, by the set itself or by `validation`?"""
-    is_folder = dataset.name is DatasetName.imagefolder
-    return dataset.validation > 0 or (is_folder and "validation" in split_folders(dataset))
+    if dataset.validation > 0 or DATASETS[dataset.kind].has_validation:
+        return True
+    if dataset.format is not None:
+        return VALIDATION in FORMATS[dataset.format].splits(root_of(dataset), dataset)
+    return dataset.kind == "imagefolder" and VALIDATION in split_folders(dataset)
 
 
 def count_images(dataset: DatasetConfig) -> int:
     """Return the number of images in all splits of a resolved data set. Raises DataError as `planned_tree`."""
-    if dataset.name in _IMAGES:
-        return _IMAGES[dataset.name]
-    return sum(map(len, planned_tree(dataset).splits.values()))
+    if dataset.format is not None:
+        return sum(FORMATS[dataset.format].splits(root_of(dataset), dataset).values())
+    known = DATASETS[dataset.kind].images
+    return sum(map(len, planned_tree(dataset).splits.values())) if known is None else known
 
 
 @_reading()
@@ -170,24 +175,24 @@ def digest(sizes: dict[str, int]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
-def _locate_digits(dataset: DatasetConfig) -> Located:
+def locate_digits(dataset: DatasetConfig) -> Located:
     return _DIGITS_CLASSES, None
 
 
-def _locate_cifar(dataset: DatasetConfig) -> Located:
+def locate_cifar(dataset: DatasetConfig) -> Located:
     folder_name, names = CIFAR_FILES[dataset.name]
     folder = root_of(dataset) / folder_name
     absent = [name for name in names if not (folder / name).is_file()]
     if absent and not dataset.download:
         what = f"no {folder}" if not folder.is_dir() else f"{folder} lacks {', '.join(absent)}"
         raise DataError(
-            f"{dataset.name.value}: {what}; give dataset.download=true, or put the folder {folder_name} "
+            f"{dataset.name}: {what}; give dataset.download=true, or put the folder {folder_name} "
             "there, or point dataset.root at the folder that holds it"
         )
     return _CIFAR_CLASSES[dataset.name], None
 
 
-def _locate_imagenet(dataset: DatasetConfig) -> Located:
+def locate_imagenet(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     for split in ("train", "val"):
         if not _is_folder(root / split):
@@ -198,7 +203,7 @@ def _locate_imagenet(dataset: DatasetConfig) -> Located:
     return len(_read_tree(dataset).classes), None
 
 
-def _locate_folder(dataset: DatasetConfig) -> Located:
+def locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     if not _is_folder(root / "train"):
         raise DataError(f"imagefolder: no {root / 'train'}; expected {root}/{{train,val,test}}/<class>/<image>")
@@ -225,10 +230,21 @@ def _note(line: str) -> None:
     LOGGER.warning(line)
 
 
-_LOCATED: dict[DatasetName, Callable[[DatasetConfig], Located]] = {
-    DatasetName.digits: _locate_digits,
-    DatasetName.cifar10: _locate_cifar,
-    DatasetName.cifar100: _locate_cifar,
-    DatasetName.imagefolder: _locate_folder,
-    DatasetName.imagenet: _locate_imagenet,
-}
+def locate_format(dataset: DatasetConfig) -> Located:
+    assert dataset.format is not None
+    found, root = FORMATS[dataset.format], root_of(dataset)
+    classes, content = found.locate(root, dataset)
+    counts = found.splits(root, dataset) if content else {}  # those of published sets are known
+    for split in (it for it in (TRAIN, VALIDATION, TEST) if counts.get(it) == 0):
+        raise DataError(f"{dataset.name} in {root} has no image for {split}; expected at least one")
+    if classes < 2:
+        raise DataError(f"{dataset.name} in {root} has one class; expected at least 2")
+    return classes, content
+
+
+def check_unchanged(dataset: DatasetConfig) -> None:
+    """Raise DataError if the files of a format are not those that `dataset.digest` stands for."""
+    if dataset.format is not None and dataset.digest is not None:
+        located = FORMATS[dataset.format].locate(root_of(dataset), dataset)
+        if located != (dataset.num_classes, dataset.digest):
+            raise _changed(dataset)

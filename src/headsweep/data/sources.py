@@ -23,6 +23,7 @@ from headsweep import sockets
 from headsweep.config import DatasetConfig
 from headsweep.data.crop import Crop, CropTable, resample
 from headsweep.data.decoding import decode
+from headsweep.data.stored_image import StoredImage
 from headsweep.errors import DataError
 from headsweep.processes import end_with_parent, signals_blocked
 
@@ -98,17 +99,20 @@ class ResidentReader:
 
 
 class StreamedSource(Source):
-    """Image files, decoded on demand."""
+    """Image files or stored images, decoded on demand."""
 
-    def __init__(self, paths: Sequence[str | PathLike[str]], labels: Tensor, dataset: DatasetConfig) -> None:
+    def __init__(
+        self, paths: Sequence[str | PathLike[str] | StoredImage], labels: Tensor, dataset: DatasetConfig
+    ) -> None:
         self.paths, self.labels, self.dataset = paths, labels, dataset
 
     def subset(self, rows: Tensor) -> StreamedSource:
         return StreamedSource([self.paths[row] for row in rows.tolist()], self.labels[rows], self.dataset)
 
     def moved(self, root: str, to: str) -> StreamedSource:
-        """Return the same images in a copy of their tree."""
-        return StreamedSource([f"{to}{os.fspath(path)[len(root) :]}" for path in self.paths], self.labels, self.dataset)
+        """Return the same images in a copy of their tree; all are files."""
+        paths = [path for path in self.paths if not isinstance(path, StoredImage)]
+        return StreamedSource([f"{to}{os.fspath(path)[len(root) :]}" for path in paths], self.labels, self.dataset)
 
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> StreamedReader:
         """Open without starting workers, which the first epoch does."""

@@ -1,4 +1,4 @@
-"""Staging: copy an image tree to a local disk, once for all runs of a machine.
+"""Staging: copy the files of a data set to a local disk, once for all runs of a machine.
 
 A copy lies in <loader.stage>/<data set>-<digest of names and sizes>. Each file is written aside and renamed, and what
 is missing is looked up by name and size at every use: a copy that was killed, or that a cleaner of temporary files has
@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from headsweep.config import DatasetConfig
 from headsweep.data import locate
+from headsweep.data.formats import FORMATS
 from headsweep.data.listing import read_tree
 from headsweep.errors import ConfigError, DataError
 
@@ -25,10 +26,10 @@ _BLOCK = 4096  # bytes; a file takes whole blocks on disk
 
 
 def stage(dataset: DatasetConfig, folder: str) -> Path:
-    """Copy the images of all splits to `folder` unless they exist; wait if another process is copying.
+    """Copy the files of all splits to `folder` unless they exist; wait if another process is copying.
 
     Args:
-        dataset: a resolved image tree.
+        dataset: resolved, read from image files or in a format.
         folder: loader.stage; environment variables in it are those of this machine.
 
     Returns:
@@ -38,14 +39,21 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
         ConfigError: the folder's disk is too small, or a variable is not set.
         DataError: the images are not those that were planned, or change while they are copied.
     """
-    sizes = locate.image_sizes(dataset, read_tree(locate.split_folders(dataset)))
-    copy = _expanded(folder) / f"{dataset.name.value}-{locate.digest(sizes)}"
+    sizes = _files(dataset)
+    copy = expanded(folder) / f"{dataset.name}-{locate.digest(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
         missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}
         _check_room(missing, copy)
         _copy_all(missing, locate.root_of(dataset), copy)
     return copy
+
+
+def _files(dataset: DatasetConfig) -> dict[str, int]:
+    """Return the bytes of the files to copy, by their names below the root."""
+    if dataset.format is not None:
+        return FORMATS[dataset.format].files(locate.root_of(dataset), dataset)
+    return locate.image_sizes(dataset, read_tree(locate.split_folders(dataset)))
 
 
 def _held(copy: Path) -> int | None:
@@ -56,15 +64,20 @@ def _held(copy: Path) -> int | None:
         return None
 
 
-def _expanded(folder: str) -> Path:
-    expanded = os.path.expandvars(folder)
-    if "$" in expanded:
+def expanded(folder: str) -> Path:
+    """Return the folder of loader.stage on this machine. Raises ConfigError for a variable that is not set."""
+    found = os.path.expandvars(folder)
+    if "$" in found:
         raise ConfigError("loader.stage", folder, "expected variables that are set on this machine")
-    return Path(expanded).expanduser()
+    return Path(found).expanduser()
 
 
 def _check_room(missing: dict[str, int], copy: Path) -> None:
-    needed = sum(-(-size // _BLOCK) * _BLOCK for size in missing.values())
+    check_free(copy, sum(-(-size // _BLOCK) * _BLOCK for size in missing.values()))
+
+
+def check_free(copy: Path, needed: int) -> None:
+    """Raise ConfigError if the disk of a copy has fewer free bytes."""
     free = shutil.disk_usage(copy).free
     if needed > free:
         found = f"expected {needed:,} free bytes, found {free:,}; give a folder on another disk, or null"

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -18,23 +19,26 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from headsweep.config import DatasetConfig
+from headsweep.config import AugmentationConfig, DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.crop import Crop
-from headsweep.data.sources import Source, to_device
-from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room
+from headsweep.data.sources import Reader, Source
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room, view_name
+from headsweep.data.views import Views
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
 
 LOGGER = logging.getLogger("headsweep")
 # Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
 SHARD_BYTES = 2**26
+_LARGE_ROW = 2**13  # bytes of an image's tokens above which a call for each image takes less time than its copy
 _AT_ONCE = 128  # images that are computed between two looks at a request to stop
 _CHECKSUM_BYTES = 4
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 Backbone = Callable[[Tensor], Tensor]  # (b c h w) float32, normalised, to (b t d)
 Images = Mapping[str, Source]  # by split
+Read = Callable[[Sequence[Tensor]], Iterator[Tensor]]  # places of each batch to its normalised images
 
 
 class TokenCache:
@@ -44,6 +48,7 @@ class TokenCache:
         folder: where they are.
         record: what is stored there.
         dataset: for its mean and deviation.
+        augmentation: of the views.
         load: returns the images; called if tokens are missing.
         build: returns the backbone; likewise.
         device: of the backbone.
@@ -56,6 +61,7 @@ class TokenCache:
         folder: TokenFolder,
         record: TokenRecord,
         dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
         load: Callable[[], Images],
         build: Callable[[], Backbone],
         device: torch.device,
@@ -63,7 +69,7 @@ class TokenCache:
         pulse: Callable[[], None],
     ) -> None:
         self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
-        self._device, self._workers, self._pulse = device, workers, pulse
+        self._device, self._workers, self._pulse, self._augmentation = device, workers, pulse, augmentation
         self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
         self._shards: dict[tuple[str, int], Tensor] = {}  # (n t d) each, of the files that were checked
 
@@ -73,23 +79,37 @@ class TokenCache:
         Raises:
             ConfigError: the disk is too small.
         """
-        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
-        if all(self._is_whole(*shard) for shard in needed):
+        if not self.missing(rows):
             return
         with held(self._folder, self._pulse):
-            missing = [shard for shard in needed if not self._is_whole(*shard)]
-            if missing:
+            if missing := self.missing(rows):
                 self._compute(missing)
 
-    def read(self, split: str, rows: Tensor) -> Tensor:
-        """Return the tokens (b t d) of the images at `rows` (b,) of a split, as they are stored."""
+    def missing(self, rows: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+        """Return split and number of the files of these rows that are absent, or damaged and now removed."""
+        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
+        return [shard for shard in needed if not self._is_whole(*shard)]
+
+    def room(self, images: int, device: torch.device) -> Tensor:
+        """Return memory for the tokens (b t d) of some images: in float32, or as they are stored and pinned for a GPU.
+
+        A GPU converts them faster than they could be copied to it in float32.
+        """
+        shape, on_gpu = (images, self._record.tokens, self._record.width), device.type == "cuda"
+        return torch.empty(shape, dtype=_DTYPES[self._record.dtype] if on_gpu else torch.float32, pin_memory=on_gpu)
+
+    def read(self, split: str, rows: Tensor, out: Tensor) -> None:
+        """Copy the tokens of the images at `rows` (b,) of a split to `out` (b t d)."""
+        if self._record.row_bytes >= _LARGE_ROW:  # one pass over memory
+            for place, row in zip(out.unbind(), rows.tolist(), strict=True):
+                number, within = divmod(row, self._per_shard)
+                place.copy_(self._shards[split, number][within])
+            return
         numbers = rows // self._per_shard
-        found = torch.empty(len(rows), self._record.tokens, self._record.width, dtype=_DTYPES[self._record.dtype])
         for number in numbers.unique().tolist():
             chosen = (numbers == number).nonzero()[:, 0]
-            shard = self._shards[split, number]
-            found[chosen] = shard.index_select(0, rows[chosen] - number * self._per_shard)
-        return found
+            found = self._shards[split, number].index_select(0, rows[chosen] - number * self._per_shard)
+            out.index_copy_(0, chosen, found.to(out.dtype))
 
     def _is_whole(self, split: str, number: int) -> bool:
         """Map a file of tokens; return False if it is absent, or damaged and now removed."""
@@ -112,23 +132,22 @@ class TokenCache:
 
     def _count(self, split: str, number: int) -> int:
         """Return the number of images in a file."""
-        return min(self._per_shard, self._record.splits[split] - number * self._per_shard)
+        return min(self._per_shard, self._record.count(split) - number * self._per_shard)
 
     def _compute(self, missing: Sequence[tuple[str, int]]) -> None:
         atomic_files.remove_partial(self._folder.path)
         check_room(self._folder.path, sum(self._count(*shard) for shard in missing) * self._record.row_bytes)
         started = time.perf_counter()
         images, backbone = self._load(), self._build()
-        normalise = Normaliser(self._dataset, self._device)
-        readers = {split: images[split].open(self._device, self._workers, None) for split in {it for it, _ in missing}}
+        readers = self._readers(images, {split for split, _ in missing})
         for split, number in missing:
             first = number * self._per_shard
             rows = torch.arange(first, first + self._count(split, number)).split(_AT_ONCE)
 
             def write(file: BinaryIO, split: str = split, rows: Sequence[Tensor] = rows) -> None:
                 checksum = 0
-                for batch in readers[split].read(0, rows):
-                    tokens = backbone(normalise(batch)).to(_DTYPES[self._record.dtype]).cpu().contiguous()
+                for batch in readers[split](rows):
+                    tokens = backbone(batch).to(_DTYPES[self._record.dtype]).cpu().contiguous()
                     content = tokens.view(-1).view(torch.uint8).numpy().data
                     checksum = zlib.crc32(content, checksum)
                     file.write(content)
@@ -139,6 +158,21 @@ class TokenCache:
             self._is_whole(split, number)
         images_computed = sum(self._count(*shard) for shard in missing)
         self._folder.write_speed(Speed(images_computed, time.perf_counter() - started))
+
+    def _readers(self, images: Images, splits: set[str]) -> dict[str, Read]:
+        """Return for each split, or view of the training images, what reads its images at some places."""
+        normalise, found = Normaliser(self._dataset, self._device), dict[str, Read]()
+
+        def read(reader: Reader, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+            return map(normalise, reader.read(0, rows))
+
+        for split in splits & images.keys():
+            found[split] = partial(read, images[split].open(self._device, self._workers, None))
+        names = {view_name(view): view for view in range(self._record.views)}
+        if chosen := splits & names.keys():
+            views = Views(images["train"], self._dataset, self._augmentation, self._device, self._workers)
+            found |= {name: partial(views.read, names[name]) for name in chosen}
+        return found
 
 
 @contextmanager
@@ -176,14 +210,19 @@ def write_labels(folder: TokenFolder, images: Images) -> None:
 
 
 class TokenSource(Source):
-    """Images of a split as their stored tokens."""
+    """Images of a split as their stored tokens, or as those of augmented views, another one in each epoch."""
 
-    def __init__(self, cache: TokenCache, split: str, rows: Tensor, labels: Tensor) -> None:
-        """`rows` (n,) are the places of the images in the split, `labels` theirs."""
-        self.cache, self.split, self.rows, self.labels = cache, split, rows, labels
+    def __init__(self, cache: TokenCache, names: Sequence[str], rows: Tensor, labels: Tensor) -> None:
+        """`names` are the split or its views, `rows` (n,) the places of the images in the split, `labels` theirs."""
+        self.cache, self.names, self.rows, self.labels = cache, names, rows, labels
 
     def subset(self, rows: Tensor) -> TokenSource:
-        return TokenSource(self.cache, self.split, self.rows[rows], self.labels[rows])
+        return TokenSource(self.cache, self.names, self.rows[rows], self.labels[rows])
+
+    def viewed(self, views: int) -> TokenSource:
+        """Return the views of the same images, if there are any."""
+        names = [view_name(view) for view in range(views)] or self.names
+        return TokenSource(self.cache, names, self.rows, self.labels)
 
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> TokenReader:
         return TokenReader(self, device)
@@ -194,9 +233,23 @@ class TokenReader:
 
     def __init__(self, source: TokenSource, device: torch.device) -> None:
         self.source, self.device = source, device
+        self._room: Tensor | None = None
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """See `Reader.read`; `key` has no effect."""
+        """See `Reader.read`; `key` is the epoch.
+
+        On a CPU a batch is overwritten by the next one: to get new memory from the system takes five times as long as
+        to read the tokens.
+        """
+        name = self.source.names[key % len(self.source.names)]
         for indices in batches:
-            tokens = self.source.cache.read(self.source.split, self.source.rows[indices])
-            yield to_device(tokens, self.device).float()
+            tokens = self._room_for(len(indices))
+            self.source.cache.read(name, self.source.rows[indices], tokens)
+            yield tokens.to(self.device, non_blocking=True).float()
+
+    def _room_for(self, images: int) -> Tensor:
+        if self.device.type == "cuda":  # torch keeps pinned memory, and knows when a copy from it has ended
+            return self.source.cache.room(images, self.device)
+        if self._room is None or len(self._room) < images:
+            self._room = self.source.cache.room(images, self.device)
+        return self._room[:images]

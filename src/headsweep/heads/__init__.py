@@ -1,25 +1,46 @@
 """Classification heads: N tokens to the logits of K branches. Each has a record in `headsweep.config.head`."""
 
-from importlib import import_module
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from headsweep.config.head import HEADS as SPECS
+from headsweep.config.head import HeadConfig, HeadSpec
+from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.heads.base import Head
+from headsweep.heads.fitted import FittedHead
+from headsweep.loading import check_options, load_class
 
 
-def _load(class_path: str) -> type[Head]:
-    module, _, name = class_path.partition(":")
-    return getattr(import_module(module), name)
+class _Classes(Mapping[str, type[Head]]):
+    """The class of each record of heads that are trained, or fitted, imported when it is asked for."""
+
+    def __init__(self, are_fitted: bool) -> None:
+        self._are_fitted = are_fitted
+
+    def __getitem__(self, name: str) -> type[Head]:
+        """Return the class. Raises KeyError if there is no such head, UserError if its class cannot be used."""
+        if SPECS[name].is_fitted is not self._are_fitted:
+            raise KeyError(name)
+        return _class(name, SPECS[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, spec in SPECS.items() if spec.is_fitted is self._are_fitted)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
-HEADS: dict[str, type[Head]] = {name: _load(spec.class_path) for name, spec in SPECS.items()}
+HEADS: Mapping[str, type[Head]] = _Classes(are_fitted=False)
+FITTED_HEADS: Mapping[str, type[Head]] = _Classes(are_fitted=True)
 
 
 def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: int, **options: Any) -> Head:
     """Build the head of that name.
 
     Args:
-        name: a key of HEADS.
+        name: a key of HEADS or FITTED_HEADS.
         width: D, the width of a token.
         num_classes: C.
         heads: K, the number of branches.
@@ -28,10 +49,32 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
 
     Raises:
         ValueError: there is no such head, or it does not accept these sizes or options.
+        UserError: its class, of a package, does not implement the interface.
     """
-    if name not in HEADS:
-        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(HEADS))}")
-    return HEADS[name](width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
+    if name not in SPECS:
+        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(SPECS))}")
+    return _class(name, SPECS[name])(width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
 
 
-__all__ = ["HEADS", "Head", "build_head"]
+def head_class(head: HeadConfig) -> type[Head]:
+    """Return the class of a configured head. Raises UserError if it does not implement the interface."""
+    return _class(head.name, spec_of(head))
+
+
+def head_options(head: HeadConfig) -> dict[str, Any]:
+    """Return the keywords of a configured head's class: its options."""
+    return {name: getattr(head, name) for name in _own_options(type(head))}
+
+
+@cache
+def _class(name: str, spec: HeadSpec) -> type[Head]:
+    kind: type[Head] = load_class(f"head={name}", spec.class_path, Head)  # type: ignore[type-abstract]
+    check_options(f"head={name}", kind, _own_options(spec.options))
+    return kind
+
+
+def _own_options(options: type[HeadConfig]) -> set[str]:
+    return {field.name for field in fields(options)} - {field.name for field in fields(FileHeadConfig)}
+
+
+__all__ = ["FITTED_HEADS", "HEADS", "FittedHead", "Head", "build_head", "head_class", "head_options"]

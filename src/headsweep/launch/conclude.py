@@ -49,24 +49,18 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) 
         print(f"headsweep: {error}", file=sys.stderr)
 
 
-def conclude(
-    sweep: SweepFolder,
-    folders: Sequence[RunFolder],
-    comparison: Table,
-    tracker: Tracker,
-    attempts: int | None,
-) -> None:
-    """Print the table of a sweep and the places of its files.
-
-    Raises:
-        FailedRunsError: some runs have not ended well.
-    """
+def show(sweep: SweepFolder, comparison: Table, tracker: Tracker) -> None:
+    """Print the table of a sweep and the places of its files."""
     terminal.show(comparison)
     print(f"table    {sweep.path / 'table.md'} and table.csv")
     print(f"runs     {sweep.output.runs}")
     print(tracker.description())
     if reason := console.lost():  # the exit code is that of the runs, whether their table was printed or not
         print(f"headsweep: standard output: {reason}; the table is {sweep.path / 'table.md'}", file=sys.stderr)
+
+
+def conclude(sweep: SweepFolder, folders: Sequence[RunFolder], attempts: int | None) -> None:
+    """Raise FailedRunsError if some runs of a sweep have not ended well."""
     out = screened_out(sweep, folders)
     failed = [folder for folder in folders if folder.result() is None and folder not in out]
     if failed:
@@ -89,6 +83,11 @@ def screened_out(sweep: SweepFolder, folders: Sequence[RunFolder]) -> set[RunFol
     if screening is None:
         return set()
     return {it for it in folders if it.result() is None and screening.last_round(it.record().group)}
+
+
+def is_missing(folder: RunFolder, attempts: int | None) -> bool:
+    """Return whether a run is not over, and has not failed so often that it is skipped."""
+    return folder.result() is None and not has_no_try_left(folder, attempts)
 
 
 def has_no_try_left(folder: RunFolder, attempts: int | None) -> bool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from headsweep.config import Block
-from headsweep.heads import HEADS, Head
+from headsweep.config import HEADS, Block
+from headsweep.heads import Head
 from headsweep.models.compact import CompactTransformer
 
 HEAD_COUNTS = (1, 2, 4, 8)  # that have a published name
@@ -122,8 +122,10 @@ _HEADS = {
 
 
 def head_name(head: Head) -> str:
-    """Return the name of the head in configurations."""
-    return next(name for name, kind in HEADS.items() if type(head) is kind)
+    """Return the name of the head in configurations; that of its class if it is in a plain file."""
+    kind = type(head)
+    path = f"{kind.__module__}:{kind.__name__}"
+    return next((name for name, spec in HEADS.items() if spec.class_path == path), kind.__name__)
 
 
 def was_published(head: str, heads: int, block: Block) -> bool:

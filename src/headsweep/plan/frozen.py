@@ -10,18 +10,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from headsweep.config import PROJECT_ROOT, RunConfig, parse
+from headsweep.config import RunConfig, parse
+from headsweep.config.head_file import digest_of
 from headsweep.config.keys import all_keys, neutral_values
 from headsweep.config.parsing import typed
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
+from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.packages import is_installed
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.tracking.typed_files import Damaged
+from headsweep.tracking.typed_files import Damaged, read_bytes
 
-CONF = PROJECT_ROOT / "conf"
 _ABSENT = object()
 
 
@@ -67,6 +69,23 @@ def frozen(folder: RunFolder) -> RunConfig:
     output = OutputFolder.containing(folder.path.absolute()).path.resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
+
+
+def check_frozen(folder: RunFolder) -> RunConfig:
+    """As `frozen`, for a run that is to be trained again.
+
+    Raises:
+        UserError: as `frozen`; or the folder is damaged, has no configuration any more, or another run's name.
+    """
+    if damage := folder.damage():
+        raise damage
+    if not folder.config.exists():
+        where = f"{folder.record().name} ({folder.path.name})"
+        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
+    run = frozen(folder)
+    if fingerprint(run) != folder.path.name:
+        raise UserError(f"{folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
+    return run
 
 
 def frozen_values(folder: RunFolder) -> DictConfig:
@@ -115,7 +134,19 @@ def _frozen_file(folder: RunFolder) -> DictConfig:
         _check_plain(OmegaConf.to_container(config, resolve=False), "")
     except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AssertionError, RecursionError) as error:
         raise _no_configuration(folder, error) from error
+    if OmegaConf.select(config, "head.file") is not None:
+        _use_copy(folder, config.head)
     return config
+
+
+def _use_copy(folder: RunFolder, head: DictConfig) -> None:
+    """Replace the path of a head's file by that of the copy in the run's folder. Raises Damaged if it was changed."""
+    fix = f"remove {folder.path} and give the sweep's command again"
+    content = read_bytes(folder.head, fix)
+    found = "none" if content is None else digest_of(str(folder.head))
+    if found != head.digest:
+        raise Damaged(folder.head, f"expected the content with digest {head.digest}, found {found}", fix)
+    head.file = str(folder.head)
 
 
 def _check_plain(value: Any, key: str) -> None:
@@ -133,6 +164,9 @@ def _check_plain(value: Any, key: str) -> None:
 
 
 def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
+    planned = folder.record().packages
+    if missing := [f"{name} {version}" for name, version in planned.items() if not is_installed(name)]:
+        return UserError(f"{folder.path} was planned with {', '.join(missing)}, which is not installed; install it")
     return UserError(
         f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
     )

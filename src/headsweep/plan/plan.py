@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from headsweep.config import DatasetConfig, ModelConfig, RunConfig
+from headsweep.config import DatasetConfig, FileHeadConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with, without_neutral
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
@@ -24,11 +24,14 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.plan.design import Declared, continued, design_of, unequal_tuning
 from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
+from headsweep.plan.packages import packages_used
 from headsweep.plan.same_runs import collapses
+from headsweep.plan.uncommitted import with_changes
+from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
+from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -81,10 +84,21 @@ class Lookup:
     def __init__(self) -> None:
         self._located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []
         self._digests: dict[str | None, str | None] = {}
+        self._pretrained: dict[str, str | ConfigError | None] = {}  # model -> file of timm's weights
 
     def resolve(self, configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
         """Return each run with what its data and its checkpoint fill in, or why they cannot."""
-        return [_resolve(config, self._located, self._digests) for config in configs]
+        return [_resolve(self._with_file(config), self._located, self._digests) for config in configs]
+
+    def _with_file(self, config: RunConfig) -> RunConfig | ConfigError:
+        """Fill in the file of pretrained weights."""
+        model = config.model
+        if not model.pretrained or model.checkpoint is not None:
+            return config
+        if model.name not in self._pretrained:
+            self._pretrained[model.name] = _pretrained_file(model.name)
+        file = self._pretrained[model.name]
+        return file if isinstance(file, ConfigError) else replace(config, model=replace(model, checkpoint=file))
 
     def resolved(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
         """Return the same for runs that all must be valid. Raises UserError, which names those that are not."""
@@ -182,35 +196,48 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = code_version()
+    code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
-            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)))
+            head = planned.run.head
+            source = Path(head.file).read_bytes() if isinstance(head, FileHeadConfig) else None
+            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)), source)
     with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
         atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:
-    """Return one line if some runs were started with another commit than the current one, else None."""
-    now = code_version()["commit"]
-    begun = [
-        folder.record().code.get("commit")
-        for folder in folders
-        if folder.state() in (RunState.partial, RunState.failed)
-    ]
-    others = Counter(commit for commit in begun if commit != now)
+    """Return one line if some runs were started with another commit or other packages than the current, else None."""
+    now = _short(code_version())
+    begun = [folder.record() for folder in folders if folder.state() in (RunState.partial, RunState.failed)]
+    others = Counter(code for record in begun if (code := _short(record.code)) != now)
     if not others:
-        return None
-    before = ", ".join(f"{count} with code {_short(commit)}" for commit, count in others.items())
+        return _package_change(begun)
+    before = ", ".join(f"{count} with code {code}" for code, count in others.items())
     return (
-        f"{others.total()} of {len(folders)} runs were started with other code than {_short(now)}: {before}; "
+        f"{others.total()} of {len(folders)} runs were started with other code than {now}: {before}; "
         "they resume with the current code"
     )
 
 
-def _short(commit: str | None) -> str:
-    return commit[:7] if commit else "without a commit"
+def _package_change(begun: Sequence[RunRecord]) -> str | None:
+    others = Counter(
+        f"{name} {version}, now {current.get(name, 'not installed')}"
+        for record in begun
+        for current in [packages_used(record.config)]
+        for name, version in record.packages.items()
+        if current.get(name) != version
+    )
+    if not others:
+        return None
+    before = "; ".join(f"{plural(runs, 'run')} with {change}" for change, runs in others.items())
+    return f"started with another version of a package: {before}; they resume with the current one"
+
+
+def _short(code: Mapping[str, Any]) -> str:
+    commit = code.get("commit")
+    return commit[:7] if commit else code_name(code) if "digest" in code else "without a commit"
 
 
 def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
@@ -218,15 +245,17 @@ def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -
     options = [key for key in values if key.startswith("head.")]
     summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]
     shown = {key: values[key] for key in dict.fromkeys((*summary, *options, *plan.axes)) if key in values}
+    config: Any = OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True)
+    packages = packages_used(config)
     return RunRecord(
         fingerprint=planned.fingerprint,
         group=group(planned.run),
         name=_run_name(values, plan.axes),
         sweep=plan.name,
         seed=planned.run.seed,
-        config=OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True),  # type: ignore[arg-type]
+        config=config,
         parameters=shown,
-        code=code,
+        code=code | ({"packages": packages} if packages else {}),
         cost=cost,
     )
 
@@ -243,9 +272,16 @@ def _summary(plan: Plan, code: dict[str, Any]) -> dict[str, Any]:
         "axes": axes,
         "design": asdict(_design(plan)),
         "code": code,
-        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(shlex.join(["python", *sys.argv]))))),
+        "commands": list(dict.fromkeys((*_earlier_commands(plan), redacted(_command())))),
         "runs": sorted(known, key=known.__getitem__),
     }
+
+
+def _command() -> str:
+    """Return the command that this process executes; the entry point of the package has several paths."""
+    program, *words = sys.argv
+    is_package = Path(program).name in ("headsweep", "__main__.py")
+    return shlex.join([*(("headsweep", "train") if is_package else ("python", program)), *words])
 
 
 def _design(plan: Plan) -> Design:
@@ -272,11 +308,23 @@ def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:
     return {}
 
 
+def _pretrained_file(name: str) -> str | ConfigError | None:
+    from headsweep.models.pretrained import pretrained_file  # imports timm, which takes seconds
+
+    try:
+        file = pretrained_file(name)
+    except ConfigError as error:
+        return error
+    return None if file is None else str(file)
+
+
 def _resolve(
-    config: RunConfig,
+    config: RunConfig | ConfigError,
     located: list[tuple[DatasetConfig, DatasetConfig | UserError]],
     digests: dict[str | None, str | None],
 ) -> RunConfig | UserError:
+    if isinstance(config, ConfigError):
+        return config
     try:
         dataset = _locate(config.dataset, located)
         if isinstance(dataset, UserError):
@@ -323,7 +371,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
     cells = sorted({group(planned.run) for planned in runs})
     digest = hashlib.sha256("".join(cells).encode()).hexdigest()[:8]
     first = runs[0].run
-    return f"{first.dataset.name.value}-{first.model.name}-{digest}"
+    return f"{first.dataset.name}-{first.model.name}-{digest}"
 
 
 def run_names(runs: Sequence[RunConfig]) -> list[str]:

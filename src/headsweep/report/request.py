@@ -17,7 +17,7 @@ from headsweep.report.table import hyperparameters, published, tuning
 from headsweep.report.table.build import compare
 from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, PERCENT, Metric, Unit
 from headsweep.report.table.model import Question, Table
 from headsweep.report.table.over import OVER
 from headsweep.tracking.design import Design, Margin
@@ -53,7 +53,7 @@ class Request:
     tune: tuple[str, ...] = ()  # empty: what the study declares
     over: str | None = None  # one of OVER: show its table instead
     mark: bool = False
-    margin: float | None = None  # in percentage points; None: the one that the study declares
+    margin: float | None = None  # in the unit of the metric; None: the one that the study declares
 
     def command(self) -> str:
         """Return the command that makes the same table."""
@@ -85,7 +85,7 @@ class Request:
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: unknown metric; known: {', '.join(METRICS)}")
         if self.margin is not None:
-            check_margin(self.margin)
+            check_margin(self.margin, METRICS[self.metric].unit)
         if self.is_filter:
             return self._compare(read_tracked(location.tracker, self.source), None, (), over_images)
         sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
@@ -104,6 +104,7 @@ class Request:
         columns = parse_columns(self.columns)
         missing = len(sweep.plan()["runs"]) - len(sweep.runs()) if sweep else 0
         design = sweep.design() if sweep else Design()
+        _check_logged(cells, METRICS[self.metric])
         axes = (*_axes(self.rows), *_axes(self.cols))
         _check_axes(cells, axes)
         baseline = read_words(self.baseline, "--baseline ")
@@ -132,8 +133,11 @@ class Request:
         return tuple(dict.fromkeys(self.tune))
 
     def _margin(self, cells: Sequence[Cell], design: Design) -> Margin | None:
-        """Return the margin of the study, or else the given one, with the number of runs that had finished by now."""
-        declared = design.margin
+        """Return the margin of the study, or else the given one, with the number of runs that had finished by now.
+
+        A study declares it in percentage points, so for metrics in them.
+        """
+        declared = design.margin if METRICS[self.metric].unit is PERCENT else None
         if self.margin is None or (declared is not None and declared.points == self.margin):
             return declared
         return Margin(self.margin, sum(len(cell.finished) for cell in cells))
@@ -180,12 +184,12 @@ def layout_of(path: Path) -> str:
     raise UserError(f"{path}: expected a file name with one of the suffixes {', '.join(FORMATS.values())}")
 
 
-def check_margin(points: float) -> None:
-    """Raise UserError for a margin that is not one."""
+def check_margin(margin: float, unit: Unit = PERCENT) -> None:
+    """Raise UserError for a margin that is not one in the unit of the compared metric."""
     try:
-        Margin(points).check()
+        Margin(margin).check()
     except ValueError:
-        raise UserError(f"--margin {points:g}: expected percentage points in (0, 100), e.g. 0.3") from None
+        raise UserError(f"--margin {margin:g}: expected {unit.difference} in (0, 100), e.g. 0.3") from None
 
 
 def _axes(words: str | None) -> tuple[str, ...]:
@@ -198,6 +202,16 @@ def _check_axes(cells: Sequence[Cell], axes: Sequence[str]) -> None:
         if not any(cell.has(axis) for cell in cells):
             known = ", ".join(("head", "heads", *varying_axes(cells)))
             raise UserError(f"{axis}: no cell has this key; the cells differ in: {known}")
+
+
+def _check_logged(cells: Sequence[Cell], metric: Metric) -> None:
+    """Raise UserError where no finished run has the metric although its images were evaluated."""
+    finished = [run for cell in cells for run in cell.finished]
+    if finished and all(map(metric.is_unlogged, finished)):
+        raise UserError(
+            f"--metric {metric.name}: run {finished[0].record.fingerprint} has no {metric.logged_as}, nor has any "
+            f"other: {metric.why_unlogged}; compare another metric, or train the runs again"
+        )
 
 
 def _check_consistency(cells: Sequence[Cell], axes: Sequence[str], is_complete: bool) -> None:

@@ -11,22 +11,26 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from headsweep.config import RunConfig
-from headsweep.data.datasets import open_splits
+from headsweep.config import RunConfig, spec_of
+from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
+from headsweep.heads import FittedHead
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
-from headsweep.run.stored_tokens import new_record, stored_tokens
+from headsweep.run.stored_tokens import new_record, stored_tokens, with_token_costs
+from headsweep.run.token_streams import Loaders, TokenStreams
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import autocast, choose_device
+from headsweep.training.fitting import Fitting
+from headsweep.training.in_steps import InSteps, to_the_end
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Progress, Stop, Stopped, Watcher
@@ -41,10 +45,23 @@ def train_folder(
     ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
     device: str | None = None,
 ) -> None:
+    """Train the run of `folder` to its end, as `train_in_steps`."""
+    to_the_end(train_in_steps(folder, watch, stop, until, ranks, device))
+
+
+def train_in_steps(
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop = lambda: False,
+    until: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    device: str | None = None,
+    streams: TokenStreams | None = None,
+) -> InSteps[None]:
     """Train the run of `folder` to its end, from its frozen configuration; a finished run is left alone.
 
     A failure is written to the folder and raised. Rank 0 calls this, the other ranks call `follow`. A `device` takes
-    the place of the configuration's.
+    the place of the configuration's. `streams` are those of the other runs of this process.
 
     Raises:
         Busy: another process trains the same run.
@@ -57,7 +74,7 @@ def train_folder(
             return
         folder.claim()
         ranks.gather(folder.path)
-        _tried(folder, watch, stop, until, ranks, device)
+        yield from _tried(folder, watch, stop, until, ranks, device, streams)
 
 
 def follow(stop: Stop, ranks: Ranks) -> None:
@@ -69,7 +86,7 @@ def follow(stop: Stop, ranks: Ranks) -> None:
     path: Path | None
     with suppress(Stopped):
         while (path := ranks.gather(None)[0]) is not None:
-            _tried(RunFolder(path), lambda progress: None, stop, None, ranks)
+            to_the_end(_tried(RunFolder(path), lambda progress: None, stop, None, ranks))
 
 
 def dismiss(ranks: Ranks) -> None:
@@ -78,21 +95,27 @@ def dismiss(ranks: Ranks) -> None:
 
 
 def _tried(
-    folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks, device: str | None = None
-) -> None:
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop,
+    until: int | None,
+    ranks: Ranks,
+    device: str | None = None,
+    streams: TokenStreams | None = None,
+) -> InSteps[None]:
     """Train, and write the result or the failure."""
     try:
         run = frozen(folder)
         run = replace(run, device=device) if device else run
         if ranks.leads and not folder.record().cost:  # planned on a machine without torch
             folder.write_cost(preflight(run))
-        training, backbone = _training(run, folder, watch, stop, until, ranks)
-        result = training()
+        training, backbone = _training(run, folder, watch, stop, until, ranks, streams)
+        result = yield from training.in_steps()
         if backbone is not None:
             backbone.check_unchanged()
         if ranks.leads:
             folder.check_claim()
-            folder.finish(result)
+            folder.finish(with_token_costs(run, result) if run.has_stored_tokens else result)
     except Stopped:
         raise
     except LostPeer as error:
@@ -134,7 +157,8 @@ def preflight(run: RunConfig) -> Cost:
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
-    build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
+    if not isinstance(model.head, FittedHead):
+        build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
     counted = {
         "parameters": cost.parameters,
@@ -144,14 +168,14 @@ def preflight(run: RunConfig) -> Cost:
     }
     if not run.has_stored_tokens:
         return counted
-    record = new_record(run, model.backbone, {"all": count_images(run.dataset)})
+    record = new_record(run, model.backbone, {"train": count_images(run.dataset)})
     folder = TokenFolder.of(run)
     if run.debug.train_images is None:  # else few of the tokens are computed
         check_room(folder.path, record.bytes - folder.held())
     return {**counted, "token_bytes": record.row_bytes}
 
 
-def trial(run: RunConfig) -> Training:
+def trial(run: RunConfig) -> Training | Fitting:
     """Return the training of a run to measure its steps; its folder is not used.
 
     Raises:
@@ -163,32 +187,53 @@ def trial(run: RunConfig) -> Training:
 
 
 def _training(
-    run: RunConfig, folder: RunFolder, watch: Watcher, stop: Stop, until: int | None, ranks: Ranks
-) -> tuple[Training, FrozenBackbone | None]:
+    run: RunConfig,
+    folder: RunFolder,
+    watch: Watcher,
+    stop: Stop,
+    until: int | None,
+    ranks: Ranks,
+    streams: TokenStreams | None = None,
+) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
-        splits = stored_tokens(run, model, device, partial(_show_life, watch, stop))
-    else:
-        splits = open_splits(run.dataset, run.seed, run.loader, run.debug)
-    batches = TrainLoader(
+        probe = Probe(model)
+
+        def load() -> Loaders:
+            return _loaders(run, stored_tokens(run, model, device, partial(_show_life, watch, stop)), device, share)
+
+        if isinstance(model.head, FittedHead):
+            return Fitting(run, probe, probe.fit, *load(), folder, watch, stop), None
+        stored = (streams or TokenStreams()).batches(run, load)
+        return Training(run, probe, *stored, folder, watch, stop, until, ranks), None
+    images = _loaders(run, open_splits(run.dataset, run.seed, run.loader, run.debug), device, share)
+    if not run.backbone.is_frozen:
+        return Training(run, model, *images, folder, watch, stop, until, ranks), None
+    backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
+    tokens = TokenTrainLoader(images.training, backbone)
+    evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in images.evaluations.items()}
+    probe = Probe(model)
+    if isinstance(model.head, FittedHead):
+        return Fitting(run, probe, probe.fit, tokens, evaluated, folder, watch, stop), backbone
+    return Training(run, probe, tokens, evaluated, folder, watch, stop, until, ranks), backbone
+
+
+def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share) -> Loaders:
+    """Return the loaders of a run's images or stored tokens."""
+    training = TrainLoader(
         splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
     )
+    named = {"val": splits.validation, "test": splits.test}
+    named |= {"train": splits.train} if spec_of(run.head).is_fitted else {}
     evaluations = {
         name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers, share)
-        for name, source in (("val", splits.validation), ("test", splits.test))
+        for name, source in named.items()
         if source is not None
     }
-    if not run.backbone.is_frozen:
-        return Training(run, model, batches, evaluations, folder, watch, stop, until, ranks), None
-    if run.has_stored_tokens:
-        return Training(run, Probe(model), batches, evaluations, folder, watch, stop, until, ranks), None
-    backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
-    tokens = TokenTrainLoader(batches, backbone)
-    evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in evaluations.items()}
-    return Training(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone
+    return Loaders(training, evaluations)
 
 
 def _show_life(watch: Watcher, stop: Stop) -> None:

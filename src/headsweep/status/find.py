@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headsweep.errors import UserError
+from headsweep.folders import TRAIN
 from headsweep.status.read import last_change, read_run
 from headsweep.status.views import RunView
 from headsweep.tracking.output_folder import OutputFolder
@@ -13,7 +14,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
-NO_RUNS_YET = "start one with `python src/train.py -m head=seqpool,ga heads=1,4`"
+NO_RUNS_YET = f"start one with `{' '.join(TRAIN)} -m head=seqpool,ga heads=1,4`"
 
 
 def sweep_folders(output: Path) -> list[Path]:

@@ -21,6 +21,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -78,7 +79,9 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[str, Any]  # {"commit": str | None, "dirty": bool}
+    code: dict[
+        str, Any
+    ]  # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
     cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
@@ -93,8 +96,27 @@ class RunRecord:
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
         require("code.dirty", dirty, isinstance(dirty, bool), "true or false")
+        patch = self.code.get("changes", "0000")
+        is_digest = isinstance(patch, str) and _COMMIT.fullmatch(patch) is not None
+        require("code.changes", patch, is_digest, "a hash in hexadecimal digits")
+        packages = self.code.get("packages", {})
+        is_plain = isinstance(packages, dict) and all(isinstance(text, str) for text in packages.values())
+        require("code.packages", packages, is_plain, "names with versions")
+        for key in ("version", "digest"):
+            value = self.code.get(key, "")
+            require(f"code.{key}", value, isinstance(value, str) and value.isprintable(), "a text")
         for key, count in self.cost.items():
             require(f"cost.{key}", count, 0 <= count <= MOST_COUNTED, f"an integer in [0, {MOST_COUNTED}]")
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Distribution -> version and digest, of each package beside headsweep from which it uses something."""
+        return self.code.get("packages", {})
+
+    @property
+    def code_name(self) -> str:
+        """The version of the code in a few words, equal for equal versions: see `code_name`."""
+        return code_name(self.code)
 
     @property
     def data(self) -> str:
@@ -108,6 +130,18 @@ class RunRecord:
         ]
         digest = hashlib.sha256(json.dumps(images, sort_keys=True).encode()).hexdigest()[:8]
         return f"{images[0].get('name')}-{digest}"
+
+
+def code_name(code: Mapping[str, Any], digits: int = 10) -> str:
+    """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does.
+
+    Without a commit it is the version of the package and the digest of its code.
+    """
+    if commit := code.get("commit"):
+        return commit[:digits] + "-dirty" * bool(code.get("dirty"))
+    if digest := code.get("digest"):
+        return f"headsweep {code.get('version', 'unknown')} ({digest})"
+    return "unknown version" + "-dirty" * bool(code.get("dirty"))
 
 
 @dataclass(frozen=True)
@@ -154,6 +188,7 @@ class RunFolder:
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
+        self.head = path / "head.py"  # of a head in a plain file
         self._record = path / RUN_RECORD
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
@@ -189,9 +224,11 @@ class RunFolder:
         if read_text(self._claim, self._fix) != self._token:
             raise TakenOver
 
-    def create(self, record: RunRecord, config_yaml: str) -> None:
-        """Write record and configuration, once; a run that exists keeps its first record."""
+    def create(self, record: RunRecord, config_yaml: str, head: bytes | None = None) -> None:
+        """Write record and configuration, and the head if it is in a file, once; an earlier record is kept."""
         if not self._record.exists():
+            if head is not None:
+                atomic_files.write_with(self.head, lambda file: file.write(head))
             atomic_files.write_text(self.config, config_yaml)
             atomic_files.write_json(self._record, asdict(record))
 

@@ -123,9 +123,9 @@ def require(key: str, value: object, is_right: bool, expected: str) -> None:
 
 
 def check_shares(metrics: Mapping[str, float]) -> None:
-    """Raise ValueError for an accuracy outside [0, 1]; NaN, of a run that has diverged, is allowed."""
+    """Raise ValueError for an accuracy or AUROC outside [0, 1]; NaN, of a run that has diverged, is allowed."""
     for name, value in metrics.items():
-        if name.rpartition("/")[2].startswith("top"):
+        if name.rpartition("/")[2].startswith(("top", "mean_per_class", "auroc")):
             require_share(name, value)
 
 

@@ -1,10 +1,14 @@
-"""Evaluation: loss, top-1 and top-5 of the ensemble, top-1 of each head, and which images the ensemble gets right."""
+"""Evaluation of the ensemble on a split: loss, accuracies, AUROC, and which images it classifies correctly.
+
+Also top-1 of each head. Sums are streamed; of each image only its correctness is kept, and, for AUROC, its scores.
+"""
 
 # b images, k heads, c classes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -14,7 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headsweep.tracking.metric_names import head_top1
+from headsweep.config.metric import METRICS
+from headsweep.loading import load_function
+from headsweep.tracking.metric_names import MOST_SCORES, head_top1
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
 
@@ -23,34 +29,94 @@ from headsweep.training.ranks import Ranks
 class Evaluation:
     """Metrics of a model on a split."""
 
-    metrics: dict[str, float]  # "loss", "top1", "top5" of the mean logits; with several heads "per_head/top1_1", ...
+    # "loss", "top1", "top5", "mean_per_class", "auroc" and those of packages, of the mean logits; with several heads
+    # "per_head/top1_1", ...
+    metrics: dict[str, float]
     correct: NDArray[np.bool_]  # in the order of the split: whether the largest mean logit is that of the label
 
 
 def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None], ranks: Ranks
 ) -> Evaluation:
-    """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split.
-
-    Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them.
-    """
-    model.eval()
-    sums: Tensor | None = None
-    hits: list[Tensor] = []  # both stay on the device until the end
+    """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split."""
+    evaluator = Evaluator(model, autocast, ranks)
     for batch in batches:
-        with torch.inference_mode(), autocast:
-            logits = model(batch.images, per_head=True).double()
-        best = logits.mean(dim=1).topk(min(5, logits.shape[-1]), dim=-1).indices == batch.labels[:, None]
+        evaluator.add(batch)
+    return evaluator.result()
+
+
+class Evaluator:
+    """Evaluates batch by batch.
+
+    Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them. The mean per class is over
+    the classes that the split has. There is no "auroc", and no metric of a package, for more than MOST_SCORES images x
+    classes; no "auroc" for a single class in the split.
+    """
+
+    def __init__(self, model: nn.Module, autocast: AbstractContextManager[None], ranks: Ranks) -> None:
+        """`model` changes to evaluation mode."""
+        self._model, self._autocast, self._ranks = model.eval(), autocast, ranks
+        self._sums: Tensor | None = None
+        self._heads, self._classes = 0, 0
+        self._hits: list[Tensor] = []  # these stay on the device until the end
+        self._scores = _Scores()
+
+    def add(self, batch: EvaluationBatch) -> None:
+        """Evaluate a batch of this rank."""
+        with torch.inference_mode(), self._autocast:
+            logits = self._model(batch.images, per_head=True).double()
+        self._heads, self._classes = logits.shape[1:]
+        mean = logits.mean(dim=1)
+        best = mean.topk(min(5, self._classes), dim=-1).indices == batch.labels[:, None]
         counts = _counts(logits, batch.labels, best)
-        sums = counts if sums is None else sums + counts
-        hits.append(best[:, 0])
-    assert sums is not None, "a split is never empty"
-    images, *totals = ranks.sum(sums).tolist()
-    values = [total / images for total in totals]
-    heads = len(values) - 3
-    names = ["loss", "top1", "top5", *(head_top1(k + 1) for k in range(heads))]
-    metrics = dict(zip(names[: 3 if heads == 1 else None], values, strict=False))
-    return Evaluation(metrics, _in_order(torch.cat(hits).cpu().numpy(), ranks))
+        self._sums = counts if self._sums is None else self._sums + counts
+        self._hits.append(best[:, 0])
+        self._scores.add(mean, batch.labels)
+
+    def result(self) -> Evaluation:
+        """Return the metrics of all ranks' batches."""
+        assert self._sums is not None, "a split is never empty"
+        images, *totals = self._ranks.sum(self._sums).tolist()
+        values = [total / images for total in totals[: 3 + self._heads]]
+        names = ["loss", "top1", "top5", *(head_top1(k + 1) for k in range(self._heads))]
+        metrics = dict(zip(names[: 3 if self._heads == 1 else None], values, strict=False))
+        classes = self._classes
+        metrics["mean_per_class"] = _mean_per_class(totals[-2 * classes : -classes], totals[-classes:])
+        if images * classes <= MOST_SCORES:
+            metrics |= self._scores.metrics(self._ranks)
+        return Evaluation(metrics, _in_order(torch.cat(self._hits).cpu().numpy(), self._ranks))
+
+
+class _Scores:
+    """The probabilities of the images of this rank, as long as these are at most MOST_SCORES."""
+
+    def __init__(self) -> None:
+        self._scores: list[Tensor] = []  # (b c) float64 each
+        self._labels: list[Tensor] = []
+        self._count = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch of mean logits (b c)."""
+        self._count += logits.numel()
+        if self._count > MOST_SCORES:
+            self._scores, self._labels = [], []
+        else:
+            self._scores.append(logits.softmax(dim=-1))
+            self._labels.append(labels)
+
+    def metrics(self, ranks: Ranks) -> dict[str, float]:
+        """Return name -> value on the images of all ranks, in whatever order, without those that are undefined."""
+        mine = torch.cat(self._scores).cpu().numpy(), torch.cat(self._labels).cpu().numpy()
+        scores, labels = map(np.concatenate, zip(*ranks.gather(mine), strict=True))
+        computed = {name: spec.compute for name, spec in METRICS.items() if spec.compute}
+        values = {name: load_function(f"metric={name}", path)(scores, labels) for name, path in computed.items()}
+        return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _mean_per_class(hits: Sequence[float], images: Sequence[float]) -> float:
+    """Return the mean accuracy of the classes that have images."""
+    accuracies = [right / count for right, count in zip(hits, images, strict=True) if count]
+    return math.fsum(accuracies) / len(accuracies)
 
 
 def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
@@ -63,11 +129,15 @@ def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:
 
 
 def _counts(logits: Tensor, labels: Tensor, best: Tensor) -> Tensor:
-    """Sums over a batch: images, loss, top-1 hits, top-5 hits, top-1 hits of each head; (4 + k) in float64.
+    """Sums over a batch, (4 + k + 2c) in float64.
+
+    Images, loss, top-1 hits, top-5 hits, top-1 hits of each head, top-1 hits of each class, images of each class.
 
     `best` marks the correct class among the five with the largest mean logits: (b 5).
     """
     per_head = logits.argmax(dim=-1) == labels[:, None]
     loss = F.cross_entropy(logits.mean(dim=1), labels, reduction="sum")
     images = torch.full_like(loss, len(labels))  # new_tensor would synchronise with the GPU
-    return torch.cat([torch.stack([images, loss, best[:, 0].sum(), best.sum()]), per_head.sum(dim=0)]).double()
+    is_of_class = labels[:, None] == torch.arange(logits.shape[-1], device=labels.device)  # (b c)
+    by_class = [(is_of_class & best[:, :1]).sum(dim=0), is_of_class.sum(dim=0)]
+    return torch.cat([torch.stack([images, loss, best[:, 0].sum(), best.sum()]), per_head.sum(dim=0), *by_class])

@@ -16,7 +16,7 @@ from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, V
 from headsweep.tracking.metrics_log import Entry, series
 from headsweep.tracking.run_folder import RunFolder, RunResult
 from headsweep.training.batch_norm import normalise_over_all
-from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatch, TrainingBatches
+from headsweep.training.batches import EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
 from headsweep.training.compiling import Gradients
 from headsweep.training.device import (
@@ -27,7 +27,8 @@ from headsweep.training.device import (
     peak_gpu_memory,
     peak_memory,
 )
-from headsweep.training.evaluation import Evaluation, evaluate
+from headsweep.training.evaluation import Evaluation, Evaluator
+from headsweep.training.in_steps import InSteps, Place, to_the_end
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
 from headsweep.training.ranks import Ranks
@@ -70,27 +71,35 @@ class Training:
         self.state = TrainingState(model, optimizer, average)
         self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
         self.each_epoch = "val" if "val" in evaluations else "test"
+        self.evaluated = 0  # batches since the last step
+        self.seconds_away = 0.0  # in which other runs of this process had their turn
 
     def __call__(self) -> RunResult:
+        """Train to the end, as `in_steps`."""
+        return to_the_end(self.in_steps())
+
+    def in_steps(self) -> InSteps[RunResult]:
         """Train to the end, from the last checkpoint if there is one.
 
         Raises:
             Stopped: `stop` returned true, or epoch `until` is done; the checkpoint has all steps so far.
         """
         self._continue()
+        yield from self._give_way()
         while self.state.step < self.steps or self.state.losses:
             if self._is_to_pause():
                 raise Stopped
-            started, first = time.perf_counter(), self.state.step
-            losses = self._train_epoch()
-            seconds = time.perf_counter() - started
+            started, first, away = time.perf_counter(), self.state.step, self.seconds_away
+            losses = yield from self._train_epoch()
+            seconds = time.perf_counter() - started - (self.seconds_away - away)
             self.state.train_seconds += seconds
             self._stop_if_requested()
             bad = (~losses.isfinite()).nonzero()
             if len(bad):
                 first_bad = int(bad[0])
                 return self._diverged(losses[first_bad].item(), self.state.step - len(losses) + first_bad)
-            metrics = {TRAIN_LOSS: losses.mean().item(), **self._evaluate(self.each_epoch)}
+            evaluated = yield from self._evaluate(self.each_epoch)
+            metrics = {TRAIN_LOSS: losses.mean().item(), **evaluated}
             if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch diverged
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
             if self.each_epoch == "val":
@@ -100,7 +109,13 @@ class Training:
             self.state.losses = []
             self._save()
             self._tell(metrics)
-        return self._finished()
+        return (yield from self._finished())
+
+    def _give_way(self) -> InSteps[None]:
+        """Let other runs of this process have their turn."""
+        left = time.perf_counter()
+        yield Place(self.state.step, self.evaluated)
+        self.seconds_away += time.perf_counter() - left
 
     def rehearsal(self) -> Iterator[None]:
         """Repeat the first epoch, for measurements; nothing is evaluated, logged or saved.
@@ -129,7 +144,7 @@ class Training:
             return False
         return self.state.step >= self.until * self.batches.steps_per_epoch
 
-    def _train_epoch(self) -> Tensor:
+    def _train_epoch(self) -> InSteps[Tensor]:
         """Train the rest of an epoch or of the duration; return the loss of each step, float64 on the CPU."""
         state = self.state
         state.model.train()
@@ -138,7 +153,9 @@ class Training:
         for batch in islice(batches, self.steps - state.step):
             state.losses.append(self._train_step(batch))
             state.step += 1
+            self.evaluated = 0
             self._show_life()
+            yield from self._give_way()
             if self.ranks.any(self.stop()):  # in each step, which also detects a lost rank
                 break
         return torch.stack(state.losses).double().cpu()  # the only transfer to the host in an epoch
@@ -186,31 +203,32 @@ class Training:
             state.average.update(state.model, step=state.step)
         return total
 
-    def _evaluate(self, split: str) -> dict[str, float]:
-        found = self._evaluate_split(split)
+    def _evaluate(self, split: str) -> InSteps[dict[str, float]]:
+        found = yield from self._evaluate_split(split)
         if split == "test" and self.ranks.leads:
             self.folder.check_claim()
             # Before the metrics are logged: after a crash, logged metrics mean that this file exists.
             self.folder.write_test_correct(found.correct)
         return {f"{split}/{name}": value for name, value in found.metrics.items()}
 
-    def _evaluate_best(self) -> dict[str, float]:
+    def _evaluate_best(self) -> InSteps[dict[str, float]]:
         """Test the best weights, without metrics of single heads. The model keeps them: training has ended."""
         epoch = self.state.restore_evaluated(self.folder.best, self.device)
-        values = self._evaluate_split("test").metrics
+        values = (yield from self._evaluate_split("test")).metrics
         return {BEST_EPOCH: epoch, **{f"best/{name}": value for name, value in values.items() if "/" not in name}}
 
-    def _evaluate_split(self, split: str) -> Evaluation:
-        context = autocast(self.run.precision, self.device)
-        return evaluate(self.state.evaluated, self._interruptible(self.evaluations[split]), context, self.ranks)
-
-    def _interruptible(self, batches: EvaluationBatches) -> Iterator[EvaluationBatch]:
+    def _evaluate_split(self, split: str) -> InSteps[Evaluation]:
+        batches = self.evaluations[split]
         common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
+        evaluator = Evaluator(self.state.evaluated, autocast(self.run.precision, self.device), self.ranks)
         for number, batch in enumerate(batches):
-            yield batch
+            evaluator.add(batch)
+            self.evaluated += 1
             self._show_life()
+            yield from self._give_way()
             if number < common:
                 self._stop_if_requested()
+        return evaluator.result()
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
@@ -232,13 +250,14 @@ class Training:
         memory = peak_gpu_memory(self.device)
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))
 
-    def _finished(self) -> RunResult:
+    def _finished(self) -> InSteps[RunResult]:
         known = any(TEST_TOP1 in entry.metrics for entry in self.folder.metrics_log.entries())
         # Otherwise it is evaluated each epoch, or a crash came between its log entry and the result.
         known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
         if not known:
-            metrics = self._evaluate("test")
-            self._log(metrics | (self._evaluate_best() if has_best else {}))
+            metrics = yield from self._evaluate("test")
+            best = (yield from self._evaluate_best()) if has_best else {}
+            self._log(metrics | best)
         return self._result("finished")
 
     def _diverged(self, loss: float, step: int) -> RunResult:

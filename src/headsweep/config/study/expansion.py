@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
 from headsweep.config.launchers import LocalConfig, parse_launcher
-from headsweep.config.parsing import PROJECT_ROOT
+from headsweep.config.own_files import warn_of_unread_files
 from headsweep.config.study.exclusions import Exclusions
 from headsweep.config.study.grid import Compose
 from headsweep.config.study.language import read_study
 from headsweep.config.study.points import Points, points
 from headsweep.errors import ConfigError, UserError
+from headsweep.folders import CONF
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def composer(config_dir: Path | None = None) -> Iterator[Compose]:
         with composing(overrides):
             return compose("train", overrides=list(overrides))
 
-    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         if config_dir is not None:
             search_path = GlobalHydra.instance().config_loader().get_search_path()
             search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
@@ -63,6 +64,7 @@ def read_grid(arguments: Sequence[str]) -> tuple[GridRequest, DictConfig]:
     def load(overrides: Sequence[str]) -> DictConfig:
         return compose("train", overrides=list(overrides), return_hydra_config=True)
 
+    warn_of_unread_files()
     with composing(arguments):
         parsed = OverridesParser.create().parse_overrides(list(arguments))
         fixed = [word for word, override in zip(arguments, parsed, strict=True) if not override.is_sweep_override()]
@@ -107,7 +109,7 @@ def grid_request(
 
 def local_defaults() -> LocalConfig:
     """Return the keys of conf/hydra/launcher/local.yaml."""
-    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "local.yaml")
+    keys = OmegaConf.load(CONF / "hydra" / "launcher" / "local.yaml")
     assert isinstance(keys, DictConfig)
     return parse_launcher(LocalConfig, keys)
 

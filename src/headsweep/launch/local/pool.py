@@ -1,6 +1,7 @@
-"""The local launcher's engine: each run its own process, as many at a time as there are slots.
+"""The local launcher's engine: each run, or group of runs on the same stored tokens, its own process.
 
-A run that dies cannot take others down with it.
+As many processes train at a time as there are slots. A run that dies cannot take others down with it: those of its
+group continue from their last checkpoints, each in its own process.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class LocalPool:
     ) -> None:
         """Train the runs in `folders`, to epoch `until` or to their end. One that fails, dies or hangs does so alone.
 
+        Runs that read the same batches of stored tokens share processes.
+
         Raises:
             Interrupted: the process was asked to stop; every run has written a checkpoint.
         """
 
-        def start(folder: RunFolder, gpu: str | None) -> tuple[ForkServerProcess, Connection]:
-            return self.processes.start("train", folder.path, slots.threads, gpu, until)
+        def start(group: Sequence[RunFolder], gpu: str | None) -> tuple[ForkServerProcess, Connection]:
+            return self.processes.start("train", [folder.path for folder in group], slots.threads, gpu, until)
 
         Schedule(folders, slots, start, self._timeout, display, notify, self._request)()
 

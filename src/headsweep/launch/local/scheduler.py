@@ -7,9 +7,8 @@ import os
 import re
 import signal
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 
@@ -17,11 +16,13 @@ from headsweep.errors import Interrupted, UserError
 from headsweep.launch.launcher import Notify
 from headsweep.launch.local.gpu_memory import Packing, fits
 from headsweep.launch.local.gpus import free_gib
+from headsweep.launch.local.grouping import Candidate, grouped, shared_line
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.training.progress import Progress
 
 POLL_SECONDS = 0.2  # between two checks of signals, of runs without progress, and of those of other sweeps
 # The errors of torch on a GPU, of CUDA and its libraries, of Python, and of torch on a CPU.
@@ -31,69 +32,78 @@ OUT_OF_MEMORY = re.compile(
 BUSY = os.EX_TEMPFAIL  # exit code of a process whose run is trained by another sweep
 UNKNOWN = 255  # exit code that multiprocessing gives a process whose forkserver was killed
 
-Start = Callable[[RunFolder, str | None], tuple[ForkServerProcess, Connection]]
+Start = Callable[[Sequence[RunFolder], str | None], tuple[ForkServerProcess, Connection]]
 
 
 @dataclass
 class _Training:
-    """A run and its process."""
+    """A run in a process."""
 
     folder: RunFolder
+    failed_tries: int  # before this one
+    evaluated: bool = False  # it has ended an epoch here, and taken all the memory that it needs
+    reason: str | None = None  # why its process was killed here, or why it has failed as its process reported
+    code: int | None = None  # exit code, once it has ended
+
+    def died_of(self) -> str | None:
+        """Return why the run failed, if it did and its folder has no reason."""
+        assert self.code is not None
+        if self.code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
+            return None
+        return self.reason or f"the process {_ended_by(self.code)}"
+
+    def ran_out_of_memory(self) -> bool:
+        """Return whether it ended for lack of memory."""
+        if self.code == 0 or self.reason or self.folder.result() is not None:
+            return False
+        return self.code == -signal.SIGKILL or bool(OUT_OF_MEMORY.search(self.folder.failure() or ""))
+
+
+@dataclass
+class _Process:
+    """A process and its runs."""
+
+    trainings: list[_Training]
     gpu: str | None
     alone: bool  # no other run may use the GPU, or, without one, the machine
     process: ForkServerProcess
     connection: Connection
-    failed_tries: int  # before this one
     silent: float = 0.0  # seconds without progress
     taken: float = 0.0  # GiB of the GPU's memory so far
-    evaluated: bool = False  # it has ended an epoch here, and taken all the memory that it needs
-    reason: str | None = None  # why it was killed here, or has failed as its process reported
+    is_over: bool = False  # it has ended, or is about to
+    has_died: bool = False  # before its runs, and that has been said
 
-    def receive(self, display: Display, notify: Notify) -> bool:
-        """Pass on the progress that the process has sent; return False once it has ended."""
+    @property
+    def folders(self) -> list[RunFolder]:
+        """Of its runs."""
+        return [training.folder for training in self.trainings]
+
+    @property
+    def under_way(self) -> list[_Training]:
+        """Runs that have not ended."""
+        return [training for training in self.trainings if training.code is None]
+
+    def messages(self) -> Iterator[tuple[_Training, Progress | str | int | None]]:
+        """Yield what the process has sent about its runs (see `worker.train`); None for those that end with it."""
         try:
             while self.connection.poll():
-                progress = self.connection.recv()
+                number, message = self.connection.recv()
                 self.silent = 0.0
-                if isinstance(progress, str):
-                    self.reason = progress
-                    continue
-                self.taken = progress.gpu_memory_gib or 0.0
-                display.progress(self.folder, progress)
-                if progress.metrics:
-                    self.evaluated = True
-                    notify(self.folder)
+                yield self.trainings[number], message
         except (EOFError, OSError):
-            return False
-        return True
+            self.is_over = True
+            self.process.join()
+            assert self.process.exitcode is not None
+            for training in self.under_way:
+                training.code = self.process.exitcode
+                yield training, None
 
     def kill(self, why: str | None = None) -> None:
-        """End the process at once; the last checkpoint is on disk."""
-        self.reason = why
+        """End the process at once; the last checkpoints are on disk."""
+        for training in self.under_way:
+            training.reason = why
         self.process.kill()
         self.process.join()
-
-    def end(self) -> int:
-        """Return the exit code of the process, which has ended, or is about to."""
-        self.process.join()
-        assert self.process.exitcode is not None
-        return self.process.exitcode
-
-    def died_of(self) -> str | None:
-        """Return why the process failed, if it did and its run's folder has no reason."""
-        code = self.end()
-        if code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
-            return None
-        if self.reason:
-            return self.reason
-        return f"the process {_killed_by(-code) if code < 0 else f'ended with exit code {code}'}"
-
-    def ran_out_of_memory(self) -> bool:
-        """Return whether it ended for lack of memory."""
-        code = self.end()
-        if code == 0 or self.reason or self.folder.result() is not None:
-            return False
-        return code == -signal.SIGKILL or bool(OUT_OF_MEMORY.search(self.folder.failure() or ""))
 
 
 class Schedule:
@@ -109,7 +119,7 @@ class Schedule:
         notify: Notify,
         request: StopRequest | None = None,
     ) -> None:
-        """`start` gives a run a process on a GPU; `timeout` is in minutes.
+        """`start` gives some runs a process on a GPU; `timeout` is in minutes.
 
         `request` is one whose block has begun already; without it, Ctrl-C and SIGTERM are handled while runs train.
         """
@@ -118,10 +128,15 @@ class Schedule:
         self._display, self._notify = display, notify
         self._packing = Packing(folders[0].output.path)
         self._waiting = list(folders)
+        groups = _groups(folders, slots.count)
+        # Number of its group, by run; one that is to have its own process has none.
+        self._group = {folder: number for number, group in enumerate(groups) for folder in group}
+        if line := shared_line(groups):
+            display.say(line)
         self._failed_tries = {folder: folder.failed_tries() for folder in folders}
         self._waiting_alone: dict[str | None, deque[RunFolder]] = defaultdict(deque)  # by GPU
         self._had_no_memory: set[RunFolder] = set()
-        self._training: dict[int, _Training] = {}  # by slot
+        self._training: dict[int, _Process] = {}  # by slot
         self._unknown: set[RunFolder] = set()  # runs that have ended once with an unknown exit code
         self._no_process = False  # no process could be started since the last one ended
         self._clock = TimeoutClock()
@@ -144,9 +159,10 @@ class Schedule:
                 if request.signal is not None:
                     raise Interrupted(request.signal)
         finally:
-            for training in self._training.values():
-                training.kill()
-                self._notify(training.folder)
+            for process in self._training.values():
+                process.kill()
+                for training in process.under_way:
+                    self._notify(training.folder)
 
     def _is_work_left(self) -> bool:
         return bool(self._waiting) or any(self._waiting_alone.values())
@@ -155,92 +171,146 @@ class Schedule:
         for slot in range(self._slots.count):
             if slot not in self._training and not self._no_process:
                 gpu = self._slots.gpu(slot)
-                neighbours = [training for training in self._training.values() if training.gpu == gpu]
-                if any(training.alone for training in neighbours):
+                neighbours = [process for process in self._training.values() if process.gpu == gpu]
+                if any(process.alone for process in neighbours):
                     continue
                 if self._waiting_alone[gpu]:
                     if not neighbours:
-                        self._begin(slot, self._waiting_alone[gpu].popleft(), alone=True)
-                elif folder := self._next(gpu, neighbours):
-                    self._begin(slot, folder, alone=False)
+                        self._begin(slot, [self._waiting_alone[gpu].popleft()], alone=True)
+                elif folders := self._next(gpu, neighbours):
+                    self._begin(slot, folders, alone=False)
 
-    def _next(self, gpu: str | None, neighbours: Sequence[_Training]) -> RunFolder | None:
-        """Return the first waiting run that no other sweep trains and that fits on the GPU beside its neighbours."""
-        there = [(self._packing.need(training.folder), training.taken) for training in neighbours] if gpu else []
+    def _next(self, gpu: str | None, neighbours: Sequence[_Process]) -> list[RunFolder]:
+        """Return the first waiting run that no other sweep trains and that fits on the GPU, and those of its group."""
+        there = [(self._need(process.folders), process.taken) for process in neighbours] if gpu else []
         free = free_gib(gpu) if gpu and there else 0.0
         for folder in self._waiting.copy():
-            if there and not fits(self._packing.need(folder), free, there):
+            together = self._together(folder)
+            if there and not fits(self._need(together), free, there):
                 continue
-            if folder.state() is RunState.running:
-                continue
-            self._waiting.remove(folder)
-            if folder.result() is None and folder.failed_tries() <= self._failed_tries[folder]:
-                return folder
-            self._notify(folder)
-            self._display.ended(folder)
-        return None
+            if self._takes(folder):
+                return [folder, *(it for it in together if it is not folder and self._takes(it))]
+        return []
 
-    def _begin(self, slot: int, folder: RunFolder, alone: bool) -> None:
-        """Give a run a process, or let it wait until another run ends. Raises UserError if no other run trains."""
+    def _together(self, folder: RunFolder) -> list[RunFolder]:
+        """Return the waiting runs of a run's group."""
+        if (group := self._group.get(folder)) is None:
+            return [folder]
+        return [it for it in self._waiting if self._group.get(it) == group]
+
+    def _need(self, folders: Sequence[RunFolder]) -> float | None:
+        """Return the GiB of a GPU that the process of some runs is expected to take: those of the largest."""
+        needs = [self._packing.need(folder) for folder in folders]
+        return None if None in needs else max(need for need in needs if need is not None)
+
+    def _takes(self, folder: RunFolder) -> bool:
+        """Return whether a waiting run is to be started; if so, or if it is over, it waits no more."""
+        if folder.state() is RunState.running:
+            return False
+        self._waiting.remove(folder)
+        if folder.result() is None and folder.failed_tries() <= self._failed_tries[folder]:
+            return True
+        self._notify(folder)
+        self._display.ended(folder)
+        return False
+
+    def _begin(self, slot: int, folders: Sequence[RunFolder], alone: bool) -> None:
+        """Give runs a process, or let them wait until another one ends. Raises UserError if no other run trains."""
         gpu = self._slots.gpu(slot)
         try:
-            process, connection = self._start(folder, gpu)
+            process, connection = self._start(folders, gpu)
         except UserError as error:
             if not self._training:
                 raise
             self._no_process = True
-            (self._waiting_alone[gpu].appendleft if alone else partial(self._waiting.insert, 0))(folder)
+            if alone:
+                self._waiting_alone[gpu].extendleft(folders)
+            else:
+                self._waiting[:0] = folders
             self._display.say(f"{error}; waiting for a run to end")
             return
-        self._display.started(folder)
-        self._training[slot] = _Training(folder, gpu, alone, process, connection, folder.failed_tries())
+        for folder in folders:
+            self._display.started(folder)
+        trainings = [_Training(folder, folder.failed_tries()) for folder in folders]
+        self._training[slot] = _Process(trainings, gpu, alone, process, connection)
 
     def _receive(self) -> None:
-        wait([training.connection for training in self._training.values()], POLL_SECONDS)
+        wait([process.connection for process in self._training.values()], POLL_SECONDS)
         passed = self._clock.passed()
-        for slot, training in list(self._training.items()):
-            lives = training.receive(self._display, self._notify)
-            if training.evaluated and training.gpu:
-                self._packing.observe(training.folder, training.taken)
-            if lives:
-                training.silent += passed
-                self._kill_if_silent(training)
-            else:
+        for slot, process in list(self._training.items()):
+            for training, message in process.messages():
+                self._hear(process, training, message)
+            if process.is_over:
                 del self._training[slot]
-                self._end(training)
+                self._no_process = False
+                continue
+            process.silent += passed
+            if self._timeout is not None and process.silent > 60 * self._timeout:
+                process.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
 
-    def _kill_if_silent(self, training: _Training) -> None:
-        if self._timeout is not None and training.silent > 60 * self._timeout:
-            training.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
+    def _hear(self, process: _Process, training: _Training, message: Progress | str | int | None) -> None:
+        if isinstance(message, Progress):
+            self._show(process, training, message)
+        elif isinstance(message, str):
+            training.reason = message
+        else:
+            if message is not None:
+                training.code = message
+            self._end(process, training, by_itself=message is not None)
 
-    def _end(self, training: _Training) -> None:
+    def _show(self, process: _Process, training: _Training, progress: Progress) -> None:
+        """Pass on the progress of a run."""
+        process.taken = progress.gpu_memory_gib or 0.0
+        self._display.progress(training.folder, progress)
+        if progress.metrics:
+            training.evaluated = True
+            self._notify(training.folder)
+        if training.evaluated and process.gpu:
+            self._packing.observe(training.folder, process.taken)
+
+    def _end(self, process: _Process, training: _Training, by_itself: bool) -> None:
         folder = training.folder
-        self._no_process = False
-        if training.end() == BUSY or self._is_unknown(training):
-            self._display.left(folder)
-            self._waiting.append(folder)
+        if training.code == BUSY or self._is_unknown(training):
+            self._wait_again(folder)
             return
         if self._stopping:
             self._notify(folder)
             self._display.left(folder)
+            return
+        if not by_itself and len(process.trainings) > 1 and folder.result() is None:
+            self._separate(process, training)
             return
         if reason := training.died_of():
             self._fail(folder, reason)
         self._notify(folder)
         if training.ran_out_of_memory() and folder not in self._had_no_memory:
             self._had_no_memory.add(folder)
-            self._waiting_alone[training.gpu].append(folder)
+            self._waiting_alone[process.gpu].append(folder)
             self._display.left(folder)
-            where = "this machine" if training.gpu is None else "its GPU"
-            what = "killed, perhaps for lack of memory" if training.end() < 0 else "out of memory"
+            where = "this machine" if process.gpu is None else "its GPU"
+            what = "killed, perhaps for lack of memory" if training.code == -signal.SIGKILL else "out of memory"
             self._display.say(f"{folder.record().name}  {what}: tried once more, alone on {where}")
         else:
             self._display.ended(folder)
 
+    def _separate(self, process: _Process, training: _Training) -> None:
+        """Let a run whose process died with others continue in its own: so the one that caused it fails alone."""
+        assert training.code is not None
+        if not process.has_died:
+            process.has_died = True
+            why = training.reason or f"their process {_ended_by(training.code)}"
+            self._display.say(f"{why}; the runs that shared it continue, each in its own process")
+        self._group.pop(training.folder, None)
+        self._wait_again(training.folder)
+
+    def _wait_again(self, folder: RunFolder) -> None:
+        self._display.left(folder)
+        self._waiting.append(folder)
+
     def _is_unknown(self, training: _Training) -> bool:
         """Return, once for each run, whether its exit code is unknown: it is started again, and ends if it was over."""
         folder = training.folder
-        if training.end() != UNKNOWN or folder.result() is not None or self._stopping or folder in self._unknown:
+        if training.code != UNKNOWN or folder.result() is not None or self._stopping or folder in self._unknown:
             return False
         self._unknown.add(folder)
         return True
@@ -253,9 +323,20 @@ class Schedule:
 
     def _ask_to_stop(self) -> None:
         self._stopping = True
-        for training in self._training.values():
-            training.process.terminate()
+        for process in self._training.values():
+            process.process.terminate()
         self._display.say("stopping: every run ends its step and writes a checkpoint; a second signal stops at once")
+
+
+def _groups(folders: Sequence[RunFolder], slots: int) -> list[list[RunFolder]]:
+    """Return the runs of each process."""
+    records = [folder.record() for folder in folders]
+    groups = grouped([Candidate.of(record.config, record.cost) for record in records], slots)
+    return [[folders[index] for index in group] for group in groups]
+
+
+def _ended_by(code: int) -> str:
+    return _killed_by(-code) if code < 0 else f"ended with exit code {code}"
 
 
 def _killed_by(number: int) -> str:

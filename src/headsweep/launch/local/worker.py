@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,32 +20,76 @@ from headsweep.errors import UserError
 from headsweep.launch.local.scheduler import BUSY
 from headsweep.plan.plan import Cost
 from headsweep.run import predictor, trial
-from headsweep.run.train_run import preflight, train_folder
+from headsweep.run.lock_step import in_lock_step
+from headsweep.run.token_streams import TokenStreams
+from headsweep.run.train_run import preflight, train_in_steps
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.training.progress import Busy, Stopped
+from headsweep.training.in_steps import InSteps
+from headsweep.training.progress import Busy, Progress, Stopped
 
 
-def train(path: Path, threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
-    """Train the run in `path`, to epoch `until` or to its end, and send its progress through `connection`.
+def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
+    """Train the runs in `paths` in turn, step by step, to epoch `until` or to their ends.
 
-    The exit code is 1 if it fails. SIGTERM makes it write a checkpoint after the current step and end with exit code 0.
+    Sends pairs of the number of a run and its Progress; a text, why it has failed; or an exit code, once it has ended:
+    0, 1 if it failed, BUSY. SIGTERM makes each run write a checkpoint after its current step.
     """
     _follow_parent()
     received: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     _compute_on(threads, gpu)
-    folder = RunFolder(path)
-    _print_to(folder.log)
-    try:
-        train_folder(folder, connection.send, lambda: bool(received), until, device=gpu and "cuda")
-    except Stopped:
-        return
-    except Busy:
-        sys.exit(BUSY)
-    except UserError as error:
-        connection.send(str(error))  # the disk may be too full to write it to the run's folder
-        sys.exit(f"headsweep: {error}")
+    folders, streams = [RunFolder(path) for path in paths], TokenStreams()
+
+    def train(number: int) -> InSteps[None]:
+        if number and received:  # before it has begun
+            raise Stopped
+
+        def watch(progress: Progress) -> None:
+            connection.send((number, progress))
+
+        def stop() -> bool:
+            return bool(received)
+
+        yield from train_in_steps(folders[number], watch, stop, until, device=gpu and "cuda", streams=streams)
+
+    logs = Logs(folder.log for folder in folders)
+    for number, error in in_lock_step([train(number) for number in range(len(folders))], logs.enter):
+        if isinstance(error, UserError):
+            connection.send((number, str(error)))  # the disk may be too full to write it to the run's folder
+        connection.send((number, _exit_code(error)))
+        if "CUDA error" in str(error):  # no run of this process can use the GPU any more
+            sys.exit(1)
+
+
+def _exit_code(error: Exception | None) -> int:
+    """Return the exit code of a run, and print the error of one that has failed."""
+    if error is None or isinstance(error, Stopped):
+        return 0
+    if isinstance(error, Busy):
+        return BUSY
+    if isinstance(error, UserError):
+        print(f"headsweep: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
+
+
+class Logs:
+    """What this process and its libraries print goes to the log of the run whose turn it is."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for path in paths]
+        self._current: int | None = None
+
+    def enter(self, number: int) -> None:
+        """Begin the turn of a run."""
+        if number != self._current:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(self._handles[number], 1)
+            os.dup2(self._handles[number], 2)
+            self._current = number
 
 
 def check(runs: Sequence[RunConfig], connection: Connection) -> None:
@@ -87,7 +131,7 @@ def _placed(run: RunConfig, gpu: str | None) -> RunConfig:
 def _rehearse(threads: int, gpu: str | None, connection: Connection, task: Callable[[], None]) -> None:
     _follow_parent()
     _compute_on(threads, gpu)
-    _print_to(Path(os.devnull))
+    Logs([Path(os.devnull)]).enter(0)
     try:
         task()
     except Exception as error:
@@ -115,11 +159,3 @@ def _follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _print_to(log: Path) -> None:
-    """Send what this process and its libraries print to the run's log."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)

@@ -17,12 +17,11 @@ from headsweep.launch.in_process import InProcess
 from headsweep.launch.launcher import Notify
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
+from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.run import train_run
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.ranks import Ranks, joined
 
-# Exit code of a process whose job is to be requeued: that of srun is the highest of all processes.
-REQUEUE = 200
 PORTS = range(20000, 32768)  # below those that Linux gives to clients
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
+from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.plan.frozen import frozen
+from headsweep.status import cluster
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -113,13 +114,7 @@ class Job:
 
 def _description() -> str:
     """Return how this job is shown to users."""
-    return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
-
-
-def _name() -> str:
-    """Return the job's number; ARRAY_ELEMENT in an array, one element of which has the number of the whole array."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    return f"job {cluster.this_job()} on {os.environ['SLURMD_NODENAME']}"
 
 
 def _moment(folder: RunFolder) -> Moment:
@@ -128,7 +123,7 @@ def _moment(folder: RunFolder) -> Moment:
 
 
 def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
-    """Requeue this job after USR2; after SIGTERM, wait for what its sender does with the job."""
+    """After USR2, end with the exit code that requeues this job; after SIGTERM, wait for what its sender does."""
     deadline = time.monotonic() + LAST_SECONDS
     while signal.SIGUSR2 not in request.received and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -139,5 +134,5 @@ def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
             f"headsweep: stopped before its end, and requeued {restarts} times already; hydra.launcher.requeues={most} "
             "allows no more. `headsweep retry` goes on from the checkpoints"
         )
-    subprocess.run(["scontrol", "requeue", _name()], check=True, timeout=60)
-    sys.exit("headsweep: stopped with checkpoints written; back in the queue")
+    print("headsweep: stopped with checkpoints written", file=sys.stderr, flush=True)
+    sys.exit(REQUEUE)

@@ -1,21 +1,30 @@
-"""A copy of code and defaults that jobs run: edits after submission change nothing that is queued."""
+"""A copy of code and defaults that jobs run: edits after submission change nothing that is queued.
+
+It is laid out as a checkout, wherever the package is. Beside headsweep and its defaults, it holds the packages that add
+heads and backbones, with the entry points that name them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-ROOT = Path(__file__).resolve().parents[4]
-SOURCES = (("src/headsweep", "*.py"), ("conf", "*.yaml"))  # the defaults fill in keys that older runs lack
+from headsweep.config.choices import packages, registered
+from headsweep.config.registry import Package
+from headsweep.folders import code_files
+from headsweep.plan.packages import files_of
+
+Contents = dict[Path, bytes]  # path in the copy -> content
 
 
 def home(place: Path) -> Path:
     """Return the folder within `place` for a copy of the present code, named by its content."""
     digest = hashlib.sha256()
-    for file in _files():
-        digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes())
+    for path, content in _contents().items():
+        digest.update(f"{path}\0".encode() + content)
     return place / digest.hexdigest()[:12]
 
 
@@ -26,7 +35,7 @@ def snapshot(home: Path) -> None:
         OSError: the disk is full or not writable; no partial copy is left.
     """
     if not home.exists():
-        _copy(_files(), home)
+        _copy(_contents(), home)
 
 
 def search_path(home: Path) -> Path:
@@ -34,18 +43,30 @@ def search_path(home: Path) -> Path:
     return home / "src"
 
 
-def _files() -> list[Path]:
-    return sorted(file for folder, pattern in SOURCES for file in (ROOT / folder).rglob(pattern))
+def _contents() -> Contents:
+    found = {Path(name): file.read_bytes() for name, file in code_files().items()}
+    for package in packages():
+        found |= {Path("src") / path: file.read_bytes() for file, path in files_of(package)}
+        found |= {Path("src") / path: text.encode() for path, text in _metadata(package)}
+    return found
 
 
-def _copy(files: list[Path], home: Path) -> None:
+def _metadata(package: Package) -> Iterator[tuple[str, str]]:
+    """Yield the files by which Python finds the entry points of a package in the copy, before those installed."""
+    folder = f"{package.distribution.replace('-', '_')}-{package.version}.dist-info"
+    yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {package.distribution}\nVersion: {package.version}\n"
+    lines = [line for group, points in registered(package).items() for line in (f"[{group}]", *points)]
+    yield f"{folder}/entry_points.txt", "\n".join(lines) + "\n"
+
+
+def _copy(contents: Contents, home: Path) -> None:
     """Copy to a temporary folder, then rename it: two commands may do so at the same time."""
     temporary = home.with_name(f"{home.name}.{uuid4().hex[:8]}.part")
     try:
-        for file in files:
-            copy = temporary / file.relative_to(ROOT)
+        for path, content in contents.items():
+            copy = temporary / path
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+            copy.write_bytes(content)
         temporary.rename(home)
     except OSError:
         if not home.exists():

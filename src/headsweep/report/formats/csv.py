@@ -1,4 +1,4 @@
-"""A table for programs: one line a row, accuracies in [0, 1] and counts in full precision."""
+"""A table for programs: one line a row, accuracies in [0, 1], log loss in nats and counts in full precision."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Mapping
 
-from headsweep.report.read.cells import MEASURED_COSTS
+from headsweep.report.read.cells import MEASURED_COSTS, TOKEN_COSTS
 from headsweep.report.stats.inference import Estimate
 from headsweep.report.table.clocks import CLOCKS
 from headsweep.report.table.columns import published_values, seeds_in_mean
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
@@ -61,6 +62,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "failed": row.failed,
         "seeds": " ".join(map(str, row.seeds)),
         **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
+        **_tokens(table, row),
         **{f"{name}_{end}": row.ranges.get(name, (None, None))[at] for name in CLOCKS.values() for at, end in _ENDS},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
@@ -93,12 +95,18 @@ def _over_images(table: Table, row: Row) -> dict[str, object]:
     }
 
 
+def _tokens(table: Table, row: Row) -> dict[str, object]:
+    """Return the costs of stored tokens, if a row has any."""
+    has_any = any(name in other.costs for other in table.rows for name in TOKEN_COSTS)
+    return {name: row.costs.get(name) for name in TOKEN_COSTS} if has_any else {}
+
+
 def _verdict(table: Table, row: Row) -> dict[str, object]:
     """Return the verdict and its p, if the table has a margin."""
     if table.margin is None:
         return {}
     return {
-        "margin": table.margin.points / 100,
+        "margin": table.margin.points / METRICS[table.metric].unit.size,
         "verdict": row.verdict.text if row.verdict else None,
         "difference_p_not_worse_holm": row.verdict.not_worse_p if row.verdict else None,
         "difference_p_equivalent_holm": row.verdict.equivalent_p if row.verdict else None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from headsweep.report.html.selection import Selection
 from headsweep.report.stats.inference import Estimate
+from headsweep.report.table.metrics import METRICS, PERCENT
 from headsweep.report.table.model import Row, Table
 
 MOST_ROWS = 24  # cells of a figure with one cell a row
@@ -30,8 +31,9 @@ def intervals(rows: Sequence[Row]) -> str:
         return f"No confidence intervals: {no_interval(found)}."
     some = f" {without} of {len(found)} have none: {no_interval(found)}." if without else ""
     bars = [(estimate, estimate.half_width) for estimate in found if estimate.half_width is not None]
-    is_cut = any(it.mean - half < 0 or it.mean + half > 1 for it, half in bars)
-    cut = " Bars are cut off at 0 and 100 %." if is_cut else ""
+    is_percent = all(METRICS[row.metric].unit is PERCENT for row in rows)
+    is_cut = any(it.mean - half < 0 or (is_percent and it.mean + half > 1) for it, half in bars)
+    cut = f" Bars are cut off at 0{' and 100 %' * is_percent}." if is_cut else ""
     return f"Bars: 95 % confidence intervals of the mean over seeds (n = {span([it.n for it, _ in bars])}).{some}{cut}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headsweep.report.read.cells import MISSING, VARIANT
 from headsweep.report.table.columns import ABSENT, COLUMNS, UNDECIDED
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, PERCENT
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
 from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
@@ -25,14 +25,14 @@ def metric_noun(table: Table) -> str:
     return METRICS[table.metric].noun
 
 
+def quality_noun(table: Table) -> str:
+    """Return "accuracy" for metrics in percent, for others the metric."""
+    return "accuracy" if METRICS[table.metric].unit is PERCENT else metric_noun(table)
+
+
 def metric_axis(table: Table) -> str:
     """Return the compared metric at an axis, with its split and unit."""
-    return f"{metric_label(table.metric)} (%)"
-
-
-def capitalized(words: str) -> str:
-    """Return the words with an upper-case first letter, the others unchanged."""
-    return words[:1].upper() + words[1:]
+    return f"{metric_label(table.metric)} ({METRICS[table.metric].unit.axis})"
 
 
 def series_label(table: Table, row: Row) -> str:
@@ -56,7 +56,7 @@ def difference_texts(rows: Sequence[Row]) -> list[str]:
     names = ("difference", "difference_images", "p")
     columns = zip(*(COLUMNS[name].entries(rows)[1] for name in names), strict=True)
     return [
-        f"{difference.text} points"
+        f"{difference.text} {METRICS[row.metric].unit.short}"
         + ("" if wide.half_width is None else f" (± {wide.half_width:.{wide.decimals}f} over seeds and test images)")
         + ("" if p in (ABSENT, UNDECIDED) else f", p {p.text}")
         + (f", n = {row.difference.n}" if row.difference else "")

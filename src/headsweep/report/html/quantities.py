@@ -12,6 +12,7 @@ from headsweep.report.html.drawing import Value
 from headsweep.report.html.labels import metric_axis, metric_noun
 from headsweep.report.table.clocks import unsteady
 from headsweep.report.table.columns import COLUMNS
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 
 if TYPE_CHECKING:
@@ -34,21 +35,21 @@ class Quantity:
 
 
 def accuracy(table: Table) -> Quantity:
-    """Return the compared metric, in percent."""
+    """Return the compared metric."""
     noun, axis = metric_noun(table), metric_axis(table)
     spell, caption = partial(accuracy_text, table), partial(captions.accuracy, table)
-    return Quantity("accuracy", noun, axis, accuracy_of, spell, scales.in_percent, caption)
+    return Quantity("accuracy", noun, axis, accuracy_of, spell, scales.of_metric(METRICS[table.metric].unit), caption)
 
 
 def accuracy_text(table: Table, row: Row) -> str:
     """Return the compared metric of a row, as in the table."""
-    return f"{COLUMNS[table.metric].entries([row])[1][0].text} %"
+    return f"{COLUMNS[table.metric].entries([row])[1][0].text}{METRICS[table.metric].unit.suffix}"
 
 
 def accuracy_of(row: Row) -> Value | None:
-    """Return the compared metric of a row in percent; None where it has none."""
-    found = row.compared
-    return (100 * found.mean, None if found.half_width is None else 100 * found.half_width) if found else None
+    """Return the compared metric of a row in its unit; None where it has none."""
+    found, size = row.compared, METRICS[row.metric].unit.size
+    return (size * found.mean, None if found.half_width is None else size * found.half_width) if found else None
 
 
 def costs(table: Table) -> tuple[Quantity, ...]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from headsweep.report.html.labels import metric_label
 from headsweep.report.read.cells import Cell
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, validation_metric
 from headsweep.report.table.model import Row, Table
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A score for each row that has one."""
+    """A score for each row that has one; higher is better."""
 
     scores: Mapping[tuple[str, ...], float]  # by the fingerprints of a row
     by: str  # what the score is, e.g. "by validation top-1"
@@ -32,14 +32,15 @@ class Ranking:
 
 def rank(table: Table) -> Ranking:
     """Rank by validation accuracy; by the compared metric where a row that has it has no validation accuracy."""
-    compared = {row.fingerprints: row.compared.mean for row in table.rows if row.compared}
+    score = METRICS[table.metric].score
+    compared = {row.fingerprints: score(row.compared.mean) for row in table.rows if row.compared}
     if table.metric.startswith("val_"):
         return Ranking(compared, f"by {metric_label(table.metric)}")
-    metric = f"val_{table.metric.partition('_')[0]}"
+    metric = validation_metric(table.metric).name
     cells = cells_by_run(table)
     by_seed = {names: METRICS[metric].by_seed(cells[names[0]]) for names in compared}
     if all(by_seed.values()):
-        means = {names: math.fsum(values.values()) / len(values) for names, values in by_seed.items()}
+        means = {names: score(math.fsum(values.values()) / len(values)) for names, values in by_seed.items()}
         return Ranking(means, f"by {metric_label(metric)}")
     bias = "an optimistically biased selection, since not every cell has validation images"
     return Ranking(compared, f"by {metric_label(table.metric)} itself ({bias})")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
+
+from headsweep.report.table.metrics import PERCENT, Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Side = Literal["x", "y"]
 LEAST_POINTS = 1.0  # percentage points that an axis of accuracies spans at least
+LEAST_NATS = 0.05
 _LINE = 28  # characters in a line of a row's label
 
 
@@ -29,10 +32,22 @@ def in_percent(axes: Axes, side: Side) -> None:
     axes.set(**{f"{side}lim": (max(low, -margin), min(high, 100 + margin))})
 
 
-def in_points(axes: Axes, side: Side) -> None:
-    """Let an axis of differences include 0 and span at least LEAST_POINTS."""
+def in_nats(axes: Axes, side: Side) -> None:
+    """Let an axis of losses span at least LEAST_NATS, down to a small margin below 0 at most."""
+    low, high = widened(*_limits(axes, side), LEAST_NATS)
+    axes.set(**{f"{side}lim": (max(low, -0.03 * (high - low)), high)})
+
+
+def of_metric(unit: Unit) -> Callable[[Axes, Side], None]:
+    """Return what sets the limits of an axis of a metric in `unit`."""
+    return in_percent if unit is PERCENT else in_nats
+
+
+def of_differences(axes: Axes, side: Side, unit: Unit) -> None:
+    """Let an axis of differences include 0 and span at least LEAST_POINTS or LEAST_NATS."""
     low, high = _limits(axes, side)
-    axes.set(**{f"{side}lim": widened(min(low, 0), max(high, 0), LEAST_POINTS)})
+    least = LEAST_POINTS if unit is PERCENT else LEAST_NATS
+    axes.set(**{f"{side}lim": widened(min(low, 0), max(high, 0), least)})
 
 
 def whole_numbers(axes: Axes, side: Side) -> None:

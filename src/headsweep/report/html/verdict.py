@@ -9,6 +9,7 @@ from headsweep.report.html.captions import span
 from headsweep.report.html.labels import baseline_names, cell_label, difference_texts, metric_label
 from headsweep.report.html.sections import Section
 from headsweep.report.stats.inference import LEVEL
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
 
@@ -44,7 +45,7 @@ def _summary(table: Table, rows: Sequence[Row], groups: Mapping[str, Sequence[Ro
     images = {row.estimate_over_images.images for row in rows if row.estimate_over_images}
     over = [f"{span(seeds)} {'seed' if max(seeds) == 1 else 'seeds'}"] if seeds else []
     over += [f"{span(sorted(images))} test images"] if images else []
-    margin = f" at a margin of ±{table.margin.points:g} points" if table.margin else ""
+    margin = f" at a margin of ±{table.margin.points:g} {METRICS[table.metric].unit.short}" if table.margin else ""
     tests = f"paired t-tests over {' and '.join(over)}, " if over else ""
     return (
         f"Of {plural(len(rows), 'cell')} compared with the baseline ({baseline_names(table)}) in "

@@ -32,9 +32,10 @@ class Ranking:
 
 
 def rank_arms(means: Sequence[Sequence[float]]) -> Ranking:
-    """Rank arms by their accuracies, one row for each arm and one column for each data set; ties share a mean rank.
+    """Rank arms by their scores, higher is better; one row for each arm, one column for each data set.
 
-    p is that of all orders of the ranks within each data set: the chi-squared distribution needs more than ten sets.
+    Ties share a mean rank. p is that of all orders of the ranks within each data set: the chi-squared distribution
+    needs more than ten sets.
     """
     import numpy as np
     from scipy import stats

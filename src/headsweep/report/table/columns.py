@@ -10,7 +10,7 @@ from headsweep.report.read.cells import MISSING
 from headsweep.report.stats.inference import LEVEL, Estimate
 from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.inconsistencies import seed_list
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, PERCENT, Unit
 from headsweep.report.table.model import Row
 from headsweep.tracking.run_folder import RunState
 
@@ -120,6 +120,18 @@ def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     return "GiB", _plains(memory, 2)
 
 
+def _live(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    """Training time with the backbone in each step, where the runs read stored tokens."""
+    both = [(row.costs.get("train_seconds"), row.costs.get("live_seconds")) for row in rows]
+    return "", _plains([None if own is None or live is None else (own + live) / 60 for own, live in both], 1)
+
+
+def _token_size(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    """The size alone: it is the same for all seeds, but for those that began before all tokens were computed."""
+    sizes = [row.costs.get("token_bytes") for row in rows]
+    return "", _plains([None if size is None else size / 1e9 for size in sizes], 2)
+
+
 def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     return "", [ABSENT if row.state != _FINISHED else _one_n(seeds_in_mean(row), row.planned) for row in rows]
 
@@ -147,19 +159,19 @@ def _metric(name: str) -> Entries:
 def _one_metric(row: Row, name: str) -> Entry:
     if row.state != _FINISHED and name == row.metric:
         return Entry(f"{row.state} ({seed_list(row.seeds)})")
-    return percent_entry(row.estimates.get(name), bold=row.is_better and name == row.metric)
+    return metric_entry(row.estimates.get(name), METRICS[name].unit, bold=row.is_better and name == row.metric)
 
 
-def percent_entry(value: Estimate | None, sign: str = "", bold: bool = False, note: str = "") -> Entry:
-    """Return an accuracy or difference in [0, 1] as percent with its half-width."""
+def metric_entry(value: Estimate | None, unit: Unit, sign: str = "", bold: bool = False, note: str = "") -> Entry:
+    """Return a metric or a difference in its unit with its half-width."""
     if value is None:
         return ABSENT
-    half = None if value.half_width is None else 100 * value.half_width
-    decimals = 2
-    while half and decimals < MOST_DECIMALS and not float(f"{half:.{decimals}f}"):  # ± 0.00 would mean no spread at all
+    mean, half = unit.size * value.mean, None if value.half_width is None else unit.size * value.half_width
+    decimals, most = unit.decimals, unit.decimals + MOST_DECIMALS - PERCENT.decimals
+    while half and decimals < most and not float(f"{half:.{decimals}f}"):  # ± 0.00 would mean no spread at all
         decimals += 1
-    text = human(rounded(100 * value.mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
-    return Entry(text, 100 * value.mean, half, decimals, sign, bold)
+    text = human(rounded(mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
+    return Entry(text, mean, half, decimals, sign, bold)
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
@@ -172,15 +184,15 @@ def difference_entry(row: Row) -> Entry:
         return Entry("baseline")
     has_own_n = row.difference and row.compared and row.difference.n != row.compared.n
     note = f" (n={row.difference.n})" if row.difference and has_own_n else ""
-    return percent_entry(row.difference, "+", row.is_better, note)
+    return metric_entry(row.difference, METRICS[row.metric].unit, "+", row.is_better, note)
 
 
 def _over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [percent_entry(row.estimate_over_images) for row in rows]
+    return "", [metric_entry(row.estimate_over_images, PERCENT) for row in rows]
 
 
 def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [percent_entry(row.difference_over_images, "+") for row in rows]
+    return "", [metric_entry(row.difference_over_images, PERCENT, "+") for row in rows]
 
 
 def _superiority(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
@@ -250,6 +262,9 @@ _ALL = [
     Column("images_per_second", "images/s", _clock("images_per_second", 0)),
     Column("peak_memory", "memory", _peak_memory),
     Column("time", "minutes", _clock("train_seconds", 1, 60)),
+    Column("time_live", "minutes live", _live),
+    Column("token_time", "token minutes", _clock("token_seconds", 1, 60)),
+    Column("token_size", "token GB", _token_size),
     Column("n", "n", _n),
     Column("failed", "failed", _failed, if_any=True),
     *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),

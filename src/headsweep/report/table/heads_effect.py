@@ -9,9 +9,9 @@ from headsweep.errors import UserError
 from headsweep.report.read.cells import MISSING, Cell
 from headsweep.report.stats.inference import Difference, holm, paired_difference
 from headsweep.report.stats.slope import mean_slope
-from headsweep.report.table.columns import ABSENT, UNDECIDED, Entry, p_entry, percent_entry
+from headsweep.report.table.columns import ABSENT, UNDECIDED, Entry, metric_entry, p_entry
 from headsweep.report.table.layout import Heading, Sheet
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, Unit
 from headsweep.report.table.model import Note, Table
 from headsweep.report.table.notes import undecided
 from headsweep.text import plural
@@ -57,7 +57,7 @@ def sheet(table: Table) -> Sheet:
     headings = [Heading(name, name, is_number=False) for name in ("head", *axes)]
     headings += [Heading("difference", f"Δ {count} heads") for count in counts]
     headings += [Heading("difference", "slope/doubling"), Heading("n", "n"), Heading("p", "p")]
-    rows = [_entries(effect, counts, p) for effect, p in zip(found, ps, strict=True)]
+    rows = [_entries(effect, counts, p, METRICS[table.metric].unit) for effect, p in zip(found, ps, strict=True)]
     return Sheet(tuple(headings), tuple(rows), tuple(map(Note, _notes(table, found, axes))))
 
 
@@ -77,13 +77,13 @@ def _effect(key: _Key, ladder: Mapping[int, Cell], name: str) -> Effect:
     return Effect(key, counts, differences, slope, next(gaps, None) or undecided.too_little(slope))
 
 
-def _entries(effect: Effect, counts: Sequence[int], p: float | None) -> tuple[Entry, ...]:
+def _entries(effect: Effect, counts: Sequence[int], p: float | None, unit: Unit) -> tuple[Entry, ...]:
     slope = effect.slope
     is_withheld = effect.undecided and slope is not None and slope.p is not None
     return (
         *(Entry(value) for value in effect.key),
-        *(percent_entry(effect.differences.get(count), "+") for count in counts),
-        percent_entry(slope, "+"),
+        *(metric_entry(effect.differences.get(count), unit, "+") for count in counts),
+        metric_entry(slope, unit, "+"),
         ABSENT if slope is None else Entry(str(slope.n)),
         UNDECIDED if is_withheld else p_entry(p),
     )
@@ -93,8 +93,9 @@ def _notes(table: Table, found: Sequence[Effect], axes: Sequence[str]) -> list[s
     smallest = sorted({effect.counts[0] for effect in found if effect.counts})
     notes = [
         f"Δ is the difference in {METRICS[table.metric].noun} from the smallest number of heads of the row "
-        f"({', '.join(map(str, smallest)) or MISSING}), in percentage points, paired by seed; slope/doubling is the "
-        "least-squares slope against log2 of the number of heads, by seed, with its 95 % interval over seeds.",
+        f"({', '.join(map(str, smallest)) or MISSING}), in {METRICS[table.metric].unit.difference}, paired by seed; "
+        "slope/doubling is the least-squares slope against log2 of the number of heads, by seed, with its 95 % "
+        "interval over seeds.",
         "p is that of the slope, two-sided, from a t-test over seeds, corrected (Holm) over "
         f"{plural(len(found), 'slope')}: a family of its own.",
     ]

@@ -103,9 +103,9 @@ def _best(name: str, cells: Sequence[Cell], keys: Sequence[str], metric: str) ->
     """Return at which setting a baseline is best, by validation images where all its cells have them."""
     for measure in (validation_metric(metric), METRICS[metric]):
         means = [estimate([*values.values()]).mean if (values := measure.by_seed(cell)) else None for cell in cells]
-        known = [(mean, -at) for at, mean in enumerate(means) if mean is not None]
+        known = [(measure.score(mean), -at) for at, mean in enumerate(means) if mean is not None]
         if len(known) == len(cells):
-            mean, at = max(known)
+            score, at = max(known)
             setting = spelled({key: cells[-at].value(key) for key in keys})
-            return f"{name} at {setting} ({measure.noun} {100 * mean:.2f} %)"
+            return f"{name} at {setting} ({measure.noun} {measure.text(measure.score(score))})"
     return None

@@ -32,9 +32,7 @@ def inconsistencies(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterat
 
 
 def code_version(run: Run) -> str:
-    """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does."""
-    commit = run.record.code.get("commit")
-    return (commit[:10] if commit else "unknown version") + ("-dirty" if run.record.code.get("dirty") else "")
+    return run.record.code_name
 
 
 def _code(runs: Sequence[Run]) -> Iterator[Inconsistency]:
@@ -43,6 +41,21 @@ def _code(runs: Sequence[Run]) -> Iterator[Inconsistency]:
         yield Inconsistency(
             "code", f"MIXED CODE VERSIONS: {_counted(versions)}. Differences between rows may come from the code."
         )
+    yield from _packages(runs)
+
+
+def _packages(runs: Sequence[Run]) -> Iterator[Inconsistency]:
+    """Compare the versions of each package among the runs that use it."""
+    used: dict[str, Counter[str]] = {}
+    for run in runs:
+        for name, version in run.record.packages.items():
+            used.setdefault(name, Counter())[version] += 1
+    for name, versions in used.items():
+        if len(versions) > 1:
+            yield Inconsistency(
+                "code",
+                f"MIXED VERSIONS OF {name}: {_counted(versions)}. Differences between rows may come from its code.",
+            )
 
 
 def _epochs(cells: Sequence[Cell]) -> Iterator[Inconsistency]:

@@ -77,11 +77,11 @@ class Row:
     planned: int  # runs of the cell, in any state
     fingerprints: tuple[str, ...]
     # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
-    # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
+    # of what the runs measured: those of MEASURED_COSTS and TOKEN_COSTS
     costs: Mapping[str, float]
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by metric; accuracies in [0, 1], log loss in nats
     difference: Difference | None = None  # from the baseline, uncorrected
     baseline: tuple[str, ...] = ()  # fingerprints of the finished runs that it is compared with
     superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
@@ -125,7 +125,7 @@ class Row:
         """Is the row significantly better than its baseline?"""
         if self.undecided is not None or self.p is None or self.difference is None:
             return False
-        return self.p < LEVEL and self.difference.mean > 0
+        return self.p < LEVEL and METRICS[self.metric].score(self.difference.mean) > 0
 
 
 @dataclass(frozen=True)

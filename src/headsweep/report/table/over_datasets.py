@@ -79,7 +79,8 @@ def _ranking(table: Table, arms: Mapping[_Arm, Mapping[str, Row]], sets: Sequenc
     means = [[_mean(by_set.get(name)) for name in sets] for by_set in arms.values()]
     if gaps := sum(mean is None for of_arm in means for mean in of_arm):
         return f"Friedman's test needs every arm on every data set with all its seeds, found {gaps} incomplete cells"
-    return rank_arms([[mean for mean in of_arm if mean is not None] for of_arm in means])
+    score = METRICS[table.metric].score
+    return rank_arms([[score(mean) for mean in of_arm if mean is not None] for of_arm in means])
 
 
 def _mean(row: Row | None) -> float | None:

@@ -16,9 +16,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from headsweep.config import PROJECT_ROOT
 from headsweep.config.values import matches
 from headsweep.errors import UserError
+from headsweep.folders import PROJECT_ROOT
 from headsweep.report.read.cells import Cell
 
 FOLDER = PROJECT_ROOT / "sweeps" / "published"

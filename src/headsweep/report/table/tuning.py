@@ -25,7 +25,7 @@ class Setting:
 
     cell: Cell
     values: tuple[str, ...]  # of the tuned keys, in their order
-    val: Mapping[int, float]  # seed -> metric on the validation images after the last epoch; accuracies in [0, 1]
+    val: Mapping[int, float]  # seed -> metric on the validation images after the last epoch
     test: Mapping[int, float]  # seed -> compared metric
     lost: int  # runs that diverged, failed or were screened out, or have no finite metric: the setting counts as worst
 
@@ -41,7 +41,7 @@ class Arm:
 
     @property
     def chosen(self) -> Setting:
-        """The setting with the highest mean over seeds of the validation metric, the first of equal ones."""
+        """The setting with the best mean over seeds of the validation metric, the first of equal ones."""
         return self.settings[self.at]
 
 
@@ -69,7 +69,8 @@ def without(axes: Sequence[str], keys: Collection[str]) -> tuple[str, ...]:
 
 def _arm(cells: Sequence[Cell], keys: Sequence[str], metric: str) -> Arm:
     settings = tuple(_setting(cell, keys, metric) for cell in cells)
-    choice = choose([None if setting.lost else setting.val for setting in settings])
+    selecting = validation_metric(metric)
+    choice = choose([None if setting.lost else selecting.scores(setting.val) for setting in settings])
     return Arm(settings, choice.at, choice.tied, tuple(_edges(settings, choice.at, keys)))
 
 
@@ -109,7 +110,11 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
     if METRICS[metric] is validation_metric(metric):
         yield f"SELECTED ON THE REPORTED IMAGES: {metric} chooses the settings, too; report one of the test images."
     cells = [setting.cell for arm in found for setting in arm.settings]
-    if lacking := sum(not _has_validation(cell, metric) for cell in cells):
+    selecting = validation_metric(metric)
+    if unlogged := sum(any(map(selecting.is_unlogged, cell.finished)) for cell in cells):
+        what = f"{unlogged} of {plural(len(cells), 'cell')}"
+        yield f"NO {selecting.noun.upper()}, NO TUNING: {what} have runs without it; choose by another metric."
+    elif lacking := sum(not _has_validation(cell, metric) for cell in cells):
         what = f"{lacking} of {plural(len(cells), 'cell')}"
         yield f"NO VALIDATION IMAGES, NO TUNING: {what} have none; train with dataset.validation > 0."
     counts = {len(arm.settings) for arm in found}

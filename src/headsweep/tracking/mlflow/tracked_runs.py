@@ -59,7 +59,11 @@ def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
         seed=int(parameters["seed"]),
         config=_nested(parameters),
         parameters=parameters,
-        code={"commit": None if commit == "unknown" else commit, "dirty": tags.get("headsweep.dirty") == "true"},
+        code={
+            "commit": None if commit == "unknown" else commit,
+            "dirty": tags.get("headsweep.dirty") == "true",
+            **{key: tags[f"headsweep.{key}"] for key in ("version", "digest") if f"headsweep.{key}" in tags},
+        },
         cost=cost,
     )
     history = partial(reader.history, stored.run_id)

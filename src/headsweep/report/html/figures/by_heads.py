@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import PAPER, Figure, Mark, draw_points, listed
-from headsweep.report.html.labels import capitalized, cell_label, series_label
+from headsweep.report.html.labels import cell_label, series_label
 from headsweep.report.html.quantities import Quantity
 from headsweep.report.html.selection import Selection
 from headsweep.report.table.model import Table
-from headsweep.text import plural
+from headsweep.text import capitalized, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

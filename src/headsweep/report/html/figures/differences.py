@@ -13,6 +13,7 @@ from headsweep.report.html.selection import Selection
 from headsweep.report.html.styles import GREY, Style
 from headsweep.report.stats.inference import LEVEL, Difference
 from headsweep.report.table.columns import human
+from headsweep.report.table.metrics import METRICS, Unit
 from headsweep.report.table.model import Row, Table
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         return None
     labels = [cell_label(table, row) for row, _ in found]
     is_wide = any(_wide(row) for row, _ in found)
+    unit = METRICS[table.metric].unit
 
     def draw(axes: Axes) -> None:
         if margin := table.margin:
             look: dict[str, Any] = {"color": GREY, "alpha": 0.18, "linewidth": 0}
-            axes.axvspan(-margin.points, margin.points, label=f"margin, ±{margin.points:g} points", **look)
+            label = f"margin, ±{margin.points:g} {unit.short}"
+            axes.axvspan(-margin.points, margin.points, label=label, **look)
         axes.axvline(0, color=INK, linewidth=1)
         for at, (row, difference) in enumerate(found):
             _draw_row(axes, at, row, difference, selection.style(row))
@@ -46,8 +49,8 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         if is_wide:
             axes.plot([], [], color=INK, label=_BOTH, **_WIDE)
         scales.rows(axes, labels)
-        scales.in_points(axes, "x")
-        axes.set_xlabel(f"Δ {metric_label(table.metric)} (percentage points)")
+        scales.of_differences(axes, "x", unit)
+        axes.set_xlabel(f"Δ {metric_label(table.metric)} ({unit.difference})")
 
     caption = joined(
         f"Differences from the baseline ({baseline_names(table)}), paired by seed (n = "
@@ -57,11 +60,11 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         captions.best_rows(selection, len(known)),
     )
     means = [
-        Mark(100 * difference.mean, at, f"{labels[at]}: {text}")
+        Mark(unit.size * difference.mean, at, f"{labels[at]}: {text}")
         for at, ((_, difference), text) in enumerate(zip(found, difference_texts(rows), strict=True))
     ]
     seeds = [
-        Mark(100 * value, at + _BELOW, f"{labels[at]}, seed {seed}: {human(f'{100 * value:+.2f}')} points")
+        Mark(unit.size * value, at + _BELOW, f"{labels[at]}, seed {seed}: {_spelled(value, unit)}")
         for at, (_, difference) in enumerate(found)
         for seed, value in _seeds(difference).items()
     ]
@@ -75,14 +78,19 @@ def is_significant(row: Row) -> bool:
     return row.p is not None and row.p < LEVEL
 
 
+def _spelled(difference: float, unit: Unit) -> str:
+    return human(f"{unit.size * difference:+.{unit.decimals}f} {unit.short}")
+
+
 def _draw_row(axes: Axes, at: int, row: Row, difference: Difference, style: Style) -> None:
     if ends := _wide(row):
         axes.plot(ends, [at, at], color=style.color, **_WIDE)
-    half = None if difference.half_width is None else [100 * difference.half_width]
+    size = METRICS[row.metric].unit.size
+    half = None if difference.half_width is None else [size * difference.half_width]
     face = style.color if is_significant(row) else PAPER
     look: dict[str, Any] = {"color": style.color, "mfc": face, "elinewidth": 2.6}
-    axes.errorbar([100 * difference.mean], [at], xerr=half, fmt=style.marker, **look)
-    dots = [100 * value for value in _seeds(difference).values()]
+    axes.errorbar([size * difference.mean], [at], xerr=half, fmt=style.marker, **look)
+    dots = [size * value for value in _seeds(difference).values()]
     axes.plot(dots, [at + _BELOW] * len(dots), ".", color=style.color, markersize=5)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsweep.report.html import scales
 from headsweep.report.html.captions import joined
 from headsweep.report.html.drawing import INK, Figure, Mark, draw_points
-from headsweep.report.html.labels import cell_label, metric_axis
+from headsweep.report.html.labels import cell_label, metric_axis, quality_noun
 from headsweep.report.html.quantities import accuracy_text
 from headsweep.report.html.ranking import cells_by_run
 from headsweep.report.html.selection import Selection
@@ -18,6 +18,7 @@ from headsweep.report.stats.pareto import front, supported
 from headsweep.report.table.columns import unit_of
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
+from headsweep.text import capitalized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,24 +35,25 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
     if len(set(costs)) < 2:
         return None
     size, unit = unit_of(max(costs))
-    points = [(row.costs[cost] / size, _percent(row)) for row in rows]
-    on_front = front(points)
+    metric = METRICS[table.metric]
+    points = [(row.costs[cost] / size, _shown(row)) for row in rows]
+    on_front = front([(at, metric.score(value)) for at, value in points])
     significant = supported(on_front, costs, _by_seed(table, rows))
     others = selection.ranking.best((row for row in selection.others if cost in row.costs), MOST_POINTS)
     has_room = len(rows) <= MOST_NUMBERS
 
     def draw(axes: Axes) -> None:
         if others:
-            dots = [[row.costs[cost] / size for row in others], [_percent(row) for row in others]]
+            dots = [[row.costs[cost] / size for row in others], [_shown(row) for row in others]]
             axes.plot(*dots, ".", color=GREY, markersize=4, label="other cells")
         for one in selection.series:
             shown = [row for row in one.rows if cost in row.costs]
-            values = [(_percent(row), None) for row in shown]
+            values = [(_shown(row), None) for row in shown]
             draw_points(axes, [row.costs[cost] / size for row in shown], values, one.style, one.label, one.style.dash)
         if has_room and len(selection.counts) > 1:
             _annotate_heads(axes, rows, points)
         _draw_front(axes, [points[at] for at in on_front], [points[at] for at in significant])
-        scales.in_percent(axes, "y")
+        scales.of_metric(metric.unit)(axes, "y")
         if is_wide(costs):
             scales.from_zero(axes, "x")
         axes.set_xlabel(COSTS[cost] + (f" ({unit})" if unit else ""))
@@ -59,16 +61,18 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
 
     left_out = len(selection.others) - len(others)
     caption = joined(
-        _front_caption(rows, len(on_front), len(significant)),
+        _front_caption(rows, len(on_front), len(significant), quality_noun(table)),
         "Confidence intervals are in the table.",
         "Lines join the numbers of heads." if len(selection.counts) > 1 else "",
         "" if is_wide(costs) else f"The cost axis does not start at 0: {_range_of_costs(costs)}.",
         f"{left_out} of {len(rows)} cells are not shown; the front is that of all cells." if left_out > 0 else "",
     )
     alt = "On the front, by rising cost: " + "; ".join(
-        f"{cell_label(table, rows[at])}, {points[at][0]:.3g} {unit}, {points[at][1]:.2f} %" for at in on_front
+        f"{cell_label(table, row)}, {row.costs[cost] / size:.3g} {unit}, {metric.text(row.compared.mean)}"
+        for row in (rows[at] for at in on_front)
+        if row.compared
     )
-    title = f"Accuracy against {'FLOPs' if cost == 'flops' else cost}"
+    title = f"{capitalized(quality_noun(table))} against {'FLOPs' if cost == 'flops' else cost}"
     marks = [
         Mark(*point, f"{cell_label(table, row)}: {point[0]:.4g} {unit}, {accuracy_text(table, row)}")
         for row, point in zip(rows, points, strict=True)
@@ -98,14 +102,15 @@ def _annotate_heads(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[floa
         axes.annotate(str(row.heads), point, (5, 4), textcoords="offset points", fontsize=8, color=INK)
 
 
-def _front_caption(rows: Sequence[Row], cells: int, significant: int) -> str:
+def _front_caption(rows: Sequence[Row], cells: int, significant: int, noun: str) -> str:
     if cells == 1:
-        return "The Pareto front is a single cell: the cheapest also has the best mean accuracy."
-    means = "The Pareto front joins the cells that no other cell beats in both cost and mean accuracy"
+        return f"The Pareto front is a single cell: the cheapest also has the best mean {noun}."
+    means = f"The Pareto front joins the cells that no other cell beats in both cost and mean {noun}"
     if all(row.compared.n == 1 for row in rows if row.compared):
         return f"{means}; with one seed each it may be noise."
     test = f"paired t-tests, p < {LEVEL:g}, Holm-corrected"
-    better = f"significantly more accurate than every cell that costs no more ({test})"
+    word = "more accurate" if noun == "accuracy" else "better"
+    better = f"significantly {word} than every cell that costs no more ({test})"
     return f"{means}. {f'Ringed: {better}.' if significant else f'No cell on it is {better}; it may be noise.'}"
 
 
@@ -114,14 +119,14 @@ def _range_of_costs(costs: Sequence[float]) -> str:
 
 
 def _by_seed(table: Table, rows: Sequence[Row]) -> list[Mapping[int, float]]:
-    """Return seed -> value for each row; nothing where runs are missing, whose p would be those of the survivors."""
-    cells = cells_by_run(table)
+    """Return seed -> score for each row; nothing where runs are missing, whose p would be those of the survivors."""
+    cells, metric = cells_by_run(table), METRICS[table.metric]
     return [
-        METRICS[table.metric].by_seed(cells[row.fingerprints[0]]) if len(row.seeds) == row.planned else {}
+        metric.scores(metric.by_seed(cells[row.fingerprints[0]])) if len(row.seeds) == row.planned else {}
         for row in rows
     ]
 
 
-def _percent(row: Row) -> float:
+def _shown(row: Row) -> float:
     assert row.compared is not None, "only rows with a number are selected"
-    return 100 * row.compared.mean
+    return METRICS[row.metric].unit.size * row.compared.mean

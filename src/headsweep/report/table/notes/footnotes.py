@@ -12,9 +12,9 @@ from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
 from headsweep.report.table.model import Note, Question, Row
-from headsweep.text import plural
+from headsweep.text import capitalized, plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.screening import Screening
 
@@ -67,7 +67,9 @@ def warnings(
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
-    yield Note(f"{what} on the test images in percent; n is the number of seeds in the mean.")
+    measures = {measure_of(name) for name in question.metrics}
+    accuracies = f"{what} on the test images in percent; " * bool(measures & {"top1", "top5"})
+    yield Note(f"{accuracies}n is the number of seeds in the mean.")
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
@@ -77,7 +79,7 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         yield Note(flops, counted)
     for name in question.metrics:
         if METRICS[name].note:
-            yield Note(f"{METRICS[name].noun.capitalize()}: {METRICS[name].note}.", (name,))
+            yield Note(f"{capitalized(METRICS[name].noun)}: {METRICS[name].note}.", (name,))
     yield from map(Note, _intervals(rows))
 
 
@@ -109,7 +111,7 @@ def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str)
     repeated = [d for d in differences if d.n > 1]
     yield (
         f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({baseline}, and "
-        f"otherwise the same configuration{_but_for_tuned(question)}), in percentage points"
+        f"otherwise the same configuration{_but_for_tuned(question)}), in {METRICS[question.metric].unit.difference}"
         f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
@@ -143,9 +145,11 @@ def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
 
 def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
     if any(row.superiority for row in rows) and "p_better" in (question.columns or ()):
+        metric = METRICS[question.metric]
         yield (
-            f"P(better) is the probability that a run has a higher {METRICS[question.metric].noun} than the baseline's "
-            "run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie counts half."
+            f"P(better) is the probability that a run has a {'higher' if metric.sign > 0 else 'lower'} {metric.noun} "
+            "than the baseline's run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie "
+            "counts half."
         )
 
 
@@ -208,12 +212,14 @@ def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
 def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> Iterator[str]:
     """Name the seeds that lie so far below the others of their cell that its interval does not hold."""
     found = []
+    metric = METRICS[question.metric]
+    size, decimals = metric.unit.size, metric.unit.decimals
     for cell in cells:
-        values = METRICS[question.metric].by_seed(cell)
-        if low := collapsed(values):
-            median = 100 * statistics.median(values.values())
-            seeds = ", ".join(f"seed {seed} {100 * values[seed]:.2f}" for seed in low)
-            found.append(f"{cell_name(cell, axes)} ({seeds}, median {median:.2f})")
+        values = metric.by_seed(cell)
+        if low := collapsed(metric.scores(values)):
+            median = size * statistics.median(values.values())
+            seeds = ", ".join(f"seed {seed} {size * values[seed]:.{decimals}f}" for seed in low)
+            found.append(f"{cell_name(cell, axes)} ({seeds}, median {median:.{decimals}f})")
     if found:
         more = f"; and {len(found) - MOST_NAMED} more cells" * (len(found) > MOST_NAMED)
         yield (
@@ -226,12 +232,15 @@ def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -
 def _without_value(runs: Sequence[Run], question: Question) -> Iterator[str]:
     metric = METRICS[question.metric]
     without = sum(run.finished and metric.of(run) is None for run in runs)
+    unlogged = sum(run.finished and metric.is_unlogged(run) for run in runs)
     if without:
-        yield f"NO VALUE: {plural(without, 'finished run')} without a finite {metric.noun}, not counted in n."
+        why = f" ({unlogged} have no {metric.logged_as}: {metric.why_unlogged})" if unlogged else ""
+        yield f"NO VALUE: {plural(without, 'finished run')} without a finite {metric.noun}, not counted in n{why}."
 
 
 def _out_of_range(runs: Sequence[Run], question: Question) -> Iterator[str]:
-    values = [[value for name in question.metrics if (value := METRICS[name].of(run)) is not None] for run in runs]
+    shares = [METRICS[name] for name in question.metrics if METRICS[name].unit is PERCENT]
+    values = [[value for metric in shares if (value := metric.of(run)) is not None] for run in runs]
     impossible = [max(found) for found in values if found and not 0 <= min(found) <= max(found) <= 1]
     if impossible:
         yield (
