@@ -29,7 +29,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of MLflow's that is migrated and holds nothing, to be copied: to make one takes seconds."""
     from headsweep.tracking.mlflow.store import default_uri, prepare
 
-    folder = tmp_path_factory.mktemp("store")
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "store"  # of all workers
     prepare(default_uri(folder), "unused", folder)
     return folder / "mlflow.db"
 

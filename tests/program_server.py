@@ -32,8 +32,8 @@ from typing import Any, NoReturn
 
 LIBRARIES = (
     *("hydra", "submitit", "torch", "torch.distributed", "torch.utils.flop_counter", "torchvision.transforms.v2"),
-    *("timm", "sklearn.datasets", "scipy.stats", "rich.live", "filelock"),
-    *("mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
+    *("torch._dynamo", "torch._inductor.compile_fx", "timm", "sklearn.datasets", "scipy.stats", "rich.live"),
+    *("filelock", "mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
 )
 SIGNALS = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 MOST_BYTES = 1 << 20  # of a request

@@ -27,11 +27,11 @@ from headsweep.tracking.sweep_folder import SweepFolder
 pytestmark = pytest.mark.slow
 
 REFUSAL = re.compile(r"headsweep: [^\n]+\n|headsweep: \d+ of \d+ cells are not valid, .*(\n  .+)*\n")
-LISTS = 200  # of overrides, in a run of this test
+LISTS = 100  # of overrides, in a run of this test
 GROUPS = sorted(path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra")
 CHOICES = {group: sorted(path.stem for path in (PROJECT_ROOT / "conf" / group).glob("*.yaml")) for group in GROUPS}
 USUAL = {key: hydra_value(value) for key, value in _flat(OmegaConf.structured(compose_run())).items()}
-COMMANDS = 120  # of `headsweep`, in a run of this test
+COMMANDS = 60  # of `headsweep`, in a run of this test
 LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "class"]
 HYDRA = ["hydra.mode", "hydra.verbose", "hydra.job.chdir", "hydra.run.dir", "hydra.sweeper", "hydra.sweeper.params"]
 HYDRA += ["hydra.launcher", "hydra.launcher._target_", "hydra.launcher.x._target_", "hydra.sweeper.max_batch_size"]

@@ -100,14 +100,13 @@ def cells_of(study):
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
-    """A few cells of each, with values drawn at random, on one grid, so that none may leave anything behind."""
+    """A cell of each, with values drawn at random, on one grid, so that none may leave anything behind."""
     draw, grid = random.Random(study), Grid(composed)
     cells, _ = cells_of(study)
-    for cell in draw.sample(cells, 2):
-        agree(grid, cell)
-        keys = draw.sample(sorted(VALUES), 2)
-        agree(grid, [*cell, *(f"{key}={draw.choice(VALUES[key])}" for key in keys)])
-        agree(grid, cell)
+    cell, keys = draw.choice(cells), draw.sample(sorted(VALUES), 2)
+    agree(grid, cell)
+    agree(grid, [*cell, *(f"{key}={draw.choice(VALUES[key])}" for key in keys)])
+    agree(grid, cell)
 
 
 @pytest.mark.slow

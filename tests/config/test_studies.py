@@ -68,11 +68,14 @@ def test_every_model_of_every_study_can_be_built(data):
     """With the fewest and with the most heads."""
     from headsweep.run.train_run import preflight
 
-    runs = [run for study in STUDIES for run in located(study, data)]
-    planned = [planned.run for planned in make_plan(runs).runs]
-    planned.sort(key=lambda run: run.heads)
-    models = lambda runs: {str((run.model, run.head, run.dataset.num_classes)): run for run in runs}  # noqa: E731
-    costs = [preflight(run) for runs in (planned, reversed(planned)) for run in models(runs).values()]
+    plan = make_plan([run for study in STUDIES for run in located(study, data)])
+    planned = sorted(plan.runs, key=lambda planned: planned.run.heads)
+    kinds = [
+        {str((it.run.model, it.run.head, it.run.dataset.num_classes)): it for it in runs}
+        for runs in (planned, planned[::-1])
+    ]
+    runs = {it.fingerprint: it.run for kind in kinds for it in kind.values()}
+    costs = [preflight(run) for run in runs.values()]
     assert all(0 < cost["head_parameters"] < cost["parameters"] for cost in costs)
 
 

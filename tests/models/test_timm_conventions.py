@@ -9,7 +9,6 @@ import timm
 import torch
 from making import (
     CLS,
-    HEAD_CONFIGS,
     RESNET,
     SEQATTN,
     SEQPOOL,
@@ -327,7 +326,6 @@ def model(shapes_unchecked: None, request: pytest.FixtureRequest) -> Classifier:
     return model.eval()
 
 
-every_model = pytest.mark.parametrize("model", HEAD_CONFIGS, ids=lambda head: head.name, indirect=True)
 some_models = pytest.mark.parametrize("model", some_heads, ids=lambda head: head.name, indirect=True)
 
 
@@ -340,7 +338,7 @@ def test_exports_for_any_number_of_images(model: Classifier) -> None:
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_jit_traces(model: Classifier) -> None:
     x = images(5)
@@ -357,7 +355,7 @@ def test_compiles_as_one_graph(model: Classifier) -> None:
 
 
 @pytest.mark.slow
-@every_model
+@some_models
 def test_fx_traces_and_extracts_features(model: Classifier) -> None:
     x, traced = images(3), torch.fx.symbolic_trace(model)
     torch.testing.assert_close(traced(x), model(x))

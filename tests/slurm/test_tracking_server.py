@@ -40,15 +40,15 @@ def answers(port: int) -> bool:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_sixteen_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_path: Path):
-    """Four jobs of four slots; the command that waits for them carries their metrics too."""
-    seeds = "seed=0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+def test_eight_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_path: Path):
+    """Two jobs of four slots; the command that waits for them carries their metrics too."""
+    seeds = "seed=0,1,2,3,4,5,6,7"
     slots = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "slots=4", "cpus=2", "threads=1")]
     tracking = [f"tracking.uri={server}", "tracking.models=false", "hydra.launcher.mlflow=jobs"]
     job = [seeds, "duration='2 epochs'", *slots, *tracking, "hydra.launcher.wait=true", f"paths.output={tmp_path}"]
     answer = forgetful.train_without_torch(*job)
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
+    assert len(set(jobs_of(sweep(tmp_path)).values())) == 2
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("headsweep")
     known = client.search_runs([experiment.experiment_id], "tags.`headsweep.kind` = 'run'")

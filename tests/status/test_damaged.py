@@ -27,7 +27,7 @@ from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
-NESTED = "[" * 5_000
+NESTED = "[" * 2_000  # twice the depth that Python allows; PyYAML takes the square of it
 
 
 @pytest.fixture(scope="module")

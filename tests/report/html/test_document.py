@@ -32,7 +32,7 @@ def alts(page: str) -> dict[str, str]:
     return dict(re.findall(r'<desc id="([\w-]+)-alt">(.*?)</desc>', page))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     lost = run("se", 2, 0, None)
     broken = run("se", 2, 1, 0.5, state="diverged", note="loss is NaN at step 7")
@@ -58,7 +58,7 @@ def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study
     assert 'style="--first: 7"' in table
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_page):
     bad = run("ga", 1, 1, 0.9, metrics={"test/top1": math.nan})
     page = write_page([run("ga", 1, 0, 0.9), bad])
@@ -140,7 +140,7 @@ def test_marks_are_where_the_figure_has_its_markers(study_page):
                 assert min(math.dist((x, y), place) for place in drawn) < 0.1, (name, x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_front_on_the_page_is_that_of_the_means(write_page):
     tops = {("seqpool", 1): 0.90, ("seqpool", 2): 0.89, ("ga", 4): 0.95, ("seqattn", 4): 0.93}
     page = write_page([run(head, heads, 0, top1) for (head, heads), top1 in tops.items()])
@@ -269,7 +269,7 @@ def test_a_curve_is_the_mean_and_the_range_of_the_seeds_at_the_epochs_that_all_h
     assert long == sorted(set(long))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     runs = [run("ga", heads, 0, 0.5 + lr / 1000, lr=lr) for lr in range(1, 41) for heads in (1, 2)]
     page = write_page(runs)
@@ -282,7 +282,7 @@ def test_of_many_cells_the_best_are_drawn_and_all_are_in_the_table(write_page):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_page):
     studies, sweep = tmp_path / "studies", SweepFolder(tmp_path / "sweeps" / "pilot")
     atomic_files.write_text(
@@ -297,7 +297,7 @@ def test_the_commands_and_the_header_of_the_study_are_quoted(tmp_path, write_pag
     assert "<pre>Question   Why?" in question and "<code>x +sweeps=gone</code>" in question
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_an_inspection_is_shown_until_the_run_is_trained_further(write_page, tmp_path):
     folder = RunFolder(tmp_path / "runs" / "a")
     folder.path.mkdir(parents=True)
