@@ -10,8 +10,8 @@ without the computation of the tokens.
 idle: the share of the training in which no head computes because a batch is read, in the same grid and in a run of the
 lightest head alone.
 
-making / evaluation: computing and writing the tokens of the images, and evaluating a classifier of the same backbone on
-them.
+making / evaluation: computing and writing the tokens of twice as many images, and evaluating a classifier of the same
+backbone on them, in batches of at most 64.
 
 separate / shared: a grid of eight heads on tokens of a small backbone (cct_2_3x2 of width 32), whose steps take about a
 millisecond. Seconds from the first start to the last end, by the processes of the local launcher: one for each run, two
