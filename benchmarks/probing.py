@@ -84,6 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=2)
+    made.set_defaults(threads=1)  # as the launcher gives to each process where there are as many as cores
     made.add_argument("--images", type=int, default=32, help="of the large backbone: one batch, and as many to test")
     made.add_argument("--epochs", type=int, default=12, help="of a run on stored tokens")
     made.add_argument("--steps", type=int, default=100, help="of a run on tokens of the small backbone")
