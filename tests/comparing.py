@@ -15,7 +15,7 @@ def _bits(folder: RunFolder) -> dict[str, object]:
     result = folder.result()
     assert result is not None
     checkpoint = torch.load(folder.checkpoint, weights_only=True)
-    del checkpoint["train_seconds"]  # a time, like Entry.clock and RunResult.clock
+    checkpoint.pop("train_seconds", None)  # a time, like Entry.clock and RunResult.clock
     history = [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
     correct = {folder.correct.name: folder.correct.read_bytes()}

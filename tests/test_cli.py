@@ -115,7 +115,10 @@ MISTAKES = [
     (["export", "TEXT", "--model", "cct_2_3x2_32"], "expected a file of weights, found another or a damaged one"),
     (["export", "WEIGHTS", "--model", "ga1_cct_7_3x1_32"], "the file lacks head.query"),
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),
-    (["export", "WEIGHTS", "--format", "onnx"], "'onnx' is not one of 'upstream', 'headsweep'"),
+    (
+        ["export", "WEIGHTS", "--format", "tflite"],
+        "'tflite' is not one of 'headsweep', 'upstream', 'hf', 'onnx', 'pt2'",
+    ),
 ]
 
 

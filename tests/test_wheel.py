@@ -133,10 +133,8 @@ def test_a_mistake_is_one_line(headsweep, here):
     assert answer.stderr == "headsweep: heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)\n", answer
     assert answer.returncode == 2 and not (here / "outputs").exists()
     answer = headsweep("status")
-    assert (
-        answer.stderr.startswith(f"headsweep: no sweep in {here / 'outputs'}")
-        and "`headsweep train -m" in answer.stderr
-    )
+    found = f"no sweep in {here / 'outputs'} yet; start one with `headsweep train -m head=seqpool,ga heads=1,4`\n"
+    assert answer.stdout == found and answer.returncode == 0, answer
 
 
 @pytest.mark.slow

@@ -25,8 +25,9 @@ _USER = re.compile(
     r"(https?://)(?!\*{3}@|\$\{)[^:/?#@\s]+@"
 )  # a user without a password is more often a token than a name
 _TOKEN = re.compile(
-    r"([?&#](?:password|passwd|pwd|sslpassword|token|access_token|api_key|secret)=)(?!\$\{)[^&\s'\"#]+", re.IGNORECASE
+    r"([?&#](?:password|passwd|pwd|sslpassword|token|access_token|api_key|secret)=)(?!\$\{)([^&\s'\"#]+)", re.IGNORECASE
 )
+_IN_ADDRESS = re.compile(r"://(?:[^:/?#@\s]*:)?(.+)@")  # the password, or a user without one
 _OPTION = re.compile(r"(--uri=|\+{0,2}tracking\.uri=)(.*)", re.DOTALL)
 _known: dict[str, str] = {}  # redacted address -> address with its password
 
@@ -76,6 +77,13 @@ def with_password(uri: str) -> str:
     if _MASK not in uri:
         return uri
     return _known.get(uri) or _read().get(uri) or _without(uri)
+
+
+def passwords() -> list[str]:
+    """Return the stored passwords and tokens. Raises UserError if the file cannot be read."""
+    addresses = [*_known.values(), *_read().values()]
+    found = (secret.finditer(address) for address in addresses for secret in (_IN_ADDRESS, _TOKEN))
+    return sorted({match[match.lastindex or 0] for matches in found for match in matches})
 
 
 def _store_option(word: str) -> str:

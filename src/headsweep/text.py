@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 from rich.cells import cell_len
 
+UNKNOWN = "?"  # in the place of a number that is not known
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colors, and how progress bars move the cursor
 _BREAK = re.compile("\r\n|[\t-\r\x1c-\x1e\x85\u2028\u2029]")
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
@@ -84,3 +85,19 @@ def _visible(character: str) -> str:
 def capitalized(words: str) -> str:
     """Return the words with an upper-case first letter, the others unchanged."""
     return words[:1].upper() + words[1:]
+
+
+def span(seconds: float | None) -> str:
+    """Format a duration in the largest unit of which it has at least two."""
+    if seconds is None:
+        return UNKNOWN
+    units = ((86400, "d"), (3600, "h"), (60, "min"))
+    size, unit = next(((size, unit) for size, unit in units if seconds >= 2 * size), (1, "s"))
+    return f"{seconds / size:.0f} {unit}"
+
+
+def size_of(count: int) -> str:
+    """Format bytes in the largest unit of which there is at least one."""
+    units = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+    unit, name = next((it for it in units if count >= it[0]), (1, "bytes"))
+    return f"{count / unit:.1f} {name}" if unit > 1 else f"{count} bytes"

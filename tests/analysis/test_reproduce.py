@@ -15,7 +15,7 @@ from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
 from headsweep.config.overrides import all_overrides
 from headsweep.errors import UserError
-from headsweep.plan import git_state
+from headsweep.plan import git_state, uncommitted
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.metrics_log import Entry
@@ -156,6 +156,20 @@ def test_code_that_is_not_available_is_reported(original, project, tmp_path, cod
     with pytest.raises(UserError, match=message):
         reproduce(original, tmp_path / "again", choice)
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.slow
+def test_stored_changes_are_applied_only_when_asked_for(original, project, tmp_path, monkeypatch):
+    monkeypatch.setattr(uncommitted, "PROJECT_ROOT", project)
+    script = project / "src" / "train.py"
+    committed = script.read_text()
+    script.write_text(TRAINER.format(name=original.path.name, original=str(original.path), change=0.0))
+    recorded(original, uncommitted.with_changes(git_state.code_version(), original.output.path))
+    script.write_text(committed)
+    with pytest.raises(UserError, match=r"uncommitted changes to \w{10}, stored in .*\.diff; --code changed uses that"):
+        reproduce(original, tmp_path / "again", None)
+    assert reproduce(original, tmp_path / "again", "changed").is_exact
+    assert not reproduce(original, tmp_path / "without", "recorded").is_exact
 
 
 def test_only_a_new_folder_is_written_to(original, project, tmp_path):

@@ -4,13 +4,17 @@ import pickle
 import sys
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from composing import compose_run
-from headsweep.config import HeadConfig, spec_of
+from headsweep.config import HeadConfig, parse, spec_of
 from headsweep.config.composition import one_line
+from headsweep.config.overrides import OverrideFinder, words
+from headsweep.config.study.expansion import composer
 from headsweep.errors import ConfigError
+from headsweep.models import model_of
 from headsweep.plan.fingerprint import fingerprint, identity
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import freeze, make_plan
@@ -118,3 +122,42 @@ def test_the_copy_is_what_the_frozen_configuration_names(file, tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
     folder = type(plan.folders[0])(tmp_path / "there" / "runs" / plan.runs[0].fingerprint)
     assert frozen(folder).head.file == str(folder.path / "head.py")
+
+
+MEAN = """
+from headsweep.heads import Head
+
+
+class Scaled(Head):
+    def __init__(self, width, num_classes, heads, tokens, *, by: float = 2.0):
+        super().__init__(width, num_classes, heads, tokens)
+        self.by = by
+
+    def pool(self, tokens):
+        return self.by * tokens.mean(1, keepdim=True).expand(-1, self.heads, -1)
+
+    def token_weights(self, tokens):
+        return None
+"""
+
+
+def test_a_run_is_built_from_its_copy(tmp_path):
+    file = tmp_path / "scaled.py"
+    file.write_text(MEAN)
+    plan = make_plan([compose_run(f"head={file}:Scaled", "head.by=3", "heads=2", f"paths.output={tmp_path}")])
+    freeze(plan, {plan.runs[0].fingerprint: {}})
+    file.write_text(MEAN.replace("self.by *", "0 *"))
+    head = model_of(frozen(plan.folders[0])).head
+    assert (type(head).__name__, head.by, head.heads) == ("Scaled", 3.0, 2)
+    assert torch.equal(head.pool(torch.ones(1, 4, head.width)), torch.full((1, 2, head.width), 3.0))
+    assert sorted(path.name for path in plan.folders[0].path.iterdir()) == ["config.yaml", "head.py", "run.json"]
+
+
+def test_the_command_of_a_run_names_the_file(tmp_path):
+    file = tmp_path / "scaled.py"
+    file.write_text(MEAN)
+    run = compose_run(f"head={file}:Scaled", "head.by=3", "heads=2")
+    with composer() as compose:
+        (found,) = OverrideFinder(compose).find([run])
+        assert found == {"head": f"{file}:Scaled", "heads": "2", "head.by": "3.0", "seed": "0"}
+        assert fingerprint(parse(compose(words(found)))) == fingerprint(run)

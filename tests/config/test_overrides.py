@@ -17,6 +17,7 @@ RUNS = [
     ["model=cct_7_3x1", "dataset=cifar100", "augmentation=paper", "optimizer=sgd", "optimizer.lr=0.05"],
     ["model=cct_7_3x1", "model.depth=2", "model.width=64", "duration='2 epochs'", "debug=quick", "tracking=none"],
     ["model=timm", "model.name=resnet50", "model.options={drop_path_rate: 0.1}", "dataset=cifar10", "ema_decay=0.99"],
+    ["dataset=medmnist", "dataset.name=pathmnist", "dataset.validation=0.2"],
     ["augmentation.crop_scale=[0.5,1.0]", "augmentation.randaugment=rand-m9-mstd0.5-inc1", "clip_norm=1e-6"],
     ["paths.data=/else where", 'paths.output="/o\'clock"', "dataset=cifar10", "schedule=constant"],
 ]

@@ -41,6 +41,10 @@ def test_presets_are_the_launcher_with_other_values():
         ("setup", "module", 'expected a list of shell lines, e.g. ["module load cuda"]'),
         ("extra", "x", "expected options of sbatch and their values, e.g. {mail-type: END}"),
         ("max_parallel", 0, "expected an integer >= 1"),
+        ("max_submitted", 0, "expected an integer >= 1"),
+        ("container", " ", "expected an image, e.g. headsweep.sif, or null"),
+        ("container_runtime", "docker", "expected apptainer or pyxis"),
+        ("container_mounts", ["/data"], "expected [] without hydra.launcher.container"),
         ("runs_per_job", 0, "expected an integer >= 1"),
         ("slots", 0, "expected an integer >= 1"),
         ("threads", 0, "expected an integer >= 1"),
@@ -88,3 +92,15 @@ def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
 def test_a_key_that_is_none_is_answered_with_those_that_are():
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, constraint"):
         parse_launcher(SlurmConfig, {**keys(), "node": 2})
+
+
+@pytest.mark.parametrize("option", ["job-name", "job_name", "output", "array"])
+def test_options_by_which_jobs_are_found_cannot_be_changed(option):
+    with pytest.raises(ConfigError, match=f"hydra.launcher.extra.{option}=x: expected another option: headsweep finds"):
+        parse_launcher(SlurmConfig, {**keys(), "extra": {option: "x"}})
+
+
+@pytest.mark.parametrize("mount", ["data", "/a,/b", "/a:b", "/a:/b:ro:x", "/a\n/b"])
+def test_mounts_are_absolute_paths(mount):
+    with pytest.raises(ConfigError, match=r"hydra.launcher.container_mounts=.*: expected absolute paths"):
+        parse_launcher(SlurmConfig, {**keys(), "container": "x.sif", "container_mounts": [mount]})

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from commands import train
 from composing import expand_grid
-from headsweep.config import PROJECT_ROOT, DatasetName, RunConfig
+from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.data.locate import CIFAR_FILES
 from headsweep.plan.plan import make_plan
 from headsweep.report.read.cells import Cell, Run
@@ -52,7 +52,7 @@ def data(tmp_path_factory):
 def located(study: str, data: Path) -> list[RunConfig]:
     """The runs of a study, with `data` as paths.data."""
     runs = cells("-m", f"+sweeps={study}")
-    roots = [data / "imageNet" if run.dataset.kind is DatasetName.imagenet else data for run in runs]
+    roots = [data / "imageNet" if run.dataset.kind == "imagenet" else data for run in runs]
     return [replace(run, dataset=replace(run.dataset, root=str(root))) for run, root in zip(runs, roots, strict=True)]
 
 

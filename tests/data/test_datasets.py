@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from headsweep import rng
-from headsweep.config import PROJECT_ROOT, DatasetFormat, DatasetName, DebugConfig, LoaderConfig
-from headsweep.data.datasets import _LOADED, open_splits, stratified
+from headsweep.config import DATASETS, PROJECT_ROOT, DatasetFormat, DebugConfig, LoaderConfig
+from headsweep.data.datasets import open_splits, stratified
 from headsweep.data.formats import FORMATS
-from headsweep.data.locate import _LOCATED, resolve
+from headsweep.data.locate import resolve
 from headsweep.data.sources import ResidentSource, StreamedSource
 from headsweep.errors import ConfigError, DataError
 
@@ -31,8 +31,8 @@ def rows(source):
 
 def test_each_data_set_has_all_its_places():
     """Those that docs/data.md lists."""
-    names = {name.value for name in (*DatasetName, *DatasetFormat)}
-    assert set(_LOCATED) == set(_LOADED) == {*DatasetName, *DatasetFormat} and set(FORMATS) == set(DatasetFormat)
+    names = set(DATASETS)
+    assert set(FORMATS) == set(DatasetFormat) and {it.value for it in DatasetFormat} <= names
     assert {path.stem for path in (PROJECT_ROOT / "conf/dataset").glob("*.yaml")} >= names
     for page in ("data.md", "configuration.md"):
         text = (PROJECT_ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -114,10 +114,11 @@ def write_saved(root, **options):
     hugging_face(**options).save_to_disk(str(root / "pets"))
 
 
-def write_parquet(root, **options):
-    (root / "pets/data").mkdir(parents=True)
+def write_parquet(root, name="data/{}-00000-of-00001.parquet", **options):
     for split, rows in hugging_face(**options).items():
-        rows.to_parquet(str(root / f"pets/data/{split}-00000-of-00001.parquet"))
+        path = root / "pets" / name.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(str(path))
 
 
 def write_shards(root, name="birds", counts=(("train", 12), ("val", 3), ("test", 6)), labels=lambda at: str(at % 3)):
@@ -160,10 +161,11 @@ def test_images_belong_to_their_labels_in_every_split(name, loader, make_dataset
         assert (values - (20 * split.labels + 10)).abs().max() <= 2
 
 
-def test_parquet_files_are_read_as_a_saved_folder(make_dataset, tmp_path):
-    for folder, write in (("saved", write_saved), ("parquet", write_parquet)):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder)
+@pytest.mark.parametrize("name", ["data/{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+def test_parquet_files_are_read_as_a_saved_folder(name, make_dataset, tmp_path):
+    (tmp_path / "saved").mkdir()
+    write_saved(tmp_path / "saved")
+    write_parquet(tmp_path / "parquet", name)
     saved, parquet = (
         open_splits(
             resolve(make_dataset("huggingface", name="pets", root=str(tmp_path / it), image_size=12)),
@@ -292,6 +294,11 @@ def test_a_built_in_name_is_needed_without_a_format(make_dataset):
     )
 
 
+def test_keys_without_an_effect_are_refused(make_dataset):
+    fails(ConfigError, "dataset.label=x: expected null", lambda: make_dataset("medmnist", name="pathmnist", label="x"))
+    fails(ConfigError, "dataset.download=True: .*only", lambda: make_dataset("webdataset", name="birds", download=True))
+
+
 def test_without_network_one_line_names_the_folder(make_dataset, tmp_path, monkeypatch):
     def offline(*arguments, **options):
         raise OSError("no route to host\nsomewhere")
@@ -333,6 +340,14 @@ def test_unusable_data_sets_of_hugging_face(write, make_dataset, tmp_path):
     dataset = make_dataset("huggingface", name="pets", root=str(tmp_path), image_size=12)
     write(tmp_path, counts=(("train", 6),))
     fails(DataError, "expected a split for test, found splits: train; expected a folder", lambda: resolve(dataset))
+
+
+def test_splits_without_images_and_a_missing_package(make_dataset, tmp_path, monkeypatch):
+    write_parquet(tmp_path, counts=(("train", 6), ("test", 0)))
+    dataset = make_dataset("huggingface", name="pets", root=str(tmp_path))
+    fails(DataError, "pets in .* has no image for test", lambda: resolve(dataset))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    fails(DataError, "expected the package datasets, found none; pip install datasets", lambda: resolve(dataset))
 
 
 def test_the_split_for_validation_takes_the_place_of_a_missing_test_split(make_dataset, tmp_path):

@@ -220,7 +220,7 @@ def test_heads_are_final_and_override_nothing_concrete(name: str) -> None:
 
 
 def test_an_unknown_head_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=f"known: {', '.join(sorted(HEADS))}"):
+    with pytest.raises(ValueError, match=f"known: {', '.join(sorted(config.HEADS))}"):
         build_head("no_such_head", width=64, num_classes=CLASSES, heads=1, tokens=16)
 
 

@@ -12,7 +12,8 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from headsweep import config
-from headsweep.config import HEADS, CompactConfig, HeadConfig, ModelConfig, Positions
+from headsweep.config import CompactConfig, HeadConfig, ModelConfig, Positions
+from headsweep.heads import HEADS
 from headsweep.models import count_cost
 from headsweep.models.compact import sine_positions
 from headsweep.models.drop_path import DropPath

@@ -102,6 +102,21 @@ def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
     )
 
 
+def test_runs_begun_with_another_version_of_a_package_are_announced(plan, monkeypatch):
+    version = "headsweep.plan.plan.packages_used"
+    monkeypatch.setattr(version, lambda config: {"lab-heads": "1.0 aaaa"})
+    freeze(plan, {run.fingerprint: COST for run in plan.runs[1:3]})
+    plan.folders[1].fail("no luck")
+    plan.folders[2].checkpoint.touch()
+    assert code_change(plan.folders[1:3]) is None
+    for now, shown in (({"lab-heads": "1.1 bbbb"}, "1.1 bbbb"), ({}, "not installed")):
+        monkeypatch.setattr(version, lambda config, now=now: now)
+        assert code_change(plan.folders[1:3]) == (
+            f"started with another version of a package: 2 runs with lab-heads 1.0 aaaa, now {shown}; they resume with "
+            "the current one"
+        )
+
+
 def headsweep(*arguments, **environment):
     return fresh("-m", "headsweep.cli", *arguments, **environment)
 

@@ -12,6 +12,7 @@ from headsweep.report.formats import csv
 from headsweep.report.html.figures.tradeoff import tradeoff
 from headsweep.report.html.figures.tuning import curve
 from headsweep.report.html.selection import select
+from headsweep.report.html.verdict import verdict
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.build import compare
 from headsweep.report.table.columns import MINUS
@@ -47,6 +48,12 @@ def test_a_lower_loss_is_better():
     assert "0.4100 ± 0.0228" in text and f"{MINUS}0.1000" in text
     assert "in nats, paired by seed" in text and "within ±0.05 nats" in text and "below +0.05 nats" in text
     assert "percentage points" not in text
+
+
+def test_the_verdict_of_a_report_is_in_nats():
+    body = verdict(compare(cells(), Question(metric="log_loss", margin=Margin(0.05)))).body
+    assert "in test log loss at a margin of ±0.05 nats: 1 better, 1 worse" in body
+    assert f"low, 1 head: {MINUS}0.1000 ± 0.0050 nats" in body and "points" not in body
 
 
 def test_not_worse_is_a_loss_that_is_not_higher_by_the_margin():

@@ -242,6 +242,18 @@ def test_mixed_code_versions_are_in_a_footnote(make_run):
     assert "dirty working tree (abc123-dirty)" in as_markdown(build([dirty]))
 
 
+def test_versions_of_a_package_are_compared_among_the_runs_that_use_it(make_run):
+    code = {"commit": "abc123", "dirty": False}
+    without = make_run("seqpool", 1, 0, 0.9, code=code)
+    old, new = (
+        make_run("ga", 1, seed, 0.9, code=code | {"packages": {"lab-heads": version}})
+        for seed, version in enumerate(("1.0 aaaa", "1.1 bbbb"))
+    )
+    assert "MIXED" not in as_markdown(build([without, old]))
+    mixed = as_markdown(build([without, old, new]))
+    assert "MIXED VERSIONS OF lab-heads: 1.0 aaaa (1 run), 1.1 bbbb (1 run)." in mixed and "MIXED CODE" not in mixed
+
+
 def test_different_durations_and_devices_are_in_a_footnote(make_run):
     first = make_run("ga", 1, 0, 0.9)
     longer = make_run("seqpool", 1, 0, 0.9, duration="20 epochs", device="H200")

@@ -1,5 +1,6 @@
 """Runs on stored tokens of a frozen backbone: as with a live one, computed once, whatever happens meanwhile."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -14,14 +15,15 @@ from comparing import differences
 from composing import compose_run
 from factories import weights
 from headsweep.config import HEADS
-from headsweep.data import token_cache, token_folder
+from headsweep.data import token_cache, token_folder, token_staging
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, DataError
+from headsweep.heads import FITTED_HEADS
 from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.stored_tokens import token_lines
+from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Stopped
@@ -84,6 +86,19 @@ def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, h
     stored = trained(tmp_path / "stored", file, *overrides, "tokens.cache=float32")
     live = trained(tmp_path / "live", file, *overrides, "tokens.cache=off")
     assert differences(stored, live) == []
+
+
+def test_stored_and_live_tokens_of_other_blocks_train_the_same_bits_in_float32(tmp_path):
+    keys = ["backbone=random", "model.depth=2", "tokens.layer=-1", "tokens.last=2", "tokens.norm=false"]
+    keys += ["tokens.class_token=true", "classifier_norm=true", "duration='1 epoch'", "head=seqattn"]
+    stored = factories.planned(tmp_path / "stored", *KEYS, *keys, "tokens.cache=float32")
+    live = factories.planned(tmp_path / "live", *KEYS, *keys, "tokens.cache=off")
+    for folder in (stored, live):
+        train_folder(folder, lambda progress: None)
+    assert differences(stored, live) == []
+    record = tokens_of(tmp_path / "stored").record()
+    assert (record.tokens, record.width) == (17, 64)
+    assert record.source["tokens.last"] == 2 and "tokens.layer" not in record.source
 
 
 @pytest.mark.slow
@@ -161,15 +176,16 @@ def _train_and_count(folder: RunFolder, written) -> None:
 def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_path):
     given = [*TINY_MODEL, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
     same = [[], ["head=ga"], ["seed=1"], ["optimizer.lr=0.1"], ["debug=quick"], ["dataset.validation=0.5"]]
+    same += [["classifier_norm=true"], ["tokens.layer=-1"]]
     other = [["head=cls"], ["tokens.cache=float32"], ["dataset.image_size=32"], ["dataset.mean=[0.4]"]]
-    other += [["model.depth=2"], ["precision=bfloat16"]]
+    other += [["model.depth=2"], ["precision=bfloat16"], ["tokens.norm=false"], ["tokens.class_token=true"]]
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in same}) == 1
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
 
 
 def test_records_and_classes_of_heads_agree_on_the_class_token():
     assert {name: spec.class_token for name, spec in HEADS.items()} == {
-        name: head.class_token for name, head in CLASSES.items()
+        name: head.class_token for name, head in (CLASSES | FITTED_HEADS).items()
     }
 
 
@@ -200,6 +216,9 @@ def test_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(tmp_path, file, capsys):
+    def token_lines(runs, costs):
+        return [it.line for it in token_folders(runs, costs)]
+
     run = compose_run(*TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}")
     folder, costs = TokenFolder.of(run), {fingerprint(run): {"token_bytes": 1024}}
     start = f"tokens in {folder.path}: 1.8 MB"
@@ -220,3 +239,106 @@ def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(t
     assert capsys.readouterr().out == f"removed {name} (1.8 MB)\n"
     assert give("cache", "list", "--cache", tmp_path / "cache") == 0
     assert capsys.readouterr().out == f"no tokens in {tmp_path / 'cache'}\n"
+
+
+def test_the_json_of_a_plan_has_the_tokens(tmp_path, file, capsys):
+    words = [*TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
+    run = compose_run(*words)
+    for known in ({"bytes": None, "missing_bytes": None}, {"bytes": 1797 * 1024, "missing_bytes": 1797 * 1024}):
+        assert give("plan", "--list", "--json", *words) == 0
+        (tokens,) = json.loads(capsys.readouterr().out)["tokens"]
+        folder = TokenFolder(Path(tokens.pop("folder")))
+        assert folder.path.parent == tmp_path / "cache" and tokens == {"seconds": None, **known}
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
+
+
+def copy_of(disk: Path) -> TokenFolder:
+    (path,) = disk.glob("tokens-*/")
+    return TokenFolder(path)
+
+
+def staged(tmp_path: Path, file: Path, *overrides: str) -> RunFolder:
+    """A run on a copy of the tokens in `tmp_path`/disk."""
+    return trained(tmp_path, file, *FEW, *overrides, f"loader.stage={tmp_path / 'disk'}")
+
+
+@pytest.mark.slow
+def test_runs_read_a_local_copy_of_their_tokens_that_is_made_once(tmp_path, file, small_shards, computed, monkeypatch):
+    direct = trained(tmp_path / "direct", file, *FEW)
+    first = staged(tmp_path, file)
+    assert differences(direct, first) == []
+    copy, stored = copy_of(tmp_path / "disk"), tokens_of(tmp_path)
+    names = sorted(path.name for path in stored.path.glob("*.bin"))
+    assert names and names == sorted(path.name for path in copy.path.glob("*.bin"))
+    count = len(computed)
+    monkeypatch.setattr(token_staging, "_copy", None)  # neither computed nor copied again
+    for path in stored.path.glob("*.bin"):
+        path.unlink()
+    staged(tmp_path, file, "seed=1")
+    assert len(computed) == count
+
+
+@pytest.mark.slow
+def test_a_copy_that_is_cut_off_or_damaged_is_copied_again(tmp_path, file, small_shards, computed, caplog):
+    staged(tmp_path, file)
+    copy, count = copy_of(tmp_path / "disk"), len(computed)
+    contents = {path: path.read_bytes() for path in sorted(copy.path.glob("*.bin"))}
+    damaged, cut, absent, *_ = contents
+    damaged.write_bytes(b"\1" + contents[damaged][1:])
+    cut.write_bytes(contents[cut][:-10])
+    absent.unlink()
+    again = staged(tmp_path, file, "seed=5")
+    assert {path: path.read_bytes() for path in contents} == contents and len(computed) == count
+    assert "damaged" in caplog.text and again.result() is not None
+
+
+@pytest.mark.slow
+def test_a_run_waits_while_another_copies_its_tokens(tmp_path, file):
+    folder = planned(tmp_path, file, *FEW, f"loader.stage={tmp_path / 'disk'}")
+    run = compose_run(*TINY_RUN, *KEYS, *FEW, f"model.checkpoint={file}", f"paths.output={tmp_path}")
+    copy = token_staging.place_of_copy(TokenFolder.of(run), str(tmp_path / "disk"))
+    asked = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    with copy.lock(), pytest.raises(Stopped):
+        train_folder(folder, lambda progress: None, stop)
+    assert not list(copy.path.glob("*.bin"))
+
+
+@pytest.mark.slow
+def test_copies_that_are_damaged_again_and_again_are_one_line(tmp_path, file, monkeypatch):
+    monkeypatch.setattr(token_staging, "_copy", lambda source, target: target.write_bytes(b"x"))
+    with pytest.raises(DataError, match=r"disk/tokens-.*\.bin is damaged in each copy; check the disk"):
+        staged(tmp_path, file)
+
+
+@pytest.mark.slow
+def test_a_local_disk_that_is_too_small_is_one_line(tmp_path, file, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    free = {"disk": 1000}
+
+    def disk_usage(path):
+        return usage._replace(free=free["disk"]) if "disk" in Path(path).parts else usage
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(ConfigError, match=r"loader.stage=.*disk: expected [\d,]+ free bytes, found 1,000") as caught:
+        staged(tmp_path, file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_result_has_the_cost_of_its_tokens_and_of_a_live_backbone(tmp_path, file):
+    folder = trained(tmp_path, file, *FEW)
+    result, stored = folder.result(), tokens_of(tmp_path)
+    record, speed = stored.record(), stored.speed()
+    by_image = speed.seconds / speed.images
+    assert result.clock["token_bytes"] == stored.held() and result.environment["tokens"] == stored.path.name
+    assert result.clock["token_seconds"] == pytest.approx(by_image * (stored.held() // record.row_bytes))
+    run = compose_run(*TINY_RUN, *KEYS, *FEW, f"model.checkpoint={file}")
+    assert result.clock["live_seconds"] == pytest.approx(result.steps * run.batch_size * by_image)
+    live = trained(tmp_path / "live", file, *FEW, "tokens.cache=off").result()
+    assert "live_seconds" not in live.clock

@@ -13,6 +13,7 @@ from pathlib import Path
 import commands
 import programs
 from commands import TINY_RUN, TRAIN
+from headsweep.status import submissions
 from headsweep.tracking.run_folder import RunFolder
 from programs import Program
 
@@ -118,6 +119,11 @@ def sweep(output: Path) -> Path:
     return path
 
 
+def jobs_of(path: Path) -> dict[str, str]:
+    """Fingerprint -> the last job that was submitted for the run."""
+    return {run: job.number for job in submissions.jobs(path) for run in job.runs}
+
+
 def sabotage(output: Path) -> None:
     """Let the jobs of the only sweep run code that misbehaves; see sabotage.py."""
     (loop,) = (sweep(output) / "slurm" / "code").glob("*/src/headsweep/training/loop.py")
@@ -144,8 +150,7 @@ def began(folder: RunFolder) -> list[int]:
 
 def output_of(output: Path, job: str) -> str:
     """What a job has printed."""
-    log = sweep(output) / "slurm" / "jobs" / f"{job}_0_log.out"
-    return log.read_text() if log.exists() else ""
+    return "".join(log.read_text() for log in sweep(output).glob(f"slurm/jobs/*/{job}_0_log.out"))
 
 
 def wait_until(condition: Callable[[], object]) -> None:

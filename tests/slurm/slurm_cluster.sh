@@ -61,7 +61,7 @@ NAME=t$B-$$-$(date +%s); echo "$NAME" >"$DIR/name"; trap 'stop; exit 130' INT TE
 AUTH=socket=$DIR/munge.sock,cred_expire=5                         # the least; also the wait before a requeued job runs
 ACC=("AccountingStorageType=accounting_storage/none")
 [ "$ACCT" != yes ] || ACC=("AccountingStorageType=accounting_storage/slurmdbd" "AccountingStorageHost=$ADDR" \
-    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,qos)
+    "AccountingStoragePort=$((B + 1))" "AccountingStoragePass=$DIR/munge.sock" AccountingStorageEnforce=associations,limits,qos)
 printf '%s\n' "ClusterName=$NAME" "SlurmctldHost=$HOST($ADDR)" "SlurmctldPort=$B" "CommunicationParameters=$BIND" \
     "SlurmUser=$ME" "SlurmdUser=$ME" "AuthType=auth/munge" "CredType=cred/munge" "AuthInfo=$AUTH" "${ACC[@]}" \
     "StateSaveLocation=$DIR/state" "SlurmdSpoolDir=$DIR/spool.%n" "SlurmctldPidFile=$DIR/state/slurmctld.pid" \
@@ -95,7 +95,9 @@ if [ "$ACCT" = yes ]; then
     sacctmgr -i add cluster "$NAME" >"$DIR/log/sacctmgr.out" 2>&1
 fi
 run slurmctld slurmctld -D; await slurmctld open_ "$B"
-run hurry bash -c 'while sleep 1; do squeue -h -t PD -o "%i %r" | grep BeginTime | while read -r job _; do
-    scontrol update jobid="$job" starttime=now; done; done'           # so that a requeued job waits no longer than it must
+# So that a requeued job waits no longer than it must: a node refuses one that starts in the second in which it has
+# ended the last one ("Job credential revoked"), so only jobs that no node cleans up after (CG), and in the next second.
+run hurry bash -c 'while sleep 1; do squeue -h -t PD -o "%t %i %r" | grep "^PD .* BeginTime" | while read -r _ job _; do
+    scontrol update jobid="$job" starttime=now+1; done; done'
 for ((i = 0; i < NODES; i++)); do node "127.0.0.$((i + 2))"; done; await "idle nodes" idle
 echo "export SLURM_CONF=$SLURM_CONF"

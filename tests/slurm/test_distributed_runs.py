@@ -7,11 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, output_of, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, jobs_of, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
 from factories import by_seed, planned
-from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from ranks import trained
 

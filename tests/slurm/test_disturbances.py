@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until
+from cluster import PATIENCE, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until
 from mlflow import MlflowClient
 
 from comparing import differences
 from factories import by_seed
-from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, has_ended, lingering, output_of, read, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, has_ended, jobs_of, lingering, output_of, read, sabotage, sweep, wait_until
 
 import programs
 from comparing import differences
 from factories import by_seed
+from headsweep.status import accounting, queue
 from headsweep.status import cluster as questions
-from headsweep.status import queue
+from headsweep.status.job_state import JobState
+from headsweep.status.submissions import Job
 
 pytestmark = pytest.mark.slow
 HOLD = "+hydra.launcher.extra.hold=true"
@@ -76,7 +78,7 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
 
     again = forgetful.headsweep("retry", "--output", tmp_path)
     assert again.returncode == 0 and again.stdout.startswith("3 of 3 runs of "), again.stdout + again.stderr
-    release(forgetful, queue.jobs_of(sweep(tmp_path)))
+    release(forgetful, jobs_of(sweep(tmp_path)))
     watch = forgetful.headsweep("watch", "--output", tmp_path)
     assert watch.returncode == 0, watch.stderr
     assert [began(runs[seed]) for seed in (0, 1, 2)] == [[0, 7], [0, 4], [0, 7]]
@@ -117,7 +119,7 @@ def test_what_a_job_printed_that_never_came_to_its_run_is_shown(forgetful: Clust
     python = "hydra.launcher.python=/nowhere/python"
     (job,) = submit(forgetful, tmp_path, "seed=0", "hydra.launcher.requeues=0", python).values()
     watch = forgetful.headsweep("watch", "--output", tmp_path)
-    log = sweep(tmp_path) / "slurm" / "jobs" / f"{job}_0_log.out"
+    (log,) = sweep(tmp_path).glob(f"slurm/jobs/*/{job}_0_log.out")
     assert watch.returncode == 1 and f"it never began  ({log})" in watch.stderr.replace("\n", ""), watch.stderr
     logs = forgetful.headsweep("logs", "--output", tmp_path, by_seed(tmp_path)[0].path.name)
     assert "/nowhere/python" in logs.stdout
@@ -167,7 +169,8 @@ def test_a_cluster_that_never_answers_is_waited_for_once(forgetful: Cluster, tmp
         (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", port, config))
         ask = questions.ask
         monkeypatch.setattr(questions, "ask", lambda *words, **more: asked.append(words) or ask(*words, **more))
-        assert queue.states_of(["12_3"])["12_3"].is_active
+        job = Job(tmp_path / "sweep", "a1", "12", "_3", ("run",), submitted=1.0)
+        assert queue.states_of([job])[job].is_active
     assert asked == [("scontrol", "ping")]
 
 
@@ -179,10 +182,15 @@ def test_accounting_remembers_what_the_queue_has_forgotten(cluster: Cluster, tmp
     cluster.ask("scontrol", "release", jobs[2])
     wait_until(lambda: cluster.state(jobs[2]) == "RUNNING")
     cluster.ask("scancel", array)
-    wait_until(lambda: queue._ended([array], set(jobs.values())).keys() == set(jobs.values()))
-    reported = queue._ended([array], set(jobs.values()))
+    wait_until(lambda: all(job in ended(array) for job in jobs.values()))
+    reported = ended(array)
     assert str(reported[jobs[0]]).startswith(f"job {jobs[0]} ended: CANCELLED (by 0); `headsweep retry`")
     assert str(reported[jobs[2]]).startswith(f"job {jobs[2]} ended: CANCELLED (by 0")
+
+
+def ended(array: str) -> dict[str, JobState]:
+    """What the accounting knows of the jobs of an array that are over."""
+    return {state.job: state for state in accounting.ended([array]) if not state.is_active}
 
 
 def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
@@ -190,7 +198,7 @@ def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
     short = ["duration='4 epochs'", "hydra.launcher.threads=1", "tracking=none"]
     answer = cluster.train_without_torch(*short, *arguments, f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
-    jobs = queue.jobs_of(sweep(output))
+    jobs = jobs_of(sweep(output))
     return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 
 

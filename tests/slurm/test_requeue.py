@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headsweep.launch.slurm.job import REQUEUE
-from headsweep.launch.slurm.submit import REFUSALS, _teardown
+from headsweep.launch.slurm.requeue import REFUSALS, REQUEUE, last_lines
 
 SILENT = ("1", "")  # the exit code of a command that no controller answers, and what it prints
 
@@ -37,6 +36,7 @@ def test_a_job_is_requeued_once_until_it_succeeds(code, states, refusals, reques
     count(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/requests; [ $n -ge {refusals} ]')
     count(tmp_path, "sleep", "")
     assert end(tmp_path, code, restarts=0) == code
+    assert (tmp_path / "refilled").exists() == (code < 128), "only a job that has ended lets others follow"
     asked = tmp_path / "requests"
     assert (asked.read_text().splitlines() if asked.exists() else []) == ["requeue 7_1"] * requests
 
@@ -60,5 +60,5 @@ def end(place: Path, code: int, restarts: int) -> int:
     element = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     environment = {**os.environ, **element, "SLURM_RESTART_COUNT": str(restarts)}
     environment["PATH"] = os.pathsep.join([str(place), os.environ["PATH"]])
-    script = "\n".join([f"(exit {code})", *_teardown(2)])
+    script = "\n".join([f"(exit {code})", *last_lines(2, f"touch {place}/refilled")])
     return subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60).returncode

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until
+from cluster import Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from comparing import differences
 from factories import by_seed, planned
 from headsweep.run.train_run import train_folder
-from headsweep.status.queue import jobs_of
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, lingering, output_of, sabotage, sweep, wait_until, warm_python
+from cluster import JOB, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until, warm_python
 from omegaconf import OmegaConf
 
 from commands import TINY_RUN, train, train_with_interpreter
@@ -18,7 +18,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
-from headsweep.status.queue import jobs_of
+from headsweep.status import submissions, waiting
 from headsweep.tracking.run_folder import RunFolder, RunState
 from programs import write_interpreter
 
@@ -46,7 +46,7 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, mon
     keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
     settings = parse_launcher(SlurmConfig, keys)
 
-    assert submit._submit_array(tmp_path / "sweep", [(run,)], settings, {"time": 5}) == ["7"]
+    assert submit._numbers(tmp_path / "sweep", "a1", [(run,)], settings, {"time": 5}) == ["7"]
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert not inherited.keys() & seen.keys()
     assert seen["SLURM_CONF"] == "/here/slurm.conf"
@@ -64,16 +64,20 @@ def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Pat
     accept(GOLDEN / "array.sh", without_paths(dry.stdout, tmp_path))
     true = cluster.train_without_torch(*job)
     assert true.returncode == 0, true.stderr
-    (written,) = (sweep(tmp_path) / "slurm" / "jobs").glob("[0-9]*.sh")
-    assert written.read_text().strip() == dry.stdout.strip()
+    (written,) = sweep(tmp_path).glob("slurm/jobs/*/[0-9]*.sh")
+    names = [f"# job {at}: seqpool1-cct_2_3x2-digits-seed{at}" for at in range(3)]
+    given = "\n".join([written.read_text(), "", *names])
+    assert without_paths(given, tmp_path).strip() == without_paths(dry.stdout, tmp_path).strip()
     cluster.ask("scancel", *jobs_of(sweep(tmp_path)).values())
 
 
 def without_paths(text: str, output: Path) -> str:
     """What differs by machine and by code, by name."""
     text = text.replace(str(output), "OUTPUT").replace(warm_python(), "PYTHON")
+    text = text.replace(f"waiting-{submissions.this_user()}.json", "waiting-USER.json")
     text = re.sub(r"/code/[0-9a-f]{12}/", "/code/DIGEST/", text)
-    return re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
+    text = re.sub(r"digits-cct_2_3x2-[0-9a-f]{8}", "SWEEP", text)
+    return re.sub(r"(SWEEP\.|/jobs/)[0-9a-f]{8}", r"\1TOKEN", text)
 
 
 def accept(golden: Path, text: str) -> None:
@@ -101,11 +105,46 @@ def test_arrays_are_as_long_as_the_cluster_allows_and_come_one_after_the_other(f
 
 
 @pytest.mark.slow
+def test_jobs_that_end_submit_those_that_had_to_wait(forgetful: Cluster, tmp_path: Path):
+    job = ["seed=0,1,2,3", "duration='1 epochs'", "tracking=none", f"paths.output={tmp_path}"]
+    answer = forgetful.train_without_torch(*job, "hydra.launcher.max_submitted=2")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("\njob ") == 2
+    assert (
+        "2 runs wait until more jobs may be in the queue; jobs that end, and `headsweep watch`, submit" in answer.stdout
+    )
+    runs = by_seed(tmp_path).values()
+    wait_until(lambda: all(run.result() for run in runs))
+    assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
+    wait_until(lambda: not waiting.of_all(sweep(tmp_path)))
+
+
+@pytest.mark.slow
+def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, tmp_path: Path):
+    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=3")
+    job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
+    answer = cluster.train_without_torch(*job)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("\njob ") == 3 and "2 runs wait until" in answer.stdout
+    status = cluster.headsweep("status", "latest", "--output", tmp_path).stdout
+    assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 2
+    cluster.ask("scancel", jobs_of(sweep(tmp_path))[by_seed(tmp_path)[0].path.name])
+    again = cluster.train_without_torch(*job)
+    assert again.stdout.count("\njob ") == 1 and "2 runs wait until" in again.stdout, again.stdout + again.stderr
+    cancelled = cluster.headsweep("cancel", "--output", tmp_path)
+    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["constraint=h200"], "constraint=h200: sbatch: Invalid feature specification; `sinfo`"),
-        (["partition=gpus"], "partition=gpus: sbatch: Invalid partition name specified; `sinfo`"),
+        (
+            ["partition=gpus"],
+            "partition=gpus: sbatch: Invalid partition name specified; partitions: main, short, urgent\n",
+        ),
         (
             ["partition=short", "time=30"],
             "time=30, hydra.launcher.partition=short: sbatch: Requested time limit is invalid (missing or exceeds",

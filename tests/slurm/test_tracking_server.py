@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, sweep, wait_until
+from cluster import Cluster, jobs_of, sweep, wait_until
 from mlflow import MlflowClient
 
-from headsweep.status.queue import jobs_of
 from headsweep.tracking.run_folder import RunFolder
 from postgres import free_port, postgres
 from programs import Program

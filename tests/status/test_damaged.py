@@ -81,7 +81,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
     monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
     monkeypatch.setattr(
-        reproduce, "_train", lambda run, into, root: shutil.copytree(run.path, into / "runs" / run.path.name)
+        reproduce, "_train", lambda run, into, root, data: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
 
     def run(name, target):

@@ -39,7 +39,9 @@ def test_a_tracker_of_ten_lines_is_notified_of_every_run_and_is_named_below_the_
     monkeypatch.setitem(TRACKERS, "none", NameList)
     output = OutputFolder(Path(shutil.copytree(GOLDEN, tmp_path / "output")))
     runs, (sweep,) = output.recorded_runs(), output.planned_sweeps()
-    follow(sweep, lambda folders, config: 0, [run for path in runs if (run := RunFolder(path)).result()])
+    follow(
+        sweep, lambda folders, config: 0, lambda path: None, [run for path in runs if (run := RunFolder(path)).result()]
+    )
     names = (output.path / "headsweep.txt").read_text().splitlines()
     assert set(names) == {sweep.name, *(run.name for run in runs)} and names[0] == names[-1] == sweep.name
     assert f"names    {output.path}/headsweep.txt\n" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from headsweep.folders import CONF, code_digest, default_output
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen, frozen_values
 from headsweep.plan.git_state import is_here
+from headsweep.plan.uncommitted import patch_of
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
@@ -27,7 +28,7 @@ from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.find import find_sweep
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
-from headsweep.tracking.run_folder import RunFolder, code_name, runs_in
+from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -115,7 +116,7 @@ def _run(run: Run) -> list[str]:
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
     packages = "".join(f", {name} {version}" for name, version in record.packages.items())
-    lines += [f"  folder    {folder.path}", f"  code      {_code(record.code)}{packages}"]
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
@@ -129,11 +130,13 @@ def _run(run: Run) -> list[str]:
     return lines
 
 
-def _code(code: dict[str, Any]) -> str:
-    commit = code.get("commit")
+def _code(record: RunRecord, folder: RunFolder) -> str:
+    commit: str | None = record.code.get("commit")
     if commit is None:
-        return code_name(code) if "digest" in code else "no commit recorded"
-    return commit + (" with uncommitted changes, which were not saved" if code.get("dirty") else "")
+        return record.code_name if "digest" in record.code else "no commit recorded"
+    if not record.code.get("dirty"):
+        return commit
+    return f"{commit} with uncommitted changes, {patch_of(record, folder.output.path) or 'which were not saved'}"
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from headsweep.config import RunConfig
 from headsweep.data.datasets import open_splits
@@ -82,7 +84,7 @@ def _diversity(model: Classifier, run: RunConfig, images: Source) -> Diversity:
     for batch in EvalLoader(images, run.dataset, run.batch_size, place, run.loader.workers):
         with autocast(run.precision, place):
             pooled = head.pool(model.read_by_head(model.forward_features(batch.images)))
-            logits = head.classifier(pooled)
+            logits = head.classify(pooled)
         if not logits.isfinite().all():
             raise UserError("expected finite logits, found others: the run has diverged")
         diversity.add(logits.cpu(), pooled.cpu(), batch.labels.cpu())
@@ -100,9 +102,16 @@ def _samples(model: Classifier, run: RunConfig, images: Source, count: int) -> S
     weights, logits = head.token_weights(tokens), head(tokens)
     if weights is None:
         return None
+    weights = _of_patches(weights, model)
     shown = loader.normalise.undo(batch.images)
     guesses, together = logits.argmax(2), logits.mean(1).argmax(1)
     return Samples(*(values.cpu() for values in (shown, batch.labels, guesses, together, weights)))
+
+
+def _of_patches(weights: Tensor, model: Classifier) -> Tensor:
+    """Return the shares (b k n) of the patch tokens alone; a class token that is pooled with them comes last."""
+    patches = weights[..., : model.backbone.tokens]
+    return patches if patches.shape == weights.shape else functional.normalize(patches, p=1, dim=-1)
 
 
 def _head(model: Classifier) -> Head:

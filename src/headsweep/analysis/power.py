@@ -10,7 +10,6 @@ from headsweep.config.overrides import OverrideFinder, command, grid_words
 from headsweep.config.study.expansion import composer
 from headsweep.errors import UserError
 from headsweep.plan.frozen import frozen
-from headsweep.plan.preview import span
 from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.equivalence import against_margin
@@ -29,7 +28,7 @@ from headsweep.report.table.baseline import Baseline, default_baseline
 from headsweep.report.table.columns import human
 from headsweep.report.table.model import Question
 from headsweep.report.table.pairing import pair
-from headsweep.text import aligned, plural
+from headsweep.text import aligned, plural, span
 from headsweep.tracking.metric_names import TEST_TOP1
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged

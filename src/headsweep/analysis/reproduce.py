@@ -21,12 +21,13 @@ from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
 from headsweep.plan.packages import packages_used
+from headsweep.plan.uncommitted import apply, patch_of
 from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
 
 POLL_SECONDS = 0.1
 
 
-def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
+def reproduce(original: RunFolder, into: Path, code: str | None, data: Path | None = None) -> Comparison:
     """Retrain a finished run in `into` and compare the two; the original is only read.
 
     A second call with the same code resumes an interrupted run, or only compares.
@@ -34,8 +35,9 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
     Args:
         original: the run.
         into: a new folder, or that of an earlier call.
-        code: "recorded" checks out the commit that planned the run, "current" uses the working tree; None uses the
-            working tree if it equals that commit.
+        code: "recorded" checks out the commit that planned the run, "changed" also applies the uncommitted changes that
+            were stored, "current" uses the working tree; None uses the working tree if it equals that commit.
+        data: folder of the images, where it is another one than the recorded `dataset.root`.
 
     Raises:
         UserError: the run is unfinished or damaged, its code is not here, or `into` has other content.
@@ -48,30 +50,36 @@ def reproduce(original: RunFolder, into: Path, code: str | None) -> Comparison:
     frozen_values(original)  # before anything is checked out
     if code != "current":
         _check_packages(record)
-    with _code(record, code) as root:
-        version = {"commit": record.code["commit"], "dirty": False} if root != PROJECT_ROOT else code_version()
+    with _code(original, record, code) as root:
+        changed = code == "changed"
+        version = {"commit": record.code["commit"], "dirty": changed} if root != PROJECT_ROOT else code_version()
         packages = packages_used(record.config)
-        _check(into, original, version | ({"packages": packages} if packages else {}))
-        _train(original, into, root)
+        _check(into, original, version | ({"packages": packages} if packages else {}), may_be_dirty=changed)
+        _train(original, into, root, data)
     (again,) = runs_in(into)
     return compare(original, again)
 
 
 @contextmanager
-def _code(record: RunRecord, choice: str | None) -> Iterator[Path]:
+def _code(original: RunFolder, record: RunRecord, choice: str | None) -> Iterator[Path]:
     """Yield the root of the checkout to train with."""
     commit, dirty = record.code.get("commit"), record.code.get("dirty")
     if choice == "current":
         yield PROJECT_ROOT
-    elif choice == "recorded":
+    elif choice in ("recorded", "changed"):
         if commit is None:
-            raise UserError("--code recorded: the run recorded no commit (it was planned outside a git checkout)")
+            raise UserError(f"--code {choice}: the run recorded no commit (it was planned outside a git checkout)")
+        patch = patch_of(record, original.output.path)
+        if choice == "changed" and patch is None:
+            raise UserError("--code changed: no uncommitted changes were stored with the run; use --code recorded")
         with checked_out(commit) as root:
+            if choice == "changed" and patch:
+                apply(patch, root)
             yield root
     elif (not dirty and is_here(commit)) if commit else record.code.get("digest") == code_digest():
         yield PROJECT_ROOT
     else:
-        raise UserError(_other_code(record))
+        raise UserError(_other_code(record, patch_of(record, original.output.path)))
 
 
 def _check_packages(record: RunRecord) -> None:
@@ -83,13 +91,19 @@ def _check_packages(record: RunRecord) -> None:
             raise UserError(f"{expected}; install it, or give --code current to use the current code")
 
 
-def _other_code(record: RunRecord) -> str:
+def _other_code(record: RunRecord, patch: Path | None) -> str:
     """Return why the working tree is not known to be the run's code, and what to do."""
     commit, dirty = record.code.get("commit"), record.code.get("dirty")
     if commit is None and record.code.get("digest"):
         return f"the run was planned by {record.code_name}, whose code differs from this; --code current uses this code"
     if commit is None:
         return "the run recorded no commit, so its code is unknown; --code current uses the working tree"
+    if dirty and patch:
+        return (
+            f"the run was planned with uncommitted changes to {commit[:10]}, stored in {patch}; --code changed uses "
+            "that commit with them (read them first if they are another person's: they are executed), --code recorded "
+            "the commit without them, --code current the working tree"
+        )
     if dirty:
         return (
             f"the run was planned with uncommitted changes to {commit[:10]}, which were not saved: it cannot "
@@ -101,22 +115,25 @@ def _other_code(record: RunRecord) -> str:
     )
 
 
-def _check(into: Path, original: RunFolder, code: dict[str, object]) -> None:
+def _check(into: Path, original: RunFolder, code: dict[str, object], may_be_dirty: bool) -> None:
     """Raise UserError for a folder with anything but an earlier reproduction by the same code."""
     runs = runs_in(into)
     if original.path.resolve() in [run.path.resolve() for run in runs]:
         raise UserError(f"--into {into}: expected a new folder, found that of the original")
     if len(runs) > 1 or (not runs and into.exists() and any(into.iterdir())):
         raise UserError(f"--into {into}: expected a new or empty folder, found other files")
-    if runs and (runs[0].record().code != code or code["dirty"]):
+    found = {key: value for key, value in runs[0].record().code.items() if key != "changes"} if runs else code
+    if found != code or (runs and code["dirty"] and not may_be_dirty):
         raise UserError(
             f"--into {into}: expected a reproduction by the same code, found one by other code; "
             "remove it, or give another folder"
         )
 
 
-def _train(original: RunFolder, into: Path, root: Path) -> None:
+def _train(original: RunFolder, into: Path, root: Path, data: Path | None) -> None:
     frozen = frozen_values(original)
+    if data is not None:
+        frozen.dataset.root = str(data.resolve())
     frozen.tracking.name, frozen.paths.output = "none", str(into.resolve())
     result = original.result()
     threads = result.environment.get("threads") if result else None

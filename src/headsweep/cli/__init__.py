@@ -12,6 +12,7 @@ import click
 
 from headsweep import console
 from headsweep.cli import (  # noqa: F401 - each module adds its command
+    bundle,
     cache,
     cancel,
     check_head,
@@ -22,6 +23,7 @@ from headsweep.cli import (  # noqa: F401 - each module adds its command
     match,
     plan,
     power,
+    register,
     report,
     reproduce,
     retry,

@@ -9,7 +9,7 @@ import click
 
 from headsweep.cli.group import commands, output_option
 from headsweep.errors import UserError
-from headsweep.text import aligned, one_line
+from headsweep.text import aligned, one_line, size_of
 from headsweep.tracking.output_folder import OutputFolder
 
 if TYPE_CHECKING:
@@ -30,12 +30,11 @@ def cache() -> None:
 @_cache
 def listing(output: Path, cache: Path | None) -> None:
     """Print name, bytes on disk and bytes when complete of each folder of tokens."""
-    from headsweep.plan.stored_tokens import size
 
     rows = []
     for folder in _folders(output, cache):
         record = folder.record()
-        rows.append((folder.path.name, size(folder.held()), size(record.bytes) if record else "?"))
+        rows.append((folder.path.name, size_of(folder.held()), size_of(record.bytes) if record else "?"))
     if not rows:
         click.echo(one_line(f"no tokens in {cache or OutputFolder(output).cache}"))
     else:
@@ -49,7 +48,6 @@ def listing(output: Path, cache: Path | None) -> None:
 @_cache
 def remove(names: tuple[str, ...], everything: bool, output: Path, cache: Path | None) -> None:
     """Remove the folders NAMES; the next run that needs such tokens computes them again."""
-    from headsweep.plan.stored_tokens import size
 
     folders = {folder.path.name: folder for folder in _folders(output, cache)}
     if not names and not everything:
@@ -59,7 +57,7 @@ def remove(names: tuple[str, ...], everything: bool, output: Path, cache: Path |
     for name in folders if everything else dict.fromkeys(names):
         held = folders[name].held()
         folders[name].remove()
-        click.echo(f"removed {name} ({size(held)})")
+        click.echo(f"removed {name} ({size_of(held)})")
 
 
 def _folders(output: Path, cache: Path | None) -> list[TokenFolder]:

@@ -19,7 +19,7 @@ def _seconds(context: click.Context, option: click.Parameter, given: float) -> f
 
 
 @commands.command()
-@click.argument("sweep", required=False)
+@click.argument("words", metavar="[SWEEP] [KEY=VALUE]...", nargs=-1)
 @output_option
 @click.option(
     "--wait",
@@ -28,18 +28,26 @@ def _seconds(context: click.Context, option: click.Parameter, given: float) -> f
     callback=_seconds,
     help="Seconds to wait until the processes have stopped.",
 )
-def cancel(sweep: str | None, output: Path, wait: float) -> None:
+def cancel(words: tuple[str, ...], output: Path, wait: float) -> None:
     """Stop SWEEP, or all sweeps in progress, after a checkpoint.
 
     Processes on this machine are stopped as by Ctrl-C, and jobs in a cluster are cancelled. `headsweep retry SWEEP`
     resumes from the checkpoints. Running the command twice stops the runs at once, without a new checkpoint. SWEEP is
-    the name of a sweep, a prefix of it, or "latest".
+    the name of a sweep, a prefix of it, or "latest", the default with KEY=VALUE. `head=ga heads=8` cancels the jobs of
+    these cells in a cluster.
     """
-    from headsweep.status import queue
+    from headsweep.status import choose, queue
     from headsweep.status.find import find_sweep
     from headsweep.tracking import active_launchers
     from headsweep.tracking.output_folder import OutputFolder
 
+    names, conditions = choose.split(words)
+    if len(names) > 1:
+        raise UserError(f"{' '.join(names)}: expected the name of one sweep, found {len(names)}")
+    if conditions:
+        _cancel_cells(find_sweep(names[0] if names else "latest", output), conditions)
+        return
+    sweep = names[0] if names else None
     # A sweep whose cells are still being checked has no plan yet.
     folders = sorted(OutputFolder(output).sweeps.glob("*")) if sweep is None else [find_sweep(sweep, output)]
     cancelled = {folder: queue.cancel(folder) for folder in folders}
@@ -52,3 +60,15 @@ def cancel(sweep: str | None, output: Path, wait: float) -> None:
     for folder in busy:
         for launcher, outcome in active_launchers.stop(folder, wait).items():
             click.echo(one_line(f"{folder.name}: {launcher} {outcome}"))
+
+
+def _cancel_cells(folder: Path, conditions: list[str]) -> None:
+    """Cancel the jobs in a cluster that train chosen runs of a sweep."""
+    from headsweep.status import choose, queue
+    from headsweep.tracking.sweep_folder import SweepFolder
+
+    runs = choose.chosen(SweepFolder(folder).planned(), conditions)
+    if jobs := queue.cancel(folder, {run.path.name for run in runs}):
+        click.echo(f"{folder.name}: cancelled job{'s' * (len(jobs) > 1)} {', '.join(jobs)}")
+    else:
+        click.echo(f"nothing to cancel: no job of {folder.name} trains {' '.join(conditions)}")

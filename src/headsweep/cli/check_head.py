@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @commands.command("check-head")
 @click.argument("name")
-@click.argument("options", nargs=-1)
+@click.argument("options", nargs=-1, metavar="[head.OPTION=VALUE]...")
 @click.option("--width", type=click.IntRange(1), default=64, show_default=True, help="D, the width of a token.")
 @click.option("--tokens", type=click.IntRange(1), default=16, show_default=True, help="N, the number of patch tokens.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -27,8 +27,8 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
     """Check the invariants of the head NAME: of headsweep, of a package, or ./FILE.py:CLASS.
 
     Shapes for every K, a number of operators that does not depend on K, equality with K single heads, gradients,
-    bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. OPTIONS are
-    those of the head: head.gram_dim=32. Exit code 1 if something does not hold; the line says what was found.
+    bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. Options of
+    the head are given as head.gram_dim=32. Exit code 1 if something does not hold; the line says what was found.
     """
     for option in options:
         if not option.startswith("head.") or "=" not in option:
@@ -52,13 +52,18 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
 
 def _configured(name: str, options: tuple[str, ...]) -> HeadConfig:
     """Return the head with its default options, but for those given."""
-    from headsweep.config import parse
+    from headsweep.config import parse, spec_of
     from headsweep.config.overrides import hydra_value
     from headsweep.config.study.expansion import composer
 
     with composer() as compose:
         # The width of a model of timm is not known yet, so that it is checked with --width alone.
-        return parse(compose([f"head={hydra_value(name)}", "model=timm", *options])).head
+        # A frozen backbone, which every head accepts.
+        frozen = ["model=timm", "backbone=random", "augmentation=none"]
+        head = parse(compose([f"head={hydra_value(name)}", *frozen, *options])).head
+    if spec_of(head).is_fitted:
+        raise UserError(f"{name}: expected a head that is trained, found one that is fitted in one pass")
+    return head
 
 
 def _line(outcome: Outcome) -> str:

@@ -46,6 +46,7 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: P
 
 
 def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path | None) -> None:
+    from dataclasses import asdict
     from functools import partial
 
     from headsweep.config import RunConfig
@@ -54,7 +55,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.plan.expand import expand
     from headsweep.plan.plan import Lookup, make_plan
     from headsweep.plan.preview import preview, show
-    from headsweep.plan.stored_tokens import token_lines
+    from headsweep.plan.stored_tokens import token_folders
 
     lookup = Lookup()
     with composer(config_dir):
@@ -68,11 +69,12 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
-    show(found, slots.count, as_json)
+    resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
+    tokens = token_folders(resolved, {row.fingerprint: row.cost for row in found.rows})
+    show(found, slots.count, {"tokens": [asdict(it) for it in tokens]} if as_json else None)
     if not as_json:
-        resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
-        for line in token_lines(resolved, {row.fingerprint: row.cost for row in found.rows}):
-            print(one_line(line))
+        for it in tokens:
+            print(one_line(it.line))
         if shared := _grouping(resolved, found, slots.count):
             print(shared)
     if found.bad:

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--code",
-    type=click.Choice(["recorded", "current"]),
-    help="Code to use: the recorded commit, checked out in a temporary folder, or the current code. Required if they "
-    "differ.",
+    type=click.Choice(["recorded", "changed", "current"]),
+    help="Code to use: the recorded commit, checked out in a temporary folder, as it is or with the changes that were "
+    "not committed; or the current code. Required if they differ.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of the images (dataset.root), if it is not the recorded one.",
 )
 @click.option(
     "--tolerance",
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Accepted difference, in points of top-1 and top-5.",
 )
-def reproduce(run: str, output: Path, into: Path | None, code: str | None, tolerance: float) -> None:
+def reproduce(run: str, output: Path, into: Path | None, code: str | None, data: Path | None, tolerance: float) -> None:
     """Train RUN again and compare metrics, result and weights.
 
     The recorded configuration is used, and RUN is the fingerprint or name of a run, or a prefix of one. The exit code
@@ -50,11 +55,11 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, toler
     from headsweep.tracking.output_folder import OutputFolder
 
     record = original.record()
-    comparison = train(original, into or OutputFolder(output).reproductions / record.fingerprint, code)
+    comparison = train(original, into or OutputFolder(output).reproductions / record.fingerprint, code, data)
     click.echo(one_line(f"{record.name} ({record.fingerprint}), trained again"))
     _print(comparison)
-    if record.code.get("dirty"):
-        click.echo("code        the original had uncommitted changes, which were not recorded")
+    if record.code.get("dirty") and code != "changed":
+        click.echo("code        the original had uncommitted changes, which were not applied")
     within = comparison.points <= tolerance
     if comparison.is_exact:
         click.echo("REPRODUCED bit for bit in all that was compared")

@@ -10,25 +10,27 @@ from headsweep.cli.group import commands, output_option
 
 
 @commands.command()
-@click.argument("names", metavar="[SWEEP|RUN]...", nargs=-1)
+@click.argument("words", metavar="[SWEEP|RUN|KEY=VALUE]...", nargs=-1)
 @output_option
 @click.option("--slots", type=click.IntRange(min=1), help="Number of parallel runs, as hydra.launcher.slots.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads per run, as hydra.launcher.threads.")
 @click.option("--here", is_flag=True, help="Train on this machine even what was submitted to a cluster.")
-def retry(names: tuple[str, ...], output: Path, slots: int | None, threads: int | None, here: bool) -> None:
+def retry(words: tuple[str, ...], output: Path, slots: int | None, threads: int | None, here: bool) -> None:
     """Resume or repeat the unfinished runs of sweeps, or single runs.
 
     Runs use the configuration they were planned with, and failed attempts no longer count. SWEEP is a name or prefix of
-    one, RUN a fingerprint, name or prefix of one; the default is the latest sweep. Runs that were submitted to a
-    cluster are submitted again.
+    one, RUN a fingerprint, name or prefix of one; the default is the latest sweep. `head=ga heads=8` chooses cells.
+    Runs that were submitted to a cluster are submitted again.
     """
     from headsweep.config.launchers import check_threads
-    from headsweep.status import queue
+    from headsweep.status import choose, queue
     from headsweep.status.find import find_each
 
     check_threads(threads)
 
-    folders = find_each(names or ("latest",), output.resolve())  # before anything heavy is imported
+    names, conditions = choose.split(words)
+    folders = find_each(names or ["latest"], output.resolve())  # before anything heavy is imported
+    folders = choose.chosen(folders, conditions)
     submitted = {} if here else queue.by_sweep(folders)
     if submitted:
         from headsweep.launch.slurm.launcher import submit_again

@@ -24,4 +24,10 @@ def watch(sweep: str, output: Path) -> None:
     from headsweep.launch.follow import follow
     from headsweep.launch.local.pool import log_models
 
-    follow(folder.resolve(), log_models)
+    follow(folder.resolve(), log_models, _refill)
+
+
+def _refill(sweep: Path) -> None:
+    from headsweep.launch.slurm.window import refill  # imports submitit
+
+    refill(sweep)

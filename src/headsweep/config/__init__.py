@@ -1,5 +1,6 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
+from headsweep.config.dataset import DATASETS, DatasetSpec
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import (
     HEADS,
@@ -10,6 +11,7 @@ from headsweep.config.head import (
     HeadSpec,
 )
 from headsweep.config.head_file import FileHeadConfig, spec_of
+from headsweep.config.metric import METRICS, MetricSpec
 from headsweep.config.model import (
     BACKBONES,
     BackboneMode,
@@ -30,7 +32,6 @@ from headsweep.config.schema import (
     Compilation,
     DatasetConfig,
     DatasetFormat,
-    DatasetName,
     DebugConfig,
     LoaderConfig,
     OptimizerConfig,
@@ -46,7 +47,9 @@ from headsweep.folders import PROJECT_ROOT
 
 __all__ = [
     "BACKBONES",
+    "DATASETS",
     "HEADS",
+    "METRICS",
     "PROJECT_ROOT",
     "AugmentationConfig",
     "AugmentationOrder",
@@ -58,7 +61,7 @@ __all__ = [
     "Compilation",
     "DatasetConfig",
     "DatasetFormat",
-    "DatasetName",
+    "DatasetSpec",
     "DebugConfig",
     "Duration",
     "DurationUnit",
@@ -68,6 +71,7 @@ __all__ = [
     "HeadConfig",
     "HeadSpec",
     "LoaderConfig",
+    "MetricSpec",
     "ModelConfig",
     "OptimizerConfig",
     "PathsConfig",

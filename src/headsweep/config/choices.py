@@ -13,17 +13,20 @@ from typing import Any
 from omegaconf import MISSING
 
 from headsweep.config import head_file
+from headsweep.config.dataset import DATASETS
 from headsweep.config.head import HEADS
+from headsweep.config.metric import METRICS
 from headsweep.config.model import BACKBONES
 from headsweep.config.registry import Package, Registry
 
-REGISTRIES: dict[str, Registry[Any]] = {"head": HEADS, "model": BACKBONES}
+REGISTRIES: dict[str, Registry[Any]] = {"head": HEADS, "model": BACKBONES, "dataset": DATASETS}
+_WITH_OPTIONS = ("head", "model")  # a data set has no options of its own, but values in a YAML file
 
 
 def names(group: str) -> list[str]:
     """Return the choices of a group that packages add."""
     registry = REGISTRIES[group]
-    return [name for name in registry if registry.package(name)]
+    return [name for name in registry if registry.package(name)] if group in _WITH_OPTIONS else []
 
 
 def values(group: str, choice: str) -> dict[str, Any] | None:
@@ -35,7 +38,7 @@ def values(group: str, choice: str) -> dict[str, Any] | None:
     if group == "head" and head_file.is_file(choice):
         return head_file.values_in(choice)
     registry = REGISTRIES[group]
-    if registry.package(choice) is None:
+    if group not in _WITH_OPTIONS or registry.package(choice) is None:
         return None
     fixed: dict[str, Any] = {"name": choice}
     if group == "model":
@@ -60,13 +63,14 @@ def folders() -> list[Path]:
 
 def packages() -> list[Package]:
     """Return the packages that name records, one for each top-level module."""
-    found = (package for registry in REGISTRIES.values() for package in registry.packages())
+    found = (package for registry in (*REGISTRIES.values(), METRICS) for package in registry.packages())
     return list({package.top: package for package in found}.values())
 
 
 def registered(package: Package) -> dict[str, list[str]]:
     """Return entry point group -> lines NAME = MODULE:RECORD, of all that a distribution registers."""
-    found = {registry.group: registry.lines(package.distribution) for registry in REGISTRIES.values()}
+    registries = (*REGISTRIES.values(), METRICS)
+    found = {registry.group: registry.lines(package.distribution) for registry in registries}
     return {group: lines for group, lines in found.items() if lines}
 
 

@@ -156,6 +156,19 @@ class VJepaConfig(AttentionConfig):
         at_least("head.depth", self.depth, 1)
 
 
+@dataclass
+class KnnConfig(HeadConfig):
+    """Nearest training images, whose votes are weighted by similarity."""
+
+    k: int  # neighbours that vote
+    temperature: float  # a neighbour of cosine similarity s counts exp(s / temperature)
+
+    def __post_init__(self) -> None:
+        at_least("head.k", self.k, 1)
+        if self.temperature <= 0:
+            raise ConfigError("head.temperature", self.temperature, "expected a number > 0")
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """One head: all that is known of it without importing torch."""
@@ -165,6 +178,7 @@ class HeadSpec:
     source: str  # paper and section, or file of a published code
     summary: str  # one line
     class_token: bool = False  # whether it reads the backbone's class token
+    is_fitted: bool = False  # in one pass over the training tokens, instead of being trained
 
     def __post_init__(self) -> None:
         options_of(HeadConfig, self.options)
@@ -298,6 +312,21 @@ _OWN = {
         class_path="headsweep.heads.cae:CaeHead",
         source="CAE, arXiv 2202.03026",
         summary="CAE's probe: cross-attention of a learned query, with three layer norms",
+    ),
+    "knn": HeadSpec(
+        options=KnnConfig,
+        class_path="headsweep.heads.knn:KnnHead",
+        source="DINO, arXiv 2104.14294",
+        summary="Nearest training images by mean patch tokens, training-free",
+        is_fitted=True,
+    ),
+    "knn_cls": HeadSpec(
+        options=KnnConfig,
+        class_path="headsweep.heads.knn:KnnClsHead",
+        source="DINO, arXiv 2104.14294",
+        summary="Nearest training images by class tokens, training-free",
+        class_token=True,
+        is_fitted=True,
     ),
 }
 

@@ -6,9 +6,9 @@ BACKBONES, a dataclass for its options, and one class in `headsweep/models/`.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from headsweep.config.checks import at_least, fraction, name, options_of
 from headsweep.config.registry import Registry
@@ -65,13 +65,21 @@ class Block(Enum):
 class ModelConfig:
     """The options that every backbone has."""
 
+    has_pretrained: ClassVar[bool] = False  # whether its builder takes pretrained weights
+
     family: str
     name: Annotated[str, USUAL | SUMMARY]
     checkpoint: Annotated[str | None, NOTHING]  # weights to start from: of headsweep, of a published code or of timm
+    # Load timm's weights as timm does, adapted to image size and channels: from `checkpoint`, which is filled in with
+    # the file in timm's cache, downloaded if needed, where it is null.
+    pretrained: Annotated[bool, USUAL, Neutral(False)] = field(default=False, kw_only=True)
     checkpoint_digest: Annotated[str | None, RESULT | MEMORY | PLANNED]  # SHA-256 of that file
 
     def __post_init__(self) -> None:
         name("model.name", self.name, in_path=True)  # the folder of a sweep has it in its name
+        if self.pretrained and not self.has_pretrained:
+            expected = f"expected false: timm has no weights of {self.name}; give model.checkpoint=FILE"
+            raise ConfigError("model.pretrained", "true", expected)
 
 
 @dataclass
@@ -153,7 +161,7 @@ _SET_BY_KEYS = {
     "img_size": "dataset.image_size",
     "global_pool": "head",
     "features_only": "head",
-    "pretrained": "model.checkpoint",
+    "pretrained": "model.pretrained",
     "checkpoint_path": "model.checkpoint",
 }
 
@@ -162,11 +170,17 @@ _SET_BY_KEYS = {
 class TimmConfig(ModelConfig):
     """Any backbone of timm, by its name there."""
 
+    has_pretrained: ClassVar[bool] = True
+
     small_stem: bool  # a ResNet stem for 32x32 images: 3x3 convolution of stride 1, no pooling
     options: dict[str, Any] | None  # passed to timm.create_model, e.g. {drop_path_rate: 0.1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pretrained and self.small_stem:
+            raise ConfigError(
+                "model.small_stem", "true", "expected false with model.pretrained=true, whose stem it lacks"
+            )
         for option, got in (self.options or {}).items():
             if option in _SET_BY_KEYS:
                 key = _SET_BY_KEYS[option]
@@ -175,9 +189,23 @@ class TimmConfig(ModelConfig):
 
 @dataclass
 class TokensConfig:
-    """The tokens that a head is trained on, where the backbone is frozen."""
+    """The tokens that a head reads, and how those of a frozen backbone are stored."""
 
     cache: Annotated[TokenType, USUAL, Neutral("bfloat16")]
+    layer: Annotated[int, USUAL | SUMMARY, Neutral(-1)]  # block whose tokens are read, from 0, or negative from the end
+    last: Annotated[int, USUAL | SUMMARY, Neutral(1)]  # blocks up to `layer` whose tokens are concatenated
+    norm: Annotated[bool, USUAL | SUMMARY, Neutral(True)]  # whether the final norm is applied to the tokens of each
+    class_token: Annotated[bool, USUAL | SUMMARY, Neutral(False)]  # append the class token to the patch tokens
+    views: Annotated[int, USUAL | SUMMARY, Neutral(0)]  # stored augmented views of each training image; 0: none
+
+    def __post_init__(self) -> None:
+        at_least("tokens.last", self.last, 1)
+        at_least("tokens.views", self.views, 0)
+
+    @property
+    def reads_last(self) -> bool:
+        """Whether the head reads the tokens of the last block, after the final norm."""
+        return (self.layer, self.last, self.norm) == (-1, 1, True)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class OverrideFinder:
             for key in value
             if not has_trait(key, PLANNED) and value[key] != base.get(key)
         }
+        differing |= {key for choice in choices for key in self._required(choice)}
         order = ["head", "heads", *(g for g in groups if g != "head"), *sorted(differing - {"heads", "seed"}), "seed"]
         found = [choice | _as_overrides(value) for choice, value in zip(choices, values, strict=True)]
         return [{key: one[key] for key in order if key in one} for one in found]
@@ -77,21 +78,28 @@ class OverrideFinder:
         }
 
     def _choices(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Return for each group the choice whose file agrees best: in its name, then in the number of values."""
+        """Return for each group the choice whose file agrees best: in its name or its format, then in most values."""
 
         def agreement(group: str, choice: str) -> tuple[bool, int, bool]:
             held = self._files[group][choice]
             agreeing = [key for key, value in held.items() if values.get(key) == value]
-            return f"{group}.name" in agreeing, len(agreeing), choice == self._defaults[group]
+            is_named = f"{group}.name" in agreeing or (f"{group}.format" in agreeing and bool(held[f"{group}.format"]))
+            return is_named, len(agreeing), choice == self._defaults[group]
 
         found = {
             group: max(choices, key=lambda choice: agreement(group, choice)) for group, choices in self._files.items()
         }
         return found | ({"head": _head(values)} if "head.file" in values else {})
 
+    def _required(self, choices: Mapping[str, str]) -> list[str]:
+        """Return the keys to which the files of the choices give no value."""
+        files = (self._files[group].get(choice, {}) for group, choice in choices.items())
+        return [key for held in files for key, value in held.items() if value == "???"]
+
     def _base(self, choices: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Any]:
         """Compose the choices with the folders of `values`, from which other keys are derived."""
         words = [f"{group}={hydra_value(choice)}" for group, choice in choices.items()]
+        words += [f"{key}={hydra_value(values[key])}" for key in self._required(choices)]
         words += [f"{key}={hydra_value(value)}" for key, value in values.items() if key.startswith("paths.")]
         key = tuple(words)
         if key not in self._known:

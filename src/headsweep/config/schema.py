@@ -11,8 +11,10 @@ from enum import Enum
 from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
+from headsweep.config.dataset import DATASETS
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.head import GramConfig, HeadConfig
+from headsweep.config.head_file import spec_of
 from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
@@ -50,16 +52,6 @@ class TrackingName(Enum):
     none = "none"
 
 
-class DatasetName(Enum):
-    """The data sets that have a configuration; each has a loader in `headsweep/data/datasets.py`."""
-
-    digits = "digits"
-    cifar10 = "cifar10"
-    cifar100 = "cifar100"
-    imagefolder = "imagefolder"
-    imagenet = "imagenet"
-
-
 class DatasetFormat(Enum):
     """Formats of which any data set can be read by its name; each is a class in `headsweep/data/formats/`."""
 
@@ -73,7 +65,7 @@ class DatasetFormat(Enum):
 class DatasetConfig:
     """A data set, the size of its images, and its splits."""
 
-    name: Annotated[str, USUAL | DATA | SUMMARY]  # a DatasetName, or with a format the name of any set
+    name: Annotated[str, USUAL | DATA | SUMMARY]  # of a record in DATASETS, or with a format of any set
     root: Annotated[str | None, PACE]  # folder that holds the data; None for embedded data
     download: Annotated[bool, NOTHING]  # whether the loader may download the data; checksums are verified
     image_size: Annotated[int, USUAL | DATA | SUMMARY]  # side of the model's square input image, pixels
@@ -90,18 +82,26 @@ class DatasetConfig:
     label: Annotated[str | None, USUAL | DATA, Neutral(None)]
 
     @property
-    def kind(self) -> DatasetName | DatasetFormat:
-        """What decides how the data is read."""
-        return self.format or DatasetName(self.name)
+    def kind(self) -> str:
+        """Name of the record in DATASETS whose functions read the data."""
+        return self.format.value if self.format else self.name
 
     def __post_init__(self) -> None:
         name("dataset.name", self.name, in_path=True)
-        known = [it.value for it in DatasetName]
-        if self.format is None and self.name not in known:
-            formats = ", ".join(f"dataset={it.value}" for it in DatasetFormat)
+        by_format = [it.value for it in DatasetFormat]
+        if self.format is None and (self.name in by_format or self.name not in DATASETS):
+            known, formats = (
+                [it for it in DATASETS if it not in by_format],
+                ", ".join(f"dataset={it}" for it in by_format),
+            )
             raise ConfigError(
                 "dataset.name", self.name, f"expected one of {', '.join(known)}, or any name with one of {formats}"
             )
+        if self.label is not None and self.format not in (DatasetFormat.huggingface, DatasetFormat.webdataset):
+            raise ConfigError("dataset.label", self.label, "expected null, but for dataset=huggingface or webdataset")
+        if self.download and self.format not in (None, DatasetFormat.torchvision):
+            expected = "expected false: only data sets of torchvision are downloaded"
+            raise ConfigError("dataset.download", self.download, expected)
         at_least("dataset.image_size", self.image_size, 8)
         at_least("dataset.channels", self.channels, 1)
         if self.num_classes is not None:
@@ -171,8 +171,12 @@ class AugmentationConfig:
 
     def first_active(self) -> tuple[str, object] | None:
         """Return key and value of the first part that changes pixels, as opposed to targets; None if there is none."""
-        mixes = ["mixup", "cutmix"] if self.mix_probability else []
-        keys = ("flip", "crop_scale", "randaugment", "erasing", *mixes)
+        keys = ("flip", "crop_scale", "randaugment", "erasing")
+        return next(((key, value) for key in keys if (value := getattr(self, key))), self.first_mixing())
+
+    def first_mixing(self) -> tuple[str, object] | None:
+        """Return key and value of the first part that mixes images; None if there is none."""
+        keys = ("mixup", "cutmix") if self.mix_probability else ()
         return next(((key, value) for key in keys if (value := getattr(self, key))), None)
 
 
@@ -306,6 +310,8 @@ class RunConfig:
     debug: DebugConfig
     backbone: Annotated[BackboneMode, USUAL | SUMMARY, Neutral("train")]
     heads: Annotated[int, USUAL | SUMMARY]  # K, heads in parallel on the same tokens
+    # Normalise pooled vectors over the batch before the classifier, without gain and bias, as attentive probing does.
+    classifier_norm: Annotated[bool, USUAL | SUMMARY, Neutral(False)]
     # lambda of GA's decorrelation term; a negative value pushes the heads apart, 0 turns it off.
     decorrelation: Annotated[float, RESULT | SUMMARY]
     seed: Annotated[int, RESULT | SUMMARY]
@@ -350,6 +356,8 @@ class RunConfig:
 
     def check_ranks(self, ranks: int) -> None:
         """Raise ConfigError unless `ranks` processes can share each batch."""
+        if ranks > 1 and spec_of(self.head).is_fitted:
+            raise ConfigError("head", self.head.name, f"expected a head that is trained, with {ranks} processes a run")
         if self.batch_size % (ranks * self.accumulation):
             least = ranks * self.accumulation
             shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
@@ -370,13 +378,15 @@ class RunConfig:
 
     def _check_backbone(self) -> None:
         mode, scale = self.backbone, self.optimizer.backbone_lr_scale
-        has_weights = self.model.checkpoint is not None
+        has_weights = self.model.checkpoint is not None or self.model.pretrained
         if not has_weights and mode in (BackboneMode.frozen, BackboneMode.finetune):
             hint = ", or backbone=random for random tokens" if mode.is_frozen else ""
             found = f"expected weights of the backbone, found none; give model.checkpoint=FILE{hint}"
             raise ConfigError("backbone", mode.value, found)
-        if has_weights and mode is BackboneMode.random:
+        if self.model.checkpoint is not None and mode is BackboneMode.random:
             raise ConfigError("model.checkpoint", self.model.checkpoint, "expected null with backbone=random")
+        if self.model.pretrained and mode is BackboneMode.random:
+            raise ConfigError("model.pretrained", "true", "expected false with backbone=random")
         if scale != 1 and mode is not BackboneMode.finetune:
             raise ConfigError("optimizer.backbone_lr_scale", scale, f"expected 1 with backbone={mode.value}")
         if mode.is_frozen and self.activation_checkpointing:
@@ -389,25 +399,59 @@ class RunConfig:
 
     def _check_tokens(self) -> None:
         cache = self.tokens.cache
+        if self.tokens.class_token and spec_of(self.head).class_token:
+            expected = f"expected false: head={self.head.name} reads the class token by itself"
+            raise ConfigError("tokens.class_token", "true", expected)
         if not self.backbone.is_frozen and cache is not TokenType.bfloat16:
             expected = f"expected bfloat16, the default, with backbone={self.backbone.value}, which stores no tokens"
             raise ConfigError("tokens.cache", cache.value, expected)
-        if self.has_stored_tokens and (active := self.augmentation.first_active()):
+        if self.tokens.views:
+            self._check_views()
+        elif self.has_stored_tokens and (active := self.augmentation.first_active()):
             stored = f"tokens.cache={cache.value} stores the tokens of each image once"
-            expected = f"expected no augmentation: {stored}; give augmentation=none, or tokens.cache=off"
+            expected = f"expected no augmentation: {stored}; give augmentation=none, tokens.views=4 or tokens.cache=off"
             raise ConfigError(f"augmentation.{active[0]}", active[1], expected)
+
+    def _check_views(self) -> None:
+        """Check the stored views of each training image."""
+        found, mixing = self.tokens.views, self.augmentation.first_mixing()
+        if not self.has_stored_tokens:
+            raise ConfigError("tokens.views", found, "expected 0, as no tokens are stored")
+        if spec_of(self.head).is_fitted:
+            expected = f"expected 0 with head={self.head.name}, which compares images without augmentation"
+            raise ConfigError("tokens.views", found, expected)
+        if mixing:
+            expected = f"expected 0 with tokens.views={found}: what is stored of an image has no part of others"
+            raise ConfigError(f"augmentation.{mixing[0]}", mixing[1], expected)
+        if not self.augmentation.first_active():
+            raise ConfigError("tokens.views", found, "expected 0 without augmentation, as all views would be equal")
 
     @property
     def has_stored_tokens(self) -> bool:
         """Whether the head is trained on tokens that are computed once and stored."""
         return self.backbone.is_frozen and self.tokens.cache is not TokenType.off
 
+    def _check_fitted(self) -> None:
+        """Check a head that is not trained."""
+        head, mode = self.head.name, self.backbone
+        if not mode.is_frozen:
+            expected = f"expected backbone=frozen or random, found {mode.value}: the head is not trained"
+            raise ConfigError("head", head, expected)
+        if self.heads != 1:
+            raise ConfigError("heads", self.heads, f"expected 1 with head={head}, which has no branches")
+        if self.classifier_norm:
+            raise ConfigError("classifier_norm", "true", f"expected false with head={head}, which has no classifier")
+
     def _check_head(self) -> None:
+        if spec_of(self.head).is_fitted:
+            self._check_fitted()
         if isinstance(self.model, CompactConfig):
-            self.head.check_width(self.model.width)
-        if isinstance(self.head, GramConfig) and self.batch_size // self.accumulation < 2:
+            self.head.check_width(self.model.width * self.tokens.last)
+        normalises = self.classifier_norm or isinstance(self.head, GramConfig)
+        if normalises and self.batch_size // self.accumulation < 2:
+            why = "classifier_norm=true" if self.classifier_norm else f"head={self.head.name}"
             raise ConfigError(
                 "batch_size",
                 self.batch_size,
-                f"expected >= 2 images per micro-batch: head={self.head.name} normalises over the batch",
+                f"expected >= 2 images per micro-batch: {why} normalises over the batch",
             )

@@ -13,7 +13,9 @@ from headsweep.config.launchers import EXPECTED, check_least, check_threads, che
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
+OWN_OPTIONS = ("array", "error", "job-name", "output")
 SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
+MOUNTS = "expected absolute paths, each as PATH or OUTSIDE:INSIDE, e.g. [/data]"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
 
@@ -22,6 +24,13 @@ class Projection(Enum):
 
     login = "login"  # `headsweep watch` or `headsweep sync`, on the machine where they are given
     jobs = "jobs"  # each job, as it trains; needs a tracking server
+
+
+class ContainerRuntime(Enum):
+    """What starts containers in jobs."""
+
+    apptainer = "apptainer"
+    pyxis = "pyxis"  # the plugin of SLURM for enroot: srun --container-image
 
 
 @dataclass
@@ -41,7 +50,11 @@ class SlurmConfig:
     setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
+    container: str | None  # image in which the processes of a job run; None: none
+    container_runtime: ContainerRuntime = field(metadata={EXPECTED: "expected apptainer or pyxis"})
+    container_mounts: list[str] = field(metadata={EXPECTED: MOUNTS})  # beside the output folder, which is there always
     max_parallel: int | None  # jobs at a time; None: as many as the cluster lets run
+    max_submitted: int | None  # jobs in the queue at a time, pending or running; None: as many as the cluster takes
     runs_per_job: int  # runs that one job works through
     distributed: bool  # a job trains one run after the other, each over all its GPUs; else one run a GPU
     slots: int | None = field(metadata={EXPECTED: SLOTS})  # runs at a time in a job; None: one per GPU, or one
@@ -64,7 +77,7 @@ class SlurmConfig:
             ("warning", 10),
         ):
             check_least(key, getattr(self, key), least)
-        for key in ("max_parallel", "slots", "threads", "attempts"):
+        for key in ("max_parallel", "max_submitted", "slots", "threads", "attempts"):
             check_least(key, getattr(self, key), 1)
         check_least("requeues", self.requeues, 0)
         check_threads(self.threads)
@@ -82,16 +95,29 @@ class SlurmConfig:
         if not all(isinstance(line, str) for line in self.setup):
             raise wrong("setup", self.setup, LINES)
         for option, value in self.extra.items():
+            if option.replace("_", "-") in OWN_OPTIONS:
+                raise wrong(f"extra.{option}", value, "expected another option: headsweep finds its jobs by this one")
             if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
                 raise wrong(
                     f"extra.{option}", value, "expected a text, a number, or true for an option without a value"
                 )
             if not is_one_line(f"{option}{value}"):
                 raise wrong(f"extra.{option}", value, "expected one line, without control characters")
+        self._check_container()
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise wrong("warning", self.warning, f"expected fewer seconds than hydra.launcher.time={self.time} minutes")
+
+    def _check_container(self) -> None:
+        if self.container is not None and not (self.container.strip() and is_one_line(self.container)):
+            raise wrong("container", self.container, "expected an image, e.g. headsweep.sif, or null")
+        if self.container is None and self.container_mounts:
+            raise wrong("container_mounts", self.container_mounts, "expected [] without hydra.launcher.container")
+        if not all(
+            is_one_line(mount) and re.fullmatch(r"/[^:,]*(:/[^:,]*(:\w+)?)?", mount) for mount in self.container_mounts
+        ):
+            raise wrong("container_mounts", self.container_mounts, MOUNTS)
 
     @property
     def tasks(self) -> int:

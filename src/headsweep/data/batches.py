@@ -42,7 +42,7 @@ class Maker(Protocol):
         """Yield the batches of an epoch, or the rest of it.
 
         Args:
-            key: of the epoch's augmentation stream.
+            key: of the epoch's augmentation stream; for stored tokens the epoch.
             batches: (m b) int64 places in the split, on the host.
             mixes: for each batch.
         """
@@ -80,7 +80,7 @@ class Targets:
 
 
 class TokenMaker:
-    """Makes batches of stored tokens, which no augmentation changes."""
+    """Makes batches of stored tokens."""
 
     def __init__(
         self, source: TokenSource, dataset: DatasetConfig, smoothing: float, device: torch.device, kept: Tensor

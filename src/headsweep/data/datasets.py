@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from headsweep import rng
-from headsweep.config import DatasetConfig, DatasetFormat, DatasetName, DebugConfig, LoaderConfig
+from headsweep.config import DATASETS, DatasetConfig, DebugConfig, LoaderConfig
 from headsweep.data import locate
 from headsweep.data.formats import FORMATS
 from headsweep.data.formats.base import TEST, TRAIN, VALIDATION
@@ -22,6 +22,7 @@ from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, 
 from headsweep.data.staging import stage
 from headsweep.data.stored_image import StoredImage
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 
 _TEST_SHARE = 0.2  # of a set without a test split
 _GIB = 2**30
@@ -63,7 +64,7 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
 
 def load(dataset: DatasetConfig) -> Loaded:
     """Load a data set in its own splits. Raises DataError if files are absent or corrupted."""
-    return _LOADED[dataset.kind](dataset)
+    return load_function(f"dataset.name={dataset.name}", DATASETS[dataset.kind].load)(dataset)
 
 
 def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig) -> Splits:
@@ -113,24 +114,24 @@ def _rank_in_class(labels: Tensor) -> Tensor:
     return ranks
 
 
-def _digits(dataset: DatasetConfig) -> Loaded:
-    from sklearn.datasets import load_digits
+def load_digits(dataset: DatasetConfig) -> Loaded:
+    from sklearn import datasets
 
-    digits = load_digits()
+    digits = datasets.load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    source = _resident(images, torch.from_numpy(digits.target), dataset)
+    source = resident(images, torch.from_numpy(digits.target), dataset)
     test = stratified(source.labels, _TEST_SHARE, rng.generator(0, "digits test split"))
     return source.subset((~test).nonzero()[:, 0]), None, source.subset(test.nonzero()[:, 0])
 
 
-def _cifar(dataset: DatasetConfig) -> Loaded:
+def load_cifar(dataset: DatasetConfig) -> Loaded:
     return _read_cifar(dataset, train=True), None, _read_cifar(dataset, train=False)
 
 
 def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    kind = CIFAR10 if dataset.kind is DatasetName.cifar10 else CIFAR100
+    kind = CIFAR10 if dataset.kind == "cifar10" else CIFAR100
     root = locate.root_of(dataset)
     try:
         loaded = read_or_download(kind, root, {"train": train}, dataset.download)
@@ -144,17 +145,17 @@ def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
             f"{dataset.name} in {root / kind.base_folder} cannot be read: {one_line(error)}; delete that folder "
             "and give dataset.download=true, or put an intact copy there"
         ) from error
-    return _resident(loaded.data, torch.tensor(loaded.targets), dataset)
+    return resident(loaded.data, torch.tensor(loaded.targets), dataset)
 
 
-def _resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
+def resident(images: np.ndarray, labels: Tensor, dataset: DatasetConfig) -> ResidentSource:
     """Make a source from (n, h, w) or (n, h, w, 3) uint8 of the set's own size."""
     mode = "L" if dataset.channels == 1 else "RGB"
     fitted = (fit(Image.fromarray(image).convert(mode), dataset) for image in images)
     return ResidentSource(stack(fitted, len(images), dataset), labels.long())
 
 
-def _tree(dataset: DatasetConfig) -> Loaded:
+def load_tree(dataset: DatasetConfig) -> Loaded:
     splits = {
         name: _streamed([image.path for image in images], torch.tensor([image.label for image in images]), dataset)
         for name, images in locate.planned_tree(dataset).splits.items()
@@ -162,7 +163,7 @@ def _tree(dataset: DatasetConfig) -> Loaded:
     return splits["train"], splits.get("validation"), splits["test"]
 
 
-def _named(dataset: DatasetConfig) -> Loaded:
+def load_format(dataset: DatasetConfig) -> Loaded:
     """Load a data set of a format; one without splits gives a fixed share to the test set."""
     locate.check_unchanged(dataset)
     assert dataset.format is not None
@@ -209,13 +210,3 @@ def _fits(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> bool:
 
 def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
     return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)
-
-
-_LOADED: dict[DatasetName | DatasetFormat, Callable[[DatasetConfig], Loaded]] = {
-    DatasetName.digits: _digits,
-    DatasetName.cifar10: _cifar,
-    DatasetName.cifar100: _cifar,
-    DatasetName.imagefolder: _tree,
-    DatasetName.imagenet: _tree,
-    **dict.fromkeys(DatasetFormat, _named),
-}

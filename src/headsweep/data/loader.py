@@ -79,7 +79,7 @@ class TrainLoader:
         self.seed, self.batch_size, self.size = seed, batch_size, dataset.image_size
         self.mixer = Mixer(augmentation)
         self.steps_per_epoch = len(source) // batch_size
-        self.images = len(source)
+        self.images, self.are_tokens = len(source), isinstance(source, TokenSource)
         self.places, kept = share.places(batch_size)
         self.maker = maker_for(source, dataset, augmentation, device, workers, len(self.places), kept)
 
@@ -90,7 +90,7 @@ class TrainLoader:
         """Yield the batches of one epoch, starting at batch `first`."""
         order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
-        key = rng.derive(self.seed, "augmentation", epoch)
+        key = epoch if self.are_tokens else rng.derive(self.seed, "augmentation", epoch)
         return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:

@@ -9,32 +9,32 @@ import filecmp
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from headsweep.config import DatasetConfig, DatasetFormat, DatasetName
+from headsweep.config import DATASETS, DatasetConfig
 from headsweep.data.formats import FORMATS
 from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
+from headsweep.loading import load_function
 from headsweep.text import escaped
 
 LOGGER = logging.getLogger("headsweep")
 
 CIFAR_FILES = {
-    DatasetName.cifar10: (
+    "cifar10": (
         "cifar-10-batches-py",
         ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
     ),
-    DatasetName.cifar100: ("cifar-100-python", ("meta", "train", "test")),
+    "cifar100": ("cifar-100-python", ("meta", "train", "test")),
 }
-_CIFAR_CLASSES = {DatasetName.cifar10: 10, DatasetName.cifar100: 100}
+_CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 _DIGITS_CLASSES = 10
-_IMAGES = {DatasetName.digits: 1797, DatasetName.cifar10: 60_000, DatasetName.cifar100: 60_000}
 
 
 @contextmanager
@@ -59,7 +59,8 @@ def resolve(dataset: DatasetConfig) -> DatasetConfig:
     """
     if dataset.channels not in (1, 3):
         raise ConfigError("dataset.channels", dataset.channels, "expected 1 (grey) or 3 (RGB)")
-    num_classes, content = _LOCATED[dataset.kind](dataset)
+    located: Located = load_function(f"dataset.name={dataset.name}", DATASETS[dataset.kind].locate)(dataset)
+    num_classes, content = located
     if dataset.num_classes not in (None, num_classes):
         expected = f"expected {num_classes}, the number of classes of {dataset.name}, or null to count them"
         raise ConfigError("dataset.num_classes", dataset.num_classes, expected)
@@ -76,7 +77,7 @@ def root_of(dataset: DatasetConfig) -> Path:
 def split_folders(dataset: DatasetConfig) -> dict[str, Path]:
     """Return the folders of an image tree by use: train, test, and validation if the set has one."""
     root = root_of(dataset)
-    if dataset.kind is DatasetName.imagenet or not _is_folder(root / "test"):
+    if dataset.kind == "imagenet" or not _is_folder(root / "test"):
         return {TRAIN: root / "train", TEST: root / "val"}
     folders = {TRAIN: root / "train", TEST: root / "test"}
     return {**folders, VALIDATION: root / "val"} if _is_folder(root / "val") else folders
@@ -91,20 +92,19 @@ def _is_folder(path: Path) -> bool:
 
 def has_validation(dataset: DatasetConfig) -> bool:
     """Are images held out of training, by the set itself or by `validation`?"""
-    if dataset.validation > 0:
+    if dataset.validation > 0 or DATASETS[dataset.kind].has_validation:
         return True
     if dataset.format is not None:
         return VALIDATION in FORMATS[dataset.format].splits(root_of(dataset), dataset)
-    return dataset.kind is DatasetName.imagefolder and VALIDATION in split_folders(dataset)
+    return dataset.kind == "imagefolder" and VALIDATION in split_folders(dataset)
 
 
 def count_images(dataset: DatasetConfig) -> int:
     """Return the number of images in all splits of a resolved data set. Raises DataError as `planned_tree`."""
     if dataset.format is not None:
         return sum(FORMATS[dataset.format].splits(root_of(dataset), dataset).values())
-    if isinstance(dataset.kind, DatasetName) and dataset.kind in _IMAGES:
-        return _IMAGES[dataset.kind]
-    return sum(map(len, planned_tree(dataset).splits.values()))
+    known = DATASETS[dataset.kind].images
+    return sum(map(len, planned_tree(dataset).splits.values())) if known is None else known
 
 
 @_reading()
@@ -175,13 +175,12 @@ def digest(sizes: dict[str, int]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
-def _locate_digits(dataset: DatasetConfig) -> Located:
+def locate_digits(dataset: DatasetConfig) -> Located:
     return _DIGITS_CLASSES, None
 
 
-def _locate_cifar(dataset: DatasetConfig) -> Located:
-    kind = DatasetName(dataset.name)
-    folder_name, names = CIFAR_FILES[kind]
+def locate_cifar(dataset: DatasetConfig) -> Located:
+    folder_name, names = CIFAR_FILES[dataset.name]
     folder = root_of(dataset) / folder_name
     absent = [name for name in names if not (folder / name).is_file()]
     if absent and not dataset.download:
@@ -190,10 +189,10 @@ def _locate_cifar(dataset: DatasetConfig) -> Located:
             f"{dataset.name}: {what}; give dataset.download=true, or put the folder {folder_name} "
             "there, or point dataset.root at the folder that holds it"
         )
-    return _CIFAR_CLASSES[kind], None
+    return _CIFAR_CLASSES[dataset.name], None
 
 
-def _locate_imagenet(dataset: DatasetConfig) -> Located:
+def locate_imagenet(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     for split in ("train", "val"):
         if not _is_folder(root / split):
@@ -204,7 +203,7 @@ def _locate_imagenet(dataset: DatasetConfig) -> Located:
     return len(_read_tree(dataset).classes), None
 
 
-def _locate_folder(dataset: DatasetConfig) -> Located:
+def locate_folder(dataset: DatasetConfig) -> Located:
     root = root_of(dataset)
     if not _is_folder(root / "train"):
         raise DataError(f"imagefolder: no {root / 'train'}; expected {root}/{{train,val,test}}/<class>/<image>")
@@ -231,7 +230,7 @@ def _note(line: str) -> None:
     LOGGER.warning(line)
 
 
-def _locate_format(dataset: DatasetConfig) -> Located:
+def locate_format(dataset: DatasetConfig) -> Located:
     assert dataset.format is not None
     found, root = FORMATS[dataset.format], root_of(dataset)
     classes, content = found.locate(root, dataset)
@@ -249,13 +248,3 @@ def check_unchanged(dataset: DatasetConfig) -> None:
         located = FORMATS[dataset.format].locate(root_of(dataset), dataset)
         if located != (dataset.num_classes, dataset.digest):
             raise _changed(dataset)
-
-
-_LOCATED: dict[DatasetName | DatasetFormat, Callable[[DatasetConfig], Located]] = {
-    DatasetName.digits: _locate_digits,
-    DatasetName.cifar10: _locate_cifar,
-    DatasetName.cifar100: _locate_cifar,
-    DatasetName.imagefolder: _locate_folder,
-    DatasetName.imagenet: _locate_imagenet,
-    **dict.fromkeys(DatasetFormat, _locate_format),
-}

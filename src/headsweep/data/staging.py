@@ -40,7 +40,7 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
         DataError: the images are not those that were planned, or change while they are copied.
     """
     sizes = _files(dataset)
-    copy = _expanded(folder) / f"{dataset.name}-{locate.digest(sizes)}"
+    copy = expanded(folder) / f"{dataset.name}-{locate.digest(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
         missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}
@@ -64,15 +64,20 @@ def _held(copy: Path) -> int | None:
         return None
 
 
-def _expanded(folder: str) -> Path:
-    expanded = os.path.expandvars(folder)
-    if "$" in expanded:
+def expanded(folder: str) -> Path:
+    """Return the folder of loader.stage on this machine. Raises ConfigError for a variable that is not set."""
+    found = os.path.expandvars(folder)
+    if "$" in found:
         raise ConfigError("loader.stage", folder, "expected variables that are set on this machine")
-    return Path(expanded).expanduser()
+    return Path(found).expanduser()
 
 
 def _check_room(missing: dict[str, int], copy: Path) -> None:
-    needed = sum(-(-size // _BLOCK) * _BLOCK for size in missing.values())
+    check_free(copy, sum(-(-size // _BLOCK) * _BLOCK for size in missing.values()))
+
+
+def check_free(copy: Path, needed: int) -> None:
+    """Raise ConfigError if the disk of a copy has fewer free bytes."""
     free = shutil.disk_usage(copy).free
     if needed > free:
         found = f"expected {needed:,} free bytes, found {free:,}; give a folder on another disk, or null"

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -18,11 +19,12 @@ import torch
 from filelock import Timeout
 from torch import Tensor
 
-from headsweep.config import DatasetConfig
+from headsweep.config import AugmentationConfig, DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.crop import Crop
-from headsweep.data.sources import Source
-from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room
+from headsweep.data.sources import Reader, Source
+from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room, view_name
+from headsweep.data.views import Views
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
 
@@ -36,6 +38,7 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 Backbone = Callable[[Tensor], Tensor]  # (b c h w) float32, normalised, to (b t d)
 Images = Mapping[str, Source]  # by split
+Read = Callable[[Sequence[Tensor]], Iterator[Tensor]]  # places of each batch to its normalised images
 
 
 class TokenCache:
@@ -45,6 +48,7 @@ class TokenCache:
         folder: where they are.
         record: what is stored there.
         dataset: for its mean and deviation.
+        augmentation: of the views.
         load: returns the images; called if tokens are missing.
         build: returns the backbone; likewise.
         device: of the backbone.
@@ -57,6 +61,7 @@ class TokenCache:
         folder: TokenFolder,
         record: TokenRecord,
         dataset: DatasetConfig,
+        augmentation: AugmentationConfig,
         load: Callable[[], Images],
         build: Callable[[], Backbone],
         device: torch.device,
@@ -64,7 +69,7 @@ class TokenCache:
         pulse: Callable[[], None],
     ) -> None:
         self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
-        self._device, self._workers, self._pulse = device, workers, pulse
+        self._device, self._workers, self._pulse, self._augmentation = device, workers, pulse, augmentation
         self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
         self._shards: dict[tuple[str, int], Tensor] = {}  # (n t d) each, of the files that were checked
 
@@ -74,13 +79,16 @@ class TokenCache:
         Raises:
             ConfigError: the disk is too small.
         """
-        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
-        if all(self._is_whole(*shard) for shard in needed):
+        if not self.missing(rows):
             return
         with held(self._folder, self._pulse):
-            missing = [shard for shard in needed if not self._is_whole(*shard)]
-            if missing:
+            if missing := self.missing(rows):
                 self._compute(missing)
+
+    def missing(self, rows: Mapping[str, Tensor]) -> list[tuple[str, int]]:
+        """Return split and number of the files of these rows that are absent, or damaged and now removed."""
+        needed = [(split, int(n)) for split, its in rows.items() for n in (its // self._per_shard).unique()]
+        return [shard for shard in needed if not self._is_whole(*shard)]
 
     def room(self, images: int, device: torch.device) -> Tensor:
         """Return memory for the tokens (b t d) of some images: in float32, or as they are stored and pinned for a GPU.
@@ -124,23 +132,22 @@ class TokenCache:
 
     def _count(self, split: str, number: int) -> int:
         """Return the number of images in a file."""
-        return min(self._per_shard, self._record.splits[split] - number * self._per_shard)
+        return min(self._per_shard, self._record.count(split) - number * self._per_shard)
 
     def _compute(self, missing: Sequence[tuple[str, int]]) -> None:
         atomic_files.remove_partial(self._folder.path)
         check_room(self._folder.path, sum(self._count(*shard) for shard in missing) * self._record.row_bytes)
         started = time.perf_counter()
         images, backbone = self._load(), self._build()
-        normalise = Normaliser(self._dataset, self._device)
-        readers = {split: images[split].open(self._device, self._workers, None) for split in {it for it, _ in missing}}
+        readers = self._readers(images, {split for split, _ in missing})
         for split, number in missing:
             first = number * self._per_shard
             rows = torch.arange(first, first + self._count(split, number)).split(_AT_ONCE)
 
             def write(file: BinaryIO, split: str = split, rows: Sequence[Tensor] = rows) -> None:
                 checksum = 0
-                for batch in readers[split].read(0, rows):
-                    tokens = backbone(normalise(batch)).to(_DTYPES[self._record.dtype]).cpu().contiguous()
+                for batch in readers[split](rows):
+                    tokens = backbone(batch).to(_DTYPES[self._record.dtype]).cpu().contiguous()
                     content = tokens.view(-1).view(torch.uint8).numpy().data
                     checksum = zlib.crc32(content, checksum)
                     file.write(content)
@@ -151,6 +158,21 @@ class TokenCache:
             self._is_whole(split, number)
         images_computed = sum(self._count(*shard) for shard in missing)
         self._folder.write_speed(Speed(images_computed, time.perf_counter() - started))
+
+    def _readers(self, images: Images, splits: set[str]) -> dict[str, Read]:
+        """Return for each split, or view of the training images, what reads its images at some places."""
+        normalise, found = Normaliser(self._dataset, self._device), dict[str, Read]()
+
+        def read(reader: Reader, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+            return map(normalise, reader.read(0, rows))
+
+        for split in splits & images.keys():
+            found[split] = partial(read, images[split].open(self._device, self._workers, None))
+        names = {view_name(view): view for view in range(self._record.views)}
+        if chosen := splits & names.keys():
+            views = Views(images["train"], self._dataset, self._augmentation, self._device, self._workers)
+            found |= {name: partial(views.read, names[name]) for name in chosen}
+        return found
 
 
 @contextmanager
@@ -188,14 +210,19 @@ def write_labels(folder: TokenFolder, images: Images) -> None:
 
 
 class TokenSource(Source):
-    """Images of a split as their stored tokens."""
+    """Images of a split as their stored tokens, or as those of augmented views, another one in each epoch."""
 
-    def __init__(self, cache: TokenCache, split: str, rows: Tensor, labels: Tensor) -> None:
-        """`rows` (n,) are the places of the images in the split, `labels` theirs."""
-        self.cache, self.split, self.rows, self.labels = cache, split, rows, labels
+    def __init__(self, cache: TokenCache, names: Sequence[str], rows: Tensor, labels: Tensor) -> None:
+        """`names` are the split or its views, `rows` (n,) the places of the images in the split, `labels` theirs."""
+        self.cache, self.names, self.rows, self.labels = cache, names, rows, labels
 
     def subset(self, rows: Tensor) -> TokenSource:
-        return TokenSource(self.cache, self.split, self.rows[rows], self.labels[rows])
+        return TokenSource(self.cache, self.names, self.rows[rows], self.labels[rows])
+
+    def viewed(self, views: int) -> TokenSource:
+        """Return the views of the same images, if there are any."""
+        names = [view_name(view) for view in range(views)] or self.names
+        return TokenSource(self.cache, names, self.rows, self.labels)
 
     def open(self, device: torch.device, workers: int, crop: Crop | None) -> TokenReader:
         return TokenReader(self, device)
@@ -209,14 +236,15 @@ class TokenReader:
         self._room: Tensor | None = None
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """See `Reader.read`; `key` has no effect.
+        """See `Reader.read`; `key` is the epoch.
 
         On a CPU a batch is overwritten by the next one: to get new memory from the system takes five times as long as
         to read the tokens.
         """
+        name = self.source.names[key % len(self.source.names)]
         for indices in batches:
             tokens = self._room_for(len(indices))
-            self.source.cache.read(self.source.split, self.source.rows[indices], tokens)
+            self.source.cache.read(name, self.source.rows[indices], tokens)
             yield tokens.to(self.device, non_blocking=True).float()
 
     def _room_for(self, images: int) -> Tensor:

@@ -4,6 +4,7 @@ CACHE/NAME-DIGEST/  tokens.json       what the tokens are of, and how many there
                     labels.npz        labels of the images of each split
                     speed.json        how long the last computation took
                     SPLIT-00000.bin   tokens of some images, in the order of the split, then their CRC-32
+                    view0-00000.bin   the same of an augmented view of the training images
                     lock              held by the process that computes
 
 Nothing here imports torch.
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +25,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headsweep.config import BackboneMode, CompactConfig, RunConfig, spec_of
-from headsweep.config.keys import flat, has_trait
+from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.typed_files import read_json, require
+from headsweep.tracking.typed_files import Damaged, read_json, require
+
+LOGGER = logging.getLogger("headsweep")
 
 MOST = 2**40
 LAYOUT = 1  # raised when other tokens would be computed for the same configuration
 RECORD = "tokens.json"
+_DIGEST = "dataset.digest"
 _PIXELS = ("name", "image_size", "channels", "mean", "std", "crop_ratio", "digest")
+# Parts of the augmentation that change no view.
+_OF_TARGETS = {f"augmentation.{name}" for name in ("mixup", "cutmix", "mix_probability", "label_smoothing")}
 _FIX = "remove the folder, and the next run computes the tokens again"
 
 
@@ -45,10 +53,13 @@ class TokenRecord:
     tokens: int  # of an image, prefix tokens included
     width: int
     dtype: str
+    views: int = 0  # of each training image
 
     def check(self) -> None:
         """Raise ValueError for values out of range."""
         require("dtype", self.dtype, self.dtype in ("bfloat16", "float32"), "bfloat16 or float32")
+        require("views", self.views, 0 <= self.views <= MOST, f"an integer in [0, {MOST}]")
+        require("splits", self.splits, "train" in self.splits, "a split called train")
         for key, count in {"tokens": self.tokens, "width": self.width, **self.splits}.items():
             require(key, count, 1 <= count <= MOST, f"an integer in [1, {MOST}]")
 
@@ -60,7 +71,11 @@ class TokenRecord:
     @property
     def bytes(self) -> int:
         """Bytes of all tokens."""
-        return sum(self.splits.values()) * self.row_bytes
+        return (sum(self.splits.values()) + self.views * self.splits["train"]) * self.row_bytes
+
+    def count(self, split: str) -> int:
+        """Return the number of images of a split, or of a view of the training images."""
+        return self.splits[split] if split in self.splits else self.splits["train"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,11 @@ class Speed:
         """Raise ValueError for values out of range."""
         require("images", self.images, self.images >= 1, "an integer >= 1")
         require("seconds", self.seconds, self.seconds > 0, "a number > 0")
+
+
+def view_name(view: int) -> str:
+    """Return the name of a view of the training images in the places of a split's."""
+    return f"view{view}"
 
 
 class TokenFolder:
@@ -106,6 +126,15 @@ class TokenFolder:
     def record(self) -> TokenRecord | None:
         """Return what is stored; None before the first process has begun. Raises Damaged."""
         return read_json(self._record, TokenRecord, _FIX)
+
+    def whole_record(self) -> TokenRecord | None:
+        """Return what is stored; None before the first process has begun, or if the file was damaged and is removed."""
+        try:
+            return self.record()
+        except Damaged as error:
+            LOGGER.warning("damaged: %s, %s; it is written again", error.path, error.reason)
+            self._record.unlink(missing_ok=True)
+            return None
 
     def write_speed(self, speed: Speed) -> None:
         atomic_files.write_json(self._speed, asdict(speed))
@@ -148,6 +177,18 @@ def folders_in(cache: Path) -> Iterator[TokenFolder]:
     return (TokenFolder(path.parent) for path in sorted(cache.glob(f"*/{RECORD}")))
 
 
+def of_earlier_images(run: RunConfig) -> TokenFolder | None:
+    """Return a folder of the tokens of the run if its images were others; None if there is none."""
+    source = {**source_of(run), _DIGEST: None}
+    for folder in folders_in(cache_of(run)):
+        with suppress(Damaged):
+            record = folder.record()
+            found = record.source if record else {}
+            if {**found, _DIGEST: None} == source and found[_DIGEST] != run.dataset.digest:
+                return folder
+    return None
+
+
 def source_of(run: RunConfig) -> Mapping[str, Any]:
     """Return key -> plain value of all that the tokens of a run depend on."""
     values = flat(run)
@@ -156,5 +197,9 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     kept += [key for key in ("dataset.format", "dataset.label") if values[key] is not None]
     kept += ["seed"] if run.backbone is BackboneMode.random else []
     # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
-    class_token = isinstance(run.model, CompactConfig) and spec_of(run.head).class_token
-    return {**{key: values[key] for key in kept}, "class_token": class_token, "layout": LAYOUT}
+    reads_class_token = run.tokens.class_token or spec_of(run.head).class_token
+    class_token = isinstance(run.model, CompactConfig) and reads_class_token
+    blocks = without_neutral({key: values[key] for key in ("tokens.layer", "tokens.last", "tokens.norm")})
+    if run.tokens.views:
+        kept += ["tokens.views", *(key for key in values if key.startswith("augmentation.") and key not in _OF_TARGETS)]
+    return {**{key: values[key] for key in kept}, **blocks, "class_token": class_token, "layout": LAYOUT}

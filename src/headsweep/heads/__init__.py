@@ -9,31 +9,38 @@ from headsweep.config.head import HEADS as SPECS
 from headsweep.config.head import HeadConfig, HeadSpec
 from headsweep.config.head_file import FileHeadConfig, spec_of
 from headsweep.heads.base import Head
-from headsweep.heads.loading import check_options, load_class
+from headsweep.heads.fitted import FittedHead
+from headsweep.loading import check_options, load_class
 
 
 class _Classes(Mapping[str, type[Head]]):
-    """The class of each record, imported when it is asked for."""
+    """The class of each record of heads that are trained, or fitted, imported when it is asked for."""
+
+    def __init__(self, are_fitted: bool) -> None:
+        self._are_fitted = are_fitted
 
     def __getitem__(self, name: str) -> type[Head]:
         """Return the class. Raises KeyError if there is no such head, UserError if its class cannot be used."""
+        if SPECS[name].is_fitted is not self._are_fitted:
+            raise KeyError(name)
         return _class(name, SPECS[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(SPECS)
+        return (name for name, spec in SPECS.items() if spec.is_fitted is self._are_fitted)
 
     def __len__(self) -> int:
-        return len(SPECS)
+        return sum(1 for _ in self)
 
 
-HEADS: Mapping[str, type[Head]] = _Classes()
+HEADS: Mapping[str, type[Head]] = _Classes(are_fitted=False)
+FITTED_HEADS: Mapping[str, type[Head]] = _Classes(are_fitted=True)
 
 
 def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: int, **options: Any) -> Head:
     """Build the head of that name.
 
     Args:
-        name: a key of HEADS.
+        name: a key of HEADS or FITTED_HEADS.
         width: D, the width of a token.
         num_classes: C.
         heads: K, the number of branches.
@@ -45,8 +52,8 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
         UserError: its class, of a package, does not implement the interface.
     """
     if name not in SPECS:
-        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(HEADS))}")
-    return HEADS[name](width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
+        raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(SPECS))}")
+    return _class(name, SPECS[name])(width=width, num_classes=num_classes, heads=heads, tokens=tokens, **options)
 
 
 def head_class(head: HeadConfig) -> type[Head]:
@@ -70,4 +77,4 @@ def _own_options(options: type[HeadConfig]) -> set[str]:
     return {field.name for field in fields(options)} - {field.name for field in fields(FileHeadConfig)}
 
 
-__all__ = ["HEADS", "Head", "build_head", "head_class", "head_options"]
+__all__ = ["FITTED_HEADS", "HEADS", "FittedHead", "Head", "build_head", "head_class", "head_options"]

@@ -11,7 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headsweep.heads.layers.stacked import StackedLinear
+from headsweep.heads.layers.stacked import (
+    StackedBatchNorm,
+    StackedLinear,
+    add_converted_keys,
+    drop_converted_keys,
+    normalise_branches,
+)
+
+EPSILON = 1e-6  # of the batch norm of pooled vectors, as in MAE's and EP's probes
 
 
 class Head(nn.Module, ABC):
@@ -40,6 +48,7 @@ class Head(nn.Module, ABC):
             raise ValueError(f"heads={heads}: expected an integer >= 1")
         self.width, self.heads, self.tokens = width, heads, tokens
         self.pooled_width = width if pooled_width is None else pooled_width
+        self.pooled_norm: nn.Module | None = None
         self.reset_classifier(num_classes)
 
     @abstractmethod
@@ -60,7 +69,19 @@ class Head(nn.Module, ABC):
 
     def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b k c"]:
         """Return the logits of each branch."""
-        return self.classifier(self.pool(tokens))
+        return self.classify(self.pool(tokens))
+
+    def classify(self, pooled: Float[Tensor, "b k e"]) -> Float[Tensor, "b k c"]:
+        """Return the logits of each branch for its pooled vectors."""
+        if self.pooled_norm is not None:
+            pooled = normalise_branches(self.pooled_norm, pooled.flatten(1)).unflatten(1, (self.heads, -1))
+        return self.classifier(pooled)
+
+    def normalise_pooled(self) -> None:
+        """Normalise pooled vectors over the batch before the classifier, without gain and bias."""
+        self.pooled_norm = StackedBatchNorm(self.heads, self.pooled_width, eps=EPSILON, affine=False)
+        self.register_state_dict_post_hook(drop_converted_keys)
+        self.register_load_state_dict_pre_hook(add_converted_keys)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifiers by newly initialised ones; 0 classes removes them. Raises ValueError if negative."""

@@ -85,6 +85,11 @@ def screened_out(sweep: SweepFolder, folders: Sequence[RunFolder]) -> set[RunFol
     return {it for it in folders if it.result() is None and screening.last_round(it.record().group)}
 
 
+def is_missing(folder: RunFolder, attempts: int | None) -> bool:
+    """Return whether a run is not over, and has not failed so often that it is skipped."""
+    return folder.result() is None and not has_no_try_left(folder, attempts)
+
+
 def has_no_try_left(folder: RunFolder, attempts: int | None) -> bool:
     """Return whether a run has failed so often that it is skipped."""
     return attempts is not None and folder.failed_tries() >= attempts

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from headsweep.errors import UserError
 from headsweep.launch.conclude import LogModels, compare, conclude, log_models, show
 from headsweep.plan.frozen import frozen
+from headsweep.status import waiting
 from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView
@@ -23,12 +25,14 @@ from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.trackers import tracker_of
 
+REFILL_SECONDS = 60.0  # between two attempts to submit more jobs while nothing changes
 POLL_SECONDS = 3.0  # between two readings of the files, and of the cluster's queue
 
 Show = Callable[[SweepView], None]
+Refill = Callable[[Path], None]  # submits jobs for runs of a sweep that wait until more may be in a cluster's queue
 
 
-def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None) -> None:
+def follow(path: Path, log: LogModels, refill: Refill, asked: Sequence[RunFolder] | None = None) -> None:
     """Show the sweep in folder `path` until no process trains it any more; then write and print its table.
 
     Its runs and the sweep itself are copied to the tracker meanwhile. Ctrl-C ends the following, not the sweep.
@@ -36,6 +40,7 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
     Args:
         path: of the sweep.
         log: logs the runs' models.
+        refill: starts runs that wait until more jobs may be in a cluster's queue.
         asked: the runs that are to have ended well; None: all that are planned.
 
     Raises:
@@ -48,7 +53,7 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
     with tracker_of(config) as tracker:
         tracker.notify(sweep)
         try:
-            _follow(path, tracker)
+            _follow(path, tracker, _Refill(path, refill))
         except KeyboardInterrupt:
             print(f"{sweep.name} goes on without this terminal; `headsweep watch {sweep.name}` follows it again")
             sys.exit(130)
@@ -59,20 +64,20 @@ def follow(path: Path, log: LogModels, asked: Sequence[RunFolder] | None = None)
     conclude(sweep, folders if asked is None else asked, attempts=None)
 
 
-def _follow(sweep: Path, tracker: Tracker) -> None:
+def _follow(sweep: Path, tracker: Tracker, start_more: _Refill) -> None:
     console = Console(stderr=True)
     if not console.is_interactive:
-        _poll(sweep, tracker, _Lines(console))
+        _poll(sweep, tracker, start_more, _Lines(console))
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="crop", transient=True) as screen:
 
         def show(view: SweepView) -> None:
             screen.update(Text.from_ansi(detail(view, active_launchers.find(sweep))), refresh=True)
 
-        _poll(sweep, tracker, show)
+        _poll(sweep, tracker, start_more, show)
 
 
-def _poll(sweep: Path, tracker: Tracker, show: Show) -> None:
+def _poll(sweep: Path, tracker: Tracker, start_more: _Refill, show: Show) -> None:
     """Read the sweep again and again, until no run is trained or queued."""
     seen: dict[Path, object] = {}
     while True:
@@ -85,9 +90,29 @@ def _poll(sweep: Path, tracker: Tracker, show: Show) -> None:
                 seen[run.folder.path] = news
                 tracker.notify(run.folder)
         show(view)
+        start_more(view)
         if not is_trained and not {"running", "queued"} & view.counts.keys():
             return
         time.sleep(POLL_SECONDS)
+
+
+class _Refill:
+    """Starts runs that wait until more jobs may be in a cluster's queue: after each change, and now and then."""
+
+    def __init__(self, sweep: Path, refill: Refill) -> None:
+        self._sweep, self._refill, self._next = sweep, refill, 0.0
+        self._counts: object = None
+        self._error = ""
+
+    def __call__(self, view: SweepView) -> None:
+        if waiting.file_of(self._sweep).exists() and (view.counts != self._counts or time.monotonic() > self._next):
+            self._counts, self._next = view.counts, time.monotonic() + REFILL_SECONDS
+            try:
+                self._refill(self._sweep)
+            except UserError as error:  # perhaps the cluster does not answer now
+                if str(error) != self._error:
+                    self._error = str(error)
+                    print(f"headsweep: {error}; tried again every {REFILL_SECONDS:.0f} s", file=sys.stderr)
 
 
 class _Lines:

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from headsweep.config import Duration, DurationUnit, RunConfig
+from headsweep.config import Duration, DurationUnit, RunConfig, spec_of
 from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
@@ -48,6 +48,7 @@ class Halving:
         runs = [planned.run for planned in plan.runs]
         self._eta, self._launcher, self._sweep, self._epochs = eta, launcher, SweepFolder(plan.folder), _epochs(runs)
         _check_validation(runs)
+        _check_trained(runs)
         self._cells: dict[str, list[RunFolder]] = {}
         for planned in plan.runs:
             self._cells.setdefault(group(planned.run), []).append(planned.folder)
@@ -146,6 +147,13 @@ def _epochs(runs: Sequence[RunConfig]) -> int:
             "duration", ", ".join(durations), f"expected one duration with {KEY}, which compares cells at one epoch"
         )
     return math.ceil(next(iter(durations.values())).value)
+
+
+def _check_trained(runs: Sequence[RunConfig]) -> None:
+    """Raise ConfigError if a head is not trained, so that it has no accuracy at the end of a round."""
+    for run in runs:
+        if spec_of(run.head).is_fitted:
+            raise ConfigError("head", run.head.name, f"expected a head that is trained, with {KEY}; sweep it alone")
 
 
 def _check_validation(runs: Sequence[RunConfig]) -> None:

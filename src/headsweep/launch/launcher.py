@@ -81,6 +81,9 @@ class Launcher(ABC):
             Interrupted: the process was asked to stop; the runs have written checkpoints.
         """
 
+    def refill(self, sweep: Path) -> None:  # noqa: B027 - most launchers start all runs at once
+        """Start runs that `start` could not start yet. Raises UserError."""
+
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`."""
         from headsweep.run.predictor import log_models  # imports torch

@@ -11,8 +11,7 @@ from headsweep.config.study.expansion import local_defaults
 from headsweep.errors import UserError
 from headsweep.launch.local.launcher import LocalLauncher
 from headsweep.launch.run_sweep import run_sweep
-from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.frozen import frozen
+from headsweep.plan.frozen import check_frozen
 from headsweep.status.find import sweep_folders
 from headsweep.status.read import read_run
 from headsweep.status.views import RunView
@@ -48,14 +47,8 @@ def _check_idle(folders: Sequence[RunFolder], output: Path) -> None:
 
 def _checked(view: RunView, output: Path) -> RunConfig:
     """Return the configuration that a run was planned with, in an outputs folder that may have been moved since."""
-    where = f"{view.name} ({view.folder.path.name})"
     if view.state is RunState.running:
+        where = f"{view.name} ({view.folder.path.name})"
         raise UserError(f"{where} is being trained; wait for it, or `headsweep cancel` its sweep first")
-    if damage := view.folder.damage():
-        raise damage
-    if not view.folder.config.exists():
-        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
-    run = frozen(view.folder)
-    if fingerprint(run) != view.folder.path.name:
-        raise UserError(f"{view.folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
+    run = check_frozen(view.folder)
     return replace(run, paths=replace(run.paths, output=str(output)))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from headsweep.config import RunConfig
-from headsweep.launch.conclude import compare, conclude, has_no_try_left, log_models, screened_out, show
+from headsweep.launch.conclude import compare, conclude, is_missing, log_models, screened_out, show
 from headsweep.launch.follow import follow
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
@@ -80,7 +80,7 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
     freeze(plan, costs)
     are_active = _start(plan, launcher, None, NullTracker())
     if launcher.wait or not are_active:
-        follow(plan.folder, launcher.log_models, plan.folders)
+        follow(plan.folder, launcher.log_models, launcher.refill, plan.folders)
     else:
         print(f"`headsweep watch {plan.name}` follows it; this terminal may be closed")
 
@@ -96,7 +96,7 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
         for folder in plan.folders:
             tracker.notify(folder)
         active = launcher.active(plan)
-        missing = by_seed([it for it in plan.folders if _is_missing(it, launcher.attempts) and it not in active])
+        missing = by_seed([it for it in plan.folders if is_missing(it, launcher.attempts) and it not in active])
         with Display(len(missing), epoch_lines=len(missing) == 1) as display:
             say: Callable[[str], object] = print if launcher.detached else display.say
             say(opening(plan, missing, active, launcher.attempts))
@@ -106,10 +106,6 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
                 say(screening.opening)
             (screening or launcher).start(missing, display, tracker.notify)
     return bool(missing or active)
-
-
-def _is_missing(folder: RunFolder, attempts: int | None) -> bool:
-    return folder.result() is None and not has_no_try_left(folder, attempts)
 
 
 def opening(plan: Plan, missing: Sequence[RunFolder], active: set[RunFolder], attempts: int | None) -> str:

@@ -17,6 +17,7 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.argument_checks import check_image_size, check_integer
 from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.read_tokens import ClassToken, ReadTokens
 from headsweep.models.state_dicts import compute_as, fit, recorded_architecture
 
 LOGGER = logging.getLogger("headsweep")
@@ -28,12 +29,15 @@ class Classifier(nn.Module):
     Args:
         backbone: images to tokens (b t d).
         head: patch tokens (b n d), or all tokens if it reads the class token, to logits (b k l).
+        append_class_token: give it the class token as one more token to pool.
     """
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head, append_class_token: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
         self.head: Head | nn.Identity = head
+        place = ClassToken.first if head.class_token else ClassToken.last if append_class_token else ClassToken.absent
+        self.read_by_head = ReadTokens(backbone.prefix, place)
         self.num_features, self.head_hidden_size = head.width, head.pooled_width
         self.in_chans = backbone.channels
         self.default_cfg: dict[str, Any] = {}  # timm's description of the input, for models with a timm name
@@ -55,7 +59,7 @@ class Classifier(nn.Module):
 
     def forward_features(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Return the tokens, prefix tokens first."""
-        return self.backbone(images)
+        return self.backbone.read(images)
 
     def forward_intermediates(self, images: Float[Tensor, "b c y x"], *options: Any, **named: Any) -> Any:
         """See `Backbone.forward_intermediates`."""
@@ -82,13 +86,6 @@ class Classifier(nn.Module):
             return tokens
         read = self.read_by_head(tokens)
         return (self.head.pool(read) if pre_logits else self.head(read)).mean(1)
-
-    def read_by_head(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b _ d"]:
-        """Return the input of the head: the patch tokens, after the class token if it reads that."""
-        prefix = self.backbone.prefix
-        if not self.head.class_token:
-            return tokens[:, prefix:]
-        return tokens if prefix == 1 else torch.cat([tokens[:, :1], tokens[:, prefix:]], 1)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifiers; 0 classes removes them, and with `global_pool=""` the whole head.

@@ -158,8 +158,8 @@ class CompactTransformer(Backbone):
         if self.options.positions is Positions.learnable:
             return {}
         if self.options.positions is Positions.sine:
-            return {"positions": sine_positions(self.prefix + self.tokens, self.width)}
-        return {"positions": torch.zeros(1, 1, self.width)}
+            return {"positions": sine_positions(self.prefix + self.tokens, self.options.width)}
+        return {"positions": torch.zeros(1, 1, self.options.width)}
 
     def _add_class_token(self, kind: Positions) -> None:
         """Add a class token, drawn last: all other parameters start byte-identical with and without it."""
@@ -236,7 +236,7 @@ class CompactTransformer(Backbone):
             model.stride if model.tokenizer is TokenizerKind.patch else (2 * model.stride) ** model.tokenizer_layers
         )
         return [
-            {"module": f"blocks.{index}", "num_chs": self.width, "reduction": reduction}
+            {"module": f"blocks.{index}", "num_chs": self.options.width, "reduction": reduction}
             for index in range(len(self.blocks))
         ]
 
@@ -249,7 +249,7 @@ class CompactTransformer(Backbone):
             resampled = resample_abs_pos_embed(self.positions.detach(), self.grid, before, self.prefix)
             self.positions = nn.Parameter(resampled, requires_grad=self.positions.requires_grad)
         elif self.options.positions is Positions.sine:
-            self.positions = sine_positions(self.prefix + self.tokens, self.width).to(self.positions)
+            self.positions = sine_positions(self.prefix + self.tokens, self.options.width).to(self.positions)
         self.architecture = describe(self.options, self.grid).to(self.architecture.device)
 
     def set_grad_checkpointing(self, enable: bool) -> None:

@@ -4,15 +4,15 @@ Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from headsweep.errors import UserError
-from headsweep.heads import Head
+from headsweep.heads import FittedHead, Head
 from headsweep.models.backbone import Backbone
 from headsweep.models.classifier import Classifier
 
@@ -27,14 +27,19 @@ class Probe(nn.Module):
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         assert isinstance(classifier.head, Head), "a model just built has a head"
-        self.head, self.skipped = classifier.head, 0 if classifier.head.class_token else classifier.backbone.prefix
+        self.head, self.read_by_head = classifier.head, classifier.read_by_head
 
     def forward(
         self, tokens: Float[Tensor, "b t d"], per_head: bool = False
     ) -> Float[Tensor, "b l"] | Float[Tensor, "b k l"]:
         """Return mean logits, with `per_head` those of each branch."""
-        logits = self.head(tokens[:, self.skipped :])
+        logits = self.head(self.read_by_head(tokens))
         return logits if per_head else logits.mean(1)
+
+    def fit(self, batches: Iterable[tuple[Float[Tensor, "b t d"], Int[Tensor, " b"]]]) -> None:
+        """Fit the head to the tokens and labels of all training images. Raises as `FittedHead.fit`."""
+        assert isinstance(self.head, FittedHead), "the caller has asked"
+        self.head.fit((self.read_by_head(tokens), labels) for tokens, labels in batches)
 
     def no_weight_decay(self) -> set[str]:
         """Return the head's parameters that are one-dimensional per branch."""
@@ -66,9 +71,9 @@ class FrozenBackbone:
 
     def _tokens(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         if not self._is_filled_up or len(images) == AT_ONCE_ON_CPU:
-            return self._backbone(images)
+            return self._backbone.read(images)
         rest = images[-1:].expand(AT_ONCE_ON_CPU - len(images), *images.shape[1:])
-        return self._backbone(torch.cat([images, rest]))[: len(images)]
+        return self._backbone.read(torch.cat([images, rest]))[: len(images)]
 
     def check_unchanged(self) -> None:
         """Raise UserError if a weight is not what it was at first."""

@@ -137,6 +137,9 @@ def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
     """
     if not isinstance(backbone, CompactTransformer):
         raise UserError("format=upstream: no published code has a head on a backbone of timm; use --format headsweep")
+    if backbone.blocks_read is not None or head.pooled_norm is not None:
+        keys = "tokens.layer, tokens.last, tokens.norm or classifier_norm"
+        raise UserError(f"format=upstream: no published code has a head with {keys}; use --format headsweep")
     name, block = head_name(head), backbone.options.block
     if not was_published(name, head.heads, block):
         raise UserError(

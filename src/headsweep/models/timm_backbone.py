@@ -6,6 +6,9 @@ Legend: b images, c channels, y x rows and columns of pixels, t prefix and patch
 import copy
 import difflib
 import math
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import timm
@@ -15,10 +18,11 @@ from timm.layers import to_2tuple
 from timm.models import ResNet, get_pretrained_cfg, is_model, is_model_in_modules
 from torch import Tensor, nn
 
-from headsweep.config import TimmConfig
+from headsweep.config import TimmConfig, TokensConfig
 from headsweep.errors import ConfigError
-from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.backbone import Backbone, Blocks, last_alone, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
+from headsweep.models.pretrained import loading
 
 OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
 
@@ -34,6 +38,7 @@ class TimmBackbone(Backbone):
         image_size: side of the images in pixels, or (rows, columns).
         channels: of the images.
         class_token: whether the head reads one; a model of timm has one or not.
+        weights: pretrained ones, in a layout that timm reads.
 
     Raises:
         ConfigError: the name is unknown, keywords or image size are refused, or there are no patch tokens.
@@ -42,9 +47,14 @@ class TimmBackbone(Backbone):
     model: Any  # timm's models share no type
 
     def __init__(
-        self, model: TimmConfig, image_size: int | tuple[int, int], channels: int, class_token: bool = False
+        self,
+        model: TimmConfig,
+        image_size: int | tuple[int, int],
+        channels: int,
+        class_token: bool = False,
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
-        built = _create(model, image_size, channels)
+        built = _create(model, image_size, channels, weights)
         if model.small_stem:
             _replace_stem(model.name, built)
         hold_rates_as_data(built)
@@ -57,11 +67,52 @@ class TimmBackbone(Backbone):
         prefix = _count_prefix(built)
         super().__init__(*_check_tokens(model, built, features, prefix, image_size), prefix, channels)
         self.has_class_token = getattr(built, "cls_token", None) is not None and prefix > 0
-        self.model, self.pools, self.options = built, pools, model
+        self.model, self.pools, self.options, self.image_size = built, pools, model, image_size
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens after the model's final norm."""
-        return _as_tokens(_features(self.model, self.pools, images), _format(self.model))
+        return _as_tokens(_features(self.model, images, self.pools), _format(self.model))
+
+    def _measure_selected(self, name: str, tokens: TokensConfig) -> None:
+        """See `Backbone._measure_selected`; a stage of a convolutional or hierarchical model is read alone."""
+        if self._has_stages():
+            self._check_stage(name, tokens)
+        try:
+            features = _on_meta(self, self.image_size, self.channels, lambda module, images: module.read(images))
+        except Exception as error:  # timm's models raise many kinds
+            raise last_alone(name, tokens, _reason(error)) from error
+        self.width, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, self.image_size)
+
+    def count_blocks(self) -> int:
+        """Return the number of timm's features of the model; that of a convolutional model is a stage."""
+        are_given = hasattr(self.model, "forward_intermediates") and hasattr(self.model, "prune_intermediate_layers")
+        return len(self.model.feature_info) if are_given else 0
+
+    def _has_stages(self) -> bool:
+        """Return whether features differ in width or grid."""
+        return len({(feature["num_chs"], feature["reduction"]) for feature in self.model.feature_info}) > 1
+
+    def _check_stage(self, name: str, tokens: TokensConfig) -> None:
+        """Raise ConfigError unless a stage is read alone, without the final norm, which is that of the last stage."""
+        if tokens.last > 1:
+            found = f"expected 1: the stages of model.name={name} differ in width and grid"
+            raise ConfigError("tokens.last", tokens.last, found)
+        if tokens.norm:
+            found = f"expected false with tokens.layer={tokens.layer}: the final norm of model.name={name} is that of "
+            raise ConfigError("tokens.norm", "true", f"{found}its last stage")
+
+    def drop_unread(self) -> None:
+        """See `Backbone.drop_unread`; a norm after the pooling (`fc_norm`) belongs to the final norm."""
+        if (read := self.blocks_read) is not None:
+            self.model.prune_intermediate_layers(
+                read.indices, prune_norm=not read.norm, prune_head=not read.norm and not self.pools
+            )
+
+    def _as_tokens(self, blocks: Blocks, feature: Any) -> Float[Tensor, "b t d"]:
+        """See `Backbone._as_tokens`; timm's features lack the norm that some models have after the pooling."""
+        tokens = super()._as_tokens(blocks, feature)
+        has_late_norm = blocks.norm and not self.pools and hasattr(self.model, "fc_norm")
+        return self.model.forward_head(tokens) if has_late_norm else tokens
 
     def forward_intermediates(
         self,
@@ -92,8 +143,12 @@ class TimmBackbone(Backbone):
         """Set the size as timm's model does; models that accept any size change nothing."""
         if hasattr(self.model, "set_input_size"):
             self.model.set_input_size(img_size=image_size)
-        features = _probe(self.options.name, self.model, self.pools, image_size, self.channels)
+        try:
+            features = _on_meta(self, image_size, self.channels, lambda module, images: module.read(images))
+        except Exception as error:  # timm's models raise many kinds
+            raise _refused_size(self.options.name, image_size, error) from error
         _, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, image_size)
+        self.image_size = image_size
 
     def set_grad_checkpointing(self, enable: bool) -> None:
         self.model.set_grad_checkpointing(enable)
@@ -107,7 +162,9 @@ class TimmBackbone(Backbone):
         return {f"model.{name}" for name in named}
 
 
-def _create(model: TimmConfig, image_size: int | tuple[int, int], channels: int) -> nn.Module:
+def _create(
+    model: TimmConfig, image_size: int | tuple[int, int], channels: int, weights: dict[str, Tensor] | None
+) -> nn.Module:
     if not is_model(model.name) or is_model_in_modules(model.name, OWN_MODULES):
         known = [name for name in timm.list_models() if not is_model_in_modules(name, OWN_MODULES)]
         close = difflib.get_close_matches(model.name, known, n=3)
@@ -116,10 +173,18 @@ def _create(model: TimmConfig, image_size: int | tuple[int, int], channels: int)
     described = get_pretrained_cfg(model.name)
     fixed = described is not None and described.fixed_input_size
     size = {"img_size": to_2tuple(image_size)} if fixed else {}
+    options = size | (model.options or {})
     try:
-        return timm.create_model(model.name, num_classes=0, in_chans=channels, **(size | (model.options or {})))
+        if weights is None:
+            return timm.create_model(model.name, num_classes=0, in_chans=channels, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*which is a no-op")  # on the meta device, where shapes are checked
+            built = timm.create_model(model.name, num_classes=0, in_chans=channels, **options, **loading(weights))
+        built.pretrained_cfg["state_dict"] = None  # it would be copied with the model
+        return built
     except Exception as error:  # timm's builders raise many kinds
-        key, got = ("model.options", model.options) if model.options else ("model.name", model.name)
+        key = "model.checkpoint" if weights is not None else "model.options" if model.options else "model.name"
+        got = {"model.checkpoint": model.checkpoint, "model.options": model.options, "model.name": model.name}[key]
         raise ConfigError(key, got, f"timm cannot build {model.name} with it: {_reason(error)}") from error
 
 
@@ -144,21 +209,32 @@ def _refuses_unpooled(built: Any) -> bool:
     return False
 
 
-def _features(model: Any, pools: bool, images: Float[Tensor, "b c y x"]) -> Any:
+def _features(model: Any, images: Float[Tensor, "b c y x"], pools: bool) -> Any:
     return model.forward_features(images) if pools else model(images)
 
 
 def _probe(name: str, built: nn.Module, pools: bool, image_size: int | tuple[int, int], channels: int) -> Any:
     """Return the features of one image on the meta device."""
-    ghost = copy.deepcopy(built).to("meta").eval()
-    images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
     try:
-        with torch.no_grad():
-            return _features(ghost, pools, images)
+        return _on_meta(built, image_size, channels, partial(_features, pools=pools))
     except Exception as error:  # timm's models raise many kinds
-        raise ConfigError(
-            "dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})"
-        ) from error
+        raise _refused_size(name, image_size, error) from error
+
+
+def _on_meta(
+    module: nn.Module,
+    image_size: int | tuple[int, int],
+    channels: int,
+    call: Callable[[Any, Tensor], Any],
+) -> Any:
+    """Return what `call` gives of a module and one image on the meta device."""
+    images = torch.empty(1, channels, *to_2tuple(image_size), device="meta")
+    with torch.no_grad():
+        return call(copy.deepcopy(module).to("meta").eval(), images)
+
+
+def _refused_size(name: str, image_size: int | tuple[int, int], error: Exception) -> ConfigError:
+    return ConfigError("dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})")
 
 
 def _count_prefix(built: nn.Module) -> int:

@@ -18,6 +18,7 @@ from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
+from headsweep.plan.packages import is_installed
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -68,6 +69,23 @@ def frozen(folder: RunFolder) -> RunConfig:
     output = OutputFolder.containing(folder.path.absolute()).path.resolve()
     tracking = replace(run.tracking, uri=moved_uri(run.tracking.uri, run.paths.output, output))
     return replace(run, paths=replace(run.paths, output=str(output)), tracking=tracking)
+
+
+def check_frozen(folder: RunFolder) -> RunConfig:
+    """As `frozen`, for a run that is to be trained again.
+
+    Raises:
+        UserError: as `frozen`; or the folder is damaged, has no configuration any more, or another run's name.
+    """
+    if damage := folder.damage():
+        raise damage
+    if not folder.config.exists():
+        where = f"{folder.record().name} ({folder.path.name})"
+        raise UserError(f"{where} has no frozen configuration any more; give the sweep's command again")
+    run = frozen(folder)
+    if fingerprint(run) != folder.path.name:
+        raise UserError(f"{folder.path}: expected a folder named {fingerprint(run)}, as the run; rename it")
+    return run
 
 
 def frozen_values(folder: RunFolder) -> DictConfig:
@@ -146,6 +164,9 @@ def _check_plain(value: Any, key: str) -> None:
 
 
 def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
+    planned = folder.record().packages
+    if missing := [f"{name} {version}" for name, version in planned.items() if not is_installed(name)]:
+        return UserError(f"{folder.path} was planned with {', '.join(missing)}, which is not installed; install it")
     return UserError(
         f"{folder.path} was planned by another version of headsweep ({error}); give the sweep's command again"
     )

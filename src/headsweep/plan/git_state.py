@@ -18,11 +18,11 @@ from typing import Any
 from headsweep.errors import UserError
 from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest, installed_version
 
-_CODE = ("src", "conf")  # folders that determine the numbers of a run
+CODE = ("src", "conf")  # folders that determine the numbers of a run
 
 
 # Run no program that a repository's configuration names; write nothing.
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks")
+GIT = ("git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks")
 
 
 def code_version() -> dict[str, Any]:
@@ -38,7 +38,7 @@ def code_version() -> dict[str, Any]:
         if not PROJECT_ROOT.samefile(top):
             raise UserError(f"{PROJECT_ROOT} is inside the checkout of another project, {top}")
         commit = _git("rev-parse", "--verify", "HEAD^{commit}")
-        dirty = bool(_git("status", "--porcelain", "--untracked-files=normal", "--", *_CODE))
+        dirty = bool(_git("status", "--porcelain", "--untracked-files=normal", "--", *CODE))
     except (OSError, subprocess.CalledProcessError, UserError) as error:
         _warn(_reason(error))
         return _package()
@@ -63,7 +63,7 @@ def _reason(error: Exception) -> str:
     return f"git cannot be run ({error})"
 
 
-def is_here(commit: str, folders: Sequence[str] = _CODE) -> bool:
+def is_here(commit: str, folders: Sequence[str] = CODE) -> bool:
     """Return whether the files of `folders` (src/ and conf/) equal those of `commit`.
 
     Raises:
@@ -116,6 +116,6 @@ def git_environment() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    command = [*_GIT, "-C", str(PROJECT_ROOT), *arguments]
+    command = [*GIT, "-C", str(PROJECT_ROOT), *arguments]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, env=git_environment())
     return answer.stdout.strip()

@@ -8,20 +8,29 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsweep.config.choices import REGISTRIES, roots
+from headsweep.config.choices import REGISTRIES, packages, roots
+from headsweep.config.metric import METRICS
 from headsweep.config.registry import Package
 
-_KEYS = {"head": "name", "model": "family"}  # group -> key with the name of the record
+_KEYS = {"head": "name", "model": "family", "dataset": "name"}  # group -> key with the name of the record
 
 
 def packages_used(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return distribution -> version and digest, of each package whose head or backbone a run uses.
+    """Return distribution -> version and digest, of each package that a run uses.
+
+    Those are the packages of its head, backbone and data set, and of all metrics, each of which is measured.
 
     Args:
         config: of the run, nested and plain, as in its record.
     """
-    found = (REGISTRIES[group].package(str(config[group].get(key))) for group, key in _KEYS.items() if group in config)
-    return {package.distribution: f"{package.version} {_digest(package)}" for package in found if package}
+    chosen = (REGISTRIES[group].package(str(config[group].get(key))) for group, key in _KEYS.items() if group in config)
+    found = [*(package for package in chosen if package), *METRICS.packages()]
+    return {package.distribution: f"{package.version} {_digest(package)}" for package in found}
+
+
+def is_installed(distribution: str) -> bool:
+    """Return whether a package that names records is installed, in whatever version."""
+    return distribution in (package.distribution for package in packages())
 
 
 def files_of(package: Package) -> Iterator[tuple[Path, Path]]:

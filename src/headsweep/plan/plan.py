@@ -26,6 +26,7 @@ from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.git_state import code_version
 from headsweep.plan.packages import packages_used
 from headsweep.plan.same_runs import collapses
+from headsweep.plan.uncommitted import with_changes
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.design import Design
@@ -83,10 +84,21 @@ class Lookup:
     def __init__(self) -> None:
         self._located: list[tuple[DatasetConfig, DatasetConfig | UserError]] = []
         self._digests: dict[str | None, str | None] = {}
+        self._pretrained: dict[str, str | ConfigError | None] = {}  # model -> file of timm's weights
 
     def resolve(self, configs: Sequence[RunConfig]) -> list[RunConfig | UserError]:
         """Return each run with what its data and its checkpoint fill in, or why they cannot."""
-        return [_resolve(config, self._located, self._digests) for config in configs]
+        return [_resolve(self._with_file(config), self._located, self._digests) for config in configs]
+
+    def _with_file(self, config: RunConfig) -> RunConfig | ConfigError:
+        """Fill in the file of pretrained weights."""
+        model = config.model
+        if not model.pretrained or model.checkpoint is not None:
+            return config
+        if model.name not in self._pretrained:
+            self._pretrained[model.name] = _pretrained_file(model.name)
+        file = self._pretrained[model.name]
+        return file if isinstance(file, ConfigError) else replace(config, model=replace(model, checkpoint=file))
 
     def resolved(self, configs: Sequence[RunConfig]) -> list[RunConfig]:
         """Return the same for runs that all must be valid. Raises UserError, which names those that are not."""
@@ -184,7 +196,7 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = code_version()
+    code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
@@ -296,11 +308,23 @@ def _earlier(plan: Plan) -> dict[str, tuple[str, int]]:
     return {}
 
 
+def _pretrained_file(name: str) -> str | ConfigError | None:
+    from headsweep.models.pretrained import pretrained_file  # imports timm, which takes seconds
+
+    try:
+        file = pretrained_file(name)
+    except ConfigError as error:
+        return error
+    return None if file is None else str(file)
+
+
 def _resolve(
-    config: RunConfig,
+    config: RunConfig | ConfigError,
     located: list[tuple[DatasetConfig, DatasetConfig | UserError]],
     digests: dict[str | None, str | None],
 ) -> RunConfig | UserError:
+    if isinstance(config, ConfigError):
+        return config
     try:
         dataset = _locate(config.dataset, located)
         if isinstance(dataset, UserError):

@@ -20,12 +20,11 @@ from headsweep.plan.fingerprint import group
 from headsweep.plan.origin import Origin, described, origin_of
 from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
-from headsweep.text import aligned, one_line
+from headsweep.text import UNKNOWN, aligned, one_line, span
 from headsweep.tracking.run_folder import RunState
 
 Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
-UNKNOWN = "?"
 HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
 FROM = "FROM"  # heading of the last column, if a run is more than a point of a product
 _OVER = {RunState.finished, RunState.diverged}
@@ -139,10 +138,10 @@ def _row(
     return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))), origin)
 
 
-def show(plan: Preview, slots: int, as_json: bool) -> None:
-    """Print a preview: a table on a terminal, plain lines elsewhere, or JSON."""
-    if as_json:
-        print(json.dumps(asdict(plan), indent=1))
+def show(plan: Preview, slots: int, more: Mapping[str, object] | None = None) -> None:
+    """Print a preview: a table on a terminal, plain lines elsewhere; or, with `more` keys, JSON."""
+    if more is not None:
+        print(json.dumps({**asdict(plan), **more}, indent=1))
         return
     for note in plan.notes:
         print(one_line(note))
@@ -164,15 +163,6 @@ def _cells(row: Row) -> list[str]:
     time = "-" if row.seconds == 0 else span(row.seconds)
     memory = UNKNOWN if row.memory_gib is None else f"{row.memory_gib:.1f} GiB"
     return [row.fingerprint, row.name, row.state, parameters, flops, time, memory, described(row.origin)]
-
-
-def span(seconds: float | None) -> str:
-    """Format a duration in the largest unit of which it has at least two."""
-    if seconds is None:
-        return UNKNOWN
-    units = ((86400, "d"), (3600, "h"), (60, "min"))
-    size, unit = next(((size, unit) for size, unit in units if seconds >= 2 * size), (1, "s"))
-    return f"{seconds / size:.0f} {unit}"
 
 
 def _totals(plan: Preview, slots: int) -> str:

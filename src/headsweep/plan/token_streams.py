@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headsweep.config import HEADS, BackboneMode, TokenType
+from headsweep.config.head_file import spec_in
 from headsweep.config.keys import flat_record
 
 # Tokens, their order and their batches depend on these alone. Some of them could differ (the dropout of a frozen
@@ -25,5 +26,9 @@ def stream_of(config: Mapping[str, Any]) -> str | None:
     is_frozen = BackboneMode(values.get("backbone", BackboneMode.train.value)).is_frozen
     if not is_frozen or values["tokens.cache"] == TokenType.off.value:
         return None
+    name, file = values["head.name"], values.get("head.file")
+    head = spec_in(file, name) if file else HEADS[name]
+    if head.is_fitted:  # reads the training images once, in order
+        return None
     kept = {key: value for key, value in values.items() if key in _KEYS or key.partition(".")[0] in _SECTIONS}
-    return json.dumps({**kept, "class_token": HEADS[values["head.name"]].class_token}, sort_keys=True)
+    return json.dumps({**kept, "class_token": head.class_token}, sort_keys=True)

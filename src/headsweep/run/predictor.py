@@ -36,10 +36,10 @@ class Predictor(nn.Module):
         return self.classifier((images - self.mean) * self.scale)
 
 
-def predictor(folder: RunFolder) -> ExportedModel:
-    """Return the run's best weights, or the last where no images were held out, as trackers log them."""
+def predictor(folder: RunFolder, best: bool | None = None) -> ExportedModel:
+    """Return the run's best weights, or the last; by default the last only where no images were held out."""
     dataset = frozen(folder).dataset
-    classifier = trained(folder, best=folder.best.exists())
+    classifier = trained(folder, folder.best.exists() if best is None else best)
     example = np.zeros((1, dataset.channels, dataset.image_size, dataset.image_size), dtype=np.float32)
     return ExportedModel(Predictor(classifier, dataset).eval(), example, classifier.num_classes)
 

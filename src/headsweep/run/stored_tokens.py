@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
-from headsweep.data.token_folder import TokenFolder, TokenRecord, source_of
+from headsweep.data.token_folder import TokenFolder, TokenRecord, of_earlier_images, source_of
+from headsweep.data.token_staging import complete_copy, place_of_copy
 from headsweep.models import Classifier, model_of
 from headsweep.models.backbone import Backbone
 from headsweep.models.frozen import FrozenBackbone
+from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.typed_files import Damaged
 from headsweep.training.device import autocast
+
+LOGGER = logging.getLogger("headsweep")
 
 
 def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse: Callable[[], None]) -> Splits:
@@ -38,25 +46,55 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
             loaded["all"] = {name: source for name, source in named if source is not None}
         return loaded["all"]
 
-    record = folder.record() or _begin(run, folder, model, images, pulse)
-    labels = labels_of(folder, record)
+    record = folder.whole_record() or _begin(run, folder, model, images, pulse)
+    labels = _labels(folder, record, images, pulse)
     backbone: list[FrozenBackbone] = []
 
     def build() -> FrozenBackbone:
         backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
         return backbone[0]
 
-    cache = TokenCache(folder, record, run.dataset, images, build, device, run.loader.workers, pulse)
-    sources = {name: TokenSource(cache, name, torch.arange(len(its)), its) for name, its in labels.items()}
+    def cache_in(place: TokenFolder) -> TokenCache:
+        return TokenCache(
+            place, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, pulse
+        )
+
+    stored = cache_in(folder)
+    copy = None if run.loader.stage is None else place_of_copy(folder, run.loader.stage)
+    cache = stored if copy is None else cache_in(copy)
+    sources = {name: TokenSource(cache, [name], torch.arange(len(its)), its) for name, its in labels.items()}
     splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
+    assert isinstance(splits.train, TokenSource), "as its source"
+    splits = splits._replace(train=splits.train.viewed(run.tokens.views))
     needed = [source for source in splits if isinstance(source, TokenSource)]
-    names = dict.fromkeys(source.split for source in needed)
-    cache.complete({name: torch.cat([it.rows for it in needed if it.split == name]) for name in names})
+    names = dict.fromkeys(name for source in needed for name in source.names)
+    rows = {name: torch.cat([it.rows for it in needed if name in it.names]) for name in names}
+    if copy is None:
+        stored.complete(rows)
+    else:
+        complete_copy(copy, cache, folder, stored, rows, pulse)
     for used in backbone:
         used.check_unchanged()
     backbone.clear()  # the cache lives as long as the run; images and backbone are needed no more
     loaded.clear()
     return splits
+
+
+def with_token_costs(run: RunConfig, result: RunResult) -> RunResult:
+    """Return the result with what its stored tokens cost, and the time that a live backbone would have taken."""
+    folder = TokenFolder.of(run)
+    record, made = folder.record(), folder.speed()
+    if record is None or made is None:
+        return result
+    bytes_held = folder.held()
+    costs = {
+        "token_seconds": bytes_held // record.row_bytes * made.seconds / made.images,
+        "token_bytes": float(bytes_held),
+        # The same backbone, on the images of each step, at the speed at which the tokens were computed.
+        "live_seconds": result.steps * run.batch_size * made.seconds / made.images,
+    }
+    environment = {**result.environment, "tokens": folder.path.name}
+    return replace(result, clock={**result.clock, **costs}, environment=environment)
 
 
 def _begin(
@@ -66,13 +104,30 @@ def _begin(
     with held(folder, pulse):
         if (record := folder.record()) is not None:
             return record
+        if (earlier := of_earlier_images(run)) is not None:
+            name = run.dataset.name
+            LOGGER.warning("the images of %s have changed since %s: their tokens are computed", name, earlier.path.name)
         record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
         write_labels(folder, images())
         folder.write_record(record)
         return record
 
 
+def _labels(
+    folder: TokenFolder, record: TokenRecord, images: Callable[[], Images], pulse: Callable[[], None]
+) -> dict[str, Tensor]:
+    """Read the labels of each split; a damaged file is written again."""
+    try:
+        return labels_of(folder, record)
+    except Damaged as error:
+        LOGGER.warning("damaged: %s, %s; it is written again", error.path, error.reason)
+        with held(folder, pulse):
+            write_labels(folder, images())
+        return labels_of(folder, record)
+
+
 def new_record(run: RunConfig, backbone: Backbone, splits: dict[str, int]) -> TokenRecord:
     """Return what is stored for a run; `splits` are the images of each."""
     tokens = backbone.prefix + backbone.tokens
-    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, run.tokens.cache.value)
+    dtype, views = run.tokens.cache.value, run.tokens.views
+    return TokenRecord(dict(source_of(run)), splits, tokens, backbone.width, dtype, views)

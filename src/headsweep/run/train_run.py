@@ -11,23 +11,25 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from headsweep.config import RunConfig
+from headsweep.config import RunConfig, spec_of
 from headsweep.data.datasets import Splits, open_splits
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
+from headsweep.heads import FittedHead
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
-from headsweep.run.stored_tokens import new_record, stored_tokens
+from headsweep.run.stored_tokens import new_record, stored_tokens, with_token_costs
 from headsweep.run.token_streams import Loaders, TokenStreams
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import autocast, choose_device
+from headsweep.training.fitting import Fitting
 from headsweep.training.in_steps import InSteps, to_the_end
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
@@ -113,7 +115,7 @@ def _tried(
             backbone.check_unchanged()
         if ranks.leads:
             folder.check_claim()
-            folder.finish(result)
+            folder.finish(with_token_costs(run, result) if run.has_stored_tokens else result)
     except Stopped:
         raise
     except LostPeer as error:
@@ -155,7 +157,8 @@ def preflight(run: RunConfig) -> Cost:
     choose_device(run.device)
     with torch.device("meta"):
         model = model_of(run)
-    build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
+    if not isinstance(model.head, FittedHead):
+        build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
     cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
     counted = {
         "parameters": cost.parameters,
@@ -165,14 +168,14 @@ def preflight(run: RunConfig) -> Cost:
     }
     if not run.has_stored_tokens:
         return counted
-    record = new_record(run, model.backbone, {"all": count_images(run.dataset)})
+    record = new_record(run, model.backbone, {"train": count_images(run.dataset)})
     folder = TokenFolder.of(run)
     if run.debug.train_images is None:  # else few of the tokens are computed
         check_room(folder.path, record.bytes - folder.held())
     return {**counted, "token_bytes": record.row_bytes}
 
 
-def trial(run: RunConfig) -> Training:
+def trial(run: RunConfig) -> Training | Fitting:
     """Return the training of a run to measure its steps; its folder is not used.
 
     Raises:
@@ -191,25 +194,31 @@ def _training(
     until: int | None,
     ranks: Ranks,
     streams: TokenStreams | None = None,
-) -> tuple[Training, FrozenBackbone | None]:
+) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
     device = ranks.device(choose_device(run.device))
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
+        probe = Probe(model)
 
         def load() -> Loaders:
             return _loaders(run, stored_tokens(run, model, device, partial(_show_life, watch, stop)), device, share)
 
+        if isinstance(model.head, FittedHead):
+            return Fitting(run, probe, probe.fit, *load(), folder, watch, stop), None
         stored = (streams or TokenStreams()).batches(run, load)
-        return Training(run, Probe(model), *stored, folder, watch, stop, until, ranks), None
+        return Training(run, probe, *stored, folder, watch, stop, until, ranks), None
     images = _loaders(run, open_splits(run.dataset, run.seed, run.loader, run.debug), device, share)
     if not run.backbone.is_frozen:
         return Training(run, model, *images, folder, watch, stop, until, ranks), None
     backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
     tokens = TokenTrainLoader(images.training, backbone)
     evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in images.evaluations.items()}
-    return Training(run, Probe(model), tokens, evaluated, folder, watch, stop, until, ranks), backbone
+    probe = Probe(model)
+    if isinstance(model.head, FittedHead):
+        return Fitting(run, probe, probe.fit, tokens, evaluated, folder, watch, stop), backbone
+    return Training(run, probe, tokens, evaluated, folder, watch, stop, until, ranks), backbone
 
 
 def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share) -> Loaders:
@@ -217,9 +226,11 @@ def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share)
     training = TrainLoader(
         splits.train, run.dataset, run.augmentation, run.seed, run.batch_size, device, run.loader.workers, share
     )
+    named = {"val": splits.validation, "test": splits.test}
+    named |= {"train": splits.train} if spec_of(run.head).is_fitted else {}
     evaluations = {
         name: EvalLoader(source, run.dataset, run.batch_size, device, run.loader.workers, share)
-        for name, source in (("val", splits.validation), ("test", splits.test))
+        for name, source in named.items()
         if source is not None
     }
     return Loaders(training, evaluations)

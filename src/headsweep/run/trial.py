@@ -17,6 +17,7 @@ from headsweep.config import RunConfig
 from headsweep.errors import ConfigError
 from headsweep.run.train_run import trial
 from headsweep.training.device import peak_gpu_memory, peak_memory
+from headsweep.training.fitting import Fitting
 from headsweep.training.loop import Training
 
 WARM_UP = 3  # first steps, not measured: they compile, choose kernels and fill the allocator's pool
@@ -68,7 +69,7 @@ def memory(run: RunConfig) -> tuple[float, int]:
     return taken, training.batches.steps_per_epoch * run.batch_size
 
 
-def step_ends(training: Training) -> Iterator[float]:
+def step_ends(training: Training | Fitting) -> Iterator[float]:
     """Yield the end of each step (`time.monotonic`); the host is a few steps ahead of a GPU, as in training."""
     ahead = AHEAD if training.device.type == "cuda" else 0
     under_way: deque[Callable[[], object]] = deque()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from headsweep.errors import UserError
 
 PING_SECONDS = 4.0  # timeout of the controller's answer to a ping
 ANSWER_SECONDS = 10.0  # timeout of any other answer
+TIMES = {"SLURM_TIME_FORMAT": "%s"}  # as Unix times, whatever the user prefers
 USUAL_LIMIT = 1001  # SLURM's default of MaxArraySize
 
 
@@ -22,12 +22,21 @@ def is_up() -> bool:
 
 
 def ask(*command: str, seconds: float = ANSWER_SECONDS) -> list[str] | None:
-    """Return the lines that a command of SLURM prints; None if it fails."""
+    """Return the lines that a command of SLURM prints, with Unix times; None if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env={**os.environ, **TIMES})
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+def this_job() -> str | None:
+    """Return the number of the job in which this process runs; ARRAY_ELEMENT in an array; None outside of jobs.
+
+    One element of an array has the number of the whole array.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 @contextmanager
@@ -45,16 +54,30 @@ def outside_jobs() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def array_limit() -> int:
-    """Return the largest number of jobs in an array.
+def config() -> dict[str, str] | None:
+    """Return the configuration of the cluster, key -> value; None if it does not answer."""
+    lines = ask("scontrol", "show", "config") if is_up() else None
+    if lines is None:
+        return None
+    pairs = (line.partition("=") for line in lines)
+    return {key.strip(): value.strip() for key, equals, value in pairs if equals}
+
+
+def require_config() -> dict[str, str]:
+    """As `config`.
 
     Raises:
         UserError: there is no cluster, or it does not answer.
     """
     if shutil.which("scontrol") is None:
         raise UserError("hydra/launcher=slurm: no `scontrol` here; run this on a login node of a SLURM cluster")
-    config = ask("scontrol", "show", "config") if is_up() else None
-    if config is None:
+    found = config()
+    if found is None:
         raise UserError("hydra/launcher=slurm: the cluster does not answer; `scontrol ping` shows whether it is up")
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", "\n".join(config), re.MULTILINE)
-    return int(found[1]) if found else USUAL_LIMIT
+    return found
+
+
+def array_limit(config: Mapping[str, str]) -> int:
+    """Return the largest number of jobs in an array."""
+    limit = config.get("MaxArraySize", "")
+    return int(limit) if limit.isdecimal() else USUAL_LIMIT

@@ -1,112 +1,150 @@
-"""The jobs of a sweep in the cluster: which run each trains, and its state.
+"""The jobs of a sweep in the cluster's queue: which are active, and cancelling them.
 
-outputs/sweeps/NAME/slurm/submissions/JOB.json maps the jobs of an array to their runs. The states of runs are in their
-folders; those of jobs only complement them.
+The states of runs are in their folders; those of jobs only complement them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from headsweep.errors import UserError
-from headsweep.status import cluster
-from headsweep.text import is_file_name
-from headsweep.tracking import atomic_files
+from headsweep.status import accounting, cluster, submissions, waiting
+from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
+from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
-from headsweep.tracking.typed_files import Damaged, read_json, require
+from headsweep.tracking.typed_files import Damaged
 
-SETTINGS = "slurm/settings.json"  # of the last submission, in the sweep's folder
-JOBS = "slurm/jobs"  # where submitit keeps pickles and what jobs print
-UNREACHABLE = "UNREACHABLE"  # state of all jobs while the cluster does not answer; no state of SLURM's
-ACTIVE = frozenset(
-    {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", UNREACHABLE}
-)
-# Ordinary reasons of pending jobs, which are not shown.
-ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
+LONGEST_COMPLETION = 600.0  # seconds after its end in which a node may clean up after a job; SLURM warns after 60
+QUEUE = "%A|%F|%K|%T|%e|%N|%M|%j|%r"
 
 
-@dataclass(frozen=True)
-class JobState:
-    """The state of a job."""
+def states_of(jobs: Iterable[Job]) -> dict[Job, JobState]:
+    """Return the states of jobs: from the queue, which also has those that have just ended, and from the accounting.
 
-    job: str  # 12, or 12_3 for element 3 of array 12
-    state: str  # SLURM's, e.g. PENDING; or UNREACHABLE; or GONE if the cluster does not know the job
-    reason: str = ""  # why it is pending, or how it ended
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it runs, or will."""
-        return self.state in ACTIVE
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it runs."""
-        return self.state == "RUNNING"
-
-    def __str__(self) -> str:
-        if self.is_running:
-            return f"job {self.job} is running"
-        if self.state == "COMPLETING":
-            return f"job {self.job} is completing"
-        if self.is_active:
-            waits = f": {self.reason}" if self.reason not in ORDINARY else ""
-            return f"job {self.job} is {self.state.lower()}{waits}"
-        end = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
-        reason = f" ({self.reason})" if self.reason else ""
-        return f"job {self.job} {end}{reason}; `headsweep retry` submits the run again"
+    Without a cluster the result is empty. While a cluster does not answer, all jobs count as active, so that nothing
+    is submitted twice. A job whose number was never recorded and that the queue does not have was never submitted: it
+    is left out.
+    """
+    asked = list(dict.fromkeys(jobs))
+    if not asked or shutil.which("squeue") is None:
+        return {}
+    config = cluster.config()
+    queue = None if config is None else _ask_queue(asked)
+    if config is None or queue is None:
+        reason = "the cluster does not answer"
+        return {job: JobState(job.number or "without a number", UNREACHABLE, reason) for job in asked}
+    here = [job for job in asked if job.cluster in ("", config.get("ClusterName", job.cluster))]
+    found = _match(here, queue)
+    over = [job for job in here if job.array and not (job in found and found[job].is_active)]
+    if over:
+        ended = _match(over, accounting.ended(sorted({job.array for job in over})))
+        found |= {job: state for job, state in ended.items() if job not in found or not state.is_active}
+    return {job: found.get(job) or _absent(job, config) for job in asked if job.number or job in found}
 
 
-@dataclass(frozen=True)
-class _Submission:
-    """The content of a file in slurm/submissions."""
+def _ask_queue(jobs: Sequence[Job]) -> list[JobState] | None:
+    """Return the states of all jobs that are named like one of `jobs`; None without an answer.
 
-    submitted: float  # Unix time
-    jobs: dict[str, list[str]]  # job -> fingerprints
-
-    def check(self) -> None:
-        """Raise ValueError for an impossible name of a job or a run."""
-        for job, runs in self.jobs.items():
-            require("jobs", job, re.fullmatch(r"\d+(_\d+)?", job) is not None, "job numbers, e.g. 12 or 12_3")
-            require(f"jobs.{job}", runs, all(map(is_file_name, runs)), "names of folders")
+    Names are asked for, as a query for numbers fails if one is unknown, and one for users misses those of others.
+    """
+    names = ",".join(sorted({job.name for job in jobs}))
+    lines = cluster.ask("squeue", "--array", "--noheader", "--states=all", f"--format={QUEUE}", f"--name={names}")
+    return None if lines is None else [_queued(line) for line in lines]
 
 
-def record(sweep: Path, elements: Mapping[str, Sequence[str]]) -> None:
-    """Record which job trains which runs, given by their fingerprints."""
-    array = next(iter(elements)).partition("_")[0]
-    path = _submissions(sweep) / f"{array}.json"
-    atomic_files.write_json(
-        path, {"submitted": time.time(), "jobs": {job: list(runs) for job, runs in elements.items()}}
-    )
+def _match(jobs: Sequence[Job], states: Sequence[JobState]) -> dict[Job, JobState]:
+    """Return the state of each job that has one with its name and number, or with its name and element."""
+    known = {(state.name, state.job): state for state in states}
+    named = {(state.name, "".join(state.job.partition("_")[1:])): state for state in states}
+    found = {job: known.get((job.name, job.number)) or named.get((job.name, job.element)) for job in jobs}
+    return {job: state for job, state in found.items() if state and (not job.number or state.job == job.number)}
 
 
-def jobs_of(sweep: Path) -> dict[str, str]:
-    """Return fingerprint -> the last job that was submitted for the run.
+def _absent(job: Job, config: Mapping[str, str]) -> JobState:
+    """Return the state of a job that the cluster does not show."""
+    here = config.get("ClusterName", "")
+    if job.cluster and job.cluster != here:
+        return JobState(job.number, "GONE", f"submitted to {job.cluster}, this is {here}")
+    if "jobs" in config.get("PrivateData", "").split(",") and job.user not in ("", submissions.this_user()):
+        return JobState(job.number, HIDDEN, f"the cluster shows jobs of {job.user} to {job.user} only")
+    return JobState(job.number, "GONE")
+
+
+def _queued(line: str) -> JobState:
+    job, array, element, state, end, nodes, elapsed, name, reason = line.split("|", 8)
+    number = job if element == "N/A" else f"{array}_{element}"
+    cause = [] if reason == "None" else [reason]
+    if state == "COMPLETING" and end.isdecimal() and (seconds := time.time() - int(end)) > LONGEST_COMPLETION:
+        return JobState(number, "STUCK", f"{nodes} has been cleaning up for {seconds // 60:.0f} minutes", name)
+    if state not in ACTIVE and nodes:
+        cause.append(f"on {nodes}")
+    return JobState(number, state, ", ".join(cause), name, f"on {nodes} for {elapsed}" if nodes else "")
+
+
+def job_of_run(run: str, states: Mapping[Job, JobState]) -> Job | None:
+    """Return the job that trains the run, or will; else the last one that was submitted for it."""
+    found = [job for job in states if run in job.runs]
+    return next((job for job in found if states[job].is_active), found[-1] if found else None)
+
+
+def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
+    """Return those of the runs that a job trains, or will, whichever sweep of their output folder submitted it.
 
     Raises:
-        Damaged: a submission is not as `record` writes it.
+        Damaged: a record of submitted jobs is not as it was written.
     """
-    found: dict[str, str] = {}
-    for path in sorted(_submissions(sweep).glob("[0-9]*.json"), key=lambda path: (len(path.stem), path.stem)):
-        submission = read_json(path, _Submission, "remove it, and its jobs are unknown")
-        found |= {run: job for job, runs in (submission.jobs if submission else {}).items() for run in runs}
-    return found
+    left = [folder for folder in folders if folder.result() is None]
+    asked = {folder.path.name for folder in left}
+    outputs = {folder.output.path: folder.output for folder in left}.values()
+    states = states_of(job for output in outputs for job in submissions.jobs_in(output) if asked.intersection(job.runs))
+    queued = {run for job, state in states.items() if state.is_active for run in job.runs}
+    return {folder for folder in left if folder.path.name in queued}
+
+
+def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
+    """Cancel the sweep's jobs, running or pending, and forget which runs wait for a job; return the names of the jobs.
+
+    Args:
+        sweep: its folder.
+        chosen: fingerprints of the runs whose jobs are cancelled; None: all.
+
+    Raises:
+        UserError: the cluster does not answer, or refuses; or a job also trains runs that are not `chosen`.
+    """
+    runs = OutputFolder.containing(sweep).runs
+    of_sweep = submissions.jobs(sweep)
+    over = {run for job in of_sweep for run in job.runs if RunFolder(runs / run).result() is not None}
+    left = {job: set(job.runs) - over for job in of_sweep}
+    found = states_of(job for job in of_sweep if (left[job] if chosen is None else left[job] & chosen))
+    states = {job: state for job, state in found.items() if state.is_active}
+    for job, state in states.items():
+        if chosen is not None and (beside := left[job] - chosen):
+            shown = ", ".join(sorted(RunFolder(runs / run).record().name for run in beside))
+            raise UserError(f"job {state.job} also trains {shown}; cancel these too, or the whole sweep")
+    names = sorted({state.job for state in states.values()})
+    if any(state.state == UNREACHABLE for state in states.values()):
+        raise UserError(
+            f"the cluster does not answer; job {', '.join(names)} of {sweep.name} may still run: try again later"
+        )
+    # Before the jobs are cancelled, as jobs that end submit more.
+    waiting.record(sweep, [] if chosen is None else [run for run in waiting.of_this_user(sweep) if run not in chosen])
+    if names and cluster.ask("scancel", *names) is None:
+        others = sorted({job.user for job in states} - {"", submissions.this_user()})
+        whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
+        raise UserError(f"scancel of {', '.join(names)} failed{whose}; `headsweep status {sweep.name}` shows the rest")
+    return names
 
 
 def printed(run: RunFolder) -> Path | None:
     """Return the output of the last job that was submitted for the run; None if no job has started."""
-    logs: list[Path] = []
-    for settings in run.output.sweeps.glob(f"*/{SETTINGS}"):
-        sweep = settings.parents[1]
-        with contextlib.suppress(Damaged):  # possibly of another sweep; `status` reports it
-            logs.append(sweep / JOBS / f"{jobs_of(sweep).get(run.path.name)}_0_log.out")
+    jobs = submissions.jobs_in(run.output, skip_damaged=True)  # `status` reports what is damaged
+    logs = [job.log(job.number) for job in jobs if job.number and run.path.name in job.runs]
     return max((log for log in logs if log.exists()), key=lambda log: log.stat().st_mtime, default=None)
 
 
@@ -114,7 +152,7 @@ def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
     """Return the runs that were submitted to a cluster by sweep, the sweep that was submitted last first."""
     left = {folder.path.name: folder for folder in folders}
     sweeps = {folder.output.sweeps for folder in left.values()}
-    submitted = [path for folder in sweeps for path in folder.glob(f"*/{SETTINGS}")]
+    submitted = [path for folder in sweeps for path in folder.glob(f"*/{submissions.SETTINGS}")]
     found: dict[Path, list[RunFolder]] = {}
     for settings in sorted(submitted, key=lambda path: path.stat().st_mtime, reverse=True):
         sweep = settings.parents[1]
@@ -122,80 +160,3 @@ def by_sweep(folders: Iterable[RunFolder]) -> dict[Path, list[RunFolder]]:
             members = [left.pop(run) for run in SweepFolder(sweep).plan()["runs"] if run in left]
             found |= {sweep: members} if members else {}
     return found
-
-
-def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
-    """Return the states of jobs: from the queue, which also has those that have just ended, then from the accounting.
-
-    Without a cluster the result is empty. While a cluster does not answer, all jobs count as active, so that nothing
-    is submitted twice.
-    """
-    asked = set(jobs)
-    if not asked or shutil.which("squeue") is None:
-        return {}
-    command = ("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A|%F|%K|%T|%r")
-    queue = cluster.ask(*command) if cluster.is_up() else None
-    if queue is None:
-        return {job: JobState(job, UNREACHABLE, "the cluster does not answer") for job in asked}
-    found = {state.job: state for state in map(_queued, queue) if state.job in asked}
-    arrays = sorted({job.partition("_")[0] for job in asked - found.keys()})
-    if arrays:
-        found = _ended(arrays, asked) | found
-    return found | {job: JobState(job, "GONE") for job in asked - found.keys()}
-
-
-def active(sweep: Path) -> dict[str, JobState]:
-    """Return fingerprint -> the job that trains the run, or will; runs that are over have none."""
-    runs = OutputFolder.containing(sweep).runs
-    jobs = {run: job for run, job in jobs_of(sweep).items() if RunFolder(runs / run).result() is None}
-    states = states_of(jobs.values())
-    return {run: states[job] for run, job in jobs.items() if job in states and states[job].is_active}
-
-
-def cancel(sweep: Path) -> list[str]:
-    """Cancel the sweep's jobs, running or pending; return their names.
-
-    Raises:
-        UserError: the cluster does not answer.
-    """
-    states = active(sweep).values()
-    jobs = sorted({state.job for state in states})
-    if any(state.state == UNREACHABLE for state in states):
-        raise UserError(
-            f"the cluster does not answer; job {', '.join(jobs)} of {sweep.name} may still run: try again later"
-        )
-    if jobs and cluster.ask("scancel", *jobs) is None:
-        raise UserError(f"scancel of {', '.join(jobs)} failed; `headsweep status {sweep.name}` shows the rest")
-    return jobs
-
-
-def _submissions(sweep: Path) -> Path:
-    return sweep / "slurm" / "submissions"
-
-
-def _queued(line: str) -> JobState:
-    job, array, element, state, reason = line.split("|", 4)
-    return JobState(job if element == "N/A" else f"{array}_{element}", state, "" if reason == "None" else reason)
-
-
-def _ended(arrays: Sequence[str], asked: set[str]) -> dict[str, JobState]:
-    lines = cluster.ask("sacct", "--noheader", "--allocations", "--parsable2",
-                 "--format=JobID,State,ExitCode,NodeList", f"--jobs={','.join(arrays)}")  # fmt: skip
-    states = [state for line in lines or () for state in _accounted(line)]
-    return {state.job: state for state in states if state.job in asked}
-
-
-def _accounted(line: str) -> list[JobState]:
-    jobs, state, code, nodes = line.split("|", 3)
-    name, _, by = state.partition(" ")
-    reasons = [by] * bool(by) + [f"exit code {code.partition(':')[0]}"] * (not code.startswith("0:"))
-    reasons += [f"signal {code.partition(':')[2]}"] * (not code.endswith(":0"))
-    reasons += [f"on {nodes}"] * (nodes != "None assigned")
-    return [JobState(job, name, ", ".join(reasons)) for job in _elements(jobs)]
-
-
-def _elements(jobs: str) -> list[str]:
-    """Return the jobs of a line: those that never started share one, e.g. 12_[0,3-5%2]."""
-    array, _, rest = jobs.partition("_[")
-    spans = re.findall(r"(\d+)(?:-(\d+))?", rest.partition("%")[0])
-    return [f"{array}_{at}" for first, last in spans for at in range(int(first), int(last or first) + 1)] or [jobs]

@@ -6,6 +6,7 @@ whose files cannot be read are shown as damaged.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.status import queue
+from headsweep.status import queue, submissions, waiting
+from headsweep.status.job_state import JobState
+from headsweep.status.submissions import Job
 from headsweep.status.views import SCREENED_OUT, RunView, SweepView
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
-from headsweep.tracking.output_folder import SWEEP_PLAN
+from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
 from headsweep.tracking.run_folder import TAIL, RunFolder, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
@@ -41,9 +44,12 @@ def read_sweep(path: Path) -> SweepView:
 
 def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     """As `read_sweep`, for several sweeps; the cluster, which may take seconds to answer, is queried once."""
-    views, jobs = zip(*map(_with_its_jobs, map(_read_sweep, paths)), strict=True) if paths else ((), ())
-    states = queue.states_of(job for of_sweep in jobs for job in of_sweep.values())
-    return [_with_jobs(view, of_sweep, states) for view, of_sweep in zip(views, jobs, strict=True)]
+    views = [_with_note(view) for view in map(_read_sweep, paths)]
+    asked = {run.folder.path.name for view in views for run in view.runs if _may_have_job(run)}
+    outputs = {path.parents[1]: OutputFolder.containing(path) for path in paths}.values()
+    jobs = [job for output in outputs for job in submissions.jobs_in(output, skip_damaged=True)]
+    states = queue.states_of(job for job in jobs if asked.intersection(job.runs))
+    return [_with_jobs(view, states) for view in views]
 
 
 def _read_sweep(path: Path) -> SweepView:
@@ -55,26 +61,44 @@ def _read_sweep(path: Path) -> SweepView:
     return SweepView(path, runs, last_change(path, folders))
 
 
-def _with_its_jobs(sweep: SweepView) -> tuple[SweepView, dict[str, str]]:
-    """Return the sweep, and fingerprint -> job of each run that no process trains now and that is not over."""
-    states = (RunState.new, RunState.partial)
-    idle = {run.folder.path.name for run in sweep.runs if run.state in states and not run.sweep_state}
+def _may_have_job(run: RunView) -> bool:
+    """Return whether the run is not over."""
+    return run.state in (RunState.new, RunState.partial, RunState.running) and not run.sweep_state
+
+
+def _with_note(sweep: SweepView) -> SweepView:
+    """Return the sweep, with a note if the record of its jobs is damaged."""
     try:
-        jobs = queue.jobs_of(sweep.path)
+        submissions.jobs(sweep.path)
+        waiting.of_all(sweep.path)
     except Damaged as error:
-        return replace(sweep, note=str(error)), {}
-    return sweep, {fingerprint: job for fingerprint, job in jobs.items() if fingerprint in idle}
+        return replace(sweep, note=str(error))
+    return sweep
 
 
-def _with_jobs(sweep: SweepView, jobs: Mapping[str, str], states: Mapping[str, queue.JobState]) -> SweepView:
+def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
     """Return the sweep with the states of its jobs in the cluster."""
-    known = {fingerprint: states[job] for fingerprint, job in jobs.items() if job in states}
-    runs = [_queued(run, known[name]) if (name := run.folder.path.name) in known else run for run in sweep.runs]
-    return replace(sweep, runs=runs)
+    with contextlib.suppress(Damaged):  # then the sweep has a note
+        waits = waiting.of_all(sweep.path)
+        runs = [
+            _with_job(run, states, run.folder.path.name in waits) if _may_have_job(run) else run for run in sweep.runs
+        ]
+        return replace(sweep, runs=runs)
+    return sweep
 
 
-def _queued(run: RunView, job: queue.JobState) -> RunView:
-    return replace(run, sweep_state="queued" if job.is_active else "lost", note=str(job))
+def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunView:
+    job = queue.job_of_run(run.folder.path.name, states)
+    state = states[job] if job else None
+    log = f"  ({job.log(state.job)})" if job and state and job.log(state.job).exists() else ""
+    if run.state is RunState.running:
+        is_in_job = state is not None and state.is_running
+        return replace(run, note=f"job {state.job} {state.where}{log}") if state and is_in_job else run
+    if state and state.is_active:
+        return replace(run, sweep_state="queued", note=str(state))
+    if waits:
+        return replace(run, sweep_state="queued", note="waits until more jobs may be in the queue")
+    return replace(run, sweep_state="lost", note=f"{state}{log}") if state else run
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:

@@ -13,6 +13,8 @@ from headsweep.text import aligned, one_line
 from headsweep.tracking import active_launchers
 from headsweep.tracking.active_launchers import LauncherProcess
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.typed_files import Damaged
 
 CLOCK_SKEW = 60.0  # seconds by which another machine's clock, or a file server's, may be ahead
 COLORS = {
@@ -33,7 +35,7 @@ def show(name: str | None, output: Path) -> str:
     """
     if name is not None:
         folder = find_sweep(name, output)
-        return detail(read_sweep(folder), active_launchers.find(folder))
+        return detail(read_sweep(folder), active_launchers.find(folder), _tracked(folder))
     folders = sweep_folders(output)
     return overview(read_sweeps(folders)) if folders else f"no sweep in {output} yet; {NO_RUNS_YET}"
 
@@ -53,15 +55,26 @@ def overview(sweeps: Sequence[SweepView]) -> str:
     return aligned(rows)
 
 
-def detail(sweep: SweepView, launchers: Sequence[LauncherProcess]) -> str:
-    """Return the totals of a sweep, the processes that train it, and a line a run."""
+def detail(sweep: SweepView, launchers: Sequence[LauncherProcess], tracked: str | None = None) -> str:
+    """Return the totals of a sweep, where a tracker has it, the processes that train it, and a line a run."""
     heading = [f"{sweep.name}: {sweep.note or _counts(sweep)}"]
     heading += [f"best so far: {_best(sweep)}"] if sweep.best else []
     heading += [f"active: {_activity(sweep)}"]
+    heading += [f"MLflow: {tracked}"] if tracked else []
     heading += [f"{launcher} since {_local_time(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
     rows += [(run.folder.path.name, run.label, *_numbers(run), _name_and_note(run)) for run in sweep.runs]
     return "\n".join([*map(one_line, heading), "", aligned(rows, {1: COLORS})])
+
+
+def _tracked(sweep: Path) -> str | None:
+    """Return where a tracker has a sweep, or the damage to the file that names it."""
+    from headsweep.tracking.trackers import tracked_as  # imported here because only this view needs it
+
+    try:
+        return tracked_as(SweepFolder(sweep))
+    except Damaged as error:
+        return str(error)
 
 
 def _counts(sweep: SweepView) -> str:

@@ -7,6 +7,8 @@ mlflow.db          the store of MLflow, unless tracking.uri names another, and
 mlartifacts/       its files
 reports/           report pages of runs that were chosen by a filter
 cache/             tokens of frozen backbones, unless paths.cache names another folder
+slurm.lock         held by a command that submits jobs
+changes/           uncommitted changes to the code that runs were planned with, as patches
 reproductions/     runs that `headsweep reproduce` has trained again
 """
 
@@ -31,7 +33,12 @@ class OutputFolder:
         self.mlflow_artifacts = path / MLFLOW_ARTIFACTS
         self.reports = path / "reports"
         self.cache = path / "cache"
+        self.submission_lock = path / "slurm.lock"
         self.reproductions = path / "reproductions"
+
+    def patch(self, name: str) -> Path:
+        """Return the file of the uncommitted changes with that digest."""
+        return self.path / "changes" / f"{name}.diff"
 
     @classmethod
     def containing(cls, path: Path) -> OutputFolder:

@@ -79,7 +79,9 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[str, Any]  # "commit" and "dirty", perhaps "version" and "digest" (see plan.git_state) and "packages"
+    code: dict[
+        str, Any
+    ]  # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
     cost: dict[str, int]  # by name, see MODEL_COSTS
 
     def check(self) -> None:
@@ -94,6 +96,9 @@ class RunRecord:
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")
         require("code.dirty", dirty, isinstance(dirty, bool), "true or false")
+        patch = self.code.get("changes", "0000")
+        is_digest = isinstance(patch, str) and _COMMIT.fullmatch(patch) is not None
+        require("code.changes", patch, is_digest, "a hash in hexadecimal digits")
         packages = self.code.get("packages", {})
         is_plain = isinstance(packages, dict) and all(isinstance(text, str) for text in packages.values())
         require("code.packages", packages, is_plain, "names with versions")
@@ -105,7 +110,7 @@ class RunRecord:
 
     @property
     def packages(self) -> dict[str, str]:
-        """Distribution -> version and digest, of each package beside headsweep whose head or backbone it uses."""
+        """Distribution -> version and digest, of each package beside headsweep from which it uses something."""
         return self.code.get("packages", {})
 
     @property

@@ -88,6 +88,14 @@ class Tracker(ABC):
         """
         return 0
 
+    def register(self, run: RunFolder, name: str, export: Export) -> str:
+        """Add the model of a finished run to the tracker's registry, once; return lines to print on how to use it.
+
+        Raises:
+            UserError: the tracker has no registry, or does not accept the model or its name.
+        """
+        raise UserError("this run's tracker has no model registry; give --uri ADDRESS of an MLflow store")
+
     def query(self, text: str) -> Iterable[TrackedRun]:
         """Return the stored runs that `text` matches, in the tracker's query language, in the order of their start.
 

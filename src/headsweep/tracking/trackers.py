@@ -10,8 +10,7 @@ from headsweep.config import RunConfig
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.mlflow.reference import description_of
 from headsweep.tracking.mlflow.tracker import MlflowTracker
-from headsweep.tracking.run_folder import RunFolder
-from headsweep.tracking.tracker import NullTracker, Tracker
+from headsweep.tracking.tracker import Folder, NullTracker, Tracker
 
 # tracking.name -> what makes the tracker from the address of its store (None: one in the output folder), the name of
 # the experiment, and the output folder
@@ -34,10 +33,10 @@ def planned_tracker(config: Mapping[str, Any], output: Path) -> Tracker:
     return TRACKERS[tracking["name"]](uri, tracking["experiment"], output)
 
 
-def tracked_as(run: RunFolder) -> str | None:
-    """Return where a tracker has the run, in words; None if it was never sent to one.
+def tracked_as(folder: Folder) -> str | None:
+    """Return where a tracker has the run or sweep, in words; None if it was never sent to one.
 
     Raises:
-        Damaged: the file in the run's folder that names the place cannot be read.
+        Damaged: the file in its folder that names the place cannot be read.
     """
-    return description_of(run.path)
+    return description_of(folder.path)

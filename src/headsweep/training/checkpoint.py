@@ -49,7 +49,7 @@ class TrainingState:
 
     def save_evaluated(self, path: Path, epoch: int) -> None:
         """Write the evaluated weights and their epoch to `path`, as `save` does."""
-        _write(path, {"state_dict": self.evaluated.state_dict(), "epoch": epoch})
+        write_weights(path, self.evaluated, epoch)
 
     def restore(self, path: Path, device: torch.device) -> None:
         """Restore the checkpoint at `path`, with the number of CPU threads that wrote it.
@@ -79,6 +79,16 @@ class TrainingState:
         content = _read(path, device, "end the run without its best weights")
         self.evaluated.load_state_dict(content["state_dict"])
         return content["epoch"]
+
+
+def write_fitted(path: Path, model: nn.Module) -> None:
+    """Write a fitted model where a trained one has its checkpoint. Raises OSError as `write_weights`."""
+    _write(path, {"model": model.state_dict(), "state_dict_ema": None})
+
+
+def write_weights(path: Path, model: nn.Module, epoch: int) -> None:
+    """Write weights and the epoch after which they are. Raises OSError if the disk is full; an old file remains."""
+    _write(path, {"state_dict": model.state_dict(), "epoch": epoch})
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

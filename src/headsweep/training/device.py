@@ -6,7 +6,9 @@ import logging
 import os
 import platform
 import resource
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -15,6 +17,14 @@ from headsweep.config import Precision
 from headsweep.errors import ConfigError
 
 LOGGER = logging.getLogger("headsweep")
+_PACKAGES = (
+    "headsweep",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+)  # beside torch, what numbers depend on
 CONTEXT_GIB = 0.75  # of GPU memory outside torch's pool: a CUDA context takes about 0.5 GiB, and kernels add to it
 
 
@@ -98,4 +108,11 @@ def environment(device: torch.device, ranks: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if cuda else None,
+        "packages": ", ".join(_versions()),
     }
+
+
+def _versions() -> Iterator[str]:
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):  # a build of its own may have no metadata
+            yield f"{package} {version(package)}"

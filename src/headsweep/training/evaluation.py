@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headsweep.config.metric import METRICS
+from headsweep.loading import load_function
 from headsweep.tracking.metric_names import MOST_SCORES, head_top1
-from headsweep.training.auroc import auroc
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
 
@@ -28,7 +29,8 @@ from headsweep.training.ranks import Ranks
 class Evaluation:
     """Metrics of a model on a split."""
 
-    # "loss", "top1", "top5", "mean_per_class" and "auroc" of the mean logits; with several heads "per_head/top1_1", ...
+    # "loss", "top1", "top5", "mean_per_class", "auroc" and those of packages, of the mean logits; with several heads
+    # "per_head/top1_1", ...
     metrics: dict[str, float]
     correct: NDArray[np.bool_]  # in the order of the split: whether the largest mean logit is that of the label
 
@@ -47,8 +49,8 @@ class Evaluator:
     """Evaluates batch by batch.
 
     Accuracies are shares in [0, 1]. With fewer than five classes, top-5 is over all of them. The mean per class is over
-    the classes that the split has. There is no "auroc" for more than MOST_SCORES images x classes, or for a single
-    class in the split.
+    the classes that the split has. There is no "auroc", and no metric of a package, for more than MOST_SCORES images x
+    classes; no "auroc" for a single class in the split.
     """
 
     def __init__(self, model: nn.Module, autocast: AbstractContextManager[None], ranks: Ranks) -> None:
@@ -80,9 +82,8 @@ class Evaluator:
         metrics = dict(zip(names[: 3 if self._heads == 1 else None], values, strict=False))
         classes = self._classes
         metrics["mean_per_class"] = _mean_per_class(totals[-2 * classes : -classes], totals[-classes:])
-        area = self._scores.auroc(self._ranks) if images * classes <= MOST_SCORES else None
-        if area is not None:
-            metrics["auroc"] = area
+        if images * classes <= MOST_SCORES:
+            metrics |= self._scores.metrics(self._ranks)
         return Evaluation(metrics, _in_order(torch.cat(self._hits).cpu().numpy(), self._ranks))
 
 
@@ -103,11 +104,13 @@ class _Scores:
             self._scores.append(logits.softmax(dim=-1))
             self._labels.append(labels)
 
-    def auroc(self, ranks: Ranks) -> float | None:
-        """Return that of the images of all ranks, in whatever order; None if it is undefined."""
+    def metrics(self, ranks: Ranks) -> dict[str, float]:
+        """Return name -> value on the images of all ranks, in whatever order, without those that are undefined."""
         mine = torch.cat(self._scores).cpu().numpy(), torch.cat(self._labels).cpu().numpy()
-        scores, labels = zip(*ranks.gather(mine), strict=True)
-        return auroc(np.concatenate(scores), np.concatenate(labels))
+        scores, labels = map(np.concatenate, zip(*ranks.gather(mine), strict=True))
+        computed = {name: spec.compute for name, spec in METRICS.items() if spec.compute}
+        values = {name: load_function(f"metric={name}", path)(scores, labels) for name, path in computed.items()}
+        return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _mean_per_class(hits: Sequence[float], images: Sequence[float]) -> float:

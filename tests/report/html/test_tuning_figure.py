@@ -11,6 +11,7 @@ from made import run, table_of
 from headsweep.report.html.figures.tuning import curve, tuning
 from headsweep.report.html.selection import select
 from headsweep.report.read.cells import Run
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Table
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -50,7 +51,7 @@ def test_a_curve_is_the_mean_over_all_subsets_of_the_means_over_seeds():
         val, test = (
             [math.fsum(getattr(setting, name).values()) / 3 for setting in arm.settings] for name in ("val", "test")
         )
-        for k, value in curve(arm):
+        for k, value in curve(arm, METRICS["top1"]):
             subsets = list(combinations(range(3), k))
             expected = math.fsum(test[max(subset, key=lambda at: val[at])] for subset in subsets) / len(subsets)
             assert value == pytest.approx(100 * expected, abs=1e-10)
@@ -61,8 +62,12 @@ def test_a_setting_that_diverged_is_never_chosen_and_the_curve_starts_where_it_c
     runs[0] = run("seqpool", 1, 0, 0.99, RATES[0], state="diverged")
     table = tuned(runs)
     seqpool, ga = table.arms
-    assert [k for k, _ in curve(seqpool)] == [2, 3] and [k for k, _ in curve(ga)] == [1, 2, 3]
-    assert max(value for _, value in curve(seqpool)) < 92
+    assert [k for k, _ in curve(seqpool, METRICS["top1"])] == [2, 3] and [k for k, _ in curve(ga, METRICS["top1"])] == [
+        1,
+        2,
+        3,
+    ]
+    assert max(value for _, value in curve(seqpool, METRICS["top1"])) < 92
 
 
 def test_each_number_of_heads_has_a_figure_and_the_section_is_there_only_with_tuned_arms(write_page):

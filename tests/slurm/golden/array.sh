@@ -4,12 +4,12 @@
 #SBATCH --array=0-2%2
 #SBATCH --cpus-per-task=1
 #SBATCH --hold
-#SBATCH --job-name=SWEEP
+#SBATCH --job-name=SWEEP.TOKEN
 #SBATCH --mem=500MB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
-#SBATCH --output=OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_0_log.out
+#SBATCH --output=OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN/%A_%a_0_log.out
 #SBATCH --partition=main
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
@@ -18,11 +18,12 @@
 
 # setup
 module load cuda
+code=$?; [ $code -eq 0 ] || { echo "headsweep: hydra.launcher.setup[0] failed with exit code $code" >&2; exit $code; }
 export PYTHONPATH=OUTPUT/sweeps/SWEEP/slurm/code/DIGEST/src${PYTHONPATH:+:$PYTHONPATH}
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/%A_%a_%t_log.out --kill-on-bad-exit=1 sh -c 'trap "" USR2; exec "$0" "$@"' PYTHON -u -m submitit.core._submit OUTPUT/sweeps/SWEEP/slurm/jobs
+srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN/%A_%a_%t_log.out --kill-on-bad-exit=1 sh -c 'trap "" USR2; exec "$0" "$@"' PYTHON -u -m submitit.core._submit OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN
 
 
 # teardown
@@ -34,10 +35,15 @@ if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 
     if state=$(squeue --noheader --job $job --format %T); then
       [ "$state" = RUNNING ] || break  # cancelled, or requeued already
       echo "headsweep: ended with exit code $code; to be requeued"
-      scontrol requeue $job && break
+      scontrol requeue $job && exit $code
       refusals=$((refusals - 1))
     fi
     sleep 3
   done
 fi
+[ $code -ge 128 ] || [ ! -e OUTPUT/sweeps/SWEEP/slurm/waiting-USER.json ] || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP
 exit $code
+
+# job 0: seqpool1-cct_2_3x2-digits-seed0
+# job 1: seqpool1-cct_2_3x2-digits-seed1
+# job 2: seqpool1-cct_2_3x2-digits-seed2

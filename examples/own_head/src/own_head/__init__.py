@@ -1,1 +1,1 @@
-"""A head and a backbone of one's own. Nothing here imports torch: headsweep reads `records` for every --help."""
+"""A head, a backbone, a data set and a metric of one's own. Nothing here imports torch: see `records`."""

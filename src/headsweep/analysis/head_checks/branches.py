@@ -10,6 +10,7 @@ from headsweep.analysis.head_checks.subject import (
     CLASSES,
     IMAGES,
     Subject,
+    Violation,
     expect,
     expect_close,
     expect_shape,
@@ -51,8 +52,7 @@ def _check_another_count(subject: Subject) -> str:
         head.pool(x)
     except ValueError:
         return f"N = {subject.count} alone"
-    expect(False, f"fixed_tokens: expected ValueError for N = {count} tokens, found none; call check_tokens in pool")
-    raise AssertionError
+    raise Violation(f"fixed_tokens: expected ValueError for N = {count} tokens, found none; call check_tokens in pool")
 
 
 class _Operators(TorchDispatchMode):

@@ -83,8 +83,8 @@ class _Folder:
         """Files by split, in order; where there is no split for testing, that for validation takes its place."""
         found: dict[str, list[Path]] = {}
         for path in sorted(self.path.rglob("*.arrow" if self.is_saved else "*.parquet")):
-            name = path.parent.name if self.is_saved else path.name
-            if split := _SPLIT.match(name):
+            names = (path.parent.name,) if self.is_saved else (path.name, path.parent.name)
+            if split := next(filter(None, map(_SPLIT.match, names)), None):
                 found.setdefault(_NAMES[split[1]], []).append(path)
         if TEST not in found and VALIDATION in found:
             found[TEST] = found.pop(VALIDATION)

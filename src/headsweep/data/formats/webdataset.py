@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from headsweep.config import DatasetConfig
 from headsweep.data.formats.base import (
@@ -50,8 +50,12 @@ class _Part(NamedTuple):
 
     def read(self) -> bytes:
         with Path(self.shard).open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+            return self.read_from(file)
+
+    def read_from(self, file: BinaryIO) -> bytes:
+        """Read from the opened shard."""
+        file.seek(self.offset)
+        return file.read(self.size)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,8 @@ def _read_shard(shard: str, size: int, changed: int, label: str | None) -> Label
     if not samples:
         raise DataError(f"{shard} has no files; restore or remove it")
     images = [_image(shard, key, parts) for key, parts in samples.items()]
-    return LabelledImages(images, [_label(shard, key, parts, label) for key, parts in samples.items()])
+    with Path(shard).open("rb") as file:
+        return LabelledImages(images, [_label(file, key, parts, label) for key, parts in samples.items()])
 
 
 def _image(shard: str, key: str, parts: Mapping[str, _Part]) -> _Member:
@@ -179,17 +184,17 @@ def _image(shard: str, key: str, parts: Mapping[str, _Part]) -> _Member:
     return _Member(parts[ending], f"{key}.{ending}")
 
 
-def _label(shard: str, key: str, parts: Mapping[str, _Part], label: str | None) -> int:
+def _label(shard: BinaryIO, key: str, parts: Mapping[str, _Part], label: str | None) -> int:
     ending = "cls" if label is None else "json"
     if ending not in parts:
         fix = "give dataset.label=KEY of the JSON files, or add it" if "json" in parts else "add it"
-        raise DataError(f"{shard}: {key} has no label ({key}.{ending}); {fix}")
-    text = parts[ending].read()
+        raise DataError(f"{shard.name}: {key} has no label ({key}.{ending}); {fix}")
+    text = parts[ending].read_from(shard)
     try:
         value: Any = int(text) if label is None else json.loads(text)[label]
     except (ValueError, KeyError, TypeError):
         value = text[:40].decode(errors="replace")
     if not isinstance(value, int):
         where = "an integer" if label is None else f"an integer at {label!r}"
-        raise DataError(f"{shard}: {key}.{ending}: expected {where}, found {value!r}; restore it")
+        raise DataError(f"{shard.name}: {key}.{ending}: expected {where}, found {value!r}; restore it")
     return value

@@ -15,8 +15,9 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Turn autocast off; the meta device has none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    """Turn autocast off where it is on: a program of torch.export cannot be stored with a context that it enters."""
+    is_on = device.type != "meta" and torch.is_autocast_enabled(device.type)  # the meta device has none
+    return torch.autocast(device.type, enabled=False) if is_on else nullcontext()
 
 
 def differentiates_by_hand() -> bool:

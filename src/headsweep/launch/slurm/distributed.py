@@ -17,7 +17,7 @@ from headsweep.launch.in_process import InProcess
 from headsweep.launch.launcher import Notify
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.launch.slurm.job import REQUEUE
+from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.run import train_run
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.ranks import Ranks, joined

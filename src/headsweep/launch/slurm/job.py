@@ -25,7 +25,9 @@ from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
+from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.plan.frozen import frozen
+from headsweep.status import cluster
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -33,7 +35,6 @@ from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
-REQUEUE = 200  # exit code of a process whose job is to be requeued (`requeue`); srun's is the highest of all processes
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
 
 Moment = tuple[str | None, int]
@@ -113,13 +114,7 @@ class Job:
 
 def _description() -> str:
     """Return how this job is shown to users."""
-    return f"job {_name()} on {os.environ['SLURMD_NODENAME']}"
-
-
-def _name() -> str:
-    """Return the job's number; ARRAY_ELEMENT in an array, one element of which has the number of the whole array."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    return f"job {cluster.this_job()} on {os.environ['SLURMD_NODENAME']}"
 
 
 def _moment(folder: RunFolder) -> Moment:

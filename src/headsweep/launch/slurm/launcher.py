@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock
-
 from headsweep.config import RunConfig
-from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError, UserError
+from headsweep.launch.conclude import is_missing
 from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
-from headsweep.launch.slurm.submit import sbatch_files, submit
+from headsweep.launch.slurm.settings import record, submitted_with
+from headsweep.launch.slurm.submit import arrays, sbatch_files
+from headsweep.launch.slurm.window import active, lock, refill, submit_some
 from headsweep.launch.start_order import by_seed
-from headsweep.plan.plan import Cost, Plan
-from headsweep.status import cluster, queue
-from headsweep.tracking import atomic_files
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.plan.frozen import check_frozen
+from headsweep.plan.plan import Cost, Plan, run_names
+from headsweep.status import cluster
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
-from headsweep.tracking.typed_files import Damaged, read_text, require
 
 
 class SlurmLauncher(Launcher):
@@ -39,15 +36,16 @@ class SlurmLauncher(Launcher):
 
     def __init__(self, settings: SlurmConfig) -> None:
         self.settings, self.attempts, self.wait = settings, settings.attempts, settings.wait
-        self._array_limit = cluster.USUAL_LIMIT
+        self._config: dict[str, str] = {}  # of the cluster
 
     def prepare(self, runs: Sequence[RunConfig]) -> None:
         """Ask the cluster for its limits. Raises UserError if there is none, or if its jobs could not train `runs`."""
         _check_tracking(runs[0], self.settings)
+        _check_output(Path(runs[0].paths.output))
         for run in runs:
             run.check_ranks(self.settings.ranks)
         if not self.settings.dry_run or shutil.which("scontrol"):
-            self._array_limit = cluster.array_limit()
+            self._config = cluster.require_config()
 
     def accept(self, plan: Plan) -> None:
         """Ask sbatch about the first job. Raises UserError if it refuses."""
@@ -62,71 +60,77 @@ class SlurmLauncher(Launcher):
         return LocalPool().check(runs)
 
     def dry_run(self, plan: Plan) -> str | None:
-        """Return what sbatch would be given, if it is only to be shown."""
-        return "\n".join(self._files(plan)) if self.settings.dry_run else None
+        """Return what sbatch would be given now, and the runs of each job, if it is only to be shown."""
+        if not self.settings.dry_run:
+            return None
+        busy = active(plan.folders)
+        names = dict(zip(plan.folders, run_names([planned.run for planned in plan.runs]), strict=True))
+        seeds = {planned.folder: planned.run.seed for planned in plan.runs}
+        missing = [it for it in plan.folders if it not in busy and is_missing(it, self.attempts)]
+        missing.sort(key=seeds.__getitem__)
+        limit = cluster.array_limit(self._config)
+        parts = [f"# {len(plan.folders) - len(missing)} of {len(plan.folders)} runs need no job now"]
+        parts = parts if len(missing) < len(plan.folders) else []
+        files = sbatch_files(plan.folder, missing, self.settings, limit)
+        for file, jobs in zip(files, arrays(missing, self.settings, limit), strict=True):
+            runs = [f"# job {at}: {', '.join(names[run] for run in job)}" for at, job in enumerate(jobs)]
+            parts.append("\n".join([file, "", *runs]))
+        return "\n".join(parts)
 
     def lock(self, sweep: Path) -> AbstractContextManager[object]:
-        """Keep two commands from submitting the same run."""
-        return _lock(sweep)
+        """Keep two commands from submitting the same run; find the jobs of commands that were killed."""
+        return lock(sweep)
 
     def active(self, plan: Plan) -> set[RunFolder]:
         """Return the runs that are queued, or training on the cluster or elsewhere."""
-        return _active(plan.folder, plan.folders)
+        return active(plan.folders)
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
-        settings = json.dumps(asdict(self.settings), default=lambda value: value.value)
-        atomic_files.write_text(self._sweep / queue.SETTINGS, settings)
-        submit(self._sweep, missing, self.settings)
+        record(self._sweep, self.settings)
+        submit_some(self._sweep, missing, self.settings, self._config)
+
+    def refill(self, sweep: Path) -> None:
+        """Submit jobs for runs that wait, if there may be more in the queue now."""
+        refill(sweep)
 
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process, if there is torch here."""
         return log_models(folders, config)
 
     def _files(self, plan: Plan) -> list[str]:
-        return sbatch_files(plan.folder, plan.folders, self.settings, self._array_limit)
+        return sbatch_files(plan.folder, plan.folders, self.settings, cluster.array_limit(self._config))
 
 
 def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
-    """Submit, as the sweep was last submitted, those of its runs that are not over and neither queued nor trained now.
+    """Submit, as the user last submitted the sweep, its runs that are not over and neither queued nor trained now.
 
     Their failures are forgotten.
 
     Raises:
-        UserError: there is no cluster, or it refuses.
+        UserError: there is no cluster, or it refuses; or a run's folder has no configuration to train it by.
     """
-    settings = _submitted_with(sweep)
-    sbatch_errors.check(sbatch_files(sweep, folders, settings, cluster.array_limit())[0], settings)
-    with _lock(sweep):
-        active = _active(sweep, folders)
-        missing = [folder for folder in folders if folder.result() is None and folder not in active]
+    settings, config = submitted_with(sweep), cluster.require_config()
+    for folder in folders:
+        if folder.result() is None:
+            check_frozen(folder)
+    sbatch_errors.check(sbatch_files(sweep, folders, settings, cluster.array_limit(config))[0], settings)
+    with lock(sweep):
+        busy = active(folders)
+        missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
-        submit(sweep, by_seed(missing), settings)
+        submit_some(sweep, by_seed(missing), settings, config)
     print(f"`headsweep watch {sweep.name}` follows it")
 
 
-def _submitted_with(sweep: Path) -> SlurmConfig:
-    """Return the settings of the last submission. Raises Damaged where their file is not as it was written."""
-    path, fix = sweep / queue.SETTINGS, "the sweep's command writes it again"
-    try:
-        settings = json.loads(read_text(path, fix) or "")
-        require("content", settings, isinstance(settings, dict), "an object")
-        return parse_launcher(SlurmConfig, settings)
-    except (ValueError, RecursionError, ConfigError) as error:
-        raise Damaged(path, f"expected settings of SLURM, found something else ({error})", fix) from error
-
-
-def _lock(sweep: Path) -> FileLock:
-    lock = sweep / "slurm" / "lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(lock)
-
-
-def _active(sweep: Path, folders: Sequence[RunFolder]) -> set[RunFolder]:
-    queued = queue.active(sweep)
-    return {it for it in folders if it.path.name in queued or it.state() is RunState.running}
+def _check_output(path: Path) -> None:
+    """Raise ConfigError for a folder that sbatch would expand to another one, e.g. %A to the number of an array."""
+    if {"%", "\\"} & set(str(path.resolve())):
+        raise ConfigError(
+            "paths.output", path, "expected a path without % and \\, which sbatch replaces; rename the folder"
+        )
 
 
 def _check_tracking(config: RunConfig, settings: SlurmConfig) -> None:

@@ -16,6 +16,7 @@ UNKNOWN_OPTION = re.compile(r"unrecognized option '--([\w-]+)|Invalid --([\w-]+)
 OPTIONS = {"mem": "memory", "cpus-per-task": "cpus", "gpus-per-node": "gpus"}  # of sbatch, and the keys behind them
 # Not about a value, but about the moment, e.g. when all nodes are down: a job may wait, and sbatch takes it.
 PASSING = "configuration is not available"
+LIMIT = "violates accounting/QOS policy"
 # A part of a message of sbatch (SLURM 20 to 24), and the keys that it can be about.
 KEYS = {
     "partition name": ("partition",),
@@ -28,6 +29,10 @@ KEYS = {
     "processors requested": ("cpus",),
     PASSING: ("gpus", "cpus", "memory", "nodes", "constraint"),
 }
+
+
+class SubmitLimit(UserError):  # noqa: N818 - it passes
+    """A limit on the jobs that a user or an account may have in the queue, or one on their size, refuses a job."""
 
 
 def check(file: str, settings: SlurmConfig) -> None:
@@ -57,7 +62,21 @@ def refused(output: str, settings: SlurmConfig) -> UserError:
     reason = PREAMBLE.sub("", lines[-1]) if lines else "refused without a reason"
     keys = _keys(output, settings)
     about = _values(keys, settings) if keys else "hydra/launcher=slurm"
-    return UserError(f"{about}: sbatch: {reason}; `sinfo` and `sacctmgr show assoc` list what the cluster takes")
+    kind = SubmitLimit if LIMIT in output else UserError
+    return kind(f"{about}: sbatch: {reason}; {_valid(keys)}")
+
+
+def _valid(keys: Sequence[str]) -> str:
+    """Return the values that the cluster takes, or what lists them."""
+    names = cluster.ask("sinfo", "--noheader", "--format=%R") if keys == ("partition",) else None
+    if names:
+        return f"partitions: {', '.join(sorted(set(names)))}"
+    return "`sinfo` and `sacctmgr show assoc` list what the cluster takes"
+
+
+def may_be_submitted(output: str) -> bool:
+    """Return whether sbatch, which has printed `output` and failed, may have submitted the job: the answer was late."""
+    return "timed out" in output
 
 
 def _keys(output: str, settings: SlurmConfig) -> Sequence[str]:

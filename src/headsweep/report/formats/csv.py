@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 
-from headsweep.report.read.cells import MEASURED_COSTS
+from headsweep.report.read.cells import MEASURED_COSTS, TOKEN_COSTS
 from headsweep.report.stats.inference import Estimate
 from headsweep.report.table.clocks import CLOCKS
 from headsweep.report.table.columns import published_values, seeds_in_mean
@@ -62,6 +62,7 @@ def record(table: Table, row: Row) -> dict[str, object]:
         "failed": row.failed,
         "seeds": " ".join(map(str, row.seeds)),
         **{name: row.costs.get(name) for name in (*MODEL_COSTS, *MEASURED_COSTS)},
+        **_tokens(table, row),
         **{f"{name}_{end}": row.ranges.get(name, (None, None))[at] for name in CLOCKS.values() for at, end in _ENDS},
         **{key: value for name in metrics for key, value in _fields(name, row.estimates.get(name)).items()},
         **_fields("difference", row.difference),
@@ -92,6 +93,12 @@ def _over_images(table: Table, row: Row) -> dict[str, object]:
         **_fields("difference_over_images", row.difference_over_images),
         "images": row.estimate_over_images.images if row.estimate_over_images else None,
     }
+
+
+def _tokens(table: Table, row: Row) -> dict[str, object]:
+    """Return the costs of stored tokens, if a row has any."""
+    has_any = any(name in other.costs for other in table.rows for name in TOKEN_COSTS)
+    return {name: row.costs.get(name) for name in TOKEN_COSTS} if has_any else {}
 
 
 def _verdict(table: Table, row: Row) -> dict[str, object]:

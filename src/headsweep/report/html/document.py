@@ -24,11 +24,13 @@ from headsweep.report.html.figures.tradeoff import COSTS, tradeoff
 from headsweep.report.html.figures.tuning import tuning
 from headsweep.report.html.histories import read_histories
 from headsweep.report.html.inspection import inspections
+from headsweep.report.html.labels import quality_noun
 from headsweep.report.html.origin import Origin
 from headsweep.report.html.sections import Section
 from headsweep.report.html.selection import Selection, select
 from headsweep.report.html.verdict import verdict
 from headsweep.report.table.model import Table
+from headsweep.text import capitalized
 from headsweep.tracking import atomic_files
 
 PAGE, FIGURES = "report.html", "figures"
@@ -47,7 +49,7 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         made_by: the command that makes the page again.
         folder: where report.html and figures/ go; figures of an earlier page are removed.
     """
-    selection = select(table)
+    selection, quality = select(table), capitalized(quality_noun(table))
     drawn = {theme: [draw(figure) for figure in figures] for theme, figures in _figures(table, selection).items()}
     drawings = [drawing for theme in drawn.values() for drawing in theme]
     _write_figures(drawings, folder / FIGURES)
@@ -57,14 +59,14 @@ def write(table: Table, origin: Origin, made_by: str, folder: Path) -> int:
         sections.comparison(table),
         sections.figures("differences", "Differences from the baseline", drawn["differences"], _NO_BASELINE),
         sections.over_axes(table),
-        sections.figures("accuracy", "Accuracy against heads", drawn["accuracy"], _NO_VALUE),
+        sections.figures("accuracy", f"{quality} against heads", drawn["accuracy"], _NO_VALUE),
         sections.figures("learning", "Learning curves", drawn["learning"], "No run has accuracies of several epochs."),
         sections.figures("tuning", "Tuning", drawn["tuning"], "No arm has two settings with a number.")
         if table.arms
         else None,
         sections.figures("ensembles", "Heads alone and together", drawn["ensembles"], "No cell has several heads."),
         sections.figures(
-            "tradeoffs", "Accuracy against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
+            "tradeoffs", f"{quality} against cost", drawn["tradeoffs"], _ONE_COST if selection.rows else _NO_VALUE
         ),
         sections.costs(table, drawn["costs"]),
         inspections(table),

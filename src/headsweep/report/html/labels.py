@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headsweep.report.read.cells import MISSING, VARIANT
 from headsweep.report.table.columns import ABSENT, COLUMNS, UNDECIDED
-from headsweep.report.table.metrics import METRICS
+from headsweep.report.table.metrics import METRICS, PERCENT
 from headsweep.report.table.model import Row, Table
 from headsweep.text import plural
 from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
@@ -23,6 +23,11 @@ def metric_label(metric: str) -> str:
 def metric_noun(table: Table) -> str:
     """Return the compared metric in a sentence, e.g. "top-1"."""
     return METRICS[table.metric].noun
+
+
+def quality_noun(table: Table) -> str:
+    """Return "accuracy" for metrics in percent, for others the metric."""
+    return "accuracy" if METRICS[table.metric].unit is PERCENT else metric_noun(table)
 
 
 def metric_axis(table: Table) -> str:

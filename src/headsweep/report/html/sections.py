@@ -14,7 +14,7 @@ from headsweep.report.html.drawing import Drawing
 from headsweep.report.html.labels import baseline_names, metric_noun
 from headsweep.report.html.origin import Origin
 from headsweep.report.read.cells import MISSING, VARIANT, Run
-from headsweep.report.table import clocks
+from headsweep.report.table import clocks, stored_tokens
 from headsweep.report.table.clocks import unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS
 from headsweep.report.table.inconsistencies import code_version
@@ -25,7 +25,16 @@ from headsweep.text import plural
 from headsweep.tracking.run_folder import RunState
 from headsweep.tracking.typed_files import Damaged
 
-COSTS = ("parameters", "head_parameters", "flops", "head_flops", "images_per_second", "time", "peak_memory")
+COSTS = (
+    "parameters",
+    "head_parameters",
+    "flops",
+    "head_flops",
+    "images_per_second",
+    "time",
+    *stored_tokens.COLUMNS,
+    "peak_memory",
+)
 LAST = (*COSTS, "head_share")
 MOST_FAILURES = 100
 MOST_OF_A_NAME = 16  # characters of a head in one line
@@ -114,7 +123,8 @@ def costs(table: Table, drawings: Sequence[Drawing]) -> Section:
     shown = figures("costs", "Time and memory", drawings, "No run has a training time.")
     names = [name for name in COSTS if any(entry != ABSENT for entry in COLUMNS[name].entries(table.rows)[1])]
     sheet = _finished(table, replace(flat(table, names), footnotes=()))
-    found = clocks.footnotes(table.rows, Question(columns=tuple(names)))
+    found = [*clocks.footnotes(table.rows, Question(columns=tuple(names)))]
+    found += [stored_tokens.MEANING] * (not set(names).isdisjoint(stored_tokens.COLUMNS))
     notes = "".join(f"<p>{escape(note.text)}</p>" for note in found)
     drawn = " Training time is not drawn." * bool(unsteady(table.rows, "time"))
     memory = f"<p>Memory is the median over seeds.{drawn}</p>"

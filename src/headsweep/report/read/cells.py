@@ -20,6 +20,8 @@ VARIANT = "variant"  # the axis of the names that a study gives to sets of overr
 _ABSENT = object()
 # Keys of RunResult.clock whose median is a cost of a cell.
 MEASURED_COSTS = ("images_per_second", "train_seconds", "peak_memory_gib", "peak_gpu_memory_gib")
+# Likewise, of runs on stored tokens: to compute the tokens once, their size, and the backbone in each step instead.
+TOKEN_COSTS = ("token_seconds", "token_bytes", "live_seconds")
 
 T = TypeVar("T")
 History = Callable[[str], Mapping[int, float]]  # metric -> epoch -> value

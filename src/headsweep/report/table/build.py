@@ -6,10 +6,18 @@ import statistics
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from headsweep.report.read.cells import MEASURED_COSTS, MISSING, Cell, Run, read_cells, skip_damaged
+from headsweep.report.read.cells import MEASURED_COSTS, MISSING, TOKEN_COSTS, Cell, Run, read_cells, skip_damaged
 from headsweep.report.stats.inference import estimate, holm, mcnemar_p, paired_difference
 from headsweep.report.stats.superiority import superiority
-from headsweep.report.table import hyperparameters, over_images, published, published_check, tuning, verdicts
+from headsweep.report.table import (
+    hyperparameters,
+    over_images,
+    published,
+    published_check,
+    stored_tokens,
+    tuning,
+    verdicts,
+)
 from headsweep.report.table.baseline import name_of_baseline
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
@@ -91,6 +99,7 @@ def compare(
         rows=tuple(rows),
         footnotes=(
             *_notes(paired, rows, question, family),
+            *stored_tokens.footnotes(cells, question),
             *map(Note, warnings),
             *map(Note, published_check.footnotes(rows, axes, sources)),
         ),
@@ -166,7 +175,7 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
 
 def _with_numbers(row: Row, cell: Cell, baseline: Cell | None, question: Question, expected: Collection[int]) -> Row:
     values = {name: METRICS[name].by_seed(cell) for name in dict.fromkeys(("top1", "top5", *question.metrics))}
-    measured = {name: found for name in MEASURED_COSTS if (found := cell.measured(name))}
+    measured = {name: found for name in (*MEASURED_COSTS, *TOKEN_COSTS) if (found := cell.measured(name))}
     row = replace(
         row,
         costs={**row.costs, **{name: statistics.median(found) for name, found in measured.items()}},

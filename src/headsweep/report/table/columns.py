@@ -120,6 +120,18 @@ def _peak_memory(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     return "GiB", _plains(memory, 2)
 
 
+def _live(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    """Training time with the backbone in each step, where the runs read stored tokens."""
+    both = [(row.costs.get("train_seconds"), row.costs.get("live_seconds")) for row in rows]
+    return "", _plains([None if own is None or live is None else (own + live) / 60 for own, live in both], 1)
+
+
+def _token_size(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
+    """The size alone: it is the same for all seeds, but for those that began before all tokens were computed."""
+    sizes = [row.costs.get("token_bytes") for row in rows]
+    return "", _plains([None if size is None else size / 1e9 for size in sizes], 2)
+
+
 def _n(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
     return "", [ABSENT if row.state != _FINISHED else _one_n(seeds_in_mean(row), row.planned) for row in rows]
 
@@ -250,6 +262,9 @@ _ALL = [
     Column("images_per_second", "images/s", _clock("images_per_second", 0)),
     Column("peak_memory", "memory", _peak_memory),
     Column("time", "minutes", _clock("train_seconds", 1, 60)),
+    Column("time_live", "minutes live", _live),
+    Column("token_time", "token minutes", _clock("token_seconds", 1, 60)),
+    Column("token_size", "token GB", _token_size),
     Column("n", "n", _n),
     Column("failed", "failed", _failed, if_any=True),
     *(Column(name, metric.title, _metric(name)) for name, metric in METRICS.items()),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from headsweep.config.metric import METRICS as MEASURED
 from headsweep.report.read.cells import Cell, Run
 from headsweep.tracking.metric_names import MOST_SCORES, VAL_TOP1
 
@@ -34,7 +35,11 @@ class Unit:
 
 
 PERCENT = Unit(100, " %", "%", "percentage points", "points", 2)
-NATS = Unit(1, " nats", "nats", "nats", "nats", 4)
+
+
+def _plain(unit: str) -> Unit:
+    """Return a unit in which values are shown as they are."""
+    return Unit(1, f" {unit}", unit, unit, unit, 4)
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Metric:
     def why_unlogged(self) -> str:
         """Why a run may lack the metric, in a clause."""
         earlier = "trained by a version that did not log it"
-        if not self.logged_as.endswith("/auroc"):
+        spec = MEASURED[measure_of(self.name)]
+        if spec.compute is None:
             return earlier
         return f"{earlier}, or on more than {MOST_SCORES / 1e6:g} million images x classes, or on images of one class"
 
@@ -112,15 +118,17 @@ _SELECTED = f"test images, weights of the epoch with the best {VAL_TOP1}"
 
 def _measures() -> list[Metric]:
     """Return what is measured in an evaluation, as on the test images after the last epoch."""
-    per_class = "mean over classes of the accuracy on the images of the class; classes without test images are left out"
-    area = "mean over classes of the area under the ROC curve of the class against the rest"
-    log_loss = "mean negative logarithm of the probability of the label; lower is better"
     return [
-        Metric("top1", "top-1 %", "test/top1", is_share_of_images=True),
-        Metric("top5", "top-5 %", "test/top5", is_share_of_images=True),
-        Metric("mean_per_class", "mean per class %", "test/mean_per_class", note=per_class),
-        Metric("auroc", "AUROC %", "test/auroc", note=area),
-        Metric("log_loss", "log loss", "test/loss", note=log_loss, unit=NATS, sign=-1),
+        Metric(
+            name,
+            it.title,
+            f"test/{it.logged_as or name}",
+            note=it.note,
+            unit=PERCENT if it.unit == "%" else _plain(it.unit),
+            sign=-1 if it.lower_is_better else 1,
+            is_share_of_images=it.is_share_of_images,
+        )
+        for name, it in MEASURED.items()
     ]
 
 

@@ -77,7 +77,7 @@ class Row:
     planned: int  # runs of the cell, in any state
     fingerprints: tuple[str, ...]
     # parameters and flops (of one image's forward pass), those of the head alone with the prefix "head_", and medians
-    # of what the runs measured: images_per_second, train_seconds, peak_memory_gib, peak_gpu_memory_gib
+    # of what the runs measured: those of MEASURED_COSTS and TOKEN_COSTS
     costs: Mapping[str, float]
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest of what they measured
     metric: str = "top1"  # the compared one

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from headsweep.credentials import redacted
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
+    COMMAND_TAG,
     FOLDER_TAG,
     MAX_TAG,
+    NOTE_TAG,
     SCREENED_OUT_TAG,
     STATUS,
     DesiredState,
@@ -25,7 +28,8 @@ from headsweep.tracking.mlflow.desired_state import (
 )
 from headsweep.tracking.mlflow.reference import path_in
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
-from headsweep.tracking.sweep_folder import sweeps_of
+from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
+from headsweep.tracking.typed_files import Damaged
 
 CHECKPOINT = "checkpoint.json"  # artifact that names the file of a run's weights
 
@@ -49,6 +53,7 @@ def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
         status=STATUS[state],
         span=(min(moments, default=planned), max(moments, default=planned)),
         tags=_tags(folder, record, state, result, entries) | ({"mlflow.parentRunId": parent} if parent else {}),
+        initial_tags={NOTE_TAG: _note(folder, record)},
         params={name: str(value) for name, value in record.parameters.items()},
         files=_files(folder, result, inspection),
         files_version=version_of(str(inspection)) if inspection else None,
@@ -79,12 +84,27 @@ def _tags(
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
         "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
+        COMMAND_TAG: "\n".join(_commands(folder, record)),
         "headsweep.nonfinite": "; ".join(_non_finite(entries)),
         SCREENED_OUT_TAG: _screened_out(folder, record) if state is RunState.partial else "",
         "mlflow.source.name": "headsweep",
         "mlflow.source.git.commit": commit,
     }
     return {key: redacted(value)[:MAX_TAG] for key, value in tags.items() if value}
+
+
+def _commands(folder: RunFolder, record: RunRecord) -> list[str]:
+    """Return the commands that planned the run's first sweep; none if that was removed."""
+    with suppress(Damaged):
+        return SweepFolder(folder.output.sweeps / record.sweep).commands()
+    return []
+
+
+def _note(folder: RunFolder, record: RunRecord) -> str:
+    """Return a description of the run, as Markdown: from its page in MLflow to its command."""
+    commands = [f"Planned by\n\n    {command}" for command in _commands(folder, record)[-1:]]
+    again = "\n".join(f"    headsweep {word} {record.fingerprint}" for word in ("explain", "reproduce"))
+    return redacted("\n\n".join([*commands, f"Trace its numbers, or train it again, in the output folder\n\n{again}"]))
 
 
 def _screened_out(run: RunFolder, record: RunRecord) -> str:

@@ -14,6 +14,8 @@ Point = tuple[str, int]  # metric, epoch: MLflow may hold at most one value for 
 Files = dict[str, Callable[[], str] | Path]  # name -> text, or a file of that name
 
 FOLDER_TAG = "headsweep.folder"  # path of the folder
+COMMAND_TAG = "headsweep.command"  # the commands that planned it, a line for each
+NOTE_TAG = "mlflow.note.content"  # the description on its page
 SCREENED_OUT_TAG = "headsweep.screened_out"  # e.g. "3 of 20 epochs"
 MAX_TAG = 4000  # characters; MLflow refuses more than 8000
 
@@ -39,6 +41,7 @@ class DesiredState:
     tags: dict[str, str]
     params: dict[str, str]
     files: Files
+    initial_tags: dict[str, str] = field(default_factory=dict)  # sent once: the user may edit them in MLflow
     files_version: str | None = None  # changes with the files; None if they never change
     points: dict[Point, float] = field(default_factory=dict)
     milliseconds: dict[Point, int] = field(default_factory=dict)  # unix time at which a point was logged

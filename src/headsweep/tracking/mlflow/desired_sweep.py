@@ -9,7 +9,15 @@ from typing import Any
 
 from headsweep.credentials import redacted
 from headsweep.tracking.design import Design
-from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, MAX_TAG, STATUS, DesiredState, version_of
+from headsweep.tracking.mlflow.desired_state import (
+    COMMAND_TAG,
+    FOLDER_TAG,
+    MAX_TAG,
+    NOTE_TAG,
+    STATUS,
+    DesiredState,
+    version_of,
+)
 from headsweep.tracking.run_folder import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -42,7 +50,8 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
             "headsweep.seeds": ", ".join(map(str, seeds))[:MAX_TAG],
             "headsweep.state": ", ".join(f"{n} {state}" for state, n in Counter(states).items()),
             "mlflow.source.name": "headsweep",
-            **({"mlflow.note.content": _note(texts["table.md"])} if "table.md" in texts else {}),
+            **({COMMAND_TAG: "\n".join(folder.commands())[:MAX_TAG]} if plan["commands"] else {}),
+            **({NOTE_TAG: _note(texts["table.md"])} if "table.md" in texts else {}),
         },
         # More seeds stay in the same sweep, and MLflow cannot change a parameter: they are a tag.
         params=_axes(plan["axes"], folder.design(), records),

@@ -109,6 +109,7 @@ def _send(store: MlflowClient, desired: DesiredState, held: HeldState) -> None:
     points = {point: value for point, value in desired.points.items() if point not in held.points}
     params = {name: value for name, value in desired.params.items() if name not in held.params}
     tags = {name: value for name, value in desired.tags.items() if held.tags.get(name) != value}
+    tags |= {name: value for name, value in desired.initial_tags.items() if name not in held.tags}
     # The time in the metrics log, not the present: a point that two processes send is then one row.
     times = desired.milliseconds
     metrics = [Metric(point[0], v, times.get(point, desired.span[0]), point[1]) for point, v in points.items()]

@@ -48,11 +48,19 @@ def checked_reference(folder: Path) -> Reference | None:
 
 
 def description_of(folder: Path) -> str | None:
-    """Return, in words, the MLflow run that the folder names. Raises Damaged as `checked_reference`."""
+    """Return, in words, the MLflow run that the folder names, with its page if a server shows it.
+
+    Raises:
+        Damaged: as `checked_reference`.
+    """
     reference = checked_reference(folder)
     if reference is None:
         return None
-    return f"run {reference.run_id} of experiment {reference.experiment_id} in {redacted(reference.uri)}"
+    place = redacted(reference.uri)
+    text = f"run {reference.run_id} of experiment {reference.experiment_id} in {place}"
+    if not place.startswith(("http://", "https://")):
+        return text
+    return f"{text}, {place.rstrip('/')}/#/experiments/{reference.experiment_id}/runs/{reference.run_id}"
 
 
 def read_reference(folder: Path) -> Reference | None:

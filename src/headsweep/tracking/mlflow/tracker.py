@@ -14,6 +14,7 @@ from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.held_state import HeldState
 from headsweep.tracking.mlflow.model import is_lacking, log_models
 from headsweep.tracking.mlflow.reconcile import abandoned, reconcile
+from headsweep.tracking.mlflow.registry import register
 from headsweep.tracking.mlflow.store import default_uri, opening, prepare, reason
 from headsweep.tracking.mlflow.tracked_runs import tracked_runs
 from headsweep.tracking.run_folder import RunFolder
@@ -77,6 +78,10 @@ class MlflowTracker(Tracker):
     def log_models(self, runs: Sequence[RunFolder], export: Export) -> int:
         """Log models as MLflow loads and serves them."""
         return log_models(runs, self._uri, export)
+
+    def register(self, run: RunFolder, name: str, export: Export) -> str:
+        """Add the model to MLflow's model registry; the store must have the run."""
+        return register(run, self._uri, name, export)
 
     def query(self, text: str) -> Iterable[TrackedRun]:
         """Return the runs that MLflow's filter `text` matches; one that two output folders have logged comes twice."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsweep.report.html import scales
 from headsweep.report.html.captions import joined
 from headsweep.report.html.drawing import INK, Figure, Mark, draw_points
-from headsweep.report.html.labels import cell_label, metric_axis
+from headsweep.report.html.labels import cell_label, metric_axis, quality_noun
 from headsweep.report.html.quantities import accuracy_text
 from headsweep.report.html.ranking import cells_by_run
 from headsweep.report.html.selection import Selection
@@ -16,7 +16,7 @@ from headsweep.report.html.styles import GREY
 from headsweep.report.stats.inference import LEVEL
 from headsweep.report.stats.pareto import front, supported
 from headsweep.report.table.columns import unit_of
-from headsweep.report.table.metrics import METRICS, PERCENT
+from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.text import capitalized
 
@@ -61,7 +61,7 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
 
     left_out = len(selection.others) - len(others)
     caption = joined(
-        _front_caption(rows, len(on_front), len(significant), _noun(table)),
+        _front_caption(rows, len(on_front), len(significant), quality_noun(table)),
         "Confidence intervals are in the table.",
         "Lines join the numbers of heads." if len(selection.counts) > 1 else "",
         "" if is_wide(costs) else f"The cost axis does not start at 0: {_range_of_costs(costs)}.",
@@ -72,7 +72,7 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
         for row in (rows[at] for at in on_front)
         if row.compared
     )
-    title = f"{capitalized(_noun(table))} against {'FLOPs' if cost == 'flops' else cost}"
+    title = f"{capitalized(quality_noun(table))} against {'FLOPs' if cost == 'flops' else cost}"
     marks = [
         Mark(*point, f"{cell_label(table, row)}: {point[0]:.4g} {unit}, {accuracy_text(table, row)}")
         for row, point in zip(rows, points, strict=True)
@@ -100,11 +100,6 @@ def _draw_front(
 def _annotate_heads(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[float, float]]) -> None:
     for row, point in zip(rows, points, strict=True):
         axes.annotate(str(row.heads), point, (5, 4), textcoords="offset points", fontsize=8, color=INK)
-
-
-def _noun(table: Table) -> str:
-    metric = METRICS[table.metric]
-    return "accuracy" if metric.unit is PERCENT else metric.noun
 
 
 def _front_caption(rows: Sequence[Row], cells: int, significant: int, noun: str) -> str:

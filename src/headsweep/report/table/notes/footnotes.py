@@ -12,7 +12,7 @@ from headsweep.report.stats.collapsed import collapsed
 from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
-from headsweep.report.table.metrics import METRICS, PERCENT
+from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
 from headsweep.report.table.model import Note, Question, Row
 from headsweep.text import capitalized, plural
 from headsweep.tracking.run_folder import RunState
@@ -67,7 +67,9 @@ def warnings(
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
-    yield Note(f"{what} on the test images in percent; n is the number of seeds in the mean.")
+    measures = {measure_of(name) for name in question.metrics}
+    accuracies = f"{what} on the test images in percent; " * bool(measures & {"top1", "top5"})
+    yield Note(f"{accuracies}n is the number of seeds in the mean.")
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):

@@ -1,15 +1,16 @@
-"""The class that a record names, checked against its interface. Each mistake is one line."""
+"""The class or function that a record names, checked against its interface. Each mistake is one line."""
 
 import hashlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headsweep.errors import UserError
 
@@ -27,7 +28,28 @@ def load_class(owner: str, class_path: str, base: type[T]) -> type[T]:
     Raises:
         UserError: the module cannot be imported, or has no such class, or the class does not implement the interface.
     """
-    place, _, name = class_path.rpartition(":")
+    place, name, found = _named(owner, class_path)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        what = "nothing" if found is None else repr(found)
+        raise UserError(f"{owner}: expected {name} in {place} to be a class derived from {base.__name__}, found {what}")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UserError(f"{owner}: expected {name} to implement {', '.join(missing)}, found no such method")
+    return found
+
+
+def load_function(owner: str, path: str) -> Callable[..., Any]:
+    """Return a function, as `load_class`. Raises UserError: the module cannot be imported, or has no such function."""
+    place, name, found = _named(owner, path)
+    if not callable(found):
+        raise UserError(
+            f"{owner}: expected {name} in {place} to be a function, found {'nothing' if found is None else repr(found)}"
+        )
+    return found
+
+
+def _named(owner: str, path: str) -> tuple[str, str, Any]:
+    """Return module, name and object of a path MODULE:NAME; None if the module has no such name."""
+    place, _, name = path.rpartition(":")
     try:
         module = _file_module(place) if place.endswith(".py") else import_module(place)
     except Exception as error:  # of the user's own code
@@ -35,13 +57,7 @@ def load_class(owner: str, class_path: str, base: type[T]) -> type[T]:
         raise UserError(
             f"{owner}: expected a module {place} that can be imported, found {type(error).__name__}: {reason}"
         ) from error
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, base)):
-        what = "nothing" if found is None else repr(found)
-        raise UserError(f"{owner}: expected {name} in {place} to be a class derived from {base.__name__}, found {what}")
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
-        raise UserError(f"{owner}: expected {name} to implement {', '.join(missing)}, found no such method")
-    return found
+    return place, name, getattr(module, name, None)
 
 
 def check_options(owner: str, kind: type, options: set[str]) -> None:

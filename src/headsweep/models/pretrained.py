@@ -1,0 +1,61 @@
+"""Pretrained weights of timm's models: the file that timm would load, and how to load it as timm does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
+from timm.models._hub import download_cached_file
+
+from headsweep.errors import ConfigError
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_KEY = "model.pretrained"
+
+
+def pretrained_file(name: str) -> Path | None:
+    """Return the file of a model's weights, downloaded into timm's cache if it is not there.
+
+    None if timm does not know the model, which whoever builds it reports.
+
+    Raises:
+        ConfigError: there are no such weights, or they can be neither found nor downloaded.
+    """
+    if not is_model(name):
+        return None
+    try:
+        described = get_pretrained_cfg(name)
+    except RuntimeError as error:  # an unknown tag
+        raise ConfigError("model.name", name, f"expected a tag that timm knows: {error}") from error
+    if described is None or not described.has_weights:
+        raise ConfigError(_KEY, "true", f"expected false: timm has no weights of {name}; give model.checkpoint=FILE")
+    try:
+        return Path(described.file or _download(described))
+    except Exception as error:  # without a network, each client raises its own kinds
+        place = described.hf_hub_id or described.url
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = f"expected the weights of {name} in timm's cache, or a network to download {place}, found neither"
+        raise ConfigError(_KEY, "true", f"{found}; give them as model.checkpoint=FILE ({reason})") from error
+
+
+def _download(described: PretrainedCfg) -> str:
+    if not described.hf_hub_id:
+        return download_cached_file(described.url)
+    repository, _, revision = described.hf_hub_id.partition("@")
+    names = (described.hf_hub_filename,) if described.hf_hub_filename else _HUB_FILES
+    for name in names[:-1]:
+        try:
+            return hf_hub_download(repository, name, revision=revision or None)
+        except LocalEntryNotFoundError:
+            raise  # there is no network: the other name is not there either
+        except EntryNotFoundError:
+            continue
+    return hf_hub_download(repository, names[-1], revision=revision or None)
+
+
+def loading(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords with which timm's builder loads these weights, adapted to image size and channels."""
+    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights, "custom_load": False}}

@@ -1,0 +1,46 @@
+"""The state of a job in a cluster, and how it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNREACHABLE = "UNREACHABLE"  # state of all jobs while the cluster does not answer; no state of SLURM's
+HIDDEN = "HIDDEN"  # state of another user's job where the cluster shows users their own jobs only
+ACTIVE = frozenset(
+    {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", UNREACHABLE, HIDDEN}
+)
+# Ordinary reasons of pending jobs, which are not shown.
+ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The state of a job."""
+
+    job: str  # 12, or 12_3 for element 3 of array 12
+    state: str  # SLURM's, e.g. PENDING; or UNREACHABLE or HIDDEN; or GONE if the cluster does not know the job
+    reason: str = ""  # why it is pending, or how it ended
+    name: str = ""  # its name in the cluster
+    where: str = ""  # its nodes, and how long it has run there as DAYS-HOURS:MINUTES:SECONDS
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or will."""
+        return self.state in ACTIVE
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs."""
+        return self.state == "RUNNING"
+
+    def __str__(self) -> str:
+        if self.is_running:
+            return f"job {self.job} is running"
+        if self.state == "COMPLETING":
+            return f"job {self.job} is completing"
+        if self.is_active:
+            waits = f": {self.reason}" if self.reason not in ORDINARY else ""
+            return f"job {self.job} is {self.state.lower()}{waits}"
+        end = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"job {self.job} {end}{reason}; `headsweep retry` submits the run again"

@@ -1,0 +1,113 @@
+"""What `retry` checks and uses before it submits to a cluster, and what a submission checks; nothing is submitted."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from commands import TINY_RUN
+from composing import compose_run
+from factories import planned
+from headsweep.config import PROJECT_ROOT
+from headsweep.config.launchers import parse_launcher
+from headsweep.config.slurm import SlurmConfig
+from headsweep.errors import ConfigError, UserError
+from headsweep.launch.follow import _Refill
+from headsweep.launch.local.pool import LocalPool
+from headsweep.launch.run_sweep import run_sweep
+from headsweep.launch.slurm.launcher import SlurmLauncher, submit_again
+from headsweep.launch.slurm.sbatch_errors import may_be_submitted
+from headsweep.launch.slurm.settings import record, submitted_with
+from headsweep.status import submissions, waiting
+from headsweep.status.views import RunView, SweepView
+from headsweep.tracking.run_folder import RunFolder
+
+
+@pytest.fixture
+def settings() -> SlurmConfig:
+    found = parse_launcher(SlurmConfig, OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml"))
+    assert isinstance(found, SlurmConfig)
+    return found
+
+
+@pytest.fixture
+def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster that answers what it is asked with nothing, and notes each submission in a file."""
+    place = tmp_path / "commands"
+    place.mkdir()
+    for name, words in {"scontrol": ":", "squeue": ":", "sbatch": f"echo $* >> {place}/submitted"}.items():
+        (place / name).write_text(f"#!/bin/sh\n{words}\n")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
+    return place / "submitted"
+
+
+def test_a_run_without_its_frozen_configuration_is_not_submitted_again(controller: Path, settings, tmp_path: Path):
+    run = planned(tmp_path / "outputs")
+    sweep = run.output.sweeps / run.record().sweep
+    record(sweep, settings)
+    run.config.unlink()
+    with pytest.raises(UserError, match="has no frozen configuration any more; give the sweep's command again"):
+        submit_again(sweep, [run])
+    assert not controller.exists()
+
+
+def test_a_user_submits_again_as_before_whatever_others_did_since(settings, tmp_path: Path, monkeypatch):
+    record(tmp_path, replace(settings, partition="mine"))
+    monkeypatch.setattr(submissions, "this_user", lambda: "bob")
+    assert submitted_with(tmp_path).partition == "mine", "those of another user, where there are no others"
+    record(tmp_path, replace(settings, partition="other"))
+    assert submitted_with(tmp_path).partition == "other"
+    monkeypatch.undo()
+    assert submitted_with(tmp_path).partition == "mine"
+
+
+@pytest.mark.parametrize("name", ["50%A", "a\\b"])
+def test_a_path_that_sbatch_would_expand_is_refused(name: str, controller: Path, settings, tmp_path: Path):
+    run = compose_run()
+    run = replace(run, paths=replace(run.paths, output=str(tmp_path / name)))
+    with pytest.raises(ConfigError, match=r"paths.output=.*: expected a path without % and \\, which sbatch replaces"):
+        SlurmLauncher(settings).prepare([run])
+
+
+def test_what_a_cluster_refuses_is_reported_before_models_are_built(controller: Path, settings, tmp_path, monkeypatch):
+    refusal = (
+        "echo sbatch: error: invalid partition specified: x >&2; echo sbatch: Invalid partition name specified >&2"
+    )
+    (controller.parent / "sbatch").write_text(f"#!/bin/sh\n{refusal}; exit 1\n")
+    monkeypatch.setattr(LocalPool, "check", lambda pool, runs: pytest.fail("models are built"))
+    run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'outputs'}")
+    with pytest.raises(UserError, match=r"^hydra.launcher.partition=x: sbatch: Invalid partition name specified"):
+        run_sweep([run], SlurmLauncher(replace(settings, partition="x")))
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_watch_goes_on_when_no_jobs_can_be_submitted_now(first_fails: bool, tmp_path: Path, capsys):
+    """It tries again after each change of the sweep, and now and then."""
+    calls = []
+
+    def refill(sweep: Path) -> None:
+        calls.append(sweep)
+        if first_fails:
+            raise UserError("the cluster does not answer")
+
+    start_more = _Refill(tmp_path, refill)
+    view = SweepView(tmp_path, (RunView(RunFolder(tmp_path / "a"), "a"),), 0)
+    start_more(view)
+    assert calls == [], "no run waits"
+    waiting.record(tmp_path, ["a"])
+    for shown in (view, view, replace(view, runs=())):
+        start_more(shown)
+    assert calls == [tmp_path, tmp_path]
+    message = "headsweep: the cluster does not answer; tried again every 60 s\n"
+    assert capsys.readouterr().err == message * first_fails
+
+
+def test_a_late_answer_of_sbatch_may_be_a_submission():
+    assert may_be_submitted("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation")
+    assert not may_be_submitted("sbatch: error: Batch job submission failed: Invalid qos specification")
