@@ -10,8 +10,8 @@ without the computation of the tokens.
 idle: the share of the training in which no head computes because a batch is read, in the same grid and in a run of the
 lightest head alone.
 
-making / evaluation: computing and writing the tokens of the images, and evaluating a classifier of the same backbone on
-them.
+making / evaluation: computing and writing the tokens of twice as many images, and evaluating a classifier of the same
+backbone on them, in batches of at most 64.
 
 separate / shared: a grid of eight heads on tokens of a small backbone (cct_2_3x2 of width 32), whose steps take about a
 millisecond. Seconds from the first start to the last end, by the processes of the local launcher: one for each run, two
@@ -84,6 +84,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made = parser(__doc__, rounds=2)
+    made.set_defaults(threads=1)  # as the launcher gives to each process where there are as many as cores
     made.add_argument("--images", type=int, default=32, help="of the large backbone: one batch, and as many to test")
     made.add_argument("--epochs", type=int, default=12, help="of a run on stored tokens")
     made.add_argument("--steps", type=int, default=100, help="of a run on tokens of the small backbone")
