@@ -56,6 +56,14 @@ def _download(described: PretrainedCfg) -> str:
     return hf_hub_download(repository, names[-1], revision=revision or None)
 
 
-def loading(weights: dict[str, Any]) -> dict[str, Any]:
-    """Return the keywords with which timm's builder loads these weights, adapted to image size and channels."""
-    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": weights, "custom_load": False}}
+def loading(name: str, weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords with which timm's builder loads these weights, adapted to image size and channels.
+
+    Without their classifier, and as if they had none: timm would otherwise ignore weights that do not fit.
+    """
+    described = get_pretrained_cfg(name)
+    names = (described and described.classifier) or ()
+    prefixes = tuple(f"{layer}." for layer in ((names,) if isinstance(names, str) else names))
+    kept = {key: value for key, value in weights.items() if not (prefixes and key.startswith(prefixes))}
+    overlay = {"state_dict": kept, "custom_load": False, "num_classes": 0, "label_offset": 0}
+    return {"pretrained": True, "pretrained_cfg_overlay": overlay}

@@ -179,7 +179,9 @@ def _create(
             return timm.create_model(model.name, num_classes=0, in_chans=channels, **options)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*which is a no-op")  # on the meta device, where shapes are checked
-            built = timm.create_model(model.name, num_classes=0, in_chans=channels, **options, **loading(weights))
+            built = timm.create_model(
+                model.name, num_classes=0, in_chans=channels, **options, **loading(model.name, weights)
+            )
         built.pretrained_cfg["state_dict"] = None  # it would be copied with the model
         return built
     except Exception as error:  # timm's builders raise many kinds
