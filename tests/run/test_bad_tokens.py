@@ -15,7 +15,7 @@ from headsweep.data.token_folder import TokenFolder, folders_in
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Lookup
-from headsweep.plan.stored_tokens import token_lines
+from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.train_run import train_folder
 
 KEYS = ["backbone=random", "augmentation=none", "duration='1 epoch'", "schedule.warmup='0 epochs'", "head=gap"]
@@ -79,7 +79,7 @@ def test_images_that_changed_have_new_tokens_and_it_is_written_that_they_have(tm
     assert "have changed" not in caplog.text
     Image.new("RGB", (16, 16), (0, 9, 0)).save(tmp_path / "images" / "train" / "a" / "new.png")
     run = Lookup().resolved([compose_run(*TINY_RUN, *KEYS, *keys, f"paths.output={tmp_path}")])[0]
-    (line,) = token_lines([run], {fingerprint(run): {"token_bytes": 1024}})
+    (line,) = [it.line for it in token_folders([run], {fingerprint(run): {"token_bytes": 1024}})]
     assert line.endswith(f"; the images have changed since {before.path.name}")
     train(tmp_path, *keys)
     assert f"the images of imagefolder have changed since {before.path.name}: their tokens are computed" in caplog.text

@@ -185,7 +185,7 @@ def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_
 
 def test_records_and_classes_of_heads_agree_on_the_class_token():
     assert {name: spec.class_token for name, spec in HEADS.items()} == {
-        name: head.class_token for name, head in (CLASSES | FITTED_HEADS).items()
+        name: head.class_token for name, head in {**CLASSES, **FITTED_HEADS}.items()
     }
 
 
@@ -248,7 +248,7 @@ def test_the_json_of_a_plan_has_the_tokens(tmp_path, file, capsys):
         assert give("plan", "--list", "--json", *words) == 0
         (tokens,) = json.loads(capsys.readouterr().out)["tokens"]
         folder = TokenFolder(Path(tokens.pop("folder")))
-        assert folder.path.parent == tmp_path / "cache" and tokens == {"seconds": None, **known}
+        assert folder.path.parent == tmp_path / "cache" and tokens == {"seconds": None, "changed_since": None, **known}
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
 

@@ -19,7 +19,7 @@ from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.plan.stored_tokens import token_lines
+from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.stored_tokens import stored_tokens
 from headsweep.run.train_run import train_folder
 
@@ -66,10 +66,10 @@ def test_seeds_share_views_and_a_plan_states_their_size(tmp_path):
     assert sorted(path.name for path in tokens.path.glob("*.bin")) == [
         "test-00000.bin", "view0-00000.bin", "view1-00000.bin"
     ]  # fmt: skip
-    (line,) = token_lines(runs, {})
+    (line,) = [it.line for it in token_folders(runs, {})]
     assert line.endswith("stored already")
     unknown = compose_run(*keys, *KEYS, "tokens.views=3", f"paths.output={tmp_path}")
-    (line,) = token_lines([unknown], {fingerprint(unknown): {"token_bytes": 1000}})
+    (line,) = [it.line for it in token_folders([unknown], {fingerprint(unknown): {"token_bytes": 1000}})]
     assert "7.2 MB, of which 7.2 MB to compute once" in line
 
 
