@@ -132,6 +132,8 @@ def all_overrides(config: DictConfig, conf: Path) -> list[str]:
     They give every key, and the groups that decide which keys exist.
     """
     values = _flat(config)
+    if values["model.family"] != "timm" and not values.get("model.pretrained"):
+        values.pop("model.pretrained", None)  # the files of other families lack the key
     model = values["model.name"]
     known = {path.stem for path in (conf / "model").glob("*.yaml")}
     families = ("timm", *added.names("model"))
