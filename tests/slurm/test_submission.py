@@ -122,18 +122,20 @@ def test_jobs_that_end_submit_those_that_had_to_wait(forgetful: Cluster, tmp_pat
 @pytest.mark.slow
 def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, tmp_path: Path):
     cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=3")
-    job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
-    answer = cluster.train_without_torch(*job)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count("\njob ") == 3 and "2 runs wait until" in answer.stdout
-    status = cluster.headsweep("status", "latest", "--output", tmp_path).stdout
-    assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 2
-    cluster.ask("scancel", jobs_of(sweep(tmp_path))[by_seed(tmp_path)[0].path.name])
-    again = cluster.train_without_torch(*job)
-    assert again.stdout.count("\njob ") == 1 and "2 runs wait until" in again.stdout, again.stdout + again.stderr
-    cancelled = cluster.headsweep("cancel", "--output", tmp_path)
-    cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
-    assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
+    try:
+        job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
+        answer = cluster.train_without_torch(*job)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count("\njob ") == 3 and "2 runs wait until" in answer.stdout
+        status = cluster.headsweep("status", "latest", "--output", tmp_path).stdout
+        assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 2
+        cluster.ask("scancel", jobs_of(sweep(tmp_path))[by_seed(tmp_path)[0].path.name])
+        again = cluster.train_without_torch(*job)
+        assert again.stdout.count("\njob ") == 1 and "2 runs wait until" in again.stdout, again.stdout + again.stderr
+        cancelled = cluster.headsweep("cancel", "--output", tmp_path)
+        assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
+    finally:
+        cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
 
 
 @pytest.mark.slow

@@ -103,6 +103,12 @@ def test_a_job_with_the_number_of_another_one_is_not_taken_for_it(cluster: FakeC
     assert cluster.asked("scancel") == []
 
 
+def test_a_job_that_only_the_accounting_takes_for_pending_is_over(cluster: FakeCluster, output: OutputFolder):
+    submitted(output, "t1")
+    cluster.prints("sacct", "12_[0-1]|PENDING|0:0|None assigned|one.t1")
+    assert active(output) == ""
+
+
 def test_a_job_of_another_cluster_is_named_with_it(cluster: FakeCluster, output: OutputFolder):
     submitted(output, "t1", cluster="tiger")
     cluster.queues("12_0 RUNNING one.t1")

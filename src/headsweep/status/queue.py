@@ -44,7 +44,8 @@ def states_of(jobs: Iterable[Job]) -> dict[Job, JobState]:
     over = [job for job in here if job.array and not (job in found and found[job].is_active)]
     if over:
         ended = _match(over, accounting.ended(sorted({job.array for job in over})))
-        found |= {job: state for job, state in ended.items() if job not in found or not state.is_active}
+        # Records of the accounting come late: what the queue no longer has is not active.
+        found |= {job: state for job, state in ended.items() if not state.is_active}
     return {job: found.get(job) or _absent(job, config) for job in asked if job.number or job in found}
 
 
