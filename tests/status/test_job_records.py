@@ -235,8 +235,8 @@ def test_a_running_run_is_shown_with_its_job_node_time_and_log(cluster: FakeClus
     log.touch()
     with RunFolder(output.runs / "a").lock():
         first, second = read_sweep(one).runs
-    assert (first.label, first.note) == ("running", f"job 12_0 on node1 for 1:05  ({log})")
-    assert (second.label, second.note) == ("queued", "job 12_1 is running"), "it works on other runs, or begins"
+    assert (first.state.value, first.note) == ("running", f"job 12_0 on node1 for 1:05  ({log})")
+    assert (second.state.value, second.note) == ("queued", "job 12_1 is running"), "it works on other runs, or begins"
 
 
 def test_nothing_is_submitted_while_a_record_is_damaged(cluster: FakeCluster, output: OutputFolder):

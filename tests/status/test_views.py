@@ -56,7 +56,8 @@ def test_a_sweep_counts_its_runs_by_state_and_names_the_best(make_run, make_swee
     partial.checkpoint.write_bytes(b"weights")
     with running.lock():
         sweep = read_sweep(make_sweep("s", done, failed, partial, running, diverged, make_run("f")))
-    assert sweep.counts == {"finished": 1, "running": 1, "failed": 1, "diverged": 1, "partial": 1, "new": 1}
+    states = ("finished", "running", "failed", "diverged", "partial", "new")
+    assert [(state.value, count) for state, count in sweep.counts.items()] == [(state, 1) for state in states]
     assert sweep.best.name == "head-a"
     notes = {run.name: run.note for run in sweep.runs if run.note}
     assert notes == {"head-b": "ValueError: no", "head-e": "the loss is nan at step 31 of 200"}

@@ -20,7 +20,7 @@ from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.trackers import tracker_of
@@ -85,13 +85,13 @@ def _poll(sweep: Path, tracker: Tracker, start_more: _Refill, show: Show) -> Non
         is_trained = bool(active_launchers.find(sweep))
         view = read_sweep(sweep)
         for run in view.runs:
-            news = (run.label, run.epoch, run.metrics)
+            news = (run.state, run.epoch, run.metrics)
             if seen.get(run.folder.path) != news:
                 seen[run.folder.path] = news
                 tracker.notify(run.folder)
         show(view)
         start_more(view)
-        if not is_trained and not {"running", "queued"} & view.counts.keys():
+        if not is_trained and not {RunState.running, RunState.queued} & view.counts.keys():
             return
         time.sleep(POLL_SECONDS)
 
@@ -120,15 +120,15 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._words: dict[Path, str] = {}
+        self._states: dict[Path, RunState] = {}
 
     def __call__(self, view: SweepView) -> None:
         for run in view.runs:
-            if self._words.get(run.folder.path) != run.label:
-                self._words[run.folder.path] = run.label
+            if self._states.get(run.folder.path) != run.state:
+                self._states[run.folder.path] = run.state
                 self._console.print(one_line(_line(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(run: RunView) -> str:
     top1 = f"  {run.top1[0]} {run.top1[1]:.1%}" if run.top1 else ""
-    return f"{run.name}  {run.label}{top1}{f'  {run.note}' if run.note else ''}"
+    return f"{run.name}  {run.state.value}{top1}{f'  {run.note}' if run.note else ''}"

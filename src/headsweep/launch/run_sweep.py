@@ -114,7 +114,7 @@ def opening(plan: Plan, missing: Sequence[RunFolder], active: set[RunFolder], at
     out = screened_out(SweepFolder(plan.folder), plan.folders)
     continued = sum(folder.state() is RunState.partial for folder in missing if folder not in out)
     parts = [f"{len(done)} done already"] * bool(done) + [f"{continued} to be continued"] * bool(continued)
-    parts += [f"{len(out)} screened out"] * bool(out)
+    parts += [f"{len(out)} {RunState.screened_out.label}"] * bool(out)
     parts += _tries(missing, attempts)
     parts += [f"{len(active)} queued or training already"] * bool(active)
     skipped = len(plan.runs) - len(done) - len(missing) - len(active)

@@ -27,6 +27,7 @@ Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
 
 HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
 FROM = "FROM"  # heading of the last column, if a run is more than a point of a product
+DONE = "done"
 _OVER = {RunState.finished, RunState.diverged}
 
 
@@ -36,7 +37,7 @@ class Row:
 
     fingerprint: str
     name: str
-    state: str  # of RunState; "done" where it is finished
+    state: str  # of RunState; DONE where it is finished
     cost: Cost | None  # parameters, head_parameters, flops, head_flops
     seconds: float | None  # training time left, from finished runs of the same cost; None: there is none
     memory_gib: float | None  # peak, from finished runs of the same cost
@@ -55,7 +56,7 @@ class Preview:
     @property
     def waiting(self) -> list[Row]:
         """Runs that would be trained."""
-        return [row for row in self.rows if row.state not in ("done", RunState.diverged.value)]
+        return [row for row in self.rows if row.state not in (DONE, RunState.diverged.value)]
 
     def eta(self, slots: int) -> tuple[float, int]:
         """Return the seconds that runs of known time take in `slots` slots, and the number of runs of unknown time."""
@@ -132,7 +133,7 @@ def _row(
     origin: Origin,
 ) -> Row:
     state = planned.folder.state()
-    shown = "done" if state is RunState.finished else state.value
+    shown = DONE if state is RunState.finished else state.value
     left = 0.0 if state in _OVER else records.seconds(planned)
     counted = cost or records.costs.get(group(planned.run))
     return Row(planned.fingerprint, name, shown, counted, left, memory.get(cost_class(plain(planned.run))), origin)

@@ -19,7 +19,7 @@ from headsweep.errors import UserError
 from headsweep.status import queue, submissions, waiting
 from headsweep.status.job_state import JobState
 from headsweep.status.submissions import Job
-from headsweep.status.views import SCREENED_OUT, RunView, SweepView
+from headsweep.status.views import RunView, SweepView
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
@@ -63,7 +63,7 @@ def _read_sweep(path: Path) -> SweepView:
 
 def _may_have_job(run: RunView) -> bool:
     """Return whether the run is not over."""
-    return run.state in (RunState.new, RunState.partial, RunState.running) and not run.sweep_state
+    return run.state in (RunState.new, RunState.partial, RunState.running)
 
 
 def _with_note(sweep: SweepView) -> SweepView:
@@ -95,16 +95,16 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunV
         is_in_job = state is not None and state.is_running
         return replace(run, note=f"job {state.job} {state.where}{log}") if state and is_in_job else run
     if state and state.is_active:
-        return replace(run, sweep_state="queued", note=str(state))
+        return replace(run, state=RunState.queued, note=str(state))
     if waits:
-        return replace(run, sweep_state="queued", note="waits until more jobs may be in the queue")
-    return replace(run, sweep_state="lost", note=f"{state}{log}") if state else run
+        return replace(run, state=RunState.queued, note="waits until more jobs may be in the queue")
+    return replace(run, state=RunState.lost, note=f"{state}{log}") if state else run
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:
     """Return the run, marked if the screening of its sweep has dropped it."""
     when = screening.screened_out(run.group) if screening and run.state is RunState.partial else None
-    return replace(run, sweep_state=SCREENED_OUT, note=f"screened out at {when}") if when else run
+    return replace(run, state=RunState.screened_out, note=f"{RunState.screened_out.value} at {when}") if when else run
 
 
 def is_going_on(folder: RunFolder) -> bool:

@@ -12,18 +12,18 @@ from headsweep.status.views import RunView, SweepView
 from headsweep.text import aligned, one_line
 from headsweep.tracking import active_launchers
 from headsweep.tracking.active_launchers import LauncherProcess
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_folder import RunFolder, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
 CLOCK_SKEW = 60.0  # seconds by which another machine's clock, or a file server's, may be ahead
 COLORS = {
-    "running": "cyan",
-    "finished": "green",
-    "failed": "red",
-    "diverged": "yellow",
-    "damaged": "red",
-    "lost": "red",
+    RunState.running.value: "cyan",
+    RunState.finished.value: "green",
+    RunState.failed.value: "red",
+    RunState.diverged.value: "yellow",
+    RunState.damaged.value: "red",
+    RunState.lost.value: "red",
 }
 
 
@@ -44,7 +44,7 @@ def summary(folder: RunFolder) -> str:
     """Return a run in a line."""
     run = read_run(folder)
     epoch, top1, _ = _numbers(run)
-    return one_line(f"{folder.path.name}  {run.label}, epoch {epoch}, top-1 {top1}  {_name_and_note(run)}")
+    return one_line(f"{folder.path.name}  {run.state.value}, epoch {epoch}, top-1 {top1}  {_name_and_note(run)}")
 
 
 def overview(sweeps: Sequence[SweepView]) -> str:
@@ -63,7 +63,7 @@ def detail(sweep: SweepView, launchers: Sequence[LauncherProcess], tracked: str 
     heading += [f"MLflow: {tracked}"] if tracked else []
     heading += [f"{launcher} since {_local_time(launcher.started)}: {launcher.command}" for launcher in launchers]
     rows = [("RUN", "STATE", "EPOCH", "TOP-1", "IMAGES/S", "NAME")]
-    rows += [(run.folder.path.name, run.label, *_numbers(run), _name_and_note(run)) for run in sweep.runs]
+    rows += [(run.folder.path.name, run.state.value, *_numbers(run), _name_and_note(run)) for run in sweep.runs]
     return "\n".join([*map(one_line, heading), "", aligned(rows, {1: COLORS})])
 
 
@@ -79,7 +79,7 @@ def _tracked(sweep: Path) -> str | None:
 
 def _counts(sweep: SweepView) -> str:
     return f"{len(sweep.runs)} run{'s' if len(sweep.runs) != 1 else ''}: " + ", ".join(
-        f"{count} {label}" for label, count in sweep.counts.items()
+        f"{count} {state.value}" for state, count in sweep.counts.items()
     )
 
 
@@ -89,7 +89,7 @@ def _best(sweep: SweepView) -> str:
 
 
 def _activity(sweep: SweepView) -> str:
-    if "running" not in sweep.counts:
+    if RunState.running not in sweep.counts:
         since = time.time() - sweep.active
         return f"{_duration(since)} ago" if since > -CLOCK_SKEW else "unknown (its last change is in the future)"
     left = sweep.seconds_left()

@@ -11,18 +11,6 @@ from pathlib import Path
 from headsweep.tracking.metric_names import TOP1_BY_EPOCH
 from headsweep.tracking.run_folder import RunFolder, RunState
 
-SCREENED_OUT = "screened out"
-ORDER = (
-    RunState.finished,
-    RunState.running,
-    RunState.failed,
-    RunState.diverged,
-    RunState.partial,
-    RunState.new,
-)
-
-OTHER_LABELS = ("queued", "lost", SCREENED_OUT, "damaged")
-
 
 @dataclass(frozen=True)
 class RunView:
@@ -31,21 +19,13 @@ class RunView:
     folder: RunFolder
     name: str
     group: str = ""
-    state: RunState | None = None  # None: its folder is damaged
+    state: RunState = RunState.damaged
     epoch: int = 0  # epochs done
     epochs: int | None = None  # epochs planned; None where it depends on the data set's size and no epoch is recorded
     metrics: Mapping[str, float] | None = None  # the last value of each
     images_per_second: float | None = None
     seconds_per_epoch: float | None = None  # with its evaluation
     note: str = ""  # one line: why it failed, diverged, was screened out, waits or cannot be read
-    sweep_state: str = ""  # queued, lost or screened out, which its sweep knows and its own folder does not
-
-    @property
-    def label(self) -> str:
-        """Its state in a word or two."""
-        if self.sweep_state:
-            return self.sweep_state
-        return self.state.value if self.state else "damaged"
 
     @property
     def top1(self) -> tuple[str, float] | None:
@@ -69,10 +49,10 @@ class SweepView:
         return self.path.name
 
     @cached_property
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[RunState, int]:
         """State -> number of runs, without zeros."""
-        found = Counter(run.label for run in self.runs)
-        return {label: found[label] for label in (*(state.value for state in ORDER), *OTHER_LABELS) if found[label]}
+        found = Counter(run.state for run in self.runs)
+        return {state: found[state] for state in RunState if found[state]}
 
     @property
     def best(self) -> RunView | None:
@@ -87,7 +67,7 @@ class SweepView:
         those of its cell or of the sweep.
         """
         running = [run for run in self.runs if run.state is RunState.running]
-        waiting = [run for run in self.runs if run.label in (RunState.new.value, RunState.partial.value)]
+        waiting = [run for run in self.runs if run.state in (RunState.new, RunState.partial)]
         timed = [run for run in self.runs if run.seconds_per_epoch]
         if not running or not timed:
             return None

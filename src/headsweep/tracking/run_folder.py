@@ -53,14 +53,24 @@ class TakenOver(Exception):  # noqa: N818 - not an error
 
 
 class RunState(Enum):
-    """State of a run, implied by its files; `label` is how messages, tables and pages name it."""
+    """State of a run, in the order in which states are counted.
 
-    new = "new"
-    partial = "partial"  # interrupted: its checkpoint can be continued
-    running = "running"
+    `value` is how progress and plans name it, `label` how messages, tables and pages do.
+    """
+
+    # Implied by the files of the run:
     finished = "finished"
-    diverged = "diverged"  # the loss became NaN or infinite: a result, not a failure of the program
+    running = "running"
     failed = "failed"
+    diverged = "diverged"  # the loss became NaN or infinite: a result, not a failure of the program
+    partial = "partial"  # interrupted: its checkpoint can be continued
+    new = "new"
+    # Of a new or partial run, in the view of its sweep:
+    queued = "queued"  # waits for a job in a cluster
+    lost = "lost"  # its job ended without a result
+    screened_out = "screened out"
+    # Its files cannot be read:
+    damaged = "damaged"
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from headsweep.config import RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatches
 from headsweep.training.checkpoint import write_fitted, write_weights
 from headsweep.training.device import (
@@ -122,4 +122,4 @@ class Fitting:
         if (gpu_memory := peak_gpu_memory(self.device)) is not None:
             clock["peak_gpu_memory_gib"] = gpu_memory
         place = environment(self.device, 1) | {"compile": "off"}
-        return RunResult("finished", dict(metrics), epochs=0, steps=0, clock=clock, environment=place)
+        return RunResult(RunState.finished.value, dict(metrics), epochs=0, steps=0, clock=clock, environment=place)

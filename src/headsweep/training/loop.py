@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headsweep.config import RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, VAL_TOP1
 from headsweep.tracking.metrics_log import Entry, series
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState
@@ -258,12 +258,12 @@ class Training:
             metrics = yield from self._evaluate("test")
             best = (yield from self._evaluate_best()) if has_best else {}
             self._log(metrics | best)
-        return self._result("finished")
+        return self._result(RunState.finished)
 
     def _diverged(self, loss: float, step: int) -> RunResult:
-        return self._result("diverged", f"the loss is {loss} at step {step} of {self.steps}")
+        return self._result(RunState.diverged, f"the loss is {loss} at step {step} of {self.steps}")
 
-    def _result(self, state: str, note: str = "") -> RunResult:
+    def _result(self, state: RunState, note: str = "") -> RunResult:
         entries = self.folder.metrics_log.entries()
         speeds = sorted(e.clock["images_per_second"] for e in entries if "images_per_second" in e.clock)
         clock = {"train_seconds": self.state.train_seconds, "peak_memory_gib": peak_memory()}
@@ -274,4 +274,4 @@ class Training:
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
         place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}
-        return RunResult(state, metrics, epochs, self.state.step, clock, place, note)
+        return RunResult(state.value, metrics, epochs, self.state.step, clock, place, note)

@@ -156,7 +156,7 @@ def _rows(
 
 
 def _state(run: Run) -> str:
-    return f"screened out at {run.screened_out}" if run.screened_out else run.state.label
+    return f"{RunState.screened_out.label} at {run.screened_out}" if run.screened_out else run.state.label
 
 
 def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metric: str) -> Row:

@@ -32,7 +32,7 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
     is_launched = folder.is_active()  # first: what its launchers wrote before they ended is read below
     plan, runs, screening = folder.plan(), folder.runs(), folder.screening()
     snapshots = [run.snapshot() for run in runs]
-    records, states = [run.record for run in snapshots], [_label(run, screening) for run in snapshots]
+    records, states = [run.record for run in snapshots], [_state(run, screening) for run in snapshots]
     seeds = sorted({record.seed for record in records})
     texts = {path.name: redacted(path.read_text()) for path in folder.files()}
     logs = [run.metrics_log.path for run in runs if run.metrics_log.path.exists()]
@@ -48,7 +48,7 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
             "headsweep.sweep": folder.name,
             FOLDER_TAG: str(folder.path.resolve()),
             "headsweep.seeds": ", ".join(map(str, seeds))[:MAX_TAG],
-            "headsweep.state": ", ".join(f"{n} {state}" for state, n in Counter(states).items()),
+            "headsweep.state": ", ".join(f"{n} {state.value}" for state, n in Counter(states).items()),
             "mlflow.source.name": "headsweep",
             **({COMMAND_TAG: "\n".join(folder.commands())[:MAX_TAG]} if plan["commands"] else {}),
             **({NOTE_TAG: _note(texts["table.md"])} if "table.md" in texts else {}),
@@ -64,15 +64,15 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def _label(run: RunSnapshot, screening: Screening | None) -> str:
+def _state(run: RunSnapshot, screening: Screening | None) -> RunState:
     is_out = run.state is RunState.partial and screening and screening.last_round(run.record.group)
-    return "screened out" if is_out else run.state.value
+    return RunState.screened_out if is_out else run.state
 
 
-def _status(states: Sequence[str]) -> str:
+def _status(states: Sequence[RunState]) -> str:
     """Return the status of a sweep without a launcher, though another sweep may train one of its runs."""
     for state in (RunState.running, RunState.partial, RunState.new, RunState.failed):
-        if state.value in states:
+        if state in states:
             return STATUS[state]
     return "FINISHED"
 
