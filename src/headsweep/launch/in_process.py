@@ -13,7 +13,7 @@ from headsweep.errors import Interrupted, UserError
 from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import Cost
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Busy, Progress, Stopped
 
@@ -31,7 +31,7 @@ class InProcess(Launcher):
         self._ranks = ranks
         self._request = nullcontext(request) if request else StopRequest()
 
-    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Return the cost of each run. Raises UserError for the first that cannot be built."""
         from headsweep.run.train_run import preflight
 

@@ -19,7 +19,8 @@ from headsweep.config.launchers import NoSettings, parse_launcher
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.progress_bars import Display
-from headsweep.plan.plan import Cost, Plan
+from headsweep.plan.plan import Plan
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 
 Notify = Callable[[RunFolder], None]  # called when a run has new metrics or another state
@@ -58,7 +59,7 @@ class Launcher(ABC):
         return None
 
     @abstractmethod
-    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Return the cost of each run, or why it cannot be built."""
 
     def dry_run(self, plan: Plan) -> str | None:

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
 from headsweep.models.state_dicts import fit
 from headsweep.rng import global_stream
+from headsweep.tracking.cost import Cost
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -169,16 +169,6 @@ def _backbone(
     if class_token and not backbone.has_class_token:
         raise ConfigError("head", head.name, f"expected a head without class token: model.name={model.name} has none")
     return backbone
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters and FLOPs of a model."""
-
-    parameters: int  # trained ones, head included
-    head_parameters: int
-    flops: int  # products in one image's forward pass, head included; 2 per multiply-add (docs/heads.md)
-    head_flops: int
 
 
 def count_cost(model: Classifier, image_size: int, channels: int) -> Cost:

@@ -14,7 +14,8 @@ from typing import Any
 from headsweep.config import Duration, RunConfig
 from headsweep.config.keys import flat_record, has_trait, without_neutral
 from headsweep.config.traits import PACE
-from headsweep.plan.plan import Cost, PlannedRun
+from headsweep.plan.plan import PlannedRun
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
 from headsweep.tracking.typed_files import Damaged
 
@@ -23,7 +24,7 @@ class Records:
     """Costs by group; times and memory by cost class (runs whose steps cost the same)."""
 
     def __init__(self, output: Path) -> None:
-        self.costs: dict[str, Cost] = {}  # by group
+        self.costs: dict[str, RunCost] = {}  # by group
         self.memory: dict[str, float] = {}  # by class, in GiB: the highest peak of a run
         self.gpu_memory: dict[str, float] = {}  # the same for GPU memory
         self._speeds: defaultdict[str, list[tuple[float, float]]] = defaultdict(

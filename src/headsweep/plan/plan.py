@@ -29,6 +29,7 @@ from headsweep.plan.same_runs import collapses
 from headsweep.plan.uncommitted import with_changes
 from headsweep.text import plural
 from headsweep.tracking import atomic_files
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState, code_name
@@ -36,8 +37,6 @@ from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
 MOST_SHOWN = 10  # invalid cells that are listed
-
-Cost = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def refusal(bad: Sequence[tuple[str, str]], cells: int) -> UserError:
     return UserError(f"{len(bad)} of {cells} cells are not valid, nothing was started{''.join(lines)}")
 
 
-def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]) -> dict[str, Cost]:
+def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[RunCost | UserError]]) -> dict[str, RunCost]:
     """Return fingerprint -> cost of the new runs, counted by `check`.
 
     Raises:
@@ -184,8 +183,8 @@ def checked_costs(plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost |
 
 
 def check_new(
-    plan: Plan, check: Callable[[Sequence[RunConfig]], list[Cost | UserError]]
-) -> dict[str, Cost | UserError]:
+    plan: Plan, check: Callable[[Sequence[RunConfig]], list[RunCost | UserError]]
+) -> dict[str, RunCost | UserError]:
     """Return fingerprint -> cost, or the build error, of the new runs; each cell is built once, whatever its seeds."""
     new = {planned.fingerprint: planned.run for planned in plan.runs if planned.folder.state() is RunState.new}
     groups = {name: group(run) for name, run in new.items()}
@@ -194,7 +193,7 @@ def check_new(
     return {name: answers[groups[name]] for name in new}
 
 
-def freeze(plan: Plan, costs: Mapping[str, Cost]) -> None:
+def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
     code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
@@ -240,7 +239,7 @@ def _short(code: Mapping[str, Any]) -> str:
     return commit[:7] if commit else code_name(code) if "digest" in code else "without a commit"
 
 
-def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: Cost) -> RunRecord:
+def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: RunCost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
     summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]

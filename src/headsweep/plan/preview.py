@@ -19,11 +19,12 @@ from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group
 from headsweep.plan.origin import Origin, described, origin_of
 from headsweep.plan.past_costs import Records, cost_class, plain
-from headsweep.plan.plan import Cost, Lookup, PlannedRun, check_new, plan_of, run_names
+from headsweep.plan.plan import Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import UNKNOWN, aligned, one_line, span
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunState
 
-Check = Callable[[Sequence[RunConfig]], list[Cost | UserError]]
+Check = Callable[[Sequence[RunConfig]], list[RunCost | UserError]]
 
 HEADINGS = ("FINGERPRINT", "RUN", "STATE", "PARAMETERS", "FLOPs BACKBONE + HEAD", "TIME", "MEMORY")
 FROM = "FROM"  # heading of the last column, if a run is more than a point of a product
@@ -38,7 +39,7 @@ class Row:
     fingerprint: str
     name: str
     state: str  # of RunState; DONE where it is finished
-    cost: Cost | None  # parameters, head_parameters, flops, head_flops
+    cost: RunCost | None
     seconds: float | None  # training time left, from finished runs of the same cost; None: there is none
     memory_gib: float | None  # peak, from finished runs of the same cost
     origin: Origin  # in its study
@@ -127,7 +128,7 @@ def _origins(declared: Declared, cells: Sequence[str]) -> dict[str, Origin]:
 def _row(
     planned: PlannedRun,
     name: str,
-    cost: Cost | None,
+    cost: RunCost | None,
     records: Records,
     memory: Mapping[str, float],
     origin: Origin,

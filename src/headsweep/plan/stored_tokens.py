@@ -9,8 +9,8 @@ from headsweep.config import RunConfig
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, TokenRecord, cache_of, folders_in, of_earlier_images
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import Cost
 from headsweep.text import size_of, span
+from headsweep.tracking.cost import RunCost
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StoredTokens:
         return f"{what} {size_of(self.bytes)}, of which {size_of(self.missing_bytes)} to compute once, {time}{changed}"
 
 
-def token_folders(runs: Sequence[RunConfig], costs: Mapping[str, Cost | None]) -> list[StoredTokens]:
+def token_folders(runs: Sequence[RunConfig], costs: Mapping[str, RunCost | None]) -> list[StoredTokens]:
     """Return each folder of stored tokens of some runs.
 
     Args:
@@ -48,7 +48,7 @@ def token_folders(runs: Sequence[RunConfig], costs: Mapping[str, Cost | None]) -
     return [_stored(TokenFolder(path), run, costs.get(fingerprint(run))) for path, run in stored.items()]
 
 
-def _stored(folder: TokenFolder, run: RunConfig, cost: Cost | None) -> StoredTokens:
+def _stored(folder: TokenFolder, run: RunConfig, cost: RunCost | None) -> StoredTokens:
     record = folder.record()
     row = record.row_bytes if record else (cost or {}).get("token_bytes")
     if row is None:

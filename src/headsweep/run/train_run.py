@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.plan.plan import Cost
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
 from headsweep.run.stored_tokens import new_record, stored_tokens, with_token_costs
 from headsweep.run.token_streams import Loaders, TokenStreams
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, TakenOver
 from headsweep.training.device import autocast, choose_device
@@ -148,7 +148,7 @@ def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
     return error
 
 
-def preflight(run: RunConfig) -> Cost:
+def preflight(run: RunConfig) -> RunCost:
     """Build the run's model and optimizer on the meta device, without memory, and count parameters and FLOPs.
 
     Raises:
@@ -159,13 +159,7 @@ def preflight(run: RunConfig) -> Cost:
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
         build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
-    cost = count_cost(model, run.dataset.image_size, run.dataset.channels)
-    counted = {
-        "parameters": cost.parameters,
-        "head_parameters": cost.head_parameters,
-        "flops": cost.flops,
-        "head_flops": cost.head_flops,
-    }
+    counted = asdict(count_cost(model, run.dataset.image_size, run.dataset.channels))
     if not run.has_stored_tokens:
         return counted
     record = new_record(run, model.backbone, {"train": count_images(run.dataset)})

@@ -31,6 +31,7 @@ from uuid import uuid4
 from headsweep.credentials import redacted
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.metrics_log import MOST, MetricsLog
 from headsweep.tracking.output_folder import RUN_RECORD, OutputFolder
 from headsweep.tracking.typed_files import Damaged, check_shares, read_bytes, read_json, read_text, require
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MODEL_COSTS = ("parameters", "head_parameters", "flops", "head_flops")  # FLOPs of one image's forward pass
 MOST_COUNTED = 10**18  # parameters or FLOPs of a model: more than any model has
 TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
 _TRIES = "failed tries: "
@@ -92,7 +92,7 @@ class RunRecord:
     code: dict[
         str, Any
     ]  # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
-    cost: dict[str, int]  # by name, see MODEL_COSTS
+    cost: RunCost
 
     def check(self) -> None:
         """Raise ValueError for values out of range; a hexadecimal commit cannot be an option of git."""
@@ -306,7 +306,7 @@ class RunFolder:
             raise Damaged(self.config, "expected a file, found none", self._fix)
         return text
 
-    def write_cost(self, cost: dict[str, int]) -> None:
+    def write_cost(self, cost: RunCost) -> None:
         """Add the cost to the record of a run that was planned without it."""
         atomic_files.write_json(self._record, asdict(replace(self.record(), cost=cost)))
 

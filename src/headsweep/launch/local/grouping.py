@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from headsweep.plan.plan import Cost
 from headsweep.plan.token_streams import stream_of
+from headsweep.tracking.cost import RunCost
 
 # Further runs save little, as the batches are read once for so many already; a process that dies takes them along.
 MOST_RUNS = 32
@@ -24,7 +24,7 @@ class Candidate:
     bytes: int = 0  # of the state of its head
 
     @staticmethod
-    def of(config: Mapping[str, Any], cost: Cost) -> Candidate:
+    def of(config: Mapping[str, Any], cost: RunCost) -> Candidate:
         """Return that of a run with a configuration as in its run.json."""
         return Candidate(stream_of(config), _BYTES_PER_PARAMETER * cost.get("head_parameters", 0))
 

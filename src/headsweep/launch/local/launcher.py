@@ -14,7 +14,8 @@ from headsweep.launch.local.gpus import gpus_for
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.plan.plan import Cost, Plan
+from headsweep.plan.plan import Plan
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -46,7 +47,7 @@ class LocalLauncher(Launcher):
         """Return successive halving, if it is asked for."""
         return None if self.settings.halving is None else Halving(self.settings.halving, self, plan)
 
-    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Build every run on the meta device, in a process; its cost, or why it cannot be built."""
         return self.pool.check(runs)
 

@@ -19,7 +19,7 @@ from headsweep.launch.local.scheduler import Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import Cost
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -36,7 +36,7 @@ class LocalPool:
         self._timeout, self._request = timeout, request
         self.processes = Processes()
 
-    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Build every run on the meta device; its cost, or why it cannot be built."""
         return self.processes.ask("check", runs)
 

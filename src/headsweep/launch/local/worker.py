@@ -18,11 +18,11 @@ import torch
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
 from headsweep.launch.local.scheduler import BUSY
-from headsweep.plan.plan import Cost
 from headsweep.run import predictor, trial
 from headsweep.run.lock_step import in_lock_step
 from headsweep.run.token_streams import TokenStreams
 from headsweep.run.train_run import preflight, train_in_steps
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.in_steps import InSteps
 from headsweep.training.progress import Busy, Progress, Stopped
@@ -95,7 +95,7 @@ class Logs:
 def check(runs: Sequence[RunConfig], connection: Connection) -> None:
     """Send the cost of each run, or the UserError why it cannot be built."""
     _follow_parent()
-    answers: list[Cost | UserError] = []
+    answers: list[RunCost | UserError] = []
     for run in runs:
         try:
             answers.append(preflight(run))

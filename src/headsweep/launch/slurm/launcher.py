@@ -21,8 +21,9 @@ from headsweep.launch.slurm.submit import arrays, sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
-from headsweep.plan.plan import Cost, Plan, run_names
+from headsweep.plan.plan import Plan, run_names
 from headsweep.status import cluster
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
 
@@ -53,7 +54,7 @@ class SlurmLauncher(Launcher):
         if not self.settings.dry_run:
             sbatch_errors.check(self._files(plan)[0], self.settings)
 
-    def check(self, runs: Sequence[RunConfig]) -> list[Cost | UserError]:
+    def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Build new runs on the meta device; a login node without torch leaves that to the jobs."""
         if importlib.util.find_spec("torch") is None:
             return [{} for _ in runs]

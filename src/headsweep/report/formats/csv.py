@@ -14,7 +14,7 @@ from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Row, Table
 from headsweep.report.table.published_check import within_tolerance
 from headsweep.text import one_line
-from headsweep.tracking.run_folder import MODEL_COSTS
+from headsweep.tracking.cost import MODEL_COSTS
 
 _ENDS = ((0, "min"), (1, "max"))
 

@@ -9,8 +9,9 @@ from functools import lru_cache, partial
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.tracking.cost import MODEL_COSTS
 from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
-from headsweep.tracking.run_folder import MODEL_COSTS, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"
