@@ -32,7 +32,8 @@ from headsweep.data.loader import EvalLoader, TrainLoader
 from headsweep.data.sources import ResidentSource
 from headsweep.exit_codes import one_line_errors
 from headsweep.models.build import model_of
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 from headsweep.training.evaluation import evaluate
 from headsweep.training.loop import Training
 from headsweep.training.objective import objective

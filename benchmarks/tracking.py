@@ -28,7 +28,8 @@ from pathlib import Path
 from headsweep.tracking.metrics_log import Entry, MetricsLog
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 from measuring import AA, Benchmark, Step, interleaved, parser
 from sweep import run, slots, trainings
 

@@ -8,7 +8,8 @@ from commands import TINY_RUN
 from composing import compose_run
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:

@@ -9,7 +9,8 @@ import pytest
 
 from commands import TINY, command
 from headsweep.config import PROJECT_ROOT
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from programs import relay
 
 PROGRAM = r"""

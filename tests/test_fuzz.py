@@ -21,7 +21,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.overrides import _flat, hydra_value
 from headsweep.launch import run_sweep
 from headsweep.plan import plan, preview
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
 pytestmark = pytest.mark.slow

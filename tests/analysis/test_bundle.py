@@ -22,7 +22,8 @@ from headsweep.run.train_run import train_folder
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 
 ENVIRONMENT = {"device": "cpu (x86_64)", "threads": 2, "torch": "2.15.0", "packages": "timm 1.0.31"}
 COST = {"parameters": 1000, "head_parameters": 100, "flops": 2000, "head_flops": 200}

@@ -12,7 +12,8 @@ from headsweep.analysis.explain import _checkout, explain
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import freeze, make_plan
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 
 COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
 TOP1 = (0.5, 0.75)

@@ -15,7 +15,7 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.report.stats.power import equivalence_power, not_worse_power, seeds_needed, spread
 from headsweep.report.table.columns import MINUS
 from headsweep.tracking import atomic_files
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
 TOP1 = {"seqpool": (0.70, 0.72, 0.71), "ga": (0.71, 0.75, 0.73), "gap": (0.68, 0.74, 0.71)}

@@ -19,7 +19,8 @@ from headsweep.plan import git_state, uncommitted
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 from programs import Program
 from test_cli import give
 

@@ -18,7 +18,7 @@ from headsweep.data.locate import CIFAR_FILES
 from headsweep.plan.plan import make_plan
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.table.published import load, matching
-from headsweep.tracking.run_folder import RunRecord, RunState
+from headsweep.tracking.run_record import RunRecord, RunState
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,8 @@ from headsweep.launch.local.gpu_memory import Packing, fits
 from headsweep.launch.local.scheduler import Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult, RunState
 from headsweep.training.progress import Progress
 
 GIB = 2**30

@@ -18,7 +18,8 @@ from headsweep.launch.local.grouping import Candidate, grouped, shared_line
 from headsweep.plan.past_costs import plain
 from headsweep.plan.token_streams import stream_of
 from headsweep.run.train_run import train_folder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Progress
 from headsweep.training.ranks import Ranks
 

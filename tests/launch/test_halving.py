@@ -22,7 +22,8 @@ from headsweep.status.render import show
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_run import desired_run
 from headsweep.tracking.mlflow.desired_sweep import desired_sweep
-from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
 HEADS = ("gap", "cls", "seqpool", "se", "at", "sg", "ga", "seqattn", "cait")

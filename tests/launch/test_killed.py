@@ -14,7 +14,8 @@ import pytest
 import factories
 from comparing import differences
 from headsweep.launch.local import worker
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 EVERYTHING = [
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),

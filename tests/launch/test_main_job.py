@@ -11,7 +11,8 @@ import pytest
 
 from commands import TINY, TINY_RUN, TRAIN, fresh, start, train
 from comparing import differences
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 pytestmark = pytest.mark.slow
 

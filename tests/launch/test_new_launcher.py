@@ -8,7 +8,8 @@ from hydra.core.singleton import Singleton
 from commands import TINY_RUN, enter
 from headsweep.launch.launcher import Launcher
 from headsweep.run.train_run import preflight, train_folder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 
 @dataclass

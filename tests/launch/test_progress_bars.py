@@ -3,7 +3,8 @@
 import pytest
 
 from headsweep.launch.progress_bars import Display
-from headsweep.tracking.run_folder import RunFolder, RunRecord
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 from headsweep.training.progress import Progress
 
 

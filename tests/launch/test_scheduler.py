@@ -17,7 +17,8 @@ from headsweep.launch.local import timeout_clock
 from headsweep.launch.local.scheduler import BUSY, UNKNOWN, Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 
 
 class Process:

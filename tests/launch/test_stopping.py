@@ -22,7 +22,8 @@ from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Busy, Stopped
 from programs import Program
 

@@ -9,7 +9,7 @@ from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Lookup, Plan, freeze, make_plan, plan_of
 from headsweep.tracking.design import Design, Margin
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}

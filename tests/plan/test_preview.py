@@ -14,7 +14,7 @@ from headsweep.plan.fingerprint import group
 from headsweep.plan.origin import Origin
 from headsweep.plan.plan import code_change, freeze, make_plan, refusal
 from headsweep.plan.preview import Preview, Row, preview
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 
 COST = {"parameters": 3, "head_parameters": 1, "flops": 9, "head_flops": 2}
 

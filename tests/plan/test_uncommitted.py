@@ -10,7 +10,7 @@ from headsweep.plan import git_state, uncommitted
 from headsweep.plan.git_state import code_version
 from headsweep.plan.uncommitted import apply, patch_of, with_changes
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunRecord
+from headsweep.tracking.run_record import RunRecord
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from headsweep.cli import main
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult
 
 MakeRun = Callable[..., RunFolder]
 

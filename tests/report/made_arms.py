@@ -9,7 +9,7 @@ from typing import Any
 from made_cells import made_cell
 
 from headsweep.report.read.cells import Cell
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 LR = "optimizer.lr"
 SEEDS = (-0.004, 0.001, 0.003, -0.002, 0.002)  # of accuracy, by seed

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headsweep.report.read.cells import Cell, Run
-from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 
 CODE = {"commit": "abc123", "dirty": False}
 

@@ -14,7 +14,7 @@ from headsweep.report.stats.slope import mean_slope, slopes_per_doubling
 from headsweep.report.table.build import compare
 from headsweep.report.table.heads_effect import effects, sheet
 from headsweep.report.table.model import Question
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 RNG = np.random.default_rng(0)
 VALUES = {count: RNG.normal(0.8 + 0.005 * np.log2(count), 0.003, 5) for count in (1, 4, 8)}

@@ -13,7 +13,7 @@ from headsweep.report.stats.ranks import friedman, rank_arms
 from headsweep.report.table.build import compare
 from headsweep.report.table.model import Question
 from headsweep.report.table.over_datasets import checked, sheet
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 # Demsar 2006, table 6: AUC of four versions of C4.5 on 14 data sets.
 DEMSAR = np.array([

@@ -10,7 +10,7 @@ from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Run, gather, read_cells
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.table.baseline import baselines
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from headsweep.report.html.labels import series_label
 from headsweep.report.table.build import compare
 from headsweep.report.table.layout import pivot
 from headsweep.report.table.model import Question, Table
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 

@@ -12,7 +12,7 @@ from headsweep.report.read.cells import Cell
 from headsweep.report.table.build import compare
 from headsweep.report.table.model import Question, Row, Table
 from headsweep.tracking.design import Margin
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 SEQPOOL = [0.801, 0.803, 0.799, 0.802, 0.800]
 GA = [0.825, 0.8245, 0.8216]  # p = 0.003 over the seeds that are left

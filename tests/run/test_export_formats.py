@@ -19,7 +19,8 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.run import programs
 from headsweep.run.load_model import trained
 from headsweep.run.predictor import predictor
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 from headsweep.training.checkpoint import TrainingState
 
 CELL = [*TINY_RUN, "head=sg", "heads=2"]

@@ -14,7 +14,8 @@ from headsweep.heads import HEADS
 from headsweep.run.lock_step import in_lock_step
 from headsweep.run.token_streams import TokenStreams
 from headsweep.run.train_run import train_folder, train_in_steps
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Busy, Stop, Stopped
 
 KEYS = ["backbone=random", "augmentation=none", "duration='2 epochs'", "schedule.warmup='0 epochs'"]

@@ -24,7 +24,8 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.load_model import trained as trained_model
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.evaluation import evaluate
 from headsweep.training.progress import Busy, Progress, Stopped
 from headsweep.training.ranks import Ranks

@@ -19,7 +19,8 @@ from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
 from headsweep.status import submissions, waiting
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from programs import write_interpreter
 
 GOLDEN = Path(__file__).with_name("golden")

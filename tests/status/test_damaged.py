@@ -22,7 +22,7 @@ from headsweep.launch.run_sweep import run_sweep
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 

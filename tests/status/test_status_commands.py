@@ -18,7 +18,8 @@ from headsweep.launch import retry
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.status.render import show
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunState
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "output"
 

@@ -16,7 +16,8 @@ from headsweep.status.read import read_run, read_sweep
 from headsweep.status.render import show
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from commands import wait_for as wait_for_condition
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.store import client, default_uri, prepare
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 from programs import Program
 

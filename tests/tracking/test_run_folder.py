@@ -8,7 +8,8 @@ import pytest
 
 from composing import compose_run
 from headsweep.tracking import atomic_files
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 
 def test_a_planned_run_is_new_until_it_has_a_checkpoint(tmp_path, make_run):

@@ -16,7 +16,8 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.command_line import spell_out
 from headsweep.errors import ConfigError, UserError
 from headsweep.run.train_run import train_folder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained

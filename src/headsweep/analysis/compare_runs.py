@@ -10,7 +10,8 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.tracking.metric_names import ADDED, TEST_TOP1, TEST_TOP5
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 
 _ACCURACIES = (TEST_TOP1, TEST_TOP5)

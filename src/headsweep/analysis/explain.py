@@ -28,7 +28,8 @@ from headsweep.report.stats.inference import Estimate, estimate
 from headsweep.status.find import find_sweep
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
-from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
+from headsweep.tracking.run_folder import RunFolder, runs_in
+from headsweep.tracking.run_record import RunRecord
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged

@@ -22,7 +22,8 @@ from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
 from headsweep.plan.packages import packages_used
 from headsweep.plan.uncommitted import apply, patch_of
-from headsweep.tracking.run_folder import RunFolder, RunRecord, runs_in
+from headsweep.tracking.run_folder import RunFolder, runs_in
+from headsweep.tracking.run_record import RunRecord
 
 POLL_SECONDS = 0.1
 

@@ -111,7 +111,8 @@ def _write(
 
 def _finished(source: str, runs: Path, layout: str) -> RunFolder:
     """Return a run. Raises UserError if it has not finished."""
-    from headsweep.tracking.run_folder import RunFolder, RunState
+    from headsweep.tracking.run_folder import RunFolder
+    from headsweep.tracking.run_record import RunState
 
     run = RunFolder(_find_run(source, runs))
     if run.config.exists() and (state := run.state()) is not RunState.finished:

@@ -20,7 +20,8 @@ from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import one_line
 from headsweep.tracking import active_launchers
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import Tracker
 from headsweep.tracking.trackers import tracker_of

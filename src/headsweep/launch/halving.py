@@ -18,7 +18,8 @@ from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan
 from headsweep.tracking.metric_names import VAL_TOP1
 from headsweep.tracking.metrics_log import series
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 

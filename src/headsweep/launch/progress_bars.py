@@ -12,7 +12,8 @@ from rich.markup import escape
 
 from headsweep.text import last_line, one_line
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, TOP1_BY_EPOCH
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Progress
 
 

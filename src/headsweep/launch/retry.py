@@ -16,7 +16,8 @@ from headsweep.status.find import sweep_folders
 from headsweep.status.read import read_run
 from headsweep.status.views import RunView
 from headsweep.tracking import active_launchers
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
 

@@ -16,7 +16,8 @@ from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
 from headsweep.tracking.active_launchers import launching
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of

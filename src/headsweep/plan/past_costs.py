@@ -16,7 +16,8 @@ from headsweep.config.keys import flat_record, has_trait, without_neutral
 from headsweep.config.traits import PACE
 from headsweep.plan.plan import PlannedRun
 from headsweep.tracking.cost import RunCost
-from headsweep.tracking.run_folder import RunRecord, RunResult, runs_in
+from headsweep.tracking.run_folder import runs_in
+from headsweep.tracking.run_record import RunRecord, RunResult
 from headsweep.tracking.typed_files import Damaged
 
 

@@ -32,7 +32,8 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.design import Design
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunState, code_name
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunState, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 

@@ -22,7 +22,7 @@ from headsweep.plan.past_costs import Records, cost_class, plain
 from headsweep.plan.plan import Lookup, PlannedRun, check_new, plan_of, run_names
 from headsweep.text import UNKNOWN, aligned, one_line, span
 from headsweep.tracking.cost import RunCost
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 Check = Callable[[Sequence[RunConfig]], list[RunCost | UserError]]
 

@@ -15,7 +15,7 @@ from headsweep.folders import PROJECT_ROOT
 from headsweep.plan.git_state import CODE, GIT, git_environment
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunRecord
+from headsweep.tracking.run_record import RunRecord
 
 MOST_BYTES = 2**20  # of a patch: more are data rather than code
 _DIFF = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from headsweep.config import RunConfig, spec_of
 from headsweep.report.read.cells import Cell
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.tracking.run_folder import RunRecord, RunResult
+from headsweep.tracking.run_record import RunRecord, RunResult
 
 ACCURACIES = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
 

@@ -18,7 +18,7 @@ from headsweep.data.token_staging import complete_copy, place_of_copy
 from headsweep.models import Classifier, model_of
 from headsweep.models.backbone import Backbone
 from headsweep.models.frozen import FrozenBackbone
-from headsweep.tracking.run_folder import RunResult
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 from headsweep.training.device import autocast
 

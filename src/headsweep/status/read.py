@@ -23,7 +23,8 @@ from headsweep.status.views import RunView, SweepView
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import TAIL, RunFolder, RunState
+from headsweep.tracking.run_folder import TAIL, RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 from headsweep.tracking.typed_files import Damaged

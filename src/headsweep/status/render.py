@@ -12,7 +12,8 @@ from headsweep.status.views import RunView, SweepView
 from headsweep.text import aligned, one_line
 from headsweep.tracking import active_launchers
 from headsweep.tracking.active_launchers import LauncherProcess
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from headsweep.tracking.metric_names import TOP1_BY_EPOCH
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from headsweep.errors import UserError
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from headsweep.config import RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult, RunState
 from headsweep.training.batches import EvaluationBatch, EvaluationBatches, TrainingBatches
 from headsweep.training.checkpoint import write_fitted, write_weights
 from headsweep.training.device import (

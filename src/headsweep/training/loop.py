@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from headsweep.config import RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, VAL_TOP1
 from headsweep.tracking.metrics_log import Entry, series
-from headsweep.tracking.run_folder import RunFolder, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult, RunState
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import TrainingState

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from headsweep.report.read.cells import Run, gather
 from headsweep.report.table.build import compare
 from headsweep.report.table.model import Question, Table
-from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 
 EPOCHS = 8
 

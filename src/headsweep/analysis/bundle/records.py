@@ -13,7 +13,8 @@ from headsweep.plan.frozen import frozen
 from headsweep.plan.uncommitted import patch_of
 from headsweep.tracking.inspection import FOLDER as INSPECTION
 from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 

@@ -21,7 +21,8 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Progress
 
 POLL_SECONDS = 0.2  # between two checks of signals, of runs without progress, and of those of other sweeps

@@ -21,7 +21,8 @@ from headsweep.launch.slurm.settings import submitted_with
 from headsweep.launch.slurm.submit import submit
 from headsweep.status import cluster, queue, submissions, waiting
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from headsweep.report.table.layout import Sheet, flat, note_text
 from headsweep.report.table.model import Question, Table
 from headsweep.report.table.over import below
 from headsweep.text import plural
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.typed_files import Damaged
 
 COSTS = (

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from headsweep.errors import UserError
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.output_folder import RUN_RECORD
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, require
 

@@ -24,7 +24,8 @@ from headsweep.report.table.model import Note, Question, Row, Table
 from headsweep.report.table.notes import fairness, footnotes, tested_images, undecided
 from headsweep.report.table.pairing import Pairing, pair
 from headsweep.tracking.design import Design
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged
 

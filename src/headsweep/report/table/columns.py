@@ -12,7 +12,7 @@ from headsweep.report.stats.superiority import Superiority
 from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.metrics import METRICS, PERCENT, Unit
 from headsweep.report.table.model import Row
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"

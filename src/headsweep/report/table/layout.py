@@ -10,7 +10,7 @@ from headsweep.report.table.clocks import CLOCKS, unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Row, Table
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.selection import choose, edge
 from headsweep.report.table.metrics import METRICS, Metric, validation_metric
 from headsweep.text import plural
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 MOST_NAMED = 5  # arms
 _LOST = (RunState.failed, RunState.diverged)

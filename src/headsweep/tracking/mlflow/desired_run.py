@@ -27,7 +27,8 @@ from headsweep.tracking.mlflow.desired_state import (
     version_of,
 )
 from headsweep.tracking.mlflow.reference import path_in
-from headsweep.tracking.run_folder import RunFolder, RunRecord, RunResult, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 from headsweep.tracking.typed_files import Damaged
 

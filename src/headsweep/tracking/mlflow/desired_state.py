@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 Point = tuple[str, int]  # metric, epoch: MLflow may hold at most one value for it
 Files = dict[str, Callable[[], str] | Path]  # name -> text, or a file of that name

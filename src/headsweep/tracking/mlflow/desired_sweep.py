@@ -18,7 +18,7 @@ from headsweep.tracking.mlflow.desired_state import (
     DesiredState,
     version_of,
 )
-from headsweep.tracking.run_folder import RunRecord, RunSnapshot, RunState
+from headsweep.tracking.run_record import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 

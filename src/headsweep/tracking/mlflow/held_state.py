@@ -18,7 +18,8 @@ from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, DesiredState, Po
 from headsweep.tracking.mlflow.reference import Reference, read_reference, write_reference
 from headsweep.tracking.mlflow.store import is_inside
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,7 +16,8 @@ from headsweep.errors import UserError
 from headsweep.tracking.metric_names import BEST_EPOCH
 from headsweep.tracking.mlflow.reference import path_in, read_reference, write_reference
 from headsweep.tracking.mlflow.store import client, reason
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.tracker import Export, ExportedModel
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from headsweep.tracking.mlflow.desired_sweep import desired_sweep
 from headsweep.tracking.mlflow.held_state import SUPERSEDED_TAG, HeldState, find_or_create
 from headsweep.tracking.mlflow.reference import read_reference
 from headsweep.tracking.mlflow.store import client
-from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
 from headsweep.tracking.tracker import Folder
 

@@ -11,7 +11,7 @@ from typing import Any
 from headsweep.errors import UserError
 from headsweep.tracking.cost import MODEL_COSTS
 from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
-from headsweep.tracking.run_folder import RunRecord, RunResult, RunState
+from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"

@@ -15,7 +15,7 @@ from headsweep.report.table.inconsistencies import code_version, inconsistencies
 from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
 from headsweep.report.table.model import Note, Question, Row
 from headsweep.text import capitalized, plural
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 
 MOST_NAMED = 5  # cells

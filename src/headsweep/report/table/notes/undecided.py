@@ -12,7 +12,7 @@ from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.metrics import Metric
 from headsweep.report.table.model import Row
 from headsweep.text import plural
-from headsweep.tracking.run_folder import RunState
+from headsweep.tracking.run_record import RunState
 
 MOST_NAMED = 5  # rows of one reason
 ONE_SEED, EQUAL = "1 seed", "the same difference for all seeds"
