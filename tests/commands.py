@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,12 @@ def fresh(*words: str, **environment: str) -> Answer:
     """Run `python WORDS` to its end in a new interpreter: for what a program imports."""
     words = (sys.executable, *words)
     return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+
+
+def answers(port: int) -> bool:
+    """Return whether a program listens on a port of this machine."""
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -4,11 +4,12 @@ import gc
 import os
 import shlex
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from execnet import XSpec
-from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
 from hydra_files import read_project_files_once
@@ -19,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # for which a server starts eight more interpreters
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
-install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
+jaxtyping.install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 read_project_files_once()
 start_forkservers_warm()
 
@@ -33,6 +34,35 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "store"  # of all workers
     prepare(default_uri(folder), "unused", folder)
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """Turn off the run-time checks of annotations: they cannot be traced, and refuse wrong types before the code."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def hydra_conf() -> Iterator[None]:
+    """Initialize Hydra with the configuration of the project."""
+    from hydra import initialize_config_dir
+
+    from headsweep.config import PROJECT_ROOT
+
+    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture
+def hydra_state() -> Iterator[None]:
+    """Restore Hydra's state afterwards: a process is expected to give one command."""
+    from hydra.core.singleton import Singleton
+
+    state = Singleton.get_state()
+    yield
+    Singleton.set_state(state)
 
 
 @pytest.fixture(scope="session")

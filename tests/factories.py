@@ -1,5 +1,6 @@
 """Runs that tests train and look at."""
 
+import json
 from pathlib import Path
 
 from torch import Tensor, load
@@ -24,6 +25,12 @@ def hand_made(output: Path, name: str, config: dict[str, object] | None = None, 
     folder = RunFolder(output / "runs" / name)
     folder.create(RunRecord(name, group, name, "s", 0, config or {}, {}, {}, {}), "seed: 0\n")
     return folder
+
+
+def record_code(folder: RunFolder, code: dict[str, object]) -> None:
+    """Change the version of the code in the record of a run."""
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": code}))
 
 
 def weights(folder: RunFolder, part: str = "model") -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from hydra.core.singleton import Singleton
 
 from commands import enter, give
 from headsweep.autotune.sharing import Sharing
@@ -12,13 +11,7 @@ from headsweep.data import locate
 from headsweep.launch import run_sweep
 from headsweep.launch.local import launcher
 
-
-@pytest.fixture(autouse=True)
-def _hydra():
-    """Hydra's state as it was: it knows one command a process."""
-    state = Singleton.get_state()
-    yield
-    Singleton.set_state(state)
+pytestmark = pytest.mark.usefixtures("hydra_state")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`headsweep explain` leads from a cell of a table to its runs, and to the command that trains them again."""
 
-import json
 import shlex
 import shutil
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from composing import compose_run
+from factories import record_code
 from headsweep.analysis.explain import _checkout, explain
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
@@ -36,7 +36,7 @@ def trained(tmp_path_factory):
         environment = {"device": "cpu (x86_64)", "threads": 2, "ranks": 1, "torch": "2.15", "gpu": None}
         folder.finish(RunResult("finished", metrics, 2, 10, {"train_seconds": 7.4}, environment))
     for folder in plan.folders:
-        recorded(folder, {"commit": COMMIT, "dirty": False})
+        record_code(folder, {"commit": COMMIT, "dirty": False})
     return output
 
 
@@ -50,11 +50,6 @@ def output(trained, tmp_path):
 def code_is_here(monkeypatch):
     monkeypatch.setattr("headsweep.analysis.explain.is_here", lambda commit, folders=(): True)
     _checkout.cache_clear()
-
-
-def recorded(folder, code):
-    path = folder.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": code}))
 
 
 def commands(text) -> list[list[str]]:
@@ -128,7 +123,7 @@ def test_other_code_is_checked_out_first_and_other_defaults_are_spelled_out(outp
 @pytest.mark.slow
 def test_uncommitted_changes_are_reported(output):
     folder = RunFolder(next((output / "runs").iterdir()))
-    recorded(folder, {"commit": COMMIT, "dirty": True})
+    record_code(folder, {"commit": COMMIT, "dirty": True})
     text, _ = explain([folder.path.name], None, output)
     assert "with uncommitted changes, which were not saved" in text
     assert "(its working tree was dirty: not exactly this code)" in text

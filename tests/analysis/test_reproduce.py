@@ -11,6 +11,7 @@ import torch
 
 from commands import TINY_RUN, train
 from composing import compose_run
+from factories import record_code
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
 from headsweep.config.overrides import all_overrides
@@ -75,7 +76,7 @@ def project(tmp_path, original, monkeypatch):
     monkeypatch.setattr(git_state, "PROJECT_ROOT", root)
     monkeypatch.setattr("headsweep.analysis.reproduce.PROJECT_ROOT", root)
     commit(root, original, change=0.0)
-    recorded(original, git_state.code_version())
+    record_code(original, git_state.code_version())
     commit(root, original, change=0.25)
     return root
 
@@ -85,11 +86,6 @@ def commit(root, original, change):
     (root / "src" / "train.py").write_text(script)
     git(root, "add", "-A")
     git(root, "commit", "-qm", "a change")
-
-
-def recorded(folder, code):
-    path = folder.path / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"code": code}))
 
 
 def bytes_of(folder):
@@ -128,7 +124,7 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
 
 @pytest.mark.slow
 def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_path):
-    recorded(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
+    record_code(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
     (project / "README.md").write_text("words")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "words")
@@ -153,7 +149,7 @@ def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_p
     ],
 )
 def test_code_that_is_not_available_is_reported(original, project, tmp_path, code, choice, message):
-    recorded(original, code)
+    record_code(original, code)
     with pytest.raises(UserError, match=message):
         reproduce(original, tmp_path / "again", choice)
     assert not (tmp_path / "again").exists()
@@ -165,7 +161,7 @@ def test_stored_changes_are_applied_only_when_asked_for(original, project, tmp_p
     script = project / "src" / "train.py"
     committed = script.read_text()
     script.write_text(TRAINER.format(name=original.path.name, original=str(original.path), change=0.0))
-    recorded(original, uncommitted.with_changes(git_state.code_version(), original.output.path))
+    record_code(original, uncommitted.with_changes(git_state.code_version(), original.output.path))
     script.write_text(committed)
     with pytest.raises(UserError, match=r"uncommitted changes to \w{10}, stored in .*\.diff; --code changed uses that"):
         reproduce(original, tmp_path / "again", None)

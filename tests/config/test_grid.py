@@ -6,7 +6,7 @@ from functools import cache
 from itertools import product
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +19,8 @@ from headsweep.config.study.exclusions import Exclusions, left_out
 from headsweep.config.study.grid import Grid
 from headsweep.config.study.language import Block, Study
 from headsweep.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("hydra_conf")
 
 STUDIES = sorted(path.stem for path in (PROJECT_ROOT / "sweeps").glob("*.yaml"))
 
@@ -55,12 +57,6 @@ VALUES = {
     "optimizer": ["{lr: 0.1}", "sgd"],
     "dataset@model": ["digits"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def conf():
-    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
-        yield
 
 
 def composed(overrides):

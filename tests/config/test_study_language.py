@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from composing import expand_study
-from headsweep.config import PROJECT_ROOT
 from headsweep.config.composition import one_line
 from headsweep.config.study.expansion import read_grid
 from headsweep.config.study.language import declared, read_study
@@ -18,17 +16,13 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.plan.expand import expand
 from headsweep.plan.plan import Lookup
 
+pytestmark = pytest.mark.usefixtures("hydra_conf")
+
 S = "hydra.sweeper."
 VARIANTS = f"{S}variants={{paper:[],no smoothing:[augmentation.label_smoothing=0],EMA:[ema_decay=0.999]}}"
 GRAM = f'{S}conditional={{head=ga:{{head.gram_dim:"16,32"}}}}'
 ZIPPED = f'{S}zipped=[{{model:"cct_2_3x2,cct_7_3x1",batch_size:"64,256"}}]'
 TUNE = f'{S}tune={{optimizer.lr:"1e-3,3e-3"}}'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def conf():
-    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
-        yield
 
 
 def cells(*words, say=lambda line: None):

@@ -1,9 +1,7 @@
 """Every head has the invariants that `headsweep check-head` checks, and a head that lacks one fails there by name."""
 
 import json
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -14,14 +12,6 @@ from headsweep.heads import HEADS, Head
 
 SLOW = ("torch.compile", "torch.export")  # seconds for each head
 TRACED = (*SLOW, "torch.fx")
-
-
-@pytest.fixture
-def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check not in TRACED])

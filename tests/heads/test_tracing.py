@@ -1,21 +1,12 @@
 """Heads export by the compiler's tracer, too, with unchanged results; `test_head_checks.py` has the other ways."""
 
-from collections.abc import Iterator
-
-import jaxtyping
 import pytest
 import torch
 
 from headsweep.heads import build_head
 from representative import REPRESENTATIVE
 
-
-@pytest.fixture(autouse=True)
-def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
 
 
 @pytest.mark.slow

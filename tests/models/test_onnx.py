@@ -2,9 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator
 
-import jaxtyping
 import onnxruntime
 import pytest
 import torch
@@ -14,13 +12,7 @@ from headsweep.config import HeadConfig
 from headsweep.heads.layers.gram import GramTriangle
 from headsweep.heads.layers.softmax_pool import SoftmaxPool
 
-
-@pytest.fixture(autouse=True)
-def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")
 
 
 @every_head

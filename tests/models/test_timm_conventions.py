@@ -1,9 +1,7 @@
 """Models follow timm's conventions: names, keywords, features, image sizes, tracing."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import timm
 import torch
@@ -34,14 +32,6 @@ def images(count: int = 2, rows: int = 16, columns: int = 16) -> Tensor:
 
 
 # Names and keywords
-
-
-@pytest.fixture
-def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations in tests: they cannot be traced, and refuse wrong types first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_a_number_in_a_name_cannot_be_contradicted() -> None:

@@ -1,10 +1,8 @@
 """What a study declares about its cells is kept with the plan of its sweep."""
 
 import pytest
-from hydra import initialize_config_dir
 
 from composing import expand_study
-from headsweep.config import PROJECT_ROOT
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Lookup, Plan, freeze, make_plan, plan_of
@@ -12,15 +10,11 @@ from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
+pytestmark = pytest.mark.usefixtures("hydra_conf")
+
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
 VARIANTS = "hydra.sweeper.variants={paper:[],no smoothing:[augmentation.label_smoothing=0],EMA:[ema_decay=0.999]}"
 TUNE = 'hydra.sweeper.tune={optimizer.lr:"1e-3,3e-3"}'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def conf():
-    with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"):
-        yield
 
 
 def planned(*words: str) -> Plan:

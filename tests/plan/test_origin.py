@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from hydra.core.singleton import Singleton
 
 from commands import enter, give
 from headsweep.launch import run_sweep
 from headsweep.plan.plan import make_plan
+
+pytestmark = pytest.mark.usefixtures("hydra_state")
 
 S = "hydra.sweeper."
 STUDY = [
@@ -15,14 +16,6 @@ STUDY = [
     f'{S}conditional={{head=ga:{{head.gram_dim:"16,32"}}}}',
     f'{S}zipped=[{{batch_size:"32,64",optimizer.lr:"1e-3,2e-3"}}]',
 ]
-
-
-@pytest.fixture(autouse=True)
-def _hydra():
-    """Hydra's state as it was: it knows one command a process."""
-    state = Singleton.get_state()
-    yield
-    Singleton.set_state(state)
 
 
 def planned(capsys, *words):

@@ -1,10 +1,8 @@
 """A run is exported for the hub, ONNX Runtime and torch.export, and computes there what it computes here."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import timm
 import torch
@@ -25,14 +23,6 @@ from headsweep.training.checkpoint import TrainingState
 
 CELL = [*TINY_RUN, "head=sg", "heads=2"]
 TOP1 = {0: 0.5, 1: 0.6, 2: 0.7}
-
-
-@pytest.fixture
-def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations in tests: they cannot be traced."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

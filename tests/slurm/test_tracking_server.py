@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from cluster import Cluster, jobs_of, sweep, wait_until
 from mlflow import MlflowClient
 
+from commands import answers
 from headsweep.tracking.run_folder import RunFolder
 from postgres import free_port, postgres
 from programs import Program
@@ -33,11 +33,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_eight_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_path: Path):

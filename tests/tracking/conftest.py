@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import postgres
+from commands import answers
 from commands import wait_for as wait_for_condition
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -185,16 +185,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
     stores = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
     process = Program([*command, *stores], new_session=True)
     try:
-        wait_for_condition(lambda: _answers(port))
+        wait_for_condition(lambda: answers(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture

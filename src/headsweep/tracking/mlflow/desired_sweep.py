@@ -18,6 +18,7 @@ from headsweep.tracking.mlflow.desired_state import (
     DesiredState,
     version_of,
 )
+from headsweep.tracking.mlflow.store import quoted
 from headsweep.tracking.run_record import RunRecord, RunSnapshot, RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -39,7 +40,7 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
     end = max((path.stat().st_mtime for path in logs), default=folder.started())
     return DesiredState(
         folder=folder.path,
-        query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {_quoted(folder.name)}",
+        query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {quoted(folder.name)}",
         name=folder.name,
         status="RUNNING" if is_launched else _status(states),
         span=(int(folder.started() * 1000), int(end * 1000)),
@@ -58,10 +59,6 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
         files={name: lambda text=text: text for name, text in texts.items()},  # type: ignore[misc]
         files_version=version_of(json.dumps(texts, sort_keys=True)),
     )
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _state(run: RunSnapshot, screening: Screening | None) -> RunState:

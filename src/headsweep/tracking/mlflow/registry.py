@@ -11,7 +11,7 @@ from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.model import has_model, log_model
 from headsweep.tracking.mlflow.reference import read_reference
-from headsweep.tracking.mlflow.store import client, reason
+from headsweep.tracking.mlflow.store import client, quoted, reason
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.tracker import Export
 
@@ -60,7 +60,7 @@ def _version(store: MlflowClient, run: RunFolder, name: str) -> tuple[ModelVersi
     # Not models:/ID, which MLflow looks up in the store of its global address.
     source = store.get_logged_model(reference.model_id).artifact_location
     _create(store, name)
-    for known in store.search_model_versions(f"name = {_quoted(name)}"):
+    for known in store.search_model_versions(f"name = {quoted(name)}"):
         if known.run_id == reference.run_id and known.source == source:
             return known, False
     tags = {"headsweep.fingerprint": record.fingerprint, "headsweep.name": record.name}
@@ -78,10 +78,6 @@ def _create(store: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _usage(uri: str, name: str, version: str, run: str, is_new: bool) -> str:

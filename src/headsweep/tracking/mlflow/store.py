@@ -44,6 +44,11 @@ _SETTINGS = {
 }
 
 
+def quoted(text: str) -> str:
+    """Return a text in quotes, as a filter has it."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
 def default_uri(output: Path) -> str:
     """Return the address of the store that needs no server: `mlflow.db` in the output folder."""
     return sqlite_uri(OutputFolder(output.resolve()).mlflow_database)
