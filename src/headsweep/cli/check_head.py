@@ -28,7 +28,7 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
 
     Shapes for every K, a number of operators that does not depend on K, equality with K single heads, gradients,
     bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. Options of
-    the head are given as head.gram_dim=32. Exit code 1 if something does not hold; the line says what was found.
+    the head are given as head.gram_dim=32. Exit code 1 if a check fails; its line shows what was found.
     """
     for option in options:
         if not option.startswith("head.") or "=" not in option:

@@ -1,6 +1,6 @@
 """Records by name: those of headsweep, and those that installed packages name in an entry point group.
 
-A record says all that is known of a head, a backbone or a data set without importing torch. Both kinds are added and
+A record holds what can be read of a head, a backbone or a data set without importing torch. Both kinds are added and
 checked by the same code; an entry point is loaded when its record is asked for.
 """
 

@@ -248,7 +248,7 @@ class TokenReader:
             yield tokens.to(self.device, non_blocking=True).float()
 
     def _room_for(self, images: int) -> Tensor:
-        if self.device.type == "cuda":  # torch keeps pinned memory, and knows when a copy from it has ended
+        if self.device.type == "cuda":  # torch reuses pinned memory only after copies from it have ended
             return self.source.cache.room(images, self.device)
         if self._room is None or len(self._room) < images:
             self._room = self.source.cache.room(images, self.device)

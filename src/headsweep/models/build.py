@@ -52,7 +52,7 @@ def build_model(
     Backbone and head draw from separate random streams: with one seed, any two heads start from byte-identical
     backbones. With `model.checkpoint` the weights are loaded from that file, with `new_head` those of its backbone
     alone; on the meta device they are only checked. With `model.pretrained` timm loads them, under a new head. With
-    `only_head` the backbone is on the meta device and no file is read. `tokens` says what the head reads, by default
+    `only_head` the backbone is on the meta device and no file is read. `tokens` is what the head reads, by default
     the patch tokens of the last block; weights of the backbone that it does not need are dropped. With
     `classifier_norm` the pooled vectors are batch-normalised.
 

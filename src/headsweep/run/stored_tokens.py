@@ -75,7 +75,7 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
         complete_copy(copy, cache, folder, stored, rows, pulse)
     for used in backbone:
         used.check_unchanged()
-    backbone.clear()  # the cache lives as long as the run; images and backbone are needed no more
+    backbone.clear()  # the cache exists as long as the run; images and backbone are no longer needed
     loaded.clear()
     return splits
 

@@ -90,7 +90,7 @@ def this_user() -> str:
 
 
 def new_token() -> str:
-    """Return what tells the jobs of a new submission from all others, on any cluster."""
+    """Return a token that distinguishes the jobs of a new submission from all others, on any cluster."""
     return uuid4().hex[:8]
 
 

@@ -42,7 +42,7 @@ class Fitting:
         batches: for measurements.
         evaluations: "train", "test" and, where images are held out, "val": batches of all images in order.
         folder: of the run.
-        watch: is told the progress.
+        watch: receives the progress.
         stop: called after each batch.
     """
 

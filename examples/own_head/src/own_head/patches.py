@@ -1,4 +1,4 @@
-"""The `patches` backbone: each patch of the image through the same MLP; tokens do not see each other."""
+"""The `patches` backbone: each patch of the image through the same MLP; no token depends on another."""
 
 from torch import Tensor, nn
 

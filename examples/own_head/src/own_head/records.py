@@ -1,4 +1,4 @@
-"""What headsweep knows of head, backbone, data set and metric before it imports them: nothing here needs torch."""
+"""The records of head, backbone, data set and metric, which headsweep reads first: nothing here needs torch."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from headsweep.errors import ConfigError
 class NormPoolConfig(HeadConfig):
     """The options of `normpool`."""
 
-    sharpness: float = 1.0  # at first
+    sharpness: float = 1.0  # initial value
 
     def __post_init__(self) -> None:
         if self.sharpness <= 0:

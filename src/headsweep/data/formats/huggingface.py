@@ -69,7 +69,7 @@ class _Row(StoredImage):
 
 @dataclass(frozen=True)
 class _Folder:
-    """The files of a data set by split, and what their schema says."""
+    """The files of a data set by split, and their schema."""
 
     path: Path
 

@@ -20,7 +20,7 @@ class Facts:
 
 
 def _by_train(classes: int, place: str, train: int, test: int, **more: Any) -> Facts:
-    """Splits by `train=`, a truth value."""
+    """Splits by `train=`, a boolean."""
     arguments = {"train": {"train": True, **more}, "test": {"train": False, **more}}
     return Facts(classes, place, {"train": train, "test": test}, arguments)
 

@@ -72,7 +72,7 @@ class _Process:
     silent: float = 0.0  # seconds without progress
     taken: float = 0.0  # GiB of the GPU's memory so far
     is_over: bool = False  # it has ended, or is about to
-    has_died: bool = False  # before its runs, and that has been said
+    has_died: bool = False  # before its runs, and a line about it was printed
 
     @property
     def folders(self) -> list[RunFolder]:

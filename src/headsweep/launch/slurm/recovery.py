@@ -9,7 +9,7 @@ from headsweep.tracking.output_folder import OutputFolder
 
 
 def recover(output: OutputFolder) -> None:
-    """Record the numbers of such jobs or, if they lack what tells them their runs, cancel them.
+    """Record the numbers of such jobs or, if a pickle with the runs of one is missing, cancel them.
 
     Call it under the lock of submission: a command that submits now has no number yet either.
 
