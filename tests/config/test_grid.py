@@ -1,8 +1,6 @@
 """The fast way from a grid's cells to their configurations is the slow way."""
 
-import pickle
 import random
-from functools import cache
 from itertools import product
 
 import pytest
@@ -10,7 +8,7 @@ from hydra import compose
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from composing import expand_grid
+from composing import compose_within, expand_grid
 from headsweep.config import PROJECT_ROOT, parse
 from headsweep.config.command_line import spell_out
 from headsweep.config.composition import one_line
@@ -59,16 +57,6 @@ VALUES = {
 }
 
 
-def composed(overrides):
-    """What Hydra composes, once for both ways."""
-    return pickle.loads(_pickled(tuple(overrides)))
-
-
-@cache
-def _pickled(overrides):
-    return pickle.dumps(compose("train", overrides=list(overrides)))
-
-
 def outcome(make):
     """Return the result of `make`, or its error."""
     try:
@@ -79,7 +67,7 @@ def outcome(make):
 
 def agree(grid, overrides):
     fast = outcome(lambda: grid.cell(overrides).parse())
-    assert fast == outcome(lambda: parse(composed(overrides))), overrides
+    assert fast == outcome(lambda: parse(compose_within("train", overrides))), overrides
     return fast
 
 
@@ -97,7 +85,7 @@ def cells_of(study):
 @pytest.mark.parametrize("study", STUDIES)
 def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
     """A cell of each, with values drawn at random, on one grid, so that none may leave anything behind."""
-    draw, grid = random.Random(study), Grid(composed)
+    draw, grid = random.Random(study), Grid(lambda overrides: compose_within("train", overrides))
     cells, _ = cells_of(study)
     cell, keys = draw.choice(cells), draw.sample(sorted(VALUES), 2)
     agree(grid, cell)
@@ -108,7 +96,7 @@ def test_the_cells_of_a_study_are_those_that_hydra_composes(study):
 @pytest.mark.slow
 @pytest.mark.parametrize("key", VALUES)
 def test_any_override_gives_what_hydra_gives_errors_included(key):
-    grid = Grid(composed)
+    grid = Grid(lambda overrides: compose_within("train", overrides))
     for value in VALUES[key]:
         agree(grid, [f"{key}={value}"])
     agree(grid, [])  # nothing is left behind
@@ -117,7 +105,7 @@ def test_any_override_gives_what_hydra_gives_errors_included(key):
 def test_cells_that_differ_in_values_alone_are_composed_once():
     """Of a data set whose folder follows `paths.data`, too."""
     asked = []
-    grid = Grid(lambda overrides: asked.append(overrides) or composed(overrides))
+    grid = Grid(lambda overrides: asked.append(overrides) or compose_within("train", overrides))
     axes = (("seqpool", "ga"), range(4), (1e-3, 1e-4), ("'20 epochs'", "'30 epochs'"))
     cells = [
         grid.cell([f"head={head}", "dataset=cifar10", f"heads={heads}", f"optimizer.lr={rate}", f"duration={duration}"])
@@ -136,7 +124,7 @@ def test_cells_that_differ_in_values_alone_are_composed_once():
 @pytest.mark.slow
 def test_a_value_that_others_follow_is_composed_with_them():
     """A configuration with `schedule.min_lr: ${optimizer.lr}` in it."""
-    grid = Grid(composed)
+    grid = Grid(lambda overrides: compose_within("train", overrides))
     for rate in ("0.1", "0.2"):
         run = agree(grid, ["schedule.min_lr=${optimizer.lr}", f"optimizer.lr={rate}"])
         assert run.schedule.min_lr == float(rate)
@@ -147,14 +135,14 @@ def test_a_value_that_others_follow_is_composed_with_them():
 def test_exclusions_leave_out_the_same_cells_either_way(study):
     cells, exclusions = cells_of(study)
     cells = cells[:: max(1, len(cells) // 10)]
-    grid = Grid(composed)
+    grid = Grid(lambda overrides: compose_within("train", overrides))
     answers = left_out([grid.cell(cell) for cell in cells], exclusions)
-    assert answers == left_out([composed(cell) for cell in cells], exclusions)
+    assert answers == left_out([compose_within("train", cell) for cell in cells], exclusions)
     assert len(set(answers)) == 2
 
 
 def test_an_excluded_cell_need_not_be_valid():
-    grid = Grid(composed)
+    grid = Grid(lambda overrides: compose_within("train", overrides))
     cells = [grid.cell([f"head={head}", f"heads={heads}"]) for head in ("gap", "ga") for heads in (0, 4)]
     assert left_out(cells, Exclusions(["head=ga heads<1", "head=gap heads=0"])) == [True, False, True, False]
 

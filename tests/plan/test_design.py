@@ -99,7 +99,7 @@ def test_a_later_command_of_the_sweep_keeps_what_it_does_not_declare(tmp_path):
 
 
 def test_a_margin_has_the_number_of_runs_that_had_finished_when_it_was_declared(tmp_path):
-    words = ["head=gap,ga", f"paths.output={tmp_path}"]
+    words = ["head=gap", "seeds=2", f"paths.output={tmp_path}"]
     assert frozen(*words).margin is None
     for run, number in zip(planned(*words).runs, (1, 2), strict=True):
         run.folder.finish(RunResult("finished", {"test/top1": 0.9}, 1, 1))
