@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from headsweep.config.checks import is_one_line
+from headsweep.config.keys import all_keys
 from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
+from headsweep.config.needs import FORM, read_need
+from headsweep.errors import ConfigError
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
@@ -16,6 +20,7 @@ OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
 OWN_OPTIONS = ("array", "error", "job-name", "output")
 SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
 MOUNTS = "expected absolute paths, each as PATH or OUTSIDE:INSIDE, e.g. [/data]"
+NEEDS = f"{FORM}, in a list"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
 
@@ -47,6 +52,7 @@ class SlurmConfig:
     gpus: int  # of a job, on each node
     cpus: int  # of a job, on each node
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
+    needs: list[str] = field(metadata={EXPECTED: NEEDS})  # resources of single cells, see `needs.read_need`
     setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
@@ -108,6 +114,42 @@ class SlurmConfig:
             raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise wrong("warning", self.warning, f"expected fewer seconds than hydra.launcher.time={self.time} minutes")
+        for text in self.needs:
+            self._check_need(text)
+
+    def _check_need(self, text: str) -> None:
+        try:
+            replace(self, needs=[], **read_need(text).resources)  # type: ignore[arg-type]
+        except ConfigError as error:
+            key = error.key.removeprefix("hydra.launcher.")
+            raise wrong("needs", repr(text), f"{key}={error.found}: {error.expected}") from error
+        except ValueError as error:
+            raise wrong("needs", repr(text), str(error)) from error
+
+    def check_needs(self, configs: Sequence[Mapping[str, Any]]) -> None:
+        """Check the conditions of `needs` on the configurations of all runs of a sweep.
+
+        Raises:
+            ConfigError: no run has a key, or a condition orders text.
+        """
+        from headsweep.config.omegaconf_errors import unknown_key  # which imports this module
+
+        for need in map(read_need, self.needs):
+            if unknown := set.intersection(*(need.unknown(config) for config in configs)) - set(all_keys()):
+                raise wrong("needs", repr(need.text), str(unknown_key(min(unknown))))
+            try:
+                uses = [need.applies(config) for config in configs]  # of all runs, as each can have a wrong value
+            except ValueError as error:
+                raise wrong("needs", repr(need.text), str(error)) from error
+            if not any(uses):
+                print(f"hydra.launcher.needs={need.text!r} applies to no run of this sweep")
+
+    def of_run(self, config: Mapping[str, Any]) -> SlurmConfig:
+        """Return the settings of the job of a run with that configuration; of the needs for one key, the last holds."""
+        resources: dict[str, Any] = {}
+        for need in map(read_need, self.needs):
+            resources |= need.resources if need.applies(config) else {}
+        return replace(self, needs=[], **resources)
 
     def _check_container(self) -> None:
         if self.container is not None and not (self.container.strip() and is_one_line(self.container)):

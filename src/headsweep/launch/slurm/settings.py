@@ -20,6 +20,7 @@ ADDED: dict[str, Any] = {
     "container": None,
     "container_runtime": "apptainer",
     "container_mounts": [],
+    "needs": [],
 }
 
 

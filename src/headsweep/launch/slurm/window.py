@@ -15,6 +15,7 @@ from filelock import FileLock
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
+from headsweep.launch.slurm.grouping import grouped
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
@@ -46,13 +47,13 @@ def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig
         UserError: sbatch refuses.
     """
     jobs = _jobs_of_this_user(sweep)
-    room = None if settings.max_submitted is None else max(0, settings.max_submitted - jobs) * settings.runs_per_job
+    room = None if settings.max_submitted is None else max(0, settings.max_submitted - jobs)
     names = {run.path.name for run in missing}
     others = [run for run in waiting.of_this_user(sweep) if run not in names]
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
     later: Sequence[RunFolder] = ()
     try:
-        later = [*submit(sweep, missing[:room], settings, config), *(() if room is None else missing[room:])]
+        later = submit(sweep, grouped(missing, settings), config, room)
     except SubmitLimit:
         if not jobs:  # whose end could make room
             raise
