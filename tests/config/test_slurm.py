@@ -10,6 +10,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import NOT_SETTINGS, parse_launcher
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError
+from headsweep.launch.slurm.grouping import check_needs
 
 
 @cache
@@ -46,6 +47,7 @@ def test_presets_are_the_launcher_with_other_values():
         ("container_runtime", "docker", "expected apptainer or pyxis"),
         ("container_mounts", ["/data"], "expected [] without hydra.launcher.container"),
         ("needs", "head=ga", "expected CONDITIONS: RESOURCES, e.g. 'head=ga heads>4: memory=32GB time=480', in a list"),
+        ("time_factor", 0, "expected an integer >= 1"),
         ("runs_per_job", 0, "expected an integer >= 1"),
         ("slots", 0, "expected an integer >= 1"),
         ("threads", 0, "expected an integer >= 1"),
@@ -141,7 +143,7 @@ def test_conditions_that_cannot_be_meant_are_one_line(capsys):
     configs = [{"head": {"name": name}, "heads": 1} for name in ("ga", "gap")]
 
     def check(need: str) -> None:
-        parse_launcher(SlurmConfig, {**keys(), "needs": [need]}).check_needs(configs)
+        check_needs(parse_launcher(SlurmConfig, {**keys(), "needs": [need]}), configs)
 
     with pytest.raises(ConfigError, match=r"needs='hed=ga: cpus=2': hed: unknown key; did you mean heads?"):
         check("hed=ga: cpus=2")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from scripted import Sbatch, asked, sweep_of
 
 from commands import TINY_RUN
 from composing import compose_run
-from factories import hand_made
-from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.slurm.grouping import grouped
@@ -24,68 +18,14 @@ from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.launch.slurm.window import submit_some
 from headsweep.plan.plan import make_plan
 from headsweep.status import submissions, waiting
-from headsweep.tracking.run_folder import RunFolder
 
 NEEDS = ["head=ga: memory=32GB time=480", "head=ga heads>4: gpus=2"]
 
 
-class Sbatch:
-    """Commands on the PATH: sbatch keeps the files that it is given, and the others print nothing."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        keep = f'[ "$1" = --test-only ] && exec cat > {place}/asked.$n; cp "$1" {place}/$n.given'
-        lines = f"n=$(ls {place}/*.* | wc -l); {keep}; echo Submitted batch job $((10 + n))"
-        for name, words in {"scontrol": ":", "squeue": ":", "sacct": ":", "sinfo": ":", "srun": ":"}.items():
-            self.answer(name, words)
-        self.answer("sbatch", lines)
-
-    def answer(self, name: str, words: str) -> None:
-        (self.place / name).write_text(f"#!/bin/sh\n{words}\n")
-        (self.place / name).chmod(0o755)
-
-    def files(self, kind: str = "given") -> list[str]:
-        """What it was given, or asked with --test-only, in this order."""
-        found = sorted(self.place.glob("*.*"), key=lambda path: path.stat().st_mtime_ns)
-        return [path.read_text() for path in found if kind in path.name]
-
-
 @pytest.fixture
-def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sbatch:
-    place = tmp_path / "commands"
-    place.mkdir()
-    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    return Sbatch(place)
-
-
-@pytest.fixture
-def settings() -> SlurmConfig:
-    keys = OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml")
-    found = parse_launcher(SlurmConfig, {**keys, "needs": NEEDS})
-    assert isinstance(found, SlurmConfig)
-    return found
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> list[RunFolder]:
-    """Two seeds of gap with 1 head, and of ga with 1 and with 8."""
-    cells = [("gap", 1), ("ga", 1), ("ga", 8)] * 2
-    output = tmp_path / "outputs"
-    return [
-        hand_made(output, f"{head}{heads}-{at}", {"head": {"name": head}, "heads": heads})
-        for at, (head, heads) in enumerate(cells)
-    ]
-
-
-def sweep_of(runs: Sequence[RunFolder]) -> Path:
-    path = runs[0].output.sweeps / "one"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def asked(file: str) -> list[str]:
-    """The resources that a file of sbatch asks for."""
-    return re.findall(r"#SBATCH --(mem=\S+|time=\S+|gpus-per-node=\S+|array=[\d-]+)", file)
+def settings(settings: SlurmConfig) -> SlurmConfig:
+    """With needs."""
+    return replace(settings, needs=NEEDS)
 
 
 def test_each_array_asks_for_what_its_runs_need(sbatch: Sbatch, settings: SlurmConfig, runs, capsys):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.keys import all_keys
 from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
 from headsweep.config.needs import FORM, read_need
 from headsweep.errors import ConfigError
@@ -22,6 +22,13 @@ SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which me
 MOUNTS = "expected absolute paths, each as PATH or OUTSIDE:INSIDE, e.g. [/data]"
 NEEDS = f"{FORM}, in a list"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
+
+
+def mebibytes(memory: str) -> int:
+    """Return the MiB of an amount of memory as sbatch reads it: in MiB unless it has another unit."""
+    found = re.match(r"([0-9]+)([KMGT]?)", memory.upper())
+    assert found is not None
+    return math.ceil(int(found[1]) * 1024.0 ** ("KMGT".index(found[2] or "M") - 1))
 
 
 class Projection(Enum):
@@ -52,6 +59,7 @@ class SlurmConfig:
     gpus: int  # of a job, on each node
     cpus: int  # of a job, on each node
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
+    time_factor: int  # after a time-out, the next job of a run gets so many times the time
     needs: list[str] = field(metadata={EXPECTED: NEEDS})  # resources of single cells, see `needs.read_need`
     setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
@@ -79,6 +87,7 @@ class SlurmConfig:
             ("nodes", 1),
             ("gpus", 0),
             ("cpus", 1),
+            ("time_factor", 1),
             ("runs_per_job", 1),
             ("warning", 10),
         ):
@@ -126,24 +135,6 @@ class SlurmConfig:
         except ValueError as error:
             raise wrong("needs", repr(text), str(error)) from error
 
-    def check_needs(self, configs: Sequence[Mapping[str, Any]]) -> None:
-        """Check the conditions of `needs` on the configurations of all runs of a sweep.
-
-        Raises:
-            ConfigError: no run has a key, or a condition orders text.
-        """
-        from headsweep.config.omegaconf_errors import unknown_key  # which imports this module
-
-        for need in map(read_need, self.needs):
-            if unknown := set.intersection(*(need.unknown(config) for config in configs)) - set(all_keys()):
-                raise wrong("needs", repr(need.text), str(unknown_key(min(unknown))))
-            try:
-                uses = [need.applies(config) for config in configs]  # of all runs, as each can have a wrong value
-            except ValueError as error:
-                raise wrong("needs", repr(need.text), str(error)) from error
-            if not any(uses):
-                print(f"hydra.launcher.needs={need.text!r} applies to no run of this sweep")
-
     def of_run(self, config: Mapping[str, Any]) -> SlurmConfig:
         """Return the settings of the job of a run with that configuration; of the needs for one key, the last holds."""
         resources: dict[str, Any] = {}
@@ -160,6 +151,14 @@ class SlurmConfig:
             is_one_line(mount) and re.fullmatch(r"/[^:,]*(:/[^:,]*(:\w+)?)?", mount) for mount in self.container_mounts
         ):
             raise wrong("container_mounts", self.container_mounts, MOUNTS)
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """What a job asks for, as `Submission` in `headsweep.status.submissions` records it."""
+        slots = 1 if self.distributed else min(self.slots or self.gpus or 1, self.runs_per_job)
+        known = {"time": self.time, "nodes": self.nodes, "gpus": self.gpus, "cpus": self.cpus, "slots": slots}
+        memory = mebibytes(self.memory or "0")  # sbatch reads 0 as all memory of a node
+        return known | ({"memory": memory} if memory else {})
 
     @property
     def tasks(self) -> int:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from headsweep.config.needs import RESOURCES
+from headsweep.config.keys import all_keys
+from headsweep.config.launchers import wrong
+from headsweep.config.needs import RESOURCES, read_need
+from headsweep.config.omegaconf_errors import unknown_key
 from headsweep.config.slurm import SlurmConfig
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan
@@ -57,6 +60,23 @@ def grouped(
             own = replace(own, time=minutes[run])
         found.setdefault(_resources(own), (own, []))[1].append(run)
     return [Group(own, members, _special(own, settings)) for own, members in found.values()]
+
+
+def check_needs(settings: SlurmConfig, configs: Sequence[Mapping[str, Any]]) -> None:
+    """Check the conditions of `needs` on the configurations of all runs of a sweep; print which ones meet no run.
+
+    Raises:
+        ConfigError: no run has a key, or a condition orders text.
+    """
+    for need in map(read_need, settings.needs):
+        if unknown := set.intersection(*(need.unknown(config) for config in configs)) - set(all_keys()):
+            raise wrong("needs", repr(need.text), str(unknown_key(min(unknown))))
+        try:
+            uses = [need.applies(config) for config in configs]  # of all runs, as each can have a wrong value
+        except ValueError as error:
+            raise wrong("needs", repr(need.text), str(error)) from error
+        if not any(uses):
+            print(f"hydra.launcher.needs={need.text!r} applies to no run of this sweep")
 
 
 def configs_of(plan: Plan) -> dict[RunFolder, dict[str, Any]]:

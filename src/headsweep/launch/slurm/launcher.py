@@ -17,7 +17,7 @@ from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
-from headsweep.launch.slurm.grouping import Group, configs_of, grouped
+from headsweep.launch.slurm.grouping import Group, check_needs, configs_of, grouped
 from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
@@ -47,7 +47,7 @@ class SlurmLauncher(Launcher):
         _check_output(Path(runs[0].paths.output))
         configs = list(map(plain, runs)) if self.settings.needs else []
         if configs:
-            self.settings.check_needs(configs)
+            check_needs(self.settings, configs)
         for at, run in enumerate(runs):
             run.check_ranks((self.settings.of_run(configs[at]) if configs else self.settings).ranks)
         if not self.settings.dry_run or shutil.which("scontrol"):

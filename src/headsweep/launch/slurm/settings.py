@@ -21,6 +21,7 @@ ADDED: dict[str, Any] = {
     "container_runtime": "apptainer",
     "container_mounts": [],
     "needs": [],
+    "time_factor": 1,
 }
 
 

@@ -92,7 +92,9 @@ def _submit_array(
 ) -> str:
     """Submit an array of jobs of a group that comes after the array `before`; return its number."""
     token, settings = submissions.new_token(), group.settings
-    submissions.begin(sweep, token, [[run.path.name for run in chunk] for chunk in chunks], cluster_name)
+    submissions.begin(
+        sweep, token, [[run.path.name for run in chunk] for chunk in chunks], cluster_name, settings.asked
+    )
     jobs = _numbers(sweep, token, chunks, settings, _parameters(sweep, token, settings, code, before))
     array = jobs[0].partition("_")[0]
     submissions.complete(sweep, token, array)

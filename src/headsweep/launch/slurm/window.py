@@ -16,6 +16,7 @@ from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
 from headsweep.launch.slurm.grouping import grouped
+from headsweep.launch.slurm.more_time import minutes_of
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
@@ -53,7 +54,8 @@ def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
     later: Sequence[RunFolder] = ()
     try:
-        later = submit(sweep, grouped(missing, settings), config, room)
+        minutes = minutes_of(grouped(missing, settings))
+        later = submit(sweep, grouped(missing, settings, minutes=minutes), config, room)
     except SubmitLimit:
         if not jobs:  # whose end could make room
             raise
