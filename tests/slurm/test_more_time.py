@@ -26,7 +26,9 @@ def answer_jobs(sbatch: Sbatch, sweep: Path, *states: str) -> None:
     sbatch.answer("scontrol", "echo ClusterName =")
     jobs = submissions.jobs(sweep)[-len(states) :]
     fields = zip(jobs, states, strict=True)
-    lines = [f"{job.array}|{job.array}|{job.element[1:] or 'N/A'}|{state}|1|n1|1:00|{job.name}|None" for job, state in fields]
+    lines = [
+        f"{job.array}|{job.array}|{job.element[1:] or 'N/A'}|{state}|1|n1|1:00|{job.name}|None" for job, state in fields
+    ]
     sbatch.answer("squeue", "cat <<E\n" + "\n".join(lines) + "\nE")
 
 
