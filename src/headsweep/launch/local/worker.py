@@ -79,7 +79,7 @@ class Logs:
     """What this process and its libraries print goes to the log of the run whose turn it is."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for path in paths]
+        self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) for path in paths]
         self._current: int | None = None
 
     def enter(self, number: int) -> None:

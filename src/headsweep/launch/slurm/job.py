@@ -30,7 +30,9 @@ from headsweep.plan.frozen import frozen
 from headsweep.status import cluster, submissions
 from headsweep.status.job_record import mark_out_of_time, recorded
 from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sharing import share_with_group
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
@@ -52,6 +54,7 @@ class Job:
 
     def work(self) -> None:
         """Train what is missing of the runs. Ends with exit code 1 if some failed."""
+        share_with_group(OutputFolder.containing(self.sweep).path)
         folders = [RunFolder(path) for path in self.runs]
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts > self.settings.requeues:

@@ -24,6 +24,7 @@ from headsweep.launch.slurm.submit import submit
 from headsweep.status import cluster, queue, submissions, waiting
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder, RunState
+from headsweep.tracking.sharing import share_with_group
 
 
 @contextmanager
@@ -77,6 +78,7 @@ def refill(sweep: Path) -> None:
     """
     if not waiting.of_this_user(sweep):
         return
+    share_with_group(OutputFolder.containing(sweep).path)
     settings, config = submitted_with(sweep), cluster.require_config()
     with lock(sweep):
         runs = OutputFolder.containing(sweep).runs
