@@ -35,9 +35,8 @@ def refusing(output: Path) -> list[str]:
 @pytest.mark.slow
 def test_all_files_and_locks_in_a_shared_folder_can_be_written_by_the_group(tmp_path: Path):
     output = shared(tmp_path / "outputs")
-    answer = train("-m", "head=gap", "duration='1 epochs'", *TINY, f"paths.output={output}")
+    answer = train("-m", "head=gap", "duration='1 epochs'", *TINY, "tracking.models=false", f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
-    assert give("sync", "--output", output) == 0
     assert len(list(output.glob("runs/*/log.txt"))) == 1 and (output / "mlflow.db").exists()
     assert refusing(output) == []
 
