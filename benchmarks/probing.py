@@ -137,9 +137,8 @@ def making(bench: Benchmark, scratch: Path) -> None:
     def make() -> None:
         record, folder = new_record(run, model.backbone, {"train": len(images)}), next(folders)
         folder.path.mkdir(parents=True)
-        cache = TokenCache(
-            folder, record, run.dataset, lambda: {"train": images}, lambda: backbone, CPU, 0, lambda: None
-        )
+        given = (folder, record, run.dataset, run.augmentation, lambda: {"train": images}, lambda: backbone)
+        cache = TokenCache(*given, CPU, 0, lambda: None)
         cache.complete({"train": torch.arange(len(images))})
 
     def pass_over() -> None:

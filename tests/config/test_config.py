@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from composing import compose_run
-from headsweep.config import HEADS, PROJECT_ROOT, Duration
+from headsweep.config import HEADS, PROJECT_ROOT, DatasetFormat, Duration
 from headsweep.errors import ConfigError
 
 GROUPS = ["model", "head", "dataset", "augmentation", "optimizer", "schedule", "tracking", "paths", "debug"]
@@ -19,10 +19,18 @@ def test_every_group_has_choices():
     assert on_disk == {*GROUPS, "hydra"}
 
 
+NAMED_SETS = [it.value for it in DatasetFormat]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_yaml_composes(group, choice):
-    run = compose_run(f"{group}={choice}", *(["dataset.image_size=224"] if "7x2" in choice else []))
+    needed = ["dataset.image_size=224"] if "7x2" in choice else []
+    if choice in NAMED_SETS:
+        needed = [f"dataset.name={choice}"]
+    elif group == "head" and HEADS[choice].is_fitted:
+        needed = ["backbone=random", "augmentation=none"]
+    run = compose_run(f"{group}={choice}", *needed)
     chosen = getattr(run, group)
     # Every model of timm is chosen by one file, whose name is that of its family.
     name = getattr(chosen, "family" if choice == "timm" else "name", choice)
@@ -96,7 +104,7 @@ BAD = [
     ),
     (
         ["model=timm", "model.options={pretrained:true}"],
-        "model.options.pretrained=True: expected no such option: model.checkpoint sets it",
+        "model.options.pretrained=True: expected no such option: model.pretrained sets it",
     ),
     (["model=timm", "model.options={drop_rate:nan}"], "model.options.drop_rate=nan: expected a finite number"),
     (

@@ -178,7 +178,7 @@ def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_
     same = [[], ["head=ga"], ["seed=1"], ["optimizer.lr=0.1"], ["debug=quick"], ["dataset.validation=0.5"]]
     same += [["classifier_norm=true"], ["tokens.layer=-1"]]
     other = [["head=cls"], ["tokens.cache=float32"], ["dataset.image_size=32"], ["dataset.mean=[0.4]"]]
-    other += [["model.depth=2"], ["precision=bfloat16"], ["tokens.norm=false"], ["tokens.class_token=true"]]
+    other += [["model.depth=2"], ["precision=bfloat16"], ["tokens.norm=false"]]
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in same}) == 1
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
 

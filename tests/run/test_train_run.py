@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow
 # The first epoch is the best on held-out images, and the last as good.
 NOISY = ["duration='5 epochs'", "schedule=constant", "schedule.min_lr=0", "optimizer.lr=0.3", "seed=1"]
 SHORT = TINY_RUN
+EVALUATED = ("loss", "top1", "top5", "mean_per_class", "auroc")
 
 
 def planned(tmp_path, *overrides: str) -> RunFolder:
@@ -52,9 +53,9 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     entries = folder.metrics_log.entries()
     per_head = ["per_head/top1_1", "per_head/top1_2"]
     assert [entry.epoch for entry in entries] == [1, 2, 2]
-    assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in ("loss", "top1", "top5", *per_head))}
-    best = {f"best/{m}" for m in ("epoch", "loss", "top1", "top5")}
-    assert set(entries[2].metrics) == best | {f"test/{m}" for m in ("loss", "top1", "top5", *per_head)}
+    assert set(entries[0].metrics) == {"train/loss", *(f"val/{m}" for m in (*EVALUATED, *per_head))}
+    best = {f"best/{m}" for m in ("epoch", *EVALUATED)}
+    assert set(entries[2].metrics) == best | {f"test/{m}" for m in (*EVALUATED, *per_head)}
     result = folder.result()
     assert result is not None and result.metrics == entries[1].metrics | entries[2].metrics
     assert (result.epochs, result.steps, result.state) == (2, 8, "finished")
@@ -88,7 +89,7 @@ def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kep
     assert kept["state_dict"].keys() == of_epoch[first_best].keys()
     assert all(torch.equal(value, of_epoch[first_best][name]) for name, value in kept["state_dict"].items())
     assert on_the_test_set(folder, kept["state_dict"]) == {
-        name: folder.result().metrics[f"best/{name}"] for name in ("loss", "top1", "top5")
+        name: folder.result().metrics[f"best/{name}"] for name in EVALUATED
     }
 
 

@@ -17,8 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import MISSING
-
 from headsweep.config.head import HEADS, HeadConfig, HeadSpec
 from headsweep.config.traits import NOTHING, USUAL
 from headsweep.errors import ConfigError
@@ -26,6 +24,7 @@ from headsweep.errors import ConfigError
 _CHOICE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
+MISSING = "???"  # as OmegaConf has it, whose import would slow `headsweep status`
 Field = tuple[str, Any, Any]  # name, type, default (MISSING if there is none)
 
 

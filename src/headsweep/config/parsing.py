@@ -37,7 +37,7 @@ def parse(config: DictConfig, start: str = "") -> RunConfig:
     """
     values = typed(config)
     run = build(values, config, start)
-    _check_texts(values, config)  # last: keys with a format of their own have better messages
+    check_texts(values, config)  # last: keys with a format of their own have better messages
     return run
 
 
@@ -119,12 +119,12 @@ def is_converted(text: object, given: object) -> bool:
     return isinstance(text, str) and isinstance(given, float | bool)
 
 
-def _check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") -> None:
+def check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") -> None:
     """Raise ConfigError for a number or boolean given where a text is expected."""
     for key in (key for key in given if key in values):
         value = given[key]
         if isinstance(value, DictConfig) and isinstance(values[key], DictConfig):
-            _check_texts(values[key], value, f"{prefix}{key}.")
+            check_texts(values[key], value, f"{prefix}{key}.")
         elif is_converted(values[key], value):
             name, kind = prefix + str(key), "a boolean" if isinstance(value, bool) else "a number"
             raise ConfigError(name, value, f"expected a text, found {kind}; quote it, e.g. \"{name}='TEXT'\"")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headsweep.config import RunConfig
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.mlflow.reference import description_of
 from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.tracker import Folder, NullTracker, Tracker
+
+if TYPE_CHECKING:  # its import would slow `headsweep status`
+    from headsweep.config import RunConfig
 
 # tracking.name -> what makes the tracker from the address of its store (None: one in the output folder), the name of
 # the experiment, and the output folder

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.parsing import build, is_converted, parse, typed
+from headsweep.config.parsing import build, check_texts, is_converted, parse, typed
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
@@ -103,7 +103,9 @@ class _Base:
     @cached_property
     def _typed(self) -> DictConfig:
         try:
-            return typed(self.config)
+            values = typed(self.config)
+            check_texts(values, self.config)  # of the overrides that all cells share, such as those of paths
+            return values
         except ConfigError as error:  # the wrong value may be one that the cells set
             raise _Unfit from error
 

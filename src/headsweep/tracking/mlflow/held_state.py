@@ -134,5 +134,6 @@ def _files(store: MlflowClient, run_id: str, folder: str | None = None) -> Itera
 
 
 def _create(store: MlflowClient, desired: DesiredState, experiment_id: str) -> HeldState:
-    run = store.create_run(experiment_id, desired.span[0], desired.tags, desired.name)
-    return HeldState(run.info.run_id, run.info.status, tags=dict(desired.tags), sent=Counter({"new": 1}))
+    tags = desired.initial_tags | desired.tags
+    run = store.create_run(experiment_id, desired.span[0], tags, desired.name)
+    return HeldState(run.info.run_id, run.info.status, tags=tags, sent=Counter({"new": 1}))
