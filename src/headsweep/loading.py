@@ -52,7 +52,7 @@ def _named(owner: str, path: str) -> tuple[str, str, Any]:
     place, _, name = path.rpartition(":")
     try:
         module = _file_module(place) if place.endswith(".py") else import_module(place)
-    except Exception as error:  # of the user's own code
+    except (Exception, SystemExit) as error:  # of the user's own code
         reason = " ".join(str(error).split())
         raise UserError(
             f"{owner}: expected a module {place} that can be imported, found {type(error).__name__}: {reason}"

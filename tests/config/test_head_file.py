@@ -108,6 +108,13 @@ def test_a_mistake_in_the_file_is_one_line(file, text, expected):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["", ":", ":My-Head"])
+def test_a_choice_without_a_class_names_those_of_the_file(file, ending):
+    with pytest.raises(ConfigError) as caught:
+        compose_run(f"head='{file}{ending}'")
+    assert str(caught.value) == f"head={file}{ending}: expected FILE.py:CLASS; classes in it: MyHead"
+
+
 def test_it_has_a_name_of_its_own(file):
     file.write_text(HEAD.replace("MyHead", "gap"))
     with pytest.raises(ConfigError, match="expected another name than that of the head gap; rename the class"):

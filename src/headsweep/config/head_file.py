@@ -21,7 +21,7 @@ from headsweep.config.head import HEADS, HeadConfig, HeadSpec
 from headsweep.config.traits import NOTHING, USUAL
 from headsweep.errors import ConfigError
 
-_CHOICE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+_CHOICE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>.*))?")
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 MISSING = "???"  # as OmegaConf has it, whose import would slow `headsweep status`
@@ -54,7 +54,7 @@ def spec_of(head: HeadConfig) -> HeadSpec:
 
 
 def is_file(choice: str) -> bool:
-    """Return whether a choice of the group `head` is a class in a file, e.g. ./my_head.py:MyHead."""
+    """Return whether a choice of the group `head` is in a file: ./my_head.py:MyHead, or without a class."""
     return _CHOICE.fullmatch(choice) is not None
 
 
@@ -63,6 +63,9 @@ def values_in(choice: str) -> dict[str, Any]:
     given = _CHOICE.fullmatch(choice)
     assert given is not None, "is_file"
     file = str(Path(given["file"]).expanduser().resolve())
+    if not (given["name"] or "").isidentifier():
+        known = ", ".join(_classes_in(_read(file), choice)) or "none"
+        raise ConfigError("head", choice, f"expected FILE.py:CLASS; classes in it: {known}")
     fields = _fields_in(_read(file), file, given["name"])
     return {"name": given["name"], "file": file, "digest": digest_of(file)} | {name: value for name, _, value in fields}
 
@@ -74,6 +77,20 @@ def spec_in(file: str, name: str) -> HeadSpec:
         ConfigError: there is no such file or class, its name is that of another head, or an option has no plain type.
     """
     return _spec(_read(file), file, name)
+
+
+def shown(head: HeadConfig) -> str:
+    """Return the choice of a head as it is given: NAME, or FILE.py:CLASS relative to the working directory."""
+    return _shown(head.file, head.name) if isinstance(head, FileHeadConfig) else head.name
+
+
+def _shown(file: str, name: str) -> str:
+    return f"{relative(Path(file))}:{name}"
+
+
+def relative(file: Path) -> str:
+    """Return the path of a file, relative to the working directory if it is inside."""
+    return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def digest_of(file: str) -> str:
@@ -101,22 +118,26 @@ def _spec(content: bytes, file: str, name: str) -> HeadSpec:
 
 def _class_in(content: bytes, file: str, name: str) -> ast.ClassDef:
     """Return the definition of a class in the text of a file."""
-    choice = f"{file}:{name}"
+    choice = _shown(file, name)
     if name in HEADS:
         raise ConfigError("head", choice, f"expected another name than that of the head {name}; rename the class")
-    try:
-        body = ast.parse(content).body
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError("head", choice, f"expected Python code, found {' '.join(str(error).split())}") from error
-    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    classes = _classes_in(content, choice)
     if name not in classes:
         known = ", ".join(classes) or "none"
         raise ConfigError("head", choice, f"expected a class of the file, found no {name}; its classes: {known}")
     return classes[name]
 
 
+def _classes_in(content: bytes, choice: str) -> dict[str, ast.ClassDef]:
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError("head", choice, f"expected Python code, found {' '.join(str(error).split())}") from error
+    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+
+
 def _fields_in(content: bytes, file: str, name: str) -> list[Field]:
-    return list(_fields(_class_in(content, file, name), f"{file}:{name}"))
+    return list(_fields(_class_in(content, file, name), _shown(file, name)))
 
 
 def _fields(node: ast.ClassDef, choice: str) -> Iterator[Field]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from headsweep.config.head import HEADS as SPECS
 from headsweep.config.head import HeadConfig, HeadSpec
-from headsweep.config.head_file import FileHeadConfig, spec_of
+from headsweep.config.head_file import FileHeadConfig, shown, spec_of
 from headsweep.heads.base import Head
 from headsweep.heads.fitted import FittedHead
 from headsweep.loading import check_options, load_class
@@ -58,7 +58,7 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
 
 def head_class(head: HeadConfig) -> type[Head]:
     """Return the class of a configured head. Raises UserError if it does not implement the interface."""
-    return _class(head.name, spec_of(head))
+    return _class(shown(head), spec_of(head))
 
 
 def head_options(head: HeadConfig) -> dict[str, Any]:

@@ -20,12 +20,14 @@ from headsweep.config import (
     RunConfig,
     TokensConfig,
 )
+from headsweep.config.head_file import shown
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head, head_class, head_options
 from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
+from headsweep.models.own_code import building, own_backbone, own_head
 from headsweep.models.state_dicts import fit
 from headsweep.rng import global_stream
 from headsweep.tracking.cost import Cost
@@ -57,7 +59,8 @@ def build_model(
     `classifier_norm` the pooled vectors are batch-normalised.
 
     Raises:
-        ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model.
+        ConfigError: the head does not fit the backbone, timm cannot build it, or the checkpoint is not of this model;
+            the constructor of a head or backbone of a package or file fails.
     """
     appended = tokens is not None and tokens.class_token
     weights = _weights(model) if model.pretrained and model.checkpoint and not only_head else None
@@ -67,10 +70,10 @@ def build_model(
             backbone.select(model.name, tokens)
     sizes = {"width": backbone.width, "tokens": backbone.tokens + appended, "num_classes": num_classes, "heads": heads}
     try:
-        with global_stream(seed, "head init"):
+        with global_stream(seed, "head init"), building(own_head(head), ValueError):
             built = Classifier(backbone, _head(head, classifier_norm, sizes), appended)
     except ValueError as error:
-        raise ConfigError("head", head.name, f"does not fit model={model.name}: {error}") from error
+        raise ConfigError("head", shown(head), f"does not fit model={model.name}: {error}") from error
     if model.checkpoint is not None and not model.pretrained and not only_head:
         _start_from(Path(model.checkpoint), model, built, new_head)
     backbone.drop_unread()
@@ -163,7 +166,8 @@ def _backbone(
     class_token = head_class(head).class_token
     kind: Any = load_class(f"model.family={model.family}", BACKBONES[model.family].class_path, Backbone)
     pretrained = {} if weights is None else {"weights": weights}
-    backbone = kind(model, image_size, channels, class_token or appended, **pretrained)
+    with building(own_backbone(model)):
+        backbone: Backbone = kind(model, image_size, channels, class_token or appended, **pretrained)
     if appended and not backbone.has_class_token:
         raise ConfigError("tokens.class_token", "true", f"expected false: model.name={model.name} has no class token")
     if class_token and not backbone.has_class_token:

@@ -17,9 +17,10 @@ from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
-from headsweep.heads import FittedHead
+from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
+from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
@@ -159,7 +160,11 @@ def preflight(run: RunConfig) -> RunCost:
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
         build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
-    counted = asdict(count_cost(model, run.dataset.image_size, run.dataset.channels))
+    head = own_head(run.head)
+    assert isinstance(model.head, Head)
+    check_pooled(head, model.head)
+    with running(head, own_backbone(run.model)):
+        counted = asdict(count_cost(model, run.dataset.image_size, run.dataset.channels))
     if not run.has_stored_tokens:
         return counted
     record = new_record(run, model.backbone, {"train": count_images(run.dataset)})

@@ -1,0 +1,126 @@
+"""Errors in the code of a head or backbone of a package or file: one line that names it, with file and line.
+
+Those of headsweep itself keep their tracebacks.
+"""
+
+from __future__ import annotations
+
+import shlex
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from headsweep.config import BACKBONES, HeadConfig, ModelConfig
+from headsweep.config.head import HEADS
+from headsweep.config.head_file import FileHeadConfig, relative, shown
+from headsweep.errors import ConfigError, UserError
+from headsweep.heads import FittedHead, Head, head_class
+from headsweep.loading import load_class
+from headsweep.models.backbone import Backbone
+
+_LONGEST = 200  # characters of an error
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """A class of a package or file.
+
+    Args:
+        key: the configuration key that chooses it.
+        choice: its value.
+        kind: the class.
+        advice: what to do about an error.
+    """
+
+    key: str
+    choice: str
+    kind: type
+    advice: str
+
+    def error(self, error: BaseException) -> ConfigError:
+        """Return an exception of the class in one line."""
+        return ConfigError(self.key, self.choice, f"{described(error, self.kind)}{self.advice}")
+
+
+def own_head(head: HeadConfig) -> OwnCode | None:
+    """Return the class of a head; None if it is one of headsweep. Raises UserError if it cannot be loaded."""
+    if not isinstance(head, FileHeadConfig) and HEADS.package(head.name) is None:
+        return None
+    name = shown(head)
+    return OwnCode("head", name, head_class(head), f"; headsweep check-head {shlex.quote(name)} shows more")
+
+
+def own_backbone(model: ModelConfig) -> OwnCode | None:
+    """Return the class of a backbone; None if it is one of headsweep. Raises UserError if it cannot be loaded."""
+    if BACKBONES.package(model.family) is None:
+        return None
+    path = BACKBONES[model.family].class_path
+    return OwnCode("model.family", model.family, load_class(f"model.family={model.family}", path, Backbone), "")
+
+
+@contextmanager
+def building(owner: OwnCode | None, *passing: type[Exception]) -> Iterator[None]:
+    """Raise ConfigError for what a constructor raises, but for the exceptions `passing`."""
+    try:
+        yield
+    except (UserError, MemoryError, *passing):
+        raise
+    except (Exception, SystemExit) as error:
+        if owner is None:
+            raise
+        raise owner.error(error) from error
+
+
+@contextmanager
+def running(*owners: OwnCode | None) -> Iterator[None]:
+    """Raise ConfigError for an exception that has passed through the code of one of the classes."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        for owner in owners:
+            if owner is not None and _last_line(error, owner.kind) is not None:
+                raise owner.error(error) from error
+        raise
+
+
+def check_pooled(owner: OwnCode | None, head: Head) -> None:
+    """Raise ConfigError unless a head on the meta device pools tokens to (b k e)."""
+    if owner is None or isinstance(head, FittedHead):
+        return
+    images = 2
+    tokens = torch.empty(images, head.tokens + head.class_token, head.width, device="meta")
+    with running(owner), torch.no_grad():
+        pooled = head.eval().pool(tokens)
+    if found := wrong_shape(pooled, (images, head.heads, head.pooled_width)):
+        raise ConfigError(owner.key, owner.choice, f"{found}{owner.advice}")
+
+
+def wrong_shape(pooled: object, expected: tuple[int, int, int]) -> str | None:
+    """Return how pooled vectors differ from the shape (b k e); None if they have it."""
+    found = tuple(pooled.shape) if isinstance(pooled, torch.Tensor) else type(pooled).__name__
+    return None if found == expected else f"pool: expected (b, k, d) = {expected}, found {found}"
+
+
+def described(error: BaseException, kind: type) -> str:
+    """Return type and first line of an exception, with the last line of code of the class that it has passed."""
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line] or ["no reason"]
+    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    place = _last_line(error, kind)
+    return f"{type(error).__name__}: {text}{f' ({place})' if place else ''}"
+
+
+def _last_line(error: BaseException, kind: type) -> str | None:
+    """Return FILE:LINE of the last frame in the module or package of a class."""
+    top = kind.__module__.partition(".")[0]
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top:
+            found = f"{relative(Path(frame.f_code.co_filename))}:{line}"
+    return found
