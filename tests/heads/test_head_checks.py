@@ -1,6 +1,7 @@
 """Every head has the invariants that `headsweep check-head` checks, and a head that lacks one fails there by name."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -136,7 +137,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *checks: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "check", "expected"),
     [
-        (OneBranch, "shapes", "pooled vectors with heads=2: expected the shape (6, 2, 64), found (6, 1, 64)"),
+        (OneBranch, "shapes", "pool: expected (b, k, d) = (6, 2, 64), found (6, 1, 64)"),
         (Negative, "shapes", "token weights: expected numbers >= 0, found a negative one"),
         (Loop, "stacking", "expected one number of operators, found"),
         (Mixed, "single heads", "logits of branch 0, compared with a single head: expected equal numbers, found a dif"),
@@ -159,6 +160,49 @@ def test_what_a_head_lacks_is_found(kind, check, expected, monkeypatch, shapes_u
     assert detail is not None and expected in detail and "\n" not in detail
 
 
+class Exits(Mean):
+    def pool(self, tokens):
+        sys.exit(0)
+
+
+class WrongSignature(Mean):
+    def __init__(self, dim, classes):
+        super().__init__(dim, classes, 1, 16)
+
+
+class Verbose(Mean):
+    def pool(self, tokens):
+        if isinstance(tokens, torch.fx.Proxy):
+            raise RuntimeError("long " * 1000 + "\nmore")
+        return super().pool(tokens)
+
+
+def test_checks_that_need_what_fails_are_not_made():
+    shapes, *others = check_head(Subject("mean", Exits))
+    assert (shapes.check, shapes.holds) == ("shapes", False) and shapes.detail.startswith("SystemExit: 0 (")
+    assert {outcome.check for outcome in others if outcome.holds is not None} == {"parameters"}
+    (constructor,) = check_head(Subject("mean", WrongSignature))
+    assert (constructor.check, constructor.holds) == ("constructor", False)
+    assert "unexpected keyword argument 'width'" in constructor.detail
+
+
+def test_an_error_is_its_first_line_and_fx_prints_nothing(monkeypatch, capsys, shapes_unchecked):
+    only(monkeypatch, "torch.fx")
+    detail = found(Verbose, "torch.fx")
+    assert detail is not None and "long" in detail and "more" not in detail
+    assert len(detail.partition(" (")[0]) < 250
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_ends_with_1_if_pool_exits(capsys, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("from test_head_checks import Exits\n\n\nclass Mine(Exits):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    assert give("check-head", "./mine.py:Mine") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("shapes        FAILS  SystemExit: 0")
+    assert lines[1] == "stacking      not checked: pool fails" and lines[-1] == "./mine.py:Mine: 1 of 12 hold"
+
+
 def test_the_command_prints_a_line_for_each_check(capsys, monkeypatch) -> None:
     monkeypatch.setattr(
         "headsweep.analysis.head_checks.CHECKS", {name: CHECKS[name] for name in ("shapes", "parameters")}
@@ -177,7 +221,7 @@ def test_the_command_ends_with_1_if_something_does_not_hold(capsys, monkeypatch,
     answer = json.loads(capsys.readouterr().out)
     (check,) = answer.pop("checks")
     assert answer == {"head": "Mine", "width": 64, "tokens": 16, "holds": False}
-    assert not check["holds"] and check["detail"].startswith("pooled vectors with heads=2: expected the shape")
+    assert not check["holds"] and check["detail"].startswith("pool: expected (b, k, d) = (6, 2, 64)")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from headsweep.analysis.head_checks import Outcome
     from headsweep.config import HeadConfig
 
+_LABELS = {True: "holds ", False: "FAILS ", None: "not checked:"}
+
 
 @commands.command("check-head")
 @click.argument("name")
@@ -28,7 +30,8 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
 
     Shapes for every K, a number of operators that does not depend on K, equality with K single heads, gradients,
     bfloat16, torch.compile, torch.export and torch.fx, state dict, determinism, parameters and FLOPs. Options of
-    the head are given as head.gram_dim=32. Exit code 1 if a check fails; its line shows what was found.
+    the head are given as head.gram_dim=32. Exit code 1 if a check fails; its line shows what was found. If the
+    constructor or pool fails, the checks that need it are not made.
     """
     for option in options:
         if not option.startswith("head.") or "=" not in option:
@@ -41,13 +44,14 @@ def check_head(name: str, options: tuple[str, ...], width: int, tokens: int, as_
         outcomes.append(outcome)
         if not as_json:
             click.echo(_line(outcome))
-    failed = [outcome for outcome in outcomes if not outcome.holds]
+    holding = sum(outcome.holds is True for outcome in outcomes)
+    holds = holding == len(outcomes)
     if as_json:
-        holds = {"head": head.name, "width": width, "tokens": tokens, "holds": not failed}
-        click.echo(json.dumps(holds | {"checks": [asdict(outcome) for outcome in outcomes]}, indent=1))
+        answer = {"head": head.name, "width": width, "tokens": tokens, "holds": holds}
+        click.echo(json.dumps(answer | {"checks": [asdict(outcome) for outcome in outcomes]}, indent=1))
     else:
-        click.echo(f"{head.name}: {len(outcomes) - len(failed)} of {len(outcomes)} hold")
-    sys.exit(1 if failed else 0)
+        click.echo(f"{name}: {holding} of {len(outcomes)} hold")
+    sys.exit(0 if holds else 1)
 
 
 def _configured(name: str, options: tuple[str, ...]) -> HeadConfig:
@@ -67,4 +71,4 @@ def _configured(name: str, options: tuple[str, ...]) -> HeadConfig:
 
 
 def _line(outcome: Outcome) -> str:
-    return f"{outcome.check:14}{'holds' if outcome.holds else 'FAILS':7}{outcome.detail}"
+    return f"{outcome.check:14}{_LABELS[outcome.holds]} {outcome.detail}"

@@ -59,7 +59,8 @@ def own_backbone(model: ModelConfig) -> OwnCode | None:
     if BACKBONES.package(model.family) is None:
         return None
     path = BACKBONES[model.family].class_path
-    return OwnCode("model.family", model.family, load_class(f"model.family={model.family}", path, Backbone), "")
+    kind: type = load_class(f"model.family={model.family}", path, Backbone)  # type: ignore[type-abstract]
+    return OwnCode("model.family", model.family, kind, "")
 
 
 @contextmanager
@@ -67,10 +68,10 @@ def building(owner: OwnCode | None, *passing: type[Exception]) -> Iterator[None]
     """Raise ConfigError for what a constructor raises, but for the exceptions `passing`."""
     try:
         yield
-    except (UserError, MemoryError, *passing):
+    except (UserError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        if owner is None:
+        if owner is None or isinstance(error, passing):
             raise
         raise owner.error(error) from error
 

@@ -17,15 +17,25 @@ from headsweep.analysis.head_checks.subject import (
     gradients,
 )
 from headsweep.heads import Head
+from headsweep.models.own_code import wrong_shape
 
+_COUNTS = (1, 2, 4, 8)  # K
 BRANCHES = 3  # neither 1, the axis that branches share, nor a size of anything else
 
 
+def check_pool(subject: Subject) -> str:
+    """Pooled vectors are (b k e) for every K."""
+    for heads in _COUNTS:
+        head = subject.make(heads).eval()
+        found = wrong_shape(head.pool(subject.tokens()), (IMAGES, heads, head.pooled_width))
+        expect(found is None, found or "")
+    return ""
+
+
 def check_shapes(subject: Subject) -> str:
-    """Logits (b k c), pooled vectors (b k e), token weights (b k n) that are shares; for every K, and for any N."""
-    for heads in (1, 2, 4, 8):
+    """Logits (b k c), token weights (b k n) that are shares; for every K, and for any N."""
+    for heads in _COUNTS:
         head, x = subject.make(heads).eval(), subject.tokens()
-        expect_shape(head.pool(x), (IMAGES, heads, head.pooled_width), f"pooled vectors with heads={heads}")
         expect_shape(head(x), (IMAGES, heads, CLASSES), f"logits with heads={heads}")
         _check_weights(head.token_weights(x), (IMAGES, heads, subject.count))
         head.reset_classifier(0)
