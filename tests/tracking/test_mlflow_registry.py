@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import mlflow
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from headsweep.errors import UserError
 from headsweep.tracking import atomic_files
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.registry import register
-from headsweep.tracking.mlflow.store import client, prepare
+from headsweep.tracking.mlflow.store import client, mlflow_command, prepare
 from headsweep.tracking.mlflow.sync import sync
 from headsweep.tracking.tracker import NullTracker
 from headsweep.tracking.trackers import tracked_as
@@ -46,7 +48,9 @@ def test_each_run_is_registered_once_and_loads_with_signature_and_example(
         f"{name} version 1: the model of ga4-a (00000000000a), registered before",
         f"{name} version 2: the model of ga4-b (00000000000b)",
     ]
-    assert f"MLFLOW_TRACKING_URI={address} mlflow models serve -m 'models:/{name}/2' --env-manager local" in lines[2]
+    assert f"load    mlflow.set_tracking_uri({address!r})\n        mlflow.pyfunc.load_model(" in lines[2]
+    serve = f"{shlex.join(mlflow_command())} models serve -m 'models:/{name}/2' --env-manager local"
+    assert f"serve   MLFLOW_TRACKING_URI={address} {serve}" in lines[2]
     versions = client(address).search_model_versions(f"name = '{name}'")
     assert {version.version: version.run_id for version in versions} == {"1": ids[0], "2": ids[1]} or {
         int(version.version): version.run_id for version in versions

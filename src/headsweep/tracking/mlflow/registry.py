@@ -11,7 +11,7 @@ from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.tracking.mlflow.model import has_model, log_model
 from headsweep.tracking.mlflow.reference import read_reference
-from headsweep.tracking.mlflow.store import client, quoted, reason
+from headsweep.tracking.mlflow.store import client, mlflow_command, quoted, reason
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.tracker import Export
 
@@ -81,10 +81,11 @@ def _create(store: MlflowClient, name: str) -> None:
 
 
 def _usage(uri: str, name: str, version: str, run: str, is_new: bool) -> str:
-    address = shlex.quote(redacted(uri))
+    address, command = shlex.quote(redacted(uri)), shlex.join(mlflow_command())
     model = shlex.quote(f"models:/{name}/{version}")
     return (
         f"{name} version {version}: the model of {run}{'' if is_new else ', registered before'}\n"
-        f"load    mlflow.pyfunc.load_model({f'models:/{name}/{version}'!r})\n"
-        f"serve   MLFLOW_TRACKING_URI={address} mlflow models serve -m {model} --env-manager local"
+        f"load    mlflow.set_tracking_uri({redacted(uri)!r})\n"
+        f"        mlflow.pyfunc.load_model({f'models:/{name}/{version}'!r})\n"
+        f"serve   MLFLOW_TRACKING_URI={address} {command} models serve -m {model} --env-manager local"
     )

@@ -65,7 +65,7 @@ def opening(uri: str) -> str:
     """Return, in lines to print, where the store is and how to open it."""
     if is_server(uri):
         return f"MLflow   {redacted(uri)}"
-    command = shlex.join([*_mlflow_command(), "ui", "--backend-store-uri", redacted(uri)])
+    command = shlex.join([*mlflow_command(), "ui", "--backend-store-uri", redacted(uri)])
     return f"MLflow   {database_file(uri) or redacted(uri)}; open it with:\n         {command}"
 
 
@@ -89,7 +89,7 @@ def _other_schema(uri: str, found: str, expected: str) -> str:
     found_schema = f"its schema is {found}, and MLflow {VERSION} here expects {expected}"
     if not _is_known(found):
         return f"{found_schema}: a newer MLflow created it; install that version, e.g. pip install --upgrade mlflow"
-    command = shlex.join([*_mlflow_command(), "db", "upgrade", redacted(uri)])
+    command = shlex.join([*mlflow_command(), "db", "upgrade", redacted(uri)])
     return f"{found_schema}; make a copy of it, then run: {command}"
 
 
@@ -100,7 +100,7 @@ def _is_known(revision: str) -> bool:
     return any((Path(migrations.__path__[0]) / "versions").glob(f"{revision}_*.py"))
 
 
-def _mlflow_command() -> list[str]:
+def mlflow_command() -> list[str]:
     return [str(Path(sys.executable).with_name("mlflow"))]
 
 
