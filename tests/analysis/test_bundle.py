@@ -160,6 +160,7 @@ def test_no_secret_and_no_place_travels(tmp_path, monkeypatch, without_report):
         assert secret.encode() not in content, where
     for place in (str(output), str(tmp_path), str(Path.home()), str(PROJECT_ROOT), "tracking.example"):
         assert place.encode() not in content
+    assert b"--uri=http://host" in content and b"anna" not in content
     assert b"ValueError: outputs" in content and b"api_key = ***" in content
 
 

@@ -26,6 +26,7 @@ _ASSIGNED = re.compile(
     r"""(["'][^"'\s]{4,}["']|(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{6,}=*)""",
     re.IGNORECASE,
 )
+_USER_INFO = re.compile(r"(://)[^/?#@\s]+@")
 _OTHER_HOME = re.compile(r"/(?:home|Users)/[^/\s'\":,]+")
 
 
@@ -56,7 +57,7 @@ class Anonymizer:
 
     def text(self, text: str) -> str:
         """Return a text without them."""
-        text = credentials.redacted(text)
+        text = _USER_INFO.sub(r"\1", credentials.redacted(text))
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
         text = _ASSIGNED.sub(rf"\g<1>{_MASK}", text)
