@@ -64,14 +64,14 @@ def test_nothing_is_imported_to_know_which_packages_there_are(install):
         (
             "bad = lab_heads:HEAD",
             "class Options: ...\n" + RECORDS.replace("HeadSpec(HeadConfig", "HeadSpec(Options"),
-            "options=Options: expected a dataclass derived from HeadConfig",
+            "options=Options: expected a dataclass derived from HeadConfig in the record of ",
         ),
         (
             "bad = lab_heads:HEAD",
             RECORDS.replace("HEAD =", "class Options(HeadConfig): depth: int\nHEAD =").replace(
                 "HeadSpec(HeadConfig", "HeadSpec(Options"
             ),
-            "options=Options: expected a dataclass derived from HeadConfig",
+            "options=Options: expected a dataclass derived from HeadConfig in the record of ",
         ),
         ("bad-name = lab_heads:HEAD", RECORDS, "expected a name of letters, digits and _"),
     ],

@@ -43,8 +43,9 @@ def address(key: str, got: str) -> None:
         raise ConfigError(key, got, f"expected an address, e.g. http://host:port ({error})") from error
 
 
-def options_of(base: type, options: object) -> None:
-    """Raise UserError unless `options`, of a record, is a dataclass derived from `base`."""
+def options_of(base: type, options: object, class_path: str) -> None:
+    """Raise UserError unless `options`, in the record of `class_path`, is a dataclass derived from `base`."""
     if not (isinstance(options, type) and issubclass(options, base) and "__dataclass_fields__" in vars(options)):
         found = getattr(options, "__name__", repr(options))
-        raise UserError(f"options={found}: expected a dataclass derived from {base.__name__}")
+        expected = f"expected a dataclass derived from {base.__name__}"
+        raise UserError(f"options={found}: {expected} in the record of {class_path}")

@@ -181,7 +181,7 @@ class HeadSpec:
     is_fitted: bool = False  # in one pass over the training tokens, instead of being trained
 
     def __post_init__(self) -> None:
-        options_of(HeadConfig, self.options)
+        options_of(HeadConfig, self.options, self.class_path)
 
 
 _OWN = {

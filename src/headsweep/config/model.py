@@ -219,7 +219,7 @@ class BackboneSpec:
     summary: str  # one line
 
     def __post_init__(self) -> None:
-        options_of(ModelConfig, self.options)
+        options_of(ModelConfig, self.options, self.class_path)
 
 
 BACKBONES: Registry[BackboneSpec] = Registry(
