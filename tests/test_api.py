@@ -145,9 +145,13 @@ def test_results_are_rows_a_frame_and_html():
     ("call", "message"),
     [
         (lambda: hs.results("nosuch", output=GOLDEN), "nosuch: no such sweep; known: digits-cct_2_3x2-28b5bd98"),
-        (lambda: hs.results(output=GOLDEN, metric="nosuch"), "--metric nosuch: unknown metric"),
-        (lambda: hs.results(output=GOLDEN, columns="nosuch"), "--columns nosuch: "),
+        (lambda: hs.results(output=GOLDEN, metric="nosuch"), "metric=nosuch: unknown metric"),
+        (lambda: hs.results(output=GOLDEN, columns="nosuch"), "columns=nosuch: unknown column; known: "),
         (lambda: hs.load("nosuch", output=GOLDEN), "nosuch: no run of that fingerprint or name"),
+        (lambda: hs.results(output=GOLDEN, margin=200), "margin=200: expected "),
+        (lambda: hs.results(3, output=GOLDEN), "source=3: expected a text"),
+        (lambda: hs.results(output=GOLDEN, columns=["n"]), "columns=['n']: expected a text"),
+        (lambda: hs.load(None), "run=None: expected a text, the fingerprint or name of a run, or its folder"),
         (lambda: hs.load("010b", output=GOLDEN, weights="first"), "weights=first: expected last or best"),
     ],
 )

@@ -31,6 +31,8 @@ def load(run: str | Path, *, weights: Literal["last", "best"] = "last", output: 
     """
     if weights not in ("last", "best"):
         raise UserError(f"weights={weights}: expected last or best")
+    if not isinstance(run, str | Path):
+        raise UserError(f"run={run!r}: expected a text, the fingerprint or name of a run, or its folder as a Path")
     with user_errors():
         place = default_output() if output is None else Path(output).expanduser()
         folder = RunFolder(Path(run)) if Path(run).is_dir() else find_run(str(run), place)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from headsweep.api.errors import user_errors
+from headsweep.errors import UserError
 from headsweep.folders import default_output
 from headsweep.report.formats import csv, html, markdown
 from headsweep.report.request import Location, Request
@@ -18,6 +21,7 @@ from headsweep.tracking.trackers import TRACKERS
 if TYPE_CHECKING:
     import pandas
 
+_OPTION = re.compile(r"--(columns|metric|margin|baseline|tune) ")
 _STYLE = "<style>.headsweep .number {text-align: right} .headsweep .footnotes {font-size: smaller}</style>"
 
 
@@ -86,13 +90,27 @@ def results(
     Raises:
         UserError: there is no such sweep, its runs are inconsistent, or an option names what does not exist.
     """
+    for name, value in (("source", source), ("columns", columns or ""), ("metric", metric)):
+        if not isinstance(value, str):
+            raise UserError(f"{name}={value!r}: expected a text")
     place = default_output() if output is None else Path(output).expanduser()
-    with user_errors():
+    with user_errors(), _named_arguments():
         request = Request(source, columns, None, None, _words(baseline), metric, _words(tune), None, mark, margin)
         if not request.is_filter:
             name = find_sweep(source, place).name
             request = Request(name, columns, None, None, _words(baseline), metric, _words(tune), None, mark, margin)
         return Results(request, request.table(Location(place, TRACKERS["mlflow"](None, "headsweep", place))))
+
+
+@contextmanager
+def _named_arguments() -> Iterator[None]:
+    """Name the argument where a message names the option of the command: `columns=it` for `--columns it`."""
+    try:
+        yield
+    except UserError as error:
+        if type(error) is not UserError or (found := _OPTION.match(str(error))) is None:
+            raise
+        raise UserError(f"{found[1]}={str(error)[found.end() :]}") from error
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:
