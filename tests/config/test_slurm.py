@@ -10,6 +10,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import NOT_SETTINGS, parse_launcher
 from headsweep.config.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError
+from headsweep.launch.slurm.grouping import check_needs
 
 
 @cache
@@ -45,6 +46,8 @@ def test_presets_are_the_launcher_with_other_values():
         ("container", " ", "expected an image, e.g. headsweep.sif, or null"),
         ("container_runtime", "docker", "expected apptainer or pyxis"),
         ("container_mounts", ["/data"], "expected [] without hydra.launcher.container"),
+        ("needs", "head=ga", "expected CONDITIONS: RESOURCES, e.g. 'head=ga heads>4: memory=32GB time=480', in a list"),
+        ("time_factor", 0, "expected an integer >= 1"),
         ("runs_per_job", 0, "expected an integer >= 1"),
         ("slots", 0, "expected an integer >= 1"),
         ("threads", 0, "expected an integer >= 1"),
@@ -104,3 +107,49 @@ def test_options_by_which_jobs_are_found_cannot_be_changed(option):
 def test_mounts_are_absolute_paths(mount):
     with pytest.raises(ConfigError, match=r"hydra.launcher.container_mounts=.*: expected absolute paths"):
         parse_launcher(SlurmConfig, {**keys(), "container": "x.sif", "container_mounts": [mount]})
+
+
+@pytest.mark.parametrize(
+    ("need", "reason"),
+    [
+        ("head=ga", "expected CONDITIONS: RESOURCES, e.g. "),
+        (": memory=8GB", "expected CONDITIONS: RESOURCES, e.g. "),
+        ("head=ga:", "expected CONDITIONS: RESOURCES, e.g. "),
+        ("head=ga: memory", "expected CONDITIONS: RESOURCES, e.g. "),
+        ("head: memory=8GB", "expected KEY OP VALUE"),
+        ("head=ga: partition=big", "partition=big: unknown resource; known: cpus, gpus, memory, time"),
+        ("head=ga: gpus=two", "gpus=two: expected an integer"),
+        ("head=ga: time=1", "time=1: expected an integer >= 5"),
+        ("head=ga: memory=lots", "memory=lots: expected an integer and a unit, e.g. 16GB, or null"),
+    ],
+)
+def test_a_wrong_need_is_one_line(need: str, reason: str):
+    with pytest.raises(ConfigError) as error:
+        parse_launcher(SlurmConfig, {**keys(), "needs": [need]})
+    message = str(error.value)
+    assert message.startswith(f"hydra.launcher.needs={need!r}: {reason}") and "\n" not in message
+
+
+def test_the_last_need_for_a_key_holds_and_the_others_stay():
+    needs = ["head=ga: memory=32GB time=480", "head=ga heads>4: memory=64GB gpus=2", "heads=1: cpus=2"]
+    settings = parse_launcher(SlurmConfig, {**keys(), "needs": needs})
+    large = settings.of_run({"head": {"name": "ga"}, "heads": 8})
+    assert (large.memory, large.time, large.gpus, large.cpus) == ("64GB", 480, 2, settings.cpus)
+    small = settings.of_run({"head": {"name": "gap"}, "heads": 1})
+    assert (small.memory, small.time, small.gpus, small.cpus) == (None, settings.time, settings.gpus, 2)
+
+
+def test_conditions_that_cannot_be_meant_are_one_line(capsys):
+    configs = [{"head": {"name": name}, "heads": 1} for name in ("ga", "gap")]
+
+    def check(need: str) -> None:
+        check_needs(parse_launcher(SlurmConfig, {**keys(), "needs": [need]}), configs)
+
+    with pytest.raises(ConfigError, match=r"needs='hed=ga: cpus=2': hed: unknown key; did you mean heads?"):
+        check("hed=ga: cpus=2")
+    with pytest.raises(ConfigError, match=r"needs='head>2: cpus=2': expected a number, found the text 'ga'"):
+        check("head>2: cpus=2")
+    check("head=cls head.depth>1: cpus=2")
+    assert capsys.readouterr().out == (
+        "hydra.launcher.needs='head=cls head.depth>1: cpus=2' applies to no run of this sweep\n"
+    )

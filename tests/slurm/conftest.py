@@ -11,8 +11,15 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from omegaconf import OmegaConf
+from scripted import Sbatch
 
 from commands import TINY, train
+from factories import hand_made
+from headsweep.config import PROJECT_ROOT
+from headsweep.config.launchers import parse_launcher
+from headsweep.config.slurm import SlurmConfig
+from headsweep.tracking.run_folder import RunFolder
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mysql")
@@ -42,6 +49,34 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answer = train("-m", *grid, *TINY, "tracking=none", f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     return output
+
+
+@pytest.fixture
+def settings() -> SlurmConfig:
+    """Those of conf/."""
+    found = parse_launcher(SlurmConfig, OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml"))
+    assert isinstance(found, SlurmConfig)
+    return found
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sbatch:
+    """A cluster of scripts."""
+    place = tmp_path / "commands"
+    place.mkdir()
+    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
+    return Sbatch(place)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[RunFolder]:
+    """Two seeds of gap with 1 head, and of ga with 1 and with 8."""
+    cells = [("gap", 1), ("ga", 1), ("ga", 8)] * 2
+    output = tmp_path / "outputs"
+    return [
+        hand_made(output, f"{head}{heads}-{at}", {"head": {"name": head}, "heads": heads})
+        for at, (head, heads) in enumerate(cells)
+    ]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launchers import parse_launcher
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import submit
+from headsweep.launch.slurm.grouping import Group
 from headsweep.tracking.run_folder import RunFolder
 
 STAND_IN = """#!/bin/bash
@@ -60,7 +61,7 @@ def test_apptainer_starts_python_with_gpus_folders_environment_and_exit_code(gpu
 def test_pyxis_gets_the_image_and_the_folders_from_srun(tmp_path: Path):
     sweep = tmp_path / "sweeps" / "s"
     given = settings(container="nvcr.io#lab/h:1", container_runtime="pyxis", container_mounts=["/data"])
-    (file,) = submit.sbatch_files(sweep, [RunFolder(tmp_path / "runs" / "a")], given, limit=10)
+    (file,) = submit.sbatch_files(sweep, [Group(given, [RunFolder(tmp_path / "runs" / "a")])], limit=10)
     (srun,) = (shlex.split(line) for line in file.splitlines() if line.startswith("srun"))
     assert "--container-image=nvcr.io#lab/h:1" in srun
     assert f"--container-mounts={tmp_path}:{tmp_path},/data:/data" in srun

@@ -7,14 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from commands import TINY_RUN
 from composing import compose_run
 from factories import planned
-from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.follow import _Refill
 from headsweep.launch.local.pool import LocalPool
@@ -25,13 +21,6 @@ from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.status import submissions, waiting
 from headsweep.status.views import RunView, SweepView
 from headsweep.tracking.run_folder import RunFolder
-
-
-@pytest.fixture
-def settings() -> SlurmConfig:
-    found = parse_launcher(SlurmConfig, OmegaConf.load(PROJECT_ROOT / "conf" / "hydra" / "launcher" / "slurm.yaml"))
-    assert isinstance(found, SlurmConfig)
-    return found
 
 
 @pytest.fixture

@@ -19,8 +19,17 @@ def commands() -> None:
     """Plan, train, watch, compare and export runs."""
 
 
+def _shared(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Let the group write what the command creates, if it shares the output folder."""
+    from headsweep.tracking.sharing import share_with_group
+
+    share_with_group(value)
+    return value
+
+
 output_option = click.option(
     "--output",
+    callback=_shared,
     type=click.Path(path_type=Path, file_okay=False),
     default=OUTPUT,
     show_default=True,

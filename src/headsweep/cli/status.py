@@ -21,12 +21,16 @@ REFRESH_SECONDS = 2.0
 @click.argument("sweep", required=False)
 @output_option
 @click.option("--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
-def status(sweep: str | None, output: Path, watch: bool) -> None:
+@click.option("--efficiency", is_flag=True, help="Show what the SLURM jobs of SWEEP used of what they asked for.")
+def status(sweep: str | None, output: Path, watch: bool, efficiency: bool) -> None:
     """Show sweep progress, or per-run progress of SWEEP.
 
     SWEEP is the name of a sweep, a prefix of it, or "latest".
     """
-    from headsweep.status.render import show
+    if efficiency:
+        from headsweep.status.efficiency import show
+    else:
+        from headsweep.status.render import show
 
     if watch:
         _watch(lambda: show(sweep, output))

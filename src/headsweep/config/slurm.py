@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from headsweep.config.checks import is_one_line
 from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
+from headsweep.config.needs import FORM, read_need
+from headsweep.errors import ConfigError
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
@@ -16,7 +20,15 @@ OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
 OWN_OPTIONS = ("array", "error", "job-name", "output")
 SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
 MOUNTS = "expected absolute paths, each as PATH or OUTSIDE:INSIDE, e.g. [/data]"
+NEEDS = f"{FORM}, in a list"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
+
+
+def mebibytes(memory: str) -> int:
+    """Return the MiB of an amount of memory as sbatch reads it: in MiB unless it has another unit."""
+    found = re.match(r"([0-9]+)([KMGT]?)", memory.upper())
+    assert found is not None
+    return math.ceil(int(found[1]) * 1024.0 ** ("KMGT".index(found[2] or "M") - 1))
 
 
 class Projection(Enum):
@@ -47,6 +59,8 @@ class SlurmConfig:
     gpus: int  # of a job, on each node
     cpus: int  # of a job, on each node
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
+    time_factor: int  # after a time-out, the next job of a run gets so many times the time
+    needs: list[str] = field(metadata={EXPECTED: NEEDS})  # resources of single cells, see `needs.read_need`
     setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
@@ -73,6 +87,7 @@ class SlurmConfig:
             ("nodes", 1),
             ("gpus", 0),
             ("cpus", 1),
+            ("time_factor", 1),
             ("runs_per_job", 1),
             ("warning", 10),
         ):
@@ -108,6 +123,24 @@ class SlurmConfig:
             raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise wrong("warning", self.warning, f"expected fewer seconds than hydra.launcher.time={self.time} minutes")
+        for text in self.needs:
+            self._check_need(text)
+
+    def _check_need(self, text: str) -> None:
+        try:
+            replace(self, needs=[], **read_need(text).resources)  # type: ignore[arg-type]
+        except ConfigError as error:
+            key = error.key.removeprefix("hydra.launcher.")
+            raise wrong("needs", repr(text), f"{key}={error.found}: {error.expected}") from error
+        except ValueError as error:
+            raise wrong("needs", repr(text), str(error)) from error
+
+    def of_run(self, config: Mapping[str, Any]) -> SlurmConfig:
+        """Return the settings of the job of a run with that configuration; of the needs for one key, the last holds."""
+        resources: dict[str, Any] = {}
+        for need in map(read_need, self.needs):
+            resources |= need.resources if need.applies(config) else {}
+        return replace(self, needs=[], **resources)
 
     def _check_container(self) -> None:
         if self.container is not None and not (self.container.strip() and is_one_line(self.container)):
@@ -118,6 +151,14 @@ class SlurmConfig:
             is_one_line(mount) and re.fullmatch(r"/[^:,]*(:/[^:,]*(:\w+)?)?", mount) for mount in self.container_mounts
         ):
             raise wrong("container_mounts", self.container_mounts, MOUNTS)
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """What a job asks for, as `Submission` in `headsweep.status.submissions` records it."""
+        slots = 1 if self.distributed else min(self.slots or self.gpus or 1, self.runs_per_job)
+        known = {"time": self.time, "nodes": self.nodes, "gpus": self.gpus, "cpus": self.cpus, "slots": slots}
+        memory = mebibytes(self.memory or "0")  # sbatch reads 0 as all memory of a node
+        return known | ({"memory": memory} if memory else {})
 
     @property
     def tasks(self) -> int:

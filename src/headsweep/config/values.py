@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 
 from headsweep.errors import UserError
 
+ABSENT = object()  # the value of a key that a configuration lacks
 _NAME = re.compile(r"[A-Za-z_][\w.-]*")
 # Commas and whitespace before KEY OP; all others are part of a value.
 _SEPARATOR = re.compile(r"[,\s]+(?=[\w.]+(?:!=|[<>]=?|=))")
@@ -90,6 +91,14 @@ def read_words(given: Sequence[str], option: str = "") -> dict[str, str]:
                 raise UserError(f"{option}{text!r}: expected KEY=VALUE, e.g. head=seqpool or head=seqattn,heads=4")
             pairs[match[1]] = match[2]
     return pairs
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key in a run's configuration, or `ABSENT`; a group such as `head` is its name."""
+    found: Any = config
+    for part in key.split("."):
+        found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
+    return found.get("name", ABSENT) if isinstance(found, Mapping) else found
 
 
 def matches(expected: Any, value: Any) -> bool:

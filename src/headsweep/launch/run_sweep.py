@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from headsweep.config import RunConfig
 from headsweep.launch.conclude import compare, conclude, is_missing, log_models, screened_out, show
@@ -18,6 +19,7 @@ from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
+from headsweep.tracking.sharing import share_with_group
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
@@ -47,6 +49,7 @@ def run_sweep(
         FailedRunsError: some runs failed; the others have been trained and are in the table.
         Interrupted: the process was asked to stop; the runs have written checkpoints.
     """
+    share_with_group(Path(configs[0].paths.output))
     launcher.prepare(configs)
     plan = make_plan(configs, lookup, declared)
     for line in plan.notes:

@@ -8,8 +8,6 @@ from typing import Any
 from headsweep.errors import UserError
 from headsweep.tracking.run_folder import RunFolder
 
-_ABSENT = object()
-
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names and the conditions KEY=VALUE among the words of a command."""
@@ -40,18 +38,13 @@ def chosen(folders: Sequence[RunFolder], conditions: Sequence[str]) -> list[RunF
 
 def _values(folder: RunFolder, keys: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of a run's keys. Raises UserError for a key that it does not have."""
+    from headsweep.config.values import ABSENT, value_at
+
     config = folder.record().config
-    found = {key: _value(config, key) for key in keys}
+    found = {key: value_at(config, key) for key in keys}
     for key, value in found.items():
-        if value is _ABSENT:
+        if value is ABSENT:
             from headsweep.config.omegaconf_errors import unknown_key
 
             raise unknown_key(key)
     return found
-
-
-def _value(config: Mapping[str, Any], key: str) -> Any:
-    found: Any = config
-    for part in key.split("."):
-        found = found.get(part, _ABSENT) if isinstance(found, Mapping) else _ABSENT
-    return found.get("name", _ABSENT) if isinstance(found, Mapping) else found

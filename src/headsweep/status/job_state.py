@@ -43,4 +43,5 @@ class JobState:
             return f"job {self.job} is {self.state.lower()}{waits}"
         end = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
         reason = f" ({self.reason})" if self.reason else ""
-        return f"job {self.job} {end}{reason}; `headsweep retry` submits the run again"
+        more = " with more time" if self.state == "TIMEOUT" else ""
+        return f"job {self.job} {end}{reason}; `headsweep retry` submits the run again{more}"

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.status import queue, submissions, waiting
+from headsweep.status import job_record, queue, submissions, waiting
 from headsweep.status.job_state import JobState
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
+from headsweep.text import plural
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
@@ -92,11 +93,13 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunV
     job = queue.job_of_run(run.folder.path.name, states)
     state = states[job] if job else None
     log = f"  ({job.log(state.job)})" if job and state and job.log(state.job).exists() else ""
+    count = job_record.read(job.record).restarts if job else 0
+    restarts = f", {plural(count, 'restart')}" if count else ""
     if run.state is RunState.running:
         is_in_job = state is not None and state.is_running
-        return replace(run, note=f"job {state.job} {state.where}{log}") if state and is_in_job else run
+        return replace(run, note=f"job {state.job} {state.where}{restarts}{log}") if state and is_in_job else run
     if state and state.is_active:
-        return replace(run, state=RunState.queued, note=str(state))
+        return replace(run, state=RunState.queued, note=f"{state}{restarts}")
     if waits:
         return replace(run, state=RunState.queued, note="waits until more jobs may be in the queue")
     return replace(run, state=RunState.lost, note=f"{state}{log}") if state else run

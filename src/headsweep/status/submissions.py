@@ -11,11 +11,12 @@ import os
 import pwd
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
+from headsweep.status import cluster as slurm
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
@@ -39,6 +40,7 @@ class Job:
     submitted: float  # Unix time
     user: str = ""  # who submitted it; empty, as the cluster: not recorded
     cluster: str = ""
+    asked: Mapping[str, int] = field(default_factory=dict, compare=False)  # see `Submission`
 
     @property
     def number(self) -> str:
@@ -49,6 +51,11 @@ class Job:
     def name(self) -> str:
         """Its name in the cluster."""
         return job_name(self.sweep, self.token)
+
+    @property
+    def record(self) -> Path:
+        """The file in which it records when it ran; see `job_record`."""
+        return record_of(self.sweep, self.token, self.number)
 
     def log(self, number: str) -> Path:
         """Return the file of what it prints."""
@@ -65,6 +72,9 @@ class Submission:
     token: str = ""
     user: str = ""
     cluster: str = ""
+    # What each job asked for: time in minutes, nodes; on each node gpus, cpus, memory in MiB; its slots. Keys that are
+    # absent were not recorded, or left to the cluster.
+    asked: dict[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise ValueError for an impossible name of a job or a run."""
@@ -104,6 +114,18 @@ def logs(sweep: Path, token: str) -> Path:
     return sweep / LOGS / token if token else sweep / LOGS
 
 
+def record_of(sweep: Path, token: str, number: str) -> Path:
+    """Return the file in which a job records when it ran."""
+    return logs(sweep, token) / f"{number}_ran.json"
+
+
+def this_record(sweep: Path) -> Path:
+    """Return that file for the job of the sweep in which this process runs."""
+    name, number = os.environ.get("SLURM_JOB_NAME", ""), slurm.this_job()
+    token = name.removeprefix(f"{sweep.name}.") if name.startswith(f"{sweep.name}.") else ""
+    return record_of(sweep, token, str(number))
+
+
 def settings_file(sweep: Path) -> Path:
     """Return the file of the settings with which this user last submitted a sweep."""
     return sweep / "slurm" / f"settings-{this_user()}.json"
@@ -114,10 +136,12 @@ def settings_files(sweep: Path) -> list[Path]:
     return list(sweep.glob(SETTINGS))
 
 
-def begin(sweep: Path, token: str, jobs: Sequence[Sequence[str]], cluster: str) -> None:
+def begin(
+    sweep: Path, token: str, jobs: Sequence[Sequence[str]], cluster: str, asked: Mapping[str, int] | None = None
+) -> None:
     """Record which jobs, given by the fingerprints of their runs, are about to be handed to a cluster."""
     elements = {f"_{at}" if len(jobs) > 1 else "": list(runs) for at, runs in enumerate(jobs)}
-    _write(sweep, Submission(time.time(), elements, "", token, this_user(), cluster))
+    _write(sweep, Submission(time.time(), elements, "", token, this_user(), cluster, dict(asked or {})))
 
 
 def complete(sweep: Path, token: str, array: str) -> None:
@@ -161,7 +185,7 @@ def jobs_in(output: OutputFolder, skip_damaged: bool = False) -> list[Job]:
 
 def _jobs(sweep: Path, it: Submission) -> list[Job]:
     if it.token:
-        of_record = (it.submitted, it.user, it.cluster)
+        of_record = (it.submitted, it.user, it.cluster, it.asked)
         return [Job(sweep, it.token, it.array, job, tuple(runs), *of_record) for job, runs in it.jobs.items()]
     numbers = [(*job.partition("_"), tuple(runs)) for job, runs in it.jobs.items()]
     return [Job(sweep, "", array, bar + element, runs, it.submitted) for array, bar, element, runs in numbers]

@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.sharing import share_with_group
 
 
 class Measurements:
@@ -27,6 +28,7 @@ class Measurements:
     def put(self, of: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Store the values for what `of` describes."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        share_with_group(self._path.parent)
         with FileLock(f"{self._path}.lock"):
             content = self._all()
             content.setdefault(self._kind, {})[_key(of)] = dict(found)

@@ -24,6 +24,7 @@ from headsweep.run.token_streams import TokenStreams
 from headsweep.run.train_run import preflight, train_in_steps
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sharing import share_with_group
 from headsweep.training.in_steps import InSteps
 from headsweep.training.progress import Busy, Progress, Stopped
 
@@ -40,6 +41,7 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     _compute_on(threads, gpu)
     folders, streams = [RunFolder(path) for path in paths], TokenStreams()
+    share_with_group(folders[0].output.path)  # here, too: the forkserver may be older than the sweep
 
     def train(number: int) -> InSteps[None]:
         if number and received:  # before it has begun
@@ -79,7 +81,7 @@ class Logs:
     """What this process and its libraries print goes to the log of the run whose turn it is."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) for path in paths]
+        self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) for path in paths]
         self._current: int | None = None
 
     def enter(self, number: int) -> None:
@@ -107,6 +109,7 @@ def check(runs: Sequence[RunConfig], connection: Connection) -> None:
 def log_models(folders: Sequence[RunFolder], config: RunConfig, connection: Connection) -> None:
     """Send how many models the tracker of `config` lacked, or why it did not take them. It is imported here."""
     _follow_parent()
+    share_with_group(Path(config.paths.output))
     try:
         connection.send(predictor.log_models(folders, config))
     except UserError as error:

@@ -27,15 +27,19 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.launch.slurm.requeue import REQUEUE
 from headsweep.plan.frozen import frozen
-from headsweep.status import cluster
+from headsweep.status import cluster, submissions
+from headsweep.status.job_record import mark_out_of_time, recorded
 from headsweep.tracking.active_launchers import launching
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sharing import share_with_group
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker, Tracker
 from headsweep.tracking.trackers import tracker_of
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 LAST_SECONDS = 600  # how long a job that has got TERM waits to be killed; clusters allow at most minutes
+LATE_SECONDS = 90  # SLURM sends a signal up to a minute early, and Python starts after the job
 
 Moment = tuple[str | None, int]
 
@@ -50,6 +54,7 @@ class Job:
 
     def work(self) -> None:
         """Train what is missing of the runs. Ends with exit code 1 if some failed."""
+        share_with_group(OutputFolder.containing(self.sweep).path)
         folders = [RunFolder(path) for path in self.runs]
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if restarts > self.settings.requeues:
@@ -58,19 +63,26 @@ class Job:
             with StopRequest(SIGNALS, insistent=False) as request:
                 self._follow(request)
             return
-        with launching(self.sweep, _description()), StopRequest(SIGNALS, insistent=False) as request:
+        record, began = submissions.this_record(self.sweep), time.monotonic()
+        with recorded(record), launching(self.sweep, _description()), StopRequest(SIGNALS, insistent=False) as request:
             try:
                 with self._tracker(folders[0]) as tracker:
                     tracker.notify(SweepFolder(self.sweep))  # a parent before its children
                     train = self._lead if self.settings.distributed else self._train
                     train(folders, tracker.notify, request)
             except Interrupted:
+                if self._is_out_of_time(time.monotonic() - began) and restarts >= self.settings.requeues:
+                    mark_out_of_time(record)
                 _leave(request, restarts, self.settings.requeues)
         with self._tracker(folders[0]) as tracker:
             tracker.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
         if failed:
             sys.exit(f"headsweep: {len(failed)} of {len(folders)} runs failed: {', '.join(failed)}")
+
+    def _is_out_of_time(self, seconds: float) -> bool:
+        """Return whether a job that was stopped after some time was stopped because its time ends."""
+        return seconds >= 60 * self.settings.time - self.settings.warning - LATE_SECONDS
 
     def _train(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
         """Train the runs; one that fails is tried again, unless it fails at the same step with the same error."""

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from headsweep.config import RunConfig
@@ -16,11 +17,13 @@ from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
+from headsweep.launch.slurm.grouping import Group, check_needs, configs_of, grouped
 from headsweep.launch.slurm.settings import record, submitted_with
-from headsweep.launch.slurm.submit import arrays, sbatch_files
+from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
+from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan, run_names
 from headsweep.status import cluster
 from headsweep.tracking.cost import RunCost
@@ -43,16 +46,19 @@ class SlurmLauncher(Launcher):
         """Ask the cluster for its limits. Raises UserError if there is none, or if its jobs could not train `runs`."""
         _check_tracking(runs[0], self.settings)
         _check_output(Path(runs[0].paths.output))
-        for run in runs:
-            run.check_ranks(self.settings.ranks)
+        configs = list(map(plain, runs)) if self.settings.needs else []
+        if configs:
+            check_needs(self.settings, configs)
+        for at, run in enumerate(runs):
+            run.check_ranks((self.settings.of_run(configs[at]) if configs else self.settings).ranks)
         if not self.settings.dry_run or shutil.which("scontrol"):
             self._config = cluster.require_config()
 
     def accept(self, plan: Plan) -> None:
-        """Ask sbatch about the first job. Raises UserError if it refuses."""
+        """Ask sbatch about a job of each kind. Raises UserError if it refuses."""
         self._sweep = plan.folder
         if not self.settings.dry_run:
-            sbatch_errors.check(self._files(plan)[0], self.settings)
+            _check_groups(plan.folder, grouped(plan.folders, self.settings, configs_of(plan)))
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Build new runs on the meta device; a login node without torch leaves that to the jobs."""
@@ -72,8 +78,9 @@ class SlurmLauncher(Launcher):
         limit = cluster.array_limit(self._config)
         parts = [f"# {len(plan.folders) - len(missing)} of {len(plan.folders)} runs need no job now"]
         parts = parts if len(missing) < len(plan.folders) else []
-        files = sbatch_files(plan.folder, missing, self.settings, limit)
-        for file, jobs in zip(files, arrays(missing, self.settings, limit), strict=True):
+        groups = grouped(missing, self.settings, configs_of(plan))
+        arrays = [array for group in groups for array in group.arrays(limit)]
+        for file, jobs in zip(sbatch_files(plan.folder, groups, limit), arrays, strict=True):
             runs = [f"# job {at}: {', '.join(names[run] for run in job)}" for at, job in enumerate(jobs)]
             parts.append("\n".join([file, "", *runs]))
         return "\n".join(parts)
@@ -99,9 +106,6 @@ class SlurmLauncher(Launcher):
         """As `Launcher.log_models`, in a process, if there is torch here."""
         return log_models(folders, config)
 
-    def _files(self, plan: Plan) -> list[str]:
-        return sbatch_files(plan.folder, plan.folders, self.settings, cluster.array_limit(self._config))
-
 
 def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     """Submit, as the user last submitted the sweep, its runs that are not over and neither queued nor trained now.
@@ -115,7 +119,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     for folder in folders:
         if folder.result() is None:
             check_frozen(folder)
-    sbatch_errors.check(sbatch_files(sweep, folders, settings, cluster.array_limit(config))[0], settings)
+    _check_groups(sweep, grouped(folders, settings))
     with lock(sweep):
         busy = active(folders)
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
@@ -124,6 +128,13 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
         submit_some(sweep, by_seed(missing), settings, config)
     print(f"`headsweep watch {sweep.name}` follows it")
+
+
+def _check_groups(sweep: Path, groups: Sequence[Group]) -> None:
+    """Ask sbatch about one job of each group. Raises UserError if it refuses one."""
+    for group in groups:
+        one = replace(group, runs=group.chunks()[0])
+        sbatch_errors.check(sbatch_files(sweep, [one], limit=1)[0], group.settings)
 
 
 def _check_output(path: Path) -> None:

@@ -20,6 +20,8 @@ ADDED: dict[str, Any] = {
     "container": None,
     "container_runtime": "apptainer",
     "container_mounts": [],
+    "needs": [],
+    "time_factor": 1,
 }
 
 

@@ -16,29 +16,31 @@ from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
 
 from headsweep.config.slurm import SlurmConfig
 from headsweep.launch.slurm import container, requeue, sbatch_errors, snapshot
+from headsweep.launch.slurm.grouping import Chunk, Group
 from headsweep.launch.slurm.job import Job
 from headsweep.status import cluster, submissions, waiting
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 
-Chunk = tuple[RunFolder, ...]  # the runs of one job
-
 
 def submit(
-    sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig, config: Mapping[str, str]
+    sweep: Path,
+    groups: Sequence[Group],
+    config: Mapping[str, str],
+    most: int | None = None,
 ) -> list[RunFolder]:
-    """Submit jobs for the missing runs, array by array; print each job's number and its runs.
+    """Submit jobs for missing runs, array by array; print each job's number and its runs.
 
     Where a limit on the jobs of a user or an account refuses an array, a shorter one is tried.
 
     Args:
         sweep: the folder that records the jobs.
-        missing: no job trains them.
-        settings: of each job.
+        groups: the runs, which no job trains.
         config: of the cluster.
+        most: jobs; None: no limit.
 
     Returns:
-        The runs whose jobs such a limit has refused.
+        The runs that have no job: such a limit has refused it, or there would be more than `most`.
 
     Raises:
         SubmitLimit: it has refused all jobs.
@@ -46,30 +48,34 @@ def submit(
     """
     code = snapshot.home(sweep / "slurm" / "code")
     snapshot.snapshot(code)
-    size = cluster.array_limit(config)
-    left, before = [chunk for array in arrays(missing, settings, size) for chunk in array], None
+    limit, before = cluster.array_limit(config), None
+    jobs = [(group, chunk) for group in groups for chunk in group.chunks()]
+    left, later = jobs[:most], jobs[len(jobs[:most]) :]
     while left:
+        group = left[0][0]
+        array = [chunk for owner, chunk in left[:limit] if owner is group]
         try:
-            before = _submit_array(sweep, left[:size], settings, code, before, config.get("ClusterName", ""))
+            before = _submit_array(sweep, array, group, code, before, config.get("ClusterName", ""))
         except sbatch_errors.SubmitLimit:
-            if min(size, len(left)) > 1:
-                size = min(size, len(left)) // 2
+            if len(array) > 1:
+                limit = len(array) // 2
                 continue
             if before is None:
                 raise
             break
-        left = left[size:]
-    return [run for chunk in left for run in chunk]
+        left = left[len(array) :]
+    return [run for _, chunk in (*left, *later) for run in chunk]
 
 
-def sbatch_files(sweep: Path, folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> list[str]:
-    """Return what `submit` gives to sbatch if all the runs are missing, array by array of at most `limit` jobs.
+def sbatch_files(sweep: Path, groups: Sequence[Group], limit: int) -> list[str]:
+    """Return what `submit` gives to sbatch for all the runs, array by array of at most `limit` jobs.
 
     The number of an array, on which the next one depends, is not known before: it is NUMBER_OF_ARRAY_1 for the first.
     """
     code = snapshot.home(sweep / "slurm" / "code")
     files, before = [], None
-    for at, chunks in enumerate(arrays(folders, settings, limit), start=1):
+    arrays = [(group.settings, chunks) for group in groups for chunks in group.arrays(limit)]
+    for at, (settings, chunks) in enumerate(arrays, start=1):
         token = submissions.new_token()
         command = (
             f"{_python(sweep, settings)} -u -m submitit.core._submit {shlex.quote(str(_jobs_folder(sweep, token)))}"
@@ -81,24 +87,20 @@ def sbatch_files(sweep: Path, folders: Sequence[RunFolder], settings: SlurmConfi
     return files
 
 
-def arrays(folders: Sequence[RunFolder], settings: SlurmConfig, limit: int) -> list[list[Chunk]]:
-    """Return the runs by job, the jobs by array of at most `limit`."""
-    size = settings.runs_per_job
-    chunks = [tuple(folders[first : first + size]) for first in range(0, len(folders), size)]
-    return [chunks[first : first + limit] for first in range(0, len(chunks), limit)]
-
-
 def _submit_array(
-    sweep: Path, chunks: Sequence[Chunk], settings: SlurmConfig, code: Path, before: str | None, cluster_name: str
+    sweep: Path, chunks: Sequence[Chunk], group: Group, code: Path, before: str | None, cluster_name: str
 ) -> str:
-    """Submit an array of jobs that comes after the array `before`; return its number."""
-    token = submissions.new_token()
-    submissions.begin(sweep, token, [[run.path.name for run in chunk] for chunk in chunks], cluster_name)
+    """Submit an array of jobs of a group that comes after the array `before`; return its number."""
+    token, settings = submissions.new_token(), group.settings
+    submissions.begin(
+        sweep, token, [[run.path.name for run in chunk] for chunk in chunks], cluster_name, settings.asked
+    )
     jobs = _numbers(sweep, token, chunks, settings, _parameters(sweep, token, settings, code, before))
     array = jobs[0].partition("_")[0]
     submissions.complete(sweep, token, array)
+    special = f"  ({group.special})" if group.special else ""
     for job, chunk in zip(jobs, chunks, strict=True):
-        print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}")
+        print(f"job {job}: {', '.join(folder.record().name for folder in chunk)}{special}")
     return array
 
 

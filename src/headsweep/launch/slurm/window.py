@@ -15,6 +15,8 @@ from filelock import FileLock
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
+from headsweep.launch.slurm.grouping import grouped
+from headsweep.launch.slurm.more_time import minutes_of
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
@@ -23,6 +25,7 @@ from headsweep.status import cluster, queue, submissions, waiting
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
+from headsweep.tracking.sharing import share_with_group
 
 
 @contextmanager
@@ -47,13 +50,14 @@ def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig
         UserError: sbatch refuses.
     """
     jobs = _jobs_of_this_user(sweep)
-    room = None if settings.max_submitted is None else max(0, settings.max_submitted - jobs) * settings.runs_per_job
+    room = None if settings.max_submitted is None else max(0, settings.max_submitted - jobs)
     names = {run.path.name for run in missing}
     others = [run for run in waiting.of_this_user(sweep) if run not in names]
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
     later: Sequence[RunFolder] = ()
     try:
-        later = [*submit(sweep, missing[:room], settings, config), *(() if room is None else missing[room:])]
+        minutes = minutes_of(grouped(missing, settings))
+        later = submit(sweep, grouped(missing, settings, minutes=minutes), config, room)
     except SubmitLimit:
         if not jobs:  # whose end could make room
             raise
@@ -75,6 +79,7 @@ def refill(sweep: Path) -> None:
     """
     if not waiting.of_this_user(sweep):
         return
+    share_with_group(OutputFolder.containing(sweep).path)
     settings, config = submitted_with(sweep), cluster.require_config()
     with lock(sweep):
         runs = OutputFolder.containing(sweep).runs

@@ -28,6 +28,7 @@ from headsweep.errors import UserError
 from headsweep.tracking.addresses import database_file, moved_uri, sqlite_uri
 from headsweep.tracking.mlflow.artifact_paths import artifact_root, relocate
 from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.sharing import let_group_write
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -171,6 +172,7 @@ def _create(uri: str) -> None:
     # A new name each time: MLflow keeps a connection to each address, even if the file was removed.
     part = database.with_name(f"{database.name}.{uuid4().hex[:8]}.part")
     client(sqlite_uri(part)).search_experiments(max_results=1)
+    let_group_write(part)  # sqlite creates files that only their owner can write
     part.replace(database)
 
 
