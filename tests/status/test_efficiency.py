@@ -13,7 +13,8 @@ from factories import hand_made
 from headsweep.status import job_record, submissions
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 
 ASKED = {"time": 240, "nodes": 1, "gpus": 1, "cpus": 8, "memory": 32 * 1024, "slots": 1}
 
