@@ -60,7 +60,10 @@ def test_the_heads_of_a_group_fit_into_memory(monkeypatch):
 
 def test_a_line_says_how_runs_are_grouped():
     assert shared_line([[0], [1]]) is None
-    assert shared_line([[0, 1], [2]]) == "stored tokens: 2 runs train in 1 process, 2 at a time on the same batches"
+    together = "stored tokens: 2 runs train in 1 process, 2 at a time on the same batches"
+    assert shared_line([[0, 1]]) == together
+    assert shared_line([[0, 1], [2]]) == f"{together}; 1 run by itself"
+    assert shared_line([[0, 1], [2], [3]]) == f"{together}; 2 runs by themselves"
     assert shared_line([[0, 1], [2, 3, 4]]) == (
         "stored tokens: 5 runs train in 2 processes, 2 to 3 at a time on the same batches"
     )
@@ -85,7 +88,8 @@ def test_a_plan_says_how_runs_are_grouped(tmp_path, capsys):
     grid = ["head=gap,seqpool", "seeds=3", "hydra.launcher.slots=2", *FROZEN, f"paths.output={tmp_path}"]
     assert give("plan", "--list", *grid) == 0
     shared, *_ = reversed(capsys.readouterr().out.splitlines())
-    assert shared == "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    together = "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    assert shared == f"{together}; 2 runs by themselves"
     assert give("plan", "--list", *grid, "tokens.cache=off") == 0
     assert "stored tokens" not in capsys.readouterr().out
 
