@@ -1,11 +1,13 @@
 """Which runs share a process: those of one stream of tokens, in groups that fill the slots and fit into memory."""
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ import factories
 from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
+from headsweep.data.token_folder import TOKENS_LOGGER
 from headsweep.launch.local import grouping, worker
 from headsweep.launch.local.grouping import Candidate, grouped, shared_line
 from headsweep.plan.past_costs import plain
@@ -20,7 +23,7 @@ from headsweep.plan.token_streams import stream_of
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
-from headsweep.training.progress import Progress
+from headsweep.training.progress import Notice, Progress
 from headsweep.training.ranks import Ranks
 
 FROZEN = ["backbone=random", "augmentation=none"]
@@ -169,6 +172,15 @@ def unlucky(monkeypatch) -> Callable[[str], None]:
         monkeypatch.setattr(Ranks, "average", average)
 
     return fail_with
+
+
+def test_what_is_logged_about_tokens_is_sent_to_the_launcher_and_in_the_log(tmp_path, capfd):
+    near, far = get_context("fork").Pipe(duplex=False)
+    logs = SimpleNamespace(current=1)
+    record = logging.LogRecord(TOKENS_LOGGER, logging.WARNING, "", 0, "%s is damaged", ("a.bin",), None)
+    worker.Forwarder(far, logs).emit(record)
+    assert near.recv() == (1, Notice("a.bin is damaged"))
+    assert capfd.readouterr().err == "a.bin is damaged\n"
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.typed_files import Damaged, read_json, require
 
-LOGGER = logging.getLogger("headsweep")
+TOKENS_LOGGER = "headsweep.tokens"  # its warnings are printed by the launcher, too
+LOGGER = logging.getLogger(TOKENS_LOGGER)
 
 MOST = 2**40
 LAYOUT = 1  # raised when other tokens would be computed for the same configuration
