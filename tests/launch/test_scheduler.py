@@ -143,7 +143,7 @@ def make_group(tmp_path):
 
 
 def test_a_notice_about_a_run_is_printed(make_group, capfd):
-    first, other = group = make_group("ab")
+    first, _ = group = make_group("ab")
 
     def process() -> Process:
         for folder in group:

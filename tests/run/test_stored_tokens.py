@@ -254,11 +254,15 @@ def test_the_json_of_a_plan_has_the_tokens(tmp_path, file, capsys):
 
 
 def test_a_plan_names_no_tokens_of_cells_that_it_refuses(tmp_path, file, capsys):
-    words = ["model=timm", "model.name=resnet18", f"model.checkpoint={file}", "dataset.image_size=32", *KEYS]
-    assert give("plan", *words, f"paths.output={tmp_path}") == 2
-    printed = capsys.readouterr().out
-    assert "not valid" in printed and "expected weights of resnet18 (e.g. conv1.weight)" in printed
-    assert "tokens in" not in printed
+    words = ["--list", "--json", *TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
+    assert give("plan", *words) == 0
+    good = json.loads(capsys.readouterr().out)
+    run = tmp_path / "runs" / good["rows"][0]["fingerprint"]
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("[")
+    assert give("plan", *words) == 2
+    refused = json.loads(capsys.readouterr().out)
+    assert [(len(it["bad"]), len(it["tokens"])) for it in (good, refused)] == [(0, 1), (1, 0)]
 
 
 def copy_of(disk: Path) -> TokenFolder:

@@ -34,8 +34,8 @@ from headsweep.training.progress import Busy, Notice, Progress, Stopped
 def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
     """Train the runs in `paths` in turn, step by step, to epoch `until` or to their ends.
 
-    Sends pairs of the number of a run and its Progress; a Notice; a text, why it has failed; or an exit code, once it has ended:
-    0, 1 if it failed, BUSY. SIGTERM makes each run write a checkpoint after its current step.
+    Sends pairs of the number of a run and its Progress; a Notice; a text, why it has failed; or an exit code, once it
+    has ended: 0, 1 if it failed, BUSY. SIGTERM makes each run write a checkpoint after its current step.
     """
     _follow_parent()
     received: list[int] = []
