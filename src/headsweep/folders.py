@@ -95,5 +95,5 @@ def _base() -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
-    ours = PROJECT_ROOT / folder.name
-    return ours.is_dir() and folder.samefile(ours)
+    own = PROJECT_ROOT / folder.name
+    return own.is_dir() and folder.samefile(own)

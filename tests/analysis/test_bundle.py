@@ -1,4 +1,4 @@
-"""A bundle has what a reader needs to make the same table elsewhere, and nothing that is nobody else's business."""
+"""A bundle has what a reader needs to make the same table elsewhere, and nothing private."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from headsweep.analysis.bundle import bundle
 from headsweep.analysis.bundle.anonymous import Anonymizer
 from headsweep.config import PROJECT_ROOT
 from headsweep.plan.plan import freeze, make_plan
+from headsweep.report.html import document
 from headsweep.run.train_run import train_folder
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
+from undrawn import draw as draw_nothing
 
 ENVIRONMENT = {"device": "cpu (x86_64)", "threads": 2, "torch": "2.15.0", "packages": "timm 1.0.31"}
 COST = {"parameters": 1000, "head_parameters": 100, "flops": 2000, "head_flops": 200}
@@ -55,6 +58,14 @@ def plan_sweep(output: Path, monkeypatch, *more: str) -> list[RunFolder]:
     return plan.folders
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Draw no figure: that the same runs make the same ones, `test_document.py` shows."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(document, "draw", draw_nothing)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """An output folder with a sweep of six runs that have finished."""
@@ -84,7 +95,7 @@ def unpacked(archive, tmp_path) -> Path:
 
 @pytest.fixture
 def without_report(monkeypatch):
-    """Leave out the figures, which take seconds."""
+    """Leave out the report."""
     monkeypatch.setattr(bundle.document, "write", lambda *_: 0)
 
 

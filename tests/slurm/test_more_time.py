@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 from scripted import Sbatch, asked, sweep_of
 
+from commands import TINY_RUN
+from composing import compose_run
+from factories import hand_made
 from headsweep.errors import Interrupted
 from headsweep.launch.slurm.job import Job
+from headsweep.launch.slurm.launcher import SlurmLauncher
 from headsweep.launch.slurm.window import submit_some
+from headsweep.plan.plan import make_plan
 from headsweep.status import job_record, submissions
 from headsweep.status.read import read_sweep
 
@@ -46,6 +51,17 @@ def test_a_run_that_timed_out_gets_twice_the_time_within_the_limit_of_the_partit
         "2 runs timed out after 480 minutes and get 600 minutes (the limit of the partition)",
         "2 runs timed out after 600 minutes, and the partition allows no more",
     ]
+
+
+def test_the_dry_run_shows_the_time_that_would_be_asked_for(sbatch, settings, tmp_path: Path):
+    run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'out'}")
+    plan = make_plan([run])
+    for folder in plan.folders:
+        hand_made(tmp_path / "out", folder.path.name)
+    submit_some(plan.folder, plan.folders, settings, {})
+    answer_jobs(sbatch, plan.folder, "TIMEOUT")
+    shown = SlurmLauncher(replace(settings, dry_run=True)).dry_run(plan)
+    assert shown is not None and "time=480" in asked(shown)
 
 
 def test_only_runs_that_timed_out_get_more(sbatch, settings, runs, capsys):

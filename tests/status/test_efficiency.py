@@ -13,7 +13,8 @@ from factories import hand_made
 from headsweep.status import job_record, submissions
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 
 ASKED = {"time": 240, "nodes": 1, "gpus": 1, "cpus": 8, "memory": 32 * 1024, "slots": 1}
 
@@ -96,8 +97,13 @@ def test_of_what_has_not_ended_no_less_is_advised(output: OutputFolder, tmp_path
         os.utime(job.log(job.number), (2600, 2600))
     assert shown(output, capsys)[2:] == ["12 2 100 s 50 min 2 - of 8 - of 32 GB - 0.8"]
     assert job_record.read(job.record).restarts == 1
-    accounting(tmp_path, "echo '12_0|one.t1|1000|1060|1800|20:00.0|8|32G|32G|'")
-    assert shown(output, capsys)[-1] == "12: memory=40GB would be safer"
+    (record,) = (output.sweeps / "one" / "slurm" / "submissions").iterdir()
+    record.write_text(json.dumps({**json.loads(record.read_text()), "asked": {"cpus": 1}}))
+    accounting(tmp_path, "echo '12_0|one.t1|1000|1060|1800|20:00.0|8|500M|499M|'")
+    assert shown(output, capsys)[2:] == [
+        "12 2 80 s 55 min 1 0.7 of 1 0.5 of 0.5 GB - 0.0",
+        "12: memory=1GB would be safer",
+    ]
 
 
 def test_there_is_nothing_to_show_before_a_job_has_started(output: OutputFolder, capsys):

@@ -375,7 +375,7 @@ def _sweep_name(runs: Sequence[PlannedRun]) -> str:
 
 
 def run_names(runs: Sequence[RunConfig]) -> list[str]:
-    """Return a readable name of each run that tells it from the others."""
+    """Return a readable name of each run that distinguishes it from the others."""
     values = [identity(run) for run in runs]
     axes = differing(values)
     return [_run_name(value, axes) for value in values]

@@ -69,7 +69,7 @@ def _row(jobs: Jobs) -> tuple[str, ...]:
         span(sum(usage.ran for usage in used)),
         str(sum(usage.restarts for usage in used)),
         f"{_of(_most(usage.cpus for usage in used), '.1f')} of {_of(first.asked.get('cpus'), 'd')}",
-        f"{_of(_gib(memory), '.1f')} of {_of(_gib(asked_memory), '.0f')} GB",
+        f"{_of(_gib(memory), '.1f')} of {_of(_gib(asked_memory), '.1f').removesuffix('.0')} GB",
         _gpu(used),
         f"{_gpu_hours(jobs):.1f}",
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from headsweep.status import cluster, job_record
 from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
-from headsweep.tracking.run_folder import RunFolder, RunResult
+from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 
 FORMAT = "JobID,JobName,Submit,Start,ElapsedRaw,TotalCPU,AllocCPUS,ReqMem,MaxRSS,TRESUsageInAve"  # of sacct

@@ -1,4 +1,4 @@
-"""Which tracker a configuration chooses: the only place that tells trackers apart by name."""
+"""Which tracker a configuration chooses: the only place that distinguishes trackers by name."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Training:
             self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
             self.state.losses = []
             self._save()
-            self._tell(metrics)
+            self._report(metrics)
         return (yield from self._finished())
 
     def _give_way(self) -> InSteps[None]:
@@ -137,7 +137,7 @@ class Training:
             self.state.restore(self.folder.checkpoint, self.device)
         if self.ranks.leads:
             self.folder.metrics_log.rewind(self.state.step)
-        self._tell({})
+        self._report({})
 
     def _is_to_pause(self) -> bool:
         """Evaluate, log and save at the end of an epoch."""
@@ -242,11 +242,11 @@ class Training:
         return math.ceil(self.state.step / self.batches.steps_per_epoch)
 
     def _show_life(self) -> None:
-        if time.monotonic() - self._told > PROGRESS_SECONDS:
-            self._tell({})
+        if time.monotonic() - self._reported > PROGRESS_SECONDS:
+            self._report({})
 
-    def _tell(self, metrics: dict[str, float]) -> None:
-        self._told = time.monotonic()
+    def _report(self, metrics: dict[str, float]) -> None:
+        self._reported = time.monotonic()
         epoch = self.state.step // self.batches.steps_per_epoch
         memory = peak_gpu_memory(self.device)
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))

@@ -10,9 +10,9 @@ import pytest
 from made import run, table_of
 
 from headsweep.report.html import document
-from headsweep.report.html.drawing import Drawing, Figure
 from headsweep.report.html.origin import Origin
 from headsweep.report.read.cells import Run
+from undrawn import draw as draw_nothing
 
 PILOT = Origin("pilot")
 
@@ -30,12 +30,8 @@ def write_page(tmp_path) -> Callable[..., str]:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figure, for tests of a page's text: the figures of a page take two seconds."""
-
-    def draw(figure: Figure) -> Drawing:
-        return Drawing(figure, "<svg></svg>", b"", [(0.0, 0.0) for _ in figure.marks])
-
-    monkeypatch.setattr(document, "draw", draw)
+    """Draw no figure, for tests of a page's text."""
+    monkeypatch.setattr(document, "draw", draw_nothing)
 
 
 @pytest.fixture(scope="session")

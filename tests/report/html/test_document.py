@@ -206,8 +206,8 @@ def test_text_is_escaped(write_page):
     assert "x$y$" in page
 
 
-@pytest.mark.slow
-def test_one_seed_has_points_without_bars_and_a_warning(write_page):
+@pytest.mark.usefixtures("undrawn")
+def test_one_seed_has_no_intervals_and_a_warning(write_page):
     page = write_page([run(head, heads, 0, 0.9) for head in ("seqpool", "ga") for heads in (1, 2)])
     assert "ONE SEED in 4 of 4 finished rows" in section(page, "warnings")
     assert "No confidence intervals: one seed each." in section(page, "accuracy")

@@ -79,8 +79,10 @@ def check_needs(settings: SlurmConfig, configs: Sequence[Mapping[str, Any]]) -> 
             print(f"hydra.launcher.needs={need.text!r} applies to no run of this sweep")
 
 
-def configs_of(plan: Plan) -> dict[RunFolder, dict[str, Any]]:
-    """Return the configurations of the runs of a plan that need not have been written yet."""
+def configs_of(plan: Plan, settings: SlurmConfig) -> dict[RunFolder, dict[str, Any]] | None:
+    """Return the configurations of the runs of a plan, which need not have been written yet; None without needs."""
+    if not settings.needs:
+        return None
     return {planned.folder: plain(planned.run) for planned in plan.runs}
 
 

@@ -18,6 +18,7 @@ from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
 from headsweep.launch.slurm.grouping import Group, check_needs, configs_of, grouped
+from headsweep.launch.slurm.more_time import with_more_time
 from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
@@ -58,7 +59,7 @@ class SlurmLauncher(Launcher):
         """Ask sbatch about a job of each kind. Raises UserError if it refuses."""
         self._sweep = plan.folder
         if not self.settings.dry_run:
-            _check_groups(plan.folder, grouped(plan.folders, self.settings, configs_of(plan)))
+            _check_groups(plan.folder, grouped(plan.folders, self.settings, configs_of(plan, self.settings)))
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Build new runs on the meta device; a login node without torch leaves that to the jobs."""
@@ -78,7 +79,7 @@ class SlurmLauncher(Launcher):
         limit = cluster.array_limit(self._config)
         parts = [f"# {len(plan.folders) - len(missing)} of {len(plan.folders)} runs need no job now"]
         parts = parts if len(missing) < len(plan.folders) else []
-        groups = grouped(missing, self.settings, configs_of(plan))
+        groups = with_more_time(missing, self.settings, configs_of(plan, self.settings))
         arrays = [array for group in groups for array in group.arrays(limit)]
         for file, jobs in zip(sbatch_files(plan.folder, groups, limit), arrays, strict=True):
             runs = [f"# job {at}: {', '.join(names[run] for run in job)}" for at, job in enumerate(jobs)]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headsweep.config.slurm import SlurmConfig
-from headsweep.launch.slurm.grouping import Group
+from headsweep.launch.slurm.grouping import Group, grouped
 from headsweep.status import cluster, job_record, queue, submissions
 from headsweep.status.submissions import Job
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunFolder
 
 _DAY = 24 * 60
+
+
+def with_more_time(
+    runs: Sequence[RunFolder], settings: SlurmConfig, configs: Mapping[RunFolder, Mapping[str, Any]] | None = None
+) -> list[Group]:
+    """As `grouped`, where runs that timed out get more time."""
+    minutes = minutes_of(grouped(runs, settings, configs))
+    return grouped(runs, settings, configs, minutes)
 
 
 def minutes_of(groups: Sequence[Group]) -> dict[RunFolder, int]:

@@ -15,8 +15,7 @@ from filelock import FileLock
 from headsweep.config.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
-from headsweep.launch.slurm.grouping import grouped
-from headsweep.launch.slurm.more_time import minutes_of
+from headsweep.launch.slurm.more_time import with_more_time
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
@@ -56,8 +55,7 @@ def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
     later: Sequence[RunFolder] = ()
     try:
-        minutes = minutes_of(grouped(missing, settings))
-        later = submit(sweep, grouped(missing, settings, minutes=minutes), config, room)
+        later = submit(sweep, with_more_time(missing, settings), config, room)
     except SubmitLimit:
         if not jobs:  # whose end could make room
             raise

@@ -51,7 +51,7 @@ def unchosen(
 
     One that `baseline` names is what the table compares, if the baseline names nothing but hyper-parameters: all rows
     then have the head, and all else, of their baseline. Where each of the cells is an arm that was tuned
-    (`are_arms`), the options of a head tell arms apart: each has the same number of settings, and is counted.
+    (`are_arms`), the options of a head distinguish arms: each has the same number of settings, and is counted.
     """
     is_factor = bool(baseline) and all(map(is_hyperparameter, baseline))
     factors = set(map(group_of, baseline)) if is_factor else set()

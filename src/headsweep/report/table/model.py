@@ -93,7 +93,7 @@ class Row:
     sign_flip_p: float | None = None  # likewise
     mcnemar_p: float | None = None  # of the only run against the baseline's only run, corrected likewise
     flags: tuple[str, ...] = ()  # in what the row does not match its baseline, beside the head
-    # Of test top-1, with intervals that cover the draw of seeds and of test images; None where `no_images` says why, or
+    # Of test top-1, with intervals that cover the draw of seeds and of test images; None where `no_images` is given, or
     # where the table was not asked for them.
     estimate_over_images: CrossedEstimate | None = None
     difference_over_images: CrossedEstimate | None = None  # from the baseline, over the seeds that both have

@@ -120,7 +120,7 @@ class MlflowTracker(Tracker):
                 self._reconcile(pending[path], self._experiment_id)
                 del pending[path]
             except Exception as error:
-                self._experiment_id = None  # looked up again, which tells a broken run from a broken store
+                self._experiment_id = None  # looked up again, which distinguishes a broken run from a broken store
                 self._postpone(error)
 
     def _add_abandoned(self, pending: dict[Path, Folder], experiment_id: str) -> list[Path]:
