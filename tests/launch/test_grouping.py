@@ -1,11 +1,13 @@
 """Which runs share a process: those of one stream of tokens, in groups that fill the slots and fit into memory."""
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ import factories
 from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
+from headsweep.data.token_folder import TOKENS_LOGGER
 from headsweep.launch.local import grouping, worker
 from headsweep.launch.local.grouping import Candidate, grouped, shared_line
 from headsweep.plan.past_costs import plain
@@ -20,7 +23,7 @@ from headsweep.plan.token_streams import stream_of
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
-from headsweep.training.progress import Progress
+from headsweep.training.progress import Notice, Progress
 from headsweep.training.ranks import Ranks
 
 FROZEN = ["backbone=random", "augmentation=none"]
@@ -60,7 +63,10 @@ def test_the_heads_of_a_group_fit_into_memory(monkeypatch):
 
 def test_a_line_says_how_runs_are_grouped():
     assert shared_line([[0], [1]]) is None
-    assert shared_line([[0, 1], [2]]) == "stored tokens: 2 runs train in 1 process, 2 at a time on the same batches"
+    together = "stored tokens: 2 runs train in 1 process, 2 at a time on the same batches"
+    assert shared_line([[0, 1]]) == together
+    assert shared_line([[0, 1], [2]]) == f"{together}; 1 run by itself"
+    assert shared_line([[0, 1], [2], [3]]) == f"{together}; 2 runs by themselves"
     assert shared_line([[0, 1], [2, 3, 4]]) == (
         "stored tokens: 5 runs train in 2 processes, 2 to 3 at a time on the same batches"
     )
@@ -85,7 +91,8 @@ def test_a_plan_says_how_runs_are_grouped(tmp_path, capsys):
     grid = ["head=gap,seqpool", "seeds=3", "hydra.launcher.slots=2", *FROZEN, f"paths.output={tmp_path}"]
     assert give("plan", "--list", *grid) == 0
     shared, *_ = reversed(capsys.readouterr().out.splitlines())
-    assert shared == "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    together = "stored tokens: 4 runs train in 2 processes, 2 at a time on the same batches"
+    assert shared == f"{together}; 2 runs by themselves"
     assert give("plan", "--list", *grid, "tokens.cache=off") == 0
     assert "stored tokens" not in capsys.readouterr().out
 
@@ -165,6 +172,15 @@ def unlucky(monkeypatch) -> Callable[[str], None]:
         monkeypatch.setattr(Ranks, "average", average)
 
     return fail_with
+
+
+def test_what_is_logged_about_tokens_is_sent_to_the_launcher_and_in_the_log(tmp_path, capfd):
+    near, far = get_context("fork").Pipe(duplex=False)
+    logs = SimpleNamespace(current=1)
+    record = logging.LogRecord(TOKENS_LOGGER, logging.WARNING, "", 0, "%s is damaged", ("a.bin",), None)
+    worker.Forwarder(far, logs).emit(record)
+    assert near.recv() == (1, Notice("a.bin is damaged"))
+    assert capfd.readouterr().err == "a.bin is damaged\n"
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
+from headsweep.training.progress import Notice
 
 
 class Process:
@@ -139,6 +140,18 @@ def make_group(tmp_path):
     """Runs on the same tokens."""
     config = {"backbone": "frozen", "tokens": {"cache": "float32"}, "head": {"name": "gap"}}
     return lambda names: [hand_made(tmp_path, name, config) for name in names]
+
+
+def test_a_notice_about_a_run_is_printed(make_group, capfd):
+    first, _ = group = make_group("ab")
+
+    def process() -> Process:
+        for folder in group:
+            folder.finish(RunResult("finished", {}, 1, 1))
+        return Process(0, (0, Notice("train-00000.bin is damaged")), (0, 0), (1, 0))
+
+    assert train(group, [process]) == group
+    assert f"{first.record().name}: train-00000.bin is damaged" in capfd.readouterr().err.splitlines()
 
 
 def test_runs_of_a_group_end_one_by_one(make_group, capfd):

@@ -1,6 +1,7 @@
 """Pretrained weights of timm, loaded as timm loads them from a file that was found when the run was planned."""
 
 import dataclasses
+import socket
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -92,6 +93,21 @@ def test_without_cache_and_network_it_is_one_line_for_all_cells(cached, monkeypa
     assert all(str(outcome).startswith(message) for outcome in outcomes)
     assert "give them as model.checkpoint=FILE" in str(outcomes[0])
     assert len(asked) == 1
+
+
+def test_without_a_network_the_hub_is_asked_once_without_waiting(cached, monkeypatch, caplog):
+    cached.unlink()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    asked = []
+
+    def refuse(address, *rest, **keywords):
+        asked.append(address)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(UserError, match=r"checkpoint=FILE \(\[Errno -3\] Temporary failure in name resolution\)$"):
+        planned()
+    assert len(asked) == 1 and not caplog.records
 
 
 def test_an_unknown_model_is_one_line():

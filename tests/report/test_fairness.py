@@ -58,6 +58,16 @@ def test_size_cost_and_training_are_flagged_above_the_tolerance(make_run):
     assert flags(runs, tolerance=0.8)[0] == {"seqpool": [], "ga": [], "gap": ["epochs +100 %"], "se": []}
 
 
+def test_with_a_frozen_backbone_the_parameters_of_heads_are_compared(make_run):
+    def make(head, parameters, **options):
+        return costing(make_run(head, 1, 0, 0.8, **options), parameters=parameters, head_parameters=parameters - 10_000)
+
+    got, found = flags([make("seqpool", 10_100, backbone="frozen"), make("ga", 10_150, backbone="frozen")])
+    assert got == {"seqpool": [], "ga": ["head params +50 %"]}
+    assert "(head params: parameters of the head, which alone are trained with" in next(footnotes(found))
+    assert flags([make("seqpool", 10_100, backbone="train"), make("ga", 10_150, backbone="train")])[0]["ga"] == []
+
+
 def test_a_head_with_more_tuning_is_flagged(make_run):
     """Other numbers of heads are the question, not tuning; another learning rate or gram_dim is."""
     runs = [make_run("seqpool", heads, 0, 0.8) for heads in (1, 2)]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import factories
-from commands import TINY_RUN
+from commands import TINY_RUN, give
 from composing import compose_run
 from headsweep.data import token_cache
 from headsweep.data.token_folder import TokenFolder, folders_in
@@ -17,6 +17,7 @@ from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Lookup
 from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.train_run import train_folder
+from headsweep.text import size_of
 
 KEYS = ["backbone=random", "augmentation=none", "duration='1 epoch'", "schedule.warmup='0 epochs'", "head=gap"]
 KEYS += ["dataset.validation=0"]
@@ -84,3 +85,23 @@ def test_images_that_changed_have_new_tokens_and_it_is_written_that_they_have(tm
     train(tmp_path, *keys)
     assert f"the images of imagefolder have changed since {before.path.name}: their tokens are computed" in caplog.text
     assert len(list(folders_in(tmp_path / "cache"))) == 2
+
+
+def test_folders_without_a_whole_record_are_listed_as_incomplete_and_removed(tmp_path, capsys):
+    cache = tmp_path / "cache"
+    absent, damaged = (cache / f"vit-digits-{digit * 12}" for digit in "ab")
+    others = [cache / "mine", cache / "holds-other-files-cccccccccccc"]
+    for folder in (absent, damaged, *others):
+        folder.mkdir(parents=True)
+        (folder / "train-00000.bin").write_bytes(bytes(1000))
+    (absent / "train-00001.bin.host-1.part").write_bytes(bytes(500))
+    (damaged / "tokens.json").write_text("{")
+    (others[1] / "notes.txt").touch()
+    assert give("cache", "list", "--output", tmp_path) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == [absent.name, *size_of(1500).split(), "incomplete:", "tokens.json", "is", "absent"]
+    assert second.split() == [damaged.name, *size_of(1000).split(), "incomplete:", "tokens.json", "is", "damaged"]
+    assert give("cache", "remove", absent.name, "--output", tmp_path) == 0
+    assert capsys.readouterr().out == f"removed {absent.name} ({size_of(1500)})\n"
+    assert give("cache", "remove", "--all", "--output", tmp_path) == 0
+    assert sorted(cache.iterdir()) == sorted(others)

@@ -168,6 +168,27 @@ def test_only_an_earlier_export_is_replaced(runs, tmp_path, capsys):
     assert "is a folder; give a file as --output" in capsys.readouterr().err
 
 
+def test_force_replaces_no_model_of_another_origin(runs, tmp_path, capsys):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "README.md").write_text("precious")
+    (folder / "config.json").write_text('{"architecture": "resnet18"}')
+    assert export(runs[0], "hf", folder, "--force") == 2
+    assert f"{folder} is not a model that headsweep exported; give another --output" in capsys.readouterr().err
+    assert (folder / "README.md").read_text() == "precious"
+
+
+@pytest.mark.parametrize("layout", ["headsweep", "hf", "onnx"])
+def test_an_output_folder_of_runs_is_no_target(layout, runs, capsys):
+    output = runs[0].output.path
+    before = sorted(output.rglob("*"))
+    assert export(runs[0], layout, output, "--force") == 2
+    error = capsys.readouterr().err
+    assert f"--output {output}: expected the file or folder to write, found an output folder of runs" in error
+    assert f"--runs {output / 'runs'}" in error and error.count("\n") == 1
+    assert sorted(output.rglob("*")) == before
+
+
 @pytest.mark.parametrize("moment", ["model.safetensors", "README.md"])
 def test_a_full_disk_leaves_what_was_there(moment, runs, tmp_path, capsys, monkeypatch):
     assert export(runs[0], "hf", tmp_path / "hub") == 0

@@ -253,6 +253,18 @@ def test_the_json_of_a_plan_has_the_tokens(tmp_path, file, capsys):
         folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
 
 
+def test_a_plan_names_no_tokens_of_cells_that_it_refuses(tmp_path, file, capsys):
+    words = ["--list", "--json", *TINY_RUN, *KEYS, f"model.checkpoint={file}", f"paths.output={tmp_path}"]
+    assert give("plan", *words) == 0
+    good = json.loads(capsys.readouterr().out)
+    run = tmp_path / "runs" / good["rows"][0]["fingerprint"]
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("[")
+    assert give("plan", *words) == 2
+    refused = json.loads(capsys.readouterr().out)
+    assert [(len(it["bad"]), len(it["tokens"])) for it in (good, refused)] == [(0, 1), (1, 0)]
+
+
 def copy_of(disk: Path) -> TokenFolder:
     (path,) = disk.glob("tokens-*/")
     return TokenFolder(path)
@@ -290,7 +302,8 @@ def test_a_copy_that_is_cut_off_or_damaged_is_copied_again(tmp_path, file, small
     absent.unlink()
     again = staged(tmp_path, file, "seed=5")
     assert {path: path.read_bytes() for path in contents} == contents and len(computed) == count
-    assert "damaged" in caplog.text and again.result() is not None
+    assert f"{damaged} is damaged: it is copied again" in caplog.text and "computed again" not in caplog.text
+    assert again.result() is not None
 
 
 @pytest.mark.slow

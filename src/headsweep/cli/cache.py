@@ -31,10 +31,7 @@ def cache() -> None:
 def listing(output: Path, cache: Path | None) -> None:
     """Print name, bytes on disk and bytes when complete of each folder of tokens."""
 
-    rows = []
-    for folder in _folders(output, cache):
-        record = folder.record()
-        rows.append((folder.path.name, size_of(folder.held()), size_of(record.bytes) if record else "?"))
+    rows = [(it.path.name, size_of(it.on_disk()), _when_complete(it)) for it in _folders(output, cache)]
     if not rows:
         click.echo(one_line(f"no tokens in {cache or OutputFolder(output).cache}"))
     else:
@@ -55,12 +52,23 @@ def remove(names: tuple[str, ...], everything: bool, output: Path, cache: Path |
     if unknown := [name for name in names if name not in folders]:
         raise UserError(f"{unknown[0]}: no such folder in {cache or OutputFolder(output).cache}")
     for name in folders if everything else dict.fromkeys(names):
-        held = folders[name].held()
+        size = folders[name].on_disk()
         folders[name].remove()
-        click.echo(f"removed {name} ({size_of(held)})")
+        click.echo(f"removed {name} ({size_of(size)})")
 
 
 def _folders(output: Path, cache: Path | None) -> list[TokenFolder]:
-    from headsweep.data.token_folder import folders_in
+    from headsweep.data.token_folder import all_folders_in
 
-    return list(folders_in(cache or OutputFolder(output).cache))
+    return list(all_folders_in(cache or OutputFolder(output).cache))
+
+
+def _when_complete(folder: TokenFolder) -> str:
+    from headsweep.data.token_folder import RECORD
+    from headsweep.tracking.typed_files import Damaged
+
+    try:
+        record = folder.record()
+    except Damaged:
+        return f"incomplete: {RECORD} is damaged"
+    return size_of(record.bytes) if record else f"incomplete: {RECORD} is absent"

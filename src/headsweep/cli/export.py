@@ -96,6 +96,12 @@ def _write(
     force: bool,
 ) -> str:
     """Write the output; return a line on it."""
+    place = OutputFolder(output)
+    if place.runs.is_dir() and place.sweeps.is_dir():
+        raise UserError(
+            f"--output {output}: expected the file or folder to write, found an output folder of runs; "
+            f"give another --output, and --runs {place.runs} to name its runs by fingerprint"
+        )
     if layout == "hf":
         return _write_folder(_finished(source, runs, layout), weights, output, licence, force)
     if output.exists() and not force:

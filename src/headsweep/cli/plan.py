@@ -53,6 +53,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.config.study.expansion import composer, read_grid
     from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
+    from headsweep.plan.fingerprint import fingerprint
     from headsweep.plan.plan import Lookup, make_plan
     from headsweep.plan.preview import preview, show
     from headsweep.plan.stored_tokens import token_folders
@@ -70,7 +71,8 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
         print(screening.opening, file=sys.stderr)
     resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
-    tokens = token_folders(resolved, {row.fingerprint: row.cost for row in found.rows})
+    costs = {row.fingerprint: row.cost for row in found.rows}
+    tokens = token_folders([run for run in resolved if fingerprint(run) in costs], costs)  # none of refused cells
     show(found, slots.count, {"tokens": [asdict(it) for it in tokens]} if as_json else None)
     if not as_json:
         for it in tokens:
@@ -82,15 +84,15 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
 
 
 def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | None:
-    """Return a line about those of the runs to be trained that share processes."""
+    """Return a line about which of the runs to be trained share processes; None if none do."""
     from headsweep.launch.local.grouping import Candidate, grouped, shared_line
     from headsweep.plan.fingerprint import fingerprint
     from headsweep.plan.past_costs import plain
 
     costs = {row.fingerprint: row.cost or {} for row in found.waiting}
-    stored = {name: run for run in runs if run.has_stored_tokens and (name := fingerprint(run)) in costs}
-    by_seed = sorted(stored, key=lambda name: stored[name].seed)
-    return shared_line(grouped([Candidate.of(plain(stored[name]), costs[name]) for name in by_seed], slots))
+    waiting = {name: run for run in runs if (name := fingerprint(run)) in costs}
+    by_seed = sorted(waiting, key=lambda name: waiting[name].seed)
+    return shared_line(grouped([Candidate.of(plain(waiting[name]), costs[name]) for name in by_seed], slots))
 
 
 def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:

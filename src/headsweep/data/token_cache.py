@@ -23,12 +23,12 @@ from headsweep.config import AugmentationConfig, DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.crop import Crop
 from headsweep.data.sources import Reader, Source
-from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, check_room, view_name
+from headsweep.data.token_folder import TOKENS_LOGGER, Speed, TokenFolder, TokenRecord, check_room, view_name
 from headsweep.data.views import Views
 from headsweep.tracking import atomic_files
 from headsweep.tracking.typed_files import Damaged
 
-LOGGER = logging.getLogger("headsweep")
+LOGGER = logging.getLogger(TOKENS_LOGGER)
 # Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
 SHARD_BYTES = 2**26
 _LARGE_ROW = 2**13  # bytes of an image's tokens above which a call for each image takes less time than its copy
@@ -54,6 +54,7 @@ class TokenCache:
         device: of the backbone.
         workers: decoding processes.
         pulse: called often while tokens are computed or waited for; may raise to stop.
+        repair: what happens to a damaged file, for the warning.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class TokenCache:
         device: torch.device,
         workers: int,
         pulse: Callable[[], None],
+        repair: str = "its tokens are computed again",
     ) -> None:
+        self._repair = repair
         self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
         self._device, self._workers, self._pulse, self._augmentation = device, workers, pulse, augmentation
         self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
@@ -123,7 +126,7 @@ class TokenCache:
         data, checksum = content[:size], content[size:]
         self._pulse()
         if len(checksum) != _CHECKSUM_BYTES or zlib.crc32(data.data) != int.from_bytes(checksum.tobytes(), "big"):
-            LOGGER.warning("%s is damaged: its tokens are computed again", path)
+            LOGGER.warning("%s is damaged: %s", path, self._repair)
             path.unlink(missing_ok=True)
             return False
         tokens = torch.from_numpy(data).view(_DTYPES[self._record.dtype])

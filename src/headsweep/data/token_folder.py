@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -32,7 +33,8 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.typed_files import Damaged, read_json, require
 
-LOGGER = logging.getLogger("headsweep")
+TOKENS_LOGGER = "headsweep.tokens"  # its warnings are printed by the launcher, too
+LOGGER = logging.getLogger(TOKENS_LOGGER)
 
 MOST = 2**40
 LAYOUT = 1  # raised when other tokens would be computed for the same configuration
@@ -41,6 +43,8 @@ _DIGEST = "dataset.digest"
 _PIXELS = ("name", "image_size", "channels", "mean", "std", "crop_ratio", "digest")
 # Parts of the augmentation that change no view.
 _OF_TARGETS = {f"augmentation.{name}" for name in ("mixup", "cutmix", "mix_probability", "label_smoothing")}
+_NAME = re.compile(r".+-[0-9a-f]{12}")
+_FILE = re.compile(r"lock|labels\.npz.*|speed\.json.*|tokens\.json.*|\w+-\d{5}\.bin.*")
 _FIX = "remove the folder, and the next run computes the tokens again"
 
 
@@ -127,6 +131,14 @@ class TokenFolder:
         """Return what is stored; None before the first process has begun. Raises Damaged."""
         return read_json(self._record, TokenRecord, _FIX)
 
+    def has_record(self) -> bool:
+        return self._record.exists()
+
+    def is_remainder(self) -> bool:
+        """Return whether a folder without a record has the name of one, and holds only files of stored tokens."""
+        names = [path.name for path in self.path.iterdir()]
+        return bool(names and _NAME.fullmatch(self.path.name) and all(map(_FILE.fullmatch, names)))
+
     def whole_record(self) -> TokenRecord | None:
         """Return what is stored; None before the first process has begun, or if the file was damaged and is removed."""
         try:
@@ -146,6 +158,10 @@ class TokenFolder:
     def held(self) -> int:
         """Return the bytes that are on disk."""
         return sum(path.stat().st_size for path in self.path.glob("*.bin"))
+
+    def on_disk(self) -> int:
+        """Return the bytes of tokens on disk, those of partly written files included."""
+        return self.held() + sum(path.stat().st_size for path in self.path.glob("*.part"))
 
     def remove(self) -> None:
         """Remove the folder. Raises UserError if a process computes its tokens."""
@@ -175,6 +191,12 @@ def cache_of(run: RunConfig) -> Path:
 def folders_in(cache: Path) -> Iterator[TokenFolder]:
     """Yield the folders in a cache, by name."""
     return (TokenFolder(path.parent) for path in sorted(cache.glob(f"*/{RECORD}")))
+
+
+def all_folders_in(cache: Path) -> Iterator[TokenFolder]:
+    """Yield also the folders whose record is absent, by name, and none that holds anything else."""
+    folders = map(TokenFolder, sorted(cache.glob("*")))
+    return (it for it in folders if it.path.is_dir() and (it.has_record() or it.is_remainder()))
 
 
 def of_earlier_images(run: RunConfig) -> TokenFolder | None:

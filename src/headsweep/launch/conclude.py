@@ -15,7 +15,7 @@ from headsweep.report.table import published
 from headsweep.report.table.build import build
 from headsweep.report.table.model import Table
 from headsweep.status import queue
-from headsweep.text import last_line
+from headsweep.text import last_line, plural
 from headsweep.tracking.metric_names import TEST_TOP1, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
@@ -42,9 +42,10 @@ def log_models(folders: Sequence[RunFolder], config: RunConfig, log: LogModels) 
     lacking = [folder for folder in folders if tracker.lacks_model(folder)]
     if not lacking:
         return
+    store = config.tracking.name.value
+    print(f"logging {plural(len(lacking), 'model')} to {store}", file=sys.stderr)  # which takes seconds for each
     try:
-        count = log(lacking, config)
-        print(f"{count} model{'s' * (count != 1)} logged to {config.tracking.name.value}", file=sys.stderr)
+        print(f"{plural(log(lacking, config), 'model')} logged to {store}", file=sys.stderr)
     except UserError as error:
         print(f"headsweep: {error}", file=sys.stderr)
 

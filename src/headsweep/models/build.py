@@ -150,7 +150,7 @@ def _start_from(checkpoint: Path, model: ModelConfig, built: Classifier, new_hea
         built.load_state_dict(weights)
         return
     for note in fitted.notes:
-        LOGGER.warning(note)
+        LOGGER.warning("model.checkpoint=%s: %s", checkpoint, note)
     built.backbone.load_state_dict({name.removeprefix("backbone."): held for name, held in fitted.state.items()})
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
 from timm.models._hub import download_cached_file
@@ -36,7 +39,8 @@ def pretrained_file(name: str) -> Path | None:
         return Path(described.file or _download(described))
     except Exception as error:  # without a network, each client raises its own kinds
         place = described.hf_hub_id or described.url
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
+        reason = textwrap.shorten(first, 200, placeholder=" ...")
         found = f"expected the weights of {name} in timm's cache, or a network to download {place}, found neither"
         raise ConfigError(_KEY, "true", f"{found}; give them as model.checkpoint=FILE ({reason})") from error
 
@@ -46,14 +50,21 @@ def _download(described: PretrainedCfg) -> str:
         return download_cached_file(described.url)
     repository, _, revision = described.hf_hub_id.partition("@")
     names = (described.hf_hub_filename,) if described.hf_hub_filename else _HUB_FILES
+    download = partial(hf_hub_download, repository, revision=revision or None)
+    for name in names:
+        with suppress(LocalEntryNotFoundError):
+            return download(name, local_files_only=True)
     for name in names[:-1]:
-        try:
-            return hf_hub_download(repository, name, revision=revision or None)
-        except LocalEntryNotFoundError:
-            raise  # there is no network: the other name is not there either
-        except EntryNotFoundError:
-            continue
-    return hf_hub_download(repository, names[-1], revision=revision or None)
+        with suppress(EntryNotFoundError):
+            _reach(repository, name, revision)
+            return download(name)
+    _reach(repository, names[-1], revision)
+    return download(names[-1])
+
+
+def _reach(repository: str, name: str, revision: str) -> None:
+    """Ask for a file's size: without a network this fails at once, while a download is tried for 20 s with warnings."""
+    get_hf_file_metadata(hf_hub_url(repository, name, revision=revision or None))
 
 
 def loading(name: str, weights: dict[str, Any]) -> dict[str, Any]:

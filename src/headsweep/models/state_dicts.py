@@ -199,11 +199,17 @@ def _views(backbone: Backbone, head: Head | None, rest: dict[str, Tensor], fitte
             _take_published_extras(head, rest, fitted)
         return published_views(backbone, head, fitted.block, fitted.state), 0
     if isinstance(backbone, TimmBackbone) and not backbone.model.state_dict().keys().isdisjoint(rest):
-        _take_timm_classifier(backbone, rest, fitted.notes)
-        if head is not None:
+        dropped = _take_timm_classifier(backbone, rest)
+        if head is not None:  # else no classifier is expected
+            fitted.notes += dropped
             fitted.notes.append("the head is newly initialised: the file holds only the backbone")
         inside = {name: tensor for name, tensor in fitted.state.items() if name.startswith(_IN_TIMM)}
         return ((name.removeprefix(_IN_TIMM), name, tensor) for name, tensor in inside.items()), 0
+    if isinstance(backbone, TimmBackbone):
+        example = next(iter(backbone.model.state_dict()))
+        raise CheckpointError(
+            f"expected weights of {backbone.options.name} (e.g. {example}), found {_some(list(rest))}"
+        )
     raise CheckpointError(f"expected weights of this model in a known layout, found {_some(list(rest))}")
 
 
@@ -258,14 +264,14 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
     raise CheckpointError(f"this file holds {what}{always_eight}: use {named}, in a run head={kind} heads={count}")
 
 
-def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor], notes: list[str]) -> None:
-    """Drop the classifier of the file, which the backbone does not have."""
+def _take_timm_classifier(backbone: TimmBackbone, rest: dict[str, Tensor]) -> list[str]:
+    """Drop the classifier of the file, which the backbone does not have; return a note on it, if there is one."""
     described: Any = backbone.model.default_cfg
     names = described.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     held = backbone.model.state_dict()
-    if _take(rest, lambda key: key not in held and key.startswith(tuple(f"{name}." for name in names))):
-        notes.append(f"the file's classifier ({', '.join(names)}) is dropped")
+    taken = _take(rest, lambda key: key not in held and key.startswith(tuple(f"{name}." for name in names)))
+    return [f"the file's classifier ({', '.join(names)}) is dropped"] if taken else []
 
 
 def _take(rest: dict[str, Tensor], is_unused: Callable[[str], bool]) -> list[str]:

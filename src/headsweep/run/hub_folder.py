@@ -24,6 +24,7 @@ from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.typed_files import Damaged
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
+_ORIGIN = "headsweep"  # key of the configuration: which run the weights are of
 FROM_SCRATCH, FROM_OTHERS = "mit", "other"  # default licence of weights
 
 
@@ -40,6 +41,16 @@ def check_place(folder: Path, force: bool) -> None:
         raise UserError(f"{folder} holds other files (e.g. {others[0]}); give another --output")
     if folder.exists() and any(folder.iterdir()) and not force:
         raise UserError(f"{folder} exists; give another --output, or --force to replace it")
+    if folder.exists() and any(folder.iterdir()) and not _is_export(folder):
+        raise UserError(f"{folder} is not a model that headsweep exported; give another --output")
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and _ORIGIN in config
 
 
 def write(run: RunFolder, best: bool, output: Path, licence: str | None) -> None:
@@ -111,7 +122,7 @@ def _config(run: RunConfig, folder: RunFolder, model: Classifier) -> dict[str, A
             "classifier": "head.classifier",
             "custom_load": False,
         },
-        "headsweep": {"version": version("headsweep"), "fingerprint": record.fingerprint, "seed": record.seed},
+        _ORIGIN: {"version": version("headsweep"), "fingerprint": record.fingerprint, "seed": record.seed},
     }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from headsweep.config import RunConfig
 from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
-from headsweep.data.token_folder import TokenFolder, TokenRecord, of_earlier_images, source_of
+from headsweep.data.token_folder import TOKENS_LOGGER, TokenFolder, TokenRecord, of_earlier_images, source_of
 from headsweep.data.token_staging import complete_copy, place_of_copy
 from headsweep.models import Classifier, model_of
 from headsweep.models.backbone import Backbone
@@ -22,7 +22,7 @@ from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 from headsweep.training.device import autocast
 
-LOGGER = logging.getLogger("headsweep")
+LOGGER = logging.getLogger(TOKENS_LOGGER)
 
 
 def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse: Callable[[], None]) -> Splits:
@@ -54,14 +54,14 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
         backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
         return backbone[0]
 
-    def cache_in(place: TokenFolder) -> TokenCache:
+    def cache_in(place: TokenFolder, **repair: str) -> TokenCache:
         return TokenCache(
-            place, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, pulse
+            place, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, pulse, **repair
         )
 
     stored = cache_in(folder)
     copy = None if run.loader.stage is None else place_of_copy(folder, run.loader.stage)
-    cache = stored if copy is None else cache_in(copy)
+    cache = stored if copy is None else cache_in(copy, repair="it is copied again")
     sources = {name: TokenSource(cache, [name], torch.arange(len(its)), its) for name, its in labels.items()}
     splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
     assert isinstance(splits.train, TokenSource), "as its source"

@@ -18,6 +18,13 @@ class Progress:
     gpu_memory_gib: float | None = None  # peak so far; None without a GPU
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A line about a run for the terminal of its launcher."""
+
+    text: str
+
+
 Watcher = Callable[[Progress], None]
 Stop = Callable[[], bool]  # called after each step: whether to stop the run, which can be resumed later
 

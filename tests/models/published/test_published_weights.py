@@ -282,6 +282,19 @@ def test_a_backbone_of_timm_takes_timm_s_own_file(name, tmp_path, caplog):
     assert caplog.messages[1] == "the head is newly initialised: the file holds only the backbone"
 
 
+def test_a_new_head_drops_the_file_s_classifier_without_a_line_and_another_model_is_named(tmp_path, caplog):
+    def start(name: str, file: str) -> Classifier:
+        model = TimmConfig("timm", name, str(tmp_path / file), None, small_stem=False, options={})
+        sizes = {"heads": 1, "num_classes": 10, "image_size": 64, "channels": 3, "seed": 0}
+        return build_model(model, HeadConfig("gap"), **sizes, new_head=True)
+
+    torch.save(timm.create_model("test_vit", img_size=64).state_dict(), tmp_path / "vit.pth")
+    assert start("test_vit", "vit.pth") and not caplog.messages
+    expected = r"model.checkpoint=.*vit.pth: expected weights of resnet18 \(e.g. conv1.weight\), found cls_token, pos_"
+    with pytest.raises(ConfigError, match=expected):
+        start("resnet18", "vit.pth")
+
+
 def test_own_weights_load_unchanged(caplog):
     model, other = (timm.create_model("vit_2_4_32") for _ in range(2))
     other.load_state_dict(model.state_dict())

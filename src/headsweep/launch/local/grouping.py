@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from headsweep.plan.token_streams import stream_of
+from headsweep.text import plural
 from headsweep.tracking.cost import RunCost
 
 # Further runs save little, as the batches are read once for so many already; a process that dies takes them along.
@@ -75,4 +76,6 @@ def shared_line(groups: Sequence[Sequence[object]]) -> str | None:
     least, most = min(shared), max(shared)
     each = f"{least}" if least == most else f"{least} to {most}"
     processes = f"{len(shared)} process{'es' * (len(shared) > 1)}"
-    return f"stored tokens: {sum(shared)} runs train in {processes}, {each} at a time on the same batches"
+    alone = len(groups) - len(shared)
+    others = f"; {plural(alone, 'run')} by {'itself' if alone == 1 else 'themselves'}" if alone else ""
+    return f"stored tokens: {sum(shared)} runs train in {processes}, {each} at a time on the same batches{others}"

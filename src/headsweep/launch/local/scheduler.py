@@ -23,7 +23,7 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
-from headsweep.training.progress import Progress
+from headsweep.training.progress import Notice, Progress
 
 POLL_SECONDS = 0.2  # between two checks of signals, of runs without progress, and of those of other sweeps
 # The errors of torch on a GPU, of CUDA and its libraries, of Python, and of torch on a CPU.
@@ -84,7 +84,7 @@ class _Process:
         """Runs that have not ended."""
         return [training for training in self.trainings if training.code is None]
 
-    def messages(self) -> Iterator[tuple[_Training, Progress | str | int | None]]:
+    def messages(self) -> Iterator[tuple[_Training, Progress | Notice | str | int | None]]:
         """Yield what the process has sent about its runs (see `worker.train`); None for those that end with it."""
         try:
             while self.connection.poll():
@@ -249,9 +249,11 @@ class Schedule:
             if self._timeout is not None and process.silent > 60 * self._timeout:
                 process.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
 
-    def _hear(self, process: _Process, training: _Training, message: Progress | str | int | None) -> None:
+    def _hear(self, process: _Process, training: _Training, message: Progress | Notice | str | int | None) -> None:
         if isinstance(message, Progress):
             self._show(process, training, message)
+        elif isinstance(message, Notice):
+            self._display.say(f"{training.folder.record().name}: {message.text}")
         elif isinstance(message, str):
             training.reason = message
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from headsweep.config import RunConfig
+from headsweep.data.token_folder import TOKENS_LOGGER
 from headsweep.errors import UserError
 from headsweep.launch.local.scheduler import BUSY
 from headsweep.run import predictor, trial
@@ -26,14 +28,14 @@ from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sharing import share_with_group
 from headsweep.training.in_steps import InSteps
-from headsweep.training.progress import Busy, Progress, Stopped
+from headsweep.training.progress import Busy, Notice, Progress, Stopped
 
 
 def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | None, connection: Connection) -> None:
     """Train the runs in `paths` in turn, step by step, to epoch `until` or to their ends.
 
-    Sends pairs of the number of a run and its Progress; a text, why it has failed; or an exit code, once it has ended:
-    0, 1 if it failed, BUSY. SIGTERM makes each run write a checkpoint after its current step.
+    Sends pairs of the number of a run and its Progress; a Notice; a text, why it has failed; or an exit code, once it
+    has ended: 0, 1 if it failed, BUSY. SIGTERM makes each run write a checkpoint after its current step.
     """
     _follow_parent()
     received: list[int] = []
@@ -56,6 +58,7 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
         yield from train_in_steps(folders[number], watch, stop, until, device=gpu and "cuda", streams=streams)
 
     logs = Logs(folder.log for folder in folders)
+    logging.getLogger(TOKENS_LOGGER).addHandler(Forwarder(connection, logs))
     for number, error in in_lock_step([train(number) for number in range(len(folders))], logs.enter):
         if isinstance(error, UserError):
             connection.send((number, str(error)))  # the disk may be too full to write it to the run's folder
@@ -82,16 +85,28 @@ class Logs:
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._handles = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) for path in paths]
-        self._current: int | None = None
+        self.current: int | None = None  # number of the run whose turn it is
 
     def enter(self, number: int) -> None:
         """Begin the turn of a run."""
-        if number != self._current:
+        if number != self.current:
             sys.stdout.flush()
             sys.stderr.flush()
             os.dup2(self._handles[number], 1)
             os.dup2(self._handles[number], 2)
-            self._current = number
+            self.current = number
+
+
+class Forwarder(logging.Handler):
+    """Sends what is logged to the launcher, too: the logs of runs that end well are rarely read."""
+
+    def __init__(self, connection: Connection, logs: Logs) -> None:
+        super().__init__()
+        self._connection, self._logs = connection, logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)  # as logging does where there is no handler
+        self._connection.send((self._logs.current, Notice(record.getMessage())))
 
 
 def check(runs: Sequence[RunConfig], connection: Connection) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from headsweep.config import BackboneMode
 from headsweep.report.read.cells import Cell
 from headsweep.report.table.columns import human
 from headsweep.report.table.hyperparameters import compared_values
@@ -15,6 +16,7 @@ TOLERANCE = 0.1  # largest relative difference from the baseline that is not fla
 
 _MEANING = {
     "params": "trained parameters",
+    "head params": "parameters of the head, which alone are trained with a frozen backbone",
     "FLOPs": "FLOPs of one image's forward pass",
     "epochs": "epochs trained",
     "steps": "optimizer steps for the same epochs",
@@ -26,7 +28,7 @@ _MEANING = {
 class Mismatch:
     """One quantity in which a row does not match its baseline."""
 
-    what: str  # params, FLOPs, epochs, steps or tuning
+    what: str  # params, head params, FLOPs, epochs, steps or tuning
     value: float
     baseline: float
 
@@ -91,8 +93,11 @@ def _mismatches(values: Mapping[str, float], baseline: Mapping[str, float], tole
 def _quantities(cell: Cell) -> dict[str, float]:
     cost = cell.record.cost
     results = [run.result for run in cell.finished if run.result is not None]
+    size = {"params": cost.get("parameters", 0)}
+    if BackboneMode(cell.value("backbone") or BackboneMode.train.value).is_frozen:  # older records lack the key
+        size = {"head params": cost.get("head_parameters", 0)}
     return {
-        "params": cost.get("parameters", 0),
+        **size,
         "FLOPs": cost.get("flops", 0),
         "epochs": max((result.epochs for result in results), default=0),
         "steps": max((result.steps for result in results), default=0),
