@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,24 +11,10 @@ import pytest
 from commands import TRAIN, fresh, headsweep, train
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
+from own_package import EXAMPLE, install
 
-EXAMPLE = PROJECT_ROOT / "examples" / "own_head"
-PIP = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-PIP += ["--disable-pip-version-check"]
 GRID = ["head=gap,normpool", "model=patches", "dataset=squares", "model.width=16", "duration='2 epochs'"]
 QUICK = ["debug.train_images=64", "debug.eval_images=32", "tracking=none", "hydra.launcher.threads=1"]
-
-
-def install(place: Path, change: dict[str, str] | None = None) -> Path:
-    """Install a copy of the example, with some texts replaced, into a folder for PYTHONPATH."""
-    source, site = place / "source", place / "site"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    for file in source.rglob("*.*"):
-        for before, after in (change or {}).items():
-            if file.is_file():
-                file.write_text(file.read_text().replace(before, after))
-    subprocess.run([sys.executable, *PIP, "--target", str(site), str(source)], check=True)
-    return site
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 import programs
 from commands import TINY, Answer
 from headsweep.folders import PROJECT_ROOT, code_digest
+from own_package import install
 
 SWEEP = "# @package _global_\nhydra: {sweeper: {params: {head: 'ga,wide_ga'}}}\n"
 COMPLETE = {"_HEADSWEEP_COMPLETE": "bash_complete"}
@@ -159,3 +161,21 @@ def test_a_study_is_trained_compared_and_reproduced_in_any_folder(headsweep, sit
     environment["PYTHONPATH"] = f"{home}/src"
     answer = programs.run(["-c", READ, str(outputs / "runs" / run)], cwd=here, env=environment)
     assert answer.stdout == f"{home}/conf 32\n", answer
+
+
+@pytest.mark.slow
+def test_a_head_of_a_package_is_compared_and_its_bundle_has_the_same_table_elsewhere(headsweep, site, here):
+    path = {"PYTHONPATH": os.pathsep.join([str(site), str(install(here / "package"))])}
+    grid = ["head=gap,normpool", "seeds=2", *TINY, "duration=4 steps", "tracking=none"]
+    answer = headsweep("train", "-m", *grid, **path)
+    assert answer.returncode == 0, answer
+    table = headsweep("table", "--format", "csv", **path).stdout
+    assert {line.split(",")[0] for line in table.splitlines()} == {"head", "gap", "normpool"}, table
+    answer = headsweep("bundle", "latest", "--write", "bundle.tar.gz", **path)
+    assert answer.returncode == 0, answer
+    with tarfile.open(here / "bundle.tar.gz") as archive:
+        archive.extractall(here / "unpacked", filter="data")
+    (root,) = (here / "unpacked").iterdir()
+    elsewhere = root.rename(here / "another name")
+    shutil.rmtree(here / "outputs")
+    assert headsweep("table", "--format", "csv", "--output", str(elsewhere), **path).stdout == table
