@@ -11,7 +11,7 @@ OLDEST := .venv-oldest
 WORKERS := --numprocesses 3 --no-loadscope-reorder
 
 # What depends most on other packages: Hydra, submitit, MLflow, timm, numpy; and a true sweep.
-OLDEST_TESTS := tests/config/test_grid.py tests/plan/test_plan.py tests/slurm/test_submission.py \
+OLDEST_TESTS := tests/config/test_grid.py tests/plan/test_plan.py tests/slurm/test_needs.py \
 	tests/tracking/test_mlflow_store.py tests/tracking/test_mlflow_sync.py tests/report/test_formats.py \
 	tests/models/test_timm_conventions.py tests/data/test_augment.py tests/test_api.py
 
