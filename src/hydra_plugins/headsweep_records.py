@@ -8,7 +8,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from headsweep.config import choices
+from headsweep.config.records import choices
 
 SCHEME = "headsweep"
 
@@ -23,7 +23,7 @@ class RecordSearchPath(SearchPathPlugin):
 
 
 class RecordSource(ConfigSource):
-    """The choices of `headsweep.config.choices` as files of their groups."""
+    """The choices of `headsweep.config.records.choices` as files of their groups."""
 
     @staticmethod
     def scheme() -> str:

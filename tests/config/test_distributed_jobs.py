@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import parse_launcher
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 
 

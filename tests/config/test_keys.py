@@ -4,9 +4,9 @@ from typing import Annotated
 import pytest
 
 from composing import compose_run
-from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, flat, flat_record, has_trait, keys_of, keys_with
-from headsweep.config.model import model_options
+from headsweep.config.records.head import head_options
+from headsweep.config.records.model import model_options
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL
 from headsweep.plan.past_costs import plain
 

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from headsweep.config import HeadConfig, HeadSpec
-from headsweep.config import registry as module
-from headsweep.config.registry import Registry
+from headsweep.config.records import registry as module
+from headsweep.config.records.registry import Registry
 from headsweep.errors import UserError
 
 GROUP = "headsweep.heads"

@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import NOT_SETTINGS, parse_launcher
-from headsweep.config.slurm import Projection, SlurmConfig
+from headsweep.config.launcher.launchers import NOT_SETTINGS, parse_launcher
+from headsweep.config.launcher.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError
 from headsweep.launch.slurm.grouping import check_needs
 

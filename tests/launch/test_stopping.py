@@ -14,7 +14,7 @@ from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
 from factories import by_seed, planned
-from headsweep.config.launchers import LocalConfig, parse_launcher
+from headsweep.config.launcher.launchers import LocalConfig, parse_launcher
 from headsweep.config.study.expansion import local_defaults
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
 from headsweep.launch.in_process import InProcess

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from composing import compose_run
 from headsweep.config import TimmConfig, TokensConfig
-from headsweep.config.model import TokenType
+from headsweep.config.records.model import TokenType
 from headsweep.errors import ConfigError
 from headsweep.models import Classifier, build_model
 from headsweep.models.frozen import Probe

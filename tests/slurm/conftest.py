@@ -17,8 +17,8 @@ from scripted import Sbatch
 from commands import TINY, train
 from factories import hand_made
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import parse_launcher
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.tracking.run_folder import RunFolder
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")

@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import parse_launcher
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm import submit
 from headsweep.launch.slurm.grouping import Group
 from headsweep.tracking.run_folder import RunFolder

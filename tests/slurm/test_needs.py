@@ -10,7 +10,7 @@ from scripted import Sbatch, asked, sweep_of
 
 from commands import TINY_RUN
 from composing import compose_run
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.slurm.grouping import grouped
 from headsweep.launch.slurm.launcher import SlurmLauncher, submit_again

@@ -15,8 +15,8 @@ from commands import TINY_RUN, train, train_with_interpreter
 from comparing import differences
 from factories import by_seed
 from headsweep.config import PROJECT_ROOT
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import parse_launcher
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
 from headsweep.status import submissions, waiting
 from headsweep.tracking.run_folder import RunFolder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from headsweep.autotune.sharing import Sharing
 from headsweep.autotune.slots import AUTO, AutoSlots
 from headsweep.config import RunConfig
-from headsweep.config.launchers import LocalConfig
+from headsweep.config.launcher.launchers import LocalConfig
 from headsweep.launch.launcher import Notify
 from headsweep.launch.local.launcher import LocalLauncher
 from headsweep.launch.local.slots import Slots

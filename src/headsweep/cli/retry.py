@@ -22,7 +22,7 @@ def retry(words: tuple[str, ...], output: Path, slots: int | None, threads: int 
     one, RUN a fingerprint, name or prefix of one; the default is the latest sweep. `head=ga heads=8` chooses cells.
     Runs that were submitted to a cluster are submitted again.
     """
-    from headsweep.config.launchers import check_threads
+    from headsweep.config.launcher.launchers import check_threads
     from headsweep.status import choose, queue
     from headsweep.status.find import find_each
 

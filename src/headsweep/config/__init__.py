@@ -1,8 +1,9 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
-from headsweep.config.dataset import DATASETS, DatasetSpec
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import (
+from headsweep.config.parsing import parse
+from headsweep.config.records.dataset import DATASETS, DatasetSpec
+from headsweep.config.records.head import (
     HEADS,
     ClassAttentionConfig,
     GaConfig,
@@ -10,9 +11,9 @@ from headsweep.config.head import (
     HeadConfig,
     HeadSpec,
 )
-from headsweep.config.head_file import FileHeadConfig, spec_of
-from headsweep.config.metric import METRICS, MetricSpec
-from headsweep.config.model import (
+from headsweep.config.records.head_file import FileHeadConfig, spec_of
+from headsweep.config.records.metric import METRICS, MetricSpec
+from headsweep.config.records.model import (
     BACKBONES,
     BackboneMode,
     BackboneSpec,
@@ -25,7 +26,6 @@ from headsweep.config.model import (
     TokensConfig,
     TokenType,
 )
-from headsweep.config.parsing import parse
 from headsweep.config.schema import (
     AugmentationConfig,
     AugmentationOrder,

@@ -9,9 +9,9 @@ from enum import Enum
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from headsweep.config.head import head_options
-from headsweep.config.head_file import FileHeadConfig
-from headsweep.config.model import model_options
+from headsweep.config.records.head import head_options
+from headsweep.config.records.head_file import FileHeadConfig
+from headsweep.config.records.model import model_options
 from headsweep.config.schema import RunConfig
 from headsweep.config.traits import USUAL, Neutral, Trait
 

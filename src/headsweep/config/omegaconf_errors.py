@@ -8,11 +8,11 @@ import re
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
-from headsweep.config.head import head_options
 from headsweep.config.keys import all_keys, keys_of
-from headsweep.config.launchers import LocalConfig
-from headsweep.config.model import model_options
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import LocalConfig
+from headsweep.config.launcher.slurm import SlurmConfig
+from headsweep.config.records.head import head_options
+from headsweep.config.records.model import model_options
 from headsweep.config.study_keys import KEYS, SWEEPER
 from headsweep.errors import ConfigError
 from headsweep.folders import TRAIN

@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config import choices as added
 from headsweep.config.keys import has_trait
 from headsweep.config.parsing import typed
+from headsweep.config.records import choices as added
 from headsweep.config.schema import RunConfig
 from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.head import HEADS, HeadConfig
-from headsweep.config.head_file import spec_in
-from headsweep.config.model import BACKBONES
 from headsweep.config.omegaconf_errors import as_config_error
-from headsweep.config.registry import Registry
+from headsweep.config.records.head import HEADS, HeadConfig
+from headsweep.config.records.head_file import spec_in
+from headsweep.config.records.model import BACKBONES
+from headsweep.config.records.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 from headsweep.folders import TRAIN, default_data, default_output, search_path

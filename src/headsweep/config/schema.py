@@ -11,11 +11,11 @@ from enum import Enum
 from typing import Annotated
 
 from headsweep.config.checks import address, at_least, fraction, name
-from headsweep.config.dataset import DATASETS
 from headsweep.config.duration import Duration, DurationUnit
-from headsweep.config.head import GramConfig, HeadConfig
-from headsweep.config.head_file import spec_of
-from headsweep.config.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
+from headsweep.config.records.dataset import DATASETS
+from headsweep.config.records.head import GramConfig, HeadConfig
+from headsweep.config.records.head_file import spec_of
+from headsweep.config.records.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, PLANNED, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError

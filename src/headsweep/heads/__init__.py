@@ -1,13 +1,13 @@
-"""Classification heads: N tokens to the logits of K branches. Each has a record in `headsweep.config.head`."""
+"""Classification heads: N tokens to the logits of K branches. Each has a record in `headsweep.config.records.head`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from headsweep.config.head import HEADS as SPECS
-from headsweep.config.head import HeadConfig, HeadSpec
-from headsweep.config.head_file import FileHeadConfig, shown, spec_of
+from headsweep.config.records.head import HEADS as SPECS
+from headsweep.config.records.head import HeadConfig, HeadSpec
+from headsweep.config.records.head_file import FileHeadConfig, shown, spec_of
 from headsweep.heads.base import Head
 from headsweep.heads.fitted import FittedHead
 from headsweep.loading import check_options, load_class

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from headsweep.config import RunConfig
 from headsweep.config.auto_batch_size import AUTO, KEY
-from headsweep.config.launchers import NoSettings, parse_launcher
+from headsweep.config.launcher.launchers import NoSettings, parse_launcher
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.progress_bars import Display

@@ -20,7 +20,7 @@ from headsweep.config import (
     RunConfig,
     TokensConfig,
 )
-from headsweep.config.head_file import shown
+from headsweep.config.records.head_file import shown
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head, head_class, head_options
 from headsweep.loading import load_class

@@ -14,8 +14,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from headsweep.config import FileHeadConfig, HeadConfig, ModelConfig, RunConfig
-from headsweep.config.head import HEADS
-from headsweep.config.model import BACKBONES
+from headsweep.config.records.head import HEADS
+from headsweep.config.records.model import BACKBONES
 from headsweep.errors import UserError
 from headsweep.models.build import build_model
 from headsweep.models.classifier import Classifier

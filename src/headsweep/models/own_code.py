@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from headsweep.config import BACKBONES, HeadConfig, ModelConfig
-from headsweep.config.head import HEADS
-from headsweep.config.head_file import FileHeadConfig, relative, shown
+from headsweep.config.records.head import HEADS
+from headsweep.config.records.head_file import FileHeadConfig, relative, shown
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import FittedHead, Head, head_class
 from headsweep.loading import load_class

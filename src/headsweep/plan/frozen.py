@@ -11,9 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config import RunConfig, parse
-from headsweep.config.head_file import digest_of
 from headsweep.config.keys import all_keys, neutral_values
 from headsweep.config.parsing import typed
+from headsweep.config.records.head_file import digest_of
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headsweep.config.choices import REGISTRIES, packages, roots
-from headsweep.config.metric import METRICS
-from headsweep.config.registry import Package
+from headsweep.config.records.choices import REGISTRIES, packages, roots
+from headsweep.config.records.metric import METRICS
+from headsweep.config.records.registry import Package
 
 _KEYS = {"head": "name", "model": "family", "dataset": "name"}  # group -> key with the name of the record
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from headsweep.config import HEADS, BackboneMode, TokenType
-from headsweep.config.head_file import spec_in
 from headsweep.config.keys import flat_record
+from headsweep.config.records.head_file import spec_in
 
 # Tokens, their order and their batches depend on these alone. Some of them could differ (the dropout of a frozen
 # backbone has no effect); runs that differ there are merely not trained together.

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headsweep.config.metric import METRICS
+from headsweep.config.records.metric import METRICS
 from headsweep.loading import load_function
 from headsweep.tracking.metric_names import MOST_SCORES, head_top1
 from headsweep.training.batches import EvaluationBatch

@@ -22,7 +22,7 @@ from headsweep.analysis.head_checks.numerics import (
 from headsweep.analysis.head_checks.subject import Subject, Violation
 from headsweep.analysis.head_checks.tracing import check_compile, check_export, check_fx
 from headsweep.config import HeadConfig
-from headsweep.config.head_file import shown
+from headsweep.config.records.head_file import shown
 from headsweep.heads import head_class, head_options
 from headsweep.models.own_code import described
 

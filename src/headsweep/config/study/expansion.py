@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config.composition import composing
-from headsweep.config.launchers import LocalConfig, parse_launcher
+from headsweep.config.launcher.launchers import LocalConfig, parse_launcher
 from headsweep.config.own_files import warn_of_unread_files
 from headsweep.config.study.exclusions import Exclusions
 from headsweep.config.study.grid import Compose

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from headsweep.config import RunConfig
-from headsweep.config.launchers import LocalConfig
+from headsweep.config.launcher.launchers import LocalConfig
 from headsweep.errors import UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher, Notify

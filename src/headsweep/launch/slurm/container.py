@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from headsweep.config.slurm import ContainerRuntime, SlurmConfig
+from headsweep.config.launcher.slurm import ContainerRuntime, SlurmConfig
 
 
 def python(settings: SlurmConfig, output: Path) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headsweep.config.keys import all_keys
-from headsweep.config.launchers import wrong
-from headsweep.config.needs import RESOURCES, read_need
+from headsweep.config.launcher.launchers import wrong
+from headsweep.config.launcher.needs import RESOURCES, read_need
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.config.omegaconf_errors import unknown_key
-from headsweep.config.slurm import SlurmConfig
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan
 from headsweep.tracking.run_folder import RunFolder

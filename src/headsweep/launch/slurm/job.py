@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from headsweep.config.slurm import Projection, SlurmConfig
+from headsweep.config.launcher.slurm import Projection, SlurmConfig
 from headsweep.errors import Interrupted
 from headsweep.launch.conclude import has_no_try_left
 from headsweep.launch.launcher import Notify

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from headsweep.config import RunConfig
-from headsweep.config.slurm import Projection, SlurmConfig
+from headsweep.config.launcher.slurm import Projection, SlurmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.conclude import is_missing
 from headsweep.launch.launcher import Launcher, Notify

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm.grouping import Group, grouped
 from headsweep.status import cluster, job_record, queue, submissions
 from headsweep.status.submissions import Job

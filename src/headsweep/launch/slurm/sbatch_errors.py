@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.status import cluster
 

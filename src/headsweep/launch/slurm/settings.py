@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from headsweep.config.launchers import parse_launcher
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.launchers import parse_launcher
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import ConfigError
 from headsweep.status import submissions
 from headsweep.tracking import atomic_files

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from headsweep.config.choices import packages, registered
-from headsweep.config.registry import Package
+from headsweep.config.records.choices import packages, registered
+from headsweep.config.records.registry import Package
 from headsweep.folders import code_files
 from headsweep.plan.packages import files_of
 

@@ -14,7 +14,7 @@ import submitit
 from submitit.core.utils import FailedJobError
 from submitit.slurm.slurm import _make_sbatch_string as make_sbatch_file
 
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm import container, requeue, sbatch_errors, snapshot
 from headsweep.launch.slurm.grouping import Chunk, Group
 from headsweep.launch.slurm.job import Job

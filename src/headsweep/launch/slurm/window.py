@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from headsweep.config.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
 from headsweep.launch.slurm.more_time import with_more_time

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from headsweep.config.metric import METRICS as MEASURED
+from headsweep.config.records.metric import METRICS as MEASURED
 from headsweep.report.read.cells import Cell, Run
 from headsweep.tracking.metric_names import MOST_SCORES, VAL_TOP1
 

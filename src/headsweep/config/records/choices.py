@@ -12,12 +12,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from headsweep.config import head_file
-from headsweep.config.dataset import DATASETS
-from headsweep.config.head import HEADS
-from headsweep.config.metric import METRICS
-from headsweep.config.model import BACKBONES
-from headsweep.config.registry import Package, Registry
+from headsweep.config.records import head_file
+from headsweep.config.records.dataset import DATASETS
+from headsweep.config.records.head import HEADS
+from headsweep.config.records.metric import METRICS
+from headsweep.config.records.model import BACKBONES
+from headsweep.config.records.registry import Package, Registry
 
 REGISTRIES: dict[str, Registry[Any]] = {"head": HEADS, "model": BACKBONES, "dataset": DATASETS}
 _WITH_OPTIONS = ("head", "model")  # a data set has no options of its own, but values in a YAML file

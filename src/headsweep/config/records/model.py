@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Annotated, Any, ClassVar
 
 from headsweep.config.checks import at_least, fraction, name, options_of
-from headsweep.config.registry import Registry
+from headsweep.config.records.registry import Registry
 from headsweep.config.traits import MEMORY, NOTHING, PLANNED, RESULT, SUMMARY, USUAL, Neutral
 from headsweep.errors import ConfigError
 

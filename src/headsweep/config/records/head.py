@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from headsweep.config.checks import at_least, options_of
-from headsweep.config.registry import Registry
+from headsweep.config.records.registry import Registry
 from headsweep.config.traits import SUMMARY, USUAL
 from headsweep.errors import ConfigError
 

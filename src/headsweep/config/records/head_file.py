@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from headsweep.config.head import HEADS, HeadConfig, HeadSpec
+from headsweep.config.records.head import HEADS, HeadConfig, HeadSpec
 from headsweep.config.traits import NOTHING, USUAL
 from headsweep.errors import ConfigError
 

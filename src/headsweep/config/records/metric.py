@@ -5,7 +5,7 @@ A package adds one by an entry point in the group `headsweep.metrics` that names
 
 from dataclasses import dataclass
 
-from headsweep.config.registry import Registry
+from headsweep.config.records.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
-from headsweep.config.needs import FORM, read_need
+from headsweep.config.launcher.launchers import EXPECTED, check_least, check_threads, check_timeout, wrong
+from headsweep.config.launcher.needs import FORM, read_need
 from headsweep.errors import ConfigError
 
 MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
