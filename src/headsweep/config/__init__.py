@@ -1,5 +1,6 @@
 """Every configuration key: its type, its meaning and the rules between keys. Nothing here imports torch."""
 
+from headsweep.config.data import AugmentationConfig, AugmentationOrder, DatasetConfig, DatasetFormat
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.parsing import parse
 from headsweep.config.records.dataset import DATASETS, DatasetSpec
@@ -27,11 +28,7 @@ from headsweep.config.records.model import (
     TokenType,
 )
 from headsweep.config.schema import (
-    AugmentationConfig,
-    AugmentationOrder,
     Compilation,
-    DatasetConfig,
-    DatasetFormat,
     DebugConfig,
     LoaderConfig,
     OptimizerConfig,
