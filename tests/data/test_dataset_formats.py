@@ -185,7 +185,8 @@ def test_parquet_files_are_read_as_timm_reads_them(make_dataset, tmp_path):
     write_parquet(tmp_path)
     theirs = create_dataset("hfds/" + str(tmp_path / "pets"), root=str(tmp_path / "cache"), split="train")
     dataset = resolve(make_dataset("huggingface", name="pets", root=str(tmp_path), image_size=12, crop_ratio=1.0))
-    same(open_splits(dataset, 0, RESIDENT, WHOLE).train, [theirs[at] for at in range(len(theirs))])
+    found = open_splits(dataset, 0, RESIDENT, WHOLE).train
+    assert pairs_of(found) == pairs_in(theirs[at] for at in range(len(theirs)))
 
 
 def test_shards_are_read_as_timm_reads_them(make_dataset, tmp_path):
@@ -195,14 +196,19 @@ def test_shards_are_read_as_timm_reads_them(make_dataset, tmp_path):
     shards = "birds-train-{00000..00002}.tar|12"
     theirs = create_dataset("wds/birds", root=str(tmp_path / "birds"), split=shards)
     dataset = resolve(make_dataset("webdataset", name="birds", root=str(tmp_path), image_size=12, crop_ratio=1.0))
-    same(open_splits(dataset, 0, RESIDENT, WHOLE).train, list(theirs))
+    assert pairs_of(open_splits(dataset, 0, RESIDENT, WHOLE).train) == pairs_in(theirs)
 
 
-def same(ours, theirs):
-    """The same pairs of image and label, in any order."""
-    pairs = [(np.asarray(image).transpose(2, 0, 1).tobytes(), int(label)) for image, label in theirs]
-    found = [(image.numpy().tobytes(), int(label)) for image, label in zip(ours.images, ours.labels, strict=True)]
-    assert sorted(found) == sorted(pairs)
+def pairs_of(split):
+    """The images and labels of a split of ours, in an order that depends on them alone."""
+    return sorted(
+        (image.numpy().tobytes(), int(label)) for image, label in zip(split.images, split.labels, strict=True)
+    )
+
+
+def pairs_in(samples):
+    """The images and labels of timm, in the same order."""
+    return sorted((np.asarray(image).transpose(2, 0, 1).tobytes(), int(label)) for image, label in samples)
 
 
 def test_planning_loads_neither_torch_nor_datasets(make_dataset, tmp_path):

@@ -15,6 +15,14 @@ from headsweep.errors import DataError
 
 Located = tuple[int, str | None]  # number of classes, and value of `DatasetConfig.digest`
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = {  # names that files and folders have for a split
+    "train": TRAIN,
+    "validation": VALIDATION,
+    "valid": VALIDATION,
+    "val": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+}
 
 
 class LabelledImages(NamedTuple):
@@ -66,9 +74,16 @@ def digest_of(facts: Mapping[str, int]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def check_splits(where: Path, found: Iterable[str], hint: str) -> None:
-    """Raise DataError unless there are images for training and testing."""
+def checked_splits(where: Path, found: dict[str, list[Path]], hint: str) -> dict[str, list[Path]]:
+    """Return the files by split; where there is no split for testing, that for validation takes its place.
+
+    Raises:
+        DataError: there are no images for training or testing.
+    """
+    if TEST not in found and VALIDATION in found:
+        found = {split: files for split, files in found.items() if split != VALIDATION} | {TEST: found[VALIDATION]}
     for split in (TRAIN, TEST):
         if split not in found:
             names = ", ".join(found) or "none"
             raise DataError(f"{where}: expected a split for {split}, found splits: {names}; {hint}")
+    return found

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from headsweep.config import DatasetConfig
 from headsweep.data.formats.base import (
-    TEST,
+    SPLITS,
     TRAIN,
-    VALIDATION,
     Format,
     LabelledImages,
     Located,
-    check_splits,
+    checked_splits,
     close_to,
     digest_of,
     sizes_below,
@@ -34,15 +33,7 @@ from headsweep.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_NAMES = {
-    "train": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-}
-_SPLIT = re.compile(rf"({'|'.join(_NAMES)})(?![a-z])")
+_SPLIT = re.compile(rf"({'|'.join(SPLITS)})(?![a-z])")
 _LAYOUT = "expected a folder of save_to_disk, or files like train-00000-of-00001.parquet, test-00000-of-00001.parquet"
 
 
@@ -85,11 +76,8 @@ class _Folder:
         for path in sorted(self.path.rglob("*.arrow" if self.is_saved else "*.parquet")):
             names = (path.parent.name,) if self.is_saved else (path.name, path.parent.name)
             if split := next(filter(None, map(_SPLIT.match, names)), None):
-                found.setdefault(_NAMES[split[1]], []).append(path)
-        if TEST not in found and VALIDATION in found:
-            found[TEST] = found.pop(VALIDATION)
-        check_splits(self.path, found, _LAYOUT)
-        return found
+                found.setdefault(SPLITS[split[1]], []).append(path)
+        return checked_splits(self.path, found, _LAYOUT)
 
     def features(self) -> dict[str, Any]:
         """Return the description of each column."""

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from headsweep.config import DatasetConfig
 from headsweep.data.formats.base import (
-    TEST,
-    TRAIN,
-    VALIDATION,
+    SPLITS,
     Format,
     LabelledImages,
     Located,
-    check_splits,
+    checked_splits,
     close_to,
     digest_of,
     sizes_below,
@@ -34,8 +32,7 @@ from headsweep.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_NAMES = {"train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "test": TEST}
-_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(_NAMES)})(?![a-z])")
+_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _BLOCK = 512  # bytes; an archive ends with two of zeros
 _LAYOUT = "name the shards train-*.tar and test-*.tar, or list them in _info.json as timm does"
@@ -111,10 +108,7 @@ def _shards(root: Path, dataset: DatasetConfig) -> dict[str, list[Path]]:
             f"{dataset.name}: no {folder}{close_to(dataset.name, others)}; put the shards (.tar) there, or point "
             "dataset.root at the folder that holds it"
         )
-    found = _listed(folder) or _by_name(folder)
-    if TEST not in found and VALIDATION in found:
-        found[TEST] = found.pop(VALIDATION)
-    check_splits(folder, found, _LAYOUT)
+    found = checked_splits(folder, _listed(folder) or _by_name(folder), _LAYOUT)
     if missing := [path for paths in found.values() for path in paths if not path.is_file()]:
         raise DataError(f"{folder}: no {missing[0].name}, which its list of shards names; restore the shard")
     return found
@@ -127,7 +121,7 @@ def _listed(folder: Path) -> dict[str, list[Path]]:
         return {}
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))["splits"]
-        return {_NAMES[it]: [folder / name for name in splits[it]["filenames"]] for it in splits if it in _NAMES}
+        return {SPLITS[it]: [folder / name for name in splits[it]["filenames"]] for it in splits if it in SPLITS}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected splits with filenames, found something else; {_LAYOUT}") from error
 
@@ -136,7 +130,7 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*.tar")):
         if split := _SPLIT.search(path.stem.lower()) or _SPLIT.search(path.parent.name.lower()):
-            found.setdefault(_NAMES[split[1]], []).append(path)
+            found.setdefault(SPLITS[split[1]], []).append(path)
     return found
 
 
