@@ -14,6 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from hydra_files import read_project_files_once
 from programs import relay, start_forkservers_warm
+from scripts import Scripts
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -34,6 +35,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "store"  # of all workers
     prepare(default_uri(folder), "unused", folder)
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
+    """Scripts that are found before other programs."""
+    place = tmp_path / "scripts"
+    place.mkdir()
+    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
+    return Scripts(place)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launcher.launchers import parse_launcher
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.tracking.run_folder import RunFolder
+from scripts import Scripts
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mysql")
@@ -60,12 +61,9 @@ def settings() -> SlurmConfig:
 
 
 @pytest.fixture
-def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sbatch:
+def sbatch(scripts: Scripts) -> Sbatch:
     """A cluster of scripts."""
-    place = tmp_path / "commands"
-    place.mkdir()
-    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    return Sbatch(place)
+    return Sbatch(scripts.place)
 
 
 @pytest.fixture

@@ -7,22 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from headsweep.tracking.run_folder import RunFolder
+from scripts import Scripts
 
 
-class Sbatch:
+class Sbatch(Scripts):
     """Commands on the PATH: sbatch keeps the files that it is given, and the others print nothing."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         keep = f'[ "$1" = --test-only ] && exec cat > {place}/asked.$n; cp "$1" {place}/$n.given'
         lines = f"n=$(ls {place}/*.* | wc -l); {keep}; echo Submitted batch job $((10 + n))"
         for name, words in {"scontrol": ":", "squeue": ":", "sacct": ":", "sinfo": ":", "srun": ":"}.items():
-            self.answer(name, words)
-        self.answer("sbatch", lines)
-
-    def answer(self, name: str, words: str) -> None:
-        (self.place / name).write_text(f"#!/bin/sh\n{words}\n")
-        (self.place / name).chmod(0o755)
+            self.write(name, words)
+        self.write("sbatch", lines)
 
     def files(self, kind: str = "given") -> list[str]:
         """What it was given, or asked with --test-only, in this order."""

@@ -28,18 +28,18 @@ def times(sbatch: Sbatch) -> list[str]:
 
 def answer_jobs(sbatch: Sbatch, sweep: Path, *states: str) -> None:
     """Let the queue have the jobs of the last submission, in these states."""
-    sbatch.answer("scontrol", "echo ClusterName =")
+    sbatch.write("scontrol", "echo ClusterName =")
     jobs = submissions.jobs(sweep)[-len(states) :]
     fields = zip(jobs, states, strict=True)
     lines = [
         f"{job.array}|{job.array}|{job.element[1:] or 'N/A'}|{state}|1|n1|1:00|{job.name}|None" for job, state in fields
     ]
-    sbatch.answer("squeue", "cat <<E\n" + "\n".join(lines) + "\nE")
+    sbatch.write("squeue", "cat <<E\n" + "\n".join(lines) + "\nE")
 
 
 def test_a_run_that_timed_out_gets_twice_the_time_within_the_limit_of_the_partition(sbatch, settings, runs, capsys):
     sweep = sweep_of(runs)
-    sbatch.answer("sinfo", "echo 'main*|10:00:00'; echo 'long|infinite'")
+    sbatch.write("sinfo", "echo 'main*|10:00:00'; echo 'long|infinite'")
     submit_some(sweep, runs[:2], settings, {})
     for _ in range(3):
         answer_jobs(sbatch, sweep, "TIMEOUT", "TIMEOUT")
@@ -115,7 +115,7 @@ def test_a_job_that_ends_with_its_time_records_it_for_clusters_without_accountin
     answer_jobs(sbatch, sweep, "RUNNING")
     (sweep / "plan.json").write_text(f'{{"runs": ["{runs[0].path.name}"]}}')
     assert read_sweep(sweep).runs[0].note == f"job {job.number} is running, 1 restart"
-    sbatch.answer("squeue", ":")
+    sbatch.write("squeue", ":")
     submit_some(sweep, runs[:1], settings, {})
     assert times(sbatch) == ["240", "480" if is_recorded else "240"]
 

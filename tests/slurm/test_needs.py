@@ -61,7 +61,7 @@ def test_arrays_of_different_needs_come_one_after_the_other_where_jobs_at_a_time
 
 
 def test_retry_submits_with_the_same_needs(sbatch: Sbatch, settings: SlurmConfig, runs):
-    sbatch.answer("scontrol", "echo ClusterName = lion")
+    sbatch.write("scontrol", "echo ClusterName = lion")
     sweep = sweep_of(runs)
     record(sweep, settings)
     assert submitted_with(sweep).needs == NEEDS
@@ -75,7 +75,7 @@ def test_retry_submits_with_the_same_needs(sbatch: Sbatch, settings: SlurmConfig
 
 
 def test_the_first_job_of_each_kind_is_checked_and_shown_before_anything_is_submitted(sbatch, settings, tmp_path):
-    sbatch.answer("scontrol", "echo ClusterName = lion")
+    sbatch.write("scontrol", "echo ClusterName = lion")
     grid = [compose_run(*TINY_RUN, f"head={head}", f"paths.output={tmp_path / 'out'}") for head in ("gap", "ga")]
     plan, launcher = make_plan(grid), SlurmLauncher(settings)
     launcher.prepare(grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,18 +20,16 @@ from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.status import submissions, waiting
 from headsweep.status.views import RunView, SweepView
 from headsweep.tracking.run_folder import RunFolder
+from scripts import Scripts
 
 
 @pytest.fixture
-def controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def controller(scripts: Scripts) -> Path:
     """A cluster that answers what it is asked with nothing, and notes each submission in a file."""
-    place = tmp_path / "commands"
-    place.mkdir()
-    for name, words in {"scontrol": ":", "squeue": ":", "sbatch": f"echo $* >> {place}/submitted"}.items():
-        (place / name).write_text(f"#!/bin/sh\n{words}\n")
-        (place / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    return place / "submitted"
+    submitted = scripts.place / "submitted"
+    for name, words in {"scontrol": ":", "squeue": ":", "sbatch": f"echo $* >> {submitted}"}.items():
+        scripts.write(name, words)
+    return submitted
 
 
 def test_a_run_without_its_frozen_configuration_is_not_submitted_again(controller: Path, settings, tmp_path: Path):

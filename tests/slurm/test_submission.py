@@ -22,6 +22,7 @@ from headsweep.status import submissions, waiting
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from programs import write_interpreter
+from scripts import Scripts
 
 GOLDEN = Path(__file__).with_name("golden")
 GRID = ["seed=0,1,2", "duration='2 epochs'"]
@@ -34,12 +35,12 @@ ASKED = [
 ]
 
 
-def test_a_job_inherits_nothing_from_the_job_that_submits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_job_inherits_nothing_from_the_job_that_submits_it(
+    tmp_path: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+):
     """Neither its cores, nor its restarts, nor the number of its array, by which a job asks for its requeue."""
     for program, words in {"sbatch": f"env > {tmp_path}/seen; echo Submitted batch job 7", "srun": ":"}.items():
-        (tmp_path / program).write_text(f"#!/bin/sh\n{words}\n")
-        (tmp_path / program).chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        scripts.write(program, words)
     inherited = {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_RESTART_COUNT": "3", "SLURM_CPU_BIND": "map"}
     for name, value in {**inherited, "SLURM_CONF": "/here/slurm.conf"}.items():
         monkeypatch.setenv(name, value)

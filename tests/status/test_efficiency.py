@@ -15,30 +15,25 @@ from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
+from scripts import Scripts
 
 ASKED = {"time": 240, "nodes": 1, "gpus": 1, "cpus": 8, "memory": 32 * 1024, "slots": 1}
 
 
 @pytest.fixture
-def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
+def output(tmp_path: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> OutputFolder:
     """A sweep of two runs, `a` and `b`, whose jobs 12_0 and 12_1 were submitted at the time 1000."""
     found = OutputFolder(tmp_path / "outputs")
     for run in "ab":
         hand_made(found.path, run)
     sweep = found.sweeps / "one"
     atomic_files.write_json(sweep / "plan.json", {"runs": ["a", "b"]})
-    monkeypatch.setattr(submissions.time, "time", lambda: 1000.0)
-    submissions.begin(sweep, "t1", [["a"], ["b"]], "lion", ASKED)
-    submissions.complete(sweep, "t1", "12")
-    monkeypatch.undo()
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    accounting(tmp_path, "echo 'Slurm accounting storage is disabled' >&2", code=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(submissions.time, "time", lambda: 1000.0)
+        submissions.begin(sweep, "t1", [["a"], ["b"]], "lion", ASKED)
+        submissions.complete(sweep, "t1", "12")
+    scripts.write("sacct", "echo 'Slurm accounting storage is disabled' >&2", "exit 1")
     return found
-
-
-def accounting(place: Path, words: str, code: int = 0) -> None:
-    (place / "sacct").write_text(f"#!/bin/sh\n{words}\nexit {code}\n")
-    (place / "sacct").chmod(0o755)
 
 
 def finish(output: OutputFolder, device: str = "cuda", **clock: float) -> None:
@@ -59,9 +54,9 @@ def ran(output: OutputFolder, *periods: tuple[float, float | None]) -> None:
         atomic_files.write_json(job.record, written)
 
 
-def test_the_accounting_tells_what_each_job_used(output: OutputFolder, tmp_path: Path, capsys):
+def test_the_accounting_tells_what_each_job_used(output: OutputFolder, scripts: Scripts, capsys):
     """12_0 was requeued once; a job of that number and another name is not one of the sweep."""
-    accounting(tmp_path, "cat <<E\n" + "\n".join([
+    scripts.write("sacct", "cat <<E\n" + "\n".join([
         "12_0|one.t1|1000|1060|1800|20:00.0|8|32G||",
         "12_0.0|python|1000|1060|1800|20:00.0|8||4194304K|cpu=00:20:00,gres/gpumem=9G,gres/gpuutil=70",
         "12_0|one.t1|2860|2900|1800|01:00:00|8|32G||",
@@ -89,7 +84,7 @@ def test_without_accounting_jobs_and_runs_have_recorded_it(output: OutputFolder,
     ]
 
 
-def test_of_what_has_not_ended_no_less_is_advised(output: OutputFolder, tmp_path: Path, capsys):
+def test_of_what_has_not_ended_no_less_is_advised(output: OutputFolder, scripts: Scripts, capsys):
     """The end of a job that was killed is the last change of its output; one that ran full needs more."""
     ran(output, (1100, None), (2000, None))
     for job in submissions.jobs(output.sweeps / "one"):
@@ -99,7 +94,7 @@ def test_of_what_has_not_ended_no_less_is_advised(output: OutputFolder, tmp_path
     assert job_record.read(job.record).restarts == 1
     (record,) = (output.sweeps / "one" / "slurm" / "submissions").iterdir()
     record.write_text(json.dumps({**json.loads(record.read_text()), "asked": {"cpus": 1}}))
-    accounting(tmp_path, "echo '12_0|one.t1|1000|1060|1800|20:00.0|8|500M|499M|'")
+    scripts.write("sacct", "echo '12_0|one.t1|1000|1060|1800|20:00.0|8|500M|499M|'")
     assert shown(output, capsys)[2:] == [
         "12 2 80 s 55 min 1 0.7 of 1 0.5 of 0.5 GB - 0.0",
         "12: memory=1GB would be safer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -17,19 +16,19 @@ from headsweep.status.read import read_sweep
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
+from scripts import Scripts
 
 HERE = "lion"
 ME = submissions.this_user()
 
 
-class FakeCluster:
-    """Commands on the PATH that print the files in `place` which are named after them."""
+class FakeCluster(Scripts):
+    """Commands that print the files in `place` which are named after them."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        super().__init__(place)
         for name in ("squeue", "sacct", "scontrol", "scancel"):
-            (place / name).write_text(f'#!/bin/sh\necho "$0 $*" >> {place}/asked\ncat {place}/{name}.out\n')
-            (place / name).chmod(0o755)
+            self.write(name, f'echo "$0 $*" >> {place}/asked', f"cat {place}/{name}.out")
         self.prints("sacct")
         self.prints("scancel")
         self.prints("scontrol", f"ClusterName = {HERE}", "PrivateData = none")
@@ -54,11 +53,8 @@ class FakeCluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
-    place = tmp_path / "commands"
-    place.mkdir()
-    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
-    return FakeCluster(place)
+def cluster(scripts: Scripts) -> FakeCluster:
+    return FakeCluster(scripts.place)
 
 
 @pytest.fixture
@@ -116,7 +112,7 @@ def test_a_job_of_another_cluster_is_named_with_it(cluster: FakeCluster, output:
     assert states(output)[0].startswith("job 12_0 is unknown to the cluster (submitted to tiger, this is lion);")
 
 
-def test_jobs_are_found_by_name_whoever_submitted_them(cluster: FakeCluster, output: OutputFolder):
+def test_jobs_of_all_users_are_found_by_name(cluster: FakeCluster, output: OutputFolder):
     submitted(output, "t1")
     cluster.queues("12_0 RUNNING one.t1", "12_1 PENDING one.t1")
     assert active(output) == "ab"

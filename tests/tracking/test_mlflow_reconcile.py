@@ -147,7 +147,7 @@ def test_new_epochs_are_sent_in_one_batch(uri, experiment_id, make_run, make_ent
 
 
 def test_mlflow_receives_only_what_a_power_cut_leaves(uri, experiment_id, make_run, make_entry, held, monkeypatch):
-    """Invariant 6, whoever has written the metrics: the training process does not wait for the disk."""
+    """Invariant 6, whichever process has written the metrics: the training process does not wait for the disk."""
     folder = make_run(epochs=1)
     kind, heard = type(client(uri)), []
     is_on_disk, real = survives(folder.metrics_log.path, monkeypatch), kind.log_batch

@@ -69,4 +69,13 @@ class Strict:
 def test_no_step_on_a_gpu_waits_for_it(tmp_path, monkeypatch, how):
     """The first two may, in which graphs are compiled and recorded."""
     options = [f"compile={how}", "device=cuda"]
-    train_with_steps_in(lambda step: nullcontext() if step < 2 else Strict(), tmp_path, monkeypatch, *options)
+    strict = []
+
+    def watched(step):
+        if step < 2:
+            return nullcontext()
+        strict.append(Strict())
+        return strict[-1]
+
+    train_with_steps_in(watched, tmp_path, monkeypatch, *options)
+    assert len(strict) == 2, "torch raises within these steps"
