@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
 from timm.models._hub import download_cached_file
 
 from headsweep.errors import ConfigError
+from headsweep.text import first_line
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _KEY = "model.pretrained"
@@ -22,7 +22,7 @@ _KEY = "model.pretrained"
 def pretrained_file(name: str) -> Path | None:
     """Return the file of a model's weights, downloaded into timm's cache if it is not there.
 
-    None if timm does not know the model, which whoever builds it reports.
+    None if timm does not know the model, which is reported where the model is built.
 
     Raises:
         ConfigError: there are no such weights, or they can be neither found nor downloaded.
@@ -39,8 +39,7 @@ def pretrained_file(name: str) -> Path | None:
         return Path(described.file or _download(described))
     except Exception as error:  # without a network, each client raises its own kinds
         place = described.hf_hub_id or described.url
-        first, *_ = str(error).strip().splitlines() or [type(error).__name__]
-        reason = textwrap.shorten(first, 200, placeholder=" ...")
+        reason = first_line(error)[:200] or type(error).__name__
         found = f"expected the weights of {name} in timm's cache, or a network to download {place}, found neither"
         raise ConfigError(_KEY, "true", f"{found}; give them as model.checkpoint=FILE ({reason})") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -62,22 +62,30 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
     stored = cache_in(folder)
     copy = None if run.loader.stage is None else place_of_copy(folder, run.loader.stage)
     cache = stored if copy is None else cache_in(copy, repair="it is copied again")
-    sources = {name: TokenSource(cache, [name], torch.arange(len(its)), its) for name, its in labels.items()}
-    splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
-    assert isinstance(splits.train, TokenSource), "as its source"
-    splits = splits._replace(train=splits.train.viewed(run.tokens.views))
-    needed = [source for source in splits if isinstance(source, TokenSource)]
-    names = dict.fromkeys(name for source in needed for name in source.names)
-    rows = {name: torch.cat([it.rows for it in needed if name in it.names]) for name in names}
+    splits = _splits(run, cache, labels)
     if copy is None:
-        stored.complete(rows)
+        stored.complete(_rows(splits))
     else:
-        complete_copy(copy, cache, folder, stored, rows, pulse)
+        complete_copy(copy, cache, folder, stored, _rows(splits), pulse)
     for used in backbone:
         used.check_unchanged()
     backbone.clear()  # the cache exists as long as the run; images and backbone are no longer needed
     loaded.clear()
     return splits
+
+
+def _splits(run: RunConfig, cache: TokenCache, labels: Mapping[str, Tensor]) -> Splits:
+    sources = {name: TokenSource(cache, [name], torch.arange(len(its)), its) for name, its in labels.items()}
+    splits = split((sources["train"], sources.get("validation"), sources["test"]), run.dataset, run.seed, run.debug)
+    assert isinstance(splits.train, TokenSource), "as its source"
+    return splits._replace(train=splits.train.viewed(run.tokens.views))
+
+
+def _rows(splits: Splits) -> dict[str, Tensor]:
+    """Return the numbers of the images that are read, by the name under which their tokens are stored."""
+    needed = [source for source in splits if isinstance(source, TokenSource)]
+    names = dict.fromkeys(name for source in needed for name in source.names)
+    return {name: torch.cat([it.rows for it in needed if name in it.names]) for name in names}
 
 
 def with_token_costs(run: RunConfig, result: RunResult) -> RunResult:

@@ -10,7 +10,7 @@ from headsweep.status.job_state import JobState
 
 
 def ended(arrays: Sequence[str]) -> list[JobState]:
-    """Return the states of the jobs of arrays, given by their numbers, whoever submitted them."""
+    """Return the states of the jobs of arrays, given by their numbers, of all users."""
     lines = cluster.ask("sacct", "--noheader", "--allusers", "--allocations", "--parsable2",
                  "--format=JobID,State,ExitCode,NodeList,JobName", f"--jobs={','.join(arrays)}")  # fmt: skip
     return [state for line in lines or () for state in _accounted(line)]

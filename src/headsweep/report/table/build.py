@@ -88,9 +88,7 @@ def compare(
     if question.margin:
         rows = verdicts.with_verdicts(rows, question.margin.points, family)
     warnings = [
-        *paired.faults,
-        *hyperparameters.footnotes(paired.unchosen, paired.others, paired.cells, paired.against, question.metric),
-        *tuning.warnings(paired.arms, paired.others),
+        *_pairing_warnings(paired, question),
         *footnotes.warnings(cells, paired.cells, axes, question, screening),
         *fairness.footnotes(mismatches),
         *undecided.footnotes(rows, axes),
@@ -112,6 +110,13 @@ def compare(
         cells=tuple(cells),
         damages=question.damages,
     )
+
+
+def _pairing_warnings(paired: Pairing, question: Question) -> Iterator[str]:
+    """Yield what limits the choice of rows and of what they are compared with."""
+    yield from paired.faults
+    yield from hyperparameters.footnotes(paired.unchosen, paired.others, paired.cells, paired.against, question.metric)
+    yield from tuning.warnings(paired.arms, paired.others)
 
 
 def _notes(paired: Pairing, rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:

@@ -73,12 +73,12 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
         if row.compared
     )
     title = f"{capitalized(quality_noun(table))} against {'FLOPs' if cost == 'flops' else cost}"
-    marks = [
-        Mark(*point, f"{cell_label(table, row)}: {point[0]:.4g} {unit}, {accuracy_text(table, row)}")
-        for row, point in zip(rows, points, strict=True)
-        if row in selection.rows
-    ]
+    marks = [_mark(table, row, point, unit) for row, point in zip(rows, points, strict=True) if row in selection.rows]
     return Figure(f"accuracy-against-{cost}", title, caption, f"{alt}.", draw, marks=marks)
+
+
+def _mark(table: Table, row: Row, point: tuple[float, float], unit: str) -> Mark:
+    return Mark(*point, f"{cell_label(table, row)}: {point[0]:.4g} {unit}, {accuracy_text(table, row)}")
 
 
 def is_wide(costs: Sequence[float]) -> bool:
