@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -70,10 +71,15 @@ def code_files() -> dict[str, Path]:
 
 def code_digest() -> str:
     """Return a short hash of the content of `code_files`."""
+    return content_digest((name, file.read_bytes()) for name, file in code_files().items())[:12]
+
+
+def content_digest(contents: Iterable[tuple[object, bytes]]) -> str:
+    """Return the hash of some files, given by their names and contents, in hexadecimal digits."""
     digest = hashlib.sha256()
-    for name, file in code_files().items():
-        digest.update(f"{name}\0".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+    for name, content in contents:
+        digest.update(f"{name}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def installed_version() -> str:

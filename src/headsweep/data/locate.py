@@ -6,7 +6,6 @@ Nothing here imports torch, torchvision or numpy.
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from headsweep.config import DATASETS, DatasetConfig
 from headsweep.data.formats import FORMATS
-from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located
+from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located, digest_of
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
@@ -134,7 +133,7 @@ def image_sizes(dataset: DatasetConfig, tree: Tree) -> dict[str, int]:
     if empty := [name for name, size in sizes.items() if size == 0]:
         more = f", as are {len(empty) - 1} more images" * (len(empty) > 1)
         raise DataError(f"{root_of(dataset) / empty[0]} is empty (0 bytes){more}; restore or remove it")
-    if dataset.digest not in (None, digest(sizes)):
+    if dataset.digest not in (None, digest_of(sizes)):
         raise _changed(dataset)
     return sizes
 
@@ -167,12 +166,6 @@ def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
 
 def _changed(dataset: DatasetConfig) -> DataError:
     return DataError(f"{dataset.root} has changed since the run was planned; give the command again to plan new runs")
-
-
-def digest(sizes: dict[str, int]) -> str:
-    """Return a hash of the names and sizes of images, so that a changed folder makes a new run."""
-    lines = sorted(f"{name}\0{size}\n" for name, size in sizes.items())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
 def locate_digits(dataset: DatasetConfig) -> Located:
@@ -214,7 +207,7 @@ def locate_folder(dataset: DatasetConfig) -> Located:
     tree = _read_tree(dataset)
     sizes = image_sizes(replace(dataset, digest=None), tree)
     _note_copies(dataset, sizes)
-    return len(tree.classes), digest(sizes)
+    return len(tree.classes), digest_of(sizes)
 
 
 def _read_tree(dataset: DatasetConfig) -> Tree:

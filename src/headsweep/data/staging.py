@@ -17,6 +17,7 @@ from filelock import FileLock
 from headsweep.config import DatasetConfig
 from headsweep.data import locate
 from headsweep.data.formats import FORMATS
+from headsweep.data.formats.base import digest_of
 from headsweep.data.listing import read_tree
 from headsweep.errors import ConfigError, DataError
 
@@ -40,7 +41,7 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
         DataError: the images are not those that were planned, or change while they are copied.
     """
     sizes = _files(dataset)
-    copy = expanded(folder) / f"{dataset.name}-{locate.digest(sizes)}"
+    copy = expanded(folder) / f"{dataset.name}-{digest_of(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
         missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}

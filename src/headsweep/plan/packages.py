@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from headsweep.config.records.choices import REGISTRIES, packages, roots
 from headsweep.config.records.metric import METRICS
 from headsweep.config.records.registry import Package
+from headsweep.folders import content_digest
 
 _KEYS = {"head": "name", "model": "family", "dataset": "name"}  # group -> key with the name of the record
 
@@ -44,7 +44,4 @@ def files_of(package: Package) -> Iterator[tuple[Path, Path]]:
 
 @cache  # a plan asks for each of its thousands of runs
 def _digest(package: Package) -> str:
-    digest = hashlib.sha256()
-    for file, place in files_of(package):
-        digest.update(f"{place}\0".encode() + file.read_bytes())
-    return digest.hexdigest()[:10]
+    return content_digest((place, file.read_bytes()) for file, place in files_of(package))[:10]

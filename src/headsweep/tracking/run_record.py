@@ -56,9 +56,8 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    code: dict[
-        str, Any
-    ]  # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
+    # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
+    code: dict[str, Any]
     cost: RunCost
 
     def check(self) -> None:

@@ -94,6 +94,12 @@ def peak_gpu_memory(device: torch.device) -> float | None:
     return torch.cuda.max_memory_reserved(device) / 2**30 + CONTEXT_GIB if device.type == "cuda" else None
 
 
+def memory_clock(device: torch.device) -> dict[str, float]:
+    """Return the peak memory of this process, and of its GPU if there is one, as a result records them."""
+    gpu = peak_gpu_memory(device)
+    return {"peak_memory_gib": peak_memory()} | ({} if gpu is None else {"peak_gpu_memory_gib": gpu})
+
+
 def environment(device: torch.device, ranks: int) -> dict[str, Any]:
     """Return what bitwise reproduction depends on: device, threads, number of ranks, versions."""
     cuda = device.type == "cuda"

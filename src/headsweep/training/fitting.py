@@ -20,8 +20,8 @@ from headsweep.training.device import (
     choose_device,
     environment,
     make_deterministic,
+    memory_clock,
     peak_gpu_memory,
-    peak_memory,
 )
 from headsweep.training.evaluation import evaluate
 from headsweep.training.in_steps import START, InSteps
@@ -119,8 +119,6 @@ class Fitting:
             self.watch(Progress(self.step, self.steps, 0, 1, gpu_memory_gib=peak_gpu_memory(self.device)))
 
     def _result(self, metrics: Mapping[str, float], seconds: float) -> RunResult:
-        clock = {"train_seconds": seconds, "peak_memory_gib": peak_memory()}
-        if (gpu_memory := peak_gpu_memory(self.device)) is not None:
-            clock["peak_gpu_memory_gib"] = gpu_memory
+        clock = {"train_seconds": seconds, **memory_clock(self.device)}
         place = environment(self.device, 1) | {"compile": "off"}
         return RunResult(RunState.finished.value, dict(metrics), epochs=0, steps=0, clock=clock, environment=place)

@@ -25,8 +25,8 @@ from headsweep.training.device import (
     choose_device,
     environment,
     make_deterministic,
+    memory_clock,
     peak_gpu_memory,
-    peak_memory,
 )
 from headsweep.training.evaluation import Evaluation, Evaluator
 from headsweep.training.in_steps import InSteps, Place, to_the_end
@@ -267,9 +267,7 @@ class Training:
     def _result(self, state: RunState, note: str = "") -> RunResult:
         entries = self.folder.metrics_log.entries()
         speeds = sorted(e.clock["images_per_second"] for e in entries if "images_per_second" in e.clock)
-        clock = {"train_seconds": self.state.train_seconds, "peak_memory_gib": peak_memory()}
-        if (gpu_memory := peak_gpu_memory(self.device)) is not None:
-            clock["peak_gpu_memory_gib"] = gpu_memory
+        clock = {"train_seconds": self.state.train_seconds, **memory_clock(self.device)}
         if speeds:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # of the median epoch, unaffected by a stall
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}

@@ -69,9 +69,9 @@ def sizes_below(root: Path, names: Iterable[str]) -> dict[str, int]:
 
 
 def digest_of(facts: Mapping[str, int]) -> str:
-    """Return a hash of names with a number each, so that a changed file makes a new run."""
+    """Return a hash of names with a number each, e.g. sizes of files, so that a changed file makes a new run."""
     lines = sorted(f"{name}\0{number}\n" for name, number in facts.items())
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # names can be any bytes
 
 
 def checked_splits(where: Path, found: dict[str, list[Path]], hint: str) -> dict[str, list[Path]]:

@@ -6,7 +6,6 @@ heads and backbones, with the entry points that name them.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from uuid import uuid4
 
 from headsweep.config.records.choices import packages, registered
 from headsweep.config.records.registry import Package
-from headsweep.folders import code_files
+from headsweep.folders import code_files, content_digest
 from headsweep.plan.packages import files_of
 
 Contents = dict[Path, bytes]  # path in the copy -> content
@@ -22,10 +21,7 @@ Contents = dict[Path, bytes]  # path in the copy -> content
 
 def home(place: Path) -> Path:
     """Return the folder within `place` for a copy of the present code, named by its content."""
-    digest = hashlib.sha256()
-    for path, content in _contents().items():
-        digest.update(f"{path}\0".encode() + content)
-    return place / digest.hexdigest()[:12]
+    return place / content_digest(_contents().items())[:12]
 
 
 def snapshot(home: Path) -> None:
