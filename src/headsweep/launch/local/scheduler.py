@@ -240,7 +240,7 @@ class Schedule:
         passed = self._clock.passed()
         for slot, process in list(self._training.items()):
             for training, message in process.messages():
-                self._hear(process, training, message)
+                self._handle(process, training, message)
             if process.is_over:
                 del self._training[slot]
                 self._no_process = False
@@ -249,7 +249,7 @@ class Schedule:
             if self._timeout is not None and process.silent > 60 * self._timeout:
                 process.kill(f"no progress for {self._timeout:g} minutes (hydra.launcher.timeout): killed")
 
-    def _hear(self, process: _Process, training: _Training, message: Progress | Notice | str | int | None) -> None:
+    def _handle(self, process: _Process, training: _Training, message: Progress | Notice | str | int | None) -> None:
         if isinstance(message, Progress):
             self._show(process, training, message)
         elif isinstance(message, Notice):
