@@ -26,8 +26,10 @@ from headsweep.heads.layers.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath
+from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
 
-torch.fx.wrap("attend")  # FX cannot trace the device
+for _name in ("attend", "arrange_for_convolution", "arrange_for_pooling"):
+    torch.fx.wrap(_name)  # FX cannot trace the device
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
 
@@ -48,12 +50,17 @@ class Tokenizer(nn.Module):
         sizes = model.tokenizer_kernel, model.stride, model.padding
         convolution = nn.Conv2d(planes_in, planes_out, *sizes, bias=patch)
         nn.init.kaiming_normal_(convolution.weight)
-        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.MaxPool2d(3, 2, 1), nn.ReLU())
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
+        planes = images
+        for convolution, *pooling in self.layers:
+            planes = arrange_for_pooling(convolution(arrange_for_convolution(planes)))
+            for operation in pooling:
+                planes = operation(planes)
         # The memory layout of the blocks' outputs; with another one the first block would be compiled separately.
-        return self.layers(images).flatten(2).transpose(1, 2).contiguous()
+        return planes.flatten(2).transpose(1, 2).contiguous()
 
 
 class SelfAttention(nn.Module):
