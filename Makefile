@@ -79,6 +79,7 @@ bench: $(READY) ## measure on this machine's CPU, best while it is idle (5 minut
 	$(BIN)/python benchmarks/tracking.py --epochs 3 $(RECORD)
 	$(BIN)/python benchmarks/report.py --runs 1000 $(RECORD)
 	$(BIN)/python benchmarks/probing.py $(RECORD)
+	$(BIN)/python benchmarks/peers.py $(RECORD)
 	$(BIN)/python benchmarks/results.py
 
 bench-gpu: $(READY) ## measure what needs a GPU, in 10 minutes; with TINY=1 try every part of it on the CPU

@@ -33,7 +33,7 @@ from headsweep.credentials import redacted
 
 GPU_BURST = 10  # steps between two synchronizations: one alone has the host's work before the first kernel on its clock
 AA = "A/A"  # the name of rows that measure the same thing twice: their ratio is noise
-NO_SETTINGS = {"records", "keep", "uri", "rounds", "seeds"}  # options that do not change what is measured
+NO_SETTINGS = {"records", "keep", "uri", "rounds", "seeds", "timm_train"}  # options that do not change what is measured
 Step = Callable[[], object]
 Samples = dict[str, list[float]]
 Row = dict[str, Any]

@@ -224,6 +224,11 @@ CPU_FIGURES = (
     Figure("sweep: overhead of a run, local launcher", samples_of("sweep", "local", "local"), unit=" s"),
     Figure("sweep: overhead of a run, fresh process", samples_of("sweep", "local / fresh", "fresh"), unit=" s"),
     Figure("sweep: share of busy slots in training", samples_of("sweep", "efficiency", "busy")),
+    Figure(
+        "sweep: nine runs, timm's train.py / headsweep",
+        speedup("peers", "timm / headsweep, float32", "timm", "headsweep"),
+        least=1.6,
+    ),
     Figure("tracking: metrics log, 4 metrics", samples_of("tracking", "heads=1", "metrics log"), unit=" ms"),
     Figure(
         "tracking: MLflow's log_metrics, 4 metrics", samples_of("tracking", "heads=1", "MLflow log_metrics"), unit=" ms"

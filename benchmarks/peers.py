@@ -1,0 +1,189 @@
+"""Compare a sweep with timm's train.py in a shell loop, two at a time, on the same runs and the same machine.
+
+    python benchmarks/peers.py --timm-train FILE [--precision float32] [--images 2000] [--epochs 3] [--rounds 1]
+        [--records FOLDER]
+
+FILE is train.py of timm's repository, which its wheel does not contain:
+
+    git clone --depth 1 https://github.com/huggingface/pytorch-image-models
+
+Nine runs of cct_2_3x2 (seqpool with 1, 4 and 8 heads, three seeds), batches of 64, AdamW, one CPU thread a run, two
+runs at a time. Both sides build the same models, which headsweep registers with timm, and read the same JPEGs of 32x32
+pixels, made in a temporary folder. Neither augments: timm's RandAugment ends in an error of Pillow. Both evaluate the
+test images after each epoch and keep a checkpoint. `--precision=bfloat16` gives it to both: to timm as `--amp`.
+
+Seconds are those of whole commands, start and imports included; CPU seconds are of all their processes. Without FILE
+nothing is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from headsweep.exit_codes import one_line_errors
+from measuring import Benchmark, parser, ratio
+from sweep import ONE_THREAD, SLOTS, TRAIN, slots
+
+BATCH, CLASSES, SIZE = 64, 10, 32
+HEADS, SEEDS = (1, 4, 8), (0, 1, 2)
+TEST_SHARE = 0.25  # test images, relative to training images
+RATE, DECAY = "5e-4", "0.06"
+# timm's train.py with headsweep's models: docs/models.md
+WITH_HEADSWEEP = (
+    "import runpy, sys, headsweep.models; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+Side = Callable[[Path], None]  # takes an empty folder for its output
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    args = arguments(words)
+    if args.timm_train is None:
+        print("peers: skipped; --timm-train=FILE or TIMM_TRAIN=FILE names train.py of timm's repository", flush=True)
+        return
+    bench = Benchmark("peers", args)
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        images = Path(folder) / "images"
+        write_images(images, args.images)
+        sides: dict[str, Side] = {
+            "timm": lambda output: timm_loop(args, images, output),
+            "headsweep": lambda output: sweep(args, images, output),
+        }
+        compare(bench, sides, Path(folder))
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    made = parser(__doc__)
+    script = os.environ.get("TIMM_TRAIN")
+    made.add_argument(
+        "--timm-train",
+        type=Path,
+        metavar="FILE",
+        default=Path(script) if script else None,
+        help="train.py of timm's repository; by default $TIMM_TRAIN",
+    )
+    made.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of both sides")
+    made.add_argument("--images", type=int, default=2000, help="for training")
+    made.add_argument("--epochs", type=int, default=3)
+    made.add_argument("--heads", type=int, nargs="+", default=HEADS)
+    made.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    made.add_argument("--rounds", type=int, default=1)
+    args = made.parse_args(words)
+    if args.timm_train is not None and not args.timm_train.is_file():
+        made.error(f"--timm-train={args.timm_train}: expected train.py of timm's repository, found no such file")
+    return args
+
+
+def write_images(root: Path, count: int) -> None:
+    """Write JPEGs of smooth noise: a class is a colour."""
+    draws = np.random.default_rng(0)
+    for split, images in (("train", count), ("test", round(count * TEST_SHARE))):
+        for number in range(images):
+            path = root / split / str(number % CLASSES) / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = draws.integers(0, 128, (8, 8, 3)) + 12 * (number % CLASSES) * np.array([0, 0, 1])
+            Image.fromarray(noise.astype(np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(path)
+
+
+def compare(bench: Benchmark, sides: dict[str, Side], scratch: Path) -> None:
+    """Run both sides, round by round, each round from another side, and add a row."""
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for number in range(bench.args.rounds):
+        for name in names[number % 2 :] + names[: number % 2]:
+            started, spent = time.monotonic(), children_seconds()
+            sides[name](scratch / f"{name}-{number}")
+            wall[name].append(time.monotonic() - started)
+            cpu[name].append(children_seconds() - spent)
+            print(f"{name:10} {wall[name][-1]:8.1f} s, CPU {cpu[name][-1]:8.1f} s", flush=True)
+    bench.add(f"timm / headsweep, {bench.args.precision}", wall, "s", cpu_samples=cpu)
+    by_cpu = ratio(cpu["timm"], cpu["headsweep"])
+    print(f"timm / headsweep: {ratio(wall['timm'], wall['headsweep'])}, by CPU time {by_cpu}", flush=True)
+
+
+def children_seconds() -> float:
+    """CPU seconds of all processes that have ended, of which this one waited for their ancestors."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def timm_loop(args: argparse.Namespace, images: Path, output: Path) -> None:
+    cells = list(product(args.heads, args.seeds))
+    with ThreadPoolExecutor(SLOTS) as pool:
+        list(pool.map(lambda cell: command(timm_run(args, images, output, *cell)), cells))
+
+
+def timm_run(args: argparse.Namespace, images: Path, output: Path, heads: int, seed: int) -> list[str]:
+    options = {
+        "data-dir": images,
+        "train-split": "train",
+        "val-split": "test",
+        "model": "cct_2_3x2_32",
+        "model-kwargs": f"heads={heads}",
+        "num-classes": CLASSES,
+        "device": "cpu",
+        "workers": 1,
+        "batch-size": BATCH,
+        "opt": "adamw",
+        "lr": RATE,
+        "weight-decay": DECAY,
+        "sched": "cosine",
+        "warmup-epochs": 0,
+        "epochs": args.epochs,
+        "smoothing": 0,
+        "seed": seed,
+        "output": output,
+        "experiment": f"{heads}-{seed}",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words += ["--no-aug", "--no-prefetcher"]
+    words += ["--amp", "--amp-dtype", "bfloat16"] if args.precision == "bfloat16" else []
+    return [sys.executable, "-c", WITH_HEADSWEEP, str(args.timm_train), *words]
+
+
+def sweep(args: argparse.Namespace, images: Path, output: Path) -> None:
+    options = {
+        "model": "cct_2_3x2",
+        "head": "seqpool",
+        "heads": ",".join(map(str, args.heads)),
+        "seed": ",".join(map(str, args.seeds)),
+        "dataset": "imagefolder",
+        "dataset.root": images,
+        "dataset.validation": 0,
+        "augmentation": "none",
+        "batch_size": BATCH,
+        "optimizer": "adamw",
+        "optimizer.lr": RATE,
+        "optimizer.weight_decay": DECAY,
+        "schedule.warmup": "'0 epochs'",
+        "duration": f"'{args.epochs} epochs'",
+        "precision": args.precision,
+        "paths.output": output,
+    }
+    command([*TRAIN, "-m", *slots(SLOTS), *(f"{name}={value}" for name, value in options.items())])
+
+
+def command(words: Sequence[str]) -> None:
+    """Run it with one thread. Raises CalledProcessError, after its last lines, if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **ONE_THREAD})
+    if done.returncode:
+        print("\n".join(done.stderr.splitlines()[-10:]), file=sys.stderr)
+        done.check_returncode()
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
