@@ -198,6 +198,7 @@ def test_if_compilation_fails_the_run_continues_in_eager_mode_with_a_reason_and_
     ]
     assert failed.result().environment["compile"] == "off (RuntimeError: no compiler on this machine)"
     assert plain.result().environment["compile"] == "off"
+    assert plain.result().environment["precision"] == "float32"  # what auto is on a CPU
     assert differences(plain, failed) == []
 
 

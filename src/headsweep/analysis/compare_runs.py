@@ -16,7 +16,7 @@ from headsweep.tracking.typed_files import Damaged
 
 _ACCURACIES = (TEST_TOP1, TEST_TOP5)
 # Keys of a result's environment; one missing in an older result is not compared.
-_ENVIRONMENT = ("device", "threads", "ranks", "python", "platform", "torch", "cuda", "compile")
+_ENVIRONMENT = ("device", "threads", "ranks", "precision", "python", "platform", "torch", "cuda", "compile")
 
 
 @dataclass(frozen=True)

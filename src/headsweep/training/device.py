@@ -80,8 +80,15 @@ def settle_for_less(reason: str) -> None:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Return the autocast context of a forward pass; bfloat16 needs no gradient scaling."""
-    is_bfloat16 = precision is Precision.bfloat16 or (precision is Precision.auto and device.type == "cuda")
+    is_bfloat16 = used_precision(precision, device) is Precision.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16) if is_bfloat16 else nullcontext()
+
+
+def used_precision(precision: Precision, device: torch.device) -> Precision:
+    """Resolve `auto`, by the kind of the device and not by its units: all CPUs compute a run alike, up to rounding."""
+    if precision is not Precision.auto:
+        return precision
+    return Precision.bfloat16 if device.type == "cuda" else Precision.float32
 
 
 def peak_memory() -> float:
@@ -100,8 +107,8 @@ def memory_clock(device: torch.device) -> dict[str, float]:
     return {"peak_memory_gib": peak_memory()} | ({} if gpu is None else {"peak_gpu_memory_gib": gpu})
 
 
-def environment(device: torch.device, ranks: int) -> dict[str, Any]:
-    """Return what bitwise reproduction depends on: device, threads, number of ranks, versions."""
+def environment(device: torch.device, ranks: int, precision: Precision) -> dict[str, Any]:
+    """Return what bitwise reproduction depends on: device, threads, number of ranks, precision, versions."""
     cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device)
@@ -110,6 +117,7 @@ def environment(device: torch.device, ranks: int) -> dict[str, Any]:
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES") if cuda else None,  # in a sweep, the UUID of the run's own
         "threads": torch.get_num_threads(),
         "ranks": ranks,
+        "precision": used_precision(precision, device).value,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,

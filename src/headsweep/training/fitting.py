@@ -120,5 +120,5 @@ class Fitting:
 
     def _result(self, metrics: Mapping[str, float], seconds: float) -> RunResult:
         clock = {"train_seconds": seconds, **memory_clock(self.device)}
-        place = environment(self.device, 1) | {"compile": "off"}
+        place = environment(self.device, 1, self.run.precision) | {"compile": "off"}
         return RunResult(RunState.finished.value, dict(metrics), epochs=0, steps=0, clock=clock, environment=place)

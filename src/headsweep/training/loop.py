@@ -272,5 +272,5 @@ class Training:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # of the median epoch, unaffected by a stall
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
-        place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}
+        place = environment(self.device, self.ranks.count, self.run.precision) | {"compile": self.gradients.used}
         return RunResult(state.value, metrics, epochs, self.state.step, clock, place, note)
