@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from headsweep.errors import UserError
-from headsweep.status import accounting, cluster, submissions, waiting
+from headsweep.status import accounting, cluster, standby, submissions, waiting
 from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
 from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
@@ -118,7 +118,8 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
     Raises:
         UserError: the cluster does not answer, or refuses; or a job also trains runs that are not `chosen`.
     """
-    runs = OutputFolder.containing(sweep).runs
+    output = OutputFolder.containing(sweep)
+    runs = output.runs
     of_sweep = submissions.jobs(sweep)
     over = {run for job in of_sweep for run in job.runs if RunFolder(runs / run).result() is not None}
     left = {job: set(job.runs) - over for job in of_sweep}
@@ -134,7 +135,10 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
             f"the cluster does not answer; job {', '.join(names)} of {sweep.name} may still run: try again later"
         )
     # Before the jobs are cancelled, as jobs that end submit more.
-    waiting.record(sweep, [] if chosen is None else [run for run in waiting.of_this_user(sweep) if run not in chosen])
+    waited = waiting.of_this_user(sweep)
+    waiting.record(sweep, [] if chosen is None else [run for run in waited if run not in chosen])
+    if waited and not waiting.sweeps_in(output):
+        standby.cancel(output)
     if names and cluster.ask("scancel", *names) is None:
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
