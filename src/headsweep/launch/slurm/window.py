@@ -18,8 +18,8 @@ from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
 from headsweep.launch.slurm import association, standby
+from headsweep.launch.slurm.asking import groups_of
 from headsweep.launch.slurm.job_file import ENDING, STARTING
-from headsweep.launch.slurm.more_time import with_more_time
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
@@ -74,7 +74,7 @@ def submit_some(
     waited = waiting.of_this_user(sweep)
     others = [run for run in waited if run not in names]
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
-    groups = with_more_time(missing, settings)
+    groups = groups_of(missing, settings)
     jobs = _jobs_of_this_user(sweep) - {ending}
     later: Sequence[RunFolder] = ()
     try:
