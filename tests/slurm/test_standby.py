@@ -156,6 +156,19 @@ def test_cancelling_what_waits_cancels_the_standby_job(slurm: Queue, settings: S
     assert f"--name={standby.name_in(runs[0].output)}" in " ".join(slurm.lines("cancelled"))
 
 
+def test_nothing_is_cancelled_while_another_command_submits(slurm: Queue, settings, runs, monkeypatch):
+    """It would record afterwards which runs wait."""
+    monkeypatch.setattr(queue, "LONGEST_SUBMISSION", 0.1)
+    sweep = sweep_of(runs)
+    submit_some(sweep, runs, settings, {})
+    with (
+        FileLock(runs[0].output.submission_lock),
+        pytest.raises(UserError, match="another command has been submitting"),
+    ):
+        queue.cancel(sweep)
+    assert len(waiting.of_this_user(sweep)) == 4 and not slurm.lines("cancelled")
+
+
 def test_the_name_is_of_one_folder_and_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     mine = standby.name_in(OutputFolder(tmp_path / "a"))
     assert mine != standby.name_in(OutputFolder(tmp_path / "b"))
