@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from filelock import FileLock
 from scripted import Queue, sweep_of
 
-from headsweep.config.launcher.slurm import SlurmConfig
+from headsweep.config.launcher.slurm import ContainerRuntime, SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.slurm import association
 from headsweep.launch.slurm.settings import record
@@ -62,6 +63,15 @@ def test_a_small_job_waits_for_all_others_and_then_submits_more(slurm: Queue, se
     assert len(submitted(slurm, sweep)) == 6 and not waiting.of_this_user(sweep)
     name = standby.name_in(runs[0].output)
     assert slurm.lines("cancelled") == [f"--state=PENDING --name={name}"]
+
+
+@pytest.mark.parametrize("runtime", ContainerRuntime)
+def test_it_runs_outside_of_containers(runtime: ContainerRuntime, slurm: Queue, settings: SlurmConfig, runs):
+    """They have no sbatch."""
+    inside = {"container": "/image.sif", "container_runtime": runtime, "python": "/in/the/image/python"}
+    submit_some(sweep_of(runs), runs, replace(settings, **inside), {})
+    (file,) = slurm.files("reserve")
+    assert "image" not in file and f"{sys.executable} -m headsweep.launch.slurm.window" in file
 
 
 def test_a_sweep_whose_jobs_all_fit_has_none(slurm: Queue, settings: SlurmConfig, runs):

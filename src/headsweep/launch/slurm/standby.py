@@ -65,7 +65,8 @@ def _submit(sweep: Path, settings: SlurmConfig, name: str) -> None:
     logs = job_file.jobs_folder(sweep, "standby")
     logs.mkdir(parents=True, exist_ok=True)
     given = job_file.parameters(sweep, "", settings, code, None)
-    own = {"job_name": name, "setup": job_file.setup_lines(settings, code), "teardown": None}
+    # In no container, which has no sbatch.
+    own = {"job_name": name, "setup": job_file.setup_lines(settings, code), "teardown": None, "srun_args": None}
     file = make_sbatch_file(job_file.refill(sweep, settings), logs, **(given | own))
     try:
         with cluster.outside_jobs():
