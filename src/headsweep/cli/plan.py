@@ -72,7 +72,8 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
     check = None if listing else (lambda new: LocalPool().check(new))
     found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
-    if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
+    planned = None if found.bad else make_plan(runs, lookup)
+    if planned and (screening := launcher.screening(planned)):
         print(screening.opening, file=sys.stderr)
     resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
     costs = {row.fingerprint: row.cost for row in found.rows}
@@ -83,9 +84,8 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
             print(one_line(it.line))
         if shared := _grouping(resolved, found, slots.count):
             print(shared)
-        if chosen and not found.bad:
-            for line in chosen.forecast(make_plan(runs, lookup)):
-                print(one_line(line))
+        for line in chosen.forecast(planned) if chosen and planned else ():
+            print(one_line(line))
     if found.bad:
         sys.exit(2)
 

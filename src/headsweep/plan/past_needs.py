@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import statistics
@@ -14,6 +15,7 @@ from typing import Any
 from headsweep.config import Duration
 from headsweep.config.keys import flat_record, has_trait, without_neutral
 from headsweep.config.traits import MEMORY, PACE
+from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import TAIL, RunFolder, runs_in
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
@@ -60,6 +62,7 @@ class PastNeeds:
 
     def __init__(self, output: Path) -> None:
         self._runs: defaultdict[Kind, list[tuple[RunFolder, RunResult]]] = defaultdict(list)
+        self._needs: dict[Kind, PastNeed] = {}
         for folder in runs_in(output):
             try:
                 run = folder.snapshot()
@@ -72,30 +75,32 @@ class PastNeeds:
 
     def of(self, kind: Kind) -> PastNeed | None:
         """Return what finished runs of a kind have needed; None if there are none."""
-        runs = self._runs.get(kind)
-        if not runs:
-            return None
-        results = [result for _, result in runs]
-        steps = max((it.steps / it.epochs for it in results if it.epochs), default=0.0)
-        return PastNeed(
-            len(runs),
-            max((it.clock["peak_memory_gib"] for it in results if "peak_memory_gib" in it.clock), default=None),
-            max(_seconds_per_step(folder, result) for folder, result in runs),
-            round(steps),
-            max(it.clock.get("train_seconds", 0.0) for it in results),
-        )
+        if kind not in self._needs and (runs := self._runs.get(kind)):
+            self._needs[kind] = _need(runs)
+        return self._needs.get(kind)
+
+
+def _need(runs: Sequence[tuple[RunFolder, RunResult]]) -> PastNeed:
+    results = [result for _, result in runs]
+    steps = max((it.steps / it.epochs for it in results if it.epochs), default=0.0)
+    return PastNeed(
+        len(runs),
+        max((it.clock["peak_memory_gib"] for it in results if "peak_memory_gib" in it.clock), default=None),
+        max(_seconds_per_step(folder, result) for folder, result in runs),
+        round(steps),
+        max(it.clock.get("train_seconds", 0.0) for it in results),
+    )
 
 
 def _seconds_per_step(folder: RunFolder, result: RunResult) -> float:
     """Return the time of a step with its share of the evaluations, but for an interruption or the first compilation."""
     if not result.steps:
         return 0.0
-    paces: Sequence[float] = ()
-    try:
+    entries: Sequence[Entry] = ()
+    with contextlib.suppress(Damaged):  # as above
         entries = folder.metrics_log.last(LAST_EPOCHS + 1, TAIL)
-    except Damaged:
-        entries = []
     timed = [(entry.step, entry.clock["time"]) for entry in entries if "time" in entry.clock]
-    pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(timed)]
+    pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(timed)]
     paces = [seconds / steps for steps, seconds in pairs if steps > 0 and seconds > 0]
-    return max([result.clock.get("train_seconds", 0.0) / result.steps, *([statistics.median(paces)] if paces else [])])
+    training = result.clock.get("train_seconds", 0.0) / result.steps
+    return max(training, statistics.median(paces)) if paces else training

@@ -19,6 +19,7 @@ from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
 from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sharing import share_with_group
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -125,6 +126,7 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
     if not submissions.jobs(sweep) and not waiting.of_this_user(sweep):
         return []
     output = OutputFolder.containing(sweep)
+    share_with_group(output.path)
     try:
         with FileLock(output.submission_lock, timeout=LONGEST_SUBMISSION):
             return _cancel(sweep, output, chosen)

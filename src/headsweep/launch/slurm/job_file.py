@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,16 @@ def parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befor
 
 
 def setup_lines(settings: SlurmConfig, code: Path) -> list[str]:
-    """Return the shell lines before a job's command, each line of `setup` followed by one that ends a failed job."""
+    """Return the shell lines before a job's command: those of `setup`, and one that makes Python find the code."""
+    path = shlex.quote(str(snapshot.search_path(code).resolve()))
+    return [*checked(settings.setup), f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"]
+
+
+def checked(setup: Sequence[str]) -> list[str]:
+    """Return shell lines, each followed by one that ends the job if it failed."""
     failed = 'echo "headsweep: hydra.launcher.setup[{}] failed with exit code $code" >&2; exit $code'
     check = "code=$?; [ $code -eq 0 ] || {{ " + failed + "; }}"
-    own = [line for at, command in enumerate(settings.setup) for line in (command, check.format(at))]
-    path = shlex.quote(str(snapshot.search_path(code).resolve()))
-    return [*own, f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    return [line for at, command in enumerate(setup) for line in (command, check.format(at))]
 
 
 def job_python(sweep: Path, settings: SlurmConfig) -> str:
