@@ -215,6 +215,8 @@ def write_labels(folder: TokenFolder, images: Images) -> None:
 class TokenSource(Source):
     """Images of a split as their stored tokens, or as those of augmented views, another one in each epoch."""
 
+    is_final = True
+
     def __init__(self, cache: TokenCache, names: Sequence[str], rows: Tensor, labels: Tensor) -> None:
         """`names` are the split or its views, `rows` (n,) the places of the images in the split, `labels` theirs."""
         self.cache, self.names, self.rows, self.labels = cache, names, rows, labels
