@@ -45,7 +45,10 @@ def own_sweeps() -> Path | None:
 
 
 def search_path() -> list[str]:
-    """Return the folders of configuration after headsweep's conf/, as Hydra names them; the first file found counts."""
+    """Return the folders of configuration after headsweep's conf/, as Hydra names them; the first file found counts.
+
+    They are the studies in sweeps/, and ./conf and ./sweeps of the working directory.
+    """
     conf, sweeps = own_conf(), own_sweeps()
     folders = [PROJECT_ROOT, *[conf] * bool(conf), *[Path.cwd()] * bool(sweeps)]  # of sweeps/ its parent: a group
     return [f"file://{folder}" for folder in folders]
@@ -90,6 +93,11 @@ def installed_version() -> str:
         return version("headsweep")
     except PackageNotFoundError:
         return "unknown"
+
+
+def relative(file: Path) -> str:
+    """Return the path of a file, relative to the working directory if it is inside."""
+    return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def _given(variable: str) -> Path | None:
