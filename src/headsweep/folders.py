@@ -18,6 +18,7 @@ PROJECT_ROOT = _COPIES if IS_INSTALLED else PACKAGE.parents[1]  # the folder of 
 CONF = PROJECT_ROOT / "conf"
 TRAIN = ("headsweep", "train") if IS_INSTALLED else ("python", "src/train.py")  # the command, for messages
 
+STUDIES = "studies"  # Hydra's scheme of a folder of which `sweeps` alone is read: its other folders are no groups
 OUTPUT_VARIABLE = "HEADSWEEP_OUTPUT"
 DATA_VARIABLE = "HEADSWEEP_DATA"
 
@@ -47,11 +48,11 @@ def own_sweeps() -> Path | None:
 def search_path() -> list[str]:
     """Return the folders of configuration after headsweep's conf/, as Hydra names them; the first file found counts.
 
-    They are the studies in sweeps/, and ./conf and ./sweeps of the working directory.
+    They are for the studies in sweeps/, and ./conf and ./sweeps of the working directory.
     """
-    conf, sweeps = own_conf(), own_sweeps()
-    folders = [PROJECT_ROOT, *[conf] * bool(conf), *[Path.cwd()] * bool(sweeps)]  # of sweeps/ its parent: a group
-    return [f"file://{folder}" for folder in folders]
+    sweeps = f"{STUDIES}://{Path.cwd()}" if own_sweeps() else None
+    conf = f"file://{own}" if (own := own_conf()) else None
+    return [f"{STUDIES}://{PROJECT_ROOT}", *filter(None, [conf, sweeps])]
 
 
 def unread_files() -> list[str]:
