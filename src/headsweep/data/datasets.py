@@ -56,7 +56,8 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
     splits = split(loaded, dataset, seed, debug)
     if _fits(splits, dataset, loader):
         return _each_resident(splits)
-    return split(_staged(loaded, dataset, loader), dataset, seed, debug)
+    staged = _staged(loaded, dataset, loader)
+    return splits if staged is loaded else split(staged, dataset, seed, debug)
 
 
 def open_views(
