@@ -12,15 +12,14 @@ runs at a time. Both sides build the same models, which headsweep registers with
 pixels, made in a temporary folder. Neither augments: timm's RandAugment ends in an error of Pillow. Both evaluate the
 test images after each epoch and keep a checkpoint. `--precision=bfloat16` gives it to both: to timm as `--amp`.
 
-Seconds are those of whole commands, start and imports included; CPU seconds are of all their processes. Without FILE
-nothing is measured.
+Seconds are those of whole commands, start and imports included: measure on an idle machine. Without FILE nothing is
+measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -100,24 +99,15 @@ def write_images(root: Path, count: int) -> None:
 def compare(bench: Benchmark, sides: dict[str, Side], scratch: Path) -> None:
     """Run both sides, round by round, each round from another side, and add a row."""
     wall: dict[str, list[float]] = {name: [] for name in sides}
-    cpu: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     for number in range(bench.args.rounds):
         for name in names[number % 2 :] + names[: number % 2]:
-            started, spent = time.monotonic(), children_seconds()
+            started = time.monotonic()
             sides[name](scratch / f"{name}-{number}")
             wall[name].append(time.monotonic() - started)
-            cpu[name].append(children_seconds() - spent)
-            print(f"{name:10} {wall[name][-1]:8.1f} s, CPU {cpu[name][-1]:8.1f} s", flush=True)
-    bench.add(f"timm / headsweep, {bench.args.precision}", wall, "s", cpu_samples=cpu)
-    by_cpu = ratio(cpu["timm"], cpu["headsweep"])
-    print(f"timm / headsweep: {ratio(wall['timm'], wall['headsweep'])}, by CPU time {by_cpu}", flush=True)
-
-
-def children_seconds() -> float:
-    """CPU seconds of all processes that have ended, of which this one waited for their ancestors."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+            print(f"{name:10} {wall[name][-1]:8.1f} s", flush=True)
+    bench.add(f"timm / headsweep, {bench.args.precision}", wall, "s")
+    print(f"timm / headsweep: {ratio(wall['timm'], wall['headsweep'])}", flush=True)
 
 
 def timm_loop(args: argparse.Namespace, images: Path, output: Path) -> None:

@@ -35,7 +35,6 @@ def test_both_sides_train_the_same_runs(
     script, commands = tmp_path / "train.py", []
     script.touch()
     monkeypatch.setattr(peers, "command", lambda words: commands.append(_checked(words)))
-    monkeypatch.setattr(peers, "children_seconds", iter(range(99)).__next__)
     peers.main([TIMM, str(script), "--images", "20", "--rounds", "2", "--records", str(tmp_path)])
     sweeps = [options for options in commands if "dataset.root" in options]
     runs = [options for options in commands if "model-kwargs" in options]
@@ -49,7 +48,6 @@ def test_both_sides_train_the_same_runs(
     ):
         assert {it[ours] for it in sweeps} == {it[theirs] for it in runs}
     row = rows()["timm / headsweep, float32"]
-    assert row["cpu_samples"] == {"timm": [1, 1], "headsweep": [1, 1]}
     assert {side: len(samples) for side, samples in row["samples"].items()} == {"timm": 2, "headsweep": 2}
 
 

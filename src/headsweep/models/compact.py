@@ -55,7 +55,9 @@ class Tokenizer(nn.Module):
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
         planes = images
-        for convolution, *pooling in self.layers:
+        for layer in self.layers:
+            assert isinstance(layer, nn.Sequential)
+            convolution, *pooling = layer
             planes = arrange_for_pooling(convolution(arrange_for_convolution(planes)))
             for operation in pooling:
                 planes = operation(planes)
