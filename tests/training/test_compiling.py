@@ -139,7 +139,7 @@ def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
 
 
 def test_torch_accepts_the_options_for_a_gpu():
-    options = compiling._options(torch.device("cuda"), graphs=True)
+    options = compiling.compile_options(torch.device("cuda"), graphs=True)
     assert options["options"]["triton.cudagraphs"] and options["options"]["fallback_random"]
     torch.compile(lambda images: images, **options)
 

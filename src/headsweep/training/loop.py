@@ -12,7 +12,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from headsweep.config import RunConfig
+from headsweep.config import Compilation, RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, VAL_TOP1
 from headsweep.tracking.metrics_log import Entry, series
 from headsweep.tracking.run_folder import RunFolder
@@ -21,6 +21,7 @@ from headsweep.training.background import BackgroundWriter
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatches, TrainingBatch, TrainingBatches
 from headsweep.training.checkpoint import Snapshot, TrainingState
+from headsweep.training.compiled_evaluation import CompiledEvaluation, filled_up
 from headsweep.training.compiling import Gradients
 from headsweep.training.device import (
     autocast,
@@ -30,7 +31,7 @@ from headsweep.training.device import (
     memory_clock,
     peak_gpu_memory,
 )
-from headsweep.training.evaluation import Evaluation, Evaluator
+from headsweep.training.evaluation import Evaluation, Evaluator, Forward, eager_forward
 from headsweep.training.in_steps import InSteps, Place, to_the_end
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
@@ -69,6 +70,7 @@ class Training:
         model = model.to(self.device)
         optimizer = build_optimizer(model, run.optimizer)
         average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
+        self.compiled_evaluation = CompiledEvaluation.of(model, run, self.device, self.steps, ranks)
         normalise_over_all(model, ranks)
         self.gradients = Gradients(model, run, self.device, self.steps, ranks)
         self.state = TrainingState(model, optimizer, average)
@@ -238,7 +240,7 @@ class Training:
     def _evaluate_split(self, split: str) -> InSteps[Evaluation]:
         batches = self.evaluations[split]
         common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
-        evaluator = Evaluator(self.state.evaluated, autocast(self.run.precision, self.device), self.ranks)
+        evaluator = Evaluator(self._forward(), self.ranks)
         for number, batch in enumerate(batches):
             evaluator.add(batch)
             self.evaluated += 1
@@ -247,6 +249,15 @@ class Training:
             if number < common:
                 self._stop_if_requested()
         return evaluator.result()
+
+    def _forward(self) -> Forward:
+        """Return the forward pass of the evaluated weights."""
+        if self.compiled_evaluation is not None and self.gradients.used == Compilation.step.value:
+            self.compiled_evaluation.update(self.state.evaluated)
+            return self.compiled_evaluation
+        eager = eager_forward(self.state.evaluated, autocast(self.run.precision, self.device))
+        is_of_blocks = self.gradients.used == Compilation.blocks.value and self.state.average is None
+        return filled_up(eager, self.run.batch_size // self.ranks.count) if is_of_blocks else eager
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
@@ -290,5 +301,10 @@ class Training:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # of the median epoch, unaffected by a stall
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
-        place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}
+        place = environment(self.device, self.ranks.count) | {"compile": self._used_compilation}
         return RunResult(state.value, metrics, epochs, self.state.step, clock, place, note)
+
+    @property
+    def _used_compilation(self) -> str:
+        failure = self.compiled_evaluation and self.compiled_evaluation.failure
+        return f"{self.gradients.used}, evaluation off ({failure})" if failure else self.gradients.used
