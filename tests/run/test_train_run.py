@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Event
@@ -172,18 +173,26 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line_and_the_on
 ):
     options = ["duration='4 epochs'"]
     folder, whole = planned(tmp_path / "full", *options), trained(tmp_path / "whole", *options)
-    sync, written = os.fsync, []
+    sync, written, begun = os.fsync, [], Event()
 
     def full_at_the_second(handle: int) -> None:
         if Path(f"/proc/self/fd/{handle}").readlink().name.startswith("checkpoint.pt"):
             written.append(handle)
             if len(written) == 2:
+                begun.set()
                 full_disk(handle)
         sync(handle)
 
+    def stop() -> bool:
+        if len(folder.metrics_log.entries()) == 2:
+            assert begun.wait(20)
+            time.sleep(0.1)  # until it has failed
+        return False
+
     monkeypatch.setattr(os, "fsync", full_at_the_second)
     with pytest.raises(UserError, match=r"runs/\w+: No space left on device; fix this and give the command again$"):
-        train_folder(folder, lambda progress: None)
+        train_folder(folder, lambda progress: None, stop)
+    assert len(folder.metrics_log.entries()) == 2, "it has ended within the epoch after"
     monkeypatch.undo()
     assert torch.load(folder.checkpoint, weights_only=True)["step"] == 4
     assert [path.name for path in folder.path.glob("*.part")] == []
