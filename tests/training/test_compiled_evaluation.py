@@ -187,3 +187,19 @@ def test_a_smaller_batch_is_filled_up_with_its_last_image_and_cut_again():
     whole = torch.ones(4, 1)
     assert filled_up(forward, 4)(whole) is whole
     assert seen == [[1.0, 2.0, 2.0, 2.0], [1.0] * 4]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_replayed_logits_are_those_of_eager_mode_but_for_rounding(monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    gpu = torch.device("cuda")
+    run, model = built("head=seqattn", "heads=2", "device=cuda")
+    model.to(gpu)
+    evaluation = CompiledEvaluation.of(model, run, gpu, steps=2)
+    eager = eager_forward(model, autocast(run.precision, gpu))
+    evaluation.update(model)
+    for count in (4, 4, 4, 3):  # compiled, recorded, replayed, filled up
+        batch = images(count).to(gpu)
+        torch.testing.assert_close(evaluation(batch), eager(batch), rtol=0.02, atol=0.02)
+    assert evaluation.failure is None

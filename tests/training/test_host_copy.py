@@ -90,3 +90,12 @@ def test_the_host_waits_for_the_transfer_only_where_it_reads(monkeypatch):
     assert happened == ["transfer", "recorded on the stream of cuda:0"]
     assert {name: value.tolist() for name, value in made.content().items()} == {"a": [0.0, 1.0], "b": [2.0]}
     assert happened[2:] == ["waited"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_later_kernels_do_not_change_the_copy():
+    values = torch.arange(10.0**7, device="cuda")
+    expected, made = values.cpu(), HostCopy({"values": values})
+    values.zero_()
+    assert torch.equal(made.content()["values"], expected)
