@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,16 @@ from postgres import postgres
 
 
 @pytest.fixture(scope="module")
-def uri(request, tmp_path_factory) -> Iterator[str]:
+def uri(request, tmp_path_factory, empty_store) -> Iterator[str]:
     """A migrated store, sqlite unless a test asks for another; each test has an experiment of its own."""
     folder = tmp_path_factory.mktemp("store")
-    with postgres() if getattr(request, "param", "") == "postgres" else nullcontext(default_uri(folder)) as address:
-        prepare(address, "unused", folder)
-        yield address
+    if getattr(request, "param", "") == "postgres":
+        with postgres() as address:
+            prepare(address, "unused", folder)
+            yield address
+    else:
+        shutil.copy(empty_store, folder)
+        yield default_uri(folder)
 
 
 def read(uri: str, experiment: str, query: str) -> list[Cell]:
