@@ -186,9 +186,9 @@ def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
     assert [(entry.epoch, entry.step) for entry in folder.metrics_log.entries()] == [(1, 4), (2, 6), (2, 6)]
 
 
-def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
+def test_a_second_writer_that_no_lock_kept_away_is_left_alone(once, tmp_path):
     """As where locks do not reach another machine: after one epoch the lock is taken away and another one trains."""
-    folder, written = planned(tmp_path / "two", "duration='4 epochs'"), []
+    folder, written, alone = planned(tmp_path), [], once()
 
     def be_overtaken(progress: Progress) -> None:
         if progress.metrics and not written:
@@ -199,7 +199,6 @@ def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
     with pytest.raises(Busy):
         train_folder(folder, be_overtaken)
     assert contents(folder) == written[0], "the first wrote nothing more"
-    alone = trained(tmp_path / "one", "duration='4 epochs'")
     assert [entry.metrics for entry in folder.metrics_log.entries()] == [
         entry.metrics for entry in alone.metrics_log.entries()
     ]
@@ -227,7 +226,7 @@ def test_a_finished_run_is_left_alone(finished):
 
 def test_accumulation_takes_the_same_steps(tmp_path):
     plain = ["model.attention_dropout=0", "model.drop_path=0", "head=seqattn", "heads=2", "optimizer=sgd"]
-    plain += ["optimizer.lr=0.01"]
+    plain += ["optimizer.lr=0.01", "duration='4 steps'"]
     whole = weights(trained(tmp_path, *plain))
     split = weights(trained(tmp_path, *plain, "accumulation=4"))
     for name, value in whole.items():
@@ -236,7 +235,7 @@ def test_accumulation_takes_the_same_steps(tmp_path):
 
 def test_dropout_differs_between_micro_batches_and_steps(tmp_path):
     """A step's masks come from the seed and the step alone; with one seed for all of them nothing would be random."""
-    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5"]
+    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5", "duration='2 steps'"]
     one, other = trained(tmp_path, *drops), trained(tmp_path, *drops, "accumulation=2")
     assert not torch.allclose(weights(one)["head.classifier.weight"], weights(other)["head.classifier.weight"])
 
@@ -306,7 +305,7 @@ def test_weights_of_another_model_are_one_line(tmp_path):
 
 def test_where_a_launcher_chose_the_device_its_choice_counts(tmp_path):
     """A process that sees one GPU has no cuda:7, which its run was planned with."""
-    plan = make_plan([compose_run(*SHORT, "device=cuda:7", f"paths.output={tmp_path}")])
+    plan = make_plan([compose_run(*SHORT, "device=cuda:7", "duration='1 steps'", f"paths.output={tmp_path}")])
     freeze(plan, {run.fingerprint: {} for run in plan.runs})
     (folder,) = plan.folders
     with pytest.raises(UserError, match="device=cuda:7: expected a visible CUDA device"):
