@@ -3,6 +3,7 @@
 import gc
 import os
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ from scripts import Scripts
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # for which a server starts eight more interpreters
 os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
+
+# On a disk, each of the many files that are synced takes some milliseconds; pytest reads this for `tmp_path`.
+MEMORY_DISK, LEAST_FREE = Path("/dev/shm"), 4 << 30  # bytes
+if os.access(MEMORY_DISK, os.W_OK) and shutil.disk_usage(MEMORY_DISK).free > LEAST_FREE:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
 jaxtyping.install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 read_project_files_once()

@@ -198,7 +198,8 @@ def test_a_store_that_cannot_be_reached_is_one_line_soon(free_port, sweep, synce
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "nonsense://x", "sqlite:///{output}/file/mlflow.db"])
-def test_an_address_that_is_none_is_one_line(address, output, sweep, synced):
+def test_an_address_that_is_none_is_one_line(address, output, sweep, synced, monkeypatch):
+    monkeypatch.chdir(output)  # some versions of MLflow make ./mlruns
     (output / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used") as mistake:
         synced(address.format(output=output))
