@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import factories
 from composing import compose_run, expand_grid
 from headsweep.analysis.match import Target, match
 from headsweep.config import RunConfig
@@ -15,6 +16,12 @@ from headsweep.run.train_run import preflight
 from test_cli import give
 
 TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=quick"]
+
+
+@pytest.fixture(autouse=True)
+def counted_once(monkeypatch):
+    """The sizes of a setting are counted once for all tests."""
+    monkeypatch.setattr("headsweep.analysis.match.preflight", factories.cost)
 
 
 def rows_of(text) -> list[list[str]]:
