@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,7 +48,8 @@ def log(uri, request, tmp_path) -> Callable[..., str]:
 
     def send(folders) -> str:
         experiment_id = prepare(uri, request.node.name, tmp_path)
-        for folder in folders:
+        for at, folder in enumerate(folders):
+            os.utime(folder.config, (at + 1, at + 1))  # MLflow has them in the order in which they were planned
             reconcile(folder, uri, experiment_id)
         return request.node.name
 
