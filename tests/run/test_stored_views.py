@@ -28,6 +28,7 @@ KEYS = ["tokens.views=2", "tokens.cache=float32", "augmentation=light", "augment
 KEYS += ["dataset.validation=0"]
 
 
+@pytest.mark.slow
 def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     run = frozen(factories.planned(tmp_path, "backbone=random", *KEYS))
     sizes = (run.augmentation, run.seed, run.batch_size, CPU, 0)
@@ -48,6 +49,7 @@ def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     assert splits.test.names == ["test"]
 
 
+@pytest.mark.slow
 def test_seeds_share_views_and_a_plan_states_their_size(tmp_path):
     keys = [
         "backbone=frozen",
