@@ -252,7 +252,7 @@ def test_a_compiled_run_stopped_in_the_middle_or_not_ends_with_the_bits_of_eager
 @torch._inductor.config.patch({"cpp.simdlen": 1})  # g++ compiles loops without vector instructions faster
 def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_bits(tmp_path):
     """Of whole steps; that blocks compute the same, the test above shows, as generating code takes half a minute."""
-    options = ["model.depth=2", "heads=2", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
+    options = ["model.depth=2", "head=gap", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
     plain, whole = trained(tmp_path / "plain", *options), trained(tmp_path / "whole", *options, "compile=step")
     assert whole.result().environment["compile"] == "step"
     for name, value in weights(plain).items():
