@@ -39,7 +39,8 @@ def read(uri: str, experiment: str, query: str) -> list[Cell]:
     return read_tracked(MlflowTracker(uri, experiment, Path()), query)
 
 
-on_both = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
+STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
+on_both = pytest.mark.parametrize("uri", STORES, indirect=True)
 
 
 @pytest.fixture
