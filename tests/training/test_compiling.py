@@ -114,7 +114,7 @@ def test_checkpoints_and_averages_do_not_depend_on_compilation(quick_backend, tm
     gradients(*batch(), (0, 0, 0))
     plain = built("compile=off", "model.depth=2")[1]
     assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys() == plain.state_dict().keys()
-    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None).save(tmp_path / "checkpoint.pt")
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None).snapshot().save(tmp_path / "checkpoint.pt")
     TrainingState(plain, torch.optim.SGD(plain.parameters(), lr=0.1), None).restore(tmp_path / "checkpoint.pt", CPU)
 
 
@@ -139,7 +139,7 @@ def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
 
 
 def test_torch_accepts_the_options_for_a_gpu():
-    options = compiling._options(torch.device("cuda"), graphs=True)
+    options = compiling.compile_options(torch.device("cuda"), graphs=True)
     assert options["options"]["triton.cudagraphs"] and options["options"]["fallback_random"]
     torch.compile(lambda images: images, **options)
 
