@@ -40,7 +40,7 @@ def test_a_job_is_requeued_once_until_it_succeeds(code, states, refusals, reques
     count(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/requests; [ $n -ge {refusals} ]')
     count(tmp_path, "sleep", "")
     assert end(settings, tmp_path, code, restarts=0) == code
-    assert (tmp_path / "7_1_killed").exists() == (code == 137 and requests > 0), "by nothing that SLURM knows of"
+    assert (tmp_path / "7_1_killed").exists() == (code == 137 and requests > 0), "SLURM has not ended it"
     assert (tmp_path / "refilled").exists() == (code < 128), "only a job that has ended lets others follow"
     asked = tmp_path / "requests"
     assert (asked.read_text().splitlines() if asked.exists() else []) == ["requeue 7_1"] * requests
