@@ -34,8 +34,8 @@ TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 class Tokenizer(nn.Module):
     """Convolutions whose pixels are the tokens (section 3.2).
 
-    `convolution` has layers of convolution, ReLU and max-pooling without bias, `patch` one strided convolution with
-    bias.
+    `convolution` has layers of convolution without bias, max-pooling and ReLU, `patch` one strided convolution with
+    bias. The paper has the ReLU before the pooling: the same values and gradients, of four times as many numbers.
     """
 
     def __init__(self, model: CompactConfig, channels: int) -> None:
@@ -48,7 +48,7 @@ class Tokenizer(nn.Module):
         sizes = model.tokenizer_kernel, model.stride, model.padding
         convolution = nn.Conv2d(planes_in, planes_out, *sizes, bias=patch)
         nn.init.kaiming_normal_(convolution.weight)
-        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.MaxPool2d(3, 2, 1), nn.ReLU())
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
