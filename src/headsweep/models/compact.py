@@ -119,6 +119,7 @@ class Block(nn.Module):
     def lean(self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None) -> Float[Tensor, "b n d"]:
         """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
         expand, activation, _, contract, _ = self.mlp
+        assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
         mixed = self.attention(normalised(self.norm1, tokens))
         tokens = tokens + self._dropped(mixed, factors, 0)
         hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
@@ -201,8 +202,9 @@ class CompactTransformer(Backbone):
         tokens = self._embed(images)
         for block, factors in zip(self.blocks, self._factors(tokens), strict=True):
             tokens = self._refine(block, tokens, factors)
-        lean = isinstance(self.norm, nn.LayerNorm) and gains(tokens)
-        return normalised(self.norm, tokens) if lean else self.norm(tokens)
+        if isinstance(self.norm, nn.LayerNorm) and gains(tokens):
+            return normalised(self.norm, tokens)
+        return self.norm(tokens)
 
     def _embed(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens with their positions, before the first block."""
