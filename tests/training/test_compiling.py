@@ -105,7 +105,7 @@ def test_a_step_is_one_graph(quick_backend, options):
 
 @pytest.mark.parametrize(
     "options",
-    [["compile=step"], ["compile=step", "precision=bfloat16"], ["compile=blocks", "activation_checkpointing=true"]],
+    [["compile=step", "precision=bfloat16"], ["compile=blocks"], ["compile=step", "activation_checkpointing=true"]],
 )
 def test_the_block_for_a_gpu_draws_the_masks_of_the_plain_one_in_one_graph(monkeypatch, options):
     """Here with gradients as torch's compiler traces them, without code."""
