@@ -40,7 +40,7 @@ def begun(output, *overrides: str) -> RunFolder:
     """A run whose checkpoint holds the weights of its first step."""
     folder = planned(output, *overrides)
     model = model_of(compose_run(*SHORT, *overrides))
-    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None).save(folder.checkpoint)
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None).snapshot().save(folder.checkpoint)
     return folder
 
 

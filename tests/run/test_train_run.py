@@ -3,8 +3,10 @@
 import errno
 import os
 import pickle
+import time
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -26,10 +28,11 @@ from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
+from headsweep.training.checkpoint import Snapshot
 from headsweep.training.evaluation import evaluate
 from headsweep.training.progress import Busy, Progress, Stopped
 from headsweep.training.ranks import Ranks
-from power import survives
+from power import synced
 
 pytestmark = pytest.mark.slow
 
@@ -74,14 +77,17 @@ def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_
 
 
 @pytest.mark.parametrize(("part", "average"), [("model", []), ("state_dict_ema", ["ema_decay=0.5"])])
-def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(tmp_path, part, average):
-    folder, of_epoch = planned(tmp_path, *NOISY, *average), {}
+def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(
+    tmp_path, monkeypatch, part, average
+):
+    folder, of_epoch, save = planned(tmp_path, *NOISY, *average), {}, Snapshot.save
 
-    def watch(progress: Progress) -> None:
-        if progress.metrics:
-            of_epoch[progress.epoch] = weights(folder, part)
+    def watched(self, path: Path) -> None:
+        save(self, path)
+        of_epoch[len(of_epoch) + 1] = weights(folder, part)
 
-    train_folder(folder, watch)
+    monkeypatch.setattr(Snapshot, "save", watched)
+    train_folder(folder, lambda progress: None)
     scores = series(folder.metrics_log.entries(), "val/top1")
     first_best = max(scores, key=scores.__getitem__)
     assert first_best < len(scores), "a test of the last epoch would tell nothing"
@@ -124,16 +130,75 @@ def test_without_held_out_images_no_weights_count_as_best(tmp_path):
 def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
     """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the log would leave a gap in the history."""
     folder, replace, seen = planned(tmp_path), Path.replace, []
-    is_on_disk = survives(folder.metrics_log.path, monkeypatch)
+    on_disk = synced(folder.metrics_log.path, monkeypatch)
 
     def watched(self, target):
-        if target.name in ("checkpoint.pt", "result.json"):
-            seen.append((target.name, is_on_disk(), len(folder.metrics_log.entries())))
+        if target.name in ("checkpoint.pt", "result.json"):  # training may be ahead of the checkpoint
+            needed = [1, 2, 3][len(seen)]
+            seen.append((target.name, on_disk().count(b"\n") >= needed))
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", watched)
     train_folder(folder, lambda progress: None)
-    assert seen == [("checkpoint.pt", True, 1), ("checkpoint.pt", True, 2), ("result.json", True, 3)]
+    assert seen == [("checkpoint.pt", True), ("checkpoint.pt", True), ("result.json", True)]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """It does not wait for the disk, and the checkpoint is of the moment at which it was begun."""
+    folder, save, ahead, steps = planned(tmp_path / "slow"), Snapshot.save, Event(), []
+    whole = trained(tmp_path / "whole")
+
+    def slow(self, path: Path) -> None:
+        assert ahead.wait(20), "training waits for the disk"
+        save(self, path)
+        steps.append(torch.load(path, weights_only=True)["step"])
+
+    def stop() -> bool:
+        asked.append(None)
+        if (
+            len(asked) > 4 + 4 + 1 + 2
+        ):  # of the first epoch: after steps, evaluated batches and all steps; then two more
+            ahead.set()
+        return False
+
+    asked = []
+    monkeypatch.setattr(Snapshot, "save", slow)
+    train_folder(folder, lambda progress: None, stop)
+    assert steps == [4, 8]
+    assert differences(folder, whole) == []
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line_and_the_one_before_it_remains(
+    tmp_path, monkeypatch
+):
+    options = ["duration='4 epochs'"]
+    folder, whole = planned(tmp_path / "full", *options), trained(tmp_path / "whole", *options)
+    sync, written, begun = os.fsync, [], Event()
+
+    def full_at_the_second(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name.startswith("checkpoint.pt"):
+            written.append(handle)
+            if len(written) == 2:
+                begun.set()
+                full_disk(handle)
+        sync(handle)
+
+    def stop() -> bool:
+        if len(folder.metrics_log.entries()) == 2:
+            assert begun.wait(20)
+            time.sleep(0.1)  # until it has failed
+        return False
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    with pytest.raises(UserError, match=r"runs/\w+: No space left on device; fix this and give the command again$"):
+        train_folder(folder, lambda progress: None, stop)
+    assert len(folder.metrics_log.entries()) == 2, "it has ended within the epoch after"
+    monkeypatch.undo()
+    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 4
+    assert [path.name for path in folder.path.glob("*.part")] == []
+    assert folder.state() is RunState.failed
+    train_folder(folder, lambda progress: None)
+    assert differences(folder, whole) == []
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):

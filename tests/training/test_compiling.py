@@ -146,7 +146,7 @@ def test_checkpoints_and_averages_do_not_depend_on_compilation(quick_backend, tm
     gradients(*batch(), (0, 0, 0))
     plain = built("compile=off", "model.depth=2")[1]
     assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys() == plain.state_dict().keys()
-    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None).save(tmp_path / "checkpoint.pt")
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), None).snapshot().save(tmp_path / "checkpoint.pt")
     TrainingState(plain, torch.optim.SGD(plain.parameters(), lr=0.1), None).restore(tmp_path / "checkpoint.pt", CPU)
 
 
@@ -171,7 +171,7 @@ def test_auto_compiles_long_runs_on_a_gpu_and_nothing_else():
 
 
 def test_torch_accepts_the_options_for_a_gpu():
-    options = compiling._options(torch.device("cuda"), graphs=True)
+    options = compiling.compile_options(torch.device("cuda"), graphs=True)
     assert options["options"]["triton.cudagraphs"] and options["options"]["fallback_random"]
     torch.compile(lambda images: images, **options)
 
@@ -284,7 +284,7 @@ def test_a_compiled_run_stopped_in_the_middle_or_not_ends_with_the_bits_of_eager
 @torch._inductor.config.patch({"cpp.simdlen": 1})  # g++ compiles loops without vector instructions faster
 def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_bits(tmp_path):
     """Of whole steps; that blocks compute the same, the test above shows, as generating code takes half a minute."""
-    options = ["model.depth=2", "heads=2", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
+    options = ["model.depth=1", "heads=2", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
     plain, whole = trained(tmp_path / "plain", *options), trained(tmp_path / "whole", *options, "compile=step")
     assert whole.result().environment["compile"] == "step"
     for name, value in weights(plain).items():
