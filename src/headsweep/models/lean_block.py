@@ -1,6 +1,6 @@
 """A transformer block of a compiled step on a GPU, written so that its kernels move less memory.
 
-Such a step is bound by memory, and what it moves is mostly the residual stream, in float32 also under autocast, and
+Besides its products, such a step is bound by memory. What it moves is mostly the residual stream, in float32 also under autocast, and
 its normalised tokens. Here
 
 - the tokens that `norm1` normalises are kept instead of the normalised ones, which the backward pass recomputes;
