@@ -1,7 +1,7 @@
 """A transformer block of a compiled step on a GPU, written so that its kernels move less memory.
 
-Besides its products, such a step is bound by memory. What it moves is mostly the residual stream, in float32 also under autocast, and
-its normalised tokens. Here
+Besides its products, such a step is bound by memory. What it moves is mostly the residual stream, in float32 also under
+autocast, and its normalised tokens. Here
 
 - the tokens that `norm1` normalises are kept instead of the normalised ones, which the backward pass recomputes;
 - of `norm2`, the operand of the product after it is kept, in bfloat16 under autocast. It is without gain and bias,
