@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import commands
 import programs
 from commands import TINY_RUN, TRAIN
 from headsweep.status import submissions
@@ -21,6 +20,10 @@ SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
 RUN = TINY_RUN  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
+HASTE = "import sys; from headsweep.launch import follow; follow.POLL_SECONDS = 0.3; "  # for what waits for jobs
+GIVE_TRAIN = HASTE + "from headsweep.entry import train; train(sys.argv[1:])"
+GIVE_HEADSWEEP = HASTE + "from headsweep.cli import main; main()"
+UNSET = "hydra.launcher.setup=[unset NO_TORCH]"  # see programs.py
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,28 @@ class Cluster:
 
     def train(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`python src/train.py -m hydra/launcher=slurm ... ARGUMENTS`, to its end."""
-        return programs.run(_job(arguments), PATIENCE, env=self._environment(**environment))
+        return programs.run(["-c", GIVE_TRAIN, *_job(arguments)], PATIENCE, env=self._environment(**environment))
 
     def headsweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`headsweep ARGUMENTS`, to its end."""
-        return commands.headsweep(*arguments, **self._environment())
+        return programs.run(_headsweep(arguments), PATIENCE, env=self._environment())
 
     def train_without_torch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As `train`, on a login node where torch cannot be imported; it can be on the nodes."""
+        return self.train(UNSET, *arguments, NO_TORCH="1")
+
+    def train_with_new_interpreter(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As `train_without_torch`, started cold."""
         path = os.pathsep.join([str(Path(__file__).with_name("no_torch")), os.environ.get("PYTHONPATH", "")])
-        setup = "hydra.launcher.setup=[unset NO_TORCH]"
-        return self.run([sys.executable, *_job([setup, *arguments])], PYTHONPATH=path, NO_TORCH="1")
+        return self.run([sys.executable, TRAIN, *_job([UNSET, *arguments])], PYTHONPATH=path, NO_TORCH="1")
 
     def start_train(self, *arguments: str) -> Program:
         """As `train`, beside the test."""
-        return Program(_job(arguments), env=self._environment())
+        return Program([TRAIN, *_job(arguments)], env=self._environment())
 
     def start_headsweep(self, *arguments: object) -> Program:
         """As `headsweep`, beside the test."""
-        return Program(["-m", "headsweep.cli", *map(str, arguments)], env=self._environment())
+        return Program(_headsweep(arguments), env=self._environment())
 
     def ask(self, *words: str) -> str:
         """What a command of SLURM answers."""
@@ -110,7 +116,11 @@ def warm_python() -> str:
 
 
 def _job(arguments: Sequence[str]) -> list[str]:
-    return [TRAIN, *JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
+    return [*JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
+
+
+def _headsweep(arguments: Sequence[object]) -> list[str]:
+    return ["-c", GIVE_HEADSWEEP, *map(str, arguments)]
 
 
 def sweep(output: Path) -> Path:

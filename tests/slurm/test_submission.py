@@ -60,7 +60,7 @@ def test_a_job_inherits_nothing_from_the_job_that_submits_it(
 @pytest.mark.slow
 def test_the_dry_run_prints_what_sbatch_is_given(cluster: Cluster, tmp_path: Path):
     job = [*GRID, *ASKED, f"paths.output={tmp_path}"]
-    dry = cluster.train_without_torch(*job, "--dry-run")
+    dry = cluster.train_with_new_interpreter(*job, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert not any(tmp_path.glob("sweeps/*/slurm")), "nothing was submitted"
     accept(GOLDEN / "array.sh", without_paths(dry.stdout, tmp_path))
