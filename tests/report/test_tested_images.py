@@ -26,7 +26,7 @@ def run_tested_on(make_run):
 
 def test_it_is_that_of_the_baseline(run_tested_on):
     runs = [run_tested_on(head, seed, top1, 360) for head, top1 in (("seqpool", 0.85), ("ga", 0.5)) for seed in (0, 1)]
-    note = "360 test images of digits: the standard error of one run at 85.00 % top-1 is 1.9 points (binomial)."
+    note = "360 test images of digits: the standard error of one run at 85.00 % top-1 is 1.88 points (binomial)."
     assert note in as_markdown(build(runs))
     other = as_markdown(compare(read_cells(runs), Question(baseline={"head": "ga"})))
     assert "360 test images of digits: the standard error of one run at 50.00 % top-1 is 2.6 points" in other

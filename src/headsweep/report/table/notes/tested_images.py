@@ -33,7 +33,7 @@ def _error(accuracy: float, images: int, metric: Metric) -> str:
     if not 0 < accuracy < 1 or not metric.is_share_of_images:
         return ""
     points = 100 * math.sqrt(accuracy * (1 - accuracy) / images)
-    return f": the standard error of one run at {100 * accuracy:.2f} % {metric.noun} is {points:.2g} points (binomial)"
+    return f": the standard error of one run at {100 * accuracy:.2f} % {metric.noun} is {points:.2f} points (binomial)"
 
 
 def _images(cell: Cell) -> int | None:
