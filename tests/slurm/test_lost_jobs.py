@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click import unstyle
 from cluster import Cluster, began, calm, has_ended, jobs_of, lingering, output_of, read, sabotage, sweep, wait_until
 
 import programs
@@ -206,7 +207,7 @@ def words(cluster: Cluster, output: Path) -> dict[int, str]:
     """Seed -> what `headsweep status` shows of a run: its state and the note behind its name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(cluster.place / "slurm.conf"))
-        lines = show("latest", output).splitlines()
+        lines = unstyle(show("latest", output)).splitlines()
     table = [line.split(None, 6) for line in lines[lines.index("") + 2 :]]
     seeds = {folder.path.name: seed for seed, folder in by_seed(output).items()}
     return {seeds[row[0]]: f"{row[1]}  {row[6] if len(row) > 6 else ''}" for row in table}
