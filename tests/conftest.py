@@ -97,12 +97,12 @@ def streamed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 class ByFile(LoadScopeScheduling):
-    """A worker gets a file's tests together, or all that need a cluster of SLURM."""
+    """A worker gets a file's tests together, or all that need one cluster of SLURM."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        folder = file.rpartition("/")[0]
-        return folder if folder == "tests/slurm" else file
+        folder, _, _ = file.rpartition("/")
+        return folder if folder.startswith("tests/slurm/") else file
 
 
 def pytest_xdist_setupnodes(specs):
@@ -126,4 +126,4 @@ def pytest_collection_modifyitems(items):
     """First what needs a cluster, then files of slow tests, so that no worker is left alone with one at the end."""
     quick = {item.path for item in items if not item.get_closest_marker("slow")}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path in quick, -slow[item.path]))
+    items.sort(key=lambda item: (item.path.parent.parent.name != "slurm", item.path in quick, -slow[item.path]))

@@ -1,8 +1,10 @@
 """Runs that tests train and look at."""
 
 import json
+import os
 from pathlib import Path
 
+from pytest import TempPathFactory
 from torch import Tensor, load
 
 from commands import TINY_RUN
@@ -11,6 +13,12 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord
+
+
+def shared(factory: TempPathFactory) -> Path:
+    """A folder of all workers of pytest."""
+    root = factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import programs
 from commands import TINY_RUN, TRAIN
+from headsweep.folders import PACKAGE
 from headsweep.status import submissions
 from headsweep.tracking.run_folder import RunFolder
 from programs import Program
@@ -136,9 +139,27 @@ def jobs_of(path: Path) -> dict[str, str]:
 
 def sabotage(output: Path) -> None:
     """Let the jobs of the only sweep run code that misbehaves; see sabotage.py."""
-    (loop,) = (sweep(output) / "slurm" / "code").glob("*/src/headsweep/training/loop.py")
-    with loop.open("a") as file:
+    (code,) = (sweep(output) / "slurm" / "code").glob("*/src")
+    with (code / "headsweep" / "training" / "loop.py").open("a") as file:
         file.write(Path(__file__).with_name("sabotage.py").read_text())
+    compile_code(code)
+
+
+def compile_code(code: Path) -> None:
+    """Give a copy of the code the bytecode of the original, or each of the jobs that begin at once compiles it."""
+    for original in PACKAGE.rglob("*.py"):
+        copy, bytecode = code / original.relative_to(PACKAGE.parent), Path(cache_from_source(original))
+        if bytecode.exists() and copy.read_bytes() == original.read_bytes():
+            content, place = bytecode.read_bytes(), Path(cache_from_source(copy))
+            if content[8:16] == version(original):
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(content[:8] + version(copy) + content[16:])
+
+
+def version(source: Path) -> bytes:
+    """By which bytecode knows its source."""
+    found = source.stat()
+    return struct.pack("<2I", int(found.st_mtime), found.st_size)
 
 
 def lingering(runs: Mapping[int, RunFolder], seeds: Iterable[int]) -> Iterable[int]:
