@@ -25,10 +25,11 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,7 +51,7 @@ MOST_BYTES = 1 << 20  # of a request
 ENTRIES = sys.path[1:]  # where this Python finds modules
 
 
-class Kind(StrEnum):
+class Kind(Enum):
     """What a program finds imported, by the ending of the socket that starts it."""
 
     light = ".light"  # libraries that every command needs: the program may not import others
@@ -79,8 +80,11 @@ def start(kind: Kind, address: str, owner: int) -> int:
     ready, begins = os.pipe()
     if os.fork() == 0:
         if kind is not Kind.light:
-            load_headsweep(kind)
-        serve(f"{address}{kind}", owner, begins)
+            try:
+                load_headsweep(kind)
+            except Exception:  # each program will report it
+                traceback.print_exc()
+        serve(f"{address}{kind.value}", owner, begins)
     os.close(begins)
     return ready
 
