@@ -90,7 +90,7 @@ def start(kind: Kind, address: str, owner: int) -> int:
 
 
 def load_headsweep(kind: Kind) -> None:
-    """Import modules, Hydra's plugins, and the files of conf/ that most commands compose."""
+    """Import modules and Hydra's plugins, and read the files that most commands, and every run, read once."""
     if kind is Kind.commands:
         find = PathFinder.find_spec
         PathFinder.find_spec = lambda name, *where: None if name == "torch" else find(name, *where)
@@ -99,6 +99,12 @@ def load_headsweep(kind: Kind) -> None:
     with hydra.initialize_config_dir(FOLDERS[0], version_base="1.3"):
         hydra.compose("train", overrides=["hydra/launcher=slurm"], return_hydra_config=True)
         hydra.compose("train", return_hydra_config=True)
+    if kind is Kind.runs:
+        from headsweep.plan import frozen
+        from headsweep.report.table import published
+
+        published.load(published.FOLDER)
+        frozen._where_runs_train()
 
 
 def serve(address: str, owner: int, begins: int | None = None) -> NoReturn:
