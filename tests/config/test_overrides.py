@@ -7,9 +7,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from composing import compose_run, expand_grid
+from headsweep.config.composition import composing
 from headsweep.config.overrides import OverrideFinder, command, grid_words, hydra_value, words
 from headsweep.config.study.expansion import composer
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, UserError
 
 RUNS = [
     [],
@@ -118,3 +119,10 @@ def test_a_study_can_be_in_a_folder_of_its_own(tmp_path):
         assert len(expand_grid("+sweeps=ablation")) == 18
     with composer(), pytest.raises(HydraException):
         expand_grid("+sweeps=mine")
+
+
+def test_an_error_of_another_package_is_not_taken_for_a_wrong_choice():
+    """`batch_size` is a key, and no group whose choices are files."""
+    with pytest.raises(UserError, match=r"expected a configuration that Hydra can compose, found KeyError: 'plugin'"):  # noqa: SIM117
+        with composing(["batch_size=32", "heads=1,2"]):
+            raise KeyError("plugin")

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.launcher.launchers import parse_launcher
 from headsweep.config.launcher.slurm import SlurmConfig
-from headsweep.launch.slurm import submit
+from headsweep.launch.slurm import job_file, submit
 from headsweep.launch.slurm.grouping import Group
 from headsweep.tracking.run_folder import RunFolder
 
@@ -48,7 +48,7 @@ def test_apptainer_starts_python_with_gpus_folders_environment_and_exit_code(gpu
         python=shlex.quote(sys.executable),
     )
     program = "import os, signal, sys; os.kill(os.getpid(), signal.SIGUSR2); print(os.environ['GIVEN']); sys.exit(7)"
-    command = f"{submit._python(sweep, given)} -S -c {shlex.quote(program)}"
+    command = f"{job_file.job_python(sweep, given)} -S -c {shlex.quote(program)}"
     environment = {**os.environ, "GIVEN": "passed on", "PATH": os.pathsep.join([str(tmp_path), os.environ["PATH"]])}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (7, "passed on\n"), done.stderr
@@ -70,4 +70,4 @@ def test_pyxis_gets_the_image_and_the_folders_from_srun(tmp_path: Path):
 
 
 def test_without_a_container_the_interpreter_that_submits_is_used(tmp_path: Path):
-    assert submit._python(tmp_path / "sweeps" / "s", settings()).endswith(f" {shlex.quote(sys.executable)}")
+    assert job_file.job_python(tmp_path / "sweeps" / "s", settings()).endswith(f" {shlex.quote(sys.executable)}")

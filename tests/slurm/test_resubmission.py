@@ -10,6 +10,7 @@ import pytest
 from commands import TINY_RUN
 from composing import compose_run
 from factories import planned
+from headsweep.config.launcher.slurm import Check
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.follow import _Refill
 from headsweep.launch.local.pool import LocalPool
@@ -70,6 +71,14 @@ def test_what_a_cluster_refuses_is_reported_before_models_are_built(controller: 
     with pytest.raises(UserError, match=r"^hydra.launcher.partition=x: sbatch: Invalid partition name specified"):
         run_sweep([run], SlurmLauncher(replace(settings, partition="x")))
     assert not (tmp_path / "outputs").exists()
+
+
+def test_models_are_built_in_the_jobs_alone_where_login_nodes_forbid_it(sbatch, settings, tmp_path, monkeypatch):
+    sbatch.write("scontrol", "echo ClusterName = lion")
+    monkeypatch.setattr(LocalPool, "check", lambda pool, runs: pytest.fail("models are built"))
+    run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'outputs'}")
+    plan = run_sweep([run], SlurmLauncher(replace(settings, check=Check.job)))
+    assert len(sbatch.files()) == 1 and plan.folders[0].record().cost == {}, "counted by its job"
 
 
 @pytest.mark.parametrize("first_fails", [False, True])

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from headsweep.launch.slurm.submit import _checked
+from headsweep.launch.slurm.job_file import checked
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from headsweep.launch.slurm.submit import _checked
     ],
 )
 def test_a_line_that_fails_ends_the_job_with_its_exit_code(setup, code, stderr):
-    script = "\n".join([*_checked(setup), "echo trained"])
+    script = "\n".join([*checked(setup), "echo trained"])
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, stderr)
     assert done.stdout == ("trained\n" if code == 0 else "")

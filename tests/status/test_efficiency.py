@@ -73,6 +73,24 @@ def test_the_accounting_tells_what_each_job_used(output: OutputFolder, scripts: 
     ]
 
 
+@pytest.mark.parametrize(
+    ("busy", "memory", "restarts", "advice"),
+    [
+        ("02:12:00", "4G", 0, "12: memory=5GB would do; cpus=3 would do; time=90 would do"),  # 2.2 of 8 CPUs
+        ("04:00:00", "16G", 0, "12: time=90 would do"),  # half of the CPUs and of the memory, and a margin
+        ("08:00:00", "31G", 0, "12: memory=39GB would be safer; time=90 would do"),
+        ("08:00:00", "24G", 1, None),  # a period before a requeue is shorter than a whole job
+    ],
+)
+def test_what_would_do_has_a_margin_and_saves_much(
+    busy: str, memory: str, restarts: int, advice: str | None, output: OutputFolder, scripts: Scripts, capsys
+):
+    line = f"12_0|one.t1|1000|1060|3600|{busy}|8|32G|{memory}|gres/gpuutil=80"
+    scripts.write("sacct", *[f"echo '{line}'"] * (restarts + 1))
+    finish(output, peak_memory_gib=1.0)
+    assert shown(output, capsys)[3:] == ([advice] if advice else [])
+
+
 def test_without_accounting_jobs_and_runs_have_recorded_it(output: OutputFolder, capsys):
     ran(output, (1100, 2900))
     finish(output, "cpu (x86_64)", peak_memory_gib=5.0)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,7 @@ from headsweep.text import one_line
 if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
     from headsweep.config import RunConfig
+    from headsweep.launch.launcher import Launcher
     from headsweep.plan.preview import Preview
 
 
@@ -34,7 +35,8 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: P
 
     Prints one line per run: fingerprint, name, state, parameters, FLOPs per image of backbone and head, and, estimated
     from finished runs of the same cost, remaining training time and memory. Every invalid cell is listed, with exit
-    code 2. seeds=3 is short for seed=0,1,2.
+    code 2. seeds=3 is short for seed=0,1,2. With hydra/launcher=slurm hydra.launcher.from_records=[memory,time], more
+    lines show what jobs would ask for.
     """
     from headsweep.config.command_line import spell_out
 
@@ -51,6 +53,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
 
     from headsweep.config import RunConfig
     from headsweep.config.study.expansion import composer, read_grid
+    from headsweep.launch.launcher import make_launcher
     from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
     from headsweep.plan.fingerprint import fingerprint
@@ -61,14 +64,16 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     lookup = Lookup()
     with composer(config_dir):
         request, hydra = read_grid(words)
-        launcher = _on_this_machine(hydra.launcher)
+        chosen = make_launcher(hydra.launcher) if "class" in hydra.launcher else None
+        launcher = _on_this_machine(chosen)
         fit = partial(launcher.batch_size, measure=not listing)
         expansion = expand(request, fit, lookup, say=(lambda line: None) if as_json else print)
     runs = expansion.found
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
     check = None if listing else (lambda new: LocalPool().check(new))
     found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
-    if not found.bad and (screening := launcher.screening(make_plan(runs, lookup))):
+    planned = None if found.bad else make_plan(runs, lookup)
+    if planned and (screening := launcher.screening(planned)):
         print(screening.opening, file=sys.stderr)
     resolved = [run for run in lookup.resolve(runs) if isinstance(run, RunConfig)]
     costs = {row.fingerprint: row.cost for row in found.rows}
@@ -79,6 +84,8 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
             print(one_line(it.line))
         if shared := _grouping(resolved, found, slots.count):
             print(shared)
+        for line in chosen.forecast(planned) if chosen and planned else ():
+            print(one_line(line))
     if found.bad:
         sys.exit(2)
 
@@ -95,15 +102,14 @@ def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | No
     return shared_line(grouped([Candidate.of(plain(waiting[name]), costs[name]) for name in by_seed], slots))
 
 
-def _on_this_machine(keys: Mapping[str, Any]) -> AutotunedLauncher:
+def _on_this_machine(chosen: Launcher | None) -> AutotunedLauncher:
     """Return the launcher `local` with those of the chosen launcher's keys that it has, e.g. `slots`."""
     from dataclasses import fields, replace
 
     from headsweep.autotune.launcher import AutotunedLauncher
     from headsweep.config.study.expansion import local_defaults
-    from headsweep.launch.launcher import make_launcher
 
     defaults = local_defaults()
-    settings = make_launcher(keys).settings if "class" in keys else defaults
+    settings = chosen.settings if chosen else defaults
     names = (field.name for field in fields(defaults) if hasattr(settings, field.name))
     return AutotunedLauncher(replace(defaults, **{name: getattr(settings, name) for name in names}))

@@ -15,8 +15,9 @@ from headsweep.cli.group import commands, output_option
 def watch(sweep: str, output: Path) -> None:
     """Follow SWEEP until it ends, then print its table.
 
-    Its metrics are sent to MLflow meanwhile. SWEEP is the name of a sweep, a prefix of it, or "latest", the default.
-    Ctrl-C stops this command, not the sweep.
+    Meanwhile its metrics are sent to MLflow, and jobs are submitted for runs that wait until more may be in the queue
+    of a cluster. SWEEP is the name of a sweep, a prefix of it, or "latest", the default. Ctrl-C stops this command, not
+    the sweep.
     """
     from headsweep.status.find import find_sweep
 

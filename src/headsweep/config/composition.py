@@ -16,6 +16,7 @@ from headsweep.config.checks import is_one_line
 from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.config.study_keys import SWEEPER
 from headsweep.errors import EXPECTED, ConfigError, UserError
+from headsweep.folders import CONF
 from headsweep.text import escaped, first_line
 
 # Hydra's message about several values where it composes one run.
@@ -118,8 +119,8 @@ def _wrong_choice(override: Override) -> str | None:
     key = override.key_or_group
     if not key:
         return "expected KEY=VALUE, found no key"
-    if "." in key or override.is_sweep_override():
-        return None
+    if not ("/" in key or (CONF / key).is_dir()) or override.is_sweep_override():
+        return None  # a key with a value of any type, or a grid
     value = override.value()
     names = value if isinstance(value, list) else [value]
     if isinstance(value, dict) or all(isinstance(name, str) for name in names):

@@ -62,6 +62,10 @@ class Launcher(ABC):
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
         """Return the cost of each run, or why it cannot be built."""
 
+    def forecast(self, plan: Plan) -> list[str]:
+        """Return lines about how the runs of a plan would be started, for `headsweep plan`; nothing is written."""
+        return []
+
     def dry_run(self, plan: Plan) -> str | None:
         """Return a text to print instead of starting runs; None: start them."""
         return None

@@ -11,16 +11,20 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from headsweep.errors import UserError
-from headsweep.status import accounting, cluster, submissions, waiting
+from headsweep.status import accounting, cluster, standby, submissions, waiting
 from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
 from headsweep.status.submissions import Job
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sharing import share_with_group
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
 LONGEST_COMPLETION = 600.0  # seconds after its end in which a node may clean up after a job; SLURM warns after 60
+LONGEST_SUBMISSION = 60  # seconds for which a command waits while another one submits jobs
 QUEUE = "%A|%F|%K|%T|%e|%N|%M|%j|%r"
 
 
@@ -116,10 +120,22 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
         chosen: fingerprints of the runs whose jobs are cancelled; None: all.
 
     Raises:
-        UserError: the cluster does not answer, or refuses; or a job also trains runs that are not `chosen`.
+        UserError: the cluster does not answer, or refuses; a job also trains runs that are not `chosen`; or another
+            command does not stop submitting jobs.
     """
-    runs = OutputFolder.containing(sweep).runs
-    of_sweep = submissions.jobs(sweep)
+    if not submissions.jobs(sweep) and not waiting.of_this_user(sweep):
+        return []
+    output = OutputFolder.containing(sweep)
+    share_with_group(output.path)
+    try:
+        with FileLock(output.submission_lock, timeout=LONGEST_SUBMISSION):
+            return _cancel(sweep, output, chosen)
+    except Timeout as error:
+        raise UserError(f"another command has been submitting jobs for {LONGEST_SUBMISSION} s; try again") from error
+
+
+def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> list[str]:
+    runs, of_sweep = output.runs, submissions.jobs(sweep)
     over = {run for job in of_sweep for run in job.runs if RunFolder(runs / run).result() is not None}
     left = {job: set(job.runs) - over for job in of_sweep}
     found = states_of(job for job in of_sweep if (left[job] if chosen is None else left[job] & chosen))
@@ -134,7 +150,10 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
             f"the cluster does not answer; job {', '.join(names)} of {sweep.name} may still run: try again later"
         )
     # Before the jobs are cancelled, as jobs that end submit more.
-    waiting.record(sweep, [] if chosen is None else [run for run in waiting.of_this_user(sweep) if run not in chosen])
+    waited = waiting.of_this_user(sweep)
+    waiting.record(sweep, [] if chosen is None else [run for run in waited if run not in chosen])
+    if waited and not waiting.sweeps_in(output):
+        standby.cancel(output)
     if names and cluster.ask("scancel", *names) is None:
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headsweep.status.submissions import this_user
+from headsweep.status.submissions import settings_file, this_user
 from headsweep.text import is_file_name
 from headsweep.tracking import atomic_files
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.typed_files import read_json, require
 
 FILES = "slurm/waiting-*.json"
@@ -28,7 +30,22 @@ class Waiting:
 
 def file_of(sweep: Path) -> Path:
     """Return the file of this user's runs that wait in a sweep."""
-    return sweep / FILES.replace("*", this_user())
+    return sweep / _name()
+
+
+def sweeps_in(output: OutputFolder) -> list[Path]:
+    """Return the sweeps in which runs of this user wait, the one that the user submitted first before the others."""
+
+    def submitted(sweep: Path) -> float:
+        settings = settings_file(sweep)
+        return settings.stat().st_mtime if settings.exists() else 0.0
+
+    return sorted((path.parents[1] for path in output.sweeps.glob(f"*/{_name()}")), key=submitted)
+
+
+def pattern(output: OutputFolder) -> str:
+    """Return a shell pattern for the files of this user's runs that wait in any sweep of an output folder."""
+    return f"{shlex.quote(str(output.sweeps))}/*/{shlex.quote(_name())}"
 
 
 def of_this_user(sweep: Path) -> list[str]:
@@ -49,3 +66,7 @@ def record(sweep: Path, runs: Sequence[str]) -> None:
         atomic_files.write_json(file_of(sweep), {"runs": list(runs)})
     else:
         file_of(sweep).unlink(missing_ok=True)
+
+
+def _name() -> str:
+    return FILES.replace("*", this_user())

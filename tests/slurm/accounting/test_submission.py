@@ -18,7 +18,8 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.config.launcher.launchers import parse_launcher
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm import sbatch_errors, submit
-from headsweep.status import submissions, waiting
+from headsweep.status import standby, submissions, waiting
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from programs import write_interpreter
@@ -93,19 +94,25 @@ def accept(golden: Path, text: str) -> None:
 
 @pytest.mark.slow
 def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, tmp_path: Path):
+    """One place is for the standby job, which submits more once all others are gone, here cancelled by hand."""
     cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=3")
+    name = standby.name_in(OutputFolder(tmp_path))
     try:
-        job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.hold=true", f"paths.output={tmp_path}"]
+        job = ["seed=0,1,2,3,4", "+hydra.launcher.extra.begin=now+1hour", f"paths.output={tmp_path}"]
         answer = cluster.train_without_torch(*job)
         assert answer.returncode == 0, answer.stderr
-        assert answer.stdout.count("\njob ") == 3 and "2 runs wait until" in answer.stdout
+        assert answer.stdout.count("\njob ") == 2 and "3 runs wait until" in answer.stdout
         status = cluster.headsweep("status", "latest", "--output", tmp_path).stdout
-        assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 2
-        cluster.ask("scancel", jobs_of(sweep(tmp_path))[by_seed(tmp_path)[0].path.name])
+        assert "5 queued" in status and status.count("waits until more jobs may be in the queue") == 3
+        first = jobs_of(sweep(tmp_path))
+        cluster.ask("scancel", first[by_seed(tmp_path)[0].path.name])
         again = cluster.train_without_torch(*job)
-        assert again.stdout.count("\njob ") == 1 and "2 runs wait until" in again.stdout, again.stdout + again.stderr
+        assert again.stdout.count("\njob ") == 1 and "3 runs wait until" in again.stdout, again.stdout + again.stderr
+        cluster.ask("scancel", *jobs_of(sweep(tmp_path)).values())
+        wait_until(lambda: len(waiting.of_all(sweep(tmp_path))) < 3)
         cancelled = cluster.headsweep("cancel", "--output", tmp_path)
         assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
+        wait_until(lambda: not cluster.ask("squeue", "--noheader", f"--name={name}"))
     finally:
         cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
 

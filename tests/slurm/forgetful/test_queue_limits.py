@@ -40,3 +40,4 @@ def test_jobs_that_end_submit_those_that_had_to_wait(forgetful: Cluster, tmp_pat
     wait_until(lambda: all(run.result() for run in runs))
     assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
     wait_until(lambda: not waiting.of_all(sweep(tmp_path)))
+    wait_until(lambda: "standby" not in forgetful.ask("squeue", "--noheader", "--format=%j %T"))

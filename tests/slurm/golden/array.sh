@@ -20,6 +20,7 @@
 module load cuda
 code=$?; [ $code -eq 0 ] || { echo "headsweep: hydra.launcher.setup[0] failed with exit code $code" >&2; exit $code; }
 export PYTHONPATH=OUTPUT/sweeps/SWEEP/slurm/code/DIGEST/src${PYTHONPATH:+:$PYTHONPATH}
+! ls OUTPUT/sweeps/*/slurm/waiting-USER.json >/dev/null 2>&1 || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP starting &
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -41,7 +42,7 @@ if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 
     sleep 3
   done
 fi
-[ $code -ge 128 ] || [ ! -e OUTPUT/sweeps/SWEEP/slurm/waiting-USER.json ] || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP
+[ $code -ge 128 ] || ! ls OUTPUT/sweeps/*/slurm/waiting-USER.json >/dev/null 2>&1 || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP ending
 exit $code
 
 # job 0: seqpool1-cct_2_3x2-digits-seed0

@@ -21,6 +21,7 @@ OWN_OPTIONS = ("array", "error", "job-name", "output")
 SLOTS = "expected an integer or null; auto is for hydra/launcher=local, which measures where the runs train"
 MOUNTS = "expected absolute paths, each as PATH or OUTSIDE:INSIDE, e.g. [/data]"
 NEEDS = f"{FORM}, in a list"
+RECORDED = "expected a list of memory, time or both, e.g. [memory,time]"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
 
@@ -36,6 +37,13 @@ class Projection(Enum):
 
     login = "login"  # `headsweep watch` or `headsweep sync`, on the machine where they are given
     jobs = "jobs"  # each job, as it trains; needs a tracking server
+
+
+class Check(Enum):
+    """Which process first builds the models of new runs, to see whether they can be and what they cost."""
+
+    login = "login"  # the one that submits, before it does
+    job = "job"  # the job of each run
 
 
 class ContainerRuntime(Enum):
@@ -61,6 +69,8 @@ class SlurmConfig:
     memory: str | None  # of a job, on each node, e.g. 16GB; None: the partition's default
     time_factor: int  # after a time-out, the next job of a run gets so many times the time
     needs: list[str] = field(metadata={EXPECTED: NEEDS})  # resources of single cells, see `needs.read_need`
+    # memory, time or both: where a run of equal cost has finished, jobs ask for what it used and a margin
+    from_records: list[str] = field(metadata={EXPECTED: RECORDED})
     setup: list[str] = field(metadata={EXPECTED: LINES})  # shell lines before Python starts
     extra: dict[str, Any] = field(metadata={EXPECTED: OPTIONS})  # further options of sbatch, e.g. {mail-type: END}
     python: str | None  # the interpreter on the nodes; None: this one
@@ -77,6 +87,7 @@ class SlurmConfig:
     requeues: int  # how often a job may be put back into the queue, for whatever reason
     attempts: int | None  # tries of a run that fails; None: no limit
     timeout: float | None  # minutes without progress after which a run counts as hanging; None: never
+    check: Check = field(metadata={EXPECTED: "expected login or job"})
     mlflow: Projection = field(metadata={EXPECTED: "expected login or jobs"})
     wait: bool  # block until the sweep has ended, and print its table
     dry_run: bool  # print what would be given to sbatch
@@ -123,6 +134,8 @@ class SlurmConfig:
             raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")
         if self.warning >= 60 * self.time:
             raise wrong("warning", self.warning, f"expected fewer seconds than hydra.launcher.time={self.time} minutes")
+        if not {"memory", "time"}.issuperset(self.from_records):
+            raise wrong("from_records", self.from_records, RECORDED)
         for text in self.needs:
             self._check_need(text)
 
@@ -135,11 +148,16 @@ class SlurmConfig:
         except ValueError as error:
             raise wrong("needs", repr(text), str(error)) from error
 
-    def of_run(self, config: Mapping[str, Any]) -> SlurmConfig:
-        """Return the settings of the job of a run with that configuration; of the needs for one key, the last holds."""
-        resources: dict[str, Any] = {}
+    def needed(self, config: Mapping[str, Any]) -> dict[str, int | str]:
+        """Return what `needs` set for a run with that configuration; of those for one key, the last holds."""
+        resources: dict[str, int | str] = {}
         for need in map(read_need, self.needs):
             resources |= need.resources if need.applies(config) else {}
+        return resources
+
+    def of_run(self, config: Mapping[str, Any], recorded: Mapping[str, int | str] | None = None) -> SlurmConfig:
+        """Return the settings of the job of a run; `recorded` resources hold for what no need sets."""
+        resources: dict[str, Any] = {**(recorded or {}), **self.needed(config)}
         return replace(self, needs=[], **resources)
 
     def _check_container(self) -> None:

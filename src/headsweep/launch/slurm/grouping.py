@@ -41,6 +41,7 @@ def grouped(
     runs: Iterable[RunFolder],
     settings: SlurmConfig,
     configs: Mapping[RunFolder, Mapping[str, Any]] | None = None,
+    recorded: Mapping[RunFolder, Mapping[str, int | str]] | None = None,
     minutes: Mapping[RunFolder, int] | None = None,
 ) -> list[Group]:
     """Return runs by what their jobs ask for, in the order of the first run of each group.
@@ -49,13 +50,15 @@ def grouped(
         runs: of one sweep.
         settings: of the sweep, with the needs of its cells.
         configs: of the runs; None: they are in their folders.
-        minutes: time of the jobs of some runs, which replaces that of the settings.
+        recorded: resources of some runs by the records of finished ones, for what no need sets.
+        minutes: time of the jobs of some runs, which replaces any other.
     """
     found: dict[tuple[object, ...], tuple[SlurmConfig, list[RunFolder]]] = {}
     for run in runs:
         own = settings
-        if settings.needs:
-            own = settings.of_run(configs[run] if configs else run.record().config)
+        if settings.needs or recorded:
+            config = configs[run] if configs else run.record().config
+            own = settings.of_run(config, (recorded or {}).get(run, {}))
         if minutes and run in minutes:
             own = replace(own, time=minutes[run])
         found.setdefault(_resources(own), (own, []))[1].append(run)
@@ -80,8 +83,8 @@ def check_needs(settings: SlurmConfig, configs: Sequence[Mapping[str, Any]]) -> 
 
 
 def configs_of(plan: Plan, settings: SlurmConfig) -> dict[RunFolder, dict[str, Any]] | None:
-    """Return the configurations of the runs of a plan, which need not have been written yet; None without needs."""
-    if not settings.needs:
+    """Return the configurations of the runs of a plan, which need not be written yet; None if they do not matter."""
+    if not settings.needs and not settings.from_records:
         return None
     return {planned.folder: plain(planned.run) for planned in plan.runs}
 

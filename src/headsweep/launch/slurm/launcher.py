@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from headsweep.config import RunConfig
-from headsweep.config.launcher.slurm import Projection, SlurmConfig
+from headsweep.config.launcher.slurm import Check, Projection, SlurmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.conclude import is_missing
 from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.pool import LocalPool, log_models
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.slurm import sbatch_errors
-from headsweep.launch.slurm.grouping import Group, check_needs, configs_of, grouped
-from headsweep.launch.slurm.more_time import with_more_time
+from headsweep.launch.slurm.asking import groups_of
+from headsweep.launch.slurm.grouping import check_needs, configs_of, grouped
+from headsweep.launch.slurm.recorded_needs import Configs, described, recorded_needs
 from headsweep.launch.slurm.settings import record, submitted_with
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
@@ -59,13 +60,18 @@ class SlurmLauncher(Launcher):
         """Ask sbatch about a job of each kind. Raises UserError if it refuses."""
         self._sweep = plan.folder
         if not self.settings.dry_run:
-            _check_groups(plan.folder, grouped(plan.folders, self.settings, configs_of(plan, self.settings)))
+            _check_groups(plan.folder, plan.folders, self.settings, configs_of(plan, self.settings))
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
-        """Build new runs on the meta device; a login node without torch leaves that to the jobs."""
-        if importlib.util.find_spec("torch") is None:
+        """Build new runs on the meta device; check=job and a login node without torch leave that to the jobs."""
+        if self.settings.check is Check.job or importlib.util.find_spec("torch") is None:
             return [{} for _ in runs]
         return LocalPool().check(runs)
+
+    def forecast(self, plan: Plan) -> list[str]:
+        """Return lines about what jobs would ask for by the records of finished runs."""
+        missing = [folder for folder in plan.folders if is_missing(folder, self.attempts)]
+        return described(recorded_needs(missing, self.settings, configs_of(plan, self.settings)), self.settings)
 
     def dry_run(self, plan: Plan) -> str | None:
         """Return what sbatch would be given now, and the runs of each job, if it is only to be shown."""
@@ -79,7 +85,7 @@ class SlurmLauncher(Launcher):
         limit = cluster.array_limit(self._config)
         parts = [f"# {len(plan.folders) - len(missing)} of {len(plan.folders)} runs need no job now"]
         parts = parts if len(missing) < len(plan.folders) else []
-        groups = with_more_time(missing, self.settings, configs_of(plan, self.settings))
+        groups = groups_of(missing, self.settings, configs_of(plan, self.settings))
         arrays = [array for group in groups for array in group.arrays(limit)]
         for file, jobs in zip(sbatch_files(plan.folder, groups, limit), arrays, strict=True):
             runs = [f"# job {at}: {', '.join(names[run] for run in job)}" for at, job in enumerate(jobs)]
@@ -120,7 +126,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     for folder in folders:
         if folder.result() is None:
             check_frozen(folder)
-    _check_groups(sweep, grouped(folders, settings))
+    _check_groups(sweep, folders, settings)
     with lock(sweep):
         busy = active(folders)
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
@@ -131,9 +137,12 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     print(f"`headsweep watch {sweep.name}` follows it")
 
 
-def _check_groups(sweep: Path, groups: Sequence[Group]) -> None:
-    """Ask sbatch about one job of each group. Raises UserError if it refuses one."""
-    for group in groups:
+def _check_groups(
+    sweep: Path, runs: Sequence[RunFolder], settings: SlurmConfig, configs: Configs | None = None
+) -> None:
+    """Ask sbatch about one job of each group of runs. Raises UserError if it refuses one."""
+    recorded = {run: it.resources for run, it in recorded_needs(runs, settings, configs).items()}
+    for group in grouped(runs, settings, configs, recorded):
         one = replace(group, runs=group.chunks()[0])
         sbatch_errors.check(sbatch_files(sweep, [one], limit=1)[0], group.settings)
 

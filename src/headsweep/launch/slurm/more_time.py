@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from headsweep.config.launcher.slurm import SlurmConfig
-from headsweep.launch.slurm.grouping import Group, grouped
-from headsweep.status import cluster, job_record, queue, submissions
+from headsweep.launch.slurm.grouping import Group
+from headsweep.launch.slurm.partition import time_limit
+from headsweep.status import job_record, queue, submissions
 from headsweep.status.submissions import Job
 from headsweep.text import plural
 from headsweep.tracking.run_folder import RunFolder
-
-_DAY = 24 * 60
-
-
-def with_more_time(
-    runs: Sequence[RunFolder], settings: SlurmConfig, configs: Mapping[RunFolder, Mapping[str, Any]] | None = None
-) -> list[Group]:
-    """As `grouped`, where runs that timed out get more time."""
-    minutes = minutes_of(grouped(runs, settings, configs))
-    return grouped(runs, settings, configs, minutes)
 
 
 def minutes_of(groups: Sequence[Group]) -> dict[RunFolder, int]:
@@ -52,7 +41,7 @@ def _out_of_time(jobs: set[Job]) -> set[Job]:
 
 def _more(minutes: int, count: int, settings: SlurmConfig) -> int:
     """Return the next time of runs that timed out after some minutes; print it."""
-    limit = _limit(settings)
+    limit = time_limit(settings)
     more = min(settings.time_factor * minutes, limit or settings.time_factor * minutes)
     print(_line(count, minutes, more, limit))
     return max(more, minutes)
@@ -77,19 +66,3 @@ def _last_jobs(runs: Sequence[RunFolder]) -> dict[RunFolder, Job]:
 def _minutes(job: Job, settings: SlurmConfig) -> int:
     """Return the time that a job had; that of the settings where it was not recorded."""
     return job.asked.get("time", settings.time)
-
-
-def _limit(settings: SlurmConfig) -> int | None:
-    """Return the minutes that a partition allows: the one asked for, or the default; None: no limit, or unknown."""
-    named = [f"--partition={settings.partition}"] if settings.partition else []
-    lines = cluster.ask("sinfo", "--noheader", "--format=%P|%l", *named) or []
-    limits = dict(line.split("|", 1) for line in lines if line.count("|") == 1)
-    usual = [_parsed(limit) for name, limit in limits.items() if named or name.endswith("*")]
-    known = [limit for limit in usual if limit is not None]
-    return max(known) if known and len(known) == len(usual) else None
-
-
-def _parsed(text: str) -> int | None:
-    """Return the minutes of [DAYS-]HOURS:MINUTES:SECONDS or MINUTES:SECONDS; None for another text, e.g. infinite."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):\d+", text)
-    return int(match[1] or 0) * _DAY + int(match[2] or 0) * 60 + int(match[3]) if match else None

@@ -21,6 +21,8 @@ ADDED: dict[str, Any] = {
     "container_runtime": "apptainer",
     "container_mounts": [],
     "needs": [],
+    "from_records": [],
+    "check": "login",
     "time_factor": 1,
 }
 

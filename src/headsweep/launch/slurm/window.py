@@ -1,6 +1,8 @@
 """As many jobs in the queue as may be there at a time; the others are submitted when earlier ones have ended.
 
-`headsweep watch` does so while it runs, and each job at its end: `python -m headsweep.launch.slurm.window SWEEP`.
+`headsweep watch` does so while it runs, and each job as it starts and ends, for all sweeps of its output folder:
+`python -m headsweep.launch.slurm.window SWEEP starting`, `... ending`. A job that is killed cannot; while runs wait, a
+standby job waits with them.
 """
 
 from __future__ import annotations
@@ -10,17 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
-from headsweep.launch.slurm.more_time import with_more_time
+from headsweep.launch.slurm import association, standby
+from headsweep.launch.slurm.asking import groups_of
+from headsweep.launch.slurm.job_file import ENDING, STARTING
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import submitted_with
 from headsweep.launch.slurm.submit import submit
 from headsweep.status import cluster, queue, submissions, waiting
+from headsweep.status import standby as standby_job
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -28,11 +33,15 @@ from headsweep.tracking.sharing import share_with_group
 
 
 @contextmanager
-def lock(sweep: Path) -> Iterator[None]:
-    """Let one command at a time submit jobs for an output folder, whose sweeps may share runs."""
+def lock(sweep: Path, seconds: float = -1) -> Iterator[None]:
+    """Let one command at a time submit jobs for an output folder, whose sweeps may share runs.
+
+    Raises:
+        Timeout: another one still does after some seconds, unless these are negative.
+    """
     output = OutputFolder.containing(sweep)
     output.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(output.submission_lock):
+    with FileLock(output.submission_lock, timeout=seconds):
         recover(output)
         yield
 
@@ -42,24 +51,39 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     return queue.active(folders) | {folder for folder in folders if folder.state() is RunState.running}
 
 
-def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig, config: Mapping[str, str]) -> None:
+def submit_some(
+    sweep: Path,
+    missing: Sequence[RunFolder],
+    settings: SlurmConfig,
+    config: Mapping[str, str],
+    ending: str | None = None,
+) -> None:
     """Submit jobs for as many of the missing runs as may be in the queue, and record the others; call it under `lock`.
+
+    Args:
+        sweep: its folder.
+        missing: the runs, which no job trains.
+        settings: of the jobs.
+        config: of the cluster.
+        ending: a job that is about to end, whose place is free.
 
     Raises:
         UserError: sbatch refuses.
     """
-    jobs = _jobs_of_this_user(sweep)
-    room = None if settings.max_submitted is None else max(0, settings.max_submitted - jobs)
     names = {run.path.name for run in missing}
-    others = [run for run in waiting.of_this_user(sweep) if run not in names]
+    waited = waiting.of_this_user(sweep)
+    others = [run for run in waited if run not in names]
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
+    groups = groups_of(missing, settings)
+    jobs = _jobs_of_this_user(sweep) - {ending}
     later: Sequence[RunFolder] = ()
     try:
-        later = submit(sweep, with_more_time(missing, settings), config, room)
+        room = _room(sweep, settings, config, len(jobs), sum(len(group.chunks()) for group in groups))
+        later = submit(sweep, groups, config, room)
     except SubmitLimit:
+        later = missing if jobs or waited else ()
         if not jobs:  # whose end could make room
             raise
-        later = missing
     finally:
         waiting.record(sweep, [*others, *(run.path.name for run in later)])
     if later:
@@ -67,38 +91,86 @@ def submit_some(sweep: Path, missing: Sequence[RunFolder], settings: SlurmConfig
             f"{len(later)} run{'s wait' if len(later) > 1 else ' waits'} until more jobs may be in the queue; "
             "jobs that end, and `headsweep watch`, submit more"
         )
+    if waited or later:
+        _keep_standby(sweep, settings)
 
 
-def refill(sweep: Path) -> None:
-    """Submit jobs for runs that wait, if there may be more in the queue now.
+def refill(sweep: Path, moment: str | None = None) -> None:
+    """Submit jobs for runs of this user that wait in any sweep of an output folder, if there may be more now.
+
+    Args:
+        sweep: the folder of one of these sweeps.
+        moment: STARTING or ENDING, if this process runs in a job that does.
 
     Raises:
         UserError: the cluster does not answer, or sbatch refuses.
     """
-    if not waiting.of_this_user(sweep):
+    output = OutputFolder.containing(sweep)
+    if not waiting.sweeps_in(output):
         return
-    share_with_group(OutputFolder.containing(sweep).path)
-    settings, config = submitted_with(sweep), cluster.require_config()
-    with lock(sweep):
-        runs = OutputFolder.containing(sweep).runs
+    share_with_group(output.path)
+    config = cluster.require_config()
+    try:
+        with lock(sweep, 0 if moment == STARTING else -1):
+            errors = [_refill(one, config, moment) for one in waiting.sweeps_in(output)]
+    except Timeout:  # another job submits what waits
+        return
+    for error in filter(None, errors):
+        raise error
+
+
+def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> UserError | None:
+    """Submit what waits in one sweep; return the error if that fails."""
+    try:
+        settings, runs = submitted_with(sweep), OutputFolder.containing(sweep).runs
         folders = [RunFolder(runs / run) for run in waiting.of_this_user(sweep)]
         busy = active(folders)
         missing = [folder for folder in folders if is_missing(folder, settings.attempts) and folder not in busy]
         waiting.record(sweep, [folder.path.name for folder in missing])
-        submit_some(sweep, missing, settings, config)
+        submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None)
+    except UserError as error:
+        return error
+    return None
 
 
-def _jobs_of_this_user(sweep: Path) -> int:
-    """Return how many jobs of the output folder are in the queue, without the one in which this process runs."""
+def _room(sweep: Path, settings: SlurmConfig, config: Mapping[str, str], jobs: int, needed: int) -> int | None:
+    """Return how many more jobs may be in the queue, the standby job excepted; None: no limit is known.
+
+    Args:
+        sweep: the sweep.
+        settings: of its jobs.
+        config: of the cluster.
+        jobs: of this user and the output folder that are in the queue.
+        needed: jobs that are to be submitted.
+    """
+    free = association.room(settings, config)
+    # The standby job comes first, or there would be no place for it, but not in place of the only job.
+    if free is not None and free < needed and free + jobs > 1:
+        has_one = standby_job.pending(OutputFolder.containing(sweep)) is not None
+        free -= not has_one and standby.has_one(sweep, settings)
+    own = None if settings.max_submitted is None else settings.max_submitted - jobs
+    return max(0, min(known)) if (known := [it for it in (free, own) if it is not None]) else None
+
+
+def _keep_standby(sweep: Path, settings: SlurmConfig) -> None:
+    """Let the standby job wait for all jobs that are in the queue; cancel it if no run waits."""
+    output = OutputFolder.containing(sweep)
+    if not waiting.sweeps_in(output):
+        standby_job.cancel(output)
+    elif standby.has_one(sweep, settings):
+        standby.wait_for(output, (job.partition("_")[0] for job in _jobs_of_this_user(sweep)))
+
+
+def _jobs_of_this_user(sweep: Path) -> set[str]:
+    """Return the numbers of the jobs of the output folder that are in the queue."""
     output, user = OutputFolder.containing(sweep), submissions.this_user()
     over = {path.name for path in output.recorded_runs() if RunFolder(path).result() is not None}
     asked = [job for job in submissions.jobs_in(output) if job.user == user and not over.issuperset(job.runs)]
-    states = queue.states_of(asked).values()
-    return len({state.job for state in states if state.is_active} - {cluster.this_job()})
+    return {state.job for state in queue.states_of(asked).values() if state.is_active}
 
 
 if __name__ == "__main__":
     try:
-        refill(Path(sys.argv[1]))
+        refill(Path(sys.argv[1]), *sys.argv[2:])
     except UserError as error:
         print(f"headsweep: no more jobs were submitted: {error}", file=sys.stderr)
