@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from omegaconf import DictConfig
 
 from hydra_files import FOLDERS, read_project_files_once
 
@@ -90,21 +91,32 @@ def start(kind: Kind, address: str, owner: int) -> int:
 
 
 def load_headsweep(kind: Kind) -> None:
-    """Import modules and Hydra's plugins, and read the files that most commands, and every run, read once."""
+    """Import modules and Hydra's plugins, and read the files of conf/ that most commands compose."""
     if kind is Kind.commands:
         find = PathFinder.find_spec
         PathFinder.find_spec = lambda name, *where: None if name == "torch" else find(name, *where)
-    load(*COMMANDS, *(RUNS if kind is Kind.runs else ()))
+    load(*COMMANDS)
     read_project_files_once()
     with hydra.initialize_config_dir(FOLDERS[0], version_base="1.3"):
         hydra.compose("train", overrides=["hydra/launcher=slurm"], return_hydra_config=True)
-        hydra.compose("train", return_hydra_config=True)
+        config = hydra.compose("train")
     if kind is Kind.runs:
-        from headsweep.plan import frozen
-        from headsweep.report.table import published
+        load(*RUNS)
+        read_once(config)
 
-        published.load(published.FOLDER)
-        frozen._where_runs_train()
+
+def read_once(config: DictConfig) -> None:
+    """Read what each run and each table of a process reads once; `config` is the composed configuration of a run."""
+    from digits import read_digits_once
+    from headsweep.config import parse
+    from headsweep.data import datasets
+    from headsweep.plan import frozen
+    from headsweep.report.table import published
+
+    read_digits_once()
+    datasets.load(parse(config).dataset)
+    frozen._where_runs_train()
+    published.load(published.FOLDER)
 
 
 def serve(address: str, owner: int, begins: int | None = None) -> NoReturn:
