@@ -165,6 +165,9 @@ class Programs:
         """Fork the program that the next client asks for."""
         connection, _ = self.listener.accept()
         request, handles = receive(connection)
+        if not request:  # the client has ended
+            connection.close()
+            return
         if (pid := os.fork()) == 0:
             for handle in (owner_ends, *self.ends, *self.clients, connection.fileno(), self.listener.fileno()):
                 os.close(handle)
@@ -208,8 +211,11 @@ class Started:
             self.connection.send(str(number).encode())
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if self.is_leader else os.kill)(self.pid, signal.SIGKILL)
+        """Kill it, with its group; it may not have made that yet."""
+        os.kill(self.pid, signal.SIGKILL)
+        if self.is_leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
