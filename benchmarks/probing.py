@@ -7,27 +7,30 @@ backbone computes the tokens in each step, run by run; on the other all runs tra
 Seconds that all runs together train for each image, without evaluation, checkpoints, start and end of the runs, and
 without the computation of the tokens.
 
-idle: the share of the training in which no head computes because a batch is read, in the same grid and in a run of the
-lightest head alone.
+idle: the share of the training in which no head computes because a batch is not yet read, in the same grid and in a run
+of the lightest head alone, in epochs of several batches. The runs have one thread, and the thread that reads has the
+other core of two.
 
 making / evaluation: computing and writing the tokens of twice as many images, and evaluating a classifier of the same
-backbone on them, in batches of at most 64.
+backbone on them as a run does, in batches of 64.
 
 separate / shared: a grid of eight heads on tokens of a small backbone (cct_2_3x2 of width 32), whose steps take about a
-millisecond. Seconds from the first start to the last end, by the processes of the local launcher: one for each run, two
-at a time; two that share the runs, as the launcher does with two slots; all runs in one. "fresh" is a command for each
-run, one after the other, extrapolated from the first few.
+millisecond. Seconds from the first start to the last end. "separate": a command for each run, two at a time, with one
+thread each, extrapolated from the first ones; this is what other probing scripts do. "workers": a process of the local
+launcher for each run, forked with all modules imported, two at a time. "shared": two that share the runs, as the
+launcher does with two slots. "one process": all runs in one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
@@ -42,7 +45,7 @@ from headsweep.config import PROJECT_ROOT, RunConfig
 from headsweep.data import token_cache
 from headsweep.data.datasets import load
 from headsweep.data.loader import EvalLoader
-from headsweep.data.token_cache import TokenCache
+from headsweep.data.token_cache import TokenCache, TokenReader
 from headsweep.data.token_folder import TokenFolder
 from headsweep.launch.local import scheduler
 from headsweep.launch.local.forkserver import Processes
@@ -79,6 +82,7 @@ def main(words: Sequence[str] | None = None) -> None:
         making(bench, Path(scratch))
         with patch.object(token_cache, "SHARD_BYTES", FILE_BYTES):  # usual files hold more images than are needed
             stored(bench, Path(scratch))
+            waiting(bench, Path(scratch))
         shared(bench, Path(scratch))
 
 
@@ -88,41 +92,54 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     made.add_argument("--images", type=int, default=32, help="of the large backbone: one batch, and as many to test")
     made.add_argument("--epochs", type=int, default=12, help="of a run on stored tokens")
     made.add_argument("--steps", type=int, default=100, help="of a run on tokens of the small backbone")
-    made.add_argument("--fresh", type=int, default=2, help="runs in a command each")
+    made.add_argument("--batches", type=int, default=16, help="of the large backbone in an epoch, to measure idle time")
+    made.add_argument("--separate", type=int, default=2, help="runs in a command each")
     return made.parse_args(words)
 
 
 def stored(bench: Benchmark, scratch: Path) -> None:
-    """Measure live and stored tokens, and the time in which heads wait for stored ones."""
-    few = [f"debug.train_images={bench.args.images}", f"debug.eval_images={bench.args.images}"]
-    names = (f"stored-{number}" for number in count())
-
-    def plan(cells: Sequence[Sequence[str]], epochs: int, *keys: str) -> list[RunFolder]:
-        given = [
-            *LARGE,
-            f"batch_size={bench.args.images}",
-            *few,
-            f"duration='{epochs} epochs'",
-            f"paths.cache={scratch / 'cache'}",
-            *keys,
-        ]
-        return planned(scratch / next(names), cells, given)
-
-    train_folder(plan(GRID[:1], 1)[0], lambda progress: None)  # computes the tokens
-    live, cached, idle, alone = [], [], [], []
-    for _ in range(bench.args.rounds):
-        folders = plan(GRID, LIVE_EPOCHS, "tokens.cache=off")
+    """Measure live and stored tokens."""
+    plan = partial(large, bench, scratch, 1)
+    train_folder(plan("first", GRID[:1], 1)[0], lambda progress: None)  # computes the tokens
+    live, cached = [], []
+    for number in range(bench.args.rounds):
+        folders = plan(f"live-{number}", GRID, LIVE_EPOCHS, "tokens.cache=off")
         for folder in folders:
             train_folder(folder, lambda progress: None)
         live.append(seconds_per_image(folders))
-        folders = plan(GRID, bench.args.epochs)
-        idle.append(percent_reading(folders))
+        folders = plan(f"stored-{number}", GRID, bench.args.epochs)
+        in_this_process(folders)
         cached.append(seconds_per_image(folders))
-        alone.append(percent_reading(plan(GRID[:1], bench.args.epochs)))
     bench.add("live / stored", {"live": live, "stored": cached}, "s")
     print(f"live / stored: {ratio(live, cached)}, {1e3 * min(cached):.2f} ms an image for the grid", flush=True)
-    bench.add("idle", {"grid": idle, "gap alone": alone}, "%")
-    print(f"idle: grid {max(idle):.1f} %, gap alone {max(alone):.1f} %", flush=True)
+
+
+def waiting(bench: Benchmark, scratch: Path) -> None:
+    """Measure the time in which heads wait for stored tokens."""
+    plan = partial(large, bench, scratch, bench.args.batches)
+    train_folder(plan("more", GRID[:1], 1)[0], lambda progress: None)  # computes the tokens
+    grid, alone = [], []
+    for number in range(bench.args.rounds):
+        grid.append(percent_waiting(plan(f"grid-{number}", GRID, 3)))
+        alone.append(percent_waiting(plan(f"alone-{number}", GRID[:1], bench.args.epochs)))
+    bench.add("idle", {"grid": grid, "gap alone": alone}, "%")
+    print(f"idle: grid {max(grid):.1f} %, gap alone {max(alone):.1f} %", flush=True)
+
+
+def large(
+    bench: Benchmark,
+    scratch: Path,
+    batches: int,
+    name: str,
+    cells: Sequence[Sequence[str]],
+    epochs: int,
+    *keys: str,
+) -> list[RunFolder]:
+    """Plan runs on the large backbone with `batches` in an epoch."""
+    size = bench.args.images
+    few = [f"batch_size={size}", f"debug.train_images={batches * size}", f"debug.eval_images={size}"]
+    given = [*LARGE, *few, f"duration='{epochs} epochs'", f"paths.cache={scratch / 'cache'}", *keys]
+    return planned(scratch / name, cells, given)
 
 
 def making(bench: Benchmark, scratch: Path) -> None:
@@ -150,30 +167,35 @@ def making(bench: Benchmark, scratch: Path) -> None:
 
 
 def shared(bench: Benchmark, scratch: Path) -> None:
-    """Measure the processes of the local launcher, with and without groups."""
+    """Measure commands, and the processes of the local launcher, with and without groups."""
     processes = Processes()
     names = (f"shared-{number}" for number in count())
     given = [*SMALL, f"duration='{bench.args.steps} steps'", f"paths.cache={scratch / 'cache'}"]
-    sides = {"separate": partial(launched, SLOTS, False), "shared": partial(launched, SLOTS, True)}
+    sides = {"workers": partial(launched, SLOTS, False), "shared": partial(launched, SLOTS, True)}
     sides["one process"] = partial(launched, 1, True)
     samples: dict[str, list[float]] = {side: [] for side in sides}
     launched(1, True, processes, planned(scratch / "first", GRID[:1], given))  # waits for imports, computes the tokens
     for _ in range(bench.args.rounds + 1):
         for side, launch in sides.items():
             samples[side].append(launch(processes, planned(scratch / next(names), GRID, given)))
-    fresh = []
-    for cell in GRID[: bench.args.fresh]:
-        words = [*cell, *given, f"paths.output={scratch / 'fresh'}"]
-        started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, str(PROJECT_ROOT / "src" / "train.py"), *words], check=True, capture_output=True
-        )
-        fresh.append(time.perf_counter() - started)
-    whole = len(GRID) * sum(fresh) / len(fresh)
-    bench.add("separate / shared", {**samples, "fresh": [whole] * len(samples["shared"])}, "s")
-    for side in ("separate", "one process"):
+    samples["separate"] = [commands(bench, scratch / "separate", given)] * len(samples["shared"])
+    bench.add("separate / shared", samples, "s")
+    for side in ("separate", "workers", "one process"):
         print(f"{side} / shared: {ratio(samples[side], samples['shared'])}", flush=True)
-    print(f"separate / one process: {ratio(samples['separate'], samples['one process'])}; fresh: {whole:.0f} s")
+
+
+def commands(bench: Benchmark, output: Path, given: Sequence[str]) -> float:
+    """Train the first runs by a command each, SLOTS at a time; return the seconds that all of them would take."""
+    cells = GRID[: bench.args.separate]
+    program = [sys.executable, str(PROJECT_ROOT / "src" / "train.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    for first in range(0, len(cells), SLOTS):
+        words = [[*program, *cell, *given, f"paths.output={output}"] for cell in cells[first : first + SLOTS]]
+        running = [subprocess.Popen(it, env=environment, stdout=subprocess.DEVNULL) for it in words]
+        codes = [process.wait() for process in running]
+        assert not any(codes), "a run has failed"
+    return (time.perf_counter() - started) * len(GRID) / len(cells)
 
 
 def planned(output: Path, cells: Sequence[Sequence[str]], given: Sequence[str]) -> list[RunFolder]:
@@ -208,20 +230,23 @@ def launched(slots: int, are_grouped: bool, processes: Processes, folders: Seque
     return seconds
 
 
-def percent_reading(folders: Sequence[RunFolder]) -> float:
-    """Train runs in lock step; return the share of their training in which a batch was read."""
-    spent = 0.0
-    read: Callable[..., None] = TokenCache.read
+def percent_waiting(folders: Sequence[RunFolder]) -> float:
+    """Train runs in lock step; return the share of their training in which a batch was waited for."""
+    waited = 0.0
+    read: Callable[..., Iterator[torch.Tensor]] = TokenReader.read
 
-    def timed(cache: TokenCache, split: str, *arguments: torch.Tensor) -> None:
-        nonlocal spent
-        started = time.perf_counter()
-        read(cache, split, *arguments)
-        spent += (time.perf_counter() - started) * (split == "train")
+    def timed(reader: TokenReader, key: int, batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        nonlocal waited
+        found = read(reader, key, batches)
+        for _ in batches:
+            started = time.perf_counter()
+            tokens = next(found)
+            waited += (time.perf_counter() - started) * (reader.source.names == ["train"])
+            yield tokens
 
-    with patch.object(TokenCache, "read", timed):
+    with patch.object(TokenReader, "read", timed):
         in_this_process(folders)
-    return 100 * spent / sum(result.clock["train_seconds"] for it in folders if (result := it.result()))
+    return 100 * waited / sum(result.clock["train_seconds"] for it in folders if (result := it.result()))
 
 
 def seconds_per_image(folders: Sequence[RunFolder]) -> float:

@@ -210,9 +210,13 @@ CPU_FIGURES = (
         "probing: eight heads, live / stored tokens", speedup("probing", "live / stored", "live", "stored"), least=20
     ),
     Figure(
-        "probing: small steps, separate processes / shared batches",
+        "probing: small steps, eight commands / shared batches",
         speedup("probing", "separate / shared", "separate", "shared"),
         least=5,
+    ),
+    Figure(
+        "probing: small steps, eight workers of the launcher / shared batches",
+        speedup("probing", "separate / shared", "workers", "shared"),
     ),
     Figure(
         "probing: making the tokens / evaluating their images, CPU time",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,9 @@ def test_help_names_the_command_and_completion_has_the_files_of_package_and_user
     answer = headsweep("train", "--help")
     assert "headsweep train -m +sweeps=table1" in answer.stdout, answer
     assert "src/train.py" not in answer.stdout and answer.returncode == 0
+    groups = dict(line.split(": ", 1) for line in answer.stdout.splitlines() if re.match(r"[\w/]+: \w", line))
+    assert "wide_ga" in groups["head"].split(", ") and {"mine", "table1"} <= set(groups["sweeps"].split(", "))
+    assert groups.keys().isdisjoint({"conf", "sweeps/published"}), "no other folders beside sweeps are groups"
     for words, position, found in (
         ("headsweep train head=wi", 2, "head=wide_ga"),
         ("headsweep train -m head = wi", 5, "wide_ga"),  # as bash splits words

@@ -18,6 +18,7 @@ PROJECT_ROOT = _COPIES if IS_INSTALLED else PACKAGE.parents[1]  # the folder of 
 CONF = PROJECT_ROOT / "conf"
 TRAIN = ("headsweep", "train") if IS_INSTALLED else ("python", "src/train.py")  # the command, for messages
 
+STUDIES = "studies"  # Hydra's scheme of a folder of which `sweeps` alone is read: its other folders are no groups
 OUTPUT_VARIABLE = "HEADSWEEP_OUTPUT"
 DATA_VARIABLE = "HEADSWEEP_DATA"
 
@@ -45,10 +46,13 @@ def own_sweeps() -> Path | None:
 
 
 def search_path() -> list[str]:
-    """Return the folders of configuration after headsweep's conf/, as Hydra names them; the first file found counts."""
-    conf, sweeps = own_conf(), own_sweeps()
-    folders = [PROJECT_ROOT, *[conf] * bool(conf), *[Path.cwd()] * bool(sweeps)]  # of sweeps/ its parent: a group
-    return [f"file://{folder}" for folder in folders]
+    """Return the folders of configuration after headsweep's conf/, as Hydra names them; the first file found counts.
+
+    They are for the studies in sweeps/, and ./conf and ./sweeps of the working directory.
+    """
+    sweeps = f"{STUDIES}://{Path.cwd()}" if own_sweeps() else None
+    conf = f"file://{own}" if (own := own_conf()) else None
+    return [f"{STUDIES}://{PROJECT_ROOT}", *filter(None, [conf, sweeps])]
 
 
 def unread_files() -> list[str]:
@@ -90,6 +94,11 @@ def installed_version() -> str:
         return version("headsweep")
     except PackageNotFoundError:
         return "unknown"
+
+
+def relative(file: Path) -> str:
+    """Return the path of a file, relative to the working directory if it is inside."""
+    return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def _given(variable: str) -> Path | None:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -13,8 +14,10 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from headsweep.errors import UserError
+from headsweep.folders import relative
 
 T = TypeVar("T")
+_LONGEST = 200  # characters of an error
 
 
 def load_class(owner: str, class_path: str, base: type[T]) -> type[T]:
@@ -70,6 +73,24 @@ def check_options(owner: str, kind: type, options: set[str]) -> None:
             f"{owner}: expected the options of its record ({expected}) as keyword-only parameters of "
             f"{kind.__name__}.__init__, found {found}"
         )
+
+
+def described(error: BaseException, module: str) -> str:
+    """Return type and first line of an exception, with the last line of code of `module`'s package that it passed."""
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line] or ["no reason"]
+    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    place = last_frame(error, module)
+    return f"{type(error).__name__}: {text}{f' ({place})' if place else ''}"
+
+
+def last_frame(error: BaseException, module: str) -> str | None:
+    """Return FILE:LINE of the last frame of an exception in the package of `module`, or in `module` itself."""
+    top, found = module.partition(".")[0], None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top:
+            found = f"{relative(Path(frame.f_code.co_filename))}:{line}"
+    return found
 
 
 class _Uncached(SourceFileLoader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import os
 import shutil
 import tarfile
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from commands import TINY_RUN, give
 from composing import compose_run
 from headsweep.analysis.bundle import bundle
 from headsweep.analysis.bundle.anonymous import Anonymizer
 from headsweep.config import PROJECT_ROOT
+from headsweep.models import model_of
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.report.html import document
 from headsweep.run.train_run import train_folder
@@ -251,13 +254,27 @@ def test_what_is_interrupted_leaves_what_was_there(error, finished, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_run_is_reproduced_from_a_bundle(tmp_path, capfd, without_report):
-    plan = make_plan([compose_run(*TINY_RUN, "duration='1 epochs'", f"paths.output={tmp_path / 'outputs'}")])
+def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report):
+    weights = tmp_path / "pretrained.pt"
+    torch.save({"model": model_of(compose_run(*TINY_RUN, "seed=7")).state_dict()}, weights)
+    keys = ["backbone=frozen", f"model.checkpoint={weights}", "augmentation=none", "duration='1 epochs'"]
+    plan = make_plan([compose_run(*TINY_RUN, *keys, f"paths.output={tmp_path / 'outputs'}")])
     freeze(plan, {plan.runs[0].fingerprint: {}})
     train_folder(plan.folders[0], lambda progress: None)
     assert give("bundle", "--output", tmp_path / "outputs", "--write", tmp_path / "b") == 0
     with tarfile.open(tmp_path / "b") as opened:
         opened.extractall(tmp_path / "elsewhere", filter="data")
     (again,) = (tmp_path / "elsewhere").iterdir()
-    out = printed(capfd, "reproduce", plan.folders[0].path.name, "--output", again, "--code", "current")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert f"| `checkpoints/pretrained.pt` | {digest} |" in (again / "README.md").read_text()
+    command = ["reproduce", plan.folders[0].path.name, "--output", again, "--code", "current"]
+    place = again / "checkpoints" / weights.name
+    for found in ("No such file or directory", f"one with {hashlib.sha256(b'other').hexdigest()}"):
+        assert give(*command) == 2
+        expected = f"expected the weights that the run started from, found {found}; copy the file with SHA-256 {digest}"
+        assert capfd.readouterr().err == f"headsweep: {place}: {expected} there\n"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"other")
+    weights.rename(place)
+    out = printed(capfd, *command)
     assert "REPRODUCED bit for bit" in out and "weights     not compared" in out

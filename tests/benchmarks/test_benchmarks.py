@@ -257,10 +257,11 @@ def test_the_scripts_accept_the_options_of_the_parts_and_of_make(benchmark: Any)
 def test_probing_lists_what_the_results_are_made_of(benchmark: Any, tmp_path: Path, rows: Any) -> None:
     probing = benchmark("probing")
     probing.LARGE, probing.GRID = [*probing.SMALL, "dataset.validation=0"], probing.GRID[:2]
-    sizes = ["--images", "8", "--epochs", "2", "--rounds", "1", "--threads", "1"]
+    sizes = ["--images", "8", "--batches", "2", "--epochs", "2", "--rounds", "1", "--threads", "1"]
     bench = probing.Benchmark("probing", probing.arguments([*sizes, "--records", str(tmp_path)]))
     probing.making(bench, tmp_path / "scratch")
     probing.stored(bench, tmp_path / "scratch")
+    probing.waiting(bench, tmp_path / "scratch")
     assert list(rows()) == ["making / evaluation", "A/A", "live / stored", "idle"]
     assert rows()["live / stored"]["samples"].keys() == {"live", "stored"}
     assert all(0 < share[0] < 100 for share in rows()["idle"]["samples"].values())

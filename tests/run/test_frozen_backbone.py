@@ -175,7 +175,8 @@ def test_a_moved_file_is_one_line_where_the_trained_model_is_loaded(tmp_path, fi
     moved.write_bytes(file.read_bytes())
     folder = trained(tmp_path / "output", moved)
     moved.unlink()
-    with pytest.raises(UserError, match=r"model.checkpoint=.*weights.pt: cannot be read: No such file"):
+    advice = "copy the file with SHA-256 [0-9a-f]{64} there$"
+    with pytest.raises(UserError, match=rf"model.checkpoint=.*weights.pt: cannot be read: No such file.*; {advice}"):
         trained_model(folder)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 import factories
 from comparing import differences
+from headsweep.data import token_cache
 from headsweep.data.token_cache import TokenCache
 from headsweep.heads import HEADS
 from headsweep.run.lock_step import in_lock_step
@@ -79,7 +80,9 @@ def test_each_run_has_the_bits_that_it_has_by_itself_and_each_batch_is_read_once
     assert 2 * len(read) == by_themselves
 
 
-def test_a_head_that_changes_its_tokens_in_place_changes_those_of_no_other(tmp_path):
+def test_a_head_that_changes_its_tokens_in_place_changes_those_of_no_other(tmp_path, monkeypatch):
+    """Nor does it change the next batch, which a thread reads meanwhile."""
+    monkeypatch.setattr(token_cache, "_LARGE_BATCH", 0)
     ones, others = planned(tmp_path / "alone"), planned(tmp_path / "together")
     alone(ones)
     together(others)

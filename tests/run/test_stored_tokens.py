@@ -78,10 +78,12 @@ def tokens_of(output: Path) -> TokenFolder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("head", "large_row"), [("seqpool", 0), ("ga", token_cache._LARGE_ROW)])
-def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, head, large_row, monkeypatch):
-    """Whether images are read one by one or together."""
-    monkeypatch.setattr(token_cache, "_LARGE_ROW", large_row)
+@pytest.mark.parametrize(("head", "are_large"), [("seqpool", True), ("ga", False)])
+def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, head, are_large, monkeypatch):
+    """Whether images are read one by one or together, and batches ahead or when they are asked for."""
+    if are_large:
+        monkeypatch.setattr(token_cache, "_LARGE_ROW", 0)
+        monkeypatch.setattr(token_cache, "_LARGE_BATCH", 0)
     overrides = [f"head={head}", "heads=2", "seed=3", "augmentation.label_smoothing=0.1"]
     stored = trained(tmp_path / "stored", file, *overrides, "tokens.cache=float32")
     live = trained(tmp_path / "live", file, *overrides, "tokens.cache=off")

@@ -1,4 +1,5 @@
 import math
+import re
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -8,6 +9,10 @@ import torch.nn.functional as F
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from torch import Tensor, nn
 
+from headsweep.config.records.metric import MetricSpec
+from headsweep.config.records.registry import Package, Registry
+from headsweep.errors import UserError
+from headsweep.training import evaluation
 from headsweep.training.evaluation import evaluate
 from headsweep.training.ranks import Ranks
 from ranks import on_ranks
@@ -106,3 +111,25 @@ def test_evaluation_leaves_no_gradient_and_uses_evaluation_mode():
     logits = torch.randn(6, 1, 4)
     first = evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()).metrics
     assert first == evaluate(model, [Batch(logits, torch.zeros(6).long())], nullcontext(), Ranks()).metrics
+
+
+def broken(scores, labels):
+    raise KeyError("no such class")
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [("broken", r"KeyError: 'no such class' \(.*test_evaluation.py:\d+\)"), ("argsort", "TypeError: only .*")],
+)
+def test_what_a_metric_of_a_package_raises_is_one_line(function, reason, monkeypatch):
+    path = f"{__name__ if function == 'broken' else 'numpy'}:{function}"
+    registry = Registry("headsweep.metrics", "metric", MetricSpec, {"mine": MetricSpec("mine", compute=path)})
+    monkeypatch.setattr(registry, "package", lambda name: Package("own-metric", "1.0", "own_metric"))
+    monkeypatch.setattr(evaluation, "METRICS", registry)
+    batch = Batch(torch.randn(4, 1, 3), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(UserError) as caught:
+        evaluate(Given(), [batch], nullcontext(), Ranks())
+    assert re.fullmatch(rf"metric=mine: {reason}; correct it, or uninstall own-metric", str(caught.value))
+    monkeypatch.setattr(registry, "package", lambda name: None)
+    with pytest.raises((KeyError, TypeError)):  # a defect of headsweep keeps its traceback
+        evaluate(Given(), [batch], nullcontext(), Ranks())

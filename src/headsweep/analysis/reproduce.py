@@ -6,12 +6,15 @@ every key as an override: the command line of old code is more stable than its f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from headsweep.analysis.compare_runs import Comparison, compare
 from headsweep.config.overrides import all_overrides
@@ -41,14 +44,15 @@ def reproduce(original: RunFolder, into: Path, code: str | None, data: Path | No
         data: folder of the images, where it is another one than the recorded `dataset.root`.
 
     Raises:
-        UserError: the run is unfinished or damaged, its code is not here, or `into` has other content.
+        UserError: the run is unfinished or damaged, its code or the weights that it started from are not here, or
+            `into` has other content.
         Interrupted: a stop was requested; the same call resumes.
         SystemExit: the training failed, with its exit code; it has printed the reason.
     """
     record = original.record()
     if original.result() is None:
         raise UserError(f"{record.name} ({record.fingerprint}) is unfinished: expected a finished run to compare with")
-    frozen_values(original)  # before anything is checked out
+    _check_weights(frozen_values(original))  # before anything is checked out
     if code != "current":
         _check_packages(record)
     with _code(original, record, code) as root:
@@ -90,6 +94,22 @@ def _check_packages(record: RunRecord) -> None:
         if (found := current.get(name, "none")) != version:
             expected = f"expected {name} {version}, with which the run was planned, found {found}"
             raise UserError(f"{expected}; install it, or give --code current to use the current code")
+
+
+def _check_weights(frozen: DictConfig) -> None:
+    """Raise UserError unless the file of weights that the run started from is where the configuration has it."""
+    if frozen.model.checkpoint is None:
+        return
+    try:
+        found = f"one with {hashlib.sha256(Path(frozen.model.checkpoint).read_bytes()).hexdigest()}"
+    except OSError as error:
+        found = str(error.strerror or error)
+    expected = frozen.model.checkpoint_digest
+    if found != f"one with {expected}":
+        raise UserError(
+            f"{frozen.model.checkpoint}: expected the weights that the run started from, found {found}; copy the file "
+            f"with SHA-256 {expected} there"
+        )
 
 
 def _other_code(record: RunRecord, patch: Path | None) -> str:

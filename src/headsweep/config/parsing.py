@@ -18,12 +18,11 @@ from headsweep.config.records.model import BACKBONES
 from headsweep.config.records.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
-from headsweep.folders import TRAIN, default_data, default_output, search_path
+from headsweep.folders import TRAIN, default_data, default_output
 
 for name, resolver in {
     "default_output": lambda: str(default_output()),
     "default_data": lambda: str(default_data()),
-    "search_path": search_path,
     "train_command": lambda: " ".join(TRAIN),
 }.items():
     OmegaConf.register_new_resolver(name, resolver, replace=True)

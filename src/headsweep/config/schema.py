@@ -285,10 +285,11 @@ class RunConfig:
             raise ConfigError(f"augmentation.{active[0]}", active[1], expected)
 
     def _check_views(self) -> None:
-        """Check the stored views of each training image."""
+        """Check the views of each training image."""
         found, mixing = self.tokens.views, self.augmentation.first_mixing()
-        if not self.has_stored_tokens:
-            raise ConfigError("tokens.views", found, "expected 0, as no tokens are stored")
+        if not self.backbone.is_frozen:
+            expected = f"expected 0 with backbone={self.backbone.value}, which stores no tokens"
+            raise ConfigError("tokens.views", found, expected)
         if spec_of(self.head).is_fitted:
             expected = f"expected 0 with head={self.head.name}, which compares images without augmentation"
             raise ConfigError("tokens.views", found, expected)

@@ -20,7 +20,6 @@ from headsweep.data.cuda_graph import Recorded
 from headsweep.data.mixing import Mix, mix, mix_static, soft_targets
 from headsweep.data.sources import ResidentSource, Source, to_device
 from headsweep.data.static_shapes import Layers, StaticAugmenter
-from headsweep.data.token_cache import TokenSource
 
 # Pixels augmented at once, 4 batches of 256 images of side 32: they need no more operations, some hundred small ones,
 # than one batch. With static shapes this takes about 0.2 GB for RGB.
@@ -42,7 +41,7 @@ class Maker(Protocol):
         """Yield the batches of an epoch, or the rest of it.
 
         Args:
-            key: of the epoch's augmentation stream; for stored tokens the epoch.
+            key: of the epoch's augmentation stream; for a final source the epoch.
             batches: (m b) int64 places in the split, on the host.
             mixes: for each batch.
         """
@@ -59,8 +58,8 @@ def maker_for(
     kept: Tensor,
 ) -> Maker:
     """Return the faster maker of batches for `source` and `device`; a batch reads `images` and returns `kept`."""
-    if isinstance(source, TokenSource):
-        return TokenMaker(source, dataset, augmentation.label_smoothing, device, kept)
+    if source.is_final:
+        return FinalMaker(source, dataset, augmentation.label_smoothing, device, workers, kept)
     at_once = PIXELS_AT_ONCE // (images * dataset.image_size**2) if isinstance(source, ResidentSource) else 0
     if isinstance(source, ResidentSource) and device.type == "cuda" and at_once:
         return RecordedMaker(source, dataset, augmentation, device, kept, at_once)
@@ -79,21 +78,27 @@ class Targets:
         return soft_targets(self.labels.index_select(0, there), self.num_classes, self.smoothing)
 
 
-class TokenMaker:
-    """Makes batches of stored tokens."""
+class FinalMaker:
+    """Makes batches of what needs no augmentation: stored tokens, or views."""
 
     def __init__(
-        self, source: TokenSource, dataset: DatasetConfig, smoothing: float, device: torch.device, kept: Tensor
+        self,
+        source: Source,
+        dataset: DatasetConfig,
+        smoothing: float,
+        device: torch.device,
+        workers: int,
+        kept: Tensor,
     ) -> None:
-        self.device, self.kept, self.reader = device, kept, source.open(device, 0, None)
+        self.device, self.kept, self.reader = device, kept, source.open(device, workers, None)
         self.targets = Targets(source, dataset, smoothing, device)
 
     def make(self, key: int, batches: Tensor, mixes: Iterable[Mix]) -> Iterator[TrainBatch]:
         """See `Maker.make`."""
         own = batches[:, self.kept]
-        for places, tokens in zip(own, self.reader.read(key, list(own)), strict=True):
+        for places, read in zip(own, self.reader.read(key, list(own)), strict=True):
             there = to_device(places, self.device)
-            yield TrainBatch(tokens, self.targets(there), there)
+            yield TrainBatch(read, self.targets(there), there)
 
 
 class GroupedMaker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from headsweep import rng
-from headsweep.config import DATASETS, DatasetConfig, DebugConfig, LoaderConfig
+from headsweep.config import DATASETS, AugmentationConfig, DatasetConfig, DebugConfig, LoaderConfig
 from headsweep.data import locate
 from headsweep.data.formats import FORMATS
 from headsweep.data.formats.base import TEST, TRAIN, VALIDATION
@@ -21,6 +21,7 @@ from headsweep.data.formats.torchvision_sets import one_line, read_or_download
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.staging import stage
 from headsweep.data.stored_image import StoredImage
+from headsweep.data.views import ViewedSource
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
 
@@ -51,15 +52,32 @@ def open_splits(dataset: DatasetConfig, seed: int, loader: LoaderConfig, debug: 
         DataError: files are absent or corrupted.
         ConfigError: the validation share holds out no image, or the copy does not fit on its disk.
     """
-    splits = split(load(dataset), dataset, seed, debug)
+    loaded = load(dataset)
+    splits = split(loaded, dataset, seed, debug)
     if _fits(splits, dataset, loader):
-        return _each_streamed(splits, StreamedSource.resident)
-    if loader.stage is None or not isinstance(splits.train, StreamedSource):
-        return splits
-    copy = replace(dataset, root=str(stage(dataset, loader.stage)))
-    if dataset.format is not None:
-        return split(load(copy), copy, seed, debug)
-    return _each_streamed(splits, lambda source: source.moved(str(locate.root_of(dataset)), str(copy.root)))
+        return _each_resident(splits)
+    staged = _staged(loaded, dataset, loader)
+    return splits if staged is loaded else split(staged, dataset, seed, debug)
+
+
+def open_views(
+    dataset: DatasetConfig,
+    augmentation: AugmentationConfig,
+    views: int,
+    seed: int,
+    loader: LoaderConfig,
+    debug: DebugConfig,
+) -> Splits:
+    """Load and split a data set as `open_splits`, with augmented views of the training images.
+
+    These are not kept decoded: a crop is one of the image in its own size, as in stored views.
+    """
+    train, validation, test = _staged(load(dataset), dataset, loader)
+    viewed = ViewedSource(train, dataset, augmentation, views)
+    splits = split((viewed, validation, test), dataset, seed, debug)
+    if isinstance(splits.validation, ViewedSource):  # drawn from the training images
+        splits = splits._replace(validation=splits.validation.unchanged())
+    return _each_resident(splits) if _fits(splits, dataset, loader) else splits
 
 
 def load(dataset: DatasetConfig) -> Loaded:
@@ -208,5 +226,21 @@ def _fits(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> bool:
     return sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB
 
 
-def _each_streamed(splits: Splits, change: Callable[[StreamedSource], Source]) -> Splits:
-    return Splits._make(change(split) if isinstance(split, StreamedSource) else split for split in splits)
+def _each_resident(splits: Splits) -> Splits:
+    return Splits._make(split.resident() if isinstance(split, StreamedSource) else split for split in splits)
+
+
+def _staged(loaded: Loaded, dataset: DatasetConfig, loader: LoaderConfig) -> Loaded:
+    """Return streamed images in a copy of them, if `loader` names a folder for it."""
+    train, validation, test = loaded
+    if loader.stage is None or not isinstance(train, StreamedSource):
+        return loaded
+    copy = replace(dataset, root=str(stage(dataset, loader.stage)))
+    if dataset.format is not None:
+        return load(copy)
+
+    def moved(source: Source) -> Source:
+        root = str(locate.root_of(dataset))
+        return source.moved(root, str(copy.root)) if isinstance(source, StreamedSource) else source
+
+    return moved(train), validation and moved(validation), moved(test)

@@ -15,7 +15,6 @@ from headsweep.data.augment import Normaliser
 from headsweep.data.batches import TrainBatch, maker_for
 from headsweep.data.mixing import Mix, Mixer
 from headsweep.data.sources import Source
-from headsweep.data.token_cache import TokenSource
 from headsweep.errors import ConfigError, DataError
 
 
@@ -79,7 +78,7 @@ class TrainLoader:
         self.seed, self.batch_size, self.size = seed, batch_size, dataset.image_size
         self.mixer = Mixer(augmentation)
         self.steps_per_epoch = len(source) // batch_size
-        self.images, self.are_tokens = len(source), isinstance(source, TokenSource)
+        self.images, self.is_final = len(source), source.is_final
         self.places, kept = share.places(batch_size)
         self.maker = maker_for(source, dataset, augmentation, device, workers, len(self.places), kept)
 
@@ -90,7 +89,7 @@ class TrainLoader:
         """Yield the batches of one epoch, starting at batch `first`."""
         order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
-        key = epoch if self.are_tokens else rng.derive(self.seed, "augmentation", epoch)
+        key = epoch if self.is_final else rng.derive(self.seed, "augmentation", epoch)
         return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
@@ -129,7 +128,7 @@ class EvalLoader:
         self.labels = source.labels[mine].to(device).split(batch_size // share.count)
         self.reader = source.open(device, workers, crop=None)
         self.normalise = Normaliser(dataset, device)
-        self.are_tokens = isinstance(source, TokenSource)
+        self.is_final = source.is_final
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -141,4 +140,4 @@ class EvalLoader:
         """Yield the batches from number `first` on."""
         images = self.reader.read(0, self.batches[first:])
         for labels, batch in zip(self.labels[first:], images, strict=True):
-            yield EvalBatch(batch if self.are_tokens else self.normalise(batch), labels)
+            yield EvalBatch(batch if self.is_final else self.normalise(batch), labels)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -51,9 +51,12 @@ class Source(ABC):
 
     Attributes:
         labels: (n,) int64 on the host.
+        is_final: whether readers yield what a model reads, in place of images to augment and normalise; the key of an
+            epoch is then its number.
     """
 
     labels: Tensor
+    is_final: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.labels)

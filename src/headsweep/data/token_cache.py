@@ -10,6 +10,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO
@@ -31,6 +32,7 @@ from headsweep.tracking.typed_files import Damaged
 LOGGER = logging.getLogger(TOKENS_LOGGER)
 # Of a file of tokens, which is computed again after an interruption; another size needs another LAYOUT.
 SHARD_BYTES = 2**26
+_LARGE_BATCH = 2**19  # bytes of a batch's tokens below which a thread takes longer to begin than to read them
 _LARGE_ROW = 2**13  # bytes of an image's tokens above which a call for each image takes less time than its copy
 _AT_ONCE = 128  # images that are computed between two looks at a request to stop
 _CHECKSUM_BYTES = 4
@@ -73,6 +75,7 @@ class TokenCache:
         self._repair = repair
         self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
         self._device, self._workers, self._pulse, self._augmentation = device, workers, pulse, augmentation
+        self.row_bytes = record.row_bytes
         self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
         self._shards: dict[tuple[str, int], Tensor] = {}  # (n t d) each, of the files that were checked
 
@@ -215,6 +218,8 @@ def write_labels(folder: TokenFolder, images: Images) -> None:
 class TokenSource(Source):
     """Images of a split as their stored tokens, or as those of augmented views, another one in each epoch."""
 
+    is_final = True
+
     def __init__(self, cache: TokenCache, names: Sequence[str], rows: Tensor, labels: Tensor) -> None:
         """`names` are the split or its views, `rows` (n,) the places of the images in the split, `labels` theirs."""
         self.cache, self.names, self.rows, self.labels = cache, names, rows, labels
@@ -236,23 +241,43 @@ class TokenReader:
 
     def __init__(self, source: TokenSource, device: torch.device) -> None:
         self.source, self.device = source, device
-        self._room: Tensor | None = None
+        self._rooms: list[Tensor | None] = [None, None]
 
     def read(self, key: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """See `Reader.read`; `key` is the epoch.
 
-        On a CPU a batch is overwritten by the next one: to get new memory from the system takes five times as long as
-        to read the tokens.
+        A thread reads the next batch while a large one is used. On a CPU a batch is valid until the next one is asked
+        for: to get new memory from the system takes five times as long as to read the tokens.
         """
         name = self.source.names[key % len(self.source.names)]
-        for indices in batches:
-            tokens = self._room_for(len(indices))
-            self.source.cache.read(name, self.source.rows[indices], tokens)
-            yield tokens.to(self.device, non_blocking=True).float()
+        fill = partial(self._fill, name, batches)
+        if not any(self._is_large(indices) for indices in batches[1:]):
+            yield from map(self._moved, map(fill, range(len(batches))))
+            return
+        with ThreadPoolExecutor(1, "tokens") as thread:  # an iterator that is dropped waits for it
+            ahead = thread.submit(fill, 0)
+            for number in range(1, len(batches)):
+                tokens, ahead = ahead.result(), thread.submit(fill, number)
+                yield self._moved(tokens)
+            yield self._moved(ahead.result())
 
-    def _room_for(self, images: int) -> Tensor:
+    def _is_large(self, indices: Tensor) -> bool:
+        return len(indices) * self.source.cache.row_bytes >= _LARGE_BATCH
+
+    def _moved(self, tokens: Tensor) -> Tensor:
+        return tokens.to(self.device, non_blocking=True).float()
+
+    def _fill(self, name: str, batches: Sequence[Tensor], number: int) -> Tensor:
+        """Read a batch into the room that the one before it does not use."""
+        indices = batches[number]
+        tokens = self._room_for(len(indices), number % 2)
+        self.source.cache.read(name, self.source.rows[indices], tokens)
+        return tokens
+
+    def _room_for(self, images: int, which: int) -> Tensor:
         if self.device.type == "cuda":  # torch reuses pinned memory only after copies from it have ended
             return self.source.cache.room(images, self.device)
-        if self._room is None or len(self._room) < images:
-            self._room = self.source.cache.room(images, self.device)
-        return self._room[:images]
+        room = self._rooms[which]
+        if room is None or len(room) < images:
+            room = self._rooms[which] = self.source.cache.room(images, self.device)
+        return room[:images]

@@ -35,7 +35,8 @@ def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}") from error
+        advice = f"; copy the file with SHA-256 {digest} there" if digest else ""
+        raise UserError(f"cannot be read: {error.strerror or error}{advice}") from error
     if not content:
         raise UserError("expected a file of weights, found an empty one")
     if digest not in (None, hashlib.sha256(content).hexdigest()):

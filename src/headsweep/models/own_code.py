@@ -6,23 +6,19 @@ Those of headsweep itself keep their tracebacks.
 from __future__ import annotations
 
 import shlex
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from headsweep.config import BACKBONES, HeadConfig, ModelConfig
 from headsweep.config.records.head import HEADS
-from headsweep.config.records.head_file import FileHeadConfig, relative, shown
+from headsweep.config.records.head_file import FileHeadConfig, shown
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import FittedHead, Head, head_class
-from headsweep.loading import load_class
+from headsweep.loading import described, last_frame, load_class
 from headsweep.models.backbone import Backbone
-
-_LONGEST = 200  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class OwnCode:
 
     def error(self, error: BaseException) -> ConfigError:
         """Return an exception of the class in one line."""
-        return ConfigError(self.key, self.choice, f"{described(error, self.kind)}{self.advice}")
+        return ConfigError(self.key, self.choice, f"{described(error, self.kind.__module__)}{self.advice}")
 
 
 def own_head(head: HeadConfig) -> OwnCode | None:
@@ -85,7 +81,7 @@ def running(*owners: OwnCode | None) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         for owner in owners:
-            if owner is not None and _last_line(error, owner.kind) is not None:
+            if owner is not None and last_frame(error, owner.kind.__module__) is not None:
                 raise owner.error(error) from error
         raise
 
@@ -106,22 +102,3 @@ def wrong_shape(pooled: object, expected: tuple[int, int, int]) -> str | None:
     """Return how pooled vectors differ from the shape (b k e); None if they have it."""
     found = tuple(pooled.shape) if isinstance(pooled, torch.Tensor) else type(pooled).__name__
     return None if found == expected else f"pool: expected (b, k, d) = {expected}, found {found}"
-
-
-def described(error: BaseException, kind: type) -> str:
-    """Return type and first line of an exception, with the last line of code of the class that it has passed."""
-    lines = [line for line in map(str.strip, str(error).splitlines()) if line] or ["no reason"]
-    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
-    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
-    place = _last_line(error, kind)
-    return f"{type(error).__name__}: {text}{f' ({place})' if place else ''}"
-
-
-def _last_line(error: BaseException, kind: type) -> str | None:
-    """Return FILE:LINE of the last frame in the module or package of a class."""
-    top = kind.__module__.partition(".")[0]
-    found = None
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == top:
-            found = f"{relative(Path(frame.f_code.co_filename))}:{line}"
-    return found

@@ -136,6 +136,8 @@ def _frozen_file(folder: RunFolder) -> DictConfig:
         raise _no_configuration(folder, error) from error
     if OmegaConf.select(config, "head.file") is not None:
         _use_copy(folder, config.head)
+    if (checkpoint := OmegaConf.select(config, "model.checkpoint")) is not None:  # relative in a bundle
+        config.model.checkpoint = str(OutputFolder.containing(folder.path.absolute()).path.resolve() / checkpoint)
     return config
 
 

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from headsweep.config import RunConfig, spec_of
-from headsweep.data.datasets import Splits, open_splits
+from headsweep.data.datasets import Splits, open_splits, open_views
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
 from headsweep.data.token_folder import TokenFolder, check_room
@@ -208,7 +208,7 @@ def _training(
             return Fitting(run, probe, probe.fit, *load(), folder, watch, stop), None
         stored = (streams or TokenStreams()).batches(run, load)
         return Training(run, probe, *stored, folder, watch, stop, until, ranks), None
-    images = _loaders(run, open_splits(run.dataset, run.seed, run.loader, run.debug), device, share)
+    images = _loaders(run, _images(run), device, share)
     if not run.backbone.is_frozen:
         return Training(run, model, *images, folder, watch, stop, until, ranks), None
     backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
@@ -218,6 +218,13 @@ def _training(
     if isinstance(model.head, FittedHead):
         return Fitting(run, probe, probe.fit, tokens, evaluated, folder, watch, stop), backbone
     return Training(run, probe, tokens, evaluated, folder, watch, stop, until, ranks), backbone
+
+
+def _images(run: RunConfig) -> Splits:
+    given = (run.seed, run.loader, run.debug)
+    if run.tokens.views:
+        return open_views(run.dataset, run.augmentation, run.tokens.views, *given)
+    return open_splits(run.dataset, *given)
 
 
 def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share) -> Loaders:

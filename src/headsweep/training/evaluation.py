@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headsweep.config.records.metric import METRICS
-from headsweep.loading import load_function
+from headsweep.errors import UserError
+from headsweep.loading import described, load_function
 from headsweep.tracking.metric_names import MOST_SCORES, head_top1
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
@@ -109,8 +110,21 @@ class _Scores:
         mine = torch.cat(self._scores).cpu().numpy(), torch.cat(self._labels).cpu().numpy()
         scores, labels = map(np.concatenate, zip(*ranks.gather(mine), strict=True))
         computed = {name: spec.compute for name, spec in METRICS.items() if spec.compute}
-        values = {name: load_function(f"metric={name}", path)(scores, labels) for name, path in computed.items()}
-        return {name: float(value) for name, value in values.items() if value is not None}
+        values = {name: _computed(name, path, scores, labels) for name, path in computed.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _computed(name: str, path: str, scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
+    """Return a metric; None where it is undefined. Raises UserError for what the function of a package raises."""
+    compute = load_function(f"metric={name}", path)
+    try:
+        value = compute(scores, labels)
+        return None if value is None else float(value)
+    except (Exception, SystemExit) as error:
+        if (package := METRICS.package(name)) is None:
+            raise
+        reason = described(error, compute.__module__)
+        raise UserError(f"metric={name}: {reason}; correct it, or uninstall {package.distribution}") from error
 
 
 def _mean_per_class(hits: Sequence[float], images: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from headsweep.report.table.model import Table
 from headsweep.text import plural
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.tracker import NullTracker
 
@@ -58,6 +59,13 @@ Code: {versions}.
 {weights}
 Addresses of stores, folders, names of users and whatever looks like a password were removed. To reproduce a run whose
 images are in a folder, name it: `headsweep reproduce RUN --data FOLDER`.
+{started_from}"""
+_STARTED_FROM = """
+The runs started from weights that are not included. `headsweep reproduce`, `inspect` and `export` need them here:
+
+| file, in this folder | SHA-256 |
+| --- | --- |
+{rows}
 """
 
 
@@ -154,4 +162,13 @@ def _readme(table: Table, name: str, runs: list[RunFolder], with_weights: bool) 
         code=" --code changed" if changed else " --code recorded" if records[0].code.get("commit") else "",
         versions=", ".join(commits) + _STATES[changed, dirty],
         weights=sentence,
+        started_from=_started_from(records),
     )
+
+
+def _started_from(records: Sequence[RunRecord]) -> str:
+    """Return where the files of weights belong that runs started from; their paths are those in the bundle."""
+    models = [record.config.get("model") or {} for record in records]
+    files = sorted({(it["checkpoint"], it["checkpoint_digest"]) for it in models if it.get("checkpoint")})
+    rows = "\n".join(f"| `{file}` | {digest} |" for file, digest in files)
+    return _STARTED_FROM.format(rows=rows) if files else ""

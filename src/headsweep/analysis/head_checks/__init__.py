@@ -24,7 +24,7 @@ from headsweep.analysis.head_checks.tracing import check_compile, check_export, 
 from headsweep.config import HeadConfig
 from headsweep.config.records.head_file import shown
 from headsweep.heads import head_class, head_options
-from headsweep.models.own_code import described
+from headsweep.loading import described
 
 CHECKS: Mapping[str, Callable[[Subject], str]] = {
     "shapes": check_shapes,
@@ -87,7 +87,7 @@ def _outcome(check: str, function: Callable[[Subject], str], subject: Subject) -
     except Violation as found:
         return Outcome(check, False, str(found))
     except (Exception, SystemExit) as error:  # of the head's own code
-        return Outcome(check, False, described(error, subject.kind))
+        return Outcome(check, False, described(error, subject.kind.__module__))
 
 
 def _build(subject: Subject) -> str:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from headsweep.config.records.head import HEADS, HeadConfig, HeadSpec
 from headsweep.config.traits import NOTHING, USUAL
 from headsweep.errors import ConfigError
+from headsweep.folders import relative
 
 _CHOICE = re.compile(r"(?P<file>.+\.py)(?::(?P<name>.*))?")
 _TYPES = {"int": int, "float": float, "bool": bool, "str": str}
@@ -86,11 +87,6 @@ def shown(head: HeadConfig) -> str:
 
 def _shown(file: str, name: str) -> str:
     return f"{relative(Path(file))}:{name}"
-
-
-def relative(file: Path) -> str:
-    """Return the path of a file, relative to the working directory if it is inside."""
-    return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def digest_of(file: str) -> str:

@@ -196,7 +196,7 @@ class TokensConfig:
     last: Annotated[int, USUAL | SUMMARY, Neutral(1)]  # blocks up to `layer` whose tokens are concatenated
     norm: Annotated[bool, USUAL | SUMMARY, Neutral(True)]  # whether the final norm is applied to the tokens of each
     class_token: Annotated[bool, USUAL | SUMMARY, Neutral(False)]  # append the class token to the patch tokens
-    views: Annotated[int, USUAL | SUMMARY, Neutral(0)]  # stored augmented views of each training image; 0: none
+    views: Annotated[int, USUAL | SUMMARY, Neutral(0)]  # augmented views of each training image; 0: none
 
     def __post_init__(self) -> None:
         at_least("tokens.last", self.last, 1)
