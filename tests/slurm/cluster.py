@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
 RUN = TINY_RUN  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
-HASTE = "import sys; from headsweep.launch import follow; follow.POLL_SECONDS = 0.3; "  # for what waits for jobs
+HASTE = "import sys; from headsweep.launch import follow; follow.POLL_SECONDS = 0.5; "  # for what waits for jobs
 GIVE_TRAIN = HASTE + "from headsweep.entry import train; train(sys.argv[1:])"
 GIVE_HEADSWEEP = HASTE + "from headsweep.cli import main; main()"
 UNSET = "hydra.launcher.setup=[unset NO_TORCH]"  # see programs.py
@@ -52,7 +52,7 @@ class Cluster:
 
     def headsweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`headsweep ARGUMENTS`, to its end."""
-        return programs.run(_headsweep(arguments), PATIENCE, env=self._environment())
+        return programs.run(["-c", GIVE_HEADSWEEP, *map(str, arguments)], PATIENCE, env=self._environment())
 
     def train_without_torch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As `train`, on a login node where torch cannot be imported; it can be on the nodes."""
@@ -69,7 +69,7 @@ class Cluster:
 
     def start_headsweep(self, *arguments: object) -> Program:
         """As `headsweep`, beside the test."""
-        return Program(_headsweep(arguments), env=self._environment())
+        return Program(["-m", "headsweep.cli", *map(str, arguments)], env=self._environment())
 
     def ask(self, *words: str) -> str:
         """What a command of SLURM answers."""
@@ -120,10 +120,6 @@ def warm_python() -> str:
 
 def _job(arguments: Sequence[str]) -> list[str]:
     return [*JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
-
-
-def _headsweep(arguments: Sequence[object]) -> list[str]:
-    return ["-c", GIVE_HEADSWEEP, *map(str, arguments)]
 
 
 def sweep(output: Path) -> Path:
