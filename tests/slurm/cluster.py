@@ -134,11 +134,11 @@ def jobs_of(path: Path) -> dict[str, str]:
 
 
 def sabotage(output: Path) -> None:
-    """Let the jobs of the only sweep run code that misbehaves; see sabotage.py."""
-    (code,) = (sweep(output) / "slurm" / "code").glob("*/src")
-    with (code / "headsweep" / "training" / "loop.py").open("a") as file:
-        file.write(Path(__file__).with_name("sabotage.py").read_text())
-    compile_code(code)
+    """Let the jobs of all sweeps so far run code that misbehaves; see sabotage.py."""
+    for code in output.glob("sweeps/*/slurm/code/*/src"):
+        with (code / "headsweep" / "training" / "loop.py").open("a") as file:
+            file.write(Path(__file__).with_name("sabotage.py").read_text())
+        compile_code(code)
 
 
 def compile_code(code: Path) -> None:
