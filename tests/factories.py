@@ -9,10 +9,32 @@ from torch import Tensor, load
 
 from commands import TINY_RUN
 from composing import compose_run
+from headsweep.config import DatasetConfig, RunConfig
+from headsweep.data import datasets
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight
+from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord
+
+_COSTS: dict[str, RunCost] = {}
+_DIGITS: dict[str, datasets.Loaded] = {}
+
+
+def _read_digits_once() -> None:
+    """Let the runs of a process share them: to resize them takes as long as a tiny run's training."""
+    load = datasets.load_digits
+
+    def load_once(dataset: DatasetConfig) -> datasets.Loaded:
+        key = repr((dataset.image_size, dataset.channels, dataset.crop_ratio))
+        if key not in _DIGITS:
+            _DIGITS[key] = load(dataset)
+        return _DIGITS[key]
+
+    datasets.load_digits = load_once
+
+
+_read_digits_once()
 
 
 def shared(factory: TempPathFactory) -> Path:
@@ -24,8 +46,16 @@ def shared(factory: TempPathFactory) -> Path:
 def planned(output: Path, *overrides: str) -> RunFolder:
     """A tiny run that is planned and frozen in an output folder."""
     plan = make_plan([compose_run(*TINY_RUN, *overrides, f"paths.output={output}")])
-    freeze(plan, {plan.runs[0].fingerprint: preflight(plan.runs[0].run)})
+    freeze(plan, {plan.runs[0].fingerprint: cost(plan.runs[0].run)})
     return plan.folders[0]
+
+
+def cost(run: RunConfig) -> RunCost:
+    """What `preflight` counts, once a process for all runs of the same model on the same images."""
+    key = repr((run.model, run.head, run.heads, run.dataset, run.backbone, run.tokens, run.classifier_norm))
+    if key not in _COSTS:
+        _COSTS[key] = preflight(run)
+    return _COSTS[key]
 
 
 def hand_made(output: Path, name: str, config: dict[str, object] | None = None, group: str = "g") -> RunFolder:

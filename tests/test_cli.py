@@ -31,7 +31,7 @@ def run(tmp_path) -> RunFolder:
         channels=config.dataset.channels,
         seed=0,
     )
-    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None).save(folder.checkpoint)
+    TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None).snapshot().save(folder.checkpoint)
     return folder
 
 

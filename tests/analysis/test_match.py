@@ -4,14 +4,24 @@ import shlex
 from dataclasses import replace
 
 import pytest
+import torch
 
+import factories
 from composing import compose_run, expand_grid
 from headsweep.analysis.match import Target, match
+from headsweep.config import RunConfig
 from headsweep.config.study.expansion import composer
+from headsweep.models import model_of
 from headsweep.run.train_run import preflight
 from test_cli import give
 
 TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=quick"]
+
+
+@pytest.fixture(autouse=True)
+def counted_once(monkeypatch):
+    """The sizes of a setting are counted once for all tests."""
+    monkeypatch.setattr("headsweep.analysis.match.preflight", factories.cost)
 
 
 def rows_of(text) -> list[list[str]]:
@@ -26,13 +36,18 @@ def trained_by(text) -> list[tuple[str, int, int | None]]:
     return [(run.head.name, run.heads, getattr(run.head, "gram_dim", None)) for run in runs]
 
 
+def parameters(run: RunConfig) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in model_of(run).parameters())
+
+
 @pytest.mark.slow
 def test_no_other_width_is_nearer():
     run = compose_run("head=ga", "heads=2", *TINY)
     budget = 60_000
+    run.dataset.num_classes = 10
     sizes = {
-        width: preflight(replace(run, head=replace(run.head, gram_dim=width)))["parameters"]
-        for width in run.head.widths["gram_dim"]
+        width: parameters(replace(run, head=replace(run.head, gram_dim=width))) for width in run.head.widths["gram_dim"]
     }
     best = min(sizes, key=lambda width: abs(sizes[width] - budget))
     assert best not in (min(sizes), max(sizes))

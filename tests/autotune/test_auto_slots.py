@@ -78,6 +78,7 @@ def decide(tmp_path, monkeypatch):
     return decide
 
 
+TURNS = "; without MPS, runs on a GPU take turns"
 FAST = {1: 11_200.0, 2: 17_900.0, 3: 17_500.0, 4: 17_950.0}
 
 
@@ -85,7 +86,7 @@ def test_the_smallest_number_within_three_percent_of_the_best_is_chosen(decide):
     slots, bench, said = decide(FAST)
     assert slots == Slots(2, CORES // 2, GPU)
     assert bench.gpu == "GPU-a"
-    assert said[-1] == "slots: 2 runs per GPU (1: 11,200, 2: 17,900, 3: 17,500, 4: 17,950 images/s)"
+    assert said[-1] == f"slots: 2 runs per GPU (1: 11,200, 2: 17,900, 3: 17,500, 4: 17,950 images/s{TURNS})"
     assert Speeds({1: 9.69, 2: 10.0}).best == 2
     assert Speeds({1: 9.71, 2: 10.0}).best == 1
 
@@ -119,10 +120,10 @@ def test_several_gpus_are_measured_on_one(decide):
 def test_out_of_memory_is_the_limit(decide):
     slots, _, said = decide({1: 100.0, 2: 180.0, 3: "out of memory"})
     assert slots.count == 2
-    assert said[-1] == "slots: 2 runs per GPU (1: 100, 2: 180 images/s, 3: out of memory)"
+    assert said[-1] == f"slots: 2 runs per GPU (1: 100, 2: 180 images/s, 3: out of memory{TURNS})"
     _, bench, said = decide({})
     assert bench.asked == []
-    assert said == ["slots: 2 runs per GPU (measured before: 1: 100, 2: 180 images/s, 3: out of memory)"]
+    assert said == [f"slots: 2 runs per GPU (measured before: 1: 100, 2: 180 images/s, 3: out of memory{TURNS})"]
 
 
 def test_a_run_that_cannot_train_is_not_what_ends_the_command(decide):
@@ -164,6 +165,7 @@ def test_another_gpu_torch_or_mps_is_another_machine(decide, monkeypatch):
             _, bench, said = decide(FAST)
             assert bench.asked
             assert (" with MPS (" in said[-1]) is (name == "mps_is_active")
+            assert said[-1].endswith(f"{TURNS})") is (name != "mps_is_active")
 
 
 @pytest.mark.parametrize(("on", "missing"), [(GPU, 1), (("GPU-a", "GPU-b"), 2), ((), 1)])

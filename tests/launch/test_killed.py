@@ -103,6 +103,7 @@ def killed_at(moment: Writing, log: Path):
     def fsync(handle: int) -> None:
         path, size = Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle).st_size
         if path.name.startswith(moment.file) and next(calls) == moment.number:
+            time.sleep(0.1)  # training goes on meanwhile, unless it ends with this file
             if path.is_file():
                 new = max(0, size - sizes.get(path, 0))
                 os.truncate(path, size - int(new * (1 - moment.share)))

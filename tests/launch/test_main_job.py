@@ -180,7 +180,7 @@ def test_killed_with_its_launcher_and_given_again_the_command_goes_on(output):
     """SIGKILL to launcher and runs; that the bits are the same is shown in test_killed.py."""
     job = ["-m", "heads=1,2", "duration='12 epochs'", *TRACKED, f"paths.output={output}"]
     process = start(*job)
-    wait_for_epochs(output, 3)
+    wait_for_epochs(output, 3, runs=2)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until_free(output)
@@ -221,7 +221,7 @@ def test_two_identical_sweeps_at_once_share_the_work(output):
 
 
 def wait_for_epochs(output: Path, epochs: int, runs: int = 1) -> None:
-    """Until so many runs have so many epochs in their metrics logs, and a checkpoint of all but the last."""
+    """Until so many runs have so many epochs in their metrics logs, and a checkpoint of all but the last two."""
     for _ in range(1200):
         lines = [path.read_bytes().count(b"\n") for path in output.glob("runs/*/metrics.jsonl")]
         if sum(line >= epochs for line in lines) >= runs:

@@ -22,7 +22,6 @@ from headsweep.config import (
     Tokenizer,
 )
 from headsweep.models import Classifier, build_model
-from representative import REPRESENTATIVE
 
 TINY = CompactConfig(
     family="compact",
@@ -69,7 +68,6 @@ def head_of_yaml(name: str) -> HeadConfig:
 
 HEAD_CONFIGS: list[HeadConfig] = [head_of_yaml(name) for name, spec in HEADS.items() if not spec.is_fitted]
 every_head = pytest.mark.parametrize("head", HEAD_CONFIGS, ids=lambda head: head.name)
-some_heads = [head for head in HEAD_CONFIGS if head.name in REPRESENTATIVE]
 
 
 def of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,24 @@ from postgres import postgres
 
 
 @pytest.fixture(scope="module")
-def uri(request, tmp_path_factory) -> Iterator[str]:
+def uri(request, tmp_path_factory, empty_store) -> Iterator[str]:
     """A migrated store, sqlite unless a test asks for another; each test has an experiment of its own."""
     folder = tmp_path_factory.mktemp("store")
-    with postgres() if getattr(request, "param", "") == "postgres" else nullcontext(default_uri(folder)) as address:
-        prepare(address, "unused", folder)
-        yield address
+    if getattr(request, "param", "") == "postgres":
+        with postgres() as address:
+            prepare(address, "unused", folder)
+            yield address
+    else:
+        shutil.copy(empty_store, folder)
+        yield default_uri(folder)
 
 
 def read(uri: str, experiment: str, query: str) -> list[Cell]:
     return read_tracked(MlflowTracker(uri, experiment, Path()), query)
 
 
-on_both = pytest.mark.parametrize("uri", ["sqlite", "postgres"], indirect=True)
+STORES = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
+on_both = pytest.mark.parametrize("uri", STORES, indirect=True)
 
 
 @pytest.fixture
@@ -43,7 +49,8 @@ def log(uri, request, tmp_path) -> Callable[..., str]:
 
     def send(folders) -> str:
         experiment_id = prepare(uri, request.node.name, tmp_path)
-        for folder in folders:
+        for at, folder in enumerate(folders):
+            os.utime(folder.config, (at + 1, at + 1))  # MLflow has them in the order in which they were planned
             reconcile(folder, uri, experiment_id)
         return request.node.name
 

@@ -32,6 +32,7 @@ def tokens_in(tmp_path) -> TokenFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_keeps_whole_files_and_the_same_command_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache, "SHARD_BYTES", 100 * 16 * 32 * 2)  # 100 images
     write, written = token_cache.atomic_files.write_with, []
@@ -56,6 +57,7 @@ def test_a_disk_that_is_full_keeps_whole_files_and_the_same_command_goes_on(tmp_
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tokens.json", "labels.npz"])
 def test_a_damaged_description_is_named_and_written_again(tmp_path, caplog, name):
     train(tmp_path)
@@ -68,6 +70,7 @@ def test_a_damaged_description_is_named_and_written_again(tmp_path, caplog, name
     assert len(path.read_bytes()) == len(before)
 
 
+@pytest.mark.slow
 def test_images_that_changed_have_new_tokens_and_it_is_written_that_they_have(tmp_path, caplog):
     for number in range(8):
         for split in ("train", "test"):

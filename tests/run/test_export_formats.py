@@ -34,7 +34,7 @@ def runs(tmp_path_factory) -> list[RunFolder]:
     for planned in plan.runs:
         model = model_of(planned.run)
         state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1), average=None)
-        state.save(planned.folder.checkpoint)
+        state.snapshot().save(planned.folder.checkpoint)
     for planned, top1 in zip(plan.runs, TOP1.values(), strict=False):
         metrics = {"test/top1": top1, "test/top5": 1.0, "best/top1": top1 / 2}
         planned.folder.finish(RunResult("finished", metrics, 3, 12, {}, {"device": "cpu"}))
@@ -61,7 +61,7 @@ def test_a_frozen_backbone_is_exported_with_its_head(tmp_path):
     plan = make_plan([compose_run(*CELL, "backbone=random", "augmentation=none", f"paths.output={tmp_path}")])
     freeze(plan, {plan.runs[0].fingerprint: {}})
     probe, (run,) = Probe(model_of(plan.runs[0].run)), plan.folders
-    TrainingState(probe, torch.optim.SGD(probe.parameters(), lr=0.1), average=None).save(run.checkpoint)
+    TrainingState(probe, torch.optim.SGD(probe.parameters(), lr=0.1), average=None).snapshot().save(run.checkpoint)
     run.finish(RunResult("finished", {"test/top1": 0.5}, 3, 12))
     assert export(run, "hf", tmp_path / "hub") == 0
     model = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()

@@ -31,6 +31,7 @@ def fitted(tmp_path, *overrides: str) -> RunFolder:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_has_the_accuracy_of_the_nearest_images_and_its_model_is_whole(tmp_path):
     folder = fitted(tmp_path)
     result, model = folder.result(), trained(folder, best=True).eval()
@@ -54,6 +55,7 @@ def test_a_run_has_the_accuracy_of_the_nearest_images_and_its_model_is_whole(tmp
     assert (result.epochs, result.steps, folder.record().cost["head_parameters"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_stored_and_live_tokens_have_the_same_bits_and_a_stopped_run_begins_again(tmp_path):
     stored, live, asked = planned(tmp_path / "a"), planned(tmp_path / "b", "tokens.cache=off"), iter([False] * 4)
     with pytest.raises(Stopped):

@@ -170,6 +170,7 @@ def test_a_head_without_its_class_token_is_one_line(file):
         preflight(run)
 
 
+@pytest.mark.slow
 def test_a_moved_file_is_one_line_where_the_trained_model_is_loaded(tmp_path, file):
     moved = tmp_path / "weights.pt"
     moved.write_bytes(file.read_bytes())

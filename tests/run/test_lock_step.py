@@ -19,6 +19,8 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from headsweep.training.progress import Busy, Stop, Stopped
 
+pytestmark = pytest.mark.slow
+
 KEYS = ["backbone=random", "augmentation=none", "duration='2 epochs'", "schedule.warmup='0 epochs'"]
 DIFFERENT = {
     "gap": ["head=gap"],  # with dropout, see `odd_heads`

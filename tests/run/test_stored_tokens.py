@@ -90,6 +90,7 @@ def test_stored_and_live_tokens_train_the_same_bits_in_float32(tmp_path, file, h
     assert differences(stored, live) == []
 
 
+@pytest.mark.slow
 def test_stored_and_live_tokens_of_other_blocks_train_the_same_bits_in_float32(tmp_path):
     keys = ["backbone=random", "model.depth=2", "tokens.layer=-1", "tokens.last=2", "tokens.norm=false"]
     keys += ["tokens.class_token=true", "classifier_norm=true", "duration='1 epoch'", "head=seqattn"]

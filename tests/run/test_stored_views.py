@@ -32,6 +32,7 @@ KEYS = ["tokens.views=2", "tokens.cache=float32", "augmentation=light", "augment
 KEYS += ["dataset.validation=0"]
 
 
+@pytest.mark.slow
 def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     run = frozen(factories.planned(tmp_path, "backbone=random", *KEYS))
     sizes = (run.augmentation, run.seed, run.batch_size, CPU, 0)
@@ -52,6 +53,7 @@ def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     assert splits.test.names == ["test"]
 
 
+@pytest.mark.slow
 def test_a_live_backbone_trains_the_same_bits_on_the_same_views(tmp_path):
     """In three epochs, the third with the first view again; validation images are some of the training images."""
     keys = ["backbone=random", *KEYS, "dataset.validation=0.2", "duration='3 epochs'", "schedule.warmup='0 epochs'"]
@@ -87,6 +89,7 @@ def test_live_views_are_those_of_files_in_their_own_size_as_are_stored_ones(tmp_
     assert (tmp_path / "disk").exists()
 
 
+@pytest.mark.slow
 def test_seeds_share_views_and_a_plan_states_their_size(tmp_path):
     keys = [
         "backbone=frozen",

@@ -3,8 +3,13 @@
 import errno
 import os
 import pickle
+import shutil
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -26,10 +31,11 @@ from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
+from headsweep.training.checkpoint import Snapshot
 from headsweep.training.evaluation import evaluate
 from headsweep.training.progress import Busy, Progress, Stopped
 from headsweep.training.ranks import Ranks
-from power import survives
+from power import synced
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +55,19 @@ def trained(tmp_path, *overrides: str) -> RunFolder:
     return folder
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory) -> Callable[..., RunFolder]:
+    """A run of these overrides, which is trained once for all tests of this file; none may change it."""
+    return cache(lambda *overrides: trained(tmp_path_factory.mktemp("once"), *overrides))
+
+
+@pytest.fixture
+def finished(once, tmp_path) -> RunFolder:
+    """A copy of a finished run."""
+    path = once().path
+    return RunFolder(Path(shutil.copytree(path, tmp_path / "runs" / path.name)))
+
+
 def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
     folder = trained(tmp_path, "heads=2")
     entries = folder.metrics_log.entries()
@@ -65,8 +84,8 @@ def test_a_run_logs_each_epoch_and_the_test_set_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("held_out", [["dataset.validation=0"], []], ids=["each epoch", "at the end"])
-def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_out):
-    folder = trained(tmp_path, *held_out)
+def test_which_test_images_are_right_is_kept_of_the_last_weights(once, held_out):
+    folder = once(*held_out)
     correct = folder.test_correct()
     assert correct.shape == (128,) and correct.dtype == bool
     assert correct.mean() == folder.result().metrics["test/top1"]
@@ -74,14 +93,17 @@ def test_which_test_images_are_right_is_kept_of_the_last_weights(tmp_path, held_
 
 
 @pytest.mark.parametrize(("part", "average"), [("model", []), ("state_dict_ema", ["ema_decay=0.5"])])
-def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(tmp_path, part, average):
-    folder, of_epoch = planned(tmp_path, *NOISY, *average), {}
+def test_the_weights_of_the_first_epoch_that_was_best_on_held_out_images_are_kept_and_tested(
+    tmp_path, monkeypatch, part, average
+):
+    folder, of_epoch, save = planned(tmp_path, *NOISY, *average), {}, Snapshot.save
 
-    def watch(progress: Progress) -> None:
-        if progress.metrics:
-            of_epoch[progress.epoch] = weights(folder, part)
+    def watched(self, path: Path) -> None:
+        save(self, path)
+        of_epoch[len(of_epoch) + 1] = weights(folder, part)
 
-    train_folder(folder, watch)
+    monkeypatch.setattr(Snapshot, "save", watched)
+    train_folder(folder, lambda progress: None)
     scores = series(folder.metrics_log.entries(), "val/top1")
     first_best = max(scores, key=scores.__getitem__)
     assert first_best < len(scores), "a test of the last epoch would tell nothing"
@@ -114,9 +136,9 @@ def test_stopped_while_the_best_weights_are_tested_the_last_ones_stay_in_the_che
     assert differences(folder, whole) == []
 
 
-def test_without_held_out_images_no_weights_count_as_best(tmp_path):
+def test_without_held_out_images_no_weights_count_as_best(once):
     """Chosen on the images of the test they would be."""
-    folder = trained(tmp_path, "dataset.validation=0")
+    folder = once("dataset.validation=0")
     assert not folder.best.exists()
     assert not [name for name in folder.result().metrics if name.startswith("best/")]
 
@@ -124,16 +146,75 @@ def test_without_held_out_images_no_weights_count_as_best(tmp_path):
 def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_path, monkeypatch):
     """Law 6, and law 5 after a power cut: a checkpoint that is ahead of the log would leave a gap in the history."""
     folder, replace, seen = planned(tmp_path), Path.replace, []
-    is_on_disk = survives(folder.metrics_log.path, monkeypatch)
+    on_disk = synced(folder.metrics_log.path, monkeypatch)
 
     def watched(self, target):
-        if target.name in ("checkpoint.pt", "result.json"):
-            seen.append((target.name, is_on_disk(), len(folder.metrics_log.entries())))
+        if target.name in ("checkpoint.pt", "result.json"):  # training may be ahead of the checkpoint
+            needed = [1, 2, 3][len(seen)]
+            seen.append((target.name, on_disk().count(b"\n") >= needed))
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", watched)
     train_folder(folder, lambda progress: None)
-    assert seen == [("checkpoint.pt", True, 1), ("checkpoint.pt", True, 2), ("result.json", True, 3)]
+    assert seen == [("checkpoint.pt", True), ("checkpoint.pt", True), ("result.json", True)]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """It does not wait for the disk, and the checkpoint is of the moment at which it was begun."""
+    folder, save, ahead, steps = planned(tmp_path / "slow"), Snapshot.save, Event(), []
+    whole = trained(tmp_path / "whole")
+
+    def slow(self, path: Path) -> None:
+        assert ahead.wait(20), "training waits for the disk"
+        save(self, path)
+        steps.append(torch.load(path, weights_only=True)["step"])
+
+    def stop() -> bool:
+        asked.append(None)
+        if (
+            len(asked) > 4 + 4 + 1 + 2
+        ):  # of the first epoch: after steps, evaluated batches and all steps; then two more
+            ahead.set()
+        return False
+
+    asked = []
+    monkeypatch.setattr(Snapshot, "save", slow)
+    train_folder(folder, lambda progress: None, stop)
+    assert steps == [4, 8]
+    assert differences(folder, whole) == []
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line_and_the_one_before_it_remains(
+    tmp_path, monkeypatch
+):
+    options = ["duration='4 epochs'"]
+    folder, whole = planned(tmp_path / "full", *options), trained(tmp_path / "whole", *options)
+    sync, written, begun = os.fsync, [], Event()
+
+    def full_at_the_second(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name.startswith("checkpoint.pt"):
+            written.append(handle)
+            if len(written) == 2:
+                begun.set()
+                full_disk(handle)
+        sync(handle)
+
+    def stop() -> bool:
+        if len(folder.metrics_log.entries()) == 2:
+            assert begun.wait(20)
+            time.sleep(0.1)  # until it has failed
+        return False
+
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
+    with pytest.raises(UserError, match=r"runs/\w+: No space left on device; fix this and give the command again$"):
+        train_folder(folder, lambda progress: None, stop)
+    assert len(folder.metrics_log.entries()) == 2, "it has ended within the epoch after"
+    monkeypatch.undo()
+    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 4
+    assert [path.name for path in folder.path.glob("*.part")] == []
+    assert folder.state() is RunState.failed
+    train_folder(folder, lambda progress: None)
+    assert differences(folder, whole) == []
 
 
 def test_weights_that_break_in_the_last_step_of_an_epoch_are_a_divergence(tmp_path):
@@ -159,8 +240,8 @@ def full_disk(handle: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(tmp_path):
-    entries = trained(tmp_path, "dataset.validation=0").metrics_log.entries()
+def test_without_held_out_images_the_test_set_is_evaluated_each_epoch_and_named_so(once):
+    entries = once("dataset.validation=0").metrics_log.entries()
     assert [entry.epoch for entry in entries] == [1, 2]
     assert all("test/top1" in entry.metrics and "val/top1" not in entry.metrics for entry in entries)
 
@@ -170,9 +251,9 @@ def test_a_duration_in_steps_ends_within_an_epoch(tmp_path):
     assert [(entry.epoch, entry.step) for entry in folder.metrics_log.entries()] == [(1, 4), (2, 6), (2, 6)]
 
 
-def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
+def test_a_second_writer_that_no_lock_kept_away_is_left_alone(once, tmp_path):
     """As where locks do not reach another machine: after one epoch the lock is taken away and another one trains."""
-    folder, written = planned(tmp_path / "two", "duration='4 epochs'"), []
+    folder, written, alone = planned(tmp_path), [], once()
 
     def be_overtaken(progress: Progress) -> None:
         if progress.metrics and not written:
@@ -183,7 +264,6 @@ def test_a_second_writer_that_no_lock_kept_away_is_left_alone(tmp_path):
     with pytest.raises(Busy):
         train_folder(folder, be_overtaken)
     assert contents(folder) == written[0], "the first wrote nothing more"
-    alone = trained(tmp_path / "one", "duration='4 epochs'")
     assert [entry.metrics for entry in folder.metrics_log.entries()] == [
         entry.metrics for entry in alone.metrics_log.entries()
     ]
@@ -194,26 +274,24 @@ def contents(folder: RunFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.path.iterdir() if path.name != "lock"}
 
 
-def test_a_crash_before_the_result_is_written_repeats_nothing(tmp_path):
-    folder = trained(tmp_path)
-    before = folder.metrics_log.path.read_bytes()
-    (folder.path / "result.json").unlink()
-    assert folder.state() is RunState.partial
-    train_folder(folder, lambda progress: None)
-    assert folder.metrics_log.path.read_bytes() == before
-    assert folder.state() is RunState.finished
+def test_a_crash_before_the_result_is_written_repeats_nothing(finished):
+    before = finished.metrics_log.path.read_bytes()
+    (finished.path / "result.json").unlink()
+    assert finished.state() is RunState.partial
+    train_folder(finished, lambda progress: None)
+    assert finished.metrics_log.path.read_bytes() == before
+    assert finished.state() is RunState.finished
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
-    folder = trained(tmp_path)
-    stamp = folder.checkpoint.stat().st_mtime_ns
-    train_folder(folder, lambda progress: None)
-    assert folder.checkpoint.stat().st_mtime_ns == stamp
+def test_a_finished_run_is_left_alone(finished):
+    stamp = finished.checkpoint.stat().st_mtime_ns
+    train_folder(finished, lambda progress: None)
+    assert finished.checkpoint.stat().st_mtime_ns == stamp
 
 
 def test_accumulation_takes_the_same_steps(tmp_path):
     plain = ["model.attention_dropout=0", "model.drop_path=0", "head=seqattn", "heads=2", "optimizer=sgd"]
-    plain += ["optimizer.lr=0.01"]
+    plain += ["optimizer.lr=0.01", "duration='4 steps'"]
     whole = weights(trained(tmp_path, *plain))
     split = weights(trained(tmp_path, *plain, "accumulation=4"))
     for name, value in whole.items():
@@ -222,14 +300,13 @@ def test_accumulation_takes_the_same_steps(tmp_path):
 
 def test_dropout_differs_between_micro_batches_and_steps(tmp_path):
     """A step's masks come from the seed and the step alone; with one seed for all of them nothing would be random."""
-    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5"]
+    drops = ["model.attention_dropout=0", "model.drop_path=0", "model.dropout=0.5", "duration='2 steps'"]
     one, other = trained(tmp_path, *drops), trained(tmp_path, *drops, "accumulation=2")
     assert not torch.allclose(weights(one)["head.classifier.weight"], weights(other)["head.classifier.weight"])
 
 
-def test_the_average_is_what_is_evaluated(tmp_path):
-    moving = trained(tmp_path, "ema_decay=0.999")
-    plain = trained(tmp_path)
+def test_the_average_is_what_is_evaluated(once, tmp_path):
+    moving, plain = trained(tmp_path, "ema_decay=0.999"), once()
     assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
     assert moving.metrics_log.entries()[-1].metrics != plain.metrics_log.entries()[-1].metrics
     assert not torch.equal(
@@ -249,8 +326,7 @@ def test_clipping_bounds_the_step(tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", b"0 is not a checkpoint", pickle.dumps(print)])
 def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage):
-    folder = trained(tmp_path)
-    (folder.path / "result.json").unlink()
+    folder = planned(tmp_path)
     folder.checkpoint.write_bytes(damage)
     with pytest.raises(UserError, match=r"checkpoint.pt is damaged: .*remove it to start the run again") as refused:
         train_folder(folder, lambda progress: None)
@@ -258,10 +334,9 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage)
     assert folder.state() is RunState.failed
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    folder, other = trained(tmp_path), trained(tmp_path, "heads=2")
-    (folder.path / "result.json").unlink()
-    folder.checkpoint.write_bytes(other.checkpoint.read_bytes())
+def test_a_checkpoint_of_another_run_is_refused(once, tmp_path):
+    folder = planned(tmp_path, "heads=2")
+    folder.checkpoint.write_bytes(once().checkpoint.read_bytes())
     with pytest.raises(UserError, match=r"is not a checkpoint of this run"):
         train_folder(folder, lambda progress: None)
 
@@ -295,7 +370,7 @@ def test_weights_of_another_model_are_one_line(tmp_path):
 
 def test_where_a_launcher_chose_the_device_its_choice_counts(tmp_path):
     """A process that sees one GPU has no cuda:7, which its run was planned with."""
-    plan = make_plan([compose_run(*SHORT, "device=cuda:7", f"paths.output={tmp_path}")])
+    plan = make_plan([compose_run(*SHORT, "device=cuda:7", "duration='1 steps'", f"paths.output={tmp_path}")])
     freeze(plan, {run.fingerprint: {} for run in plan.runs})
     (folder,) = plan.folders
     with pytest.raises(UserError, match="device=cuda:7: expected a visible CUDA device"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import struct
 import subprocess
@@ -98,7 +99,32 @@ class Cluster:
         """Let a dead node come back."""
         self._script("start-node", node)
         self.ask("scontrol", "update", f"nodename={node}", "state=RESUME")
-        wait_until(lambda: self.ask("sinfo", "--noheader", "--format=%t", f"--nodes={node}").startswith("idle"))
+        there = ("idle", "mix", "alloc")  # perhaps with a job already
+        wait_until(lambda: self.ask("sinfo", "--noheader", "--format=%t", f"--nodes={node}").startswith(there))
+
+    def kill_slurmd(self, node: str) -> None:
+        """Let the daemon of a node die alone: its tasks live on, but SLURM takes the node for dead."""
+        self._script("kill-slurmd", node)
+        self.ask("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=killed")
+
+    def wait_until_saved(self) -> None:
+        """Wait until the controller saves its state, as it does within five seconds of a change.
+
+        One that is killed in between forgets new jobs; of jobs that have begun, it drains the nodes and holds them.
+        """
+        file = self.place / "state" / "job_state"
+        before, deadline = file.stat().st_mtime_ns, time.monotonic() + 6
+        while file.stat().st_mtime_ns == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def kill_controller(self) -> None:
+        """Let the controller die."""
+        self._script("kill-controller")
+
+    def start_controller(self) -> None:
+        """Let a dead controller come back."""
+        self._script("start-controller")
+        wait_until(lambda: self.run(["scontrol", "ping"]).returncode == 0)
 
     def _script(self, task: str, *arguments: str, **environment: str) -> None:
         answer = self.run([str(SCRIPT), task, str(self.place), *arguments], **environment)
@@ -177,14 +203,21 @@ def began(folder: RunFolder) -> list[int]:
 
 def output_of(output: Path, job: str) -> str:
     """What a job has printed."""
-    return "".join(log.read_text() for log in sweep(output).glob(f"slurm/jobs/*/{job}_0_log.out"))
+    return "".join(log.read_text() for log in output.glob(f"sweeps/*/slurm/jobs/*/{job}_0_log.out"))
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds."""
+def table(sweep: Path) -> list[dict[str, str]]:
+    """The table of a sweep, but for what training took."""
+    rows = list(csv.DictReader((sweep / "table.csv").open()))
+    cost = ("images_per_second", "train_seconds", "peak_")
+    return [{key: value for key, value in row.items() if not key.startswith(cost)} for row in rows]
+
+
+def wait_until(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until a condition holds; `what` describes it in case it does not."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain"
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s in vain {what and f'until {what}'}"
         time.sleep(0.1)
 
 

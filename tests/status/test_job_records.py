@@ -12,6 +12,7 @@ from factories import hand_made
 from headsweep.errors import UserError
 from headsweep.launch.slurm.recovery import recover
 from headsweep.status import queue, submissions, waiting
+from headsweep.status.job_state import HELD, JobState
 from headsweep.status.read import read_sweep
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -258,3 +259,11 @@ def test_cancelling_jobs_of_others_names_who_can(cluster: FakeCluster, output: O
     monkeypatch.setattr(submissions, "this_user", lambda: "bob")
     with pytest.raises(UserError, match=f"scancel of 12_0 failed: jobs of {ME}, who alone can cancel them"):
         queue.cancel(output.sweeps / "one")
+
+
+def test_a_job_that_could_not_be_started_is_shown_with_what_lets_it_start():
+    """SLURM itself holds it, and it would wait for ever."""
+    assert str(JobState("7_0", "PENDING", HELD)) == (
+        "job 7_0 is pending: launch failed requeued held; `scontrol release 7_0` lets it start"
+    )
+    assert str(JobState("7_0", "PENDING", "JobHeldUser")) == "job 7_0 is pending: JobHeldUser"

@@ -23,7 +23,7 @@ from headsweep.tracking.mlflow.store import client, default_uri, prepare
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord, RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
-from programs import Program
+from programs import Program, write_interpreter
 
 MakeRun = Callable[..., RunFolder]
 
@@ -181,9 +181,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
     """The address of a true MLflow server with a store of its own."""
     place, port = tmp_path_factory.mktemp("server"), postgres.free_port()
     shutil.copy(empty_store, place / "mlflow.db")
-    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{place}/mlflow.db", "--artifacts-destination", str(place / "files")]
-    process = Program([*command, *stores], new_session=True)
+    warm = f"import runpy, sys; sys.executable = {write_interpreter(place / 'python')!r}"  # which it starts once more
+    run = "runpy.run_module('mlflow', run_name='__main__', alter_sys=True)"
+    process = Program(["-c", f"{warm}; {run}", *command, *stores], new_session=True)
     try:
         wait_for_condition(lambda: answers(port))
         yield f"http://127.0.0.1:{port}"

@@ -55,6 +55,7 @@ def test_it_is_logged_once_with_the_points_of_its_weights(uri, experiment_id, fi
     assert reconcile(finished, uri, experiment_id).sent.total() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model"])
 def test_one_that_was_left_half_done_is_done_anew(uri, experiment_id, finished, monkeypatch, call):
     reconcile(finished, uri, experiment_id)

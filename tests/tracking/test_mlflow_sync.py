@@ -142,7 +142,7 @@ def test_runs_that_are_gone_for_good_are_made_anew_with_their_parent(uri, output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a'b", 'a"b', "a/b; DROP TABLE runs", "ä %20 ?", "x" * 200])
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "a/b; DROP TABLE runs ä %20 ?", "x" * 200])
 def test_an_experiment_may_have_any_name(uri, sweep, synced, name):
     assert synced(experiment=name)[-1].endswith("4 of 5 had changes")
     assert synced(experiment=name)[-1].endswith("0 of 5 had changes")
@@ -198,7 +198,8 @@ def test_a_store_that_cannot_be_reached_is_one_line_soon(free_port, sweep, synce
 
 
 @pytest.mark.parametrize("address", ["./mlruns", "nonsense://x", "sqlite:///{output}/file/mlflow.db"])
-def test_an_address_that_is_none_is_one_line(address, output, sweep, synced):
+def test_an_address_that_is_none_is_one_line(address, output, sweep, synced, monkeypatch):
+    monkeypatch.chdir(output)  # some versions of MLflow make ./mlruns
     (output / "file").write_text("")
     with pytest.raises(UserError, match="cannot be used") as mistake:
         synced(address.format(output=output))

@@ -162,4 +162,5 @@ class AutoSlots:
         return f" on each of {len(self.gpus)} GPUs{sharing}" if len(self.gpus) > 1 else f" per GPU{sharing}"
 
     def _line(self, speeds: Speeds, how: str = "") -> str:
-        return f"slots: {speeds.best} run{'s' * (speeds.best != 1)}{self._place} ({how}{speeds})"
+        turns = "; without MPS, runs on a GPU take turns" * (bool(self.gpus) and not driver.mps_is_active())
+        return f"slots: {speeds.best} run{'s' * (speeds.best != 1)}{self._place} ({how}{speeds}{turns})"

@@ -14,6 +14,7 @@ from headsweep.config import AugmentationConfig, DatasetConfig
 from headsweep.data.augment import Normaliser
 from headsweep.data.batches import TrainBatch, maker_for
 from headsweep.data.mixing import Mix, Mixer
+from headsweep.data.side_stream import SideStream
 from headsweep.data.sources import Source
 from headsweep.errors import ConfigError, DataError
 
@@ -81,6 +82,7 @@ class TrainLoader:
         self.images, self.is_final = len(source), source.is_final
         self.places, kept = share.places(batch_size)
         self.maker = maker_for(source, dataset, augmentation, device, workers, len(self.places), kept)
+        self.aside = SideStream(device)
 
     def __len__(self) -> int:
         return self.steps_per_epoch
@@ -90,7 +92,7 @@ class TrainLoader:
         order = torch.randperm(self.images, generator=rng.generator(self.seed, "data order", epoch))
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first:, self.places]
         key = epoch if self.is_final else rng.derive(self.seed, "augmentation", epoch)
-        return self.maker.make(key, batches, self._mixes(epoch, first)) if len(batches) else iter(())
+        return self.aside(self.maker.make(key, batches, self._mixes(epoch, first))) if len(batches) else iter(())
 
     def _mixes(self, epoch: int, first: int) -> Iterator[Mix]:
         for step in range(first, self.steps_per_epoch):

@@ -9,6 +9,7 @@ HIDDEN = "HIDDEN"  # state of another user's job where the cluster shows users t
 ACTIVE = frozenset(
     {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", UNREACHABLE, HIDDEN}
 )
+HELD = "launch failed requeued held"  # reason of a job that could not be started
 # Ordinary reasons of pending jobs, which are not shown.
 ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
 
@@ -40,7 +41,9 @@ class JobState:
             return f"job {self.job} is completing"
         if self.is_active:
             waits = f": {self.reason}" if self.reason not in ORDINARY else ""
-            return f"job {self.job} is {self.state.lower()}{waits}"
+            # By SLURM itself, e.g. when a controller that was killed has started it twice.
+            held = f"; `scontrol release {self.job}` lets it start" if self.reason == HELD else ""
+            return f"job {self.job} is {self.state.lower()}{waits}{held}"
         end = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
         reason = f" ({self.reason})" if self.reason else ""
         more = " with more time" if self.state == "TIMEOUT" else ""

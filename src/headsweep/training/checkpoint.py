@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.tracking import atomic_files
+from headsweep.training.host_copy import HostCopy
 
 
 @dataclass
@@ -34,22 +35,21 @@ class TrainingState:
         """Return the weights that are evaluated: the average if there is one."""
         return self.model if self.average is None else self.average.module
 
-    def save(self, path: Path) -> None:
-        """Replace the checkpoint at `path` atomically. Raises OSError if the disk is full; the old one then remains."""
-        content = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "state_dict_ema": None if self.average is None else self.average.module.state_dict(),
-            "step": self.step,
-            "losses": torch.stack(self.losses) if self.losses else None,
-            "train_seconds": self.train_seconds,
-            "threads": torch.get_num_threads(),
-        }
-        _write(path, content)
-
-    def save_evaluated(self, path: Path, epoch: int) -> None:
-        """Write the evaluated weights and their epoch to `path`, as `save` does."""
-        write_weights(path, self.evaluated, epoch)
+    def snapshot(self) -> Snapshot:
+        """Copy the state as it is now, without waiting for the device."""
+        return Snapshot(
+            HostCopy(
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "state_dict_ema": None if self.average is None else self.average.module.state_dict(),
+                    "step": self.step,
+                    "losses": torch.stack(self.losses) if self.losses else None,
+                    "train_seconds": self.train_seconds,
+                    "threads": torch.get_num_threads(),
+                }
+            )
+        )
 
     def restore(self, path: Path, device: torch.device) -> None:
         """Restore the checkpoint at `path`, with the number of CPU threads that wrote it.
@@ -79,6 +79,22 @@ class TrainingState:
         content = _read(path, device, "end the run without its best weights")
         self.evaluated.load_state_dict(content["state_dict"])
         return content["epoch"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state at one moment, to be written while training goes on."""
+
+    _copy: HostCopy
+
+    def save(self, path: Path) -> None:
+        """Replace the checkpoint at `path` atomically. Raises OSError if the disk is full; the old one then remains."""
+        _write(path, self._copy.content())
+
+    def save_evaluated(self, path: Path, epoch: int) -> None:
+        """Write the evaluated weights and their epoch to `path`, as `save` does."""
+        content = self._copy.content()
+        _write(path, {"state_dict": content["state_dict_ema"] or content["model"], "epoch": epoch})
 
 
 def write_fitted(path: Path, model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from headsweep import rng
 from headsweep.config import Compilation, Precision, RunConfig
+from headsweep.training.compile_errors import causes, is_out_of_memory, reason_of
 from headsweep.training.compile_once import compiled_once, shape_key
 from headsweep.training.device import autocast, is_undetermined, settle_for_less
 from headsweep.training.objective import objective
@@ -60,10 +61,10 @@ class Gradients:
             torch._dynamo.config.recompile_limit = MOST_GRAPHS
             torch._dynamo.config.fail_on_recompile_limit_hit = True
         if kind is Compilation.step:
-            self._loss = torch.compile(self._eager, **_options(device, graphs=True))
+            self._loss = torch.compile(self._eager, **compile_options(device, graphs=True))
         elif kind is Compilation.blocks:
             for block in repeated_blocks(model):
-                block.compile(**_options(device, graphs=False))
+                block.compile(**compile_options(device, graphs=False))
 
     def __call__(
         self, images: Tensor, targets: Float[Tensor, "b c"], position: tuple[int, int, int]
@@ -80,13 +81,13 @@ class Gradients:
                 self._evaluated(images)
                 return loss
         except Exception as error:
-            undetermined = any(map(is_undetermined, _causes(error)))
-            if _is_out_of_memory(error) or not (self._compiles or undetermined):
+            undetermined = any(map(is_undetermined, causes(error)))
+            if is_out_of_memory(error) or not (self._compiles or undetermined):
                 raise
             before.restore()
             self._model.train()
             if undetermined:
-                settle_for_less(_reason(error))
+                settle_for_less(reason_of(error))
                 self._trials += 1
                 return self(images, targets, position)
             return self._eagerly(error, images, targets, position)
@@ -97,8 +98,8 @@ class Gradients:
         """Repeat the micro-batch in eager mode, and stay in it."""
         self._give_up()
         loss = self(images, targets, position)  # raises if the compiler was not the cause
-        self.used = f"off ({_reason(error)})"
-        LOGGER.warning("compile: compilation failed, the run continues in eager mode (%s)", _reason(error))
+        self.used = f"off ({reason_of(error)})"
+        LOGGER.warning("compile: compilation failed, the run continues in eager mode (%s)", reason_of(error))
         return loss
 
     def _differentiated(self, images: Tensor, targets: Tensor, position: tuple[int, int, int]) -> Tensor:
@@ -179,7 +180,7 @@ def _loss(
     return objective(logits, targets, decorrelation) / accumulation
 
 
-def _options(device: torch.device, graphs: bool) -> dict[str, Any]:
+def compile_options(device: torch.device, graphs: bool) -> dict[str, Any]:
     """Keywords of torch.compile."""
     options = {"fallback_random": True}  # the masks of eager mode
     if device.type == "cuda":
@@ -203,19 +204,3 @@ class _State:
                 buffer.copy_(value)
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return any(isinstance(cause, (torch.OutOfMemoryError, MemoryError)) for cause in _causes(error))
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Return the innermost error, in one line: the compiler wraps errors."""
-    while error is not None:
-        yield error
-        error = getattr(error, "inner_exception", None) or error.__cause__
-
-
-def _reason(error: Exception) -> str:
-    inner = getattr(error, "inner_exception", error)
-    return f"{type(inner).__name__}: {str(inner).strip()}".split("\n", 1)[0]

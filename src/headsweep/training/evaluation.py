@@ -8,7 +8,7 @@ Also top-1 of each head. Sums are streamed; of each image only its correctness i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ from headsweep.tracking.metric_names import MOST_SCORES, head_top1
 from headsweep.training.batches import EvaluationBatch
 from headsweep.training.ranks import Ranks
 
+Forward = Callable[[Tensor], Tensor]  # images, as in `EvaluationBatch`, to the logits of each head (b k c)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -40,10 +42,21 @@ def evaluate(
     model: nn.Module, batches: Iterable[EvaluationBatch], autocast: AbstractContextManager[None], ranks: Ranks
 ) -> Evaluation:
     """Evaluate on the images of all ranks; `batches` are this rank's, every `count`-th image of the split."""
-    evaluator = Evaluator(model, autocast, ranks)
+    evaluator = Evaluator(eager_forward(model, autocast), ranks)
     for batch in batches:
         evaluator.add(batch)
     return evaluator.result()
+
+
+def eager_forward(model: nn.Module, autocast: AbstractContextManager[None]) -> Forward:
+    """Return what maps images to the logits of each head (b k c); `model` changes to evaluation mode."""
+    model.eval()
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast:
+            return model(images, per_head=True)
+
+    return forward
 
 
 class Evaluator:
@@ -54,9 +67,8 @@ class Evaluator:
     classes; no "auroc" for a single class in the split.
     """
 
-    def __init__(self, model: nn.Module, autocast: AbstractContextManager[None], ranks: Ranks) -> None:
-        """`model` changes to evaluation mode."""
-        self._model, self._autocast, self._ranks = model.eval(), autocast, ranks
+    def __init__(self, forward: Forward, ranks: Ranks) -> None:
+        self._forward, self._ranks = forward, ranks
         self._sums: Tensor | None = None
         self._heads, self._classes = 0, 0
         self._hits: list[Tensor] = []  # these stay on the device until the end
@@ -64,8 +76,7 @@ class Evaluator:
 
     def add(self, batch: EvaluationBatch) -> None:
         """Evaluate a batch of this rank."""
-        with torch.inference_mode(), self._autocast:
-            logits = self._model(batch.images, per_head=True).double()
+        logits = self._forward(batch.images).double()
         self._heads, self._classes = logits.shape[1:]
         mean = logits.mean(dim=1)
         best = mean.topk(min(5, self._classes), dim=-1).indices == batch.labels[:, None]

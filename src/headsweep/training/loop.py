@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from headsweep.config import RunConfig
+from headsweep.config import Compilation, RunConfig
 from headsweep.tracking.metric_names import BEST_EPOCH, TEST_TOP1, TRAIN_LOSS, VAL_TOP1
 from headsweep.tracking.metrics_log import Entry, series
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult, RunState
+from headsweep.training.background import BackgroundWriter
 from headsweep.training.batch_norm import normalise_over_all
 from headsweep.training.batches import EvaluationBatches, TrainingBatch, TrainingBatches
-from headsweep.training.checkpoint import TrainingState
+from headsweep.training.checkpoint import Snapshot, TrainingState
+from headsweep.training.compiled_evaluation import CompiledEvaluation, filled_up
 from headsweep.training.compiling import Gradients
 from headsweep.training.device import (
     autocast,
@@ -28,7 +31,7 @@ from headsweep.training.device import (
     memory_clock,
     peak_gpu_memory,
 )
-from headsweep.training.evaluation import Evaluation, Evaluator
+from headsweep.training.evaluation import Evaluation, Evaluator, Forward, eager_forward
 from headsweep.training.in_steps import InSteps, Place, to_the_end
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
@@ -67,11 +70,13 @@ class Training:
         model = model.to(self.device)
         optimizer = build_optimizer(model, run.optimizer)
         average = None if run.ema_decay is None else ModelEmaV3(model, decay=run.ema_decay)
+        self.compiled_evaluation = CompiledEvaluation.of(model, run, self.device, self.steps, ranks)
         normalise_over_all(model, ranks)
         self.gradients = Gradients(model, run, self.device, self.steps, ranks)
         self.state = TrainingState(model, optimizer, average)
         self.schedule = build_schedule(optimizer, run.schedule, self.steps, warmup)
         self.each_epoch = "val" if "val" in evaluations else "test"
+        self.writer = BackgroundWriter()
         self.evaluated = 0  # batches since the last step
         self.seconds_away = 0.0  # in which other runs of this process had their turn
 
@@ -84,7 +89,12 @@ class Training:
 
         Raises:
             Stopped: `stop` returned true, or epoch `until` is done; the checkpoint has all steps so far.
+            OSError: a checkpoint could not be written; the one before it remains.
         """
+        with self.writer:
+            return (yield from self._trained())
+
+    def _trained(self) -> InSteps[RunResult]:
         self._continue()
         yield from self._give_way()
         while self.state.step < self.steps or self.state.losses:
@@ -103,12 +113,11 @@ class Training:
             metrics = {TRAIN_LOSS: losses.mean().item(), **evaluated}
             if not math.isfinite(metrics[f"{self.each_epoch}/loss"]):  # the last step of the epoch diverged
                 return self._diverged(metrics[f"{self.each_epoch}/loss"], self.state.step)
-            if self.each_epoch == "val":
-                self._keep_if_best(metrics)
+            is_best = self.each_epoch == "val" and self._is_best(metrics)
             images = (self.state.step - first) * self.run.batch_size  # none if it was stopped in an evaluation
             self._log(metrics, **({"images_per_second": images / seconds} if images else {}))
             self.state.losses = []
-            self._save()
+            self._save(is_best)
             self._report(metrics)
         return (yield from self._finished())
 
@@ -155,6 +164,7 @@ class Training:
             state.losses.append(self._train_step(batch))
             state.step += 1
             self.evaluated = 0
+            self.writer.check()
             self._show_life()
             yield from self._give_way()
             if self.ranks.any(self.stop()):  # in each step, which also detects a lost rank
@@ -167,22 +177,31 @@ class Training:
                 self._save()
             raise Stopped
 
-    def _save(self) -> None:
-        if self.ranks.leads:
-            self.folder.check_claim()
-            self.folder.metrics_log.sync()  # or, after a power cut, the checkpoint could be ahead of the metrics
-            self.state.save(self.folder.checkpoint)
+    def _save(self, is_best: bool = False) -> None:
+        """Write a checkpoint while training goes on; the weights, too, if they are the best so far.
 
-    def _keep_if_best(self, metrics: Mapping[str, float]) -> None:
-        """Save the weights if their validation accuracy exceeds that of all earlier epochs.
-
-        Before the epoch is in the metrics log: whatever is killed from here on is trained again and comes here again.
+        Until the checkpoint is replaced, a killed run continues from the one before it: it trains this epoch again,
+        whatever the metrics log and the file of the best weights have of it, and comes here again.
         """
         if self.ranks.leads:
-            earlier = series(self.folder.metrics_log.entries(), VAL_TOP1).values()
-            if all(metrics[VAL_TOP1] > value for value in earlier):
-                self.folder.check_claim()
-                self.state.save_evaluated(self.folder.best, self._epoch)
+            self.folder.check_claim()
+            self.writer.wait()  # memory is for one snapshot
+            self.writer.start(partial(self._write, self.state.snapshot(), self._epoch if is_best else None))
+
+    def _write(self, snapshot: Snapshot, best: int | None) -> None:
+        """Write a snapshot in the writer's thread, as the best weights, too, if they are those of epoch `best`."""
+        self.folder.metrics_log.sync()  # or, after a power cut, the checkpoint could be ahead of the metrics
+        self.folder.check_claim()
+        if best is not None:
+            snapshot.save_evaluated(self.folder.best, best)
+        snapshot.save(self.folder.checkpoint)
+
+    def _is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Return whether the validation accuracy exceeds that of all earlier epochs, which the metrics log has."""
+        if not self.ranks.leads:
+            return False
+        earlier = series(self.folder.metrics_log.entries(), VAL_TOP1).values()
+        return all(metrics[VAL_TOP1] > value for value in earlier)
 
     def _train_step(self, batch: TrainingBatch) -> Tensor:
         """One optimizer step over the micro-batches of `batch`; its mean loss, over all ranks."""
@@ -221,7 +240,7 @@ class Training:
     def _evaluate_split(self, split: str) -> InSteps[Evaluation]:
         batches = self.evaluations[split]
         common = min(self.ranks.gather(len(batches)))  # some ranks may have one more
-        evaluator = Evaluator(self.state.evaluated, autocast(self.run.precision, self.device), self.ranks)
+        evaluator = Evaluator(self._forward(), self.ranks)
         for number, batch in enumerate(batches):
             evaluator.add(batch)
             self.evaluated += 1
@@ -230,6 +249,15 @@ class Training:
             if number < common:
                 self._stop_if_requested()
         return evaluator.result()
+
+    def _forward(self) -> Forward:
+        """Return the forward pass of the evaluated weights."""
+        if self.compiled_evaluation is not None and self.gradients.used == Compilation.step.value:
+            self.compiled_evaluation.update(self.state.evaluated)
+            return self.compiled_evaluation
+        eager = eager_forward(self.state.evaluated, autocast(self.run.precision, self.device))
+        is_of_blocks = self.gradients.used == Compilation.blocks.value and self.state.average is None
+        return filled_up(eager, self.run.batch_size // self.ranks.count) if is_of_blocks else eager
 
     def _log(self, metrics: dict[str, float], **clock: float) -> None:
         if self.ranks.leads:
@@ -252,6 +280,7 @@ class Training:
         self.watch(Progress(self.state.step, self.steps, epoch, self.epochs, metrics, memory))
 
     def _finished(self) -> InSteps[RunResult]:
+        self.writer.wait()
         known = any(TEST_TOP1 in entry.metrics for entry in self.folder.metrics_log.entries())
         # Otherwise it is evaluated each epoch, or a crash came between its log entry and the result.
         known, has_best = self.ranks.gather((known, self.folder.best.exists()))[0]
@@ -272,5 +301,10 @@ class Training:
             clock["images_per_second"] = speeds[len(speeds) // 2]  # of the median epoch, unaffected by a stall
         metrics = {name: value for entry in entries for name, value in entry.metrics.items()}
         epochs = entries[-1].epoch if entries else 0
-        place = environment(self.device, self.ranks.count) | {"compile": self.gradients.used}
+        place = environment(self.device, self.ranks.count) | {"compile": self._used_compilation}
         return RunResult(state.value, metrics, epochs, self.state.step, clock, place, note)
+
+    @property
+    def _used_compilation(self) -> str:
+        failure = self.compiled_evaluation and self.compiled_evaluation.failure
+        return f"{self.gradients.used}, evaluation off ({failure})" if failure else self.gradients.used

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import ActionChains, Keys
 
+pytestmark = pytest.mark.slow
+
 PHONE, DESK = 390, 1280
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -52,7 +54,6 @@ def color_of(browser, selector: str, name: str) -> str:
     return browser.execute_script(script, selector, name)
 
 
-@pytest.mark.slow
 def test_the_page_makes_no_requests_and_logs_no_errors(browser, study_file):
     open_page(browser, study_file, DESK)
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -72,7 +73,6 @@ def test_the_content_security_policy_blocks_scripts(browser, study_file, tmp_pat
     assert len(messages) == 1 and "Content Security Policy" in messages[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_only_tables_are_wider_than_the_screen_and_they_scroll_by_themselves(browser, study_file, width):
     open_page(browser, study_file, width)
@@ -119,7 +119,6 @@ def test_on_a_phone_names_fit_and_the_difference_is_in_view_without_scrolling(br
     assert right <= box
 
 
-@pytest.mark.slow
 def test_a_table_that_scrolls_has_a_shadow_at_its_edge(browser, study_file):
     open_page(browser, study_file, PHONE)
     shadows = color_of(browser, "#table .scroll", "background-image").count("linear-gradient")

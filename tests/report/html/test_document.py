@@ -47,10 +47,12 @@ def test_every_cell_and_every_run_without_a_result_is_there(study, write_page):
     assert page.index('id="warnings"') < page.index('id="table"')
 
 
+@pytest.mark.slow
 def test_a_complete_sweep_has_no_warnings_and_no_failures(study_page):
     assert not section(study_page, "warnings") and not section(study_page, "failures")
 
 
+@pytest.mark.slow
 def test_the_table_begins_with_what_is_compared_and_names_its_longest_head(study_page):
     table = section(study_page, "table")
     titles = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
@@ -65,6 +67,7 @@ def test_a_row_of_two_seeds_of_which_one_has_no_number_is_one_of_one_seed(write_
     assert "ONE SEED in 1 of 1 finished row" in section(page, "warnings")
 
 
+@pytest.mark.slow
 def test_text_alternatives_have_the_numbers_of_the_table(study, study_page):
     text, table = alts(study_page), table_of(study)
     for row in table.rows:
@@ -110,6 +113,7 @@ def cells(page: str, name: str) -> Cells:
     return parsed
 
 
+@pytest.mark.slow
 def test_figures_and_table_show_the_same_numbers(study_page):
     titles, *rows = cells(study_page, "table").rows
     at = {title: titles.index(title) for title in ("head", "heads", "top-1 %", "Δ top-1", "p", "n")}
@@ -128,6 +132,7 @@ def test_figures_and_table_show_the_same_numbers(study_page):
     assert all(f"<li>{text}" in verdict for text in differences)
 
 
+@pytest.mark.slow
 def test_marks_are_where_the_figure_has_its_markers(study_page):
     for name in ("accuracy", "differences", "tradeoffs", "ensembles", "costs"):
         for svg in re.findall(r"<svg.*?</svg>", section(study_page, name), flags=re.DOTALL):
@@ -182,6 +187,7 @@ class Parts(HTMLParser):
                 self.references |= set(value.split())
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_its_ids_are_unique_and_known(study_page):
     page, parts = study_page, Parts()
     parts.feed(page)

@@ -6,7 +6,6 @@ by `scancel --signal`, which a job cannot tell from it.
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until
+from cluster import PATIENCE, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, table, wait_until
 from mlflow import MlflowClient
 
 from comparing import differences
@@ -52,7 +51,7 @@ def test_a_sweep_survives_preemption_signals_and_dead_nodes(
     retry(cluster, runs, tmp_path)
     for seed, folder in runs.items():
         assert differences(folder, by_seed(undisturbed)[seed]) == []
-    assert table(tmp_path) == table(undisturbed)
+    assert table(sweep(tmp_path)) == table(sweep(undisturbed))
     check_mlflow(tmp_path, runs)
     again = cluster.train(*GRID, f"paths.output={tmp_path}")
     assert "9 done already" in again.stdout and "\njob " not in again.stdout
@@ -122,13 +121,6 @@ def retry(cluster: Cluster, runs: Mapping[int, RunFolder], output: Path) -> None
     watch = cluster.headsweep("watch", "--output", output)
     assert watch.returncode == 0, watch.stderr
     assert began(runs[UNLUCKY]) == [0, 4, 4]
-
-
-def table(output: Path) -> list[dict[str, str]]:
-    """The table, but for what training took."""
-    rows = list(csv.DictReader((sweep(output) / "table.csv").open()))
-    cost = ("images_per_second", "train_seconds", "peak_")
-    return [{key: value for key, value in row.items() if not key.startswith(cost)} for row in rows]
 
 
 def check_mlflow(output: Path, runs: Mapping[int, RunFolder]) -> None:

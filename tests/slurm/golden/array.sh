@@ -30,11 +30,18 @@ srun --unbuffered --output OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN/%A_%a_%t_log.out
 # teardown
 code=$?
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+stopped=OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN/${job}_stopped${SLURM_RESTART_COUNT:-0} killed=OUTPUT/sweeps/SWEEP/slurm/jobs/TOKEN/${job}_killed
+[ ! -e "$stopped" ] || code=200
 if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 ]; then
   refusals=10
   while [ $refusals -gt 0 ]; do
     if state=$(squeue --noheader --job $job --format %T); then
       [ "$state" = RUNNING ] || break  # cancelled, or requeued already
+      [ $code -eq 200 ] || [ $refusals -lt 10 ] || echo $code >> "$killed"
+      if [ $code -ne 200 ] && [ $(wc -l < "$killed") -ge 3 ]; then
+        echo "headsweep: killed 3 times in a row before an epoch was complete, perhaps for lack of memory; not requeued (hydra.launcher.attempts=3)"
+        break
+      fi
       echo "headsweep: ended with exit code $code; to be requeued"
       scontrol requeue $job && exit $code
       refusals=$((refusals - 1))

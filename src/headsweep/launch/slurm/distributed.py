@@ -17,7 +17,7 @@ from headsweep.launch.in_process import InProcess
 from headsweep.launch.launcher import Notify
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.launch.slurm.requeue import REQUEUE
+from headsweep.launch.slurm.requeue import LOST_PEER, REQUEUE
 from headsweep.run import train_run
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.ranks import Ranks, joined
@@ -52,7 +52,7 @@ def _ranks(threads: int) -> Iterator[Ranks]:
         with joined() as ranks:
             yield ranks
     except LostPeer as error:
-        _end(f"headsweep: {error}; the job goes on from the last checkpoint")
+        _end(f"headsweep: {error}; the job goes on from the last checkpoint", LOST_PEER)
     except FailedRunsError as error:
         _end(f"headsweep: the run has failed on {error.reasons[0]}")
     except UserError as error:
@@ -71,7 +71,7 @@ def _port() -> int:
     return PORTS[zlib.crc32(" ".join(start).encode()) % len(PORTS)]
 
 
-def _end(message: str) -> None:
+def _end(message: str, code: int = REQUEUE) -> None:
     """End this process at once: an orderly exit would wait for the other ranks."""
     print(message, file=sys.stderr, flush=True)
-    os._exit(REQUEUE)
+    os._exit(code)

@@ -25,7 +25,7 @@ from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
-from headsweep.launch.slurm.requeue import REQUEUE
+from headsweep.launch.slurm.requeue import REQUEUE, ask_for_requeue, forget_kills
 from headsweep.plan.frozen import frozen
 from headsweep.status import cluster, submissions
 from headsweep.status.job_record import mark_out_of_time, recorded
@@ -69,11 +69,11 @@ class Job:
                 with self._tracker(folders[0]) as tracker:
                     tracker.notify(SweepFolder(self.sweep))  # a parent before its children
                     train = self._lead if self.settings.distributed else self._train
-                    train(folders, tracker.notify, request)
+                    train(folders, forget_kills(record.parent, folders, tracker.notify), request)
             except Interrupted:
                 if self._is_out_of_time(time.monotonic() - began) and restarts >= self.settings.requeues:
                     mark_out_of_time(record)
-                _leave(request, restarts, self.settings.requeues)
+                _leave(request, restarts, self.settings.requeues, record.parent)
         with self._tracker(folders[0]) as tracker:
             tracker.notify(SweepFolder(self.sweep))  # which may have ended with this job
         failed = [folder.record().name for folder in folders if folder.result() is None]
@@ -134,8 +134,8 @@ def _moment(folder: RunFolder) -> Moment:
     return folder.failure(), max((entry.step for entry in folder.metrics_log.entries()), default=0)
 
 
-def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
-    """After USR2, end with the exit code that requeues this job; after SIGTERM, wait for what its sender does."""
+def _leave(request: StopRequest, restarts: int, most: int, folder: Path) -> NoReturn:
+    """After USR2, ask for the requeue of this job and end; after SIGTERM, wait for what its sender does."""
     deadline = time.monotonic() + LAST_SECONDS
     while signal.SIGUSR2 not in request.received and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -147,4 +147,5 @@ def _leave(request: StopRequest, restarts: int, most: int) -> NoReturn:
             "allows no more. `headsweep retry` goes on from the checkpoints"
         )
     print("headsweep: stopped with checkpoints written", file=sys.stderr, flush=True)
+    ask_for_requeue(folder)
     sys.exit(REQUEUE)

@@ -49,7 +49,9 @@ def parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befor
         "dependency": f"afterany:{before}" if settings.max_parallel and before else None,
         # In the background, as it takes seconds.
         "setup": [*setup_lines(settings, code), f"{_refill_if_any_wait(sweep, settings, STARTING)} &"],
-        "teardown": requeue.last_lines(settings.requeues, _refill_if_any_wait(sweep, settings, ENDING)),
+        "teardown": requeue.last_lines(
+            settings, jobs_folder(sweep, token), _refill_if_any_wait(sweep, settings, ENDING)
+        ),
         # A single rank would wait for the others for ever.
         "srun_args": ["--kill-on-bad-exit=1", *container.srun_arguments(settings, _output(sweep))],
         "additional_parameters": _options(settings),

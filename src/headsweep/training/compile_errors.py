@@ -1,0 +1,25 @@
+"""Errors of compiled code, which the compiler wraps in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out while it compiled or computed."""
+    return any(isinstance(cause, (torch.OutOfMemoryError, MemoryError)) for cause in causes(error))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and, from the outside in, those that it wraps."""
+    while error is not None:
+        yield error
+        error = getattr(error, "inner_exception", None) or error.__cause__
+
+
+def reason_of(error: Exception) -> str:
+    """Return the wrapped error in one line."""
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {str(inner).strip()}".split("\n", 1)[0]
