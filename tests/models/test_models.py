@@ -16,7 +16,7 @@ from headsweep.config import CompactConfig, HeadConfig, ModelConfig, Positions
 from headsweep.heads import HEADS
 from headsweep.models import count_cost
 from headsweep.models.compact import sine_positions
-from headsweep.models.drop_path import DropPath
+from headsweep.models.drop_path import DropPath, draw_at_once
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 
 # docs/heads.md: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
@@ -259,3 +259,29 @@ def test_a_model_of_the_meta_device_takes_weights(head: HeadConfig, kind: Positi
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
     torch.testing.assert_close(dict(model.named_buffers()), dict(source.named_buffers()), rtol=0, atol=0)
     assert torch.equal(model.eval()(images), source.eval()(images))
+
+
+def test_one_draw_for_all_blocks_drops_as_draws_of_each_do() -> None:
+    torch.manual_seed(0)
+    factors = draw_at_once(torch.tensor([1.0, 0.75]), 2, torch.empty(4000, 3, 8))
+    assert factors.shape == (2, 2, 4000, 1, 1)
+    assert [each.unique().tolist() for each in factors] == [[1], pytest.approx([0, 4 / 3])]
+    assert factors[1].mean((1, 2, 3)).tolist() == pytest.approx([1, 1], abs=0.03)
+
+
+def test_factors_of_one_draw_are_those_of_the_branches_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU; also where blocks are recomputed. In evaluation, nothing is drawn."""
+    model, images = tiny(SEQPOOL), torch.randn(4, 3, 16, 16)
+    drawn = draw_at_once(torch.full((len(model.backbone.blocks),), 0.5), 2, torch.empty(4, 1, 1))
+    in_turn = iter(drawn.flatten(0, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(DropPath, "draw", lambda *_: next(in_turn))
+        torch.manual_seed(0)  # of attention's dropout
+        expected = model.backbone(images)
+    monkeypatch.setattr(DropPath, "draw", None)
+    assert torch.equal(model.eval().backbone(images), model.backbone(images))
+    monkeypatch.setattr(type(model.backbone), "_factors", lambda self, tokens: list(drawn))
+    for recomputed in (False, True):
+        model.train().set_grad_checkpointing(recomputed)
+        torch.manual_seed(0)
+        assert torch.equal(model.backbone(images), expected)

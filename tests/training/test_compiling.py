@@ -13,8 +13,10 @@ from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
 from factories import weights
-from headsweep.config import Compilation
+from headsweep.config import Compilation, Precision
+from headsweep.models import compact
 from headsweep.models.build import build_model, model_of
+from headsweep.models.compact import Block
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
@@ -49,6 +51,13 @@ def built(*overrides):
     run = compose_run(*SMALL, *overrides)
     model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
     return run, model.train()
+
+
+def record_calls(monkeypatch, owner, name):
+    """A list that gets an item with each call."""
+    calls, method = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *arguments: calls.append(name) or method(*arguments))
+    return calls
 
 
 def batch(images=4):
@@ -92,6 +101,29 @@ def test_a_step_is_one_graph(quick_backend, option):
             gradients(*batch(), (0, step, 0))
     assert gradients.used == "step"
     assert (counters["stats"]["unique_graphs"], counters["graph_break"]) == (1, {})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["compile=step", "precision=bfloat16"], ["compile=blocks"], ["compile=step", "activation_checkpointing=true"]],
+)
+def test_the_block_for_a_gpu_draws_the_masks_of_the_plain_one_in_one_graph(monkeypatch, options):
+    """Here with gradients as torch's compiler traces them, without code."""
+    model_options = ["model.depth=2", "model.block=pre_norm", "model.dropout=0", "model.attention_dropout=0.5"]
+    run, plain = built(*model_options, *options)
+    lean = copy.deepcopy(plain)
+    eager = Gradients(plain, compose_run(*SMALL, *model_options, *options, "compile=off"), CPU, steps=1)
+    expected = eager(*batch(64), (0, 0, 0))
+    monkeypatch.setattr(compact, "gains", lambda tokens: torch.compiler.is_dynamo_compiling())
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager_decomp_partition")
+    used = record_calls(monkeypatch, Block, "lean")
+    gradients = Gradients(lean, run, CPU, steps=1)
+    found = gradients(*batch(64), (0, 0, 0))
+    assert (gradients.used, counters["graph_break"]) == (run.compile.value, {}) and used
+    tolerance = {"rtol": 0.05, "atol": 0.02} if run.precision is Precision.bfloat16 else {"rtol": 1e-3, "atol": 1e-5}
+    torch.testing.assert_close(found, expected, **tolerance)
+    for (name, own), (_, other) in zip(lean.named_parameters(), plain.named_parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_a_failure_to_compile_for_evaluation_occurs_in_training(monkeypatch):

@@ -25,7 +25,8 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
-from headsweep.models.drop_path import DropPath
+from headsweep.models.drop_path import DropPath, draw_at_once
+from headsweep.models.lean_block import gains, linear_of_normalised, linear_with_exact_bias, normalised
 
 torch.fx.wrap("attend")  # FX cannot trace the device
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
@@ -34,8 +35,8 @@ TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 class Tokenizer(nn.Module):
     """Convolutions whose pixels are the tokens (section 3.2).
 
-    `convolution` has layers of convolution, ReLU and max-pooling without bias, `patch` one strided convolution with
-    bias.
+    `convolution` has layers of convolution without bias, max-pooling and ReLU, `patch` one strided convolution with
+    bias. The paper has the ReLU before the pooling: the same values and gradients, of four times as many numbers.
     """
 
     def __init__(self, model: CompactConfig, channels: int) -> None:
@@ -48,12 +49,18 @@ class Tokenizer(nn.Module):
         sizes = model.tokenizer_kernel, model.stride, model.padding
         convolution = nn.Conv2d(planes_in, planes_out, *sizes, bias=patch)
         nn.init.kaiming_normal_(convolution.weight)
-        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        return nn.Sequential(convolution) if patch else nn.Sequential(convolution, nn.MaxPool2d(3, 2, 1), nn.ReLU())
 
     def forward(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b n d"]:
         """Tokens in row order."""
         # The memory layout of the blocks' outputs; with another one the first block would be compiled separately.
-        return self.layers(images).flatten(2).transpose(1, 2).contiguous()
+        return self.layers(_as_tokens_lie(images)).flatten(2).transpose(1, 2).contiguous()
+
+
+@torch.fx.wrap  # FX cannot trace the device
+def _as_tokens_lie(images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]:
+    """Return the images with the channels of a pixel together on a GPU, as cuDNN's kernels for bfloat16 need them."""
+    return images.contiguous(memory_format=torch.channels_last) if images.is_cuda else images
 
 
 class SelfAttention(nn.Module):
@@ -93,16 +100,35 @@ class Block(nn.Module):
         )
         # Also in the first block, whose rate is 0: all blocks share one compiled graph.
         self.drop_path = DropPath(drop_path) if model.drop_path else nn.Identity()
+        self.may_be_lean = model.dropout == 0  # of numbers in another dtype, dropout would draw other ones
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Refined tokens."""
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Refined tokens; `factors` are those of stochastic depth, for both branches, if they are drawn elsewhere."""
+        if self.may_be_lean and self.kind is BlockKind.pre_norm and gains(tokens):
+            return self.lean(tokens, factors)
         mixed = self.norm1(tokens)
         if self.kind is not BlockKind.no_attention:
             mixed = self.attention(mixed)
-        tokens = tokens + self.drop_path(mixed)
-        normalised = self.norm2(tokens)
-        stream = normalised if self.kind is BlockKind.stream_norm else tokens
-        return stream + self.drop_path(self.mlp(normalised))
+        tokens = tokens + self._dropped(mixed, factors, 0)
+        inside = self.norm2(tokens)
+        stream = inside if self.kind is BlockKind.stream_norm else tokens
+        return stream + self._dropped(self.mlp(inside), factors, 1)
+
+    def lean(self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None) -> Float[Tensor, "b n d"]:
+        """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
+        expand, activation, _, contract, _ = self.mlp
+        assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
+        mixed = self.attention(normalised(self.norm1, tokens))
+        tokens = tokens + self._dropped(mixed, factors, 0)
+        hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
+        return tokens + self._dropped(linear_with_exact_bias(contract, hidden), factors, 1)
+
+    def _dropped(
+        self, branch: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None, index: int
+    ) -> Float[Tensor, "b n d"]:
+        return self.drop_path(branch) if factors is None else self.drop_path(branch, factors[index])
 
 
 class CompactTransformer(Backbone):
@@ -174,8 +200,10 @@ class CompactTransformer(Backbone):
             ValueError: there are positions, and the images are not of the size that they were made for.
         """
         tokens = self._embed(images)
-        for block in self.blocks:
-            tokens = self._refine(block, tokens)
+        for block, factors in zip(self.blocks, self._factors(tokens), strict=True):
+            tokens = self._refine(block, tokens, factors)
+        if isinstance(self.norm, nn.LayerNorm) and gains(tokens):
+            return normalised(self.norm, tokens)
         return self.norm(tokens)
 
     def _embed(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
@@ -187,9 +215,22 @@ class CompactTransformer(Backbone):
             tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
         return self.dropout(tokens + self.positions)
 
-    def _refine(self, block: nn.Module, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def _factors(self, tokens: Float[Tensor, "b t d"]) -> list[Float[Tensor, "2 b 1 1"] | None]:
+        """Return the factors of stochastic depth of each block: of one draw on a GPU, where each draw is a launch.
+
+        None: the block draws them.
+        """
+        paths = [block.drop_path for block in self.blocks if isinstance(block.drop_path, DropPath)]
+        if not (self.training and paths and paths[0].keep.is_cuda):
+            return [None] * len(self.blocks)
+        drawn = draw_at_once(torch.stack([path.keep for path in paths]), 2, tokens)
+        return [drawn[index] for index in range(len(paths))]
+
+    def _refine(
+        self, block: nn.Module, tokens: Float[Tensor, "b t d"], factors: Float[Tensor, "2 b 1 1"] | None
+    ) -> Float[Tensor, "b t d"]:
         recompute = self.grad_checkpointing and self.training
-        return checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+        return checkpoint(block, tokens, factors, use_reentrant=False) if recompute else block(tokens, factors)
 
     def forward_intermediates(
         self,
@@ -206,8 +247,9 @@ class CompactTransformer(Backbone):
             raise ValueError(f"output_fmt={output_fmt}: expected NCHW or NLC")
         selected, last = feature_take_indices(len(self.blocks), indices)
         tokens, taken = self._embed(images), []
-        for index, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            tokens = self._refine(block, tokens)
+        read = self.blocks[: last + 1] if stop_early else self.blocks
+        for index, (block, factors) in enumerate(zip(read, self._factors(tokens), strict=False)):
+            tokens = self._refine(block, tokens, factors)
             if index in selected:
                 taken.append(self.norm(tokens) if norm else tokens)
         grid = _grid(self.options, (images.shape[2], images.shape[3]))

@@ -1,6 +1,6 @@
 """Stochastic depth (arXiv 1603.09382) whose rate is a buffer: blocks that differ only in it share one graph."""
 
-# b images
+# b images, n tokens, d width, l layers, r branches of a layer
 
 import timm.layers
 import torch
@@ -25,16 +25,31 @@ class DropPath(nn.Module):
         """Return the probability of keeping a branch."""
         return {"keep": torch.tensor(1 - self.drop_prob)}
 
-    def forward(self, branch: Float[Tensor, "b *n"]) -> Float[Tensor, "b *n"]:
-        """Compute timm's DropPath, with other random draws."""
-        return _dropped(branch, self.keep) if self.training else branch
+    def forward(self, branch: Float[Tensor, "b *n"], factors: Float[Tensor, "b *_"] | None = None) -> Tensor:
+        """Compute timm's DropPath, with other random draws, or with these factors."""
+        if not self.training:
+            return branch
+        return branch * (self.draw(branch) if factors is None else factors).to(branch.dtype)
+
+    def draw(self, branch: Float[Tensor, "b *n"]) -> Float[Tensor, "b *_"]:
+        """Return what the branch of each image is multiplied by, 0 or 1 / keep, in float32."""
+        return _factors(branch, self.keep)
 
 
 @torch.fx.wrap  # FX cannot trace the number of dimensions
-def _dropped(branch: Float[Tensor, "b *n"], keep: Float[Tensor, ""]) -> Float[Tensor, "b *n"]:
+def _factors(branch: Float[Tensor, "b *n"], keep: Float[Tensor, ""]) -> Float[Tensor, "b *_"]:
     one_each = branch.flatten(1)[:, :1].view(-1, *[1] * (branch.ndim - 1))
-    kept = torch.rand_like(one_each, dtype=torch.float32) < keep
-    return branch * (kept / keep).to(branch.dtype)
+    return (torch.rand_like(one_each, dtype=torch.float32) < keep) / keep
+
+
+@torch.fx.wrap  # FX cannot trace a shape
+def draw_at_once(
+    keep: Float[Tensor, " l"], branches: int, tokens: Float[Tensor, "b n d"]
+) -> Float[Tensor, "l r b 1 1"]:
+    """Return the factors of r branches in each of l layers, as of `DropPath.draw`."""
+    uniform = torch.rand(len(keep), branches, tokens.shape[0], 1, 1, device=keep.device)
+    keep = keep.view(-1, 1, 1, 1, 1)
+    return (uniform < keep) / keep
 
 
 def hold_rates_as_data(model: nn.Module) -> None:

@@ -33,6 +33,13 @@ TRIALS = 3  # micro-batches until all is compiled and recorded: a CUDA graph is 
 # For processes with several models, e.g. notebooks. Beyond its default of 8, torch silently stays in eager mode.
 MOST_GRAPHS = 256
 BACKEND = "inductor"
+OPTIONS_ON_A_GPU = {
+    "deterministic": True,  # do not choose kernels by their measured speed
+    "combo_kernels": True,  # independent kernels are launched as one: most of a step's are small
+    "combo_kernel_max_num_nodes": 64,
+    # A layer norm's gradient, its sums over tokens included, is one kernel; with 10, the default, it is two.
+    "triton.mix_order_reduction_max_reads": 12,
+}
 ALONE = Ranks()
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -182,11 +189,11 @@ def _loss(
 
 def compile_options(device: torch.device, graphs: bool) -> dict[str, Any]:
     """Keywords of torch.compile."""
-    options = {"fallback_random": True}  # the masks of eager mode
+    options: dict[str, Any] = {"fallback_random": True}  # the masks of eager mode
     if device.type == "cuda":
+        known = torch._inductor.list_options()  # older versions of torch lack some
         options["triton.cudagraphs"] = graphs
-        if "deterministic" in torch._inductor.list_options():
-            options["deterministic"] = True  # do not choose kernels by their measured speed
+        options |= {name: value for name, value in OPTIONS_ON_A_GPU.items() if name in known}
     return {"backend": BACKEND, "dynamic": False} | ({"options": options} if BACKEND == "inductor" else {})
 
 

@@ -22,6 +22,7 @@ from headsweep.heads.layers.stacked import (
 )
 
 GROUPS = 8  # of both 1x1 convolutions
+ROUNDS_RESULTS = "dtype" not in torch.ops.aten.bmm.overloads()  # before torch 2.8: products in bfloat16 return bfloat16
 
 
 @final
@@ -92,7 +93,8 @@ class GramTriangle(torch.autograd.Function):
 
     The gradient of f is (U + U^T) f, U being the gradient of the triangle: one product where autograd has two, and a
     gather where it has a scatter. It computes in float32 at least, and keeps f as it is given: under autocast in half
-    the memory.
+    the memory. On a GPU, f in bfloat16 is multiplied as it is and summed in float32, without a copy in float32; of the
+    gradient, U is rounded to bfloat16 first.
     """
 
     @staticmethod
@@ -104,6 +106,9 @@ class GramTriangle(torch.autograd.Function):
     ) -> Float[Tensor, "m t"]:
         """Gather the triangle of each matrix."""
         ctx.save_for_backward(features, symmetric)
+        if _multiplies_bfloat16(features):
+            gram = torch.bmm(features, features.transpose(1, 2), out_dtype=torch.float32)
+            return gram.flatten(1).index_select(1, triangle)
         return _triangle(features, triangle)
 
     @staticmethod
@@ -113,7 +118,13 @@ class GramTriangle(torch.autograd.Function):
         channels = features.shape[1]
         full = gradient.index_select(1, symmetric).view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
+        if _multiplies_bfloat16(features):
+            return torch.bmm(full.to(features.dtype), features), None, None
         return torch.bmm(full, _exact(features)).to(features.dtype), None, None
+
+
+def _multiplies_bfloat16(features: Tensor) -> bool:
+    return features.is_cuda and features.dtype == torch.bfloat16 and not ROUNDS_RESULTS
 
 
 def _triangle(features: Float[Tensor, "m c n"], indices: Int[Tensor, " t"]) -> Float[Tensor, "m t"]:
