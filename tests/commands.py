@@ -71,6 +71,11 @@ def headsweep(*arguments: object, **environment: str) -> Answer:
     return programs.run(["-m", "headsweep.cli", *map(str, arguments)], env={**os.environ, **environment})
 
 
+def light(*words: str, **environment: str) -> Answer:
+    """Run `python WORDS` to its end; neither torch nor MLflow nor headsweep is imported, as in a new interpreter."""
+    return programs.run(words, env={**os.environ, **environment}, kind=".light")
+
+
 def fresh(*words: str, **environment: str) -> Answer:
     """Run `python WORDS` to its end in a new interpreter: for what a program imports."""
     words = (sys.executable, *words)

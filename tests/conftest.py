@@ -108,13 +108,17 @@ def streamed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*where, "loader.resident_gib=0", "loader.workers=2"]
 
 
+# Files that take twenty seconds of CPU and more, though few of their tests are slow.
+LONG = ("test_main_job.py", "test_killed.py", "test_studies.py", "test_wheel.py", "test_stopping.py", "test_damaged.py")
+
+
 class ByFile(LoadScopeScheduling):
-    """A worker gets a file's tests together, or all that need a cluster of SLURM."""
+    """A worker gets a file's tests together, or all that need one cluster of SLURM."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        folder = file.rpartition("/")[0]
-        return folder if folder == "tests/slurm" else file
+        folder, _, _ = file.rpartition("/")
+        return folder if folder.startswith("tests/slurm/") else file
 
 
 def pytest_xdist_setupnodes(specs):
@@ -138,4 +142,9 @@ def pytest_collection_modifyitems(items):
     """First what needs a cluster, then files of slow tests, so that no worker is left alone with one at the end."""
     quick = {item.path for item in items if not item.get_closest_marker("slow")}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.path in quick, -slow[item.path]))
+
+    def place(item):
+        path = item.path
+        return path.parent.parent.name != "slurm", path.name not in LONG, path in quick, -slow[path]
+
+    items.sort(key=place)

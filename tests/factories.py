@@ -1,14 +1,16 @@
 """Runs that tests train and look at."""
 
 import json
+import os
 from pathlib import Path
 
+from pytest import TempPathFactory
 from torch import Tensor, load
 
 from commands import TINY_RUN
 from composing import compose_run
-from headsweep.config import DatasetConfig, RunConfig
-from headsweep.data import datasets
+from digits import read_digits_once
+from headsweep.config import RunConfig
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight
 from headsweep.tracking.cost import RunCost
@@ -16,23 +18,14 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord
 
 _COSTS: dict[str, RunCost] = {}
-_DIGITS: dict[str, datasets.Loaded] = {}
+
+read_digits_once()
 
 
-def _read_digits_once() -> None:
-    """Let the runs of a process share them: to resize them takes as long as a tiny run's training."""
-    load = datasets.load_digits
-
-    def load_once(dataset: DatasetConfig) -> datasets.Loaded:
-        key = repr((dataset.image_size, dataset.channels, dataset.crop_ratio))
-        if key not in _DIGITS:
-            _DIGITS[key] = load(dataset)
-        return _DIGITS[key]
-
-    datasets.load_digits = load_once
-
-
-_read_digits_once()
+def shared(factory: TempPathFactory) -> Path:
+    """A folder of all workers of pytest."""
+    root = factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
 def planned(output: Path, *overrides: str) -> RunFolder:

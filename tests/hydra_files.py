@@ -1,13 +1,13 @@
 """The files of conf/, as Hydra reads them; of headsweep nothing is imported."""
 
 import pickle
-from functools import cache
 from pathlib import Path
 
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 FOLDERS = [str(Path(__file__).parents[1] / name) for name in ("conf", "sweeps")]
+_pickled: dict[tuple[str, str, str], bytes] = {}  # five times as fast to copy as by deepcopy
 
 
 def read_project_files_once() -> None:
@@ -28,13 +28,12 @@ def read_project_files_once() -> None:
 def _cache_files(source: type[ConfigSource]) -> None:
     read = source.load_config
 
-    @cache
-    def pickled(provider: str, folder: str, file: str) -> bytes:  # five times as fast to copy as by deepcopy
-        return pickle.dumps(read(source(provider, f"file://{folder}"), file))
-
     def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
         if self.path not in FOLDERS:
             return read(self, config_path)
-        return pickle.loads(pickled(self.provider, self.path, config_path))
+        key = self.provider, self.path, config_path
+        if key not in _pickled:
+            _pickled[key] = pickle.dumps(read(self, config_path))
+        return pickle.loads(_pickled[key])
 
     source.load_config = load_config

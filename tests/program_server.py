@@ -1,10 +1,10 @@
-"""Run Python programs in forks of one process that has imported the heavy libraries, each in a fraction of a second.
+"""Run Python programs in forks of processes that have imported what they need, each in a fraction of a second.
 
     python program_server.py SOCKET PID
 
-serves at SOCKET until process PID ends. A client sends what `programs.Program` describes, with the descriptors that
-the program gets. It gets the program's pid, and its exit code at the end; a number that it sends is a signal for the
-program, and when it ends first, the program is killed. Of headsweep nothing is imported: a program may bring its own.
+serves until process PID ends, at four sockets: see `Kind`. A client sends what `programs.Program` describes, with the
+descriptors that the program gets. It gets the program's pid, and its exit code at the end; a number that it sends is a
+signal for the program, and when it ends first, the program is killed.
 """
 
 from __future__ import annotations
@@ -25,72 +25,197 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
-LIBRARIES = (
-    *("hydra", "submitit", "torch", "torch.distributed", "torch.utils.flop_counter", "torchvision.transforms.v2"),
-    *("torch._dynamo", "torch._inductor.compile_fx", "timm", "sklearn.datasets", "scipy.stats", "rich.live"),
-    *("filelock", "mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
+import hydra
+from omegaconf import DictConfig
+
+from hydra_files import FOLDERS, read_project_files_once
+
+LIGHT = ("click", "submitit", "rich.live", "filelock")
+HEAVY = (
+    *("torch", "torch.distributed", "torch.utils.flop_counter", "torchvision.transforms.v2"),
+    *("torch._dynamo", "torch._inductor.compile_fx", "timm", "sklearn.datasets", "scipy.stats"),
+    *("mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
 )
+COMMANDS = ("headsweep.cli", "headsweep.entry", "headsweep.launch.run_sweep", "headsweep.launch.slurm.launcher")
+RUNS = ("headsweep.launch.local.worker", "headsweep.tracking.mlflow.tracker", "headsweep.tracking.mlflow.model")
 SIGNALS = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
 MOST_BYTES = 1 << 20  # of a request
 ENTRIES = sys.path[1:]  # where this Python finds modules
 
 
-def serve(address: str, owner: int) -> NoReturn:
-    for name in LIBRARIES:
+class Kind(Enum):
+    """What a program finds imported, by the ending of the socket that starts it."""
+
+    light = ".light"  # libraries that every command needs: the program may not import others
+    libraries = ""  # and others; of headsweep nothing: the program may bring its own
+    runs = ".runs"  # and headsweep
+    commands = ".commands"  # headsweep's commands, where torch is not installed as far as anybody can tell
+
+
+def main(address: str, owner: int) -> NoReturn:
+    load(*LIGHT)
+    waited = [start(kind, address, owner) for kind in (Kind.light, Kind.commands)]
+    load(*HEAVY)
+    waited.append(start(Kind.runs, address, owner))
+    for ready in waited:
+        os.read(ready, 1)
+    serve(address, owner)
+
+
+def load(*names: str) -> None:
+    for name in names:
         importlib.import_module(name)
+
+
+def start(kind: Kind, address: str, owner: int) -> int:
+    """Fork a server of some kind; a descriptor whose other end is closed when it serves, or has failed."""
+    ready, begins = os.pipe()
+    if os.fork() == 0:
+        if kind is not Kind.light:
+            try:
+                load_headsweep(kind)
+            except Exception:  # each program will report it
+                traceback.print_exc()
+        serve(f"{address}{kind.value}", owner, begins)
+    os.close(begins)
+    return ready
+
+
+def load_headsweep(kind: Kind) -> None:
+    """Import modules and Hydra's plugins, and read the files of conf/ that most commands compose."""
+    if kind is Kind.commands:
+        find = PathFinder.find_spec
+        PathFinder.find_spec = lambda name, *where: None if name == "torch" else find(name, *where)
+    load(*COMMANDS)
+    read_project_files_once()
+    with hydra.initialize_config_dir(FOLDERS[0], version_base="1.3"):
+        hydra.compose("train", overrides=["hydra/launcher=slurm"], return_hydra_config=True)
+        config = hydra.compose("train")
+    if kind is Kind.runs:
+        load(*RUNS)
+        read_once(config)
+
+
+def read_once(config: DictConfig) -> None:
+    """Read what each run and each table of a process reads once; `config` is the composed configuration of a run."""
+    from digits import read_digits_once
+    from headsweep.config import parse
+    from headsweep.data import datasets
+    from headsweep.plan import frozen
+    from headsweep.report.table import published
+
+    read_digits_once()
+    datasets.load(parse(config).dataset)
+    frozen._where_runs_train()
+    published.load(published.FOLDER)
+
+
+def serve(address: str, owner: int, begins: int | None = None) -> NoReturn:
+    """Start the programs that clients ask for; the descriptor `begins` is closed when this begins."""
     gc.collect()
     gc.freeze()  # or every fork would copy what its collector looks at
-    owner_ends = os.pidfd_open(owner)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{address}.new")
         listener.listen(64)
         Path(f"{address}.new").rename(address)
-        while owner_ends not in select.select([listener, owner_ends], [], [])[0]:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                os.close(owner_ends)
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                supervise(connection)
-            connection.close()
+        if begins is not None:
+            os.close(begins)
+        Programs(listener).serve(os.pidfd_open(owner))
     for ending in ("", ".lock", ".log"):
         Path(f"{address}{ending}").unlink(missing_ok=True)
     os._exit(0)
 
 
-def supervise(connection: socket.socket) -> NoReturn:
-    """Fork the program that is asked for, pass its client's signals on and report its end."""
-    request, handles = receive(connection)
-    if (program := os.fork()) == 0:
-        connection.close()
-        become(request, handles)
-    for handle in handles:
-        os.close(handle)
-    connection.send(str(program).encode())
-    end = os.pidfd_open(program)
-    while end not in select.select([connection, end], [], [])[0]:
-        number = connection.recv(16)
-        if not number:
-            kill(program, is_leader=request["new_session"])
-            os._exit(0)
-        os.kill(program, int(number))
-    _, status = os.waitpid(program, 0)
-    with contextlib.suppress(OSError):  # the client may have ended
-        connection.send(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
+class Programs:
+    """The programs that were asked for at a socket, and the connections of their clients."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.ends: dict[int, Started] = {}  # by the descriptor that is ready when it has ended
+        self.clients: dict[int, Started] = {}  # by that of the client's connection
+
+    def serve(self, owner_ends: int) -> None:
+        while owner_ends not in (ready := self._ready(owner_ends)):
+            for handle in ready:
+                if handle in self.ends:
+                    self._report(handle)
+                elif handle in self.clients:
+                    self._pass_on(self.clients[handle])
+                elif handle == self.listener.fileno():
+                    self._start(owner_ends)
+        for program in self.ends.values():
+            program.kill()
+
+    def _ready(self, owner_ends: int) -> list[int]:
+        waited = select.poll()
+        for handle in (owner_ends, self.listener.fileno(), *self.ends, *self.clients):
+            waited.register(handle, select.POLLIN)
+        return [handle for handle, _ in waited.poll()]
+
+    def _start(self, owner_ends: int) -> None:
+        """Fork the program that the next client asks for."""
+        connection, _ = self.listener.accept()
+        request, handles = receive(connection)
+        if not request:  # the client has ended
+            connection.close()
+            return
+        if (pid := os.fork()) == 0:
+            for handle in (owner_ends, *self.ends, *self.clients, connection.fileno(), self.listener.fileno()):
+                os.close(handle)
+            become(request, handles)
+        for handle in handles:
+            os.close(handle)
+        program = Started(pid, request["new_session"], connection)
+        self.ends[os.pidfd_open(pid)] = self.clients[connection.fileno()] = program
+        program.answer(pid)
+
+    def _report(self, end: int) -> None:
+        """Report the exit code of a program that has ended."""
+        program = self.ends.pop(end)
+        os.close(end)
+        _, status = os.waitpid(program.pid, 0)
+        if self.clients.pop(program.connection.fileno(), None):
+            program.answer(os.waitstatus_to_exitcode(status))
+        program.connection.close()
+
+    def _pass_on(self, program: Started) -> None:
+        """Pass a signal of its client on to a program; one whose client has ended is killed."""
+        try:
+            number = program.connection.recv(16)
+        except ConnectionError:
+            number = b""
+        if number:
+            os.kill(program.pid, int(number))
+        else:
+            del self.clients[program.connection.fileno()]
+            program.kill()
 
 
-def kill(program: int, is_leader: bool) -> None:
-    if is_leader:
-        os.killpg(program, signal.SIGKILL)
-    else:
-        os.kill(program, signal.SIGKILL)
+@dataclass
+class Started:
+    pid: int
+    is_leader: bool  # of a process group, which ends with it
+    connection: socket.socket
+
+    def answer(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # the client may have ended
+            self.connection.send(str(number).encode())
+
+    def kill(self) -> None:
+        """Kill it, with its group; it may not have made that yet."""
+        os.kill(self.pid, signal.SIGKILL)
+        if self.is_leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -206,4 +331,4 @@ def become_forkserver(orders: socket.socket) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -25,7 +25,10 @@ START_SECONDS = 120
 
 
 class Program:
-    """`python WORDS`, with what it prints in files. Its interface is that of `subprocess.Popen`."""
+    """`python WORDS`, with what it prints in files. Its interface is that of `subprocess.Popen`.
+
+    `kind` says what it finds imported, if not all that it may: see program_server.py.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Program:
         cwd: Path | None = None,
         env: Mapping[str, str] = os.environ,
         new_session: bool = False,
+        kind: str | None = None,
     ) -> None:
         self.args, self.returncode = list(words), None
         self._files = [tempfile.TemporaryFile() for _ in ("stdout", "stderr")]  # noqa: SIM115 - read at the end
@@ -40,7 +44,7 @@ class Program:
         request |= {"new_session": new_session, "places": [0, 1, 2], "ignored": [], "blocked": []}
         with Path(os.devnull).open() as nothing:
             handles = [nothing.fileno(), *(file.fileno() for file in self._files)]
-            self._connection = connect()
+            self._connection = connect(_kind(env) if kind is None else kind)
             socket.send_fds(self._connection, [json.dumps(request).encode()], handles)
         self.pid = int(self._connection.recv(16))
 
@@ -92,13 +96,13 @@ def run(words: Sequence[str], timeout: float = 300, **options: object) -> Comple
         program.kill()
 
 
-def relay(passed: Sequence[int] = ()) -> list[str]:
+def relay(passed: Sequence[int] = (), kind: str = "") -> list[str]:
     """What starts Python where another program does: a process that stands for a program which starts warm.
 
-    `passed` are the descriptors that it gets beside 0, 1 and 2.
+    `passed` are the descriptors that it gets beside 0, 1 and 2; `kind` says what is imported: see program_server.py.
     """
     script = str(Path(__file__).with_name("relay.py"))
-    return [sys.executable, "-S", "-E", script, str(server()), ",".join(map(str, (0, 1, 2, *passed)))]
+    return [sys.executable, "-S", "-E", script, f"{server()}{kind}", ",".join(map(str, (0, 1, 2, *passed)))]
 
 
 def write_interpreter(path: Path) -> str:
@@ -118,17 +122,24 @@ def start_forkservers_warm() -> None:
 
     def spawn(path: bytes, words: Sequence[str], passed: Sequence[int]) -> int:
         if "multiprocessing.forkserver" in words[-1]:
-            words = [*relay(passed), "-c", words[-1]]
+            words = [*relay(passed, _kind(os.environ)), "-c", words[-1]]
         return start(path, words, passed)
 
     multiprocessing.util.spawnv_passfds = spawn
 
 
-def connect() -> socket.socket:
+def connect(kind: str = "") -> socket.socket:
     """A connection to the server, on which one program can be asked for."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(str(server()))
+    connection.connect(f"{server()}{kind}")
     return connection
+
+
+def _kind(environment: Mapping[str, str]) -> str:
+    """What a program may find imported; headsweep not where a variable is of importance for its import."""
+    if environment.get("NO_TORCH"):
+        return ".commands"
+    return "" if environment.get("PYTHONPATH") or "HYDRA_FULL_ERROR" in environment else ".runs"
 
 
 @cache

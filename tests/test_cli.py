@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from commands import fresh, give
+from commands import give, light
 from composing import compose_run
 from headsweep.models import build_model
 from headsweep.plan.plan import freeze, make_plan
@@ -43,7 +43,7 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     """A module that ends the process stands in for torch and mlflow."""
     for heavy in ("torch", "mlflow", "timm", "pandas", "matplotlib"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
-    answer = fresh("-m", "headsweep.cli", *arguments, PYTHONPATH=str(tmp_path))
+    answer = light("-m", "headsweep.cli", *arguments, PYTHONPATH=str(tmp_path))
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)

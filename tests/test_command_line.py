@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from commands import TRAIN, command, fresh, train
+from commands import TRAIN, command, enter, light, train
 from headsweep.config import HEADS
 
 
@@ -15,7 +15,7 @@ def test_it_answers_without_torch_and_mlflow(question, tmp_path):
     for heavy in ("torch", "mlflow", "timm", "pandas"):
         (tmp_path / f"{heavy}.py").write_text("raise SystemExit('imported too early')")
     words = {"--cfg=job": ["--cfg", "job"], "--info=defaults": ["--info", "defaults"]}.get(question, [question])
-    answer = fresh(TRAIN, *words, PYTHONPATH=str(tmp_path))
+    answer = light(TRAIN, *words, PYTHONPATH=str(tmp_path))
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (2 if "=" in question and not question.startswith("--") else 0)
 
@@ -60,15 +60,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(row[0]) for row in MISTAKES])
-def test_a_mistake_is_one_line_and_starts_nothing(arguments, message, tmp_path):
-    places = [f"paths.output={tmp_path / 'outputs'}", f"paths.data={tmp_path}"]
-    answer = train(*arguments, *places)
-    assert answer.returncode == 2
-    assert answer.stdout == ""
-    assert answer.stderr.startswith(message)
-    assert answer.stderr.count("\n") == 1
+def test_a_mistake_is_one_line_and_starts_nothing(arguments, message, tmp_path, capfd, hydra_state):
+    assert enter(*arguments, f"paths.output={tmp_path / 'outputs'}", f"paths.data={tmp_path}") == 2
+    shown = capfd.readouterr()
+    assert shown.out == "" and shown.err.startswith(message) and shown.err.count("\n") == 1
     assert not (tmp_path / "outputs" / "runs").exists()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from commands import TRAIN, fresh, headsweep, train
+import programs
+from commands import TRAIN, headsweep, light, train
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
 from own_package import EXAMPLE, install
@@ -25,14 +26,14 @@ def site(tmp_path_factory):
 def test_it_is_listed_and_planned_without_torch(site):
     program = f"import runpy, sys; sys.argv = ['train.py', '--help']; runpy.run_path({TRAIN!r}, run_name='__main__')"
     check = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "
-    shown = fresh("-c", check + program, PYTHONPATH=str(site)).stdout.splitlines()
+    shown = light("-c", check + program, PYTHONPATH=str(site)).stdout.splitlines()
     heads, models, sets = (
         next(line for line in shown if line.startswith(f"{group}:") and "," in line)
         for group in ("head", "model", "dataset")
     )
     assert " normpool," in heads and " patches," in models and " squares," in sets
     assert shown[-1] == "False"
-    assert not fresh(TRAIN, "--help").stdout.count("normpool")
+    assert not light(TRAIN, "--help").stdout.count("normpool")
 
 
 def test_its_options_are_typed_and_checked(site):
@@ -117,13 +118,20 @@ print(snapshot.search_path(home))
 @pytest.mark.slow
 def test_a_job_gets_a_copy_of_the_package(site, trained, tmp_path):
     """It reads and builds its run with the copy alone: the package was removed after the submission."""
-    copy = fresh("-c", SNAPSHOT, str(tmp_path / "code"), PYTHONPATH=str(site)).stdout.strip()
+    copy = program(SNAPSHOT, str(tmp_path / "code"), path=site)
     assert not list(Path(copy).rglob("__pycache__"))
     (folder,) = (path for path in (trained / "runs").iterdir() if RunFolder(path).record().name.startswith("normpool"))
     build = "import sys; from pathlib import Path; from headsweep.run.load_model import trained; "
     build += "from headsweep.tracking.run_folder import RunFolder; "
     build += "print(sys.modules[type(trained(RunFolder(Path(sys.argv[1]))).head).__module__].__file__)"
-    assert fresh("-c", build, str(folder), PYTHONPATH=copy).stdout.strip() == f"{copy}/own_head/normpool.py"
+    assert program(build, str(folder), path=copy) == f"{copy}/own_head/normpool.py"
+
+
+def program(code: str, *arguments: str, path: object) -> str:
+    """What a program prints that finds the modules of a folder before others."""
+    answer = programs.run(["-c", code, *arguments], env={**os.environ, "PYTHONPATH": str(path)})
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 import programs
 from commands import TINY, Answer
 from headsweep.folders import PROJECT_ROOT, code_digest
-from own_package import install
+from own_package import build, install
 
 SWEEP = "# @package _global_\nhydra: {sweeper: {params: {head: 'ga,wide_ga'}}}\n"
 COMPLETE = {"_HEADSWEEP_COMPLETE": "bash_complete"}
@@ -35,14 +35,6 @@ from headsweep.plan.frozen import frozen
 from headsweep.tracking.run_folder import RunFolder
 print(headsweep.folders.CONF, frozen(RunFolder(Path(sys.argv[1]))).batch_size)
 """
-
-
-def build(root: Path, place: Path, *targets: str) -> list[Path]:
-    """Build distributions of the sources in `root`; nothing is fetched."""
-    words = [sys.executable, "-m", "hatchling", "build", "-d", str(place)]
-    words += [word for target in targets for word in ("-t", target)]
-    subprocess.run(words, cwd=root, check=True, capture_output=True)
-    return sorted(place.iterdir(), key=lambda file: file.suffix)
 
 
 @pytest.fixture(scope="module")

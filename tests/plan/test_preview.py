@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import commands
-from commands import fresh, train
+from commands import light, train
 from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
@@ -118,7 +118,7 @@ def test_runs_begun_with_another_version_of_a_package_are_announced(plan, monkey
 
 
 def headsweep(*arguments, **environment):
-    return fresh("-m", "headsweep.cli", *arguments, **environment)
+    return light("-m", "headsweep.cli", *arguments, **environment)
 
 
 @pytest.fixture

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import os
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
-import commands
 import programs
 from commands import TINY_RUN, TRAIN
+from headsweep.folders import PACKAGE
 from headsweep.status import submissions
 from headsweep.tracking.run_folder import RunFolder
 from programs import Program
@@ -22,6 +24,10 @@ SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
 RUN = TINY_RUN  # true, on true images, as short as can be
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
+HASTE = "import sys; from headsweep.launch import follow; follow.POLL_SECONDS = 0.5; "  # for what waits for jobs
+GIVE_TRAIN = HASTE + "from headsweep.entry import train; train(sys.argv[1:])"
+GIVE_HEADSWEEP = HASTE + "from headsweep.cli import main; main()"
+UNSET = "hydra.launcher.setup=[unset NO_TORCH]"  # see programs.py
 
 
 @dataclass(frozen=True)
@@ -43,21 +49,24 @@ class Cluster:
 
     def train(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`python src/train.py -m hydra/launcher=slurm ... ARGUMENTS`, to its end."""
-        return programs.run(_job(arguments), PATIENCE, env=self._environment(**environment))
+        return programs.run(["-c", GIVE_TRAIN, *_job(arguments)], PATIENCE, env=self._environment(**environment))
 
     def headsweep(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """`headsweep ARGUMENTS`, to its end."""
-        return commands.headsweep(*arguments, **self._environment())
+        return programs.run(["-c", GIVE_HEADSWEEP, *map(str, arguments)], PATIENCE, env=self._environment())
 
     def train_without_torch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """As `train`, on a login node where torch cannot be imported; it can be on the nodes."""
+        return self.train(UNSET, *arguments, NO_TORCH="1")
+
+    def train_with_new_interpreter(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """As `train_without_torch`, started cold."""
         path = os.pathsep.join([str(Path(__file__).with_name("no_torch")), os.environ.get("PYTHONPATH", "")])
-        setup = "hydra.launcher.setup=[unset NO_TORCH]"
-        return self.run([sys.executable, *_job([setup, *arguments])], PYTHONPATH=path, NO_TORCH="1")
+        return self.run([sys.executable, TRAIN, *_job([UNSET, *arguments])], PYTHONPATH=path, NO_TORCH="1")
 
     def start_train(self, *arguments: str) -> Program:
         """As `train`, beside the test."""
-        return Program(_job(arguments), env=self._environment())
+        return Program([TRAIN, *_job(arguments)], env=self._environment())
 
     def start_headsweep(self, *arguments: object) -> Program:
         """As `headsweep`, beside the test."""
@@ -136,7 +145,7 @@ def warm_python() -> str:
 
 
 def _job(arguments: Sequence[str]) -> list[str]:
-    return [TRAIN, *JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
+    return [*JOB, f"hydra.launcher.python='{warm_python()}'", *arguments]
 
 
 def sweep(output: Path) -> Path:
@@ -152,9 +161,27 @@ def jobs_of(path: Path) -> dict[str, str]:
 
 def sabotage(output: Path) -> None:
     """Let the jobs of all sweeps so far run code that misbehaves; see sabotage.py."""
-    for loop in output.glob("sweeps/*/slurm/code/*/src/headsweep/training/loop.py"):
-        with loop.open("a") as file:
+    for code in output.glob("sweeps/*/slurm/code/*/src"):
+        with (code / "headsweep" / "training" / "loop.py").open("a") as file:
             file.write(Path(__file__).with_name("sabotage.py").read_text())
+        compile_code(code)
+
+
+def compile_code(code: Path) -> None:
+    """Give a copy of the code the bytecode of the original, or each of the jobs that begin at once compiles it."""
+    for original in PACKAGE.rglob("*.py"):
+        copy, bytecode = code / original.relative_to(PACKAGE.parent), Path(cache_from_source(original))
+        if bytecode.exists() and copy.read_bytes() == original.read_bytes():
+            content, place = bytecode.read_bytes(), Path(cache_from_source(copy))
+            if content[8:16] == version(original):
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(content[:8] + version(copy) + content[16:])
+
+
+def version(source: Path) -> bytes:
+    """By which bytecode knows its source."""
+    found = source.stat()
+    return struct.pack("<2I", int(found.st_mtime), found.st_size)
 
 
 def lingering(runs: Mapping[int, RunFolder], seeds: Iterable[int]) -> Iterable[int]:

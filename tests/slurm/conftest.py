@@ -1,4 +1,7 @@
-"""Real SLURM clusters, each for the whole session; where SLURM is not installed, tests that need one are skipped."""
+"""Real SLURM clusters, each for the whole session and for the tests of a folder.
+
+Where SLURM is not installed, tests that need one are skipped.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,23 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from filelock import FileLock
 from omegaconf import OmegaConf
 from scripted import Sbatch
 
-from commands import TINY, train
-from factories import hand_made
+from commands import TINY_RUN
+from composing import compose_run
+from factories import hand_made, shared
 from headsweep.config import PROJECT_ROOT
 from headsweep.config.launcher.launchers import parse_launcher
 from headsweep.config.launcher.slurm import SlurmConfig
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.tracking.run_folder import RunFolder
 from scripts import Scripts
 
@@ -51,11 +59,11 @@ def forgetful() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine runs of the local launcher, with as many threads each as a job gives them."""
-    output = tmp_path_factory.mktemp("undisturbed")
-    grid = ["seed=0,1,2,3,4,5,6,7,8", "duration='4 epochs'"]
-    answer = train("-m", *grid, *TINY, "tracking=none", f"paths.output={output}")
-    assert answer.returncode == 0, answer.stderr
+    """Nine runs, trained here, with as many threads each as a job gives them."""
+    output = shared(tmp_path_factory) / "undisturbed"
+    run = compose_run(*TINY_RUN, "duration='4 epochs'", "tracking=none", f"paths.output={output}")
+    with FileLock(f"{output}.lock"):  # the second of two workers finds them trained
+        run_sweep([replace(run, seed=seed) for seed in range(9)], InProcess())
     return output
 
 

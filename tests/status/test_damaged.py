@@ -6,19 +6,24 @@ Each file is garbled in each way, and each command given: it names the file, or 
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from commands import give
 from composing import compose_run
 from headsweep.analysis import explain, power, reproduce
+from headsweep.config.parsing import parse
 from headsweep.launch import retry
 from headsweep.launch.in_process import InProcess
 from headsweep.launch.run_sweep import run_sweep
+from headsweep.plan import frozen
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -27,7 +32,7 @@ from headsweep.tracking.screening import Round, Screening
 from headsweep.tracking.sweep_folder import SweepFolder
 
 COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
-NESTED = "[" * 2_000  # twice the depth that Python allows; PyYAML takes the square of it
+NESTED = "[" * 2_000  # twice the depth that Python allows
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,7 @@ def commands(trained, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(module, "OverrideFinder", lambda compose: Fake())
         monkeypatch.setattr(module, "composer", lambda: nullcontext())
     monkeypatch.setattr(retry, "run_sweep", lambda *_, **__: None)
+    monkeypatch.setattr(frozen, "parse", parse_once)
     monkeypatch.setattr(
         reproduce, "_train", lambda run, into, root, data: shutil.copytree(run.path, into / "runs" / run.path.name)
     )
@@ -109,6 +115,16 @@ def commands(trained, tmp_path, monkeypatch, capsys):
 
     train_again = retry.train_again
     return run, output, first, failed
+
+
+def parse_once(config):
+    """The same configurations are read again and again, each time in a tenth of a second."""
+    return parsed(pickle.dumps(OmegaConf.to_container(config)))
+
+
+@cache
+def parsed(pickled):
+    return parse(OmegaConf.create(pickle.loads(pickled)))
 
 
 def text(content):
@@ -190,6 +206,7 @@ FILES = {
     "config.yaml": (
         {way: change for way, change in ANYWHERE.items() if way != "truncated"}
         | {
+            "nested": text(NESTED[:600] + "\n"),  # three calls each; PyYAML takes the square of it
             "changed": lambda path: path.write_text(path.read_text().replace("heads: 1\n", "heads: 2\n")),
             "no YAML": text("a: [\n"),
             "a command": lambda path: path.write_text(path.read_text() + "+hydra.callbacks.x: {_target_: os.system}\n"),

@@ -103,10 +103,10 @@ def test_a_run_whose_configuration_was_changed_is_damaged(tmp_path):
         ),
     ],
 )
-def test_a_mistake_is_one_line(arguments, message, failed, tmp_path):
-    answer = headsweep(*arguments, "--output", tmp_path)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith(f"headsweep: {message}") and answer.stderr.count("\n") == 1
+def test_a_mistake_is_one_line(arguments, message, failed, tmp_path, capfd):
+    assert give(*arguments, "--output", tmp_path) == 2
+    shown = capfd.readouterr()
+    assert shown.out == "" and shown.err.startswith(f"headsweep: {message}") and shown.err.count("\n") == 1
 
 
 @pytest.mark.slow

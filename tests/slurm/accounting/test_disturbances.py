@@ -7,6 +7,7 @@ by `scancel --signal`, which a job cannot tell from it.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,10 @@ GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='4 epochs'", "tracking.mo
 GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.extra.hold=true"]
 
 
-def test_a_sweep_survives_preemption_signals_and_dead_nodes(cluster: Cluster, undisturbed: Path, tmp_path: Path):
+def test_a_sweep_survives_preemption_signals_and_dead_nodes(
+    cluster: Cluster, undisturbed: Path, empty_store: Path, tmp_path: Path
+):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     jobs = submit(cluster, tmp_path)
     runs = by_seed(tmp_path)
     watch = cluster.start_headsweep("watch", "--output", tmp_path)

@@ -1,4 +1,4 @@
-"""What became of jobs, in words, with and without accounting; and `retry`, which submits only what is missing."""
+"""What became of jobs, in words, without accounting; and `retry`, which submits only what is missing."""
 
 from __future__ import annotations
 
@@ -11,43 +11,20 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, began, calm, has_ended, jobs_of, lingering, output_of, read, sabotage, sweep, wait_until
+from jobs import HOLD, check_pending, submit, words
 
 import programs
 from comparing import differences
 from factories import by_seed
-from headsweep.status import accounting, queue
 from headsweep.status import cluster as questions
-from headsweep.status.job_state import JobState
+from headsweep.status import queue
 from headsweep.status.submissions import Job
 
 pytestmark = pytest.mark.slow
-HOLD = "+hydra.launcher.extra.hold=true"
 
 
-@pytest.fixture(params=["cluster", "forgetful"])
-def either(request: pytest.FixtureRequest) -> Cluster:
-    """One with accounting, then one without."""
-    return request.getfixturevalue(request.param)
-
-
-def test_pending_jobs_have_a_reason_and_cancelled_jobs_are_lost(either: Cluster, tmp_path: Path):
-    """Held; cancelled by hand before it began, which a cluster forgets; and waiting for a partition that is down."""
-    jobs = submit(either, tmp_path, "seed=0,1,2,3", "hydra.launcher.partition=urgent", HOLD)
-    either.ask("scontrol", "update", "partitionname=urgent", "state=DOWN")
-    either.ask("scancel", jobs[1])
-    either.ask("scontrol", "release", jobs[2])
-    wait_until(lambda: "PartitionDown" in words(either, tmp_path)[2])
-    wait_until(lambda: words(either, tmp_path)[1].startswith("lost"))
-    reported = words(either, tmp_path)
-    assert reported[0] == f"queued  job {jobs[0]} is pending: JobHeldUser"
-    assert reported[1] == f"lost  job {jobs[1]} is unknown to the cluster; `headsweep retry` submits the run again"
-    assert reported[2] == f"queued  job {jobs[2]} is pending: PartitionDown"
-    again = either.headsweep("retry", "--output", tmp_path)
-    assert again.returncode == 0 and again.stdout.startswith("1 of 4 runs of "), again.stdout + again.stderr
-    cancelled = either.headsweep("cancel", "--output", tmp_path)
-    assert cancelled.returncode == 0, cancelled.stderr
-    wait_until(lambda: all(word.startswith("lost  ") for word in words(either, tmp_path).values()))
-    either.ask("scontrol", "update", "partitionname=urgent", "state=UP")
+def test_pending_jobs_have_a_reason_and_cancelled_jobs_are_lost(forgetful: Cluster, tmp_path: Path):
+    check_pending(forgetful, tmp_path)
 
 
 def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, undisturbed: Path, tmp_path: Path):
@@ -86,11 +63,10 @@ def test_a_job_without_requeues_is_lost_and_retry_goes_on(forgetful: Cluster, un
         assert differences(folder, by_seed(undisturbed)[seed]) == []
 
 
-@pytest.mark.parametrize(("how", "steps"), [("killed", [0, 4]), ("USR2", [0, 7])])
 def test_the_element_with_the_number_of_its_array_goes_back_alone(
-    forgetful: Cluster, undisturbed: Path, tmp_path: Path, how: str, steps: list[int]
+    forgetful: Cluster, undisturbed: Path, tmp_path: Path
 ):
-    """The first element was cancelled; the last, which has the array's own number, is put back into the queue."""
+    """The first element was cancelled; the last, which has the array's own number, is killed and queued again."""
     jobs = submit(forgetful, tmp_path, "seed=0,1", "hydra.launcher.cpus=2", HOLD)
     sabotage(tmp_path)
     runs = by_seed(tmp_path)
@@ -99,14 +75,10 @@ def test_the_element_with_the_number_of_its_array_goes_back_alone(
     lingering(runs, [1])
     array = jobs[1].partition("_")[0]
     assert forgetful.ask("squeue", "--noheader", "--format=%A", f"--jobs={jobs[1]}") == array
-    if how == "killed":
-        os.kill(job_process(array), signal.SIGKILL)
-        wait_until(lambda: has_ended(int((runs[1].path / "here").read_text())))  # or the run would be trained further
-    else:
-        forgetful.send_usr2(jobs[1])
-        wait_until(lambda: "stopping:" in output_of(tmp_path, jobs[1]))
+    os.kill(job_process(array), signal.SIGKILL)
+    wait_until(lambda: has_ended(int((runs[1].path / "here").read_text())))  # or the run would be trained further
     calm(runs, [0, 1])
-    wait_until(lambda: began(runs[1]) == steps)  # for a moment after its death, the job is not in the queue
+    wait_until(lambda: began(runs[1]) == [0, 4])  # for a moment after its death, the job is not in the queue
     watch = forgetful.headsweep("watch", "--output", tmp_path)
     assert watch.returncode == 1 and "it never began" in watch.stderr, watch.stderr
     assert not (runs[0].path / "began").exists()
@@ -174,42 +146,6 @@ def test_a_cluster_that_never_answers_is_waited_for_once(forgetful: Cluster, tmp
     assert asked == [("scontrol", "ping")]
 
 
-def test_accounting_remembers_what_the_queue_has_forgotten(cluster: Cluster, tmp_path: Path, monkeypatch):
-    """The queue forgets after five minutes, which are not waited for: its accounting is asked at once."""
-    jobs = submit(cluster, tmp_path, "seed=0,1,2,3", HOLD)
-    monkeypatch.setenv("SLURM_CONF", str(cluster.place / "slurm.conf"))
-    array = jobs[0].partition("_")[0]
-    cluster.ask("scontrol", "release", jobs[2])
-    wait_until(lambda: cluster.state(jobs[2]) == "RUNNING")
-    cluster.ask("scancel", array)
-    wait_until(lambda: all(job in ended(array) for job in jobs.values()))
-    reported = ended(array)
-    assert str(reported[jobs[0]]).startswith(f"job {jobs[0]} ended: CANCELLED (by 0); `headsweep retry`")
-    assert str(reported[jobs[2]]).startswith(f"job {jobs[2]} ended: CANCELLED (by 0")
-
-
-def ended(array: str) -> dict[str, JobState]:
-    """What the accounting knows of the jobs of an array that are over."""
-    return {state.job: state for state in accounting.ended([array]) if not state.is_active}
-
-
-def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
-    """Seed -> job."""
-    short = ["duration='4 epochs'", "hydra.launcher.threads=1", "tracking=none"]
-    answer = cluster.train_without_torch(*short, *arguments, f"paths.output={output}")
-    assert answer.returncode == 0, answer.stderr
-    jobs = jobs_of(sweep(output))
-    return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
-
-
 def release(cluster: Cluster, jobs: Mapping[object, str]) -> None:
     """Let held jobs begin."""
     cluster.ask("scontrol", "release", *{job.partition("_")[0] for job in jobs.values()})
-
-
-def words(cluster: Cluster, output: Path) -> dict[int, str]:
-    """Seed -> what `headsweep status` shows of a run: its state and the note behind its name."""
-    lines = cluster.headsweep("status", "latest", "--output", output).stdout.splitlines()
-    table = [line.split(None, 6) for line in lines[lines.index("") + 2 :]]
-    seeds = {folder.path.name: seed for seed, folder in by_seed(output).items()}
-    return {seeds[row[0]]: f"{row[1]}  {row[6] if len(row) > 6 else ''}" for row in table}
