@@ -93,7 +93,7 @@ def test_a_value_that_no_option_of_sbatch_can_have_is_refused():
 
 
 def test_a_key_that_is_none_is_answered_with_those_that_are():
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, constraint"):
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.node=2.*unknown; known: account, attempts, check, constraint"):
         parse_launcher(SlurmConfig, {**keys(), "node": 2})
 
 

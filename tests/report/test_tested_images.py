@@ -29,14 +29,14 @@ def test_it_is_that_of_the_baseline(run_tested_on):
     note = "360 test images of digits: the standard error of one run at 85.00 % top-1 is 1.88 points (binomial)."
     assert note in as_markdown(build(runs))
     other = as_markdown(compare(read_cells(runs), Question(baseline={"head": "ga"})))
-    assert "360 test images of digits: the standard error of one run at 50.00 % top-1 is 2.6 points" in other
+    assert "360 test images of digits: the standard error of one run at 50.00 % top-1 is 2.64 points" in other
 
 
 def test_each_data_set_has_its_own(run_tested_on):
     runs = [run_tested_on("seqpool", 0, 0.8, 360), run_tested_on("seqpool", 0, 0.9, 10_000, dataset__name="cifar10")]
     text = as_markdown(build(runs))
     assert "360 test images of digits: " in text
-    assert "10,000 test images of cifar10: the standard error of one run at 90.00 % top-1 is 0.3 points" in text
+    assert "10,000 test images of cifar10: the standard error of one run at 90.00 % top-1 is 0.30 points" in text
 
 
 def test_no_error_at_100_percent_and_no_footnote_without_predictions(run_tested_on, make_run):

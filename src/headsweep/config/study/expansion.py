@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -49,8 +50,11 @@ def composer(config_dir: Path | None = None) -> Iterator[Compose]:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         if config_dir is not None:
-            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, ConfigLoaderImpl)
+            search_path = loader.get_search_path()
             search_path.prepend("command-line", f"file://{config_dir.resolve()}", SearchPathQuery(provider="schema"))
+            loader.repository.initialize_sources(search_path)
         yield composed
 
 
