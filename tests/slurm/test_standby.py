@@ -157,10 +157,21 @@ def test_runs_that_a_limit_refuses_without_any_job_go_on_waiting(scripts: Script
     assert len(waiting.of_this_user(sweep)) == 6 and not slurm.files("reserve")
 
 
+def test_runs_that_wait_go_on_waiting_if_sbatch_refuses(slurm: Queue, settings, runs):
+    sweep = sweep_of(runs)
+    record(sweep, settings)
+    submit_some(sweep, runs, settings, {})
+    slurm.end()
+    slurm.write("sbatch", "echo 'sbatch: error: Requested node configuration is not available' >&2", "exit 1")
+    with pytest.raises(UserError, match="configuration is not available"):
+        refill(sweep)
+    assert len(waiting.of_this_user(sweep)) == 4
+
+
 def test_cancelling_what_waits_cancels_the_standby_job(slurm: Queue, settings: SlurmConfig, runs):
     sweep = sweep_of(runs)
     submit_some(sweep, runs, settings, {})
-    queue.cancel(sweep, {"gap1-0"})
+    assert str(queue.cancel(sweep, {waiting.of_this_user(sweep)[0]})) == "1 run without a job yet"
     assert not any("standby" in line for line in slurm.lines("cancelled")), "others still wait"
     queue.cancel(sweep)
     assert f"--name={standby.name_in(runs[0].output)}" in " ".join(slurm.lines("cancelled"))

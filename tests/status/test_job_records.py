@@ -96,7 +96,7 @@ def test_a_job_with_the_number_of_another_one_is_not_taken_for_it(cluster: FakeC
     cluster.prints("sacct", "12_0|RUNNING|0:0|node1|one.other", "12_1|RUNNING|0:0|node1|mail")
     assert active(output) == ""
     assert states(output)[0] == "job 12_0 is unknown to the cluster; `headsweep retry` submits the run again"
-    assert queue.cancel(output.sweeps / "one") == []
+    assert str(queue.cancel(output.sweeps / "one")) == ""
     assert cluster.asked("scancel") == []
 
 
@@ -141,7 +141,7 @@ def test_an_earlier_job_that_is_still_there_counts_and_is_cancelled(cluster: Fak
     submitted(output, "t2", "15")
     cluster.queues("12_0 RUNNING one.t1", "15_0 FAILED one.t2")
     assert active(output) == "a"
-    assert queue.cancel(output.sweeps / "one") == ["12_0"]
+    assert queue.cancel(output.sweeps / "one").jobs == ["12_0"]
     assert cluster.asked("scancel") == ["12_0"]
 
 
@@ -157,7 +157,7 @@ def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFol
     waiting.record(one, ["c", "d"])
     cluster.queues("12_0 RUNNING one.t1", "12_1 RUNNING one.t1")
     assert give("cancel", "one", "head=gap", "heads=4", "--output", output.path) == 0
-    assert capsys.readouterr().out == "one: cancelled job 12_1\n"
+    assert capsys.readouterr().out == "one: cancelled job 12_1 and 1 run without a job yet\n"
     assert cluster.asked("scancel") == ["12_1"]
     assert waiting.of_all(one) == {"c"}
     assert give("cancel", "one", "head=cls", "--output", output.path) == 2
@@ -177,7 +177,7 @@ def test_jobs_of_a_command_that_was_killed_are_found_by_name(cluster: FakeCluste
     cluster.queues("31_0 PENDING one.t1", "31_1 PENDING one.t1")
     assert active(output) == "ab"
     assert states(output) == ["job 31_0 is pending", "job 31_1 is pending"]
-    assert queue.cancel(output.sweeps / "one") == ["31_0", "31_1"]
+    assert str(queue.cancel(output.sweeps / "one")) == "jobs 31_0, 31_1"
 
 
 def test_the_next_command_records_such_jobs_if_they_are_complete_and_cancels_them_otherwise(

@@ -52,11 +52,11 @@ def cancel(words: tuple[str, ...], output: Path, wait: float) -> None:
     every = sorted(path for path in OutputFolder(output).sweeps.glob("*") if path.is_dir())
     folders = every if sweep is None else [find_sweep(sweep, output)]
     cancelled = {folder: queue.cancel(folder) for folder in folders}
-    for folder, jobs in cancelled.items():
-        if jobs:
-            click.echo(f"{folder.name}: cancelled job{'s' * (len(jobs) > 1)} {', '.join(jobs)}")
-    busy = [folder for folder in folders if not cancelled[folder] and active_launchers.find(folder)]
-    if not busy and not any(cancelled.values()):
+    for folder, found in cancelled.items():
+        if text := str(found):
+            click.echo(f"{folder.name}: cancelled {text}")
+    busy = [folder for folder in folders if not cancelled[folder].jobs and active_launchers.find(folder)]
+    if not busy and not any(map(str, cancelled.values())):
         click.echo(f"nothing to cancel: no process or job trains {folders[0].name if sweep else 'a sweep'} in {output}")
     for folder in busy:
         for launcher, outcome in active_launchers.stop(folder, wait).items():
@@ -69,7 +69,7 @@ def _cancel_cells(folder: Path, conditions: list[str]) -> None:
     from headsweep.tracking.sweep_folder import SweepFolder
 
     runs = choose.chosen(SweepFolder(folder).planned(), conditions)
-    if jobs := queue.cancel(folder, {run.path.name for run in runs}):
-        click.echo(f"{folder.name}: cancelled job{'s' * (len(jobs) > 1)} {', '.join(jobs)}")
+    if text := str(queue.cancel(folder, {run.path.name for run in runs})):
+        click.echo(f"{folder.name}: cancelled {text}")
     else:
         click.echo(f"nothing to cancel: no job of {folder.name} trains {' '.join(conditions)}")

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +18,7 @@ from headsweep.errors import UserError
 from headsweep.status import accounting, cluster, standby, submissions, waiting
 from headsweep.status.job_state import ACTIVE, HIDDEN, UNREACHABLE, JobState
 from headsweep.status.submissions import Job
+from headsweep.text import plural
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sharing import share_with_group
@@ -112,8 +114,19 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     return {folder for folder in left if folder.path.name in queued}
 
 
-def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
-    """Cancel the sweep's jobs, running or pending, and forget which runs wait for a job; return the names of the jobs.
+class Cancelled(NamedTuple):
+    """What a command has cancelled."""
+
+    jobs: Sequence[str] = ()  # their numbers
+    waiting: int = 0  # runs that waited to be submitted
+
+    def __str__(self) -> str:
+        jobs = [f"job{'s' * (len(self.jobs) > 1)} {', '.join(self.jobs)}"] if self.jobs else []
+        return " and ".join([*jobs, *([f"{plural(self.waiting, 'run')} without a job yet"] if self.waiting else [])])
+
+
+def cancel(sweep: Path, chosen: set[str] | None = None) -> Cancelled:
+    """Cancel the sweep's jobs, running or pending, and forget which runs wait for a job.
 
     Args:
         sweep: its folder.
@@ -124,7 +137,7 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
             command does not stop submitting jobs.
     """
     if not submissions.jobs(sweep) and not waiting.of_this_user(sweep):
-        return []
+        return Cancelled()
     output = OutputFolder.containing(sweep)
     share_with_group(output.path)
     try:
@@ -134,7 +147,7 @@ def cancel(sweep: Path, chosen: set[str] | None = None) -> list[str]:
         raise UserError(f"another command has been submitting jobs for {LONGEST_SUBMISSION} s; try again") from error
 
 
-def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> list[str]:
+def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> Cancelled:
     runs, of_sweep = output.runs, submissions.jobs(sweep)
     over = {run for job in of_sweep for run in job.runs if RunFolder(runs / run).result() is not None}
     left = {job: set(job.runs) - over for job in of_sweep}
@@ -151,14 +164,15 @@ def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> list[
         )
     # Before the jobs are cancelled, as jobs that end submit more.
     waited = waiting.of_this_user(sweep)
-    waiting.record(sweep, [] if chosen is None else [run for run in waited if run not in chosen])
+    kept = [] if chosen is None else [run for run in waited if run not in chosen]
+    waiting.record(sweep, kept)
     if waited and not waiting.sweeps_in(output):
         standby.cancel(output)
     if names and cluster.ask("scancel", *names) is None:
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
         raise UserError(f"scancel of {', '.join(names)} failed{whose}; `headsweep status {sweep.name}` shows the rest")
-    return names
+    return Cancelled(names, len(waited) - len(kept))
 
 
 def printed(run: RunFolder) -> Path | None:

@@ -14,7 +14,7 @@ from headsweep.config.launcher.launchers import EXPECTED, check_least, check_thr
 from headsweep.config.launcher.needs import FORM, read_need
 from headsweep.errors import ConfigError
 
-MEMORY = re.compile(r"[0-9]+([KMGT]B?)?", re.IGNORECASE)  # of sbatch
+MEMORY = re.compile(r"[0-9]+[KMGT]B?|0", re.IGNORECASE)  # of sbatch, but for MB without a unit; 0: all of a node
 SHORTEST = 5  # minutes; below, a job is mostly its start and the warning before its end
 OPTIONS = "expected options of sbatch and their values, e.g. {mail-type: END}"
 OWN_OPTIONS = ("array", "error", "job-name", "output")

@@ -27,7 +27,8 @@ from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan, run_names
-from headsweep.status import cluster
+from headsweep.status import cluster, waiting
+from headsweep.text import plural
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
@@ -102,6 +103,10 @@ class SlurmLauncher(Launcher):
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
+        names = {run.path.name for run in missing}
+        others = [run for run in waiting.of_this_user(self._sweep) if run not in names]
+        if others and submitted_with(self._sweep) != self.settings:
+            print(f"these settings also hold for {plural(len(others), 'run')} of this sweep that waited before")
         record(self._sweep, self.settings)
         submit_some(self._sweep, missing, self.settings, self._config)
 

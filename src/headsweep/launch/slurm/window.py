@@ -76,7 +76,8 @@ def submit_some(
     waiting.record(sweep, [*others, *(run.path.name for run in missing)])
     groups = groups_of(missing, settings)
     jobs = _jobs_of_this_user(sweep) - {ending}
-    later: Sequence[RunFolder] = ()
+    # If sbatch refuses, runs that have waited go on waiting, for `watch` to show why or for a command that mends it.
+    later: Sequence[RunFolder] = [run for run in missing if run.path.name in waited]
     try:
         room = _room(sweep, settings, config, len(jobs), sum(len(group.chunks()) for group in groups))
         later = submit(sweep, groups, config, room)
