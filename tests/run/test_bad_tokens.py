@@ -11,7 +11,7 @@ import factories
 from commands import TINY_RUN, give
 from composing import compose_run
 from headsweep.data import token_cache
-from headsweep.data.token_folder import TokenFolder, folders_in
+from headsweep.data.token_folder import Speed, TokenFolder, folders_in
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Lookup
@@ -68,6 +68,17 @@ def test_a_damaged_description_is_named_and_written_again(tmp_path, caplog, name
         train(tmp_path, "optimizer.lr=0.01")
     assert f"damaged: {path}, " in caplog.text and "it is written again" in caplog.text
     assert len(path.read_bytes()) == len(before)
+
+
+def test_the_time_for_a_few_tokens_replaces_no_better_estimate(tmp_path):
+    folder = TokenFolder(tmp_path)
+    for images, seconds in ((300, 30.0), (1, 9.0)):
+        folder.record_speed(Speed(images, seconds))
+    assert folder.speed() == Speed(300, 30.0)
+    (tmp_path / "speed.json").write_text("no JSON")
+    assert folder.speed() is None, "estimates alone need it: no run fails"
+    folder.record_speed(Speed(1, 9.0))
+    assert folder.speed() == Speed(1, 9.0)
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def test_what_excludes_each_other_is_one_line(overrides, message):
 
 def test_a_disk_that_is_too_small_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(token_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**8))
-    with pytest.raises(ConfigError, match=r"paths.cache=.*: expected 18.2 GB free for tokens, found 0.1 GB; give a"):
+    with pytest.raises(ConfigError, match=r"paths.cache=.*: expected 18.2 GB free for tokens, found 100.0 MB; give a"):
         token_folder.check_room(tmp_path / "cache" / "vit", 60_000 * 197 * 768 * 2)
 
 

@@ -163,7 +163,7 @@ class TokenCache:
             atomic_files.write_with(self._folder.shard(split, number), write)
             self._is_whole(split, number)
         images_computed = sum(self._count(*shard) for shard in missing)
-        self._folder.write_speed(Speed(images_computed, time.perf_counter() - started))
+        self._folder.record_speed(Speed(images_computed, time.perf_counter() - started))
 
     def _readers(self, images: Images, splits: set[str]) -> dict[str, Read]:
         """Return for each split, or view of the training images, what reads its images at some places."""

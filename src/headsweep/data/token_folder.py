@@ -2,7 +2,7 @@
 
 CACHE/NAME-DIGEST/  tokens.json       what the tokens are of, and how many there are
                     labels.npz        labels of the images of each split
-                    speed.json        how long the last computation took
+                    speed.json        how long the largest computation took
                     SPLIT-00000.bin   tokens of some images, in the order of the split, then their CRC-32
                     view0-00000.bin   the same of an augmented view of the training images
                     lock              held by the process that computes
@@ -29,6 +29,7 @@ from headsweep.config import BackboneMode, CompactConfig, RunConfig, spec_of
 from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
+from headsweep.text import size_of
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.typed_files import Damaged, read_json, require
@@ -148,12 +149,17 @@ class TokenFolder:
             self._record.unlink(missing_ok=True)
             return None
 
-    def write_speed(self, speed: Speed) -> None:
-        atomic_files.write_json(self._speed, asdict(speed))
+    def record_speed(self, speed: Speed) -> None:
+        """Record how long a computation took, unless an earlier one was of more images: its start counts for less."""
+        if (earlier := self.speed()) is None or earlier.images <= speed.images:
+            atomic_files.write_json(self._speed, asdict(speed))
 
     def speed(self) -> Speed | None:
-        """Return that of the last computation; None if it is not known. Raises Damaged."""
-        return read_json(self._speed, Speed, _FIX)
+        """Return that of the largest computation; None if it is not known, or damaged: estimates alone need it."""
+        try:
+            return read_json(self._speed, Speed, _FIX)
+        except Damaged:
+            return None
 
     def held(self) -> int:
         """Return the bytes that are on disk."""
@@ -177,7 +183,7 @@ def check_room(folder: Path, needed: int) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        expected = f"expected {needed / 1e9:.1f} GB free for tokens, found {free / 1e9:.1f} GB"
+        expected = f"expected {size_of(needed)} free for tokens, found {size_of(free)}"
         raise ConfigError(
             "paths.cache", folder.parent, f"{expected}; give a folder on another disk, or tokens.cache=off"
         )
