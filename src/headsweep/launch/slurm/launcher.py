@@ -88,6 +88,9 @@ class SlurmLauncher(Launcher):
         parts = parts if len(missing) < len(plan.folders) else []
         groups = groups_of(missing, self.settings, configs_of(plan, self.settings))
         arrays = [array for group in groups for array in group.arrays(limit)]
+        window = self.settings.max_submitted
+        if window is not None and sum(map(len, arrays)) > window:
+            parts.append(f"# max_submitted={window}: further jobs are submitted as earlier ones end")
         for file, jobs in zip(sbatch_files(plan.folder, groups, limit), arrays, strict=True):
             runs = [f"# job {at}: {', '.join(names[run] for run in job)}" for at, job in enumerate(jobs)]
             parts.append("\n".join([file, "", *runs]))
@@ -137,7 +140,8 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
-        print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again")
+        left = f"; {len(busy)} still queued, training or ending" if busy else ""
+        print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again{left}")
         submit_some(sweep, by_seed(missing), settings, config)
     print(f"`headsweep watch {sweep.name}` follows it")
 
