@@ -9,6 +9,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,8 +111,11 @@ class OneGpu:
         (folder / "runs").mkdir(parents=True)
 
     def taken(self) -> list[float]:
-        texts = [path.read_text() for path in (self.folder / "runs").glob("*")]
-        return [float(text) for text in texts if text]
+        found = []
+        for path in (self.folder / "runs").glob("*"):
+            with suppress(FileNotFoundError):  # a run that has just ended
+                found.append(path.read_text())
+        return [float(text) for text in found if text]
 
     def memory(self, handle: str) -> SimpleNamespace:
         return SimpleNamespace(free=int((8 - sum(self.taken())) * GIB))
