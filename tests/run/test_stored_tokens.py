@@ -229,7 +229,7 @@ def test_a_plan_states_the_size_of_its_tokens_and_cache_lists_and_removes_them(t
     unknown = "time unknown: none of this backbone were computed yet"
     assert token_lines([run], costs) == [f"{start}, of which 1.8 MB to compute once, {unknown}"]
     folder.write_record(TokenRecord(dict(source_of(run)), {"train": 1438, "test": 359}, 16, 32, "bfloat16"))
-    folder.write_speed(Speed(100, 10.0))
+    folder.record_speed(Speed(100, 10.0))
     folder.shard("train", 0).write_bytes(bytes(1024 * 797 + 4))
     assert token_lines([run], costs) == [f"{start}, of which 1.0 MB to compute once, about 100 s"]
     folder.shard("test", 0).write_bytes(bytes(1024 * 1000 + 4))
