@@ -269,10 +269,11 @@ def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(
     assert f"| `checkpoints/pretrained.pt` | {digest} |" in (again / "README.md").read_text()
     command = ["reproduce", plan.folders[0].path.name, "--output", again, "--code", "current"]
     place = again / "checkpoints" / weights.name
-    for found in ("No such file or directory", f"one with {hashlib.sha256(b'other').hexdigest()}"):
+    other = f"the weights that the run started from, found a file with SHA-256 {hashlib.sha256(b'other').hexdigest()}"
+    for expected in ("a readable file, found: No such file or directory", other):
         assert give(*command) == 2
-        expected = f"expected the weights that the run started from, found {found}; copy the file with SHA-256 {digest}"
-        assert capfd.readouterr().err == f"headsweep: {place}: {expected} there\n"
+        advice = f"copy the file with SHA-256 {digest} there"
+        assert capfd.readouterr().err == f"headsweep: model.checkpoint={place}: expected {expected}; {advice}\n"
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(b"other")
     weights.rename(place)

@@ -6,7 +6,6 @@ every key as an override: the command line of old code is more stable than its f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,16 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from headsweep.analysis.compare_runs import Comparison, compare
 from headsweep.config.overrides import all_overrides
-from headsweep.errors import Interrupted, UserError
+from headsweep.errors import ConfigError, Interrupted, UserError
 from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
 from headsweep.plan.packages import packages_used
+from headsweep.plan.plan import checkpoint_digest
 from headsweep.plan.uncommitted import apply, patch_of
 from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.run_record import RunRecord
@@ -52,7 +50,8 @@ def reproduce(original: RunFolder, into: Path, code: str | None, data: Path | No
     record = original.record()
     if original.result() is None:
         raise UserError(f"{record.name} ({record.fingerprint}) is unfinished: expected a finished run to compare with")
-    _check_weights(frozen_values(original))  # before anything is checked out
+    model = frozen_values(original).model
+    _check_weights(model.get("checkpoint"), model.get("checkpoint_digest"))  # before anything is checked out
     if code != "current":
         _check_packages(record)
     with _code(original, record, code) as root:
@@ -96,20 +95,18 @@ def _check_packages(record: RunRecord) -> None:
             raise UserError(f"{expected}; install it, or give --code current to use the current code")
 
 
-def _check_weights(frozen: DictConfig) -> None:
-    """Raise UserError unless the file of weights that the run started from is where the configuration has it."""
-    if frozen.model.checkpoint is None:
+def _check_weights(file: str | None, digest: str | None) -> None:
+    """Raise UserError unless the file of weights that the run started from, if any, is there and has its SHA-256."""
+    if file is None:
         return
+    advice = f"copy the file with SHA-256 {digest} there"
     try:
-        found = f"one with {hashlib.sha256(Path(frozen.model.checkpoint).read_bytes()).hexdigest()}"
-    except OSError as error:
-        found = str(error.strerror or error)
-    expected = frozen.model.checkpoint_digest
-    if found != f"one with {expected}":
-        raise UserError(
-            f"{frozen.model.checkpoint}: expected the weights that the run started from, found {found}; copy the file "
-            f"with SHA-256 {expected} there"
-        )
+        found = checkpoint_digest(file)
+    except ConfigError as error:
+        raise UserError(f"{error}; {advice}") from error
+    if found != digest:
+        expected = f"expected the weights that the run started from, found a file with SHA-256 {found}"
+        raise ConfigError("model.checkpoint", file, f"{expected}; {advice}")
 
 
 def _other_code(record: RunRecord, patch: Path | None) -> str:

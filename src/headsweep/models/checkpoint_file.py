@@ -40,7 +40,10 @@ def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     if not content:
         raise UserError("expected a file of weights, found an empty one")
     if digest not in (None, hashlib.sha256(content).hexdigest()):
-        raise UserError("has changed since the run was planned; give the command again to plan with the new file")
+        raise UserError(
+            "has changed since the run was planned; give the command again to plan with the new file, or copy the one "
+            f"with SHA-256 {digest} there"
+        )
     return _state_dict(_parse(content, path.suffix == ".safetensors"))
 
 

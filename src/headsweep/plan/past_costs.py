@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 from collections import defaultdict
@@ -13,11 +14,11 @@ from typing import Any
 
 from headsweep.config import Duration, RunConfig
 from headsweep.config.keys import flat_record, has_trait, without_neutral
-from headsweep.config.traits import PACE
+from headsweep.config.traits import PACE, Trait
 from headsweep.plan.plan import PlannedRun
 from headsweep.tracking.cost import RunCost
-from headsweep.tracking.run_folder import runs_in
-from headsweep.tracking.run_record import RunRecord, RunResult
+from headsweep.tracking.run_folder import RunFolder, runs_in
+from headsweep.tracking.run_record import RunResult, RunSnapshot
 from headsweep.tracking.typed_files import Damaged
 
 
@@ -28,13 +29,12 @@ class Records:
         self.costs: dict[str, RunCost] = {}  # by group
         self.memory: dict[str, float] = {}  # by class, in GiB: the highest peak of a run
         self.gpu_memory: dict[str, float] = {}  # the same for GPU memory
-        self._speeds: defaultdict[str, list[tuple[float, float]]] = defaultdict(
-            list
-        )  # (seconds per step, steps per epoch)
-        for record, result in _recorded(output):
-            self.costs.setdefault(record.group, record.cost)
-            if result:
-                self._add(cost_class(record.config), result)
+        # (seconds per step, steps per epoch)
+        self._speeds: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for _, run in recorded(output):
+            self.costs.setdefault(run.record.group, run.record.cost)
+            if run.result:
+                self._add(cost_class(run.record.config), run.result)
 
     def _add(self, name: str, result: RunResult) -> None:
         seconds = result.clock.get("train_seconds")
@@ -50,23 +50,32 @@ class Records:
         if not speeds:
             return None
         steps_per_epoch = round(statistics.median(steps for _, steps in speeds))
-        steps = Duration.parse("duration", planned.run.duration).steps(steps_per_epoch, planned.run.batch_size)
-        done = max((entry.step for entry in planned.folder.metrics_log.entries()), default=0)
-        return statistics.median(seconds for seconds, _ in speeds) * max(0, steps - done)
+        left = steps_left(planned.folder, planned.run.duration, planned.run.batch_size, steps_per_epoch)
+        return statistics.median(seconds for seconds, _ in speeds) * left
 
 
-def _recorded(output: Path) -> Iterator[tuple[RunRecord, RunResult | None]]:
+def recorded(output: Path) -> Iterator[tuple[RunFolder, RunSnapshot]]:
+    """Yield the runs of an output folder but for damaged ones, which `status` shows: they do not prevent planning."""
     for folder in runs_in(output):
-        try:
-            run = folder.snapshot()
-            yield run.record, run.result
-        except Damaged:
-            continue  # a damaged run does not prevent planning
+        with contextlib.suppress(Damaged):
+            yield folder, folder.snapshot()
 
 
-def cost_class(config: Mapping[str, Any]) -> str:
-    """Return a key that is equal for configurations (as in run.json) whose steps cost the same."""
-    kept = {key: value for key, value in without_neutral(flat_record(config)).items() if has_trait(key, PACE)}
+def steps_left(folder: RunFolder, duration: str, batch_size: int, steps_per_epoch: int) -> int:
+    """Return the steps of a run of some duration that its metrics log does not have yet."""
+    done = max((entry.step for entry in folder.metrics_log.entries()), default=0)
+    return max(0, Duration.parse("duration", duration).steps(steps_per_epoch, batch_size) - done)
+
+
+def cost_class(config: Mapping[str, Any], *more: Trait) -> str:
+    """Return a key that is equal for configurations (as in run.json) whose steps cost the same.
+
+    Args:
+        config: the configuration.
+        more: traits of further keys that are to be equal.
+    """
+    values = without_neutral(flat_record(config))
+    kept = {key: value for key, value in values.items() if any(has_trait(key, trait) for trait in (PACE, *more))}
     return json.dumps(kept, sort_keys=True)
 
 

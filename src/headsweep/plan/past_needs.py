@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headsweep.config import Duration
-from headsweep.config.keys import flat_record, has_trait, without_neutral
-from headsweep.config.traits import MEMORY, PACE
+from headsweep.config.traits import MEMORY
+from headsweep.plan.past_costs import cost_class, recorded, steps_left
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import TAIL, RunFolder, runs_in
+from headsweep.tracking.run_folder import TAIL, RunFolder
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 
@@ -34,9 +32,7 @@ class Kind:
     @classmethod
     def of(cls, config: Mapping[str, Any], on_gpu: bool, ranks: int) -> Kind:
         """Return the kind of a run with a configuration, as run.json has it."""
-        keys = without_neutral(flat_record(config))
-        kept = {key: value for key, value in keys.items() if has_trait(key, PACE) or has_trait(key, MEMORY)}
-        return cls(json.dumps(kept, sort_keys=True), on_gpu, ranks)
+        return cls(cost_class(config, MEMORY), on_gpu, ranks)
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,12 @@ class PastNeed:
     steps_per_epoch: int
     seconds: float  # of training, of a whole run
 
-    def seconds_left(self, config: Mapping[str, Any], done: int) -> float:
-        """Return the time that a run takes after `done` steps."""
+    def seconds_left(self, run: RunFolder, config: Mapping[str, Any]) -> float:
+        """Return the time that a run with a configuration still takes."""
         if not self.seconds_per_step:
             return self.seconds
-        duration = Duration.parse("duration", str(config["duration"]))
-        return self.seconds_per_step * max(0, duration.steps(self.steps_per_epoch, config["batch_size"]) - done)
+        left = steps_left(run, str(config["duration"]), config["batch_size"], self.steps_per_epoch)
+        return self.seconds_per_step * left
 
 
 class PastNeeds:
@@ -63,11 +59,7 @@ class PastNeeds:
     def __init__(self, output: Path) -> None:
         self._runs: defaultdict[Kind, list[tuple[RunFolder, RunResult]]] = defaultdict(list)
         self._needs: dict[Kind, PastNeed] = {}
-        for folder in runs_in(output):
-            try:
-                run = folder.snapshot()
-            except Damaged:
-                continue  # `status` shows it
+        for folder, run in recorded(output):
             if run.result:
                 where = run.result.environment
                 on_gpu = not str(where.get("device", "cpu")).startswith("cpu")
@@ -97,7 +89,7 @@ def _seconds_per_step(folder: RunFolder, result: RunResult) -> float:
     if not result.steps:
         return 0.0
     entries: Sequence[Entry] = ()
-    with contextlib.suppress(Damaged):  # as above
+    with contextlib.suppress(Damaged):  # as in `recorded`
         entries = folder.metrics_log.last(LAST_EPOCHS + 1, TAIL)
     timed = [(entry.step, entry.clock["time"]) for entry in entries if "time" in entry.clock]
     pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(timed)]

@@ -353,11 +353,12 @@ def _with_digest(model: ModelConfig, known: dict[str | None, str | None]) -> Mod
     if model.checkpoint is None:
         return model
     if model.checkpoint not in known:
-        known[model.checkpoint] = _digest(model.checkpoint)
+        known[model.checkpoint] = checkpoint_digest(model.checkpoint)
     return replace(model, checkpoint_digest=known[model.checkpoint])
 
 
-def _digest(checkpoint: str) -> str:
+def checkpoint_digest(checkpoint: str) -> str:
+    """Return the SHA-256 of a file of weights. Raises ConfigError if it cannot be read."""
     try:
         return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     except OSError as error:

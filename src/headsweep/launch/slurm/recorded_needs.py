@@ -65,8 +65,7 @@ def described(found: Mapping[RunFolder, Recorded], settings: SlurmConfig) -> lis
 def _recorded(
     run: RunFolder, config: Mapping[str, Any], settings: SlurmConfig, keys: Sequence[str], need: PastNeed
 ) -> Recorded:
-    done = max((entry.step for entry in run.metrics_log.entries()), default=0)
-    seconds = need.seconds_left(config, done)
+    seconds = need.seconds_left(run, config)
     used: list[str] = []
     resources: dict[str, int | str] = {}
     if "memory" in keys and need.memory_gib is not None:
