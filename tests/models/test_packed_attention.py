@@ -77,6 +77,16 @@ def test_numbers_and_gradients_are_those_of_attention_with_the_same_mask(interpr
     torch.testing.assert_close(gradient, expected.float(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [16, 33])
+def test_the_gradient_of_what_was_added_is_the_sum_over_tokens(interpreted, tokens):
+    packed, added = drawn(2, tokens, 2, 16), torch.zeros(96, requires_grad=True)
+    torch.manual_seed(1)
+    mixed = attend_packed(packed, 0.3, added)
+    of_packed, of_added = torch.autograd.grad(mixed, (packed, added), torch.randn(mixed.shape))
+    torch.testing.assert_close(of_added, of_packed.sum((0, 1)).flatten(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(mixed, attended(packed, 0.3))
+
+
 def test_sixteen_bits_are_rounded_as_in_attention_by_products_of_sixteen_bits(interpreted):
     packed = drawn(1, 64, 1, 64, torch.float16)
     mixed = attended(packed)
@@ -114,7 +124,7 @@ def test_the_operator_is_traced_as_it_is_computed(interpreted):
     packed = drawn(1, 16, 1, 16)
     seed = torch.zeros(1, dtype=torch.int64)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(packed_attention._forward, (packed, seed, 0.1), test_utils=tests)
+    torch.library.opcheck(packed_attention._forward, (packed, torch.zeros(48), seed, 0.1), test_utils=tests)
 
 
 def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(interpreted, monkeypatch):
@@ -122,7 +132,7 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
     run.dataset.num_classes = 10
     attention = model_of(run).backbone.blocks[0].attention
     tokens = torch.randn(1, 16, 32)
-    monkeypatch.setattr("headsweep.models.compact.fits", lambda packed: True)
+    monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
     calls = []
     own = packed_attention.attend_packed
     monkeypatch.setattr("headsweep.models.compact.attend_packed", lambda *args: calls.append(args[1]) or own(*args))
@@ -132,7 +142,25 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
 
 
 def test_what_the_kernels_cannot_compute_is_left_to_torch():
-    assert not fits(torch.zeros(1, 16, 3, 1, 64, dtype=torch.bfloat16))  # on a CPU
+    assert not fits(torch.zeros(1, 16, 64, dtype=torch.bfloat16))  # on a CPU
+
+
+def test_a_lean_block_has_the_numbers_and_gradients_of_a_plain_one(interpreted, monkeypatch):
+    run = compose_run("model=cct_7_3x1", "model.width=32", "model.depth=1", "model.attention_heads=2", *OWN)
+    run.dataset.num_classes, run.model.attention_dropout = 10, 0.0
+    block = model_of(run).backbone.blocks[0].train()
+    torch.nn.init.normal_(block.norm1.weight)
+    torch.nn.init.normal_(block.norm1.bias)
+    tokens = torch.randn(2, 16, 32, requires_grad=True)
+    by = torch.randn(2, 16, 32)
+    inputs = [tokens, *block.parameters()]
+    plain = block(tokens)
+    expected = torch.autograd.grad(plain, inputs, by)
+    monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
+    monkeypatch.setattr("headsweep.models.compact.gains", lambda tokens: True)
+    lean = block(tokens)
+    torch.testing.assert_close(lean, plain, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(lean, inputs, by), expected, atol=1e-4, rtol=1e-4)
 
 
 REFUSED = {

@@ -67,6 +67,7 @@ def attend_backward(
     by_mixed,  # (images, TOKENS, heads, D)
     logsumexp,  # (images, heads, TOKENS)
     by_packed,  # out: (images, TOKENS, 3, heads, D)
+    sums,  # out with SUMS: (images, 3, heads, D), of that gradient over tokens
     seed,
     heads,
     scale,
@@ -78,6 +79,7 @@ def attend_backward(
     N: tl.constexpr,
     M: tl.constexpr,
     DROPOUT: tl.constexpr,
+    SUMS: tl.constexpr,
 ):
     """M keys at a time, whose gradients are then complete; those of all N queries are summed in registers."""
     program = tl.program_id(0).to(tl.int64)
@@ -94,11 +96,14 @@ def attend_backward(
     normaliser = tl.load(logsumexp + program * TOKENS + queries, mask=queries < TOKENS, other=float("inf"))
     query = _rows(packed, row, queries, channels, TOKENS, N)
     by_query = tl.zeros([N, D], tl.float32)
+    sum_of_values = tl.zeros([D], tl.float32)
     for start in range(0, TOKENS, M):
         keys = start + tl.arange(0, M)
         key = _rows(packed + row_of_result, row, keys, channels, TOKENS, M)
         value = _rows(packed + 2 * row_of_result, row, keys, channels, TOKENS, M)
         weights = tl.exp2(tl.dot(query, tl.trans(key)) * scale - normaliser[:, None])
+        if TOKENS % M:
+            weights = tl.where(keys[None, :] < TOKENS, weights, 0.0)
         by_weights = tl.dot(by_result, tl.trans(value))
         remaining = weights
         if DROPOUT:
@@ -111,7 +116,15 @@ def attend_backward(
         by_key = tl.dot(tl.trans(by_scores), query) * scale_of_gradient
         _store(by_packed + row_of_result, by_key, row, keys, channels, TOKENS)
         by_query += tl.dot(by_scores, key)
-    _store(by_packed, by_query * scale_of_gradient, row, queries, channels, TOKENS)
+        if SUMS:
+            sum_of_values += tl.sum(by_value, 0)
+    by_query *= scale_of_gradient
+    _store(by_packed, by_query, row, queries, channels, TOKENS)
+    if SUMS:
+        sums += image * row + head * D + channels
+        tl.store(sums, tl.sum(by_query, 0))
+        tl.store(sums + row_of_result, tl.zeros([D], tl.float32))  # the same for all keys changes no weight
+        tl.store(sums + 2 * row_of_result, sum_of_values)
 
 
 @triton.jit

@@ -26,7 +26,13 @@ from headsweep.heads.layers.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath, draw_at_once
-from headsweep.models.lean_block import gains, linear_of_normalised, linear_with_exact_bias, normalised
+from headsweep.models.lean_block import (
+    gains,
+    linear_of_normalised,
+    linear_with_exact_bias,
+    normalised,
+    product_of_normalised,
+)
 from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
 from headsweep.models.packed_attention import attend_packed, check_token_count, fits
 
@@ -87,12 +93,27 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Tokens mixed by attention."""
-        packed = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
-        if self.own_kernel and self.training and fits(packed):
-            mixed = attend_packed(packed, self.attention_dropout)
-        else:
-            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind()
-            mixed = attend(query, key, value, self.attention_dropout if self.training else 0.0).transpose(1, 2)
+        packed = self._unflattened(self.qkv(tokens))
+        if self._stays_packed(tokens):
+            return self._projected(attend_packed(packed, self.attention_dropout))
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind()
+        dropout = self.attention_dropout if self.training else 0.0
+        return self._projected(attend(query, key, value, dropout).transpose(1, 2))
+
+    def of_normalised(self, norm: nn.LayerNorm, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """`self(norm(tokens))` in a lean block."""
+        if not self._stays_packed(tokens):
+            return self(normalised(norm, tokens))
+        packed, added = product_of_normalised(norm, self.qkv, tokens)
+        return self._projected(attend_packed(self._unflattened(packed), self.attention_dropout, added))
+
+    def _stays_packed(self, tokens: Float[Tensor, "b n d"]) -> bool:
+        return self.own_kernel and self.training and fits(tokens)
+
+    def _unflattened(self, packed: Float[Tensor, "b n o"]) -> Float[Tensor, "b n 3 h w"]:
+        return packed.unflatten(-1, (3, self.heads, -1))
+
+    def _projected(self, mixed: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n d"]:
         return self.proj_drop(self.proj(mixed.flatten(-2)))
 
 
@@ -135,7 +156,7 @@ class Block(nn.Module):
         """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
         expand, activation, _, contract, _ = self.mlp
         assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        mixed = self.attention(normalised(self.norm1, tokens))
+        mixed = self.attention.of_normalised(self.norm1, tokens)
         tokens = tokens + self._dropped(mixed, factors, 0)
         hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
         return tokens + self._dropped(linear_with_exact_bias(contract, hidden), factors, 1)

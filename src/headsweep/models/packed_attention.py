@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsweep.config import KERNEL_WIDTHS, AttentionKernel
+from headsweep.config import AttentionKernel
 from headsweep.errors import ConfigError
+from headsweep.heads.layers.precision import product_dtype
 from headsweep.models.attention import RATES
 
 KEY = "model.attention_kernel"
@@ -45,33 +46,36 @@ def check_device(kernel: AttentionKernel, device: torch.device) -> None:
         raise ConfigError(KEY, kernel.value, "expected the package triton, which is not installed; use torch")
 
 
-def fits(packed: Float[Tensor, "b n 3 h d"]) -> bool:
-    """Return whether the kernels can compute the attention of these."""
-    return (
-        packed.is_cuda
-        and packed.dtype in (torch.bfloat16, torch.float16)
-        and packed.shape[1] <= MOST_TOKENS
-        and packed.shape[-1] in KERNEL_WIDTHS
-    )
+def fits(tokens: Float[Tensor, "b n d"]) -> bool:
+    """Return whether the kernels can compute attention between these."""
+    half = product_dtype(tokens) in (torch.bfloat16, torch.float16)
+    return tokens.is_cuda and half and tokens.shape[1] <= MOST_TOKENS
 
 
-def attend_packed(packed: Float[Tensor, "b n 3 h d"], dropout: float) -> Float[Tensor, "b n h d"]:
-    """`scaled_dot_product_attention` with masks of its own, at the nearest rate k / 2^16 below 1."""
+def attend_packed(
+    packed: Float[Tensor, "b n 3 h d"], dropout: float, added: Float[Tensor, " o"] | None = None
+) -> Float[Tensor, "b n h d"]:
+    """`scaled_dot_product_attention` with masks of its own, at the nearest rate k / 2^16 below 1.
+
+    `packed` already includes `added`, which gets the sum of its gradient over all tokens: that of a bias, detached from
+    the product that added it. The kernel of the gradient sums what it writes, where the product's own gradient would
+    read all of it again.
+    """
     seed = torch.randint(1 << 62, (1,), device=packed.device)
-    mixed: Tensor = _forward(packed, seed, dropout)[0]
+    mixed: Tensor = _forward(packed, added, seed, dropout)[0]
     return mixed
 
 
 @torch.library.custom_op("headsweep::packed_attention", mutates_args=())
-def _forward(packed: Tensor, seed: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def _forward(packed: Tensor, added: Tensor | None, seed: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
     """Return the mixed tokens, and the logarithm (to base 2) of the sum of each row of weights (b h n)."""
     from headsweep.kernels.attention import attend_forward
 
     packed = packed.contiguous()
     mixed, logsumexp = _outputs(packed)
-    _, tokens, _, heads, width = packed.shape
+    images, tokens, _, heads, width = packed.shape
     padded = _padded(tokens)
-    attend_forward[(packed.shape[0] * heads,)](
+    attend_forward[(images * heads,)](
         packed, mixed, logsumexp, seed, heads, _scale(width) / math.log(2), *_dropped(dropout),
         TOKENS=tokens, D=width, N=padded, M=min(padded, 32), DROPOUT=dropout > 0,
         num_warps=4, num_stages=2,
@@ -81,42 +85,45 @@ def _forward(packed: Tensor, seed: Tensor, dropout: float) -> tuple[Tensor, Tens
 
 @torch.library.custom_op("headsweep::packed_attention_backward", mutates_args=())
 def _backward(
-    by_mixed: Tensor, packed: Tensor, mixed: Tensor, logsumexp: Tensor, seed: Tensor, dropout: float
-) -> Tensor:
-    """Return the gradient of `packed`."""
+    by_mixed: Tensor, packed: Tensor, mixed: Tensor, logsumexp: Tensor, seed: Tensor, dropout: float, summed: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of `packed`, and its sum over the tokens of each image if it is to be `summed`."""
     from headsweep.kernels.attention import attend_backward
 
     packed = packed.contiguous()
-    by_packed = torch.empty_like(packed)
-    _, tokens, _, heads, width = packed.shape
-    padded, keys, stages = _padded(tokens), *_keys_and_stages(packed.device)
+    by_packed, sums = _gradients(packed, summed)
+    images, tokens, _, heads, width = packed.shape
+    padded, (keys, stages) = _padded(tokens), _keys_and_stages(packed.device)
     scale = _scale(width)
-    attend_backward[(packed.shape[0] * heads,)](
-        packed, mixed, by_mixed.contiguous(), logsumexp, by_packed, seed, heads, scale / math.log(2), scale,
-        *_dropped(dropout), TOKENS=tokens, D=width, N=padded, M=keys, DROPOUT=dropout > 0,
+    attend_backward[(images * heads,)](
+        packed, mixed, by_mixed.contiguous(), logsumexp, by_packed, sums, seed, heads, scale / math.log(2), scale,
+        *_dropped(dropout), TOKENS=tokens, D=width, N=padded, M=keys, DROPOUT=dropout > 0, SUMS=summed,
         num_warps=8 if padded > 64 else 4, num_stages=stages,
     )  # fmt: skip
-    return by_packed
+    return by_packed, sums
 
 
 @_forward.register_fake
-def _(packed: Tensor, seed: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+def _(packed: Tensor, added: Tensor | None, seed: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
     return _outputs(packed)
 
 
 @_backward.register_fake
-def _(by_mixed: Tensor, packed: Tensor, mixed: Tensor, logsumexp: Tensor, seed: Tensor, dropout: float) -> Tensor:
-    return torch.empty_like(packed, memory_format=torch.contiguous_format)
+def _(
+    by_mixed: Tensor, packed: Tensor, mixed: Tensor, logsumexp: Tensor, seed: Tensor, dropout: float, summed: bool
+) -> tuple[Tensor, Tensor]:
+    return _gradients(packed, summed)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-    packed, seed, ctx.dropout = inputs
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor | None, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+    packed, added, seed, ctx.dropout = inputs
+    ctx.summed = added is not None
     ctx.save_for_backward(packed, *output, seed)
 
 
-def _differentiate(ctx: Any, by_mixed: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-    packed, mixed, logsumexp, seed = ctx.saved_tensors
-    return _backward(by_mixed, packed, mixed, logsumexp, seed, ctx.dropout), None, None
+def _differentiate(ctx: Any, by_mixed: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    by_packed, sums = _backward(by_mixed, *ctx.saved_tensors, ctx.dropout, ctx.summed)
+    return by_packed, sums.sum(0).flatten() if ctx.summed else None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -126,6 +133,12 @@ def _outputs(packed: Tensor) -> tuple[Tensor, Tensor]:
     images, tokens, _, heads, width = packed.shape
     logsumexp = packed.new_empty(images, heads, tokens, dtype=torch.float32)
     return packed.new_empty(images, tokens, heads, width), logsumexp
+
+
+def _gradients(packed: Tensor, summed: bool) -> tuple[Tensor, Tensor]:
+    images, _, *part = packed.shape
+    sums = packed.new_empty(images if summed else 0, *part, dtype=torch.float32)
+    return torch.empty_like(packed, memory_format=torch.contiguous_format), sums
 
 
 def _padded(tokens: int) -> int:
