@@ -45,12 +45,12 @@ def attended(packed, dropout=0.0):
 
 def mask_of(packed, dropout):
     """What each weight of `attended` is multiplied by: seen through even attention and values that are unit vectors."""
-    images, tokens, _, heads, width = packed.shape
+    tokens, width = packed.shape[1], packed.shape[-1]
     seen = []
     for first in range(0, tokens, width):
-        even = torch.zeros(images, tokens, 3, heads, width)
+        even = torch.zeros_like(packed)
         shown = min(width, tokens - first)
-        even[:, first : first + shown, 2] = torch.eye(width)[:shown, None]
+        even[:, first : first + shown, 2] = torch.eye(width).to(packed)[:shown, None]
         seen.append(attended(even, dropout)[..., :shown].transpose(1, 2) * tokens)
     return torch.cat(seen, -1)
 
@@ -139,6 +139,28 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
     attention.attention_dropout = 0.0
     torch.testing.assert_close(attention.train()(tokens), attention.eval()(tokens))
     assert calls == [0.0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("shape", [(3, 256, 2, 64), (3, 197, 2, 64), (3, 64, 2, 32), (3, 20, 1, 16)], ids=str)
+def test_on_a_gpu_numbers_and_gradients_are_those_of_attention_twice(shape):
+    packed = drawn(*shape).detach().cuda().bfloat16().requires_grad_()
+    added, dropout = torch.zeros(packed[0, 0].numel(), device="cuda", requires_grad=True), 0.1
+    mask = mask_of(packed, dropout)
+    by = torch.randn(packed[:, :, 0].shape, device="cuda").bfloat16()
+    exact = packed.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(written_out(exact, mask.double()), exact, by.double())
+    seen = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        mixed = attend_packed(packed, dropout, added)
+        seen.append((mixed.detach(), *torch.autograd.grad(mixed, (packed, added), by)))
+    assert all(torch.equal(first, second) for first, second in zip(*seen, strict=True))
+    mixed, gradient, of_added = seen[0]
+    torch.testing.assert_close(mixed.double(), written_out(exact, mask.double()), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(gradient.double(), expected, atol=0.03, rtol=0.03)
+    torch.testing.assert_close(of_added.double(), expected.sum((0, 1)).flatten(), atol=0.5, rtol=0.03)
 
 
 def test_what_the_kernels_cannot_compute_is_left_to_torch():
