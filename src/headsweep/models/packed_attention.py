@@ -157,6 +157,6 @@ def _dropped(dropout: float) -> tuple[int, float]:
 
 
 def _keys_and_stages(device: torch.device) -> tuple[int, int]:
-    """Return keys at a time and stages of the backward kernel that spill no registers (benchmarks/NOTES.md)."""
+    """Return keys at a time and stages of the backward kernel that spill fewest registers (benchmarks/NOTES.md)."""
     wide = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in WIDE_CAPABILITIES
     return (32, 2) if wide else (16, 1)
