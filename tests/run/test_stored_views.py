@@ -14,6 +14,7 @@ import factories
 from comparing import differences
 from composing import compose_run
 from headsweep import rng
+from headsweep.config import Precision
 from headsweep.data.datasets import open_splits, open_views
 from headsweep.data.loader import TrainLoader
 from headsweep.data.mixing import Mixer
