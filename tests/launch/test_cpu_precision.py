@@ -31,14 +31,25 @@ def test_it_depends_on_the_units_of_the_cpu_and_on_gpus(flags: Path, monkeypatch
         write(flags, unmeasured)
         assert faster_precision(runs) is None
     write(flags, EPYC)
-    assert str(faster_precision(runs)).startswith("precision=auto is float32 on this CPU; precision=bfloat16 trains")
+    assert str(faster_precision(runs)).startswith(
+        "precision=auto is float32 on this CPU; precision=bfloat16 trained CCTs 1.5 "
+    )
+    larger = compose_run("dataset=cifar10")
+    assert "trained CCTs 1.8 to 2.1 times as fast on one with the same units" in str(faster_precision([larger]))
+    assert "1.5 to 1.7 times" in str(faster_precision([larger, *runs]))
     monkeypatch.setattr(cpu_precision, "gpus_for", lambda runs: ("GPU-a",))
     assert faster_precision(runs) is None
 
 
 @pytest.mark.parametrize(
     "overrides",
-    [["precision=float32"], ["model=vit_7_4"], ["backbone=random", "augmentation=none"], ["model.width=64"]],
+    [
+        ["precision=float32"],
+        ["model=vit_7_4"],
+        ["backbone=random", "augmentation=none"],
+        ["model.width=64"],
+        ["dataset.image_size=24"],
+    ],
 )
 def test_of_what_was_not_measured_nothing_is_claimed(flags: Path, overrides: list[str]) -> None:
     write(flags, EPYC)
