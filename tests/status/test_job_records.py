@@ -154,12 +154,12 @@ def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFol
     submissions.begin(one, "t2", [["c", "d"]], HERE)
     submissions.complete(one, "t1", "12")
     submissions.complete(one, "t2", "13")
-    waiting.record(one, ["c", "d"])
+    waiting.record(one, [waiting.Batch(["c", "d"])])
     cluster.queues("12_0 RUNNING one.t1", "12_1 RUNNING one.t1")
     assert give("cancel", "one", "head=gap", "heads=4", "--output", output.path) == 0
     assert capsys.readouterr().out == "one: cancelled job 12_1 and 1 run without a job yet\n"
     assert cluster.asked("scancel") == ["12_1"]
-    assert waiting.of_all(one) == {"c"}
+    assert waiting.of_this_user(one) == ["c"]
     assert give("cancel", "one", "head=cls", "--output", output.path) == 2
     assert capsys.readouterr().err == "headsweep: head=cls: no such run among 2; head is ga, gap\n"
     assert give("retry", "one", "head=cls", "--output", output.path) == 2
