@@ -222,6 +222,24 @@ def test_a_lost_run_is_shown_with_exit_code_node_and_log(cluster: FakeCluster, o
     assert second == f"job 12_1 ended: FAILED (on node1); {again}"
 
 
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"memory": 3000}, "its job had 3000 MiB of memory; ask for more, e.g. hydra.launcher.memory=6GB, or in"),
+        ({}, "its job had the default memory; ask for more, e.g. hydra.launcher.memory=16GB, or in"),
+    ],
+)
+def test_a_run_whose_job_had_too_little_memory_is_shown_with_what_to_ask_for(asked, advice, cluster, output):
+    one = output.sweeps / "one"
+    (one / "plan.json").write_text('{"runs": ["a", "b"]}')
+    submissions.begin(one, "t1", [["a"], ["b"]], HERE, asked)
+    submissions.complete(one, "t1", "12")
+    cluster.queues("12_0 OUT_OF_MEMORY one.t1", "12_1 FAILED one.t1")
+    first, second = (run.note for run in read_sweep(one).runs)
+    assert f"ended: OUT_OF_MEMORY (on node1); `headsweep retry` submits the run again; {advice}" in first
+    assert "memory" not in second
+
+
 def test_a_running_run_is_shown_with_its_job_node_time_and_log(cluster: FakeCluster, output: OutputFolder):
     submitted(output, "t1")
     one = output.sweeps / "one"

@@ -17,7 +17,7 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.status import job_record, queue, submissions, waiting
-from headsweep.status.job_state import JobState
+from headsweep.status.job_state import JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import plural
@@ -104,7 +104,8 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None)
     if refused is not None:
         reason = f"; the last attempt to submit it failed: {refused}" if refused else ""
         return replace(run, state=RunState.queued, note=f"waits until more jobs may be in the queue{reason}")
-    return replace(run, state=RunState.lost, note=f"{state}{log}") if state else run
+    advice = f"; {more_memory(job.asked.get('memory'))}" if job and state and state.state == "OUT_OF_MEMORY" else ""
+    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}") if state else run
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:
