@@ -44,7 +44,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             config=config,
             parameters={"head.name": "ga", "heads": 4, "optimizer.lr": 0.001},
             code={"commit": "abc123", "dirty": True},
-            cost={"parameters": 1000, "flops": 2_000_000},
+            cost={"parameters": 1000, "flops": 2_000_000, "token_bytes": 1024},
         )
         folder.create(record, "heads: 4\n")
         for epoch in range(1, epochs + 1):
