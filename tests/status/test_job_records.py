@@ -163,6 +163,10 @@ def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFol
     assert give("cancel", "one", "head=cls", "--output", output.path) == 2
     assert capsys.readouterr().err == "headsweep: head=cls: no such run among 2; head is ga, gap\n"
     assert give("retry", "one", "head=cls", "--output", output.path) == 2
+    capsys.readouterr()
+    for command in ("cancel", "retry"):
+        assert give(command, "one", "haed=ga", "--output", output.path) == 2
+        assert capsys.readouterr().err.startswith("headsweep: haed: unknown key; did you mean head or heads")
     assert give("cancel", "one", "heads.x=1", "--output", output.path) == 2
     assert give("cancel", "one", "two", "--output", output.path) == 2
     cluster.queues("13 RUNNING one.t2")
