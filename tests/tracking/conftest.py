@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -195,9 +197,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port of this machine on which nothing answers."""
-    return postgres.free_port()
+def refusing_port() -> Iterator[int]:
+    """A port of this machine that refuses connections, and that no other program can take meanwhile."""
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The addresses that MLflow's client has tried to connect to."""
+    found: list[tuple[str, int]] = []
+    connect = urllib3.util.connection.create_connection
+
+    def counted(address: tuple[str, int], *arguments: object, **options: object) -> socket.socket:
+        found.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", counted)
+    return found
 
 
 @pytest.fixture
