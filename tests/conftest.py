@@ -1,7 +1,7 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
-import atexit
 import gc
+import multiprocessing.util
 import os
 import shlex
 import shutil
@@ -41,16 +41,10 @@ def remove_temporary_files() -> None:
     """
     if OWNER in os.environ:  # a worker, which inherits it
         return
-    owner = os.getpid()
-    os.environ[OWNER] = str(owner)
+    os.environ[OWNER] = str(os.getpid())
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="headsweep-tests-")
-
-    def remove() -> None:
-        if os.getpid() == owner:  # and no fork
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-1000)  # after its own files'
 
 
 keep_files_in_memory()
