@@ -252,6 +252,8 @@ GPU_FIGURES = (
     Figure("GPU step: ga K=8 / K=1", speedup("step", "heads", "ga8", "ga1"), most=1.02),
     Figure("GPU memory: seqattn K=8 / seqpool K=1", memory("seqattn8"), most=1.10),
     Figure("GPU memory: ga K=8 / seqpool K=1", memory("ga8"), most=1.10),
+    Figure("GPU attention, 256 tokens: torch / triton", speedup("attention", "n=256", "torch", "triton")),
+    Figure("GPU attention, 64 tokens: torch / triton", speedup("attention", "n=64", "torch", "triton")),
     Figure("GPU: augmentation, share of a step", augmentation, most=5, unit=" %"),
     Figure("GPU run: seqattn K=8, paper's augmentation", whole_run("headsweep"), least=20_000, unit=" images/s"),
     Figure("GPU run: the same, speed relative to upstream's", whole_run_speedup, least=4),

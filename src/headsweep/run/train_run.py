@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from headsweep.config import RunConfig, spec_of
+from headsweep.config import CompactConfig, RunConfig, spec_of
 from headsweep.data.datasets import Splits, open_splits, open_views
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
@@ -21,6 +21,7 @@ from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
+from headsweep.models.packed_attention import check_device
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
@@ -155,7 +156,9 @@ def preflight(run: RunConfig) -> RunCost:
     Raises:
         UserError: the run cannot be built, this machine lacks its device, or the disk is too small for its tokens.
     """
-    choose_device(run.device)
+    device = choose_device(run.device)
+    if run.device != "auto":  # which the run may find elsewhere
+        _check_kernel(run, device)
     with torch.device("meta"):
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
@@ -172,6 +175,11 @@ def preflight(run: RunConfig) -> RunCost:
     if run.debug.train_images is None:  # else few of the tokens are computed
         check_room(folder.path, record.bytes - folder.held())
     return {**counted, "token_bytes": record.row_bytes}
+
+
+def _check_kernel(run: RunConfig, device: torch.device) -> None:
+    if isinstance(run.model, CompactConfig):
+        check_device(run.model.attention_kernel, device)
 
 
 def trial(run: RunConfig) -> Training | Fitting:
@@ -196,6 +204,7 @@ def _training(
 ) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
     device = ranks.device(choose_device(run.device))
+    _check_kernel(run, device)
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
