@@ -233,6 +233,14 @@ CPU_FIGURES = (
         speedup("peers", "timm / headsweep, float32", "timm", "headsweep"),
         least=1.6,
     ),
+    Figure(
+        "sweep: the same in bfloat16, timm's with --amp",
+        speedup("peers", "timm / headsweep, bfloat16", "timm", "headsweep"),
+    ),
+    Figure(
+        "sweep: the same, timm's in float32 / headsweep in bfloat16",
+        speedup("peers", "timm float32 / headsweep bfloat16", "timm float32", "headsweep bfloat16"),
+    ),
     Figure("tracking: metrics log, 4 metrics", samples_of("tracking", "heads=1", "metrics log"), unit=" ms"),
     Figure(
         "tracking: MLflow's log_metrics, 4 metrics", samples_of("tracking", "heads=1", "MLflow log_metrics"), unit=" ms"

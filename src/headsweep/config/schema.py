@@ -35,6 +35,15 @@ class Precision(Enum):
     float32 = "float32"
     bfloat16 = "bfloat16"
 
+    def on(self, device: str) -> Precision:
+        """Resolve `auto` for a run that begins on a kind of device: `cuda`, `cpu` or `mps`.
+
+        It does not depend on a CPU's units: all CPUs compute a run alike, up to rounding.
+        """
+        if self is not Precision.auto:
+            return self
+        return Precision.bfloat16 if device == "cuda" else Precision.float32
+
 
 class Compilation(Enum):
     """What torch.compile compiles; `auto` is `step` on a GPU for runs that are long enough to gain by it."""
