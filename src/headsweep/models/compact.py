@@ -23,10 +23,18 @@ from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
+from headsweep.heads.layers.precision import product_dtype
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath, draw_at_once
-from headsweep.models.lean_block import gains, linear_of_normalised, linear_with_exact_bias, normalised
+from headsweep.models.lean_block import (
+    add_linear,
+    gains,
+    linear_of_normalised,
+    linear_with_exact_bias,
+    normalised,
+    normalised_and_its_linear,
+)
 from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
 
 for _name in ("attend", "arrange_for_convolution", "arrange_for_pooling"):
@@ -115,7 +123,7 @@ class Block(nn.Module):
         self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Refined tokens; `factors` are those of stochastic depth, for both branches, if they are drawn elsewhere."""
-        if self.may_be_lean and self.kind is BlockKind.pre_norm and gains(tokens):
+        if self.may_be_lean and gains(tokens):
             return self.lean(tokens, factors)
         mixed = self.norm1(tokens)
         if self.kind is not BlockKind.no_attention:
@@ -126,13 +134,28 @@ class Block(nn.Module):
         return stream + self._dropped(self.mlp(inside), factors, 1)
 
     def lean(self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None) -> Float[Tensor, "b n d"]:
-        """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
+        """The same without dropout; see `headsweep.models.lean_block`."""
         expand, activation, _, contract, _ = self.mlp
         assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        mixed = self.attention(normalised(self.norm1, tokens))
-        tokens = tokens + self._dropped(mixed, factors, 0)
-        hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
-        return tokens + self._dropped(linear_with_exact_bias(contract, hidden), factors, 1)
+        mixed = normalised(self.norm1, tokens)
+        if self.kind is not BlockKind.no_attention:
+            mixed = self.attention(mixed)
+        stream = tokens + self._dropped(mixed, factors, 0)
+        if self.kind is BlockKind.stream_norm:
+            stream, hidden = normalised_and_its_linear(self.norm2, expand, stream)
+        else:
+            hidden = linear_of_normalised(self.norm2, expand, stream)
+        if stream.dtype is product_dtype(stream):
+            return add_linear(stream, contract, activation(hidden), self._factors(stream, factors, 1))
+        return stream + self._dropped(linear_with_exact_bias(contract, activation(hidden)), factors, 1)
+
+    def _factors(
+        self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None, index: int
+    ) -> Float[Tensor, "b *_"]:
+        """Return what a branch of each image is multiplied by."""
+        if not (self.training and isinstance(self.drop_path, DropPath)):
+            return torch.ones(1, 1, 1, device=tokens.device)
+        return self.drop_path.draw(tokens) if factors is None else factors[index]
 
     def _dropped(
         self, branch: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None, index: int

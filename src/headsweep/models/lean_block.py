@@ -48,14 +48,36 @@ def linear_of_normalised(
     norm: nn.LayerNorm, linear: nn.Linear, tokens: Float[Tensor, "b n d"]
 ) -> Float[Tensor, "b n o"]:
     """Return `linear(norm(tokens))`."""
-    standard = Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens))
+    return _folded(norm, linear, Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens)))
+
+
+def _folded(norm: nn.LayerNorm, linear: nn.Linear, standard: Float[Tensor, "b n d"]) -> Float[Tensor, "b n o"]:
     bias = linear.bias + (linear.weight * norm.bias).sum(-1)
     return F.linear(standard, linear.weight * norm.weight, bias)
+
+
+def normalised_and_its_linear(
+    norm: nn.LayerNorm, linear: nn.Linear, tokens: Float[Tensor, "b n d"]
+) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n o"]]:
+    """Return `norm(tokens)` and `linear(norm(tokens))`."""
+    statistics = _mean_and_scale(norm, tokens)
+    exact, standard = StandardisedTwice.apply(tokens, *statistics, norm.weight, norm.bias, product_dtype(tokens))
+    return exact, _folded(norm, linear, standard)
 
 
 def linear_with_exact_bias(linear: nn.Linear, hidden: Float[Tensor, "b n h"]) -> Float[Tensor, "b n o"]:
     """Return `linear(hidden)` with the bias added to the product in its own dtype, float32 also under autocast."""
     return F.linear(hidden, linear.weight) + linear.bias
+
+
+def add_linear(
+    stream: Float[Tensor, "b n d"], linear: nn.Linear, hidden: Float[Tensor, "b n h"], factors: Float[Tensor, "b *_"]
+) -> Float[Tensor, "b n d"]:
+    """Return `stream + factors * linear(hidden)` for a residual stream in the dtype of the product.
+
+    With the factors before the product, the gradient of the product is that of the stream: one tensor.
+    """
+    return BiasedSum.apply(stream, F.linear(hidden * factors, linear.weight), linear.bias, factors)
 
 
 class Normalised(torch.autograd.Function):
@@ -79,7 +101,8 @@ class Normalised(torch.autograd.Function):
         """The gradients of tokens, gain and bias."""
         tokens, mean, scale, weight = ctx.saved_tensors
         standard = (tokens - mean) * scale
-        return _by_tokens(by * weight, standard, scale), None, None, (by * standard).sum((0, 1)), by.sum((0, 1))
+        by_tokens = _by_tokens(by * weight, standard, scale).to(tokens.dtype)
+        return by_tokens, None, None, _over_tokens(by * standard), _over_tokens(by)
 
 
 class Standardised(torch.autograd.Function):
@@ -97,13 +120,71 @@ class Standardised(torch.autograd.Function):
         standard = ((tokens - mean) * scale).to(dtype)
         # As another view: of two conversions in a row the compiler leaves the first one out, and would keep its input.
         ctx.save_for_backward(standard.flatten(0, 1), scale)
+        ctx.dtype = tokens.dtype
         return standard
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None, None, None]:
-        """The gradient of tokens, in the dtype of the scale."""
+        """The gradient of tokens."""
         kept, scale = ctx.saved_tensors
-        return _by_tokens(by.to(scale.dtype), kept.to(scale.dtype).view_as(by), scale), None, None, None
+        by_tokens = _by_tokens(by.to(scale.dtype), kept.to(scale.dtype).view_as(by), scale)
+        return by_tokens.to(ctx.dtype), None, None, None
+
+
+class StandardisedTwice(torch.autograd.Function):
+    """(x - mean) * scale, once with gain and bias in the dtype of x, once as of `Standardised`, which alone is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Float[Tensor, "b n d"],
+        mean: Float[Tensor, "b n 1"],
+        scale: Float[Tensor, "b n 1"],
+        weight: Float[Tensor, " d"],
+        bias: Float[Tensor, " d"],
+        dtype: torch.dtype,
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Standardise each token."""
+        exact = (tokens - mean) * scale
+        standard = exact.to(dtype)
+        ctx.save_for_backward(standard.flatten(0, 1), scale, weight)
+        return (exact * weight + bias).to(tokens.dtype), standard
+
+    @staticmethod
+    def backward(
+        ctx: Any, by: Float[Tensor, "b n d"], by_standard: Float[Tensor, "b n d"]
+    ) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
+        """The gradients of tokens, gain and bias."""
+        kept, scale, weight = ctx.saved_tensors
+        exact, standard = by.to(scale.dtype), kept.to(scale.dtype).view_as(by)
+        by_tokens = _by_tokens(exact * weight + by_standard.to(scale.dtype), standard, scale).to(by.dtype)
+        return by_tokens, None, None, _over_tokens(exact * standard), _over_tokens(exact), None
+
+
+class BiasedSum(torch.autograd.Function):
+    """x + y + factors * bias, summed in the dtype of the bias, for a residual stream x and a branch y of one dtype."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        stream: Float[Tensor, "b n d"],
+        branch: Float[Tensor, "b n d"],
+        bias: Float[Tensor, " d"],
+        factors: Float[Tensor, "b *_"],
+    ) -> Float[Tensor, "b n d"]:
+        """Add them in the dtype of the stream."""
+        ctx.save_for_backward(factors)
+        return (stream.to(bias.dtype) + branch.to(bias.dtype) + factors * bias).to(stream.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The gradients of stream and branch, which are equal, and of the bias."""
+        (factors,) = ctx.saved_tensors
+        return by, by, _over_tokens(by * factors), None
+
+
+def _over_tokens(values: Float[Tensor, "*b d"]) -> Float[Tensor, " d"]:
+    return values.flatten(0, -2).sum(0)
 
 
 def _by_tokens(
@@ -118,6 +199,7 @@ def _by_tokens(
 def _mean_and_scale(
     norm: nn.LayerNorm, tokens: Float[Tensor, "b n d"]
 ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
-    """Return the mean of each token, and one over its deviation."""
-    variance, mean = torch.var_mean(tokens, -1, correction=0, keepdim=True)
+    """Return the mean of each token, and one over its deviation, in float32 at least."""
+    exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    variance, mean = torch.var_mean(exact, -1, correction=0, keepdim=True)
     return mean, (variance + norm.eps).rsqrt()
