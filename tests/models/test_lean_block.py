@@ -58,7 +58,7 @@ def test_it_is_the_plain_block_with_the_same_masks(kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("stream", [torch.float32])
+@pytest.mark.parametrize("stream", [torch.float32, torch.bfloat16])
 def test_it_rounds_no_more_than_the_plain_block(kind: str, stream: torch.dtype) -> None:
     double = block_of(kind, torch.float64)
     exact = outcome(double, double, tokens_of(torch.float64))

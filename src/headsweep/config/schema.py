@@ -15,7 +15,14 @@ from headsweep.config.data import AugmentationConfig, DatasetConfig
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.records.head import GramConfig, HeadConfig
 from headsweep.config.records.head_file import spec_of
-from headsweep.config.records.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
+from headsweep.config.records.model import (
+    BackboneMode,
+    CompactConfig,
+    ModelConfig,
+    ResidualPrecision,
+    TokensConfig,
+    TokenType,
+)
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
@@ -225,6 +232,7 @@ class RunConfig:
         self._check_backbone()
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
+            self._check_residual(self.model.residual_precision)
 
     def check_ranks(self, ranks: int) -> None:
         """Raise ConfigError unless `ranks` processes can share each batch."""
@@ -234,6 +242,11 @@ class RunConfig:
             least = ranks * self.accumulation
             shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
             raise ConfigError("batch_size", self.batch_size, f"expected a multiple of {least}: {shared}")
+
+    def _check_residual(self, residual: ResidualPrecision) -> None:
+        if residual is not ResidualPrecision.float32 and self.precision is not Precision.bfloat16:
+            expected = f"expected float32 with precision={self.precision.value}; give precision=bfloat16 as well"
+            raise ConfigError("model.residual_precision", residual.value, expected)
 
     def _check_durations(self) -> None:
         whole = Duration.parse("duration", self.duration)

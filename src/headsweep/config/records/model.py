@@ -61,6 +61,13 @@ class Block(Enum):
     no_attention = "no_attention"  # the SeqAttention code's `sg` models: x + norm x, then x + mlp(norm x)
 
 
+class ResidualPrecision(Enum):
+    """Data type of the residual stream, the tokens that each block adds to, under autocast to bfloat16."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 @dataclass
 class ModelConfig:
     """The options that every backbone has."""
@@ -98,6 +105,9 @@ class CompactConfig(ModelConfig):
     dropout: float  # on tokens and projections
     attention_dropout: float  # on attention weights
     drop_path: float  # stochastic depth of the last block; linear from 0
+    residual_precision: Annotated[ResidualPrecision, USUAL, Neutral("float32")] = field(
+        default=ResidualPrecision.float32, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
