@@ -61,8 +61,16 @@ def _sections() -> Mapping[str, Trait]:
 
 @cache
 def neutral_values() -> Mapping[str, Any]:
-    """Return key -> neutral value of the keys that were added (see `traits.Neutral`)."""
+    """Return key -> neutral value of the keys that were added to every run (see `traits.Neutral`)."""
     return dict(_neutral_in(RunConfig, ""))
+
+
+@cache
+def _neutral_options() -> Mapping[str, Any]:
+    """Return the same of options that were added to a head or to a family of models, whose default it is."""
+    options = [(schema, "head.") for schema in head_options().values()]
+    options += [(schema, "model.") for schema in model_options().values()]
+    return {key: value for schema, prefix in options for key, value in _neutral_in(schema, prefix)}
 
 
 def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -74,7 +82,7 @@ def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value without the added keys at their neutral values, as earlier versions hashed it."""
-    neutral = neutral_values()
+    neutral = {**_neutral_options(), **neutral_values()}
     return {key: value for key, value in values.items() if key not in neutral or value != neutral[key]}
 
 
