@@ -6,9 +6,12 @@ autocast, and its normalised tokens. Here
 - the tokens that `norm1` normalises are kept instead of the normalised ones, which the backward pass recomputes;
 - of `norm2`, the operand of the product after it is kept, in bfloat16 under autocast. It is without gain and bias,
   which weight and bias of that product include (as in the heads' class attention), so that the gradient can be computed
-  from it. `norm1` is not folded so: the product after it has no bias, whose gradient would be one more pass;
+  from it. `norm1` is not folded so: the product after it has no bias, whose gradient would be one more pass. Where the
+  stream is normalised itself (`stream_norm`), it is computed from its tokens wherever it is read;
 - the last bias is added together with the residual, so that its gradient is a sum of what the kernel of the gradient of
-  `norm2` reads anyway.
+  `norm2` reads anyway;
+- where stream and products have one dtype, stochastic depth multiplies the input of the last product, not its result:
+  the gradient of that result is then the gradient of the stream, and is not written again.
 
 The results are those of the plain block but for rounding, with the same random draws. Only a compiler that fuses gains
 from it: in eager mode it would be slower.
