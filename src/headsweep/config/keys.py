@@ -68,9 +68,11 @@ def neutral_values() -> Mapping[str, Any]:
 @cache
 def _neutral_options() -> Mapping[str, Any]:
     """Return the same of options that were added to a head or to a family of models, whose default it is."""
-    options = [(schema, "head.") for schema in head_options().values()]
-    options += [(schema, "model.") for schema in model_options().values()]
-    return {key: value for schema, prefix in options for key, value in _neutral_in(schema, prefix)}
+    found: dict[str, Any] = {}
+    for section, schemas in (("head", head_options()), ("model", model_options())):
+        for schema in schemas.values():
+            found |= _neutral_in(schema, f"{section}.")
+    return found
 
 
 def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
