@@ -53,19 +53,19 @@ class Tokenizer(Enum):
     patch = "patch"  # ViT-Lite and CVT: one convolution whose stride is its kernel, with bias
 
 
+class ResidualPrecision(Enum):
+    """Data type of the residual stream, the tokens that each block adds to, under autocast to bfloat16."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Block(Enum):
     """What an encoder block computes; all kinds have the same parameters."""
 
     pre_norm = "pre_norm"  # the SeqAttention paper's code: x + attention(norm x), then x + mlp(norm x)
     stream_norm = "stream_norm"  # the CCT authors' code: x = norm(x + attention(norm x)), then x + mlp(x)
     no_attention = "no_attention"  # the SeqAttention code's `sg` models: x + norm x, then x + mlp(norm x)
-
-
-class ResidualPrecision(Enum):
-    """Data type of the residual stream, the tokens that each block adds to, under autocast to bfloat16."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 @dataclass
@@ -101,13 +101,13 @@ class CompactConfig(ModelConfig):
     tokenizer_kernel: int  # side of the tokenizer's convolutions
     tokenizer_layers: int  # number of layers; each one of `convolution` halves the grid
     block: Block
+    residual_precision: Annotated[ResidualPrecision, USUAL, Neutral("float32")] = field(
+        default=ResidualPrecision.float32, kw_only=True
+    )
     positions: Positions
     dropout: float  # on tokens and projections
     attention_dropout: float  # on attention weights
     drop_path: float  # stochastic depth of the last block; linear from 0
-    residual_precision: Annotated[ResidualPrecision, USUAL, Neutral("float32")] = field(
-        default=ResidualPrecision.float32, kw_only=True
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
