@@ -73,6 +73,15 @@ def test_it_rounds_no_more_than_the_plain_block(kind: str, stream: torch.dtype) 
         assert lean[name].dtype == plain[name].dtype and errors[1] < max(1.5 * errors[0], 0.01), (name, errors)
 
 
+@every_kind
+def test_it_computes_in_a_model_of_bfloat16(kind: str) -> None:
+    block, tokens = block_of(kind, torch.bfloat16), tokens_of(torch.bfloat16)
+    plain, lean = outcome(block, block, tokens), outcome(lambda tokens: block.lean(tokens, None), block, tokens)
+    for name, value in lean.items():
+        error = (value.double() - plain[name].double()).norm() / plain[name].double().norm()
+        assert value.dtype is torch.bfloat16 and error < 0.1, (name, error)
+
+
 def layer_of(form: Callable[[nn.LayerNorm, Tensor], Tensor]) -> Callable[..., Tensor]:
     """Of tokens, gain and bias."""
 

@@ -80,7 +80,7 @@ def add_linear(
 
     With the factors before the product, the gradient of the product is that of the stream: one tensor.
     """
-    return BiasedSum.apply(stream, F.linear(hidden * factors, linear.weight), linear.bias, factors)
+    return BiasedSum.apply(stream, F.linear((hidden * factors).to(hidden.dtype), linear.weight), linear.bias, factors)
 
 
 class Normalised(torch.autograd.Function):
@@ -97,13 +97,13 @@ class Normalised(torch.autograd.Function):
     ) -> Float[Tensor, "b n d"]:
         """Normalise each token."""
         ctx.save_for_backward(tokens, mean, scale, weight)
-        return (tokens - mean) * scale * weight + bias
+        return ((tokens - mean) * scale * weight + bias).to(torch.promote_types(tokens.dtype, weight.dtype))
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None, None, Tensor, Tensor]:
         """The gradients of tokens, gain and bias."""
         tokens, mean, scale, weight = ctx.saved_tensors
-        standard = (tokens - mean) * scale
+        by, standard = by.to(scale.dtype), (tokens - mean) * scale
         by_tokens = _by_tokens(by * weight, standard, scale).to(tokens.dtype)
         return by_tokens, None, None, _over_tokens(by * standard), _over_tokens(by)
 
@@ -159,13 +159,13 @@ class StandardisedTwice(torch.autograd.Function):
     ) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
         """The gradients of tokens, gain and bias."""
         kept, scale, weight = ctx.saved_tensors
-        exact, standard = by.to(scale.dtype), kept.to(scale.dtype).view_as(by)
-        by_tokens = _by_tokens(exact * weight + by_standard.to(scale.dtype), standard, scale).to(by.dtype)
-        return by_tokens, None, None, _over_tokens(exact * standard), _over_tokens(exact), None
+        by_exact, standard = by.to(scale.dtype), kept.to(scale.dtype).view_as(by)
+        by_tokens = _by_tokens(by_exact * weight + by_standard.to(scale.dtype), standard, scale).to(by.dtype)
+        return by_tokens, None, None, _over_tokens(by_exact * standard), _over_tokens(by_exact), None
 
 
 class BiasedSum(torch.autograd.Function):
-    """x + y + factors * bias, summed in the dtype of the bias, for a residual stream x and a branch y of one dtype."""
+    """x + y + factors * bias, summed in float32 at least, for a residual stream x and a branch y of one dtype."""
 
     @staticmethod
     def forward(
@@ -177,7 +177,7 @@ class BiasedSum(torch.autograd.Function):
     ) -> Float[Tensor, "b n d"]:
         """Add them in the dtype of the stream."""
         ctx.save_for_backward(factors)
-        return (stream.to(bias.dtype) + branch.to(bias.dtype) + factors * bias).to(stream.dtype)
+        return (_exact(stream) + _exact(branch) + factors * bias).to(stream.dtype)
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -203,6 +203,9 @@ def _mean_and_scale(
     norm: nn.LayerNorm, tokens: Float[Tensor, "b n d"]
 ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
     """Return the mean of each token, and one over its deviation, in float32 at least."""
-    exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-    variance, mean = torch.var_mean(exact, -1, correction=0, keepdim=True)
+    variance, mean = torch.var_mean(_exact(tokens), -1, correction=0, keepdim=True)
     return mean, (variance + norm.eps).rsqrt()
+
+
+def _exact(values: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
