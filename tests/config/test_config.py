@@ -78,6 +78,7 @@ BAD = [
     (["duration='50 percent'"], "duration=50 percent: expected more than 0 epochs, steps or images"),
     (["schedule.warmup='30 epochs'"], "schedule.warmup=30 epochs: expected less than the whole run"),
     (["accumulation=3"], "accumulation=3: expected a divisor of batch_size=64"),
+    (["model=timm", "+model.residual_precision=bfloat16"], "model.residual_precision: is an option of"),
     (["decorrelation=-0.8"], "decorrelation=-0.8: expected 0 with heads=1"),
     (["head=ga", "batch_size=1"], "batch_size=1: expected >= 2 images per micro-batch: head=ga"),
     (["device=tpu"], "device=tpu: expected auto, cpu"),

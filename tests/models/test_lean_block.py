@@ -15,9 +15,12 @@ from headsweep.models.lean_block import linear_of_normalised, normalised
 WIDTH = 32
 
 
-def block_of(dtype: torch.dtype = torch.float32) -> Block:
+every_kind = pytest.mark.parametrize("kind", ["pre_norm", "stream_norm", "no_attention"])
+
+
+def block_of(kind: str = "pre_norm", dtype: torch.dtype = torch.float32) -> Block:
     """Away from its initial point, where gains are 1 and biases 0; tokens are dropped, attention weights are not."""
-    options = (f"model.width={WIDTH}", "model.attention_heads=2", "model.attention_dropout=0")
+    options = (f"model.width={WIDTH}", "model.attention_heads=2", "model.attention_dropout=0", f"model.block={kind}")
     model = compose_run("model=cct_7_3x1", *options).model
     assert isinstance(model, CompactConfig)
     torch.manual_seed(0)
@@ -41,28 +44,42 @@ def outcome(
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         result = form(tokens)
     names, parameters = zip(*block.named_parameters(), strict=True)
-    by = torch.autograd.grad(result.double().square().sum(), [tokens, *parameters])
-    return {"result": result.detach(), **dict(zip(("tokens", *names), by, strict=True))}
+    by = torch.autograd.grad(result.double().square().sum(), [tokens, *parameters], allow_unused=True)
+    used = {name: each for name, each in zip(("tokens", *names), by, strict=True) if each is not None}
+    return {"result": result.detach(), **used}
 
 
-def test_it_is_the_plain_block_with_the_same_masks() -> None:
-    block, tokens = block_of(torch.float64), tokens_of(torch.float64)
+@every_kind
+def test_it_is_the_plain_block_with_the_same_masks(kind: str) -> None:
+    block, tokens = block_of(kind, torch.float64), tokens_of(torch.float64)
     plain = outcome(block, block, tokens)
     for name, value in outcome(lambda tokens: block.lean(tokens, None), block, tokens).items():
         torch.testing.assert_close(value, plain[name], msg=name)
 
 
-def test_it_rounds_no_more_than_the_plain_block() -> None:
-    double = block_of(torch.float64)
+@every_kind
+@pytest.mark.parametrize("stream", [torch.float32, torch.bfloat16])
+def test_it_rounds_no_more_than_the_plain_block(kind: str, stream: torch.dtype) -> None:
+    double = block_of(kind, torch.float64)
     exact = outcome(double, double, tokens_of(torch.float64))
-    block, tokens = block_of(), tokens_of()
+    block, tokens = block_of(kind), tokens_of().detach().to(stream).requires_grad_()
     plain, lean = (
         outcome(block, block, tokens, True),
         outcome(lambda tokens: block.lean(tokens, None), block, tokens, True),
     )
+    assert lean["result"].dtype is lean["tokens"].dtype is stream
     for name, value in exact.items():
         errors = [((other[name].double() - value).norm() / value.norm()).item() for other in (plain, lean)]
         assert lean[name].dtype == plain[name].dtype and errors[1] < max(1.5 * errors[0], 0.01), (name, errors)
+
+
+@every_kind
+def test_it_computes_in_a_model_of_bfloat16(kind: str) -> None:
+    block, tokens = block_of(kind, torch.bfloat16), tokens_of(torch.bfloat16)
+    plain, lean = outcome(block, block, tokens), outcome(lambda tokens: block.lean(tokens, None), block, tokens)
+    for name, value in lean.items():
+        error = (value.double() - plain[name].double()).norm() / plain[name].double().norm()
+        assert value.dtype is torch.bfloat16 and error < 0.1, (name, error)
 
 
 def layer_of(form: Callable[[nn.LayerNorm, Tensor], Tensor]) -> Callable[..., Tensor]:

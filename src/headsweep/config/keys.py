@@ -66,9 +66,9 @@ def neutral_values() -> Mapping[str, Any]:
 
 
 @cache
-def _neutral_values_with_options() -> Mapping[str, Any]:
-    """Return the same with the options of every head and every family of models."""
-    found = dict(neutral_values())
+def _neutral_options() -> Mapping[str, Any]:
+    """Return the same of options that were added to a head or to a family of models, whose default it is."""
+    found: dict[str, Any] = {}
     for section, schemas in (("head", head_options()), ("model", model_options())):
         for schema in schemas.values():
             found |= _neutral_in(schema, f"{section}.")
@@ -84,7 +84,7 @@ def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value without the added keys at their neutral values, as earlier versions hashed it."""
-    neutral = _neutral_values_with_options()
+    neutral = {**_neutral_options(), **neutral_values()}
     return {key: value for key, value in values.items() if key not in neutral or value != neutral[key]}
 
 

@@ -20,6 +20,7 @@ from headsweep.config.records.model import (
     BackboneMode,
     CompactConfig,
     ModelConfig,
+    ResidualPrecision,
     TokensConfig,
     TokenType,
 )
@@ -241,6 +242,7 @@ class RunConfig:
         self._check_backbone()
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
+            self._check_residual(self.model.residual_precision)
             if self.model.attention_kernel is AttentionKernel.triton:
                 self._check_attention_kernel()
 
@@ -252,6 +254,11 @@ class RunConfig:
             least = ranks * self.accumulation
             shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
             raise ConfigError("batch_size", self.batch_size, f"expected a multiple of {least}: {shared}")
+
+    def _check_residual(self, residual: ResidualPrecision) -> None:
+        if residual is not ResidualPrecision.float32 and self.precision is not Precision.bfloat16:
+            expected = f"expected float32 with precision={self.precision.value}; give precision=bfloat16 as well"
+            raise ConfigError("model.residual_precision", residual.value, expected)
 
     def _check_attention_kernel(self) -> None:
         """Refuse a run in which no step would use the kernels."""

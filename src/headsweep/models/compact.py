@@ -23,21 +23,25 @@ from headsweep.config import Block as BlockKind
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
+from headsweep.heads.layers.precision import product_dtype
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath, draw_at_once
 from headsweep.models.lean_block import (
+    add_linear,
     gains,
     linear_of_normalised,
     linear_with_exact_bias,
     normalised,
+    normalised_and_its_linear,
     product_of_normalised,
 )
 from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
 from headsweep.models.packed_attention import attend_packed, check_token_count, fits
+from headsweep.models.residual_stream import add, as_parameters, as_stream
 
-for _name in ("attend", "arrange_for_convolution", "arrange_for_pooling"):
-    torch.fx.wrap(_name)  # FX cannot trace the device
+for _name in ("attend", "arrange_for_convolution", "arrange_for_pooling", "add", "as_parameters", "as_stream"):
+    torch.fx.wrap(_name)  # FX cannot trace a device or a dtype
 TOKENIZER_PLANES = 64  # channels between the tokenizer's layers
 
 
@@ -144,24 +148,40 @@ class Block(nn.Module):
         self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Refined tokens; `factors` are those of stochastic depth, for both branches, if they are drawn elsewhere."""
-        if self.may_be_lean and self.kind is BlockKind.pre_norm and gains(tokens):
+        if self.may_be_lean and gains(tokens):
             return self.lean(tokens, factors)
-        mixed = self.norm1(tokens)
+        mixed = self.norm1(as_parameters(tokens, self.norm1.weight))
         if self.kind is not BlockKind.no_attention:
             mixed = self.attention(mixed)
-        tokens = tokens + self._dropped(mixed, factors, 0)
-        inside = self.norm2(tokens)
-        stream = inside if self.kind is BlockKind.stream_norm else tokens
-        return stream + self._dropped(self.mlp(inside), factors, 1)
+        tokens = add(tokens, self._dropped(mixed, factors, 0))
+        inside = self.norm2(as_parameters(tokens, self.norm2.weight))
+        stream = inside.to(tokens.dtype) if self.kind is BlockKind.stream_norm else tokens
+        return add(stream, self._dropped(self.mlp(inside), factors, 1))
 
     def lean(self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None) -> Float[Tensor, "b n d"]:
-        """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
+        """The same without dropout; see `headsweep.models.lean_block`."""
         expand, activation, _, contract, _ = self.mlp
         assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        mixed = self.attention.of_normalised(self.norm1, tokens)
-        tokens = tokens + self._dropped(mixed, factors, 0)
-        hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
-        return tokens + self._dropped(linear_with_exact_bias(contract, hidden), factors, 1)
+        if self.kind is BlockKind.no_attention:
+            mixed = normalised(self.norm1, tokens)
+        else:
+            mixed = self.attention.of_normalised(self.norm1, tokens)
+        stream = add(tokens, self._dropped(mixed, factors, 0))
+        if self.kind is BlockKind.stream_norm:
+            stream, hidden = normalised_and_its_linear(self.norm2, expand, stream)
+        else:
+            hidden = linear_of_normalised(self.norm2, expand, stream)
+        if stream.dtype is product_dtype(stream):
+            return add_linear(stream, contract, activation(hidden), self._factors(stream, factors, 1))
+        return add(stream, self._dropped(linear_with_exact_bias(contract, activation(hidden)), factors, 1))
+
+    def _factors(
+        self, tokens: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None, index: int
+    ) -> Float[Tensor, "b *_"]:
+        """Return what a branch of each image is multiplied by."""
+        if not (self.training and isinstance(self.drop_path, DropPath)):
+            return torch.ones(1, 1, 1, device=tokens.device)
+        return self.drop_path.draw(tokens) if factors is None else factors[index]
 
     def _dropped(
         self, branch: Float[Tensor, "b n d"], factors: Float[Tensor, "2 b 1 1"] | None, index: int
@@ -243,7 +263,7 @@ class CompactTransformer(Backbone):
             tokens = self._refine(block, tokens, factors)
         if isinstance(self.norm, nn.LayerNorm) and gains(tokens):
             return normalised(self.norm, tokens)
-        return self.norm(tokens)
+        return self.norm(as_parameters(tokens, self.positions))
 
     def _embed(self, images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b t d"]:
         """Tokens with their positions, before the first block."""
@@ -252,7 +272,7 @@ class CompactTransformer(Backbone):
         tokens = self.tokenizer(images)
         if self.prefix:
             tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
-        return self.dropout(tokens + self.positions)
+        return as_stream(self.dropout(tokens + self.positions), self.options.residual_precision)
 
     def _factors(self, tokens: Float[Tensor, "b t d"]) -> list[Float[Tensor, "2 b 1 1"] | None]:
         """Return the factors of stochastic depth of each block: of one draw on a GPU, where each draw is a launch.
@@ -290,12 +310,13 @@ class CompactTransformer(Backbone):
         for index, (block, factors) in enumerate(zip(read, self._factors(tokens), strict=False)):
             tokens = self._refine(block, tokens, factors)
             if index in selected:
-                taken.append(self.norm(tokens) if norm else tokens)
+                feature = as_parameters(tokens, self.positions)
+                taken.append(self.norm(feature) if norm else feature)
         grid = _grid(self.options, (images.shape[2], images.shape[3]))
         features: list[Any] = [self._feature(each, grid, output_fmt) for each in taken]
         if return_prefix_tokens and self.prefix:
             features = [(feature, each[:, : self.prefix]) for feature, each in zip(features, taken, strict=True)]
-        return features if intermediates_only else (self.norm(tokens), features)
+        return features if intermediates_only else (self.norm(as_parameters(tokens, self.positions)), features)
 
     def _feature(self, tokens: Float[Tensor, "b t d"], grid: tuple[int, int], output_fmt: str) -> Tensor:
         """Return the patch tokens, as (b d rows columns) or unchanged."""

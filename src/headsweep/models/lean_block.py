@@ -7,9 +7,12 @@ autocast, and its normalised tokens. Here
 - of `norm2`, the operand of the product after it is kept, in bfloat16 under autocast. It is without gain and bias,
   which weight and bias of that product include (as in the heads' class attention), so that the gradient can be computed
   from it. `norm1` is folded so only where the attention kernel sums its gradients over tokens (see
-  `packed_attention`): the product after it has no bias, whose gradient would be one more pass;
+  `packed_attention`): the product after it has no bias, whose gradient would be one more pass. Where the stream is
+  normalised itself (`stream_norm`), it is computed from its tokens wherever it is read;
 - the last bias is added together with the residual, so that its gradient is a sum of what the kernel of the gradient of
-  `norm2` reads anyway.
+  `norm2` reads anyway;
+- where stream and products have one dtype, stochastic depth multiplies the input of the last product, not its result:
+  the gradient of that result is then the gradient of the stream, and is not written again.
 
 The results are those of the plain block but for rounding, with the same random draws. Only a compiler that fuses gains
 from it: in eager mode it would be slower.
@@ -49,9 +52,21 @@ def linear_of_normalised(
     norm: nn.LayerNorm, linear: nn.Linear, tokens: Float[Tensor, "b n d"]
 ) -> Float[Tensor, "b n o"]:
     """Return `linear(norm(tokens))`."""
-    standard = Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens))
+    return _folded(norm, linear, Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens)))
+
+
+def _folded(norm: nn.LayerNorm, linear: nn.Linear, standard: Float[Tensor, "b n d"]) -> Float[Tensor, "b n o"]:
     bias = linear.bias + (linear.weight * norm.bias).sum(-1)
     return F.linear(standard, linear.weight * norm.weight, bias)
+
+
+def normalised_and_its_linear(
+    norm: nn.LayerNorm, linear: nn.Linear, tokens: Float[Tensor, "b n d"]
+) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n o"]]:
+    """Return `norm(tokens)` and `linear(norm(tokens))`."""
+    statistics = _mean_and_scale(norm, tokens)
+    exact, standard = StandardisedTwice.apply(tokens, *statistics, norm.weight, norm.bias, product_dtype(tokens))
+    return exact, _folded(norm, linear, standard)
 
 
 def product_of_normalised(
@@ -71,6 +86,16 @@ def linear_with_exact_bias(linear: nn.Linear, hidden: Float[Tensor, "b n h"]) ->
     return F.linear(hidden, linear.weight) + linear.bias
 
 
+def add_linear(
+    stream: Float[Tensor, "b n d"], linear: nn.Linear, hidden: Float[Tensor, "b n h"], factors: Float[Tensor, "b *_"]
+) -> Float[Tensor, "b n d"]:
+    """Return `stream + factors * linear(hidden)` for a residual stream in the dtype of the product.
+
+    With the factors before the product, the gradient of the product is that of the stream: one tensor.
+    """
+    return BiasedSum.apply(stream, F.linear((hidden * factors).to(hidden.dtype), linear.weight), linear.bias, factors)
+
+
 class Normalised(torch.autograd.Function):
     """(x - mean) * scale * gain + bias, where mean and scale are those of x: its gradient is that of a layer norm."""
 
@@ -85,14 +110,15 @@ class Normalised(torch.autograd.Function):
     ) -> Float[Tensor, "b n d"]:
         """Normalise each token."""
         ctx.save_for_backward(tokens, mean, scale, weight)
-        return (tokens - mean) * scale * weight + bias
+        return ((tokens - mean) * scale * weight + bias).to(torch.promote_types(tokens.dtype, weight.dtype))
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None, None, Tensor, Tensor]:
         """The gradients of tokens, gain and bias."""
         tokens, mean, scale, weight = ctx.saved_tensors
-        standard = (tokens - mean) * scale
-        return _by_tokens(by * weight, standard, scale), None, None, (by * standard).sum((0, 1)), by.sum((0, 1))
+        by, standard = by.to(scale.dtype), (tokens - mean) * scale
+        by_tokens = _by_tokens(by * weight, standard, scale).to(tokens.dtype)
+        return by_tokens, None, None, _over_tokens(by * standard), _over_tokens(by)
 
 
 class Standardised(torch.autograd.Function):
@@ -110,13 +136,71 @@ class Standardised(torch.autograd.Function):
         standard = ((tokens - mean) * scale).to(dtype)
         # As another view: of two conversions in a row the compiler leaves the first one out, and would keep its input.
         ctx.save_for_backward(standard.flatten(0, 1), scale)
+        ctx.dtype = tokens.dtype
         return standard
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None, None, None]:
-        """The gradient of tokens, in the dtype of the scale."""
+        """The gradient of tokens."""
         kept, scale = ctx.saved_tensors
-        return _by_tokens(by.to(scale.dtype), kept.to(scale.dtype).view_as(by), scale), None, None, None
+        by_tokens = _by_tokens(by.to(scale.dtype), kept.to(scale.dtype).view_as(by), scale)
+        return by_tokens.to(ctx.dtype), None, None, None
+
+
+class StandardisedTwice(torch.autograd.Function):
+    """(x - mean) * scale, once with gain and bias in the dtype of x, once as of `Standardised`, which alone is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Float[Tensor, "b n d"],
+        mean: Float[Tensor, "b n 1"],
+        scale: Float[Tensor, "b n 1"],
+        weight: Float[Tensor, " d"],
+        bias: Float[Tensor, " d"],
+        dtype: torch.dtype,
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Standardise each token."""
+        exact = (tokens - mean) * scale
+        standard = exact.to(dtype)
+        ctx.save_for_backward(standard.flatten(0, 1), scale, weight)
+        return (exact * weight + bias).to(tokens.dtype), standard
+
+    @staticmethod
+    def backward(
+        ctx: Any, by: Float[Tensor, "b n d"], by_standard: Float[Tensor, "b n d"]
+    ) -> tuple[Tensor, None, None, Tensor, Tensor, None]:
+        """The gradients of tokens, gain and bias."""
+        kept, scale, weight = ctx.saved_tensors
+        by_exact, standard = by.to(scale.dtype), kept.to(scale.dtype).view_as(by)
+        by_tokens = _by_tokens(by_exact * weight + by_standard.to(scale.dtype), standard, scale).to(by.dtype)
+        return by_tokens, None, None, _over_tokens(by_exact * standard), _over_tokens(by_exact), None
+
+
+class BiasedSum(torch.autograd.Function):
+    """x + y + factors * bias, summed in float32 at least, for a residual stream x and a branch y of one dtype."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        stream: Float[Tensor, "b n d"],
+        branch: Float[Tensor, "b n d"],
+        bias: Float[Tensor, " d"],
+        factors: Float[Tensor, "b *_"],
+    ) -> Float[Tensor, "b n d"]:
+        """Add them in the dtype of the stream."""
+        ctx.save_for_backward(factors)
+        return (_exact(stream) + _exact(branch) + factors * bias).to(stream.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The gradients of stream and branch, which are equal, and of the bias."""
+        (factors,) = ctx.saved_tensors
+        return by, by, _over_tokens(by * factors), None
+
+
+def _over_tokens(values: Float[Tensor, "*b d"]) -> Float[Tensor, " d"]:
+    return values.flatten(0, -2).sum(0)
 
 
 def _by_tokens(
@@ -131,6 +215,10 @@ def _by_tokens(
 def _mean_and_scale(
     norm: nn.LayerNorm, tokens: Float[Tensor, "b n d"]
 ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n 1"]]:
-    """Return the mean of each token, and one over its deviation."""
-    variance, mean = torch.var_mean(tokens, -1, correction=0, keepdim=True)
+    """Return the mean of each token, and one over its deviation, in float32 at least."""
+    variance, mean = torch.var_mean(_exact(tokens), -1, correction=0, keepdim=True)
     return mean, (variance + norm.eps).rsqrt()
+
+
+def _exact(values: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -53,6 +53,13 @@ class Tokenizer(Enum):
     patch = "patch"  # ViT-Lite and CVT: one convolution whose stride is its kernel, with bias
 
 
+class ResidualPrecision(Enum):
+    """Data type of the residual stream, the tokens that each block adds to, under autocast to bfloat16."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Block(Enum):
     """What an encoder block computes; all kinds have the same parameters."""
 
@@ -104,6 +111,9 @@ class CompactConfig(ModelConfig):
     tokenizer_kernel: int  # side of the tokenizer's convolutions
     tokenizer_layers: int  # number of layers; each one of `convolution` halves the grid
     block: Block
+    residual_precision: Annotated[ResidualPrecision, USUAL, Neutral("float32")] = field(
+        default=ResidualPrecision.float32, kw_only=True
+    )
     positions: Positions
     dropout: float  # on tokens and projections
     attention_dropout: float  # on attention weights
