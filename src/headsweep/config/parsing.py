@@ -52,11 +52,10 @@ def typed(config: DictConfig) -> DictConfig:
     schema.model = _schema("model.family", _chosen(config, "model.family", "model.family", BACKBONES))
     _check_values(plain)
     try:
-        merged = OmegaConf.merge(schema, plain)
+        schema.merge_with(plain)  # not OmegaConf.merge, which would copy the schema first: a quarter of the time
     except OmegaConfBaseException as error:
         raise as_config_error(error, config) from error
-    assert isinstance(merged, DictConfig)
-    return merged
+    return schema
 
 
 def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
