@@ -83,10 +83,12 @@ def hydra_conf() -> Iterator[None]:
 @pytest.fixture
 def hydra_state() -> Iterator[None]:
     """Restore Hydra's state afterwards: a process is expected to give one command."""
+    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
     state = Singleton.get_state()
     yield
+    state["instances"][Plugins] = Plugins.instance()  # no command changes them, and to find them takes 20 ms
     Singleton.set_state(state)
 
 

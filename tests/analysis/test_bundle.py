@@ -254,7 +254,7 @@ def test_what_is_interrupted_leaves_what_was_there(error, finished, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report):
+def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report, warm):
     weights = tmp_path / "pretrained.pt"
     torch.save({"model": model_of(compose_run(*TINY_RUN, "seed=7")).state_dict()}, weights)
     keys = ["backbone=frozen", f"model.checkpoint={weights}", "augmentation=none", "duration='1 epochs'"]

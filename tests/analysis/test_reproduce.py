@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
-from programs import Program
 from test_cli import give
 
 # Stands in for src/train.py: what it is given goes to a file, and its run is the original with CHANGE made to it.
@@ -266,17 +264,6 @@ def test_weights_that_are_gone_are_not_compared(original, again):
     assert comparison.parts[2].words == f"not compared: no {original.checkpoint}"
 
 
-@pytest.fixture
-def warm(monkeypatch):
-    """The command that trains again is started warm."""
-
-    def start(command, env, stdout, start_new_session):
-        return Program(command[1:], env=env, new_session=start_new_session)
-
-    stands_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr("headsweep.analysis.reproduce.subprocess", stands_in)
-
-
 @pytest.mark.slow
 def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
@@ -294,7 +281,8 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     RunFolder(folder).finish(
         replace(result, metrics=result.metrics | {"test/top1": result.metrics["test/top1"] + 0.01})
     )
-    shutil.rmtree(tmp_path / "reproductions" / folder.name / "sweeps")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "reproductions" / folder.name / "runs").rename(tmp_path / "other" / "runs")  # which is only compared
     again = ["reproduce", folder.name, "--code", "current", "--output", tmp_path, "--into", tmp_path / "other"]
     assert give(*again) == 1
     assert "NOT REPRODUCED: accuracies differ by up to 1 points, tolerance 0" in capfd.readouterr().out
