@@ -52,10 +52,11 @@ def typed(config: DictConfig) -> DictConfig:
     schema.model = _schema("model.family", _chosen(config, "model.family", "model.family", BACKBONES))
     _check_values(plain)
     try:
-        schema.merge_with(plain)  # not OmegaConf.merge, which would copy the schema first: a quarter of the time
+        merged = OmegaConf.merge(schema, plain)
     except OmegaConfBaseException as error:
         raise as_config_error(error, config) from error
-    return schema
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
