@@ -23,6 +23,8 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
 from test_cli import give
 
+pytestmark = pytest.mark.slow
+
 # Stands in for src/train.py: what it is given goes to a file, and its run is the original with CHANGE made to it.
 TRAINER = """
 import json, os, pathlib, shutil, subprocess, sys
@@ -90,7 +92,6 @@ def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.path.iterdir()}
 
 
-@pytest.mark.slow
 def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
     before, here = bytes_of(original), (project / "src" / "train.py").read_text()
     with pytest.raises(
@@ -110,7 +111,6 @@ def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project
     assert reproduce(original, tmp_path / "again", "recorded").is_exact  # it is only compared
 
 
-@pytest.mark.slow
 def test_the_code_that_is_here_may_differ(original, project, tmp_path):
     comparison = reproduce(original, tmp_path / "again", "current")
     assert not comparison.is_exact
@@ -120,7 +120,6 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
         reproduce(original, tmp_path / "again", "recorded")
 
 
-@pytest.mark.slow
 def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_path):
     record_code(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
     (project / "README.md").write_text("words")
@@ -153,7 +152,6 @@ def test_code_that_is_not_available_is_reported(original, project, tmp_path, cod
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.slow
 def test_stored_changes_are_applied_only_when_asked_for(original, project, tmp_path, monkeypatch):
     monkeypatch.setattr(uncommitted, "PROJECT_ROOT", project)
     script = project / "src" / "train.py"
@@ -181,7 +179,6 @@ def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
         reproduce(original, tmp_path / "again", "current")
 
 
-@pytest.mark.slow
 def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_path):
     (project / "src" / "train.py").write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
@@ -205,7 +202,6 @@ def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(or
     assert "decorrelation" not in values and values.head.gram_dim == 32
 
 
-@pytest.mark.slow
 def test_what_lets_git_take_another_repository_is_not_handed_on(original, project, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     assert reproduce(original, tmp_path / "again", "recorded").is_exact
@@ -264,7 +260,6 @@ def test_weights_that_are_gone_are_not_compared(original, again):
     assert comparison.parts[2].words == f"not compared: no {original.checkpoint}"
 
 
-@pytest.mark.slow
 def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     tiny = ["duration='2 epochs'", *TINY_RUN, "ema_decay=0.9", "tracking.models=false"]

@@ -254,6 +254,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=lambda it: it if isinstance(it, str) else " ".join(it))
 def test_a_mistake_is_one_line(words, message):
     with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as caught:
