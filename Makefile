@@ -53,7 +53,7 @@ demo: $(READY) ## train 27 small models on real images, print the comparison tab
 test: $(READY) ## run all tests that can run here (12 minutes on 2 cores)
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-fast: $(READY) ## run the tests of the inner loop (2 minutes): none that is marked slow
+test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is marked slow
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 # An environment of its own over .venv, which lends torch and whatever has no bound below.

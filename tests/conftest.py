@@ -99,10 +99,12 @@ def hydra_conf() -> Iterator[None]:
 @pytest.fixture
 def hydra_state() -> Iterator[None]:
     """Restore Hydra's state afterwards: a process is expected to give one command."""
+    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
     state = Singleton.get_state()
     yield
+    state["instances"][Plugins] = Plugins.instance()  # no command changes them, and to find them takes 20 ms
     Singleton.set_state(state)
 
 
@@ -154,8 +156,16 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+# What an inner loop has no use for, however fast: it needs a cluster or a store of MLflow.
+NOT_INNER = ("tests/slurm/", "tests/tracking/test_mlflow_")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items):
     """First what needs a cluster, then files of slow tests, so that no worker is left alone with one at the end."""
+    for item in items:
+        if item.nodeid.startswith(NOT_INNER):
+            item.add_marker("slow")
     quick = {item.path for item in items if not item.get_closest_marker("slow")}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
 

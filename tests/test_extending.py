@@ -14,6 +14,8 @@ from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
 from own_package import EXAMPLE, install
 
+pytestmark = pytest.mark.slow
+
 GRID = ["head=gap,normpool", "model=patches", "dataset=squares", "model.width=16", "duration='2 epochs'"]
 QUICK = ["debug.train_images=64", "debug.eval_images=32", "tracking=none", "hydra.launcher.threads=1"]
 

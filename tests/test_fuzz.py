@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hydra._internal.hydra import Hydra
-from hydra.core.singleton import Singleton
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -27,11 +26,11 @@ from headsweep.tracking.sweep_folder import SweepFolder
 pytestmark = pytest.mark.slow
 
 REFUSAL = re.compile(r"headsweep: [^\n]+\n|headsweep: \d+ of \d+ cells are not valid, .*(\n  .+)*\n")
-LISTS = 100  # of overrides, in a run of this test
+LISTS = 60  # of overrides, in a run of this test
 GROUPS = sorted(path.name for path in (PROJECT_ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra")
 CHOICES = {group: sorted(path.stem for path in (PROJECT_ROOT / "conf" / group).glob("*.yaml")) for group in GROUPS}
 USUAL = {key: hydra_value(value) for key, value in _flat(OmegaConf.structured(compose_run())).items()}
-COMMANDS = 60  # of `headsweep`, in a run of this test
+COMMANDS = 40  # of `headsweep`, in a run of this test
 LAUNCHER = ["slots", "threads", "timeout", "halving", "attempts", "exclude", "runs_per_gpu", "time", "extra", "class"]
 HYDRA = ["hydra.mode", "hydra.verbose", "hydra.job.chdir", "hydra.run.dir", "hydra.sweeper", "hydra.sweeper.params"]
 HYDRA += ["hydra.launcher", "hydra.launcher._target_", "hydra.launcher.x._target_", "hydra.sweeper.max_batch_size"]
@@ -124,7 +123,7 @@ def test_any_options_of_a_command_are_one_line(seed, outputs, _planning_only, tm
 
 
 @pytest.fixture
-def _planning_only(monkeypatch):
+def _planning_only(monkeypatch, hydra_state):
     """Nothing is trained or measured, no data is looked at, and the mode is asked for once."""
 
     def end(*_, **__):
@@ -138,11 +137,9 @@ def _planning_only(monkeypatch):
     ):
         monkeypatch.setattr(place, name, end)
     monkeypatch.setattr(Hydra, "get_mode", _mode)
-    state = Singleton.get_state()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-    Singleton.set_state(state)
 
 
 def _mode(hydra: Hydra, config_name: str, overrides: list[str]) -> RunMode | None:

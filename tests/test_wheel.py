@@ -17,6 +17,8 @@ from commands import TINY, Answer
 from headsweep.folders import PROJECT_ROOT, code_digest
 from own_package import build, install
 
+pytestmark = pytest.mark.slow
+
 SWEEP = "# @package _global_\nhydra: {sweeper: {params: {head: 'ga,wide_ga'}}}\n"
 COMPLETE = {"_HEADSWEEP_COMPLETE": "bash_complete"}
 JOB = """

@@ -31,6 +31,8 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
 from undrawn import draw as draw_nothing
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {"device": "cpu (x86_64)", "threads": 2, "torch": "2.15.0", "packages": "timm 1.0.31"}
 COST = {"parameters": 1000, "head_parameters": 100, "flops": 2000, "head_flops": 200}
 STORED = "http://anna:hunter2-stored@tracking.example"
@@ -121,7 +123,6 @@ def test_its_own_table_agrees_with_its_runs(unpacked, capsys):
     assert printed(capsys, "explain", "head=gap", "--output", unpacked).count("finished") == 3
 
 
-@pytest.mark.slow
 def test_the_report_is_the_same_elsewhere(unpacked, capsys):
     page = next((unpacked / "sweeps").glob("*/report/report.html"))
     before = page.read_bytes()
@@ -253,8 +254,7 @@ def test_what_is_interrupted_leaves_what_was_there(error, finished, tmp_path, ca
         assert capsys.readouterr().err.endswith(f"{path} cannot be written: No space left on device\n")
 
 
-@pytest.mark.slow
-def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report):
+def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report, warm):
     weights = tmp_path / "pretrained.pt"
     torch.save({"model": model_of(compose_run(*TINY_RUN, "seed=7")).state_dict()}, weights)
     keys = ["backbone=frozen", f"model.checkpoint={weights}", "augmentation=none", "duration='1 epochs'"]

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import factories
-from composing import compose_run, expand_grid
+from composing import compose_run, compose_within, expand_grid
 from headsweep.analysis.match import Target, match
 from headsweep.config import RunConfig
+from headsweep.config.study import expansion
 from headsweep.config.study.expansion import composer
 from headsweep.models import model_of
 from headsweep.run.train_run import preflight
@@ -20,8 +21,9 @@ TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=qui
 
 @pytest.fixture(autouse=True)
 def counted_once(monkeypatch):
-    """The sizes of a setting are counted once for all tests."""
+    """A setting is composed, and its sizes are counted, once for all tests."""
     monkeypatch.setattr("headsweep.analysis.match.preflight", factories.cost)
+    monkeypatch.setattr(expansion, "compose", compose_within)
 
 
 def rows_of(text) -> list[list[str]]:

@@ -86,6 +86,7 @@ def test_one_cell_has_no_baseline(tmp_path):
         advise(sweep(tmp_path, heads=["seqpool"]), {}, AIM)
 
 
+@pytest.mark.slow
 def test_a_settled_comparison_with_a_large_spread_needs_no_seeds(tmp_path):
     """One cell is far below its baseline and scatters; the answer for the other does not depend on it."""
     settled = {**TOP1, "gap": (0.10, 0.32, 0.21)}
@@ -97,6 +98,7 @@ def test_a_settled_comparison_with_a_large_spread_needs_no_seeds(tmp_path):
     assert f"\nseeds={needed}: " in text
 
 
+@pytest.mark.slow
 def test_a_margin_needs_seeds_to_be_shown(tmp_path):
     lines = advise(sweep(tmp_path), {}, replace(AIM, points=3.0, is_margin=True))[0].splitlines()
     assert "is within 3 points of top-1" in lines[0]
@@ -123,6 +125,7 @@ def test_the_command_takes_a_difference_or_a_margin(tmp_path, monkeypatch, capsy
     assert mistake("--margin", "0")[1].startswith("headsweep: --margin 0: expected percentage points")
 
 
+@pytest.mark.slow
 def test_a_study_that_tunes_needs_seeds_for_its_arms_alone(tmp_path):
     rates = {"1e-3": 0.0, "1e-2": 0.1}
     cells = [

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,8 +21,9 @@ from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
-from programs import Program
 from test_cli import give
+
+pytestmark = pytest.mark.slow
 
 # Stands in for src/train.py: what it is given goes to a file, and its run is the original with CHANGE made to it.
 TRAINER = """
@@ -92,7 +92,6 @@ def bytes_of(folder):
     return {path.name: path.read_bytes() for path in folder.path.iterdir()}
 
 
-@pytest.mark.slow
 def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project, tmp_path):
     before, here = bytes_of(original), (project / "src" / "train.py").read_text()
     with pytest.raises(
@@ -129,7 +128,6 @@ def test_it_trains_in_the_precision_of_the_original_where_auto_would_be_another(
     assert found == [f"precision={given}" for _, _, given in PRECISIONS]
 
 
-@pytest.mark.slow
 def test_the_code_that_is_here_may_differ(original, project, tmp_path):
     comparison = reproduce(original, tmp_path / "again", "current")
     assert not comparison.is_exact
@@ -139,7 +137,6 @@ def test_the_code_that_is_here_may_differ(original, project, tmp_path):
         reproduce(original, tmp_path / "again", "recorded")
 
 
-@pytest.mark.slow
 def test_a_commit_that_changed_no_code_is_the_same_code(original, project, tmp_path):
     record_code(original, {"commit": git(project, "rev-parse", "HEAD"), "dirty": False})
     (project / "README.md").write_text("words")
@@ -172,7 +169,6 @@ def test_code_that_is_not_available_is_reported(original, project, tmp_path, cod
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.slow
 def test_stored_changes_are_applied_only_when_asked_for(original, project, tmp_path, monkeypatch):
     monkeypatch.setattr(uncommitted, "PROJECT_ROOT", project)
     script = project / "src" / "train.py"
@@ -200,7 +196,6 @@ def test_a_run_that_has_not_ended_is_not_reproduced(original, tmp_path):
         reproduce(original, tmp_path / "again", "current")
 
 
-@pytest.mark.slow
 def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_path):
     (project / "src" / "train.py").write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
@@ -224,7 +219,6 @@ def test_a_run_that_lacks_a_key_of_today_is_spelled_with_the_keys_that_it_has(or
     assert "decorrelation" not in values and values.head.gram_dim == 32
 
 
-@pytest.mark.slow
 def test_what_lets_git_take_another_repository_is_not_handed_on(original, project, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     assert reproduce(original, tmp_path / "again", "recorded").is_exact
@@ -283,18 +277,6 @@ def test_weights_that_are_gone_are_not_compared(original, again):
     assert comparison.parts[2].words == f"not compared: no {original.checkpoint}"
 
 
-@pytest.fixture
-def warm(monkeypatch):
-    """The command that trains again is started warm."""
-
-    def start(command, env, stdout, start_new_session):
-        return Program(command[1:], env=env, new_session=start_new_session)
-
-    stands_in = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr("headsweep.analysis.reproduce.subprocess", stands_in)
-
-
-@pytest.mark.slow
 def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     tiny = ["duration='2 epochs'", *TINY_RUN, "ema_decay=0.9", "tracking.models=false"]
@@ -311,7 +293,8 @@ def test_a_true_run_comes_again_bit_for_bit(warm, empty_store, tmp_path, capfd):
     RunFolder(folder).finish(
         replace(result, metrics=result.metrics | {"test/top1": result.metrics["test/top1"] + 0.01})
     )
-    shutil.rmtree(tmp_path / "reproductions" / folder.name / "sweeps")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "reproductions" / folder.name / "runs").rename(tmp_path / "other" / "runs")  # which is only compared
     again = ["reproduce", folder.name, "--code", "current", "--output", tmp_path, "--into", tmp_path / "other"]
     assert give(*again) == 1
     assert "NOT REPRODUCED: accuracies differ by up to 1 points, tolerance 0" in capfd.readouterr().out

@@ -110,6 +110,7 @@ def test_a_command_is_quoted_for_the_shell():
     assert command(["heads=1,2"], grid=True) == "python src/train.py -m heads=1,2"
 
 
+@pytest.mark.slow
 def test_a_study_can_be_in_a_folder_of_its_own(tmp_path):
     (tmp_path / "sweeps").mkdir()
     study = "# @package _global_\nhydra:\n  sweeper:\n    params: {heads: '1,2'}\n"

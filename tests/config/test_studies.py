@@ -63,13 +63,17 @@ def test_every_cell_of_every_study_is_a_run_of_its_own(study, data):
     assert len(plan.runs) == len(runs) > 1
 
 
+def shallow(run: RunConfig) -> RunConfig:
+    return replace(run, model=replace(run.model, depth=1)) if hasattr(run.model, "depth") else run
+
+
 @pytest.mark.slow
 def test_every_model_of_every_study_can_be_built(data):
-    """Each backbone with each head, with the most heads that a study gives it."""
+    """Each backbone with each head, with the most heads that a study gives it; of the same blocks, one."""
     from headsweep.run.train_run import preflight
 
     planned = make_plan([run for study in STUDIES for run in located(study, data)]).runs
-    by_heads = sorted((it.run for it in planned), key=lambda run: run.heads)
+    by_heads = sorted((shallow(it.run) for it in planned), key=lambda run: run.heads)
     runs = {str((run.model, run.head, run.dataset.num_classes)): run for run in by_heads}
     costs = [preflight(run) for run in runs.values()]
     assert all(0 < cost["head_parameters"] < cost["parameters"] for cost in costs)

@@ -141,6 +141,7 @@ def test_equals_signs_of_a_study_are_escaped_for_hydra():
     assert point.changes == ("optimizer.betas=[0.9,0.95]",)
 
 
+@pytest.mark.slow
 def test_a_dictionary_of_the_command_line_adds_to_that_of_the_study():
     study = ["+sweeps=ablation", "seed=0"]
     assert variants(*study, f"{S}variants={{EMA:[ema_decay=0.999]}}") == {"complete", "no smoothing", "no crops", "EMA"}
@@ -254,6 +255,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "message"), MISTAKES, ids=lambda it: it if isinstance(it, str) else " ".join(it))
 def test_a_mistake_is_one_line(words, message):
     with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as caught:

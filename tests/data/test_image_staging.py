@@ -18,6 +18,8 @@ from headsweep.data.locate import image_sizes, planned_tree, resolve
 from headsweep.data.staging import stage
 from headsweep.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 WHOLE = DebugConfig(None, None, False)
 
 

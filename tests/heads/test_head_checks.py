@@ -11,6 +11,8 @@ from commands import give
 from headsweep.analysis.head_checks import CHECKS, Subject, check_head
 from headsweep.heads import HEADS, Head
 
+pytestmark = pytest.mark.slow
+
 SLOW = ("torch.compile", "torch.export")  # seconds for each head
 TRACED = (*SLOW, "torch.fx")
 

@@ -18,6 +18,8 @@ from headsweep.models import model_of, pretrained
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import Lookup
 
+pytestmark = pytest.mark.slow
+
 NAME = "test_vit"
 KEYS = ["model=timm", f"model.name={NAME}", "model.pretrained=true", "backbone=frozen", "augmentation=none"]
 KEYS += ["dataset.image_size=80", "head=gap"]  # made for 160 pixels and three channels

@@ -15,6 +15,8 @@ from headsweep.models import Classifier, build_model
 from headsweep.models.frozen import Probe
 from headsweep.plan.fingerprint import fingerprint
 
+pytestmark = pytest.mark.slow
+
 VIT = dataclasses.replace(TIMM, options={**TIMM.options, "depth": 3})
 CAIT = dataclasses.replace(TIMM, name="cait_xxs24_224", options={**TIMM.options, "num_heads": 4})
 LATE_NORM = dataclasses.replace(VIT, options={**VIT.options, "fc_norm": True})  # its norm comes after the pooling

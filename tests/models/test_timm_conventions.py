@@ -26,6 +26,8 @@ from headsweep.models import Classifier
 from headsweep.models.compact import sine_positions
 from headsweep.models.registry import ENTRIES
 
+pytestmark = pytest.mark.slow
+
 
 def images(count: int = 2, rows: int = 16, columns: int = 16) -> Tensor:
     return torch.randn(count, 3, rows, columns)

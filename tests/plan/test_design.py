@@ -10,7 +10,7 @@ from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
 
-pytestmark = pytest.mark.usefixtures("hydra_conf")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_conf")]
 
 COST = {"parameters": 1, "head_parameters": 1, "flops": 1, "head_flops": 1}
 VARIANTS = "hydra.sweeper.variants={paper:[],no smoothing:[augmentation.label_smoothing=0],EMA:[ema_decay=0.999]}"

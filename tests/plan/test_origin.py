@@ -8,7 +8,7 @@ from commands import enter, give
 from headsweep.launch import run_sweep
 from headsweep.plan.plan import make_plan
 
-pytestmark = pytest.mark.usefixtures("hydra_state")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_state")]
 
 S = "hydra.sweeper."
 STUDY = [

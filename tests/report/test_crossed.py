@@ -9,6 +9,8 @@ from scipy import stats
 from headsweep.report.stats.crossed import difference_over_images, estimate_over_images
 from headsweep.report.stats.inference import estimate
 
+pytestmark = pytest.mark.slow
+
 SEEDS, IMAGES, STUDIES = 5, 360, 2000
 
 

@@ -13,6 +13,8 @@ from headsweep.report.stats.inference import holm, paired_difference
 from headsweep.report.table.model import Row
 from headsweep.report.table.verdicts import with_verdicts
 
+pytestmark = pytest.mark.slow
+
 MARGIN = 0.3  # points
 
 

@@ -15,6 +15,8 @@ from headsweep.report.table.model import Question
 from headsweep.report.table.over_datasets import checked, sheet
 from headsweep.tracking.run_record import RunState
 
+pytestmark = pytest.mark.slow
+
 # Demsar 2006, table 6: AUC of four versions of C4.5 on 14 data sets.
 DEMSAR = np.array([
     (0.763, 0.768, 0.771, 0.798), (0.599, 0.591, 0.590, 0.569), (0.954, 0.971, 0.968, 0.967),

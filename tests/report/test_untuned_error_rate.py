@@ -10,6 +10,8 @@ from scipy import stats
 from headsweep.report.table.build import compare
 from headsweep.report.table.model import Question
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 5000
 CHECKED = 8  # studies with, and as many without bold, whose true tables are made
 

@@ -21,6 +21,8 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
 from headsweep.training.checkpoint import TrainingState
 
+pytestmark = pytest.mark.slow
+
 CELL = [*TINY_RUN, "head=sg", "heads=2"]
 TOP1 = {0: 0.5, 1: 0.6, 2: 0.7}
 

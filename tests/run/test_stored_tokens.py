@@ -28,6 +28,8 @@ from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.progress import Stopped
 
+pytestmark = pytest.mark.slow
+
 TINY_MODEL = ["model.width=32", "model.depth=1", "model.attention_heads=1"]
 KEYS = ["backbone=frozen", "augmentation=none", "duration='2 epochs'", "schedule.warmup='0 epochs'"]
 

@@ -28,6 +28,8 @@ from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.stored_tokens import stored_tokens
 from headsweep.run.train_run import train_folder
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 KEYS = ["tokens.views=2", "tokens.cache=float32", "augmentation=light", "augmentation.erasing=0.5", "head=gap"]
 KEYS += ["dataset.validation=0"]

@@ -252,7 +252,11 @@ def test_damage_is_one_line_that_names_the_file_and_breaks_nothing_else(name, wa
     (path,) = [place for place in places if place.exists()]
     ways[way](path)
     others = COMMANDS if way == next(iter(ways)) else LIGHT
+    # Both explain a run of the cell, and half of all time is theirs: each way of damage is given one of them in turn.
+    left_out = "explain CELL" if list(ways).index(way) % 2 else "explain RUN"
     for command in dict.fromkeys((*needed, *others)):
+        if command == left_out and others is LIGHT:
+            continue
         if name == "failure.txt" and command == "reproduce":
             continue  # the run has not ended
         code, out, err = run(command, target)

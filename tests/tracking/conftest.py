@@ -96,10 +96,19 @@ def _content(store: MlflowClient, run: Run, names: dict[str, str]) -> dict[str, 
             name: sorted((m.step, m.value, m.timestamp) for m in store.get_metric_history(run_id, name))
             for name in run.data.metrics
         },
-        "files": {
-            file.path: Path(store.download_artifacts(run_id, file.path)).read_text()
-            for file in store.list_artifacts(run_id)
-        },
+        "files": _files(store, run),
+    }
+
+
+def _files(store: MlflowClient, run: Run) -> dict[str, str]:
+    """The files of a run, by name. Those of a store on this disk are read there: to download one takes 15 ms."""
+    place = Path(run.info.artifact_uri.removeprefix("file://"))
+    if place.is_dir():
+        return {path.name: path.read_text() for path in place.iterdir()}
+    run_id = run.info.run_id
+    return {
+        file.path: Path(store.download_artifacts(run_id, file.path)).read_text()
+        for file in store.list_artifacts(run_id)
     }
 
 

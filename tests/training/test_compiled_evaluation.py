@@ -18,6 +18,8 @@ from headsweep.training.compiled_evaluation import CompiledEvaluation, filled_up
 from headsweep.training.device import autocast
 from headsweep.training.evaluation import eager_forward
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SMALL = ["model.width=32", "model.attention_heads=1", "model.depth=1", "batch_size=4"]
 

@@ -102,6 +102,20 @@ def flat(run: RunConfig) -> dict[str, Any]:
     return dict(_flat(run, ""))
 
 
+def nested(section: Any) -> Any:
+    """Return a configuration as nested dictionaries of plain values, an Enum by its name.
+
+    As `OmegaConf.to_container(OmegaConf.structured(run), enum_to_str=True)`, which takes 14 ms a run.
+    """
+    if hasattr(section, "__dataclass_fields__"):
+        return {name: nested(getattr(section, name)) for name in _names(section.__class__)}
+    if isinstance(section, dict):
+        return {key: nested(value) for key, value in section.items()}
+    if isinstance(section, list):
+        return [nested(value) for value in section]
+    return section.name if isinstance(section, Enum) else section
+
+
 def flat_record(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return key -> value of a configuration as a run's record has it: nested, a section in each key that has one."""
     found: dict[str, Any] = {}

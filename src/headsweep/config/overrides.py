@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from headsweep.config.keys import has_trait
+from headsweep.config.keys import has_trait, nested
 from headsweep.config.parsing import typed
 from headsweep.config.records import choices as added
 from headsweep.config.schema import RunConfig
@@ -213,9 +213,9 @@ def _as_overrides(values: Mapping[str, Any]) -> Overrides:
 
 def _flat(section: RunConfig | DictConfig | Any, prefix: str = "") -> dict[str, Any]:
     """Return dotted key -> plain value; `model.options` is one value."""
-    config = OmegaConf.structured(section) if isinstance(section, RunConfig) else section
     resolve = not prefix  # a single file lacks the keys that its interpolations refer to
-    plain = OmegaConf.to_container(config, resolve=resolve, enum_to_str=True)
+    is_run = isinstance(section, RunConfig)
+    plain = nested(section) if is_run else OmegaConf.to_container(section, resolve=resolve, enum_to_str=True)
     assert isinstance(plain, dict)
     return dict(_leaves(plain, f"{prefix}." if prefix else ""))
 

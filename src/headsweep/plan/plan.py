@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, FileHeadConfig, ModelConfig, RunConfig
-from headsweep.config.keys import keys_with, without_neutral
+from headsweep.config.keys import keys_with, nested, without_neutral
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
@@ -202,7 +202,7 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
             record = _record(plan, planned, code, costs[planned.fingerprint])
             head = planned.run.head
             source = Path(head.file).read_bytes() if isinstance(head, FileHeadConfig) else None
-            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)), source)
+            planned.folder.create(record, OmegaConf.to_yaml(record.config), source)
     with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
         atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
 
@@ -245,7 +245,7 @@ def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: RunCost
     options = [key for key in values if key.startswith("head.")]
     summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]
     shown = {key: values[key] for key in dict.fromkeys((*summary, *options, *plan.axes)) if key in values}
-    config: Any = OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True)
+    config = nested(planned.run)
     packages = packages_used(config)
     return RunRecord(
         fingerprint=planned.fingerprint,

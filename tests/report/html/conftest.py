@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from made import run, table_of
+from matplotlib.figure import Figure as Canvas
 
 from headsweep.report.html import document
 from headsweep.report.html.origin import Origin
@@ -15,6 +18,20 @@ from headsweep.report.read.cells import Run
 from undrawn import draw as draw_nothing
 
 PILOT = Origin("pilot")
+
+
+@contextmanager
+def drawing_as_svg() -> Iterator[None]:
+    """Draw no PDF, for tests of what a page shows: choosing the glyphs of its fonts takes most of a drawing's time."""
+    save = Canvas.savefig
+
+    def save_svg(canvas: Canvas, file: IO[str], format: str, metadata: dict[str, None]) -> None:
+        if format == "svg":
+            save(canvas, file, format=format, metadata=metadata)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Canvas, "savefig", save_svg)
+        yield
 
 
 @pytest.fixture
@@ -34,6 +51,13 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "draw", draw_nothing)
 
 
+@pytest.fixture
+def as_svg() -> Iterator[None]:
+    """Draw as `drawing_as_svg`."""
+    with drawing_as_svg():
+        yield
+
+
 @pytest.fixture(scope="session")
 def study() -> list[Run]:
     """Three heads, three counts, three seeds; all seeds have the same difference between ga and seqpool."""
@@ -48,9 +72,10 @@ def study() -> list[Run]:
 
 @pytest.fixture(scope="session")
 def study_file(study: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the study, with its figures beside it."""
+    """The page of the study."""
     folder = tmp_path_factory.mktemp("report")
-    document.write(table_of(study), PILOT, "headsweep report pilot", folder)
+    with drawing_as_svg():
+        document.write(table_of(study), PILOT, "headsweep report pilot", folder)
     return folder / document.PAGE
 
 

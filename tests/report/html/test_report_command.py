@@ -75,7 +75,7 @@ def test_the_page_and_its_figures_are_written_and_logged_to_mlflow(make_sweep, g
     assert "Made by <code>headsweep report pilot</code>" in sweep.report.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_without_tracking_nothing_is_logged_and_the_page_has_its_options(make_sweep, give, logged):
     sweep = make_sweep("none")
     code, _, _ = give("pilot", "--baseline", "heads=1", "--metric", "top5")
@@ -85,7 +85,7 @@ def test_without_tracking_nothing_is_logged_and_the_page_has_its_options(make_sw
     assert "Δ top-5" in page
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_failed_run_is_named_with_the_last_line_of_its_error_and_its_log(make_sweep, give):
     sweep = make_sweep("none", tops=(0.9, None))
     failed = sweep.runs()[1]

@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 from made import run, table_of
 
+from headsweep.report.html.drawing import draw
 from headsweep.report.html.figures.tuning import curve, tuning
 from headsweep.report.html.selection import select
 from headsweep.report.read.cells import Run
@@ -38,6 +39,7 @@ def test_each_arm_is_a_line_that_ends_with_its_number_in_the_table():
     table = tuned(tuned_runs())
     (figure,) = tuning(table, select(table))
     assert figure.name == "tuning-curves-1"
+    assert all(f">{head}</text>" in draw(figure).svg for head in ("seqpool", "ga"))
     for row in table.rows:
         last = next(mark for mark in figure.marks if mark.text.startswith(f"{row.head}, 3 of 3 settings"))
         assert last.y == pytest.approx(100 * row.compared.mean) and last.text.endswith(f": {last.y:.2f} %")
@@ -70,6 +72,7 @@ def test_a_setting_that_diverged_is_never_chosen_and_the_curve_starts_where_it_c
     assert max(value for _, value in curve(seqpool, METRICS["top1"])) < 92
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_number_of_heads_has_a_figure_and_the_section_is_there_only_with_tuned_arms(write_page):
     runs = tuned_runs((1, 4))
     table = tuned(runs)
@@ -78,6 +81,7 @@ def test_each_number_of_heads_has_a_figure_and_the_section_is_there_only_with_tu
     assert 'id="tuning"' not in write_page(runs[:3])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_lines_and_cells_are_named_without_the_chosen_setting(write_page):
     table = tuned(tuned_runs((1, 4)))
     assert [one.label for one in select(table).series] == ["seqpool", "ga"]
