@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from headsweep.config import DatasetConfig, FileHeadConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with, without_neutral
@@ -199,10 +199,11 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
     code = with_changes(code_version(), plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
-            record = _record(plan, planned, code, costs[planned.fingerprint])
+            config = OmegaConf.structured(planned.run)
+            record = _record(plan, planned, config, code, costs[planned.fingerprint])
             head = planned.run.head
             source = Path(head.file).read_bytes() if isinstance(head, FileHeadConfig) else None
-            planned.folder.create(record, OmegaConf.to_yaml(OmegaConf.structured(planned.run)), source)
+            planned.folder.create(record, OmegaConf.to_yaml(config), source)
     with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
         atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
 
@@ -240,12 +241,12 @@ def _short(code: Mapping[str, Any]) -> str:
     return commit[:7] if commit else code_name(code) if "digest" in code else "without a commit"
 
 
-def _record(plan: Plan, planned: PlannedRun, code: dict[str, Any], cost: RunCost) -> RunRecord:
+def _record(plan: Plan, planned: PlannedRun, frozen: DictConfig, code: dict[str, Any], cost: RunCost) -> RunRecord:
     values = identity(planned.run)
     options = [key for key in values if key.startswith("head.")]
     summary = [key for key in keys_with(SUMMARY) if key in without_neutral(values)]
     shown = {key: values[key] for key in dict.fromkeys((*summary, *options, *plan.axes)) if key in values}
-    config: Any = OmegaConf.to_container(OmegaConf.structured(planned.run), enum_to_str=True)
+    config: Any = OmegaConf.to_container(frozen, enum_to_str=True)
     packages = packages_used(config)
     return RunRecord(
         fingerprint=planned.fingerprint,
