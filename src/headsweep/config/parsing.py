@@ -48,7 +48,8 @@ def typed(config: DictConfig) -> DictConfig:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
-    schema = _schema(_head_options(config), _chosen(config, "model.family", "model.family", BACKBONES))
+    head, model = _head_options(config), _chosen(config, "model.family", "model.family", BACKBONES)
+    schema = _schema(head, model)  # type: ignore[arg-type]  # mypy asks whether instances can be hashed
     _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
