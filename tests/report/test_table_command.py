@@ -283,7 +283,7 @@ MISTAKES = [
     (["--columns", ""], "--columns '': expected names of columns; known: parameters"),
     (["--metric", "loss"], "--metric loss: unknown metric; known: top1"),
     (["--baseline", "seqpool"], "--baseline 'seqpool': expected KEY=VALUE"),
-    (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads?"),
+    (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads or head?"),
     (["--baseline", ""], "--baseline '': expected KEY=VALUE"),
     (["--baseline", "head=cls"], "--baseline head=cls: no such cell among 4; head is seqpool, ga"),
     (["--rows", "head"], "the cells differ in heads, too"),

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from headsweep.credentials import redacted
+from headsweep.tracking.cost import of_model
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
@@ -124,7 +125,7 @@ def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
 
 def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry]) -> dict[Point, float]:
     """Return every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
-    costs = record.cost | (result.clock if result else {})
+    costs = of_model(record.cost) | (result.clock if result else {})
     return {(f"cost/{name}", 0): float(value) for name, value in costs.items()} | {
         (name, entry.epoch): float(value)
         for entry in entries
