@@ -229,7 +229,8 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     if request["new_session"]:
         os.setsid()
     take(request, handles)
-    prepare_forkserver()
+    if may_start_forkserver(request["words"]):
+        prepare_forkserver()
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
@@ -247,6 +248,15 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     sys.argv[:] = words
     sys.path[0] = str(Path(words[0]).resolve().parent)
     execute(lambda: runpy.run_path(words[0], run_name="__main__"))
+
+
+def may_start_forkserver(words: list[str]) -> bool:
+    """Whether a program may start a forkserver, which takes as long to prepare as the program; others start it cold."""
+    words = words[words[0] == "-u" :]
+    if words[0] != "-m":
+        return words[0] == "-c" or not {"-m", "batch_size=auto"}.isdisjoint(words)
+    commands = {"train", "plan", "retry", "watch", "sync"}
+    return words[1] == "submitit.core._submit" or not commands.isdisjoint(words[2:3])
 
 
 def execute_code(code: str) -> NoReturn:

@@ -116,6 +116,12 @@ def write_interpreter(path: Path) -> str:
     return str(path)
 
 
+def module(python: str, name: str) -> list[str]:
+    """The words of `python -m NAME`; what it starts with `sys.executable` is started with `python`."""
+    start = f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    return ["-c", f"import runpy, sys; sys.executable = {python!r}; {start}"]
+
+
 def start_forkservers_warm() -> None:
     """Let the forkserver of this process and those of its forks start warm, too."""
     start = multiprocessing.util.spawnv_passfds

@@ -44,7 +44,7 @@ def expected(tmp_path_factory):
     ("launcher", "heads"),
     [
         (["basic"], ["seqpool", "gap"]),
-        (["joblib", "hydra.launcher.n_jobs=1"], ["seqpool", "gap"]),
+        (["joblib", "hydra.launcher.n_jobs=1"], ["gap"]),
         (["submitit_local"], ["gap"]),  # starts a new interpreter for each cell
     ],
     ids=lambda value: value[0],

@@ -20,7 +20,7 @@ from headsweep.tracking.run_record import RunState
 EVERYTHING = [
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
     *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
-    "duration='24 epochs'",
+    *("duration='24 epochs'", "debug.train_images=64"),
 ]
 
 
@@ -41,7 +41,7 @@ def moments(folder: str, draw: random.Random) -> list[Writing | float]:
         Writing("metrics.jsonl", draw.randint(1, 3), 1.0),
         Writing(folder, draw.randint(1, 3), 1.0),  # behind the checkpoint's rename
     ]
-    somewhen = [draw.uniform(0, 0.4) for _ in range(3)]
+    somewhen = [draw.uniform(0, 0.2) for _ in range(3)]
     middle: list[Writing | float] = [*within, *somewhen]
     draw.shuffle(middle)
     first = [Writing("best.pt", 1, 0.5), Writing("best.pt", 1, 1.0)]  # of the first epoch, which is the best so far

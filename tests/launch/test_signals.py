@@ -32,7 +32,7 @@ def test_a_job_that_is_signalled_as_a_whole_stops_within_an_epoch_and_leaves_not
             before = members(launcher.pid)
             for process in before - {launcher.pid}:
                 os.kill(process, signal.SIGUSR2)
-            time.sleep(1)
+            time.sleep(0.3)
             assert before <= members(launcher.pid)
         for launcher in (grid, single):
             os.killpg(launcher.pid, signal.SIGTERM)

@@ -35,7 +35,7 @@ def check_pending(cluster: Cluster, output: Path) -> None:
 
 def submit(cluster: Cluster, output: Path, *arguments: str) -> dict[int, str]:
     """Seed -> job."""
-    short = ["duration='4 epochs'", "hydra.launcher.threads=1", "tracking=none"]
+    short = ["duration='2 epochs'", "hydra.launcher.threads=1", "tracking=none"]
     answer = cluster.train_without_torch(*short, *arguments, f"paths.output={output}")
     assert answer.returncode == 0, answer.stderr
     jobs = jobs_of(sweep(output))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from headsweep.config.checks import is_one_line
 from headsweep.config.omegaconf_errors import as_config_error
 from headsweep.config.records.head import HEADS, HeadConfig
 from headsweep.config.records.head_file import spec_in
-from headsweep.config.records.model import BACKBONES
+from headsweep.config.records.model import BACKBONES, ModelConfig
 from headsweep.config.records.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
@@ -47,9 +48,8 @@ def typed(config: DictConfig) -> DictConfig:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
-    schema = OmegaConf.structured(RunConfig)
-    schema.head = _schema("head", _head_options(config))
-    schema.model = _schema("model.family", _chosen(config, "model.family", "model.family", BACKBONES))
+    head, model = _head_options(config), _chosen(config, "model.family", "model.family", BACKBONES)
+    schema = _schema(head, model)  # type: ignore[arg-type]  # mypy asks whether instances can be hashed
     _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)
@@ -86,7 +86,16 @@ def _absolute(key: str, given: str, start: str) -> str:
         raise ConfigError(key, given, f"expected a path, found none ({error})") from error
 
 
-def _schema(key: str, options: type) -> DictConfig:
+@cache
+def _schema(head: type[HeadConfig], model: type[ModelConfig]) -> DictConfig:
+    """Return the schema of a run, not to be changed; cached, since a sweep parses thousands of runs."""
+    schema = OmegaConf.structured(RunConfig)
+    schema.head = _schema_of("head", head)
+    schema.model = _schema_of("model.family", model)
+    return schema
+
+
+def _schema_of(key: str, options: type) -> DictConfig:
     """Return the schema of a dataclass. Raises ConfigError if a field has a type that OmegaConf does not have."""
     try:
         return OmegaConf.structured(options)

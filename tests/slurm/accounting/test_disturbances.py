@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SEEDS = range(9)
 UNLUCKY, CANCELLED, KILLED = 6, 7, 8  # the last element of an array has the number of the whole array
-GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='4 epochs'", "tracking.models=false"]
+GRID = [f"seed={','.join(map(str, SEEDS))}", "duration='2 epochs'", "tracking.models=false"]
 GRID += ["hydra.launcher.cpus=2", "hydra.launcher.threads=1", "+hydra.launcher.extra.hold=true"]
 
 

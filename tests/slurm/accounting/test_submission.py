@@ -189,7 +189,7 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
 ):
     """Three runs share two slots: two are in the middle when the job is stopped, and the third has not begun."""
     packed = [f"hydra.launcher.{key}" for key in ("runs_per_job=3", "slots=2", "cpus=2")]
-    job = ["seed=0,1,2", "duration='4 epochs'", "tracking=none", f"paths.output={tmp_path}"]
+    job = ["seed=0,1,2", "duration='2 epochs'", "tracking=none", f"paths.output={tmp_path}"]
     answer = cluster.train_without_torch(*job, *packed, "+hydra.launcher.extra.hold=true")
     assert answer.returncode == 0, answer.stderr
     sabotage(tmp_path)

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from commands import answers
 from headsweep.tracking.run_folder import RunFolder
 from postgres import free_port, postgres
-from programs import Program
+from programs import Program, module, write_interpreter
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with postgres() as store:
         address = ["--host", "127.0.0.1", "--port", str(free_port())]
         stores = ["--backend-store-uri", store, "--artifacts-destination", str(place / "files")]
-        process = Program(["-m", "mlflow", "server", *address, "--workers", "1", *stores], new_session=True)
+        mlflow = module(write_interpreter(place / "python"), "mlflow")
+        process = Program([*mlflow, "server", *address, "--workers", "1", *stores], new_session=True)
         try:
             wait_until(lambda: answers(int(address[-1])))
             yield f"http://127.0.0.1:{address[-1]}"
