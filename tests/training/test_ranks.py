@@ -68,10 +68,10 @@ def test_two_ranks_train_what_one_trains(tmp_path, of_two, of_one):
 
 
 def test_two_ranks_meet_outside_of_what_is_compiled(tmp_path, monkeypatch):
-    """In the batch normalisation of ga, that is."""
+    """In the batch normalisation before the classifiers, that is."""
     monkeypatch.setattr(compiling, "BACKEND", "eager")  # generating code takes half a minute
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    options = ["head=ga", "heads=2", *STILL]
+    options = ["head=gap", "classifier_norm=true", *STILL]
     two, one = planned(tmp_path / "two", *options, "compile=step"), planned(tmp_path / "one", *options)
     assert trained(two, 2) == [0, 0]
     train_folder(one, lambda progress: None)
