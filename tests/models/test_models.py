@@ -77,7 +77,6 @@ def test_every_model_has_its_published_classes_and_input(name: str) -> None:
     entry = ENTRIES[name]
     model = on_meta(name)
     images = torch.empty(2, 3, entry.image_size, entry.image_size, device="meta")
-    assert model(images).shape == (2, entry.num_classes)
     assert model(images, per_head=True).shape == (2, entry.heads or 1, entry.num_classes)
     data, small = resolve_data_config(model=model), name.removesuffix("_sine").endswith("_32")
     assert data["input_size"] == (3, *2 * (int(name.removesuffix("_sine").split("_")[-1]),))
