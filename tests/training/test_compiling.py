@@ -49,7 +49,8 @@ def quick_backend(monkeypatch):
 
 def built(*overrides):
     run = compose_run(*SMALL, *overrides)
-    model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
+    sizes = {"num_classes": 10, "image_size": 16, "channels": 1, "seed": 0}
+    model = build_model(run.model, run.head, heads=run.heads, classifier_norm=run.classifier_norm, **sizes)
     return run, model.train()
 
 
@@ -212,7 +213,8 @@ def trained(output, *overrides: str, stops=()) -> RunFolder:
     return folder
 
 
-WHOLE = ["head=ga", "heads=2", "accumulation=2", "ema_decay=0.9", "model.depth=2"]
+# With running statistics, which are no gradients.
+WHOLE = ["head=gap", "heads=2", "classifier_norm=true", "accumulation=2", "ema_decay=0.9", "model.depth=2"]
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +246,7 @@ def test_if_compilation_fails_the_run_continues_in_eager_mode_with_a_reason_and_
 
 def test_a_failure_in_the_backward_pass_leaves_nothing_behind(monkeypatch):
     """Its graph is compiled when it is needed first, when the forward pass has moved the running statistics."""
-    run, model = built("compile=step", "head=ga", "heads=2", "model.depth=1")
+    run, model = built("compile=step", "classifier_norm=true", "model.depth=1")
     other = copy.deepcopy(model)
     Gradients(other, compose_run(*SMALL, "compile=off"), CPU, 2)(*batch(), (0, 0, 0))
     monkeypatch.setattr(compiling, "BACKEND", "eager")
