@@ -6,6 +6,13 @@ READY  := $(VENV)/.ready
 RECORD := --records benchmarks/records
 OLDEST := .venv-oldest
 
+# GB that setting up takes at its peak. What is downloaded stays until all of it is installed: so torch, most of it, comes
+# first, and where pip's cache, which keeps it as well, would not fit beside it, there is none.
+NEEDED := 9
+FREE   := df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'
+PIP     = TMPDIR="$(CURDIR)/$(VENV)/tmp" $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	--constraint constraints.txt $$(test $$($(FREE)) -gt 12 || echo --no-cache-dir)
+
 # Three at a time on two cores: one mostly waits for a cluster. A file's tests stay together and share what they have
 # made.
 WORKERS := --numprocesses 3 --no-loadscope-reorder
@@ -30,9 +37,13 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "headsweep: no '$(PYTHON)' found; install Python >= 3.10, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; expected Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "headsweep: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@test -x $(BIN)/python || test $$($(FREE)) -ge $(NEEDED) || { echo "headsweep: expected $(NEEDED) GB free in $(CURDIR) to set up $(VENV), found $$($(FREE)); free some, or use a clone on another disk" >&2; exit 2; }
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@rm -rf $(VENV)/tmp && mkdir $(VENV)/tmp
+	@$(PIP) torch torchvision
+	@$(PIP) --editable '.[dev]'
+	@rm -r $(VENV)/tmp
 	@touch $(READY)
 
 demo: $(READY) ## train 27 small models on real images, print the comparison table and write a report (4 minutes)

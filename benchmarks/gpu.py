@@ -3,9 +3,9 @@
     python benchmarks/gpu.py [--minutes 10] [--tiny] [--only PART ...]
 
 Calibration first; then torch's compile cache is filled by all cells at once; then the step, whole runs of 50,000 images
-against upstream's pipeline and eager step, data, heads, packing, whole runs on digits, and streaming. Each part is a
-command with a time limit; the rows that it has measured by then are in its record. --tiny runs every part on the CPU
-with tiny sizes, to show that they run; its records are discarded.
+against upstream's pipeline and eager step, data, heads, attention, packing, whole runs on digits, and streaming. Each
+part is a command with a time limit; the rows that it has measured by then are in its record. --tiny runs every part on
+the CPU with tiny sizes, to show that they run; its records are discarded.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def full() -> Iterator[Part]:
     yield Part("upstream", [upstream], 100)
     yield Part("data", ["data.py --device cuda --batches 16 --rounds 5"], 50)
     yield Part("heads", ["heads.py --device cuda --batch 256 --head seqpool --head ga --head seqattn"], 40)
+    yield Part("attention", ["attention.py --device cuda"], 40)
     yield Part("packing", ["packing.py --device cuda --most 4 --rounds 1 --seconds 3 " + _quoted(PACKED)], 150)
     yield Part("e2e", ["e2e.py --device cuda --epochs 10 --seeds 5 --workers 4"], 100)
     streaming = f"streaming.py --device cuda --workers {workers} --images 3000 --batches 24 --rounds 2"
@@ -115,6 +116,7 @@ def tiny() -> Iterator[Part]:
     yield Part("upstream", [f"{runs} --images 128 augmentation=paper {small}"], 120)
     yield Part("data", ["data.py --rounds 1"], 180)
     yield Part("heads", ["heads.py --batch 4 --tokens 16 --width 32 --rounds 1 --threads 1"], 120)
+    yield Part("attention", ["attention.py --batch 2 --tokens 16 --heads 1 --rounds 1 --threads 1"], 60)
     yield Part("packing", [packing], 180)
     yield Part("e2e", [f"{runs} {small}"], 120)
     streaming = "streaming.py --images 80 --batches 1 --rounds 1 --workers 1 --model vit_2_4_32"

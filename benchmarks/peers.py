@@ -1,7 +1,7 @@
 """Compare a sweep with timm's train.py in a shell loop, two at a time, on the same runs and the same machine.
 
-    python benchmarks/peers.py --timm-train FILE [--precision float32] [--images 2000] [--epochs 3] [--rounds 1]
-        [--records FOLDER]
+    python benchmarks/peers.py --timm-train FILE [--precision float32 bfloat16] [--images 2000] [--epochs 3]
+        [--rounds 1] [--records FOLDER]
 
 FILE is train.py of timm's repository, which its wheel does not contain:
 
@@ -10,7 +10,11 @@ FILE is train.py of timm's repository, which its wheel does not contain:
 Nine runs of cct_2_3x2 (seqpool with 1, 4 and 8 heads, three seeds), batches of 64, AdamW, one CPU thread a run, two
 runs at a time. Both sides build the same models, which headsweep registers with timm, and read the same JPEGs of 32x32
 pixels, made in a temporary folder. Neither augments: timm's RandAugment ends in an error of Pillow. Both evaluate the
-test images after each epoch and keep a checkpoint. `--precision=bfloat16` gives it to both: to timm as `--amp`.
+test images after each epoch and keep a checkpoint.
+
+A round trains all of them four times: both sides in float32, and both in bfloat16, which timm has as `--amp --amp-dtype
+bfloat16`. Three ratios: timm / headsweep in each precision, and timm in float32 / headsweep in bfloat16, whose sides
+compute different things: it is what a user gains who changes both.
 
 Seconds are those of whole commands, start and imports included: measure on an idle machine. Without FILE nothing is
 measured.
@@ -26,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -33,7 +38,7 @@ import numpy as np
 from PIL import Image
 
 from headsweep.exit_codes import one_line_errors
-from measuring import Benchmark, parser, ratio
+from measuring import Benchmark, Samples, parser, ratio
 from sweep import ONE_THREAD, SLOTS, TRAIN, slots
 
 BATCH, CLASSES, SIZE = 64, 10, 32
@@ -44,6 +49,7 @@ RATE, DECAY = "5e-4", "0.06"
 WITH_HEADSWEEP = (
     "import runpy, sys, headsweep.models; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
+PRECISIONS = ("float32", "bfloat16")
 Side = Callable[[Path], None]  # takes an empty folder for its output
 
 
@@ -56,9 +62,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         images = Path(folder) / "images"
         write_images(images, args.images)
-        sides: dict[str, Side] = {
-            "timm": lambda output: timm_loop(args, images, output),
-            "headsweep": lambda output: sweep(args, images, output),
+        sides = {
+            f"{name} {precision}": partial(train, args, precision, images)
+            for precision in args.precision
+            for name, train in (("timm", timm_loop), ("headsweep", sweep))
         }
         compare(bench, sides, Path(folder))
 
@@ -73,7 +80,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         default=Path(script) if script else None,
         help="train.py of timm's repository; by default $TIMM_TRAIN",
     )
-    made.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of both sides")
+    made.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS), help="of both sides")
     made.add_argument("--images", type=int, default=2000, help="for training")
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--heads", type=int, nargs="+", default=HEADS)
@@ -97,26 +104,36 @@ def write_images(root: Path, count: int) -> None:
 
 
 def compare(bench: Benchmark, sides: dict[str, Side], scratch: Path) -> None:
-    """Run both sides, round by round, each round from another side, and add a row."""
+    """Run all sides, round by round, each round from another side, and add a row for each ratio."""
     wall: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     for number in range(bench.args.rounds):
-        for name in names[number % 2 :] + names[: number % 2]:
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             started = time.monotonic()
             sides[name](scratch / f"{name}-{number}")
             wall[name].append(time.monotonic() - started)
-            print(f"{name:10} {wall[name][-1]:8.1f} s", flush=True)
-    bench.add(f"timm / headsweep, {bench.args.precision}", wall, "s")
-    print(f"timm / headsweep: {ratio(wall['timm'], wall['headsweep'])}", flush=True)
+            print(f"{name:18} {wall[name][-1]:8.1f} s", flush=True)
+    for precision in bench.args.precision:
+        row = {name: wall[f"{name} {precision}"] for name in ("timm", "headsweep")}
+        add(bench, f"timm / headsweep, {precision}", row)
+    changed = ("timm float32", "headsweep bfloat16")
+    if wall.keys() >= set(changed):
+        add(bench, " / ".join(changed), {name: wall[name] for name in changed})
 
 
-def timm_loop(args: argparse.Namespace, images: Path, output: Path) -> None:
+def add(bench: Benchmark, name: str, row: Samples) -> None:
+    bench.add(name, row, "s")
+    print(f"{name}: {ratio(*row.values())}", flush=True)
+
+
+def timm_loop(args: argparse.Namespace, precision: str, images: Path, output: Path) -> None:
     cells = list(product(args.heads, args.seeds))
     with ThreadPoolExecutor(SLOTS) as pool:
-        list(pool.map(lambda cell: command(timm_run(args, images, output, *cell)), cells))
+        list(pool.map(lambda cell: command(timm_run(args, precision, images, output, *cell)), cells))
 
 
-def timm_run(args: argparse.Namespace, images: Path, output: Path, heads: int, seed: int) -> list[str]:
+def timm_run(args: argparse.Namespace, precision: str, images: Path, output: Path, heads: int, seed: int) -> list[str]:
     options = {
         "data-dir": images,
         "train-split": "train",
@@ -140,11 +157,11 @@ def timm_run(args: argparse.Namespace, images: Path, output: Path, heads: int, s
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     words += ["--no-aug", "--no-prefetcher"]
-    words += ["--amp", "--amp-dtype", "bfloat16"] if args.precision == "bfloat16" else []
+    words += ["--amp", "--amp-dtype", "bfloat16"] if precision == "bfloat16" else []
     return [sys.executable, "-c", WITH_HEADSWEEP, str(args.timm_train), *words]
 
 
-def sweep(args: argparse.Namespace, images: Path, output: Path) -> None:
+def sweep(args: argparse.Namespace, precision: str, images: Path, output: Path) -> None:
     options = {
         "model": "cct_2_3x2",
         "head": "seqpool",
@@ -160,7 +177,7 @@ def sweep(args: argparse.Namespace, images: Path, output: Path) -> None:
         "optimizer.weight_decay": DECAY,
         "schedule.warmup": "'0 epochs'",
         "duration": f"'{args.epochs} epochs'",
-        "precision": args.precision,
+        "precision": precision,
         "paths.output": output,
     }
     command([*TRAIN, "-m", *slots(SLOTS), *(f"{name}={value}" for name, value in options.items())])

@@ -233,6 +233,14 @@ CPU_FIGURES = (
         speedup("peers", "timm / headsweep, float32", "timm", "headsweep"),
         least=1.6,
     ),
+    Figure(
+        "sweep: the same in bfloat16, timm's with --amp",
+        speedup("peers", "timm / headsweep, bfloat16", "timm", "headsweep"),
+    ),
+    Figure(
+        "sweep: the same, timm's in float32 / headsweep in bfloat16",
+        speedup("peers", "timm float32 / headsweep bfloat16", "timm float32", "headsweep bfloat16"),
+    ),
     Figure("tracking: metrics log, 4 metrics", samples_of("tracking", "heads=1", "metrics log"), unit=" ms"),
     Figure(
         "tracking: MLflow's log_metrics, 4 metrics", samples_of("tracking", "heads=1", "MLflow log_metrics"), unit=" ms"
@@ -252,6 +260,8 @@ GPU_FIGURES = (
     Figure("GPU step: ga K=8 / K=1", speedup("step", "heads", "ga8", "ga1"), most=1.02),
     Figure("GPU memory: seqattn K=8 / seqpool K=1", memory("seqattn8"), most=1.10),
     Figure("GPU memory: ga K=8 / seqpool K=1", memory("ga8"), most=1.10),
+    Figure("GPU attention, 256 tokens: torch / triton", speedup("attention", "n=256", "torch", "triton")),
+    Figure("GPU attention, 64 tokens: torch / triton", speedup("attention", "n=64", "torch", "triton")),
     Figure("GPU: augmentation, share of a step", augmentation, most=5, unit=" %"),
     Figure("GPU run: seqattn K=8, paper's augmentation", whole_run("headsweep"), least=20_000, unit=" images/s"),
     Figure("GPU run: the same, speed relative to upstream's", whole_run_speedup, least=4),

@@ -1,9 +1,11 @@
 """Shapes in annotations are checked at run time, in tests only; torch computes in one thread."""
 
 import gc
+import multiprocessing.util
 import os
 import shlex
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +16,12 @@ from execnet import XSpec
 from xdist.scheduler import LoadScopeScheduling
 
 from hydra_files import read_project_files_once
-from programs import relay, start_forkservers_warm
+from programs import OWNER, relay, start_forkservers_warm
 from scripts import Scripts
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # for which a server starts eight more interpreters
-os.environ.setdefault("HEADSWEEP_TESTS", str(os.getpid()))  # for the workers, which inherit it: see programs.py
 
 
 def keep_files_in_memory() -> None:
@@ -32,7 +33,22 @@ def keep_files_in_memory() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+def remove_temporary_files() -> None:
+    """Let tests and their programs have a folder for temporary files that is removed at the end.
+
+    torch's compiled code, torchrun's logs and what MLflow downloads stay where they are written otherwise. The folders
+    of tests that failed are pytest's, and are kept.
+    """
+    if OWNER in os.environ:  # a worker, which inherits it
+        return
+    os.environ[OWNER] = str(os.getpid())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="headsweep-tests-")
+    multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-1000)  # after its own files'
+
+
 keep_files_in_memory()
+remove_temporary_files()
 jaxtyping.install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 read_project_files_once()
 start_forkservers_warm()

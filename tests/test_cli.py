@@ -1,13 +1,16 @@
 """The `headsweep` command: help without torch, one line for a mistake, and exports that others can load."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import timm
 import torch
 
 from commands import give, light
 from composing import compose_run
+from headsweep.cli import commands
 from headsweep.models import build_model
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
@@ -47,6 +50,30 @@ def test_help_and_mistakes_need_no_torch(arguments, tmp_path):
     assert "imported too early" not in answer.stdout + answer.stderr
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stderr.count("\n") == (0 if "--help" in arguments else 1)
+
+
+def all_commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield from all_commands(command) if isinstance(command, click.Group) else [command]
+
+
+OF_RUNS = [
+    it for it in all_commands(commands) if any("paths.output" in str(option.to_info_dict()) for option in it.params)
+]
+
+
+@pytest.mark.parametrize("command", OF_RUNS, ids=[it.name for it in OF_RUNS])
+def test_commands_on_runs_take_the_output_folder_as_the_command_of_a_sweep_does(command: click.Command, tmp_path: Path):
+    context = command.make_context(command.name, [f"paths.output={tmp_path}", "x"], resilient_parsing=True)
+    assert context.params["output"] == tmp_path
+    assert not any("paths.output" in str(value) for value in context.params.values()), "it is no name or condition"
+
+
+def test_an_output_folder_that_no_run_is_in_is_not_ignored(tmp_path: Path, capsys):
+    assert len(OF_RUNS) > 14
+    assert give("retry", "head=ga", f"paths.output={tmp_path}") == 2
+    assert capsys.readouterr().err.startswith(f"headsweep: no sweep in {tmp_path} (see --output); ")
+    assert give("status", "--", "paths.output=x") == 2, "a name"
 
 
 @pytest.mark.slow

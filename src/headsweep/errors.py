@@ -40,14 +40,30 @@ class DataError(UserError):
 
 
 class FailedRunsError(Exception):
-    """Some of `count` runs failed; exit code 1. `reasons` has a line for each, `advice` is how to try them again."""
+    """Some of `count` runs have not ended well; exit code 1.
+
+    Args:
+        count: all runs.
+        reasons: a line for each that has not.
+        advice: how to try these again.
+        what: what `count` counts.
+        unfinished: how many of these have not failed: they were cancelled or stopped, or never began.
+    """
 
     def __init__(
-        self, count: int, reasons: list[str], advice: str = "the same command tries them again", what: str = "runs"
+        self,
+        count: int,
+        reasons: list[str],
+        advice: str = "the same command tries them again",
+        what: str = "runs",
+        unfinished: int = 0,
     ) -> None:
         self.reasons = reasons
+        failed = len(reasons) - unfinished
+        head = f"{failed or unfinished} of {count} {what} {'failed' if failed else 'not finished'}"
+        more = f", {unfinished} not finished" if failed and unfinished else ""
         lines = "".join(f"\n  {reason}" for reason in reasons)
-        super().__init__(f"{len(reasons)} of {count} {what} failed; {advice}{lines}")
+        super().__init__(f"{head}{more}; {advice}{lines}")
 
 
 class Crash(Exception):  # noqa: N818 - it carries another error

@@ -1,7 +1,7 @@
 """The benchmark against timm's train.py, with its commands replaced."""
 
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def test_a_script_that_does_not_exist_is_named(peers: Any, capsys: pytest.Captur
     assert "--timm-train=nowhere/train.py: expected train.py of timm's repository" in capsys.readouterr().err
 
 
-def test_both_sides_train_the_same_runs(
-    peers: Any, tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_both_sides_train_the_same_runs_in_both_precisions(
+    peers: Any, tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script, commands = tmp_path / "train.py", []
     script.touch()
@@ -38,17 +38,55 @@ def test_both_sides_train_the_same_runs(
     peers.main([TIMM, str(script), "--images", "20", "--rounds", "2", "--records", str(tmp_path)])
     sweeps = [options for options in commands if "dataset.root" in options]
     runs = [options for options in commands if "model-kwargs" in options]
-    assert [(it["heads"], it["seed"]) for it in sweeps] == [("1,4,8", "0,1,2")] * 2
-    expected = {(f"heads={heads}", str(seed)): 2 for heads in (1, 4, 8) for seed in (0, 1, 2)}
-    assert Counter((it["model-kwargs"], it["seed"]) for it in runs) == expected
+    found = [(it["heads"], it["seed"], it["precision"]) for it in sweeps]
+    assert Counter(found) == {("1,4,8", "0,1,2", precision): 2 for precision in ("float32", "bfloat16")}
+    precisions = (None, "bfloat16")  # timm's default is float32
+    cells = product((1, 4, 8), (0, 1, 2), precisions)
+    expected = {(f"heads={heads}", str(seed), precision): 2 for heads, seed, precision in cells}
+    assert Counter((it["model-kwargs"], it["seed"], it.get("amp-dtype")) for it in runs) == expected
     for ours, theirs in (
         ("batch_size", "batch-size"),
         ("optimizer.lr", "lr"),
         ("optimizer.weight_decay", "weight-decay"),
     ):
         assert {it[ours] for it in sweeps} == {it[theirs] for it in runs}
-    row = rows()["timm / headsweep, float32"]
-    assert {side: len(samples) for side, samples in row["samples"].items()} == {"timm": 2, "headsweep": 2}
+    sides = {name: list(row["samples"]) for name, row in rows().items()}
+    assert sides == {
+        "timm / headsweep, float32": ["timm", "headsweep"],
+        "timm / headsweep, bfloat16": ["timm", "headsweep"],
+        "timm float32 / headsweep bfloat16": ["timm float32", "headsweep bfloat16"],
+    }
+    assert {len(samples) for row in rows().values() for samples in row["samples"].values()} == {2}
+
+
+def test_each_row_has_the_times_of_its_own_sides(
+    peers: Any, tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a clock that only the sides move."""
+    script, clock = tmp_path / "train.py", [0.0]
+    script.touch()
+    took = {
+        ("timm_loop", "float32"): 6,
+        ("sweep", "float32"): 4,
+        ("timm_loop", "bfloat16"): 3,
+        ("sweep", "bfloat16"): 2,
+    }
+
+    def side(name: str) -> Any:
+        def train(args: Any, precision: str, images: Path, output: Path) -> None:
+            clock[0] += took[name, precision]
+
+        return train
+
+    for name in ("timm_loop", "sweep"):
+        monkeypatch.setattr(peers, name, side(name))
+    monkeypatch.setattr(peers.time, "monotonic", lambda: clock[0])
+    words = [TIMM, str(script), "--images", "1", "--records", str(tmp_path)]
+    peers.main(words)
+    assert [list(row["samples"].values()) for row in rows().values()] == [[[6], [4]], [[3], [2]], [[6], [2]]]
+    assert "timm float32 / headsweep bfloat16: 3.00 (3.00 to 3.00)\n" in capsys.readouterr().out
+    peers.main([*words[:-1], str(tmp_path / "other"), "--precision", "bfloat16"])
+    assert "float32" not in capsys.readouterr().out
 
 
 def _checked(words: list[str]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def test_conditions_that_cannot_be_meant_are_one_line(capsys):
     def check(need: str) -> None:
         check_needs(parse_launcher(SlurmConfig, {**keys(), "needs": [need]}), configs)
 
-    with pytest.raises(ConfigError, match=r"needs='hed=ga: cpus=2': hed: unknown key; did you mean heads?"):
+    with pytest.raises(ConfigError, match=r"needs='hed=ga: cpus=2': hed: unknown key; did you mean head or heads"):
         check("hed=ga: cpus=2")
     with pytest.raises(ConfigError, match=r"needs='head>2: cpus=2': expected a number, found the text 'ga'"):
         check("head>2: cpus=2")

@@ -51,7 +51,9 @@ def make_run(tmp_path):
     return make
 
 
-def train(folders: list[RunFolder], processes: list, slots: int = 1, timeout: float | None = None) -> list[RunFolder]:
+def train(
+    folders: list[RunFolder], processes: list, slots: int = 1, timeout: float | None = None, more_memory: str = ""
+) -> list[RunFolder]:
     """Let them train; a process may be what its start raises, or a function that is called for it. The runs, begun."""
     begun, left = [], iter(processes)
 
@@ -64,7 +66,7 @@ def train(folders: list[RunFolder], processes: list, slots: int = 1, timeout: fl
         return process, process.connection
 
     with Display(len(folders), epoch_lines=False) as display:
-        Schedule(folders, Slots(slots, 1, ()), start, timeout, display, lambda folder: None)()
+        Schedule(folders, Slots(slots, 1, ()), start, timeout, display, lambda folder: None, None, more_memory)()
     return begun
 
 
@@ -95,6 +97,15 @@ def test_a_launcher_that_was_stopped_for_an_hour_kills_nothing(make_run, monkeyp
     monkeypatch.setattr(timeout_clock, "time", SimpleNamespace(monotonic=moments().__next__))
     train([run], [process], timeout=1)
     assert run.failure() is None
+
+
+def test_only_a_run_that_was_killed_from_outside_is_told_how_to_get_more_memory(make_run):
+    killed, crashed, silent = runs = [make_run(name) for name in "abc"]
+    ends = [-signal.SIGKILL, -signal.SIGKILL, -signal.SIGSEGV, None]
+    train(runs, [Process(end) for end in ends], timeout=0.01, more_memory="ask for 2 GB")
+    why = "the process was killed by signal 9 (SIGKILL; the system sends it when memory runs out); ask for 2 GB\n"
+    assert killed.failure() == why and killed.failed_tries() == 2
+    assert all("ask for" not in str(run.failure()) for run in (crashed, silent))
 
 
 @pytest.mark.parametrize("is_over", [True, False])

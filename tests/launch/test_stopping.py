@@ -13,17 +13,19 @@ import programs
 from commands import TINY, TINY_RUN, train, wait_for
 from comparing import differences
 from composing import compose_run
-from factories import by_seed, planned
+from factories import by_seed, hand_made, planned
 from headsweep.config.launcher.launchers import LocalConfig, parse_launcher
 from headsweep.config.study.expansion import local_defaults
 from headsweep.errors import ConfigError, FailedRunsError, Interrupted
+from headsweep.launch.conclude import conclude
 from headsweep.launch.in_process import InProcess
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
-from headsweep.tracking.run_record import RunState
+from headsweep.tracking.run_record import RunResult, RunState
+from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.training.progress import Busy, Stopped
 from programs import Program
 
@@ -161,6 +163,31 @@ def test_bad_runs_fail_alone(tmp_path):
         assert answer.stderr.count(f"{why}: tried once more, alone on this machine") == 1
     tries = {seed: folder.failed_tries() for seed, folder in by_seed(tmp_path).items()}
     assert tries == {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 0, 7: 0}
+
+
+@pytest.mark.parametrize(
+    ("failed", "left", "expected"),
+    [
+        (["a"], [], "1 of 4 runs failed; the same command tries them again\n  a  no luck"),
+        (
+            ["a"],
+            ["b", "c"],
+            "1 of 4 runs failed, 2 not finished; the same command tries them again\n  a  no luck\n  b  it",
+        ),
+        ([], ["b"], "1 of 4 runs not finished; the same command tries them again\n  b  it never began"),
+    ],
+)
+def test_runs_that_were_cancelled_are_not_called_failed(failed, left, expected, tmp_path: Path):
+    runs = {name: hand_made(tmp_path, name) for name in "abcd"}
+    for name, run in runs.items():
+        if name in failed:
+            run.fail("no luck")
+        elif name not in left:
+            run.finish(RunResult("finished", {"test/top1": 0.5}, 1, 1))
+    sweep = SweepFolder(tmp_path / "sweeps" / "one")
+    with pytest.raises(FailedRunsError) as error:
+        conclude(sweep, list(runs.values()), attempts=None)
+    assert str(error.value).startswith(expected) and len(error.value.reasons) == len(failed + left)
 
 
 class Unlucky(InProcess):

@@ -33,7 +33,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         }
         code = options.pop("code", {"commit": "abc123", "dirty": False})
         shown = options.pop("parameters", {})
-        device = options.pop("device", "cpu")
+        place = {"device": options.pop("device", "cpu"), "precision": options.pop("precision", "float32")}
         speed = options.pop("speed", 1000.0 + seed)
         for key, value in options.items():
             _put(config, key.replace("__", "."), value)
@@ -56,7 +56,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         if top1 is not None:
             metrics = {"test/top1": top1, "test/top5": (1 + top1) / 2}
             clock = {"images_per_second": speed}
-            folder.finish(RunResult("finished", metrics, 10, 100, clock, {"device": device}))
+            folder.finish(RunResult("finished", metrics, 10, 100, clock, place))
         return folder
 
     return make

@@ -40,6 +40,7 @@ def test_a_cell_is_selected_by_values_written_in_any_way(cells):
     [
         (["seqattn"], r"'seqattn': expected KEY=VALUE, e\.g\. head=seqpool or head=seqattn,heads=4"),
         (["head="], r"'head=': expected KEY=VALUE"),
+        (["haed=ga"], "haed: unknown key; did you mean head or heads"),
         (["hedas=4"], "hedas: unknown key; did you mean heads"),
         (["head=gap", "heads=4"], "head=gap heads=4: no such cell among 9; head is seqpool, ga; heads is 1, 4"),
     ],

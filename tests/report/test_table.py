@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from scipy import stats
 
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, files
+from headsweep.report.read.cells import gather, read_cells
 from headsweep.report.stats.inference import holm, mcnemar_p
 from headsweep.report.table.build import build
+from headsweep.report.table.inconsistencies import inconsistencies
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_record import RunRecord
 
 SEQPOOL = [0.90, 0.91, 0.89, 0.905, 0.90]
 GA = [0.925, 0.931, 0.921, 0.926, 0.928]  # better for every seed, by nearly as much
@@ -252,6 +256,32 @@ def test_versions_of_a_package_are_compared_among_the_runs_that_use_it(make_run)
     assert "MIXED" not in as_markdown(build([without, old]))
     mixed = as_markdown(build([without, old, new]))
     assert "MIXED VERSIONS OF lab-heads: 1.0 aaaa (1 run), 1.1 bbbb (1 run)." in mixed and "MIXED CODE" not in mixed
+
+
+def test_mixed_precisions_are_in_a_footnote(make_run):
+    same = [make_run("ga", 1, 0, 0.9), make_run("ga", 1, 1, 0.9)]
+    older = make_run("ga", 1, 2, 0.9)
+    older.finish(replace(older.result(), environment={}))  # it recorded none
+    assert "PRECISIONS" not in as_markdown(build([*same, older]))
+    mixed = [*same, older, make_run("gap", 1, 0, 0.9, precision="bfloat16")]
+    assert "MIXED PRECISIONS: float32 (2 runs), bfloat16 (1 run). Differences" in as_markdown(build(mixed))
+
+
+def test_of_an_axis_precisions_are_compared_within_each_value(make_run):
+    def kinds(*pairs: tuple[str, str]) -> list[str]:
+        """Of runs with these precisions, given and used."""
+        folders = [make_run("ga", 1, seed, 0.9, precision=used) for seed, (_, used) in enumerate(pairs)]
+        runs = [run for cell in read_cells(folders) for run in cell.runs]
+        given = [with_precision(run.record, given) for run, (given, _) in zip(runs, pairs, strict=True)]
+        cells = gather(replace(run, record=record) for run, record in zip(runs, given, strict=True))
+        return [one.kind for one in inconsistencies(cells, ["precision"]) if one.kind != "seeds"]
+
+    def with_precision(record: RunRecord, given: str) -> RunRecord:
+        return replace(record, group=given, config=record.config | {"precision": given})
+
+    assert kinds(("float32", "float32"), ("bfloat16", "bfloat16")) == []
+    assert kinds(("auto", "float32"), ("bfloat16", "bfloat16")) == []
+    assert kinds(("auto", "float32"), ("auto", "bfloat16")) == ["precision"]
 
 
 def test_different_durations_and_devices_are_in_a_footnote(make_run):

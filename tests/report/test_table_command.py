@@ -137,6 +137,7 @@ def test_too_few_epochs_are_no_mean_of_three(sweep, give, make_run, write_log):
 
 MIXED = [
     ({"code": {"commit": "feed", "dirty": False}}, "MIXED CODE VERSIONS: abc123 (2 runs), feed (1 run)"),
+    ({"precision": "bfloat16"}, "MIXED PRECISIONS: float32 (2 runs), bfloat16 (1 run)"),
     ({"duration": "30 epochs"}, "DIFFERENT DURATIONS: 10 epochs, 30 epochs"),
     ({"dataset__name": "cifar10"}, "DIFFERENT DATA: digits-"),
     ({"debug__train_images": 100}, "DIFFERENT DATA: digits-"),
@@ -282,7 +283,7 @@ MISTAKES = [
     (["--columns", ""], "--columns '': expected names of columns; known: parameters"),
     (["--metric", "loss"], "--metric loss: unknown metric; known: top1"),
     (["--baseline", "seqpool"], "--baseline 'seqpool': expected KEY=VALUE"),
-    (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads?"),
+    (["--baseline", "haeds=1"], "--baseline haeds: unknown key; did you mean heads or head?"),
     (["--baseline", ""], "--baseline '': expected KEY=VALUE"),
     (["--baseline", "head=cls"], "--baseline head=cls: no such cell among 4; head is seqpool, ga"),
     (["--rows", "head"], "the cells differ in heads, too"),

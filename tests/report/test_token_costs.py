@@ -1,5 +1,6 @@
 """What stored tokens cost, beside what the same runs would cost with the backbone in each step."""
 
+from csv import DictReader
 from dataclasses import replace
 
 from made_cells import made_cell
@@ -10,6 +11,7 @@ from headsweep.report.read.cells import Cell
 from headsweep.report.table.build import compare
 from headsweep.report.table.layout import flat
 from headsweep.report.table.model import Question
+from headsweep.tracking.run_record import RunState
 
 
 def probes(head: str, live: float = 3600.0, tokens: str = "a") -> Cell:
@@ -29,6 +31,19 @@ def test_columns_of_probes():
     assert [entry.text for entry in sheet.rows[0][2:]] == ["—", "1.0", "61.0", "10.0", "18.00"]
     assert [entry.text for entry in sheet.rows[1][2:]] == ["—"] * 5
     assert "Minutes live: training time with the backbone in each step" in str(sheet)
+
+
+def test_a_row_without_a_finished_run_has_no_size_of_tokens():
+    """The record of a planned run has the bytes of one image."""
+    (run,) = made_cell("ga", [RunState.failed]).runs
+    failed = replace(run, record=replace(run.record, cost={"parameters": 100, "token_bytes": 1024}))
+    table = compare([probes("gap"), Cell((failed,))], Question(columns=("parameters", "token_size")))
+    assert [[entry.text for entry in row[-2:]] for row in flat(table, ("parameters", "token_size")).rows] == [
+        ["—", "18.00"],
+        ["100", "—"],
+    ]
+    values = [row["token_bytes"] for row in DictReader(csv.write(table).splitlines())]
+    assert values == ["18000000000.0", ""]
 
 
 def test_the_costs_of_a_report_have_those_columns_where_there_are_probes():

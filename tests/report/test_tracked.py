@@ -90,6 +90,16 @@ def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
     assert stored.footnotes == compare(read_cells(study), question).footnotes
 
 
+def test_runs_of_mlflow_have_the_precision_that_they_trained_in(make_run, log, uri):
+    folders = [make_run(head, 1, 0, 0.9) for head in ("ga", "gap")]
+    folders[0].write_precision("bfloat16")  # the other one is only in its result, as of an older version
+    found = read(uri, log(folders), "")
+    assert [run.result.environment for cell in found for run in cell.runs] == [
+        {"precision": "bfloat16"},
+        {"precision": "float32"},
+    ]
+
+
 @pytest.mark.slow
 @on_both
 def test_a_filter_is_mlflows(study, log, uri):

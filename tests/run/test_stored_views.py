@@ -14,6 +14,7 @@ import factories
 from comparing import differences
 from composing import compose_run
 from headsweep import rng
+from headsweep.config import Precision
 from headsweep.data.datasets import open_splits, open_views
 from headsweep.data.loader import TrainLoader
 from headsweep.data.mixing import Mixer
@@ -36,7 +37,7 @@ KEYS += ["dataset.validation=0"]
 def test_each_epoch_has_the_tokens_of_the_view_that_is_its_turn(tmp_path):
     run = frozen(factories.planned(tmp_path, "backbone=random", *KEYS))
     sizes = (run.augmentation, run.seed, run.batch_size, CPU, 0)
-    splits = stored_tokens(run, model_of(run), CPU, lambda: None)
+    splits = stored_tokens(run, model_of(run), CPU, Precision.float32, lambda: None)
     stored = TrainLoader(splits.train, run.dataset, *sizes)
     live = TrainLoader(open_splits(run.dataset, run.seed, run.loader, run.debug).train, run.dataset, *sizes)
     backbone = FrozenBackbone(model_of(run).backbone, CPU, nullcontext)
@@ -76,7 +77,7 @@ def test_live_views_are_those_of_files_in_their_own_size_as_are_stored_ones(tmp_
     keys = ["dataset=imagefolder", f"dataset.root={tmp_path / 'images'}", "dataset.channels=1", "dataset.mean=[0.5]"]
     keys += ["dataset.std=[0.5]", "dataset.image_size=16", "augmentation.order=crop_first", "batch_size=4", *KEYS]
     run = frozen(factories.planned(tmp_path, "backbone=random", *keys))
-    tokens = stored_tokens(run, model_of(run), CPU, lambda: None).train.open(CPU, 0, None)
+    tokens = stored_tokens(run, model_of(run), CPU, Precision.float32, lambda: None).train.open(CPU, 0, None)
     given = (run.augmentation, run.tokens.views, run.seed)
     backbone = FrozenBackbone(model_of(run).backbone, CPU, nullcontext)
     staged = replace(run.loader, stage=str(tmp_path / "disk"))

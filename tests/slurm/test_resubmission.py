@@ -95,7 +95,7 @@ def test_watch_goes_on_when_no_jobs_can_be_submitted_now(first_fails: bool, tmp_
     view = SweepView(tmp_path, (RunView(RunFolder(tmp_path / "a"), "a"),), 0)
     start_more(view)
     assert calls == [], "no run waits"
-    waiting.record(tmp_path, ["a"])
+    waiting.record(tmp_path, [waiting.Batch(["a"])])
     for shown in (view, view, replace(view, runs=())):
         start_more(shown)
     assert calls == [tmp_path, tmp_path]

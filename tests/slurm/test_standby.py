@@ -15,9 +15,12 @@ from scripted import Queue, sweep_of
 from headsweep.config.launcher.slurm import ContainerRuntime, SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.slurm import association
+from headsweep.launch.slurm.launcher import submit_again
 from headsweep.launch.slurm.settings import record
 from headsweep.launch.slurm.window import refill, submit_some
 from headsweep.status import queue, standby, submissions, waiting
+from headsweep.status.read import read_sweep
+from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from scripts import Scripts
@@ -151,7 +154,7 @@ def test_runs_that_a_limit_refuses_without_any_job_go_on_waiting(scripts: Script
     with pytest.raises(UserError, match="violates accounting"):
         submit_some(sweep, runs, settings, {})
     assert not waiting.of_this_user(sweep), "a command that submits nothing leaves nothing"
-    waiting.record(sweep, [run.path.name for run in runs])
+    waiting.record(sweep, [waiting.Batch([run.path.name for run in runs])])
     with pytest.raises(UserError, match="violates accounting"):
         refill(sweep)
     assert len(waiting.of_this_user(sweep)) == 6 and not slurm.files("reserve")
@@ -166,6 +169,71 @@ def test_runs_that_wait_go_on_waiting_if_sbatch_refuses(slurm: Queue, settings, 
     with pytest.raises(UserError, match="configuration is not available"):
         refill(sweep)
     assert len(waiting.of_this_user(sweep)) == 4
+
+
+def times(slurm: Queue, sweep: Path) -> dict[str, str]:
+    """Run -> the time that its job asks for."""
+    given = [dict(re.findall(r"#SBATCH --(\S+?)=(\S+)", file)) for file in slurm.files()]
+    by_name = {file["job-name"]: file["time"] for file in given}
+    return {run: by_name[job.name] for job in submissions.jobs(sweep) for run in job.runs}
+
+
+def test_runs_that_wait_are_submitted_with_the_settings_of_the_command_that_made_them_wait(
+    slurm: Queue, settings: SlurmConfig, runs
+):
+    sweep = sweep_of(runs)
+    for members, minutes in ((runs[:4], 60), (runs[4:5], 90)):
+        record(sweep, replace(settings, time=minutes))
+        submit_some(sweep, members, replace(settings, time=minutes), {})
+    record(sweep, replace(settings, time=30))  # of a command whose runs all have a job
+    assert waiting.of_this_user(sweep) == [run.path.name for run in runs[2:5]], "the first command's first"
+    while waiting.of_this_user(sweep):
+        slurm.end()
+        refill(sweep)
+    assert times(slurm, sweep) == {run.path.name: "90" if run == runs[4] else "60" for run in runs[:5]}
+
+
+def test_a_command_for_runs_that_wait_replaces_their_settings_but_retry_does_not(slurm, settings, runs, monkeypatch):
+    sweep, longer = sweep_of(runs), replace(settings, time=90)
+    submit_some(sweep, runs[:4], replace(settings, time=60), {})
+    submit_some(sweep, [runs[2]], longer, {})
+    assert [batch.runs for batch in waiting.batches(sweep)] == [[runs[3].path.name], [runs[2].path.name]]
+    record(sweep, replace(settings, time=30))
+    slurm.end()
+    monkeypatch.setattr("headsweep.launch.slurm.launcher.check_frozen", lambda folder: None)
+    submit_again(sweep, runs[2:5])
+    slurm.end()
+    refill(sweep)
+    found = [times(slurm, sweep)[run.path.name] for run in runs[2:5]]
+    assert found == ["90", "60", "30"], "only the last one did not wait"
+
+
+def test_runs_that_an_earlier_version_let_wait_take_the_last_settings(slurm: Queue, settings: SlurmConfig, runs):
+    sweep = sweep_of(runs)
+    record(sweep, replace(settings, time=45))
+    atomic_files.write_json(waiting.file_of(sweep), {"runs": [run.path.name for run in runs[:3]]})
+    refill(sweep)
+    assert waiting.of_this_user(sweep) == [runs[2].path.name]
+    assert set(times(slurm, sweep).values()) == {"45"}
+
+
+def test_status_gives_the_reason_why_runs_that_wait_could_not_be_submitted(slurm: Queue, settings, runs):
+    sweep = sweep_of(runs)
+    atomic_files.write_json(sweep / "plan.json", {"runs": [run.path.name for run in runs]})
+    record(sweep, settings)
+    submit_some(sweep, runs, settings, {})
+    waits = "waits until more jobs may be in the queue"
+    assert [run.note for run in read_sweep(sweep).runs[2:]] == [waits] * 4
+    slurm.end()
+    works = (slurm.place / "sbatch").read_text()
+    slurm.write("sbatch", "echo 'sbatch: error: Requested node configuration is not available' >&2", "exit 1")
+    with pytest.raises(UserError, match="configuration is not available") as refusal:
+        refill(sweep)
+    noted = f"{waits}; the last attempt to submit it failed: {refusal.value}"
+    assert [run.note for run in read_sweep(sweep).runs[2:]] == [noted] * 4
+    (slurm.place / "sbatch").write_text(works)
+    refill(sweep)
+    assert [run.note for run in read_sweep(sweep).runs[4:]] == [waits] * 2
 
 
 def test_cancelling_what_waits_cancels_the_standby_job(slurm: Queue, settings: SlurmConfig, runs):
@@ -203,5 +271,5 @@ def test_the_lines_of_a_job_refill_only_while_runs_of_the_user_wait(runs: list[R
     (output.sweeps / "a" / "slurm").mkdir(parents=True)
     pattern = waiting.pattern(output)
     assert not list(Path("/").glob(shlex.split(pattern)[0].lstrip("/")))
-    waiting.record(output.sweeps / "a", ["r"])
+    waiting.record(output.sweeps / "a", [waiting.Batch(["r"])])
     assert [waiting.file_of(output.sweeps / "a")] == list(Path("/").glob(shlex.split(pattern)[0].lstrip("/")))

@@ -154,15 +154,19 @@ def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFol
     submissions.begin(one, "t2", [["c", "d"]], HERE)
     submissions.complete(one, "t1", "12")
     submissions.complete(one, "t2", "13")
-    waiting.record(one, ["c", "d"])
+    waiting.record(one, [waiting.Batch(["c", "d"])])
     cluster.queues("12_0 RUNNING one.t1", "12_1 RUNNING one.t1")
     assert give("cancel", "one", "head=gap", "heads=4", "--output", output.path) == 0
     assert capsys.readouterr().out == "one: cancelled job 12_1 and 1 run without a job yet\n"
     assert cluster.asked("scancel") == ["12_1"]
-    assert waiting.of_all(one) == {"c"}
+    assert waiting.of_this_user(one) == ["c"]
     assert give("cancel", "one", "head=cls", "--output", output.path) == 2
     assert capsys.readouterr().err == "headsweep: head=cls: no such run among 2; head is ga, gap\n"
     assert give("retry", "one", "head=cls", "--output", output.path) == 2
+    capsys.readouterr()
+    for command in ("cancel", "retry"):
+        assert give(command, "one", "haed=ga", "--output", output.path) == 2
+        assert capsys.readouterr().err.startswith("headsweep: haed: unknown key; did you mean head or heads")
     assert give("cancel", "one", "heads.x=1", "--output", output.path) == 2
     assert give("cancel", "one", "two", "--output", output.path) == 2
     cluster.queues("13 RUNNING one.t2")
@@ -220,6 +224,24 @@ def test_a_lost_run_is_shown_with_exit_code_node_and_log(cluster: FakeCluster, o
     again = "`headsweep retry` submits the run again"
     assert first == f"job 12_0 ended: FAILED (exit code 3, on node1); {again}  ({log})"
     assert second == f"job 12_1 ended: FAILED (on node1); {again}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"memory": 3000}, "its job had 3000 MiB of memory; ask for more, e.g. hydra.launcher.memory=6GB, or in"),
+        ({}, "its job had the default memory; ask for more, e.g. hydra.launcher.memory=16GB, or in"),
+    ],
+)
+def test_a_run_whose_job_had_too_little_memory_is_shown_with_what_to_ask_for(asked, advice, cluster, output):
+    one = output.sweeps / "one"
+    (one / "plan.json").write_text('{"runs": ["a", "b"]}')
+    submissions.begin(one, "t1", [["a"], ["b"]], HERE, asked)
+    submissions.complete(one, "t1", "12")
+    cluster.queues("12_0 OUT_OF_MEMORY one.t1", "12_1 FAILED one.t1")
+    first, second = (run.note for run in read_sweep(one).runs)
+    assert f"ended: OUT_OF_MEMORY (on node1); `headsweep retry` submits the run again; {advice}" in first
+    assert "memory" not in second
 
 
 def test_a_running_run_is_shown_with_its_job_node_time_and_log(cluster: FakeCluster, output: OutputFolder):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import urllib3
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -44,7 +46,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             config=config,
             parameters={"head.name": "ga", "heads": 4, "optimizer.lr": 0.001},
             code={"commit": "abc123", "dirty": True},
-            cost={"parameters": 1000, "flops": 2_000_000},
+            cost={"parameters": 1000, "flops": 2_000_000, "token_bytes": 1024},
         )
         folder.create(record, "heads: 4\n")
         for epoch in range(1, epochs + 1):
@@ -195,9 +197,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Itera
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port of this machine on which nothing answers."""
-    return postgres.free_port()
+def refusing_port() -> Iterator[int]:
+    """A port of this machine that refuses connections, and that no other program can take meanwhile."""
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The addresses that MLflow's client has tried to connect to."""
+    found: list[tuple[str, int]] = []
+    connect = urllib3.util.connection.create_connection
+
+    def counted(address: tuple[str, int], *arguments: object, **options: object) -> socket.socket:
+        found.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", counted)
+    return found
 
 
 @pytest.fixture

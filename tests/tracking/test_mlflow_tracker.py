@@ -148,14 +148,12 @@ def test_one_broken_run_does_not_keep_the_others_from_the_store(uri, output, mak
 
 
 def test_a_store_that_hangs_costs_no_more_than_the_time_to_wait(tmp_path, make_run, monkeypatch, capfd):
-    released = threading.Event()
-    monkeypatch.setattr(mlflow_tracker, "prepare", lambda *args: released.wait(30))
+    released, answered = threading.Event(), list[bool]()
+    monkeypatch.setattr(mlflow_tracker, "prepare", lambda *args: answered.append(released.wait(30)))
     tracker = MlflowTracker(None, "study", tmp_path).__enter__()
-    before = time.monotonic()
     tracker.notify(make_run(epochs=1))
-    assert time.monotonic() - before < 0.5
     tracker.close(timeout=0.2)
-    assert time.monotonic() - before < 2
+    assert not answered, "neither has waited for the store"
     assert "is not done after 0.2 s" in capfd.readouterr().err
     monkeypatch.setattr(mlflow_tracker, "reconcile", lambda *args: None)
     released.set()
@@ -171,11 +169,11 @@ def test_tracking_none_does_nothing(tmp_path, make_run):
 
 @pytest.mark.slow
 def test_a_server_that_was_down_gets_the_identical_history_by_replay(
-    uri, output, free_port, server, make_run, make_sweep, result, contents, capfd
+    uri, output, refusing_port, attempts, server, make_run, make_sweep, result, contents, capfd
 ):
     folders = [make_run(name, epochs=3) for name in "ab"]
     sweep = make_sweep(folders)
-    down = f"http://127.0.0.1:{free_port}"
+    down = f"http://127.0.0.1:{refusing_port}"
 
     def give(uri, experiment):
         sweep.register(folders)
@@ -187,9 +185,8 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
         folder.checkpoint.write_bytes(b"weights")
         folder.finish(result)
     give(uri, "study")
-    before = time.monotonic()
     give(down, "replay")
-    assert time.monotonic() - before < 30
+    assert attempts.count(("127.0.0.1", refusing_port)) in (2, 4), "one retry, once more at the end if that was earlier"
     assert capfd.readouterr().err.count("\n") == 1
 
     for _ in range(2):  # replayed twice: the second time adds nothing

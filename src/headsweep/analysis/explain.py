@@ -126,6 +126,9 @@ def _run(run: Run) -> list[str]:
         lines.append(f"  last log  {time.strftime('%Y-%m-%d %H:%M', time.localtime(moments[-1]))}{took}")
     if result and result.environment:
         lines.append(f"  machine   {_machine(result.environment)}")
+    if precision := folder.precision():
+        chosen = ", chosen by precision=auto" if record.config.get("precision") == "auto" else ""
+        lines.append(f"  precision {precision}{chosen}")
     if place := _tracked(folder):
         lines.append(f"  MLflow    {place}")
     return lines

@@ -23,6 +23,7 @@ from headsweep.inspection.pictures import Samples, draw_attention, draw_diversit
 from headsweep.models import Classifier
 from headsweep.plan.frozen import frozen
 from headsweep.run.load_model import trained
+from headsweep.run.precision import precision_of
 from headsweep.tracking import inspection as files
 from headsweep.tracking.inspection import Draw, Inspection, Question
 from headsweep.tracking.run_folder import RunFolder
@@ -48,6 +49,7 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
     run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.output.path)))
     place = choose_device(run.device)
     make_deterministic(place)
+    run = replace(run, precision=precision_of(run, folder, place))
     model, images = model.to(place).eval(), _images(run, question)
     diversity, samples = _diversity(model, run, images), _samples(model, run, images, question.samples)
     metrics = diversity.metrics()

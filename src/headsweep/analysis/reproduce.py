@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headsweep.analysis.compare_runs import Comparison, compare
+from headsweep.config import Precision
 from headsweep.config.overrides import all_overrides
 from headsweep.errors import ConfigError, Interrupted, UserError
 from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest
+from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
@@ -153,6 +155,7 @@ def _train(original: RunFolder, into: Path, root: Path, data: Path | None) -> No
     if data is not None:
         frozen.dataset.root = str(data.resolve())
     frozen.tracking.name, frozen.paths.output = "none", str(into.resolve())
+    frozen.precision = _precision(original, into, str(frozen.precision), str(frozen.device))
     result = original.result()
     threads = result.environment.get("threads") if result else None
     is_package = IS_INSTALLED and root == PROJECT_ROOT
@@ -163,6 +166,23 @@ def _train(original: RunFolder, into: Path, root: Path, data: Path | None) -> No
     code = _run([sys.executable, *program, *all_overrides(frozen, root / "conf")], environment)
     if code:
         raise SystemExit(code)
+
+
+def _precision(original: RunFolder, into: Path, given: str, device: str) -> str:
+    """Return the precision to train in: what `auto` was for the original, where this machine would choose otherwise."""
+    if begun := runs_in(into):
+        return str(begun[0].record().config["precision"])
+    was = original.precision()
+    return given if was is None or Precision(given).on(_kind(device)).value == was else was
+
+
+def _kind(device: str) -> str:
+    """Return which kind of device a run would get here."""
+    if device != "auto":
+        return device.partition(":")[0]
+    with suppress(UserError):  # the driver does not answer
+        return "cuda" if visible_gpus() else "cpu"
+    return "cpu"
 
 
 def _search_path(source: Path) -> str:

@@ -12,9 +12,35 @@ from headsweep.folders import default_output
 from headsweep.text import lines
 
 OUTPUT = default_output()
+_KEY = "paths.output="
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+class OutputOption(click.Option):
+    """The folder of the runs, which sweeps are given as `paths.output`."""
+
+
+class Command(click.Command):
+    """A command that accepts `paths.output=FOLDER` for `--output FOLDER`, as in the command of a sweep."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any(isinstance(it, OutputOption) for it in self.params):
+            end = args.index("--") if "--" in args else len(args)
+            args = [*map(_as_option, args[:end]), *args[end:]]
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type  # groups in it are of the same class
+
+
+def _as_option(word: str) -> str:
+    return f"--output={word.removeprefix(_KEY)}" if word.startswith(_KEY) else word
+
+
+@click.group(cls=Group, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
     """Plan, train, watch, compare and export runs."""
 
@@ -29,6 +55,7 @@ def _shared(context: click.Context, parameter: click.Parameter, value: Path) -> 
 
 output_option = click.option(
     "--output",
+    cls=OutputOption,
     callback=_shared,
     type=click.Path(path_type=Path, file_okay=False),
     default=OUTPUT,

@@ -16,6 +16,8 @@ from headsweep.config.records.head_file import FileHeadConfig, spec_of
 from headsweep.config.records.metric import METRICS, MetricSpec
 from headsweep.config.records.model import (
     BACKBONES,
+    KERNEL_WIDTHS,
+    AttentionKernel,
     BackboneMode,
     BackboneSpec,
     Block,
@@ -46,8 +48,10 @@ __all__ = [
     "BACKBONES",
     "DATASETS",
     "HEADS",
+    "KERNEL_WIDTHS",
     "METRICS",
     "PROJECT_ROOT",
+    "AttentionKernel",
     "AugmentationConfig",
     "AugmentationOrder",
     "BackboneMode",

@@ -73,7 +73,8 @@ def unknown_key(key: str) -> ConfigError:
         return ConfigError(key, None, f"unknown key of Hydra; {' '.join(TRAIN)} --cfg hydra prints them")
     if "/" in key:
         return ConfigError(key, None, f"a file chooses a group in its `defaults`: `- override /{key}: NAME`")
-    known = sorted(all_keys())
+    keys = all_keys()
+    known = sorted([*keys, *(name.removesuffix(".name") for name in keys if name.endswith(".name"))])
     close = difflib.get_close_matches(key, known, cutoff=0.6) or difflib.get_close_matches(leaf, known, cutoff=0.6)
     if close:
         return ConfigError(key, None, f"unknown key; did you mean {' or '.join(close)}?")

@@ -15,7 +15,14 @@ from headsweep.config.data import AugmentationConfig, DatasetConfig
 from headsweep.config.duration import Duration, DurationUnit
 from headsweep.config.records.head import GramConfig, HeadConfig
 from headsweep.config.records.head_file import spec_of
-from headsweep.config.records.model import BackboneMode, CompactConfig, ModelConfig, TokensConfig, TokenType
+from headsweep.config.records.model import (
+    AttentionKernel,
+    BackboneMode,
+    CompactConfig,
+    ModelConfig,
+    TokensConfig,
+    TokenType,
+)
 from headsweep.config.traits import DATA, MEMORY, NOTHING, PACE, RESULT, SHARED, SUMMARY, USUAL, Neutral
 from headsweep.credentials import store_password
 from headsweep.errors import ConfigError
@@ -27,6 +34,15 @@ class Precision(Enum):
     auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
+
+    def on(self, device: str) -> Precision:
+        """Resolve `auto` for a run that begins on a kind of device: `cuda`, `cpu` or `mps`.
+
+        It does not depend on a CPU's units: all CPUs compute a run alike, up to rounding.
+        """
+        if self is not Precision.auto:
+            return self
+        return Precision.bfloat16 if device == "cuda" else Precision.float32
 
 
 class Compilation(Enum):
@@ -225,6 +241,8 @@ class RunConfig:
         self._check_backbone()
         if isinstance(self.model, CompactConfig):
             self.model.check_image_size(self.dataset.image_size)
+            if self.model.attention_kernel is AttentionKernel.triton:
+                self._check_attention_kernel()
 
     def check_ranks(self, ranks: int) -> None:
         """Raise ConfigError unless `ranks` processes can share each batch."""
@@ -234,6 +252,16 @@ class RunConfig:
             least = ranks * self.accumulation
             shared = f"{ranks} processes with accumulation={self.accumulation} share a batch"
             raise ConfigError("batch_size", self.batch_size, f"expected a multiple of {least}: {shared}")
+
+    def _check_attention_kernel(self) -> None:
+        """Refuse a run in which no step would use the kernels."""
+        if self.precision is Precision.float32:
+            why = "precision=float32: the kernels multiply in bfloat16"
+        elif self.backbone.is_frozen:
+            why = f"backbone={self.backbone.value}: no block is trained"
+        else:
+            return
+        raise ConfigError("model.attention_kernel", "triton", f"expected torch with {why}")
 
     def _check_durations(self) -> None:
         whole = Duration.parse("duration", self.duration)

@@ -59,10 +59,13 @@ class TokenRecord:
     width: int
     dtype: str
     views: int = 0  # of each training image
+    precision: str | None = None  # that `precision=auto` was when they were first computed; None: not recorded
 
     def check(self) -> None:
         """Raise ValueError for values out of range."""
         require("dtype", self.dtype, self.dtype in ("bfloat16", "float32"), "bfloat16 or float32")
+        known = self.precision in (None, "bfloat16", "float32")
+        require("precision", self.precision, known, "bfloat16 or float32")
         require("views", self.views, 0 <= self.views <= MOST, f"an integer in [0, {MOST}]")
         require("splits", self.splits, "train" in self.splits, "a split called train")
         for key, count in {"tokens": self.tokens, "width": self.width, **self.splits}.items():

@@ -63,9 +63,11 @@ def show(sweep: SweepFolder, comparison: Table, tracker: Tracker) -> None:
 def conclude(sweep: SweepFolder, folders: Sequence[RunFolder], attempts: int | None) -> None:
     """Raise FailedRunsError if some runs of a sweep have not ended well."""
     out = screened_out(sweep, folders)
-    failed = [folder for folder in folders if folder.result() is None and folder not in out]
-    if failed:
-        raise FailedRunsError(len(folders), _reasons(failed), _advice(sweep.name, failed, attempts))
+    left = [folder for folder in folders if folder.result() is None and folder not in out]
+    if left:
+        unfinished = sum(folder.failure() is None for folder in left)
+        advice = _advice(sweep.name, left, attempts)
+        raise FailedRunsError(len(folders), _reasons(left), advice, unfinished=unfinished)
 
 
 def objectives(plan: Plan) -> list[float]:

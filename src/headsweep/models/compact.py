@@ -18,16 +18,23 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from headsweep.config import AttentionKernel, CompactConfig, Positions
 from headsweep.config import Block as BlockKind
-from headsweep.config import CompactConfig, Positions
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads.layers.buffers import derive_after_loading
 from headsweep.models.attention import attend
 from headsweep.models.backbone import Backbone
 from headsweep.models.drop_path import DropPath, draw_at_once
-from headsweep.models.lean_block import gains, linear_of_normalised, linear_with_exact_bias, normalised
+from headsweep.models.lean_block import (
+    gains,
+    linear_of_normalised,
+    linear_with_exact_bias,
+    normalised,
+    product_of_normalised,
+)
 from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
+from headsweep.models.packed_attention import attend_packed, check_token_count, fits
 
 for _name in ("attend", "arrange_for_convolution", "arrange_for_pooling"):
     torch.fx.wrap(_name)  # FX cannot trace the device
@@ -75,19 +82,39 @@ def _as_tokens_lie(images: Float[Tensor, "b c y x"]) -> Float[Tensor, "b c y x"]
 class SelfAttention(nn.Module):
     """Multi-head self-attention, query, key and value without bias."""
 
-    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
+    def __init__(self, model: CompactConfig) -> None:
         super().__init__()
-        self.heads, self.attention_dropout = heads, attention_dropout
+        width, dropout = model.width, model.dropout
+        self.heads, self.attention_dropout = model.attention_heads, model.attention_dropout
+        self.own_kernel = model.attention_kernel is AttentionKernel.triton
         self.qkv = _linear(width, 3 * width, bias=False)
         self.proj = _linear(width, width)
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Tokens mixed by attention."""
-        query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        packed = self._unflattened(self.qkv(tokens))
+        if self._stays_packed(tokens):
+            return self._projected(attend_packed(packed, self.attention_dropout))
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind()
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = attend(query, key, value, dropout)
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(-2)))
+        return self._projected(attend(query, key, value, dropout).transpose(1, 2))
+
+    def of_normalised(self, norm: nn.LayerNorm, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """`self(norm(tokens))` in a lean block."""
+        if not self._stays_packed(tokens):
+            return self(normalised(norm, tokens))
+        packed, added = product_of_normalised(norm, self.qkv, tokens)
+        return self._projected(attend_packed(self._unflattened(packed), self.attention_dropout, added))
+
+    def _stays_packed(self, tokens: Float[Tensor, "b n d"]) -> bool:
+        return self.own_kernel and self.training and fits(tokens)
+
+    def _unflattened(self, packed: Float[Tensor, "b n o"]) -> Float[Tensor, "b n 3 h w"]:
+        return packed.unflatten(-1, (3, self.heads, -1))
+
+    def _projected(self, mixed: Float[Tensor, "b n h w"]) -> Float[Tensor, "b n d"]:
+        return self.proj_drop(self.proj(mixed.flatten(-2)))
 
 
 class Block(nn.Module):
@@ -98,7 +125,7 @@ class Block(nn.Module):
         hidden = int(model.width * model.mlp_ratio)
         self.kind = model.block
         self.norm1 = nn.LayerNorm(model.width)
-        self.attention = SelfAttention(model.width, model.attention_heads, model.dropout, model.attention_dropout)
+        self.attention = SelfAttention(model)
         self.norm2 = nn.LayerNorm(model.width)
         self.mlp = nn.Sequential(
             _linear(model.width, hidden),
@@ -129,7 +156,7 @@ class Block(nn.Module):
         """The same of kind `pre_norm` without dropout; see `headsweep.models.lean_block`."""
         expand, activation, _, contract, _ = self.mlp
         assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        mixed = self.attention(normalised(self.norm1, tokens))
+        mixed = self.attention.of_normalised(self.norm1, tokens)
         tokens = tokens + self._dropped(mixed, factors, 0)
         hidden = activation(linear_of_normalised(self.norm2, expand, tokens))
         return tokens + self._dropped(linear_with_exact_bias(contract, hidden), factors, 1)
@@ -159,6 +186,7 @@ class CompactTransformer(Backbone):
         size: tuple[int, int] = to_2tuple(image_size)
         rows, columns = _grid(model, size)
         super().__init__(model.width, rows * columns, int(class_token), channels)
+        check_token_count(model.attention_kernel, self.prefix + self.tokens)
         self.options, self.image_size, self.grid, self.grad_checkpointing = model, size, (rows, columns), False
         self.tokenizer = Tokenizer(model, channels)
         self._add_positions(model.positions)

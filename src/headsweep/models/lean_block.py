@@ -6,7 +6,8 @@ autocast, and its normalised tokens. Here
 - the tokens that `norm1` normalises are kept instead of the normalised ones, which the backward pass recomputes;
 - of `norm2`, the operand of the product after it is kept, in bfloat16 under autocast. It is without gain and bias,
   which weight and bias of that product include (as in the heads' class attention), so that the gradient can be computed
-  from it. `norm1` is not folded so: the product after it has no bias, whose gradient would be one more pass;
+  from it. `norm1` is folded so only where the attention kernel sums its gradients over tokens (see
+  `packed_attention`): the product after it has no bias, whose gradient would be one more pass;
 - the last bias is added together with the residual, so that its gradient is a sum of what the kernel of the gradient of
   `norm2` reads anyway.
 
@@ -51,6 +52,18 @@ def linear_of_normalised(
     standard = Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens))
     bias = linear.bias + (linear.weight * norm.bias).sum(-1)
     return F.linear(standard, linear.weight * norm.weight, bias)
+
+
+def product_of_normalised(
+    norm: nn.LayerNorm, linear: nn.Linear, tokens: Float[Tensor, "b n d"]
+) -> tuple[Float[Tensor, "b n o"], Float[Tensor, " o"]]:
+    """Return `linear(norm(tokens))` of a layer without bias, and the vector that comes from the bias of `norm`.
+
+    The product includes that vector detached: its gradient, a sum over tokens, is left to who reads the product.
+    """
+    standard = Standardised.apply(tokens, *_mean_and_scale(norm, tokens), product_dtype(tokens))
+    added = (linear.weight * norm.bias).sum(-1)
+    return F.linear(standard, linear.weight * norm.weight, added.detach()), added
 
 
 def linear_with_exact_bias(linear: nn.Linear, hidden: Float[Tensor, "b n h"]) -> Float[Tensor, "b n o"]:

@@ -176,7 +176,7 @@ def _training(subject: Subject) -> str:
         "fingerprint of the run": record.fingerprint,
         "commit of headsweep": f"{commit}, with uncommitted changes" if record.code.get("dirty") else commit,
         "epochs, steps": f"{subject.result.epochs}, {subject.result.steps}",
-        **{key: environment[key] for key in ("device", "torch", "python") if environment.get(key)},
+        **{key: environment[key] for key in ("device", "precision", "torch", "python") if environment.get(key)},
     }
     table = "\n".join(f"| `{_cell(key)}` | {_cell(value)} |" for key, value in rows.items())
     return (

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from headsweep.config import RunConfig
+from headsweep.config import Precision, RunConfig
 from headsweep.data.datasets import Splits, load, split
 from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
 from headsweep.data.token_folder import TOKENS_LOGGER, TokenFolder, TokenRecord, of_earlier_images, source_of
@@ -25,13 +25,16 @@ from headsweep.training.device import autocast
 LOGGER = logging.getLogger(TOKENS_LOGGER)
 
 
-def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse: Callable[[], None]) -> Splits:
+def stored_tokens(
+    run: RunConfig, model: Classifier, device: torch.device, precision: Precision, pulse: Callable[[], None]
+) -> Splits:
     """Return the splits of a run as stored tokens.
 
     Args:
         run: with `tokens.cache`.
         model: its head; the backbone may be on the meta device.
         device: where missing tokens are computed.
+        precision: in which they are, unless others of the folder were computed in another one.
         pulse: called often while tokens are computed or waited for; may raise to stop.
 
     Raises:
@@ -46,12 +49,13 @@ def stored_tokens(run: RunConfig, model: Classifier, device: torch.device, pulse
             loaded["all"] = {name: source for name, source in named if source is not None}
         return loaded["all"]
 
-    record = folder.whole_record() or _begin(run, folder, model, images, pulse)
+    record = folder.whole_record() or _begin(run, folder, model, precision, images, pulse)
+    computed_in = Precision(record.precision) if record.precision else precision
     labels = _labels(folder, record, images, pulse)
     backbone: list[FrozenBackbone] = []
 
     def build() -> FrozenBackbone:
-        backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, run.precision, device)))
+        backbone.append(FrozenBackbone(model_of(run).backbone, device, partial(autocast, computed_in, device)))
         return backbone[0]
 
     def cache_in(place: TokenFolder, **repair: str) -> TokenCache:
@@ -106,7 +110,12 @@ def with_token_costs(run: RunConfig, result: RunResult) -> RunResult:
 
 
 def _begin(
-    run: RunConfig, folder: TokenFolder, model: Classifier, images: Callable[[], Images], pulse: Callable[[], None]
+    run: RunConfig,
+    folder: TokenFolder,
+    model: Classifier,
+    precision: Precision,
+    images: Callable[[], Images],
+    pulse: Callable[[], None],
 ) -> TokenRecord:
     """Write labels and record of a new folder, unless another process does so first."""
     with held(folder, pulse):
@@ -116,6 +125,7 @@ def _begin(
             name = run.dataset.name
             LOGGER.warning("the images of %s have changed since %s: their tokens are computed", name, earlier.path.name)
         record = new_record(run, model.backbone, {name: len(source) for name, source in images().items()})
+        record = replace(record, precision=precision.value)
         write_labels(folder, images())
         folder.write_record(record)
         return record

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from headsweep.config import RunConfig, spec_of
+from headsweep.config import CompactConfig, Precision, RunConfig, spec_of
 from headsweep.data.datasets import Splits, open_splits, open_views
 from headsweep.data.loader import EvalLoader, Share, TrainLoader
 from headsweep.data.locate import count_images
@@ -21,8 +21,10 @@ from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
+from headsweep.models.packed_attention import check_device
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
+from headsweep.run import precision as precisions
 from headsweep.run.frozen_batches import TokenEvalLoader, TokenTrainLoader
 from headsweep.run.stored_tokens import new_record, stored_tokens, with_token_costs
 from headsweep.run.token_streams import Loaders, TokenStreams
@@ -110,7 +112,8 @@ def _tried(
         run = replace(run, device=device) if device else run
         if ranks.leads and not folder.record().cost:  # planned on a machine without torch
             folder.write_cost(preflight(run))
-        training, backbone = _training(run, folder, watch, stop, until, ranks, streams)
+        precision = precisions.begin(run, folder, ranks.device(choose_device(run.device)), ranks)
+        training, backbone = _training(run, folder, precision, watch, stop, until, ranks, streams)
         result = yield from training.in_steps()
         if backbone is not None:
             backbone.check_unchanged()
@@ -155,7 +158,9 @@ def preflight(run: RunConfig) -> RunCost:
     Raises:
         UserError: the run cannot be built, this machine lacks its device, or the disk is too small for its tokens.
     """
-    choose_device(run.device)
+    device = choose_device(run.device)
+    if run.device != "auto":  # which the run may find elsewhere
+        _check_kernel(run, device)
     with torch.device("meta"):
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
@@ -174,6 +179,11 @@ def preflight(run: RunConfig) -> RunCost:
     return {**counted, "token_bytes": record.row_bytes}
 
 
+def _check_kernel(run: RunConfig, device: torch.device) -> None:
+    if isinstance(run.model, CompactConfig):
+        check_device(run.model.attention_kernel, device)
+
+
 def trial(run: RunConfig) -> Training | Fitting:
     """Return the training of a run to measure its steps; its folder is not used.
 
@@ -181,13 +191,15 @@ def trial(run: RunConfig) -> Training | Fitting:
         UserError: the run cannot be built, or its data is missing.
     """
     folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
-    training, _ = _training(run, folder, lambda progress: None, lambda: False, None, Ranks())
+    precision = precisions.precision_of(run, folder, choose_device(run.device))
+    training, _ = _training(run, folder, precision, lambda progress: None, lambda: False, None, Ranks())
     return training
 
 
 def _training(
     run: RunConfig,
     folder: RunFolder,
+    precision: Precision,
     watch: Watcher,
     stop: Stop,
     until: int | None,
@@ -195,29 +207,30 @@ def _training(
     streams: TokenStreams | None = None,
 ) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
-    device = ranks.device(choose_device(run.device))
+    device, used = ranks.device(choose_device(run.device)), replace(run, precision=precision)
+    _check_kernel(used, device)
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
-        probe = Probe(model)
+        probe, pulse = Probe(model), partial(_show_life, watch, stop)
 
         def load() -> Loaders:
-            return _loaders(run, stored_tokens(run, model, device, partial(_show_life, watch, stop)), device, share)
+            return _loaders(run, stored_tokens(run, model, device, precision, pulse), device, share)
 
         if isinstance(model.head, FittedHead):
-            return Fitting(run, probe, probe.fit, *load(), folder, watch, stop), None
+            return Fitting(used, probe, probe.fit, *load(), folder, watch, stop), None
         stored = (streams or TokenStreams()).batches(run, load)
-        return Training(run, probe, *stored, folder, watch, stop, until, ranks), None
+        return Training(used, probe, *stored, folder, watch, stop, until, ranks), None
     images = _loaders(run, _images(run), device, share)
     if not run.backbone.is_frozen:
-        return Training(run, model, *images, folder, watch, stop, until, ranks), None
-    backbone = FrozenBackbone(model.backbone, device, partial(autocast, run.precision, device))
+        return Training(used, model, *images, folder, watch, stop, until, ranks), None
+    backbone = FrozenBackbone(model.backbone, device, partial(autocast, precision, device))
     tokens = TokenTrainLoader(images.training, backbone)
     evaluated = {name: TokenEvalLoader(loader, backbone) for name, loader in images.evaluations.items()}
     probe = Probe(model)
     if isinstance(model.head, FittedHead):
-        return Fitting(run, probe, probe.fit, tokens, evaluated, folder, watch, stop), backbone
-    return Training(run, probe, tokens, evaluated, folder, watch, stop, until, ranks), backbone
+        return Fitting(used, probe, probe.fit, tokens, evaluated, folder, watch, stop), backbone
+    return Training(used, probe, tokens, evaluated, folder, watch, stop, until, ranks), backbone
 
 
 def _images(run: RunConfig) -> Splits:

@@ -14,6 +14,12 @@ HELD = "launch failed requeued held"  # reason of a job that could not be starte
 ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
 
 
+def more_memory(mebibytes: int | None) -> str:
+    """Return what to ask for where that much memory on each node, None: the default, did not suffice: twice as much."""
+    had, more = (f"{mebibytes} MiB of", -(-2 * mebibytes // 1024)) if mebibytes else ("the default", 16)
+    return f"its job had {had} memory; ask for more, e.g. hydra.launcher.memory={more}GB, or in hydra.launcher.needs"
+
+
 @dataclass(frozen=True)
 class JobState:
     """The state of a job."""

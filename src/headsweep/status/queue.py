@@ -164,7 +164,7 @@ def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> Cance
         )
     # Before the jobs are cancelled, as jobs that end submit more.
     waited = waiting.of_this_user(sweep)
-    kept = [] if chosen is None else [run for run in waited if run not in chosen]
+    kept = [] if chosen is None else waiting.without(waiting.batches(sweep), chosen)
     waiting.record(sweep, kept)
     if waited and not waiting.sweeps_in(output):
         standby.cancel(output)
@@ -172,7 +172,7 @@ def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> Cance
         others = sorted({job.user for job in states} - {"", submissions.this_user()})
         whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
         raise UserError(f"scancel of {', '.join(names)} failed{whose}; `headsweep status {sweep.name}` shows the rest")
-    return Cancelled(names, len(waited) - len(kept))
+    return Cancelled(names, len(waited) - sum(len(batch.runs) for batch in kept))
 
 
 def printed(run: RunFolder) -> Path | None:

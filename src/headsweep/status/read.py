@@ -17,7 +17,7 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.status import job_record, queue, submissions, waiting
-from headsweep.status.job_state import JobState
+from headsweep.status.job_state import JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import plural
@@ -72,7 +72,7 @@ def _with_note(sweep: SweepView) -> SweepView:
     """Return the sweep, with a note if the record of its jobs is damaged."""
     try:
         submissions.jobs(sweep.path)
-        waiting.of_all(sweep.path)
+        waiting.refusals(sweep.path)
     except Damaged as error:
         return replace(sweep, note=str(error))
     return sweep
@@ -81,15 +81,16 @@ def _with_note(sweep: SweepView) -> SweepView:
 def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
     """Return the sweep with the states of its jobs in the cluster."""
     with contextlib.suppress(Damaged):  # then the sweep has a note
-        waits = waiting.of_all(sweep.path)
+        waits = waiting.refusals(sweep.path)
         runs = [
-            _with_job(run, states, run.folder.path.name in waits) if _may_have_job(run) else run for run in sweep.runs
+            _with_job(run, states, waits.get(run.folder.path.name)) if _may_have_job(run) else run for run in sweep.runs
         ]
         return replace(sweep, runs=runs)
     return sweep
 
 
-def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunView:
+def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None) -> RunView:
+    """Return a run with the state of its job; `refused` is that of `waiting.Batch`, None if the run does not wait."""
     job = queue.job_of_run(run.folder.path.name, states)
     state = states[job] if job else None
     log = f"  ({job.log(state.job)})" if job and state and job.log(state.job).exists() else ""
@@ -100,9 +101,11 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], waits: bool) -> RunV
         return replace(run, note=f"job {state.job} {state.where}{restarts}{log}") if state and is_in_job else run
     if state and state.is_active:
         return replace(run, state=RunState.queued, note=f"{state}{restarts}")
-    if waits:
-        return replace(run, state=RunState.queued, note="waits until more jobs may be in the queue")
-    return replace(run, state=RunState.lost, note=f"{state}{log}") if state else run
+    if refused is not None:
+        reason = f"; the last attempt to submit it failed: {refused}" if refused else ""
+        return replace(run, state=RunState.queued, note=f"waits until more jobs may be in the queue{reason}")
+    advice = f"; {more_memory(job.asked.get('memory'))}" if job and state and state.state == "OUT_OF_MEMORY" else ""
+    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}") if state else run
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:

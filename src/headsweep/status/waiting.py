@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from headsweep.status.submissions import settings_file, this_user
 from headsweep.text import is_file_name
@@ -18,14 +19,30 @@ FIX = "remove it, and give the sweep's command again"
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Runs that wait with the same settings."""
+
+    runs: list[str]  # fingerprints
+    settings: dict[str, Any] | None = None  # of the command that made them wait; None: those of the sweep's last one
+    refused: str = ""  # why the last attempt to submit them failed
+
+
+@dataclass(frozen=True)
 class Waiting:
     """The content of a file."""
 
-    runs: list[str]  # fingerprints
+    batches: list[Batch] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)  # of earlier versions, which recorded no settings
 
     def check(self) -> None:
         """Raise ValueError for an impossible name of a run."""
-        require("runs", self.runs, all(map(is_file_name, self.runs)), "names of folders")
+        for batch in self.all_batches:
+            require("runs", batch.runs, all(map(is_file_name, batch.runs)), "names of folders")
+
+    @property
+    def all_batches(self) -> list[Batch]:
+        """The batches, those of earlier versions first."""
+        return [*([Batch(self.runs)] if self.runs else []), *self.batches]
 
 
 def file_of(sweep: Path) -> Path:
@@ -48,24 +65,34 @@ def pattern(output: OutputFolder) -> str:
     return f"{shlex.quote(str(output.sweeps))}/*/{shlex.quote(_name())}"
 
 
-def of_this_user(sweep: Path) -> list[str]:
-    """Return the runs of a sweep that wait for this user. Raises Damaged for a file that is not as it was written."""
+def batches(sweep: Path) -> list[Batch]:
+    """Return what waits in a sweep for this user. Raises Damaged for a file that is not as it was written."""
     found = read_json(file_of(sweep), Waiting, FIX)
-    return found.runs if found else []
+    return found.all_batches if found else []
 
 
-def of_all(sweep: Path) -> set[str]:
-    """Return the runs of a sweep that wait for any user. Raises Damaged as `of_this_user`."""
+def of_this_user(sweep: Path) -> list[str]:
+    """Return the runs of a sweep that wait for this user. Raises Damaged as `batches`."""
+    return [run for batch in batches(sweep) for run in batch.runs]
+
+
+def refusals(sweep: Path) -> dict[str, str]:
+    """Return the runs of a sweep that wait for any user -> `Batch.refused`. Raises Damaged as `batches`."""
     found = [read_json(path, Waiting, FIX) for path in sweep.glob(FILES)]
-    return {run for it in found if it for run in it.runs}
+    return {run: batch.refused for it in found if it for batch in it.all_batches for run in batch.runs}
 
 
-def record(sweep: Path, runs: Sequence[str]) -> None:
-    """Record which runs of a sweep wait for this user, instead of those that did."""
-    if runs:
-        atomic_files.write_json(file_of(sweep), {"runs": list(runs)})
+def record(sweep: Path, batches: Sequence[Batch]) -> None:
+    """Record what waits in a sweep for this user, instead of what did; batches without runs are left out."""
+    if any(batch.runs for batch in batches):
+        atomic_files.write_json(file_of(sweep), {"batches": [asdict(batch) for batch in batches if batch.runs]})
     else:
         file_of(sweep).unlink(missing_ok=True)
+
+
+def without(batches: Sequence[Batch], runs: Container[str]) -> list[Batch]:
+    """Return the batches without some of their runs; a batch may become empty."""
+    return [replace(batch, runs=[run for run in batch.runs if run not in runs]) for batch in batches]
 
 
 def _name() -> str:

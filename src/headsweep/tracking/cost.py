@@ -18,3 +18,8 @@ class Cost:
 MODEL_COSTS = tuple(count.name for count in fields(Cost))
 # As run.json has it: a Cost by name, and "token_bytes" of an image where tokens are stored. Empty until it is counted.
 RunCost = dict[str, int]
+
+
+def of_model(cost: RunCost) -> RunCost:
+    """Return what is of the model alone: the size of the tokens of all images, once stored, has the same name."""
+    return {name: cost[name] for name in MODEL_COSTS if name in cost}

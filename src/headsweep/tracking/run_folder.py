@@ -2,6 +2,7 @@
 
 run.json       identity of the run (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
+precision.txt  the precision that it computes in, written when it begins
 metrics.jsonl  the metrics log
 checkpoint.pt  the state after the last complete epoch, or at the step at which the run was stopped
 best.pt        the weights of the epoch with the best top-1 on held-out images; absent if none are held out
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
 _TRIES = "failed tries: "
+_PRECISIONS = ("float32", "bfloat16")  # those of config.schema, which is slow to import
 
 
 class TakenOver(Exception):  # noqa: N818 - not an error
@@ -62,6 +64,7 @@ class RunFolder:
         self._record = path / RUN_RECORD
         self._result = path / "result.json"
         self._failure = path / "failure.txt"
+        self._precision = path / "precision.txt"
         self._claim = path / "claim"
         self._token: str | None = None
         self._fix = f"remove {path} and run the sweep's command again"
@@ -121,6 +124,7 @@ class RunFolder:
         if self.state() is not RunState.new or self._record.exists():
             self.record()
         self.failed_tries()
+        self.precision()
         self.sweeps()
         self.metrics_log.last(1, TAIL)
 
@@ -169,6 +173,25 @@ class RunFolder:
     def write_cost(self, cost: RunCost) -> None:
         """Add the cost to the record of a run that was planned without it."""
         atomic_files.write_json(self._record, asdict(replace(self.record(), cost=cost)))
+
+    def write_precision(self, precision: str) -> None:
+        """Record which precision the run computes in: what `precision=auto` was, or what it was given."""
+        atomic_files.write_text(self._precision, f"{precision}\n")
+
+    def precision(self) -> str | None:
+        """Return the precision that the run computes in; None before it began, or if an older version began it.
+
+        Raises:
+            Damaged: the file is not as `write_precision` writes it.
+        """
+        fix = "remove it, and the device that resumes the run chooses"
+        text = read_text(self._precision, fix)
+        if text is None:
+            result = self.result()  # an older version recorded it at the end alone
+            return result.environment.get("precision") if result else None
+        if text.strip() not in _PRECISIONS:
+            raise Damaged(self._precision, f"expected {' or '.join(_PRECISIONS)}, found {text.strip()[:40]!r}", fix)
+        return text.strip()
 
     def write_test_correct(self, correct: NDArray[np.bool_]) -> None:
         """Write whether each test image, in the order of the test set, is classified correctly."""

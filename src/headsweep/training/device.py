@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import resource
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -80,15 +81,21 @@ def settle_for_less(reason: str) -> None:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """Return the autocast context of a forward pass; bfloat16 needs no gradient scaling."""
-    is_bfloat16 = used_precision(precision, device) is Precision.bfloat16
+    is_bfloat16 = precision.on(device.type) is Precision.bfloat16
     return torch.autocast(device.type, dtype=torch.bfloat16) if is_bfloat16 else nullcontext()
 
 
-def used_precision(precision: Precision, device: torch.device) -> Precision:
-    """Resolve `auto`, by the kind of the device and not by its units: all CPUs compute a run alike, up to rounding."""
-    if precision is not Precision.auto:
-        return precision
-    return Precision.bfloat16 if device.type == "cuda" else Precision.float32
+def computes_in(precision: Precision, device: torch.device) -> bool:
+    """Return whether the device supports a given precision; torch would compute in float32 on some that do not."""
+    if precision is not Precision.bfloat16:
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with autocast(precision, device):
+                return torch.is_autocast_enabled(device.type)
+    except RuntimeError:  # torch's answer for an old GPU
+        return False
 
 
 def peak_memory() -> float:
@@ -117,7 +124,7 @@ def environment(device: torch.device, ranks: int, precision: Precision) -> dict[
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES") if cuda else None,  # in a sweep, the UUID of the run's own
         "threads": torch.get_num_threads(),
         "ranks": ranks,
-        "precision": used_precision(precision, device).value,
+        "precision": precision.on(device.type).value,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,

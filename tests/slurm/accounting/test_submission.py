@@ -109,9 +109,9 @@ def test_a_limit_of_the_cluster_is_filled_and_the_rest_waits(cluster: Cluster, t
         again = cluster.train_without_torch(*job)
         assert again.stdout.count("\njob ") == 1 and "3 runs wait until" in again.stdout, again.stdout + again.stderr
         cluster.ask("scancel", *jobs_of(sweep(tmp_path)).values())
-        wait_until(lambda: len(waiting.of_all(sweep(tmp_path))) < 3)
+        wait_until(lambda: len(waiting.of_this_user(sweep(tmp_path))) < 3)
         cancelled = cluster.headsweep("cancel", "--output", tmp_path)
-        assert cancelled.returncode == 0 and not waiting.of_all(sweep(tmp_path)), cancelled.stderr
+        assert cancelled.returncode == 0 and not waiting.of_this_user(sweep(tmp_path)), cancelled.stderr
         wait_until(lambda: not cluster.ask("squeue", "--noheader", f"--name={name}"))
     finally:
         cluster.ask("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")

@@ -39,5 +39,5 @@ def test_jobs_that_end_submit_those_that_had_to_wait(forgetful: Cluster, tmp_pat
     runs = by_seed(tmp_path).values()
     wait_until(lambda: all(run.result() for run in runs))
     assert len(set(jobs_of(sweep(tmp_path)).values())) == 4
-    wait_until(lambda: not waiting.of_all(sweep(tmp_path)))
+    wait_until(lambda: not waiting.of_this_user(sweep(tmp_path)))
     wait_until(lambda: "standby" not in forgetful.ask("squeue", "--noheader", "--format=%j %T"))

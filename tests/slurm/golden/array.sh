@@ -39,7 +39,7 @@ if [ $code -ge 128 ] && [ $code -ne 143 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 20 
       [ "$state" = RUNNING ] || break  # cancelled, or requeued already
       [ $code -eq 200 ] || [ $refusals -lt 10 ] || echo $code >> "$killed"
       if [ $code -ne 200 ] && [ $(wc -l < "$killed") -ge 3 ]; then
-        echo "headsweep: killed 3 times in a row before an epoch was complete, perhaps for lack of memory; not requeued (hydra.launcher.attempts=3)"
+        echo "headsweep: killed 3 times in a row before an epoch was complete, perhaps for lack of memory: its job had 500 MiB of memory; ask for more, e.g. hydra.launcher.memory=1GB, or in hydra.launcher.needs; not requeued (hydra.launcher.attempts=3)"
         break
       fi
       echo "headsweep: ended with exit code $code; to be requeued"

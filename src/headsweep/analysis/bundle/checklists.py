@@ -226,7 +226,8 @@ def _measured(runs: Sequence[Run], key: str) -> list[float]:
 
 def _place(environment: dict[str, Any]) -> str:
     numbers = [f"{environment[key]} {key}" for key in ("threads", "ranks") if environment.get(key)]
-    return ", ".join([str(environment.get("device", "unknown device")), *numbers])
+    precision = [environment["precision"]] if environment.get("precision") else []
+    return ", ".join([str(environment.get("device", "unknown device")), *numbers, *precision])
 
 
 def _compute(runs: Sequence[Run]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
 
-_AS_THEY_ARE = ("metrics.jsonl", "test_correct.npy", "head.py")
+_AS_THEY_ARE = ("metrics.jsonl", "precision.txt", "test_correct.npy", "head.py")
 
 
 def unfinished(sweep: SweepFolder) -> list[str]:

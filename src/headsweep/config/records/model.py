@@ -61,6 +61,16 @@ class Block(Enum):
     no_attention = "no_attention"  # the SeqAttention code's `sg` models: x + norm x, then x + mlp(norm x)
 
 
+class AttentionKernel(Enum):
+    """What computes the attention of a block in a training step on a GPU."""
+
+    torch = "torch"
+    triton = "triton"  # headsweep's own kernels, for small images in bfloat16; with other draws of dropout
+
+
+KERNEL_WIDTHS = (16, 32, 64)  # of an attention head, for the kernels of AttentionKernel.triton
+
+
 @dataclass
 class ModelConfig:
     """The options that every backbone has."""
@@ -98,6 +108,9 @@ class CompactConfig(ModelConfig):
     dropout: float  # on tokens and projections
     attention_dropout: float  # on attention weights
     drop_path: float  # stochastic depth of the last block; linear from 0
+    attention_kernel: Annotated[AttentionKernel, USUAL, Neutral("torch")] = field(
+        default=AttentionKernel.torch, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,8 +133,20 @@ class CompactConfig(ModelConfig):
             raise ConfigError(
                 "model.attention_heads", self.attention_heads, f"expected a divisor of model.width={self.width}"
             )
+        if self.attention_kernel is AttentionKernel.triton:
+            self._check_kernel()
         if self.tokenizer is Tokenizer.patch and self.tokenizer_layers != 1:
             raise ConfigError("model.tokenizer_layers", self.tokenizer_layers, "expected 1 with model.tokenizer=patch")
+
+    def _check_kernel(self) -> None:
+        head_width = self.width // self.attention_heads
+        if head_width not in KERNEL_WIDTHS:
+            why = f"an attention head has {head_width} channels, and the kernels are for 16, 32 or 64"
+        elif self.block is Block.no_attention:
+            why = "model.block=no_attention has none"
+        else:
+            return
+        raise ConfigError("model.attention_kernel", "triton", f"expected torch: {why}")
 
     def side(self, pixels: int) -> int:
         """Return the number of tokens along a side of `pixels`; 0 or less if the image is too small."""

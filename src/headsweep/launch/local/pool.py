@@ -26,14 +26,15 @@ from headsweep.tracking.run_folder import RunFolder
 class LocalPool:
     """Processes on this machine."""
 
-    def __init__(self, timeout: float | None = None, request: StopRequest | None = None) -> None:
+    def __init__(self, timeout: float | None = None, request: StopRequest | None = None, more_memory: str = "") -> None:
         """Start importing at once, in the background.
 
         Args:
             timeout: minutes without progress after which a run counts as hanging and is killed; None: never.
             request: see `Schedule`.
+            more_memory: as well.
         """
-        self._timeout, self._request = timeout, request
+        self._timeout, self._request, self._more_memory = timeout, request, more_memory
         self.processes = Processes()
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
@@ -54,7 +55,7 @@ class LocalPool:
         def start(group: Sequence[RunFolder], gpu: str | None) -> tuple[ForkServerProcess, Connection]:
             return self.processes.start("train", [folder.path for folder in group], slots.threads, gpu, until)
 
-        Schedule(folders, slots, start, self._timeout, display, notify, self._request)()
+        Schedule(folders, slots, start, self._timeout, display, notify, self._request, self._more_memory)()
 
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `predictor.log_models`, in a process that has torch already."""

@@ -119,14 +119,17 @@ class Schedule:
         display: Display,
         notify: Notify,
         request: StopRequest | None = None,
+        more_memory: str = "",
     ) -> None:
         """`start` gives some runs a process on a GPU; `timeout` is in minutes.
+
+        `more_memory` is what the user can do about runs whose processes are killed.
 
         `request` is one whose block has begun already; without it, Ctrl-C and SIGTERM are handled while runs train.
         """
         self._request = contextlib.nullcontext(request) if request else StopRequest()
         self._slots, self._start, self._timeout = slots, start, timeout
-        self._display, self._notify = display, notify
+        self._display, self._notify, self._more_memory = display, notify, more_memory
         self._packing = Packing(folders[0].output.path)
         self._waiting = list(folders)
         groups = _groups(folders, slots.count)
@@ -284,7 +287,8 @@ class Schedule:
             self._separate(process, training)
             return
         if reason := training.died_of():
-            self._fail(folder, reason)
+            is_memory = self._more_memory and not training.reason and training.code == -signal.SIGKILL
+            self._fail(folder, f"{reason}; {self._more_memory}" if is_memory else reason)
         self._notify(folder)
         if training.ran_out_of_memory() and folder not in self._had_no_memory:
             self._had_no_memory.add(folder)

@@ -22,6 +22,7 @@ from headsweep.errors import UserError
 from headsweep.launch.local.scheduler import BUSY
 from headsweep.run import predictor, trial
 from headsweep.run.lock_step import in_lock_step
+from headsweep.run.precision import PRECISION_LOGGER
 from headsweep.run.token_streams import TokenStreams
 from headsweep.run.train_run import preflight, train_in_steps
 from headsweep.tracking.cost import RunCost
@@ -58,7 +59,9 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
         yield from train_in_steps(folders[number], watch, stop, until, device=gpu and "cuda", streams=streams)
 
     logs = Logs(folder.log for folder in folders)
-    logging.getLogger(TOKENS_LOGGER).addHandler(Forwarder(connection, logs))
+    forwarder = Forwarder(connection, logs)
+    for name in (TOKENS_LOGGER, PRECISION_LOGGER):
+        logging.getLogger(name).addHandler(forwarder)
     for number, error in in_lock_step([train(number) for number in range(len(folders))], logs.enter):
         if isinstance(error, UserError):
             connection.send((number, str(error)))  # the disk may be too full to write it to the run's folder

@@ -29,6 +29,7 @@ from headsweep.launch.slurm.requeue import REQUEUE, ask_for_requeue, forget_kill
 from headsweep.plan.frozen import frozen
 from headsweep.status import cluster, submissions
 from headsweep.status.job_record import mark_out_of_time, recorded
+from headsweep.status.job_state import more_memory
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -87,7 +88,8 @@ class Job:
     def _train(self, folders: Sequence[RunFolder], notify: Notify, request: StopRequest) -> None:
         """Train the runs; one that fails is tried again, unless it fails at the same step with the same error."""
         left = [folder for folder in folders if folder.result() is None]
-        pool = LocalPool(self.settings.timeout, request) if left else None
+        more = more_memory(self.settings.asked.get("memory"))
+        pool = LocalPool(self.settings.timeout, request, more) if left else None
         while pool and left:
             before = {folder: _moment(folder) for folder in left}
             with Display(len(left), epoch_lines=len(left) == 1) as display:

@@ -20,15 +20,14 @@ from headsweep.launch.slurm import sbatch_errors
 from headsweep.launch.slurm.asking import groups_of
 from headsweep.launch.slurm.grouping import check_needs, configs_of, grouped
 from headsweep.launch.slurm.recorded_needs import Configs, described, recorded_needs
-from headsweep.launch.slurm.settings import record, submitted_with
+from headsweep.launch.slurm.settings import by_settings, record
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan, run_names
-from headsweep.status import cluster, waiting
-from headsweep.text import plural
+from headsweep.status import cluster
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
@@ -106,10 +105,6 @@ class SlurmLauncher(Launcher):
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
-        names = {run.path.name for run in missing}
-        others = [run for run in waiting.of_this_user(self._sweep) if run not in names]
-        if others and submitted_with(self._sweep) != self.settings:
-            print(f"these settings also hold for {plural(len(others), 'run')} of this sweep that waited before")
         record(self._sweep, self.settings)
         submit_some(self._sweep, missing, self.settings, self._config)
 
@@ -125,16 +120,17 @@ class SlurmLauncher(Launcher):
 def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     """Submit, as the user last submitted the sweep, its runs that are not over and neither queued nor trained now.
 
-    Their failures are forgotten.
+    Runs that wait until more jobs may be in the queue keep the settings they wait with. Failures are forgotten.
 
     Raises:
         UserError: there is no cluster, or it refuses; or a run's folder has no configuration to train it by.
     """
-    settings, config = submitted_with(sweep), cluster.require_config()
+    config = cluster.require_config()
     for folder in folders:
         if folder.result() is None:
             check_frozen(folder)
-    _check_groups(sweep, folders, settings)
+    for settings, runs in by_settings(sweep, folders):
+        _check_groups(sweep, runs, settings)
     with lock(sweep):
         busy = active(folders)
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
@@ -142,7 +138,8 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
             folder.forget_failure()
         left = f"; {len(busy)} still queued, training or ending" if busy else ""
         print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again{left}")
-        submit_some(sweep, by_seed(missing), settings, config)
+        for settings, runs in by_settings(sweep, missing):
+            submit_some(sweep, by_seed(runs), settings, config)
     print(f"`headsweep watch {sweep.name}` follows it")
 
 

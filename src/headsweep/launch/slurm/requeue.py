@@ -11,6 +11,7 @@ from pathlib import Path
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.launcher import Notify
 from headsweep.status import cluster
+from headsweep.status.job_state import more_memory
 from headsweep.tracking.run_folder import TAIL, RunFolder
 from headsweep.tracking.typed_files import Damaged
 
@@ -37,7 +38,8 @@ def last_lines(settings: SlurmConfig, folder: Path, command: str) -> list[str]:
     """
     attempts, by_slurm = settings.attempts, "[ $code -ne 143 ] && " if settings.ranks == 1 else ""
     place = shlex.quote(str(folder))
-    enough = f"killed {attempts} times in a row before an epoch was complete, perhaps for lack of memory"
+    advice = more_memory(settings.asked.get("memory"))
+    enough = f"killed {attempts} times in a row before an epoch was complete, perhaps for lack of memory: {advice}"
     limit = [
         f'      [ $code -eq {REQUEUE} ] || [ $refusals -lt {REFUSALS} ] || echo $code >> "$killed"',
         f'      if [ $code -ne {REQUEUE} ] && [ $(wc -l < "$killed") -ge {attempts} ]; then',

@@ -22,7 +22,7 @@ from headsweep.launch.slurm.asking import groups_of
 from headsweep.launch.slurm.job_file import ENDING, STARTING
 from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
-from headsweep.launch.slurm.settings import submitted_with
+from headsweep.launch.slurm.settings import plain, waiting_with
 from headsweep.launch.slurm.submit import submit
 from headsweep.status import cluster, queue, submissions, waiting
 from headsweep.status import standby as standby_job
@@ -30,6 +30,7 @@ from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sharing import share_with_group
+from headsweep.tracking.typed_files import Damaged
 
 
 @contextmanager
@@ -70,23 +71,24 @@ def submit_some(
     Raises:
         UserError: sbatch refuses.
     """
-    names = {run.path.name for run in missing}
     waited = waiting.of_this_user(sweep)
-    others = [run for run in waited if run not in names]
-    waiting.record(sweep, [*others, *(run.path.name for run in missing)])
+    _wait(sweep, missing, missing, settings)
     groups = groups_of(missing, settings)
     jobs = _jobs_of_this_user(sweep) - {ending}
     # If sbatch refuses, runs that have waited go on waiting, for `watch` to show why or for a command that mends it.
     later: Sequence[RunFolder] = [run for run in missing if run.path.name in waited]
+    refused = ""
     try:
         room = _room(sweep, settings, config, len(jobs), sum(len(group.chunks()) for group in groups))
         later = submit(sweep, groups, config, room)
-    except SubmitLimit:
-        later = missing if jobs or waited else ()
-        if not jobs:  # whose end could make room
+    except UserError as error:
+        at_limit = isinstance(error, SubmitLimit)
+        later = missing if at_limit and (jobs or waited) else later
+        if not (at_limit and jobs):  # whose end could make room
+            refused = str(error)
             raise
     finally:
-        waiting.record(sweep, [*others, *(run.path.name for run in later)])
+        _wait(sweep, missing, later, settings, refused)
     if later:
         print(
             f"{len(later)} run{'s wait' if len(later) > 1 else ' waits'} until more jobs may be in the queue; "
@@ -113,21 +115,45 @@ def refill(sweep: Path, moment: str | None = None) -> None:
     config = cluster.require_config()
     try:
         with lock(sweep, 0 if moment == STARTING else -1):
-            errors = [_refill(one, config, moment) for one in waiting.sweeps_in(output)]
+            errors = [error for one in waiting.sweeps_in(output) for error in _refill(one, config, moment)]
     except Timeout:  # another job submits what waits
         return
-    for error in filter(None, errors):
-        raise error
+    if errors:
+        raise errors[0]
 
 
-def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> UserError | None:
-    """Submit what waits in one sweep; return the error if that fails."""
+def _wait(
+    sweep: Path,
+    missing: Sequence[RunFolder],
+    later: Sequence[RunFolder],
+    settings: SlurmConfig,
+    refused: str = "",
+) -> None:
+    """Record that of the missing runs only some wait, beside all others that do."""
+    own = plain(settings)
+    found = waiting.without(waiting.batches(sweep), {run.path.name for run in missing})
+    at = next((at for at, batch in enumerate(found) if batch.settings == own), len(found))
+    runs = [*(found[at].runs if at < len(found) else ()), *(run.path.name for run in later)]
+    waiting.record(sweep, [*found[:at], waiting.Batch(runs, own, refused), *found[at + 1 :]])
+
+
+def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> list[UserError]:
+    """Submit what waits in one sweep, batch by batch; return the errors of those that fail."""
     try:
-        settings, runs = submitted_with(sweep), OutputFolder.containing(sweep).runs
-        folders = [RunFolder(runs / run) for run in waiting.of_this_user(sweep)]
+        found = waiting.batches(sweep)
+    except Damaged as error:
+        return [error]
+    return [failed for batch in found if (failed := _refill_batch(sweep, batch, config, moment))]
+
+
+def _refill_batch(sweep: Path, batch: waiting.Batch, config: Mapping[str, str], moment: str | None) -> UserError | None:
+    """Submit runs of a sweep that wait with the same settings; return the error if that fails."""
+    try:
+        settings, runs = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs
+        folders = [RunFolder(runs / run) for run in batch.runs]
         busy = active(folders)
         missing = [folder for folder in folders if is_missing(folder, settings.attempts) and folder not in busy]
-        waiting.record(sweep, [folder.path.name for folder in missing])
+        _wait(sweep, folders, missing, settings, batch.refused)
         submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None)
     except UserError as error:
         return error

@@ -23,6 +23,7 @@ from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Question, Row, Table
 from headsweep.report.table.notes import fairness, footnotes, tested_images, undecided
 from headsweep.report.table.pairing import Pairing, pair
+from headsweep.tracking.cost import of_model
 from headsweep.tracking.design import Design
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -174,7 +175,7 @@ def _row(cell: Cell, axes: Sequence[str], state: str, runs: Sequence[Run], metri
         seeds=tuple(run.record.seed for run in runs),
         planned=len(cell.runs),
         fingerprints=tuple(run.record.fingerprint for run in runs),
-        costs=cell.record.cost,
+        costs=of_model(cell.record.cost),
         metric=metric,
     )
 

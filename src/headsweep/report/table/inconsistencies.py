@@ -1,4 +1,4 @@
-"""Inconsistencies between the rows of a table: mixed code versions, durations, data or seeds."""
+"""Inconsistencies between the rows of a table: mixed code versions, precisions, durations, data or seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headsweep.text import plural
 class Inconsistency:
     """One respect in which the rows of a table differ beside their axes."""
 
-    kind: str  # code, epochs, data or seeds
+    kind: str  # code, precision, epochs, data or seeds
     sentence: str
 
 
@@ -24,6 +24,7 @@ def inconsistencies(cells: Sequence[Cell], axes: Collection[str] = ()) -> Iterat
     """Yield every inconsistency between the cells; what the cells differ in by an axis in `axes` is none."""
     runs = [run for cell in cells for run in cell.runs]
     yield from _code(runs)
+    yield from _precisions(cells, "precision" in axes)
     if "duration" not in axes:
         yield from _epochs(cells)
     if not any(has_trait(axis, DATA) for axis in axes):
@@ -56,6 +57,25 @@ def _packages(runs: Sequence[Run]) -> Iterator[Inconsistency]:
                 "code",
                 f"MIXED VERSIONS OF {name}: {_counted(versions)}. Differences between rows may come from its code.",
             )
+
+
+def _precisions(cells: Sequence[Cell], is_axis: bool) -> Iterator[Inconsistency]:
+    """Compare the precisions in which the runs were trained; of an axis, within each of its values, e.g. auto."""
+    used: dict[object, Counter[str]] = {}
+    for cell in cells:
+        counts = used.setdefault(cell.value("precision") if is_axis else None, Counter())
+        counts.update(precision for run in cell.runs if (precision := _precision(run)))
+    for precisions in used.values():
+        if len(precisions) > 1:
+            yield Inconsistency(
+                "precision",
+                f"MIXED PRECISIONS: {_counted(precisions)}. Differences between rows may come from the precision.",
+            )
+
+
+def _precision(run: Run) -> str | None:
+    """Return the precision of a run that is over; None if it was not recorded."""
+    return run.result.environment.get("precision") if run.result else None
 
 
 def _epochs(cells: Sequence[Cell]) -> Iterator[Inconsistency]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from headsweep.credentials import redacted
+from headsweep.tracking.cost import of_model
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
@@ -83,6 +84,7 @@ def _tags(
         "headsweep.version": record.code.get("version", ""),
         "headsweep.digest": record.code.get("digest", ""),
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
+        "headsweep.precision": folder.precision() or "",
         "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
         COMMAND_TAG: "\n".join(_commands(folder, record)),
@@ -123,7 +125,7 @@ def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
 
 def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry]) -> dict[Point, float]:
     """Return every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
-    costs = record.cost | (result.clock if result else {})
+    costs = of_model(record.cost) | (result.clock if result else {})
     return {(f"cost/{name}", 0): float(value) for name, value in costs.items()} | {
         (name, entry.epoch): float(value)
         for entry in entries

@@ -79,7 +79,8 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
     measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
     clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
     epochs = max((stored.steps[name] for name in metrics), default=0)
-    return RunResult(state.value, metrics, epochs, 0, clock)
+    precision = stored.tags.get("headsweep.precision")
+    return RunResult(state.value, metrics, epochs, 0, clock, {"precision": precision} if precision else {})
 
 
 @lru_cache(maxsize=4096)  # thousands of runs share their values
