@@ -48,7 +48,8 @@ def typed(config: DictConfig) -> DictConfig:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
     plain = {key: config[key] for key in config if key != "hydra"}
-    schema = _schema_of_run(_head_options(config), _chosen(config, "model.family", "model.family", BACKBONES))
+    head, model = _head_options(config), _chosen(config, "model.family", "model.family", BACKBONES)
+    schema = _schema_of_run(head, model)  # type: ignore[arg-type]  # classes are hashable, if not their objects
     _check_values(plain)
     try:
         merged = OmegaConf.merge(schema, plain)  # a copy
