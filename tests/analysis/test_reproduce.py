@@ -112,30 +112,21 @@ def test_other_code_is_refused_and_its_commit_trains_in_a_copy(original, project
     assert reproduce(original, tmp_path / "again", "recorded").is_exact  # it is only compared
 
 
-@pytest.mark.parametrize(
-    ("was", "gpus", "given"),
-    [
-        (None, (), "auto"),
-        ("float32", (), "auto"),
-        ("bfloat16", (), "bfloat16"),
-        ("float32", ("GPU-a",), "float32"),
-        ("bfloat16", ("GPU-a",), "auto"),
-    ],
-)
-def test_it_trains_in_the_precision_of_the_original_where_auto_would_be_another(
-    original, tmp_path, monkeypatch, was, gpus, given
-):
+PRECISIONS = [(None, (), "auto"), ("float32", (), "auto"), ("bfloat16", (), "bfloat16")]
+PRECISIONS += [("float32", ("GPU-a",), "float32"), ("bfloat16", ("GPU-a",), "auto")]
+
+
+def test_it_trains_in_the_precision_of_the_original_where_auto_would_be_another(original, tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr("headsweep.analysis.reproduce._run", lambda words, _: commands.append(words))
-    monkeypatch.setattr("headsweep.analysis.reproduce.visible_gpus", lambda: gpus)
-    if was:
-        original.write_precision(was)
-    for _ in range(2):
+    for was, gpus, _ in PRECISIONS:
+        monkeypatch.setattr("headsweep.analysis.reproduce.visible_gpus", lambda gpus=gpus: gpus)
+        if was:
+            original.write_precision(was)
         with pytest.raises(ValueError, match="not enough values"):  # nothing was trained
             reproduce(original, tmp_path / "again", "current")
-    assert [[word for word in words if word.startswith("precision=")] for words in commands] == [
-        [f"precision={given}"]
-    ] * 2
+    found = [word for words in commands for word in words if word.startswith("precision=")]
+    assert found == [f"precision={given}" for _, _, given in PRECISIONS]
 
 
 @pytest.mark.slow

@@ -74,6 +74,9 @@ def test_every_figure_of_a_gpu_comes_from_the_rows_that_benchmarks_write(benchma
             {"name": "headsweep / timm, RandAugment", "samples": {"timm": [30.0], "headsweep": [20.0]}},
             {"name": "supplied / consumed", "samples": {"consumed": [30.0], "supplied": [10.0]}},
         ],
+        "attention": [
+            {"name": f"n={count}", "samples": {"torch": [2.0], "triton": [1.0]}} for count in (64, 256)
+        ],
         "packing": [{"name": "concurrent runs", "samples": {"1 run": [3e4], "3 runs": [4e4], "4 runs": [5e4]}}],
     }  # fmt: skip
     for name, found in rows.items():
@@ -84,6 +87,7 @@ def test_every_figure_of_a_gpu_comes_from_the_rows_that_benchmarks_write(benchma
         ["32,000 images/s", "yes"],
         *[["1.01", "yes"]] * 2,
         *[["1", "yes"]] * 4,
+        *[["2", ""]] * 2,
         ["2.5 %", "yes"],
         ["30,000 images/s", "yes"],
         ["6", "yes"],

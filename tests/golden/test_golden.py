@@ -31,6 +31,10 @@ def output(tmp_path):
     return Path(shutil.copytree(HERE / "output", tmp_path / "output"))
 
 
+def test_the_defaults_keep_their_fingerprint():
+    assert fingerprint(compose_run()) == FINGERPRINTS["[]"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", FINGERPRINTS)
 def test_a_configuration_keeps_its_fingerprint(overrides):

@@ -1,6 +1,8 @@
 """The memory layout of a tokenizer's planes on a CPU changes its time, and in float32 no bit of it."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from headsweep.config import Tokenizer as TokenizerKind
 from headsweep.models.compact import Tokenizer
+from headsweep.models.memory_layout import arrange_for_convolution
 
 MODELS = {
     "one layer": TINY,
@@ -36,14 +39,42 @@ def gradients(made: Tokenizer, tokens: Tensor) -> list[Tensor]:
     return [parameter.grad.clone() for parameter in made.parameters() if parameter.grad is not None]
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_images_are_convolved_with_channels_last_where_that_is_the_same() -> None:
+    images = torch.randn(13, 3, 8, 8)
+    with threads(1):
+        assert is_last(arrange_for_convolution(images, overlaps=True))
+        assert not is_last(arrange_for_convolution(images, overlaps=False))
+        assert not is_last(arrange_for_convolution(images[:1], overlaps=True))
+        assert not is_last(arrange_for_convolution(torch.randn(13, 4, 8, 8), overlaps=True))
+    with threads(2):
+        assert not is_last(arrange_for_convolution(images, overlaps=True))
+        with torch.no_grad():
+            assert is_last(arrange_for_convolution(images, overlaps=True))
+
+
+def is_last(planes: Tensor) -> bool:
+    return planes.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("images", [1, 5])
+@pytest.mark.parametrize("images", [1, 8, 13])  # 13: not as many for each of two threads
 def test_float32_has_the_bits_of_the_plain_layers(model: str, images: int) -> None:
     made, batch = tokenizer(model), torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    found, expected = made(batch), plain(made, batch)
-    assert torch.equal(found, expected)
-    for one, other in zip(gradients(made, found), gradients(made, expected), strict=True):
-        assert torch.equal(one, other)
+    with threads(2):
+        found, expected = made(batch), plain(made, batch)
+        assert torch.equal(found, expected)
+        for one, other in zip(gradients(made, found), gradients(made, expected), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_bfloat16_differs_by_rounding() -> None:

@@ -61,8 +61,18 @@ def _sections() -> Mapping[str, Trait]:
 
 @cache
 def neutral_values() -> Mapping[str, Any]:
-    """Return key -> neutral value of the keys that were added (see `traits.Neutral`)."""
+    """Return key -> neutral value of the keys that were added to every run (see `traits.Neutral`)."""
     return dict(_neutral_in(RunConfig, ""))
+
+
+@cache
+def _neutral_values_with_options() -> Mapping[str, Any]:
+    """Return the same with the options of every head and every family of models."""
+    found = dict(neutral_values())
+    for section, schemas in (("head", head_options()), ("model", model_options())):
+        for schema in schemas.values():
+            found |= _neutral_in(schema, f"{section}.")
+    return found
 
 
 def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -74,7 +84,7 @@ def _neutral_in(schema: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted key -> value without the added keys at their neutral values, as earlier versions hashed it."""
-    neutral = neutral_values()
+    neutral = _neutral_values_with_options()
     return {key: value for key, value in values.items() if key not in neutral or value != neutral[key]}
 
 

@@ -66,7 +66,9 @@ class Tokenizer(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, nn.Sequential)
             convolution, *pooling = layer
-            planes = arrange_for_pooling(convolution(arrange_for_convolution(planes)))
+            assert isinstance(convolution, nn.Conv2d)
+            overlaps = convolution.kernel_size > convolution.stride
+            planes = arrange_for_pooling(convolution(arrange_for_convolution(planes, overlaps)))
             for operation in pooling:
                 planes = operation(planes)
         # The memory layout of the blocks' outputs; with another one the first block would be compiled separately.

@@ -207,8 +207,9 @@ def _training(
     streams: TokenStreams | None = None,
 ) -> tuple[Training | Fitting, FrozenBackbone | None]:
     """Return the training of a run, and the backbone if it computes tokens in each step."""
-    device, used = ranks.device(choose_device(run.device)), replace(run, precision=precision)
-    _check_kernel(used, device)
+    device = ranks.device(choose_device(run.device))
+    _check_kernel(run, device)
+    used = replace(run, precision=precision)
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:

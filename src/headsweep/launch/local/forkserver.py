@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from headsweep import sockets
 from headsweep.errors import UserError
+from headsweep.launch.local.allocator import keeping_memory
 from headsweep.processes import signals_blocked
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Processes:
 
 
 def _ensure_server() -> None:
-    with signals_blocked(), sockets.exported():  # for the forkserver, and so for every run
+    with signals_blocked(), sockets.exported(), keeping_memory():  # for the forkserver, and so for every run
         ensure_running()
 
 
