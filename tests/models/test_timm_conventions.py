@@ -321,10 +321,13 @@ def model(shapes_unchecked: None, request: pytest.FixtureRequest) -> Classifier:
 # What is traced beside heads, each of which `test_head_checks.py` and `test_onnx.py` trace: a class token, running
 # statistics, positions of any number and of one.
 some_models = pytest.mark.parametrize("model", ["cls", "ga", "seqpool", "clip"], indirect=True)
+# By tracers that take seconds: `test_compiling.py` compiles a model with running statistics, `test_tracing.py` exports
+# heads with them and with a fixed number of tokens.
+one_model = pytest.mark.parametrize("model", ["cls"], indirect=True)
 
 
 @pytest.mark.slow
-@some_models
+@one_model
 def test_exports_for_any_number_of_images(model: Classifier) -> None:
     exported = torch.export.export(model, (images(3),), dynamic_shapes=({0: torch.export.Dim("images")},), strict=False)
     x = images(5)
@@ -340,7 +343,7 @@ def test_jit_traces(model: Classifier) -> None:
 
 
 @pytest.mark.slow
-@some_models
+@one_model
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
     x, compiled = images(3), torch.compile(model, fullgraph=True, backend="eager")

@@ -14,11 +14,11 @@ from headsweep.models import model_of
 from headsweep.plan.plan import make_plan
 
 SHORT = TINY_RUN
-BATCHES = 100
+BATCHES = 12  # of three epochs
 
 
 def fingerprints(tmp_path, *overrides: str) -> tuple[str, str]:
-    """Of the backbone's initial weights and of the first 100 batches."""
+    """Of the backbone's initial weights and of the first batches."""
     config = compose_run(*SHORT, "augmentation=paper", f"paths.output={tmp_path}", *overrides)
     run = make_plan([config]).runs[0].run
     backbone = {k: v for k, v in model_of(run).state_dict().items() if not k.startswith("head.")}

@@ -159,10 +159,10 @@ def test_metrics_are_on_disk_before_a_checkpoint_or_a_result_builds_on_them(tmp_
     assert seen == [("checkpoint.pt", True), ("checkpoint.pt", True), ("result.json", True)]
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+def test_training_goes_on_while_a_checkpoint_is_written(once, tmp_path, monkeypatch):
     """It does not wait for the disk, and the checkpoint is of the moment at which it was begun."""
-    folder, save, ahead, steps = planned(tmp_path / "slow"), Snapshot.save, Event(), []
-    whole = trained(tmp_path / "whole")
+    folder, save, ahead, steps = planned(tmp_path), Snapshot.save, Event(), []
+    whole = once()
 
     def slow(self, path: Path) -> None:
         assert ahead.wait(20), "training waits for the disk"
@@ -187,7 +187,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line_and_the_one_before_it_remains(
     tmp_path, monkeypatch
 ):
-    options = ["duration='4 epochs'"]
+    options = ["duration='3 epochs'"]
     folder, whole = planned(tmp_path / "full", *options), trained(tmp_path / "whole", *options)
     sync, written, begun = os.fsync, [], Event()
 

@@ -38,8 +38,10 @@ def as_torch_comes():
 
 
 def built(*overrides):
-    run = compose_run(*SMALL, "head=ga", "heads=2", *overrides)
-    model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
+    """A model with running statistics."""
+    run = compose_run(*SMALL, "head=gap", "heads=2", "classifier_norm=true", *overrides)
+    sizes = {"num_classes": 10, "image_size": 16, "channels": 1, "seed": 0}
+    model = build_model(run.model, run.head, heads=run.heads, classifier_norm=run.classifier_norm, **sizes)
     return run, model.train()
 
 

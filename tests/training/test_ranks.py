@@ -4,7 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 
@@ -22,7 +21,7 @@ from headsweep.training import compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
 
 STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
 SGD = [
@@ -68,10 +67,9 @@ def test_two_ranks_train_what_one_trains(tmp_path, of_two, of_one):
 
 
 def test_two_ranks_meet_outside_of_what_is_compiled(tmp_path, monkeypatch):
-    """In the batch normalisation of ga, that is."""
+    """In the batch normalisation before the classifiers, that is."""
     monkeypatch.setattr(compiling, "BACKEND", "eager")  # generating code takes half a minute
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    options = ["head=ga", "heads=2", *STILL]
+    options = ["head=gap", "classifier_norm=true", *STILL]
     two, one = planned(tmp_path / "two", *options, "compile=step"), planned(tmp_path / "one", *options)
     assert trained(two, 2) == [0, 0]
     train_folder(one, lambda progress: None)
@@ -80,7 +78,7 @@ def test_two_ranks_meet_outside_of_what_is_compiled(tmp_path, monkeypatch):
 
 
 def test_killed_and_stopped_two_ranks_end_with_the_same_bits(tmp_path):
-    options = ["head=ga", "heads=2", "augmentation=paper", "ema_decay=0.9"]  # and dropout
+    options = ["classifier_norm=true", "heads=2", "augmentation=paper", "ema_decay=0.9"]  # and dropout
     whole, parts = planned(tmp_path / "whole", *options), planned(tmp_path / "parts", *options)
     assert trained(whole, 2) == [0, 0]
 

@@ -18,8 +18,10 @@ from headsweep.models.state_dicts import fit, publish, resize_positions
 pytestmark = pytest.mark.slow
 
 SEQATTENTION = ["cct_7_3x1_32", "se1_cct_7_3x1_32"]
-SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 2, 4, 8)]
+SEQATTENTION += [f"{head}{k}_cct_7_3x1_32" for head in ("at", "sg", "ga", "seqattn") for k in (1, 8)]
 OFFICIAL = [name for name in ENTRIES if name[:4] in ("cct_", "cvt_", "vit_")]
+# Each layout of a file, both widths, and more tokens than a small image has.
+KINDS = ["cct_2_3x2_32", "cct_2_3x2_32_sine", "cct_7_7x2_224", "cvt_2_4_32", "vit_2_4_32", "vit_2_4_32_sine"]
 TOLERANCE = 1e-5
 
 
@@ -42,7 +44,7 @@ def published(model: Classifier) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "official"),
-    [(name, False) for name in SEQATTENTION] + [(name, True) for name in OFFICIAL],
+    [(name, False) for name in SEQATTENTION] + [(name, True) for name in KINDS],
     ids=lambda value: value if isinstance(value, str) else {True: "official", False: "upstream"}[value],
 )
 @torch.no_grad()
@@ -64,6 +66,16 @@ def test_weights_go_both_ways_and_the_logits_of_every_head_stay(name, official):
         parameter.zero_()
     published_model.load_state_dict(written, strict=True)
     torch.testing.assert_close(published_model(images), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_every_name_has_the_sizes_of_its_published_file(name):
+    with torch.device("meta"):
+        own = timm.create_model(name, num_classes=10, block="stream_norm")
+        file = authors_model(name, official=True).state_dict()
+    assert {key: tensor.shape for key, tensor in published(own).items()} == {
+        key: tensor.shape for key, tensor in file.items()
+    }
 
 
 @pytest.mark.parametrize("head", ["ga", "seqattn", "at", "sg"])
