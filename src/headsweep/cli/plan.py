@@ -85,7 +85,7 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
         if shared := _grouping(resolved, found, slots.count):
             print(shared)
         for line in chosen.forecast(planned) if chosen and planned else ():
-            print(one_line(line))
+            print(one_line(line), file=sys.stderr)
     if found.bad:
         sys.exit(2)
 

@@ -10,7 +10,7 @@ from headsweep.launch.local.gpus import gpus_for
 
 CPU = Path("/proc/cpuinfo")
 LEAST_WIDTH = 128  # of the models that were measured
-_TIMES = {16: "1.5 to 1.7", 32: "1.8 to 2.1"}  # pixels of the images' side -> speed relative to float32
+_TIMES = {16: "1.2 to 1.4", 32: "1.4 to 2.0"}  # pixels of the images' side -> speed relative to float32
 UNITS, UNMEASURED = "avx512_bf16", "amx_bf16"  # flags of a CPU; torch uses other kernels with the second
 
 
