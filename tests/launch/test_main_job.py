@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import TINY, TINY_RUN, TRAIN, fresh, start, train
+from commands import TINY, TINY_RUN, TRAIN, fresh, start, train, wait_for
 from comparing import differences
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -197,12 +197,17 @@ def test_stopped_by_ctrl_c_or_killed_and_given_again_the_command_goes_on(output)
 
 def test_two_identical_sweeps_at_once_share_the_work(output):
     """No run is trained twice, each command trains some, and both print the whole table."""
-    job = ["-m", "heads=1,2,3", "duration='4 epochs'", *TRACKED, "hydra.launcher.slots=1"]
-    both = [start(*job, f"paths.output={output}") for _ in range(2)]
-    outputs = [process.communicate(timeout=200) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    job = ["-m", "heads=1,2,3", "duration='6 epochs'", *TRACKED, "hydra.launcher.slots=1", f"paths.output={output}"]
+    first = start(*job)
+    wait_for_epochs(output, 1)
+    os.killpg(first.pid, signal.SIGSTOP)  # it trains at least one run, and the second command the others
+    second = start(*job)
+    wait_for(lambda: len(list(output.glob("runs/*/result.json"))) == 2)
+    os.killpg(first.pid, signal.SIGCONT)
+    outputs = [process.communicate(timeout=200) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
     for folder in folders(output).values():
-        assert [entry.step for entry in folder.metrics_log.entries()] == [*range(4, 20, 4), 16]
+        assert [entry.step for entry in folder.metrics_log.entries()] == [*range(4, 28, 4), 24]
     assert outputs[0][0] == outputs[1][0], "two tables of three runs"
     elsewhere = [stderr.count("(in another command)") for _, stderr in outputs]
     assert min(elsewhere) > 0, elsewhere
