@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import give
+from commands import give, train
 from composing import compose_run
 from headsweep.launch.local import cpu_precision
 from headsweep.launch.local.cpu_precision import faster_precision
@@ -31,11 +31,11 @@ def test_it_depends_on_the_units_of_the_cpu_and_on_gpus(flags: Path, monkeypatch
         write(flags, unmeasured)
         assert faster_precision(runs) is None
     write(flags, EPYC)
-    assert str(faster_precision(runs)).startswith(
-        "precision=auto is float32 on this CPU; with precision=bfloat16, as runs of their own, CCTs trained 1.2 "
-    )
+    assert str(faster_precision(runs)).startswith("precision=auto is float32 on this CPU; CCTs trained 1.2 ")
     larger = compose_run("dataset=cifar10")
-    assert "CCTs trained 1.4 to 2.0 times as fast on a CPU with avx512_bf16" in str(faster_precision([larger]))
+    assert "CCTs trained 1.4 to 2.0 times as fast with precision=bfloat16 on a CPU with avx512_bf16" in str(
+        faster_precision([larger])
+    )
     assert "1.2 to 1.4 times" in str(faster_precision([larger, *runs]))
     monkeypatch.setattr(cpu_precision, "gpus_for", lambda runs: ("GPU-a",))
     assert faster_precision(runs) is None
@@ -64,3 +64,15 @@ def test_the_plan_has_it_in_one_line(flags: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.count("precision=auto is float32 on this CPU") == 1
     assert give(*words, "precision=bfloat16") == 0
     assert "on this CPU" not in capsys.readouterr().err
+
+
+def test_a_run_whose_kernels_need_a_gpu_is_refused_before_it_starts(flags: Path, tmp_path: Path) -> None:
+    write(flags, EPYC)
+    words = ("-m", "head=gap", f"paths.output={tmp_path}", "model.attention_kernel=triton")
+    assert faster_precision([compose_run("dataset=cifar10", words[-1])]) is None
+    answer = train(*words)
+    assert answer.returncode == 2
+    assert (
+        "model.attention_kernel=triton: expected torch: the kernels are for a GPU, and there is none" in answer.stderr
+    )
+    assert not list(tmp_path.glob("runs/*"))

@@ -69,7 +69,7 @@ def test_without_autocast_it_changes_nothing() -> None:
 
 @pytest.mark.parametrize("precision", ["auto", "float32"])
 def test_it_is_refused_where_products_may_be_in_float32(precision: str) -> None:
-    expected = f"expected float32 with precision={precision}; give precision=bfloat16 as well"
+    expected = f"expected precision=bfloat16 as well, found precision={precision}"
     with pytest.raises(ConfigError, match=f"^model.residual_precision=bfloat16: {expected}$"):
         compose_run("model.residual_precision=bfloat16", f"precision={precision}")
 

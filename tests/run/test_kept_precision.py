@@ -166,7 +166,10 @@ def test_missing_tokens_are_computed_in_the_precision_of_the_others(tmp_path: Pa
 def test_another_word_in_its_file_is_named(tmp_path: Path) -> None:
     folder = planned(tmp_path)
     (folder.path / "precision.txt").write_text("half\n")
-    with pytest.raises(Damaged, match=r"precision.txt, expected float32 or bfloat16, found 'half'; remove it"):
+    with pytest.raises(
+        Damaged,
+        match=r"precision.txt, expected float32 or bfloat16, found 'half'; write the precision that the run began in",
+    ):
         folder.precision()
     assert isinstance(folder.damage(), Damaged)
     for precision in set(Precision) - {Precision.auto}:

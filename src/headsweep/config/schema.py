@@ -257,7 +257,7 @@ class RunConfig:
 
     def _check_residual(self, residual: ResidualPrecision) -> None:
         if residual is not ResidualPrecision.float32 and self.precision is not Precision.bfloat16:
-            expected = f"expected float32 with precision={self.precision.value}; give precision=bfloat16 as well"
+            expected = f"expected precision=bfloat16 as well, found precision={self.precision.value}"
             raise ConfigError("model.residual_precision", residual.value, expected)
 
     def _check_attention_kernel(self) -> None:

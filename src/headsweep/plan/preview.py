@@ -173,7 +173,8 @@ def _totals(plan: Preview, slots: int) -> str:
         return bad
     states = [f"{count} {state}" for state, count in Counter(row.state for row in plan.rows).items()]
     parts = [*states, bad] if plan.bad else states
-    return f"{len(plan.rows)} runs in {plan.name}: {', '.join(parts)}; {_expectation(plan, slots)}"
+    runs = f"{len(plan.rows)} run{'s' * (len(plan.rows) != 1)}"
+    return f"{runs} in {plan.name}: {', '.join(parts)}; {_expectation(plan, slots)}"
 
 
 def _expectation(plan: Preview, slots: int) -> str:

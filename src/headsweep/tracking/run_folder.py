@@ -184,7 +184,7 @@ class RunFolder:
         Raises:
             Damaged: the file is not as `write_precision` writes it.
         """
-        fix = "remove it, and the device that resumes the run chooses"
+        fix = "write the precision that the run began in"
         text = read_text(self._precision, fix)
         if text is None:
             result = self.result()  # an older version recorded it at the end alone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headsweep.config import CompactConfig, Precision, RunConfig, Tokenizer
+from headsweep.config import AttentionKernel, CompactConfig, Precision, RunConfig, Tokenizer
 from headsweep.launch.local.gpus import gpus_for
 
 CPU = Path("/proc/cpuinfo")
@@ -26,8 +26,8 @@ def faster_precision(runs: Sequence[RunConfig]) -> str | None:
         return None
     times = _TIMES[min(run.dataset.image_size for run in slower)]
     return (
-        "precision=auto is float32 on this CPU; with precision=bfloat16, as runs of their own, CCTs trained "
-        f"{times} times as fast on a CPU with {UNITS}"
+        "precision=auto is float32 on this CPU; CCTs trained "
+        f"{times} times as fast with precision=bfloat16 on a CPU with {UNITS} (these are other runs)"
     )
 
 
@@ -35,8 +35,9 @@ def _is_measured(run: RunConfig) -> bool:
     """Return whether `auto` decides the precision of a model that was measured: a CCT that is trained as a whole."""
     if run.precision is not Precision.auto or run.backbone.is_frozen or not isinstance(run.model, CompactConfig):
         return False
-    is_cct = run.model.tokenizer is Tokenizer.convolution and run.model.width >= LEAST_WIDTH
-    return is_cct and run.dataset.image_size in _TIMES
+    model = run.model
+    is_cct = model.tokenizer is Tokenizer.convolution and model.width >= LEAST_WIDTH
+    return is_cct and model.attention_kernel is AttentionKernel.torch and run.dataset.image_size in _TIMES
 
 
 def _flags() -> frozenset[str]:

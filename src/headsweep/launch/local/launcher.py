@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from headsweep.config import RunConfig
+from headsweep.config import AttentionKernel, CompactConfig, RunConfig
 from headsweep.config.launcher.launchers import LocalConfig
-from headsweep.errors import UserError
+from headsweep.errors import ConfigError, UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher, Notify
 from headsweep.launch.local.cpu_precision import faster_precision
@@ -49,8 +49,8 @@ class LocalLauncher(Launcher):
         return None if self.settings.halving is None else Halving(self.settings.halving, self, plan)
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
-        """Build every run on the meta device, in a process; its cost, or why it cannot be built."""
-        return self.pool.check(runs)
+        """Build every run on the meta device, in a process; its cost, or why it cannot be built or trained here."""
+        return [_without_gpu(run) or cost for run, cost in zip(runs, self.pool.check(runs), strict=True)]
 
     def forecast(self, plan: Plan) -> list[str]:
         """Return a line where another precision is known to be faster on this machine."""
@@ -66,3 +66,16 @@ class LocalLauncher(Launcher):
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process that has torch already."""
         return self.pool.log_models(folders, config)
+
+
+def _without_gpu(run: RunConfig) -> UserError | None:
+    """Return why a run needs a GPU, if this machine has none for it."""
+    if (
+        not isinstance(run.model, CompactConfig)
+        or run.model.attention_kernel is AttentionKernel.torch
+        or gpus_for([run])
+    ):
+        return None
+    return ConfigError(
+        "model.attention_kernel", "triton", "expected torch: the kernels are for a GPU, and there is none"
+    )
