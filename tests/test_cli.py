@@ -168,3 +168,10 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, places, tm
     error = capsys.readouterr().err
     assert error.startswith("headsweep: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_one_folder_of_runs_is_expected(tmp_path: Path, capsys):
+    assert give("table", "--output", tmp_path, "paths.output=elsewhere") == 2
+    assert "paths.output=elsewhere: expected one folder of runs, found several" in capsys.readouterr().err
+    assert give("table", "paths.output=") == 2
+    assert capsys.readouterr().err == "headsweep: paths.output=: expected a folder, found nothing\n"

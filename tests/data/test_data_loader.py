@@ -193,8 +193,11 @@ def test_unreadable_file_is_one_line(workers, streamed, make_augmentation, tmp_p
     bad = Path(splits.train.paths[at]).with_name(os.fsdecode(b"\xff DataError: two\nlines.jpg"))
     bad.write_bytes(b"no image")
     splits.train.paths[at] = str(bad)
+    loader = make_loader(splits.train, dataset, make_augmentation(), batch_size=4, workers=workers)
     with pytest.raises(DataError) as caught:
-        list(make_loader(splits.train, dataset, make_augmentation(), batch_size=4, workers=workers).epoch(0))
+        list(loader.epoch(0))
+    if workers:  # or the garbage collector does it in a later test, and waits five seconds for each of them
+        loader.maker.reader.loader._iterator._shutdown_workers()
     expected = rf"{tmp_path}/None/train/class2/\xff DataError: two\nlines.jpg cannot be decoded"
     assert str(caught.value).startswith(expected) and str(caught.value).isprintable()
 

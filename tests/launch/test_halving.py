@@ -135,7 +135,7 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
     assert [heads for heads, _ in pool.asked] == [["gap", "ga", "se"], ["se"]]
     ga = plan.runs[1].folder
     assert screening.screened_out(ga.record().group) is None and ga.state() is RunState.failed
-    assert "1 of 3 runs have no result (1 failed)" in markdown.write(flat(build(plan.folders, screening=screening)))
+    assert "1 of 3 runs has no result (1 failed)" in markdown.write(flat(build(plan.folders, screening=screening)))
     pool.failing = set()
     screen(plan, pool)
     assert pool.asked[2:] == [(["ga"], 7), (["ga"], None)]

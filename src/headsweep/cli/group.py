@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from headsweep.errors import UserError
 from headsweep.folders import default_output
 from headsweep.text import lines
 
@@ -25,6 +26,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if any(isinstance(it, OutputOption) for it in self.params):
             end = args.index("--") if "--" in args else len(args)
+            _check(args[:end])
             args = [*map(_as_option, args[:end]), *args[end:]]
         return super().parse_args(ctx, args)
 
@@ -34,6 +36,15 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type  # groups in it are of the same class
+
+
+def _check(words: Sequence[str]) -> None:
+    """Raise UserError unless `paths.output`, if it is given, is a folder, and the only one."""
+    given = [word for word in words if word.startswith(_KEY)]
+    if _KEY in given:
+        raise UserError(f"{_KEY}: expected a folder, found nothing")
+    if len({word.removeprefix(_KEY) for word in given}) + any(word.split("=")[0] == "--output" for word in words) > 1:
+        raise UserError(f"{given[0]}: expected one folder of runs, found several; give it once")
 
 
 def _as_option(word: str) -> str:

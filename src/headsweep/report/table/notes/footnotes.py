@@ -189,8 +189,9 @@ def _without_result(runs: Sequence[Run]) -> Iterator[str]:
     missing = [run for run in runs if not run.finished and not run.screened_out]
     if missing:
         counts = Counter(run.state.label for run in missing)
+        have = "has" if len(missing) == 1 else "have"
         yield (
-            f"PARTIAL: {len(missing)} of {len(runs)} runs have no result "
+            f"PARTIAL: {len(missing)} of {len(runs)} runs {have} no result "
             f"({', '.join(f'{count} {state}' for state, count in counts.items())}); means cover only the finished "
             "seeds, which may favor a head whose worst seeds are missing."
         )
