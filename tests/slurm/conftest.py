@@ -94,7 +94,10 @@ def runs(tmp_path: Path) -> list[RunFolder]:
 
 @contextmanager
 def _started(accounting: bool, array: int) -> Iterator[Cluster]:
-    place = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: unix sockets lie within
+    # In memory where the folders of tests are, as a database that is synced to a disk takes ten seconds to start; and
+    # short, as unix sockets lie within.
+    root = os.environ["PYTEST_DEBUG_TEMPROOT"]
+    place = Path(tempfile.mkdtemp(prefix="slurm-", dir=root if root == "/dev/shm" else "/tmp"))
     started = Cluster.start(place, accounting, array)
     try:
         yield started
