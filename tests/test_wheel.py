@@ -121,7 +121,7 @@ def test_help_names_the_command_and_completion_has_the_files_of_package_and_user
 def test_a_file_with_the_name_of_a_shipped_one_is_not_read_and_named(headsweep, here):
     (here / "conf/head/se.yaml").write_text("defaults: [ga]\n")
     (here / "sweeps/heads.yaml").write_text(SWEEP)
-    answer = headsweep("plan", "--list", "head=se,wide_ga")
+    answer = headsweep("plan", "--list", "head=se,wide_ga", "precision=float32")
     assert " se1-" in answer.stdout and " ga1-" in answer.stdout, answer
     assert answer.stderr.splitlines() == [
         "headsweep: conf/head/se.yaml is not read: headsweep has a head/se of its own; rename the file",

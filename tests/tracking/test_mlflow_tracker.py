@@ -180,6 +180,7 @@ def test_a_server_that_was_down_gets_the_identical_history_by_replay(
         with MlflowTracker(uri, experiment, output) as tracker, launching(sweep.path):
             for folder in (sweep, *folders):
                 tracker.notify(folder)
+            tracker.close(timeout=600)  # however slow the machine is
 
     for folder in folders:
         folder.checkpoint.write_bytes(b"weights")
