@@ -10,8 +10,8 @@ from making import TINY
 from torch import Tensor, nn
 
 from headsweep.config import Tokenizer as TokenizerKind
-from headsweep.models.compact import Tokenizer
 from headsweep.models.memory_layout import arrange_for_convolution
+from headsweep.models.tokenizer import Tokenizer
 
 MODELS = {
     "one layer": TINY,
