@@ -33,7 +33,7 @@ def attend_forward(
     N: tl.constexpr,
     M: tl.constexpr,
     DROPOUT: tl.constexpr,
-):
+) -> None:
     program = tl.program_id(0).to(tl.int64)
     image, head = program // heads, program % heads
     row = 3 * heads * D
@@ -80,7 +80,7 @@ def attend_backward(
     M: tl.constexpr,
     DROPOUT: tl.constexpr,
     SUMS: tl.constexpr,
-):
+) -> None:
     """M keys at a time, whose gradients are then complete; those of all N queries are summed in registers."""
     program = tl.program_id(0).to(tl.int64)
     image, head = program // heads, program % heads
@@ -128,7 +128,7 @@ def attend_backward(
 
 
 @triton.jit
-def _rows(base, row, tokens, channels, TOKENS: tl.constexpr, COUNT: tl.constexpr):
+def _rows(base, row, tokens, channels, TOKENS: tl.constexpr, COUNT: tl.constexpr) -> tl.tensor:
     places = base + tokens[:, None] * row + channels[None, :]
     if TOKENS % COUNT:
         return tl.load(places, mask=tokens[:, None] < TOKENS, other=0.0)
@@ -136,13 +136,15 @@ def _rows(base, row, tokens, channels, TOKENS: tl.constexpr, COUNT: tl.constexpr
 
 
 @triton.jit
-def _store(base, numbers, row, tokens, channels, TOKENS: tl.constexpr):
+def _store(base, numbers, row, tokens, channels, TOKENS: tl.constexpr) -> None:
     places = base + tokens[:, None] * row + channels[None, :]
     tl.store(places, numbers.to(base.dtype.element_ty), mask=tokens[:, None] < TOKENS)
 
 
 @triton.jit
-def _kept(seed, program, queries, first_key, dropped, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _kept(
+    seed, program, queries, first_key, dropped, N: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+) -> tl.tensor:
     """Which of the weights of these queries, and of COLUMNS keys from the first one, remain."""
     groups = first_key // 8 + tl.arange(0, COLUMNS // 8)
     draws = (queries[:, None] * (N // 8) + groups[None, :]).to(tl.uint32)
