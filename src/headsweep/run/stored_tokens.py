@@ -45,8 +45,7 @@ def stored_tokens(
 
     def images() -> Images:
         if not loaded:
-            named = zip(("train", "validation", "test"), load(run.dataset), strict=True)
-            loaded["all"] = {name: source for name, source in named if source is not None}
+            loaded["all"] = _images(run)
         return loaded["all"]
 
     record = folder.whole_record() or _begin(run, folder, model, precision, images, pulse)
@@ -76,6 +75,11 @@ def stored_tokens(
     backbone.clear()  # the cache exists as long as the run; images and backbone are no longer needed
     loaded.clear()
     return splits
+
+
+def _images(run: RunConfig) -> Images:
+    named = zip(("train", "validation", "test"), load(run.dataset), strict=True)
+    return {name: source for name, source in named if source is not None}
 
 
 def _splits(run: RunConfig, cache: TokenCache, labels: Mapping[str, Tensor]) -> Splits:
