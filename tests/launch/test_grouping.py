@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_a_plan_says_how_runs_are_grouped(tmp_path, capsys):
 def keys(tmp_path_factory) -> list[str]:
     """Of runs whose tokens are computed already."""
     cache = f"paths.cache={tmp_path_factory.mktemp('tokens')}"
-    given = [*FROZEN, cache, "duration='100 steps'", "schedule.warmup='0 epochs'", "dataset.validation=0"]
+    given = [*FROZEN, cache, "duration='16 steps'", "schedule.warmup='0 epochs'", "dataset.validation=0"]
+    given += ["debug.eval_images=32"]
     folder = factories.planned(tmp_path_factory.mktemp("runs"), *given, "duration='1 steps'")
     train_folder(folder, lambda progress: None)
     return given
@@ -140,21 +142,24 @@ class Worker:
 
 
 @pytest.mark.slow
-def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys):
+def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys, monkeypatch, shapes_unchecked):
     ones, others = planned(tmp_path / "one", keys), planned(tmp_path / "other", keys)
     for folder in ones:
         train_folder(folder, lambda progress: None)
+    average = Ranks.average
+    monkeypatch.setattr(Ranks, "average", lambda *given: time.sleep(0.1) or average(*given))
     stopped = Worker(others)
-    stopped.until_step(8)
+    stopped.until_step(3)
     os.kill(stopped.process.pid, signal.SIGTERM)
     assert sorted(it for it in stopped.messages() if isinstance(it[1], int)) == [(0, 0), (1, 0)]
     assert stopped.process.exitcode == 0
     assert {folder.state() for folder in others} == {RunState.partial}
     killed = Worker(others)
-    killed.until_step(40)
+    killed.until_step(9)
     killed.process.kill()
     killed.process.join()
     wait_for(lambda: {folder.state() for folder in others} == {RunState.partial})
+    monkeypatch.undo()
     assert sorted(it for it in Worker(others).messages() if isinstance(it[1], int)) == [(0, 0), (1, 0)]
     assert [differences(*pair) for pair in zip(ones, others, strict=True)] == [[], []]
     assert "Traceback" not in "".join(folder.log.read_text() for folder in others)

@@ -166,25 +166,25 @@ def test_cells_that_no_epoch_or_image_makes_comparable_are_refused(tmp_path, axi
         Halving(2, Pool(), plan)
 
 
-GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='4 epochs'", *TINY]
+GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='2 epochs'", *TINY, "debug.eval_images=32"]
 
 
 @pytest.mark.slow
-def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_never_screened(tmp_path):
+def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_never_screened(tmp_path, shapes_unchecked):
     job = [*GRID, f"paths.output={tmp_path / 'screened'}", "tracking=none"]
     first = train(*job, "hydra.launcher.halving=3")
     assert first.returncode == 0, first.stderr
-    assert "halving by 3: 3 cells until epoch 2, 1 to the end (4)" in first.stderr
+    assert "halving by 3: 3 cells until epoch 1, 1 to the end (2)" in first.stderr
     (sweep,) = (tmp_path / "screened" / "sweeps").iterdir()
     runs = [RunFolder(path) for path in (tmp_path / "screened" / "runs").iterdir()]
     out = [folder for folder in runs if folder.state() is RunState.partial]
-    assert [[entry.epoch for entry in folder.metrics_log.entries()] for folder in out] == [[1, 2], [1, 2]]
+    assert [[entry.epoch for entry in folder.metrics_log.entries()] for folder in out] == [[1], [1]]
     states = [row["state"] for row in csv.DictReader((sweep / "table.csv").open())]
-    assert sorted(states) == ["finished", *["screened out at 2 of 4 epochs"] * 2]
+    assert sorted(states) == ["finished", *["screened out at 1 of 2 epochs"] * 2]
     assert "SCREENED, NOT FULL-LENGTH: 2 of 3 cells" in first.stdout.replace("\n", " ")
     status = show("latest", tmp_path / "screened")
     assert "3 runs: 1 finished, 2 screened out" in status and "partial" not in status
-    assert desired_run(out[0], None).tags["headsweep.screened_out"] == "2 of 4 epochs"
+    assert desired_run(out[0], None).tags["headsweep.screened_out"] == "1 of 2 epochs"
     assert (desired_run(out[0], None).status, desired_sweep(SweepFolder(sweep)).status) == ("KILLED", "FINISHED")
 
     stamps = {path: path.stat().st_mtime_ns for folder in runs for path in (folder.checkpoint, folder.metrics_log.path)}

@@ -156,7 +156,7 @@ def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
 
 
 def test_a_single_run_and_every_number_of_slots_give_the_same_bits(finished, tmp_path):
-    """A run of the grid, two at a time, against the same alone and in one slot; other launchers: test_hydra_launchers.py."""
+    """A run of the grid, two at a time, against the same alone and in one slot; Hydra's: test_hydra_launchers.py."""
     cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY_RUN, FEW]
     ways = {"single": [], "slot": ["-m", "hydra.launcher.slots=1", "hydra.launcher.threads=1"]}
     processes = [start(*way, *cell, f"paths.output={tmp_path / name}") for name, way in ways.items()]

@@ -9,22 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, start, wait_for
+from commands import TINY, TINY_RUN, wait_for
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
 from headsweep.plan.plan import make_plan
+from programs import Program
 
+SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
 kept = []  # what a process holds to its end
 
 
 @pytest.mark.slow
 def test_a_job_that_is_signalled_as_a_whole_stops_within_an_epoch_and_leaves_nothing(tmp_path, streamed):
     """A grid of two runs and a single run; two processes decode the images of each."""
-    job = ["duration='600 epochs'", "tracking=none", "model.depth=4", "batch_size=4", *streamed]
-    job = [*(word for word in TINY if word.split("=")[0] not in ("model.depth", "batch_size")), *job]
-    grid = start("-m", "heads=1,2", *job, f"paths.output={tmp_path / 'grid'}")
-    single = start(*(word for word in job if "hydra" not in word), f"paths.output={tmp_path / 'single'}")
+    job = ["seed=8", "duration='600 epochs'", "tracking=none", *TINY_RUN, "batch_size=4", *streamed]  # slow steps
+    grid = [SABOTAGE, "-m", "heads=1,2", *job, *TINY[len(TINY_RUN) :], f"paths.output={tmp_path / 'grid'}"]
+    single = [SABOTAGE, *job, f"paths.output={tmp_path / 'single'}"]
+    grid, single = (Program(words, new_session=True) for words in (grid, single))
     try:
         # Launcher and resource tracker, in the grid a forkserver and two runs, and two decoders a run.
         wait_for(lambda: len(members(grid.pid)) >= 9 and len(members(single.pid)) >= 4)
