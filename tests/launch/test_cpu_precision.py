@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import give, train
+from commands import enter, give
 from composing import compose_run
 from headsweep.launch.local import cpu_precision
 from headsweep.launch.local.cpu_precision import faster_precision
@@ -66,13 +66,14 @@ def test_the_plan_has_it_in_one_line(flags: Path, tmp_path: Path, capsys: pytest
     assert "on this CPU" not in capsys.readouterr().err
 
 
-def test_a_run_whose_kernels_need_a_gpu_is_refused_before_it_starts(flags: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("hydra_state")
+def test_a_run_whose_kernels_need_a_gpu_is_refused_before_it_starts(
+    flags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(flags, EPYC)
     words = ("-m", "head=gap", f"paths.output={tmp_path}", "model.attention_kernel=triton")
     assert faster_precision([compose_run("dataset=cifar10", words[-1])]) is None
-    answer = train(*words)
-    assert answer.returncode == 2
-    assert (
-        "model.attention_kernel=triton: expected torch: the kernels are for a GPU, and there is none" in answer.stderr
-    )
+    assert enter(*words) == 2
+    expected = "model.attention_kernel=triton: expected torch: the kernels are for a GPU, and there is none"
+    assert expected in capsys.readouterr().err
     assert not list(tmp_path.glob("runs/*"))
