@@ -103,20 +103,22 @@ def test_any_override_gives_what_hydra_gives_errors_included(key):
 
 
 def test_cells_that_differ_in_values_alone_are_composed_once():
-    """Of a data set whose folder follows `paths.data`, too."""
+    """Those with a wrong value, too, and those of a data set whose folder follows `paths.data`."""
     asked = []
     grid = Grid(lambda overrides: asked.append(overrides) or compose_within("train", overrides))
-    axes = (("seqpool", "ga"), range(4), (1e-3, 1e-4), ("'20 epochs'", "'30 epochs'"))
+    axes = (("seqpool", "ga"), (0, 1, 2, "many"), (1e-3, 1e-4), ("'20 epochs'", "'30 epochs'"))
     cells = [
         grid.cell([f"head={head}", "dataset=cifar10", f"heads={heads}", f"optimizer.lr={rate}", f"duration={duration}"])
         for head, heads, rate, duration in product(*axes)
     ]
     results = [outcome(cell.parse) for cell in cells]
+    other = grid.cell(["head=ga", "dataset=cifar10", "ema_decay=0.9"]).parse()
+    assert (other.heads, other.duration, other.ema_decay) == (1, "20 epochs", 0.9)
     assert asked == [("head=seqpool", "dataset=cifar10"), ("head=ga", "dataset=cifar10")]
     runs = [run for run in results if not isinstance(run, tuple)]
     found = {(run.head.name, run.heads, run.optimizer.lr, run.duration) for run in runs}
     assert found == {
-        (head, heads, rate, duration.strip("'")) for head, heads, rate, duration in product(*axes) if heads
+        (head, heads, rate, duration.strip("'")) for head, heads, rate, duration in product(*axes) if heads in (1, 2)
     }
     assert len({id(run.optimizer) for run in runs}) == len(runs)
 
