@@ -249,7 +249,7 @@ MISTAKES = [
     ),
     (["heads=range(1,400)", f'{S}tune={{optimizer.lr:"range(1,400)"}}'], "expected a grid of at most 100000 cells"),
     (
-        ["heads=range(1,400)", f'{S}conditional={{head=seqpool:{{optimizer.lr:"range(1,400)"}}}}'],
+        ["heads=range(1,12)", f'{S}conditional={{head=seqpool:{{optimizer.lr:"range(1,10000)"}}}}'],
         "expected a grid of at most",
     ),
 ]
