@@ -116,10 +116,12 @@ class GramTriangle(torch.autograd.Function):
         """Spread the triangle's gradient over both halves; the diagonal counts twice."""
         features, symmetric = ctx.saved_tensors
         channels = features.shape[1]
+        if _multiplies_bfloat16(features):  # nothing in place: a compiler gathers, doubles and rounds in one kernel
+            rounded = gradient.to(features.dtype).index_select(1, symmetric).view(-1, channels, channels)
+            doubled = rounded * (1 + torch.eye(channels, dtype=features.dtype, device=features.device))
+            return torch.bmm(doubled, features), None, None
         full = gradient.index_select(1, symmetric).view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
-        if _multiplies_bfloat16(features):
-            return torch.bmm(full.to(features.dtype), features), None, None
         return torch.bmm(full, _exact(features)).to(features.dtype), None, None
 
 
