@@ -131,7 +131,7 @@ def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
 
 
 MISTAKES = [
-    (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
+    (["export", "nowhere", "--runs", "RUNS"], "/runs (see --runs); start one with"),
     (["export", "RUNS"], "expected the folder of a run, found no config.yaml there"),
     (["export", "WEIGHTS"], "is a file: name its model with --model"),
     (
