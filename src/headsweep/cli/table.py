@@ -85,8 +85,9 @@ def table(
     if write:
         from headsweep.tracking import atomic_files
 
+        rows = comparison.rows if layout_of(write) in ("csv", "json") else comparison.by_cell
         atomic_files.write_text(write, request.text(comparison, layout_of(write)))
-        click.echo(f"{write}: {plural(len(comparison.rows), 'row')}, made by {request.command()}")
+        click.echo(f"{write}: {plural(len(rows), 'row')}, made by {request.command()}")
     elif layout in (None, "terminal"):
         _print(request, comparison)
     else:
