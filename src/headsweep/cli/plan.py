@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
     from headsweep.config import RunConfig
     from headsweep.launch.launcher import Launcher
-    from headsweep.plan.preview import Preview
+    from headsweep.plan.preview import Check, Preview
+    from headsweep.tracking.cost import RunCost
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
@@ -54,7 +55,6 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.config import RunConfig
     from headsweep.config.study.expansion import composer, read_grid
     from headsweep.launch.launcher import make_launcher
-    from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
     from headsweep.plan.fingerprint import fingerprint
     from headsweep.plan.plan import Lookup, make_plan
@@ -70,8 +70,14 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
         expansion = expand(request, fit, lookup, say=(lambda line: None) if as_json else print)
     runs = expansion.found
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
-    check = None if listing else (lambda new: LocalPool().check(new))
-    found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
+    found = preview(
+        runs,
+        expansion.mistakes,
+        None if listing else _check(launcher, chosen),
+        bool(slots.gpus),
+        lookup,
+        expansion.declared,
+    )
     planned = None if found.bad else make_plan(runs, lookup)
     if planned and (screening := launcher.screening(planned)):
         print(screening.opening, file=sys.stderr)
@@ -88,6 +94,20 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
             print(one_line(line), file=sys.stderr)
     if found.bad:
         sys.exit(2)
+
+
+def _check(launcher: AutotunedLauncher, chosen: Launcher | None) -> Check:
+    """Return what checks new runs: also for what this machine lacks, if the chosen launcher trains them here."""
+    from headsweep.launch.local.launcher import LocalLauncher
+    from headsweep.launch.local.pool import LocalPool
+
+    def check(new: Sequence[RunConfig]) -> list[RunCost | UserError]:
+        if chosen is not None and not isinstance(chosen, LocalLauncher):
+            return LocalPool().check(new)
+        launcher.prepare(new)
+        return launcher.check(new)
+
+    return check
 
 
 def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | None:
