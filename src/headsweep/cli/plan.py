@@ -39,11 +39,12 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: P
     code 2. seeds=3 is short for seed=0,1,2. With hydra/launcher=slurm hydra.launcher.from_records=[memory,time], more
     lines show what jobs would ask for.
     """
-    from headsweep.config.command_line import spell_out
+    from headsweep.config.command_line import spell_out, unknown_option
 
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
-        raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json, --config-dir (headsweep plan --help)")
+        known = "known: --list, --json, --config-dir (headsweep plan --help)"
+        raise unknown_option(unknown[0], f"no option of plan; {known}")
     words = spell_out([word for word in arguments if word not in ("-m", "--multirun")])
     _plan(words, listing, as_json, config_dir)
 
