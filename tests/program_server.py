@@ -122,6 +122,7 @@ def read_once(config: DictConfig) -> None:
 def serve(address: str, owner: int, begins: int | None = None) -> NoReturn:
     """Start the programs that clients ask for; the descriptor `begins` is closed when this begins."""
     gc.collect()
+    gc.set_threshold(100_000, 20, 100)  # collecting is a sixteenth of all that programs and tests compute otherwise
     gc.freeze()  # or every fork would copy what its collector looks at
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{address}.new")
