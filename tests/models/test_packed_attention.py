@@ -137,7 +137,9 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
     monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
     calls = []
     own = packed_operators.attend_packed
-    monkeypatch.setattr("headsweep.models.packed_operators.attend_packed", lambda *args: calls.append(args[1]) or own(*args))
+    monkeypatch.setattr(
+        "headsweep.models.packed_operators.attend_packed", lambda *args: calls.append(args[1]) or own(*args)
+    )
     attention.attention_dropout = 0.0
     torch.testing.assert_close(attention.train()(tokens), attention.eval()(tokens))
     assert calls == [0.0]
