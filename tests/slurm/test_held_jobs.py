@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,27 @@ def test_watch_repeats_no_line_about_runs_that_wait(slurm: Queue, sweep: Path, s
         start_more(replace(view, runs=view.runs[attempt:]))
     shown = capsys.readouterr()
     assert shown.err.count("tried again every") == 1
+
+
+def test_an_attempt_that_is_interrupted_shows_what_it_has_submitted(sweep: Path, runs, capsys):
+    def interrupted(sweep: Path) -> None:
+        print("job 11: ga1-digits-seed0")
+        raise KeyboardInterrupt
+
+    waiting.record(sweep, [waiting.Batch([runs[0].path.name])])
+    with pytest.raises(KeyboardInterrupt):
+        _Refill(sweep, interrupted)(read_sweep(sweep))
+    assert capsys.readouterr().out == "job 11: ga1-digits-seed0\n"
+
+
+def test_a_damaged_file_of_a_launcher_does_not_hide_the_other_sweeps(slurm: Queue, sweep: Path, runs):
+    submit_again(sweep, runs[:3])
+    (sweep / "launchers").mkdir()
+    with (sweep / "launchers" / "here-1.json").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("{")
+        file.flush()
+        assert [run.note for run in read_sweep(sweep).runs[3:]] == [""] * 3
 
 
 def test_runs_that_were_withdrawn_while_they_waited_are_shown_with_what_submits_them(slurm: Queue, sweep, runs):

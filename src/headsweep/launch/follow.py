@@ -115,16 +115,17 @@ class _Refill:
 
     def _attempt(self) -> None:
         """Submit what may be; of its lines print those that the last attempt, which may have found no room, did not."""
-        printed, errors = io.StringIO(), []
+        before, printed, errors = self._last, io.StringIO(), []
         try:
             with contextlib.redirect_stdout(printed):
                 self._refill(self._sweep)
         except UserError as error:  # perhaps the cluster does not answer now
             errors = [f"headsweep: {error}; tried again every {REFILL_SECONDS:.0f} s"]
-        before, lines = self._last, printed.getvalue().splitlines()
-        self._last = {*lines, *errors}
-        for line in (line for line in lines if line not in before):
-            print(line)
+        finally:  # Ctrl-C may come between two jobs
+            lines = printed.getvalue().splitlines()
+            self._last = {*lines, *errors}
+            for line in (line for line in lines if line not in before):
+                print(line)
         for line in (line for line in errors if line not in before):
             print(line, file=sys.stderr)
 

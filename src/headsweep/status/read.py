@@ -98,7 +98,7 @@ def _unsubmitted(sweep: SweepView, have_job: Collection[tuple[Path, str]]) -> Sw
         sweep: the sweep.
         have_job: the folder of its sweep, and fingerprint, of each run for which a job was submitted.
     """
-    if active_launchers.find(sweep.path):  # which may train them here
+    if _may_be_trained_here(sweep.path):
         return sweep
     note = f"has no job; `headsweep retry {sweep.name}` submits it"
     runs = [
@@ -108,6 +108,13 @@ def _unsubmitted(sweep: SweepView, have_job: Collection[tuple[Path, str]]) -> Sw
         for run in sweep.runs
     ]
     return replace(sweep, runs=runs)
+
+
+def _may_be_trained_here(sweep: Path) -> bool:
+    try:
+        return bool(active_launchers.find(sweep))
+    except Damaged:  # which the view of this sweep alone reports
+        return True
 
 
 def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None) -> RunView:
