@@ -1,12 +1,13 @@
 """Giving the true command, as a user does."""
 
+import json
 import os
 import runpy
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from unittest.mock import patch
@@ -26,7 +27,8 @@ TINY_RUN = [  # a true run on true images, as short as can be
     "debug.eval_images=128",
     "batch_size=32",
 ]
-TINY = [*TINY_RUN, "hydra.launcher.slots=2", "hydra.launcher.threads=1"]  # a grid of such runs
+TINY_CELL = [*TINY_RUN, "debug.eval_images=32"]  # of a grid, of which no test looks into an evaluation
+TINY = [*TINY_CELL, "hydra.launcher.slots=2", "hydra.launcher.threads=1"]
 
 
 def give(*arguments: object) -> int:
@@ -69,6 +71,34 @@ def start(*arguments: str) -> Program:
 def headsweep(*arguments: object, **environment: str) -> Answer:
     """Run `headsweep ARGUMENTS` to its end, started warm."""
     return programs.run(["-m", "headsweep.cli", *map(str, arguments)], env={**os.environ, **environment})
+
+
+EACH = """
+import json, os, runpy, sys, tempfile
+import headsweep.cli, headsweep.entry
+answers = []
+for words, more in json.loads(sys.argv[1]):
+    files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+    if (child := os.fork()) == 0:
+        for number, file in enumerate(files, 1):
+            os.dup2(file.fileno(), number)
+        os.environ.update(more)
+        sys.argv[1:] = words
+        runpy.run_module("headsweep", run_name="__main__", alter_sys=True)
+        sys.exit()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    answers.append([words, code, *(os.pread(file.fileno(), 1 << 20, 0).decode() for file in files)])
+print(json.dumps(answers))
+"""
+
+
+def headsweep_each(
+    *given: tuple[Sequence[str], Mapping[str, str]], cwd: Path | None = None, **environment: str
+) -> list[Answer]:
+    """Run `headsweep WORDS` for words and additional variables: each in a fork of a program that has imported it."""
+    done = programs.run(["-c", EACH, json.dumps(given)], cwd=cwd, env={**os.environ, **environment})
+    assert done.returncode == 0, done
+    return [CompletedProcess(*answer) for answer in json.loads(done.stdout.splitlines()[-1])]
 
 
 def light(*words: str, **environment: str) -> Answer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import programs
-from commands import TRAIN, headsweep, light, train
+from commands import TRAIN, headsweep, headsweep_each, light, train
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.run_folder import RunFolder
 from own_package import EXAMPLE, install
@@ -39,15 +39,16 @@ def test_it_is_listed_and_planned_without_torch(site):
 
 
 def test_its_options_are_typed_and_checked(site):
-    for words, message in {
+    mistakes = {
         ("head=normpool", "head.sharpness=x"): "head.sharpness=x: expected a number",
         ("head=normpool", "head.sharpness=0"): "head.sharpness=0.0: expected a number > 0",
         ("model=patches", "model.depth=2"): "model.depth",
         (
             "dataset.name=circles",
         ): "dataset.name=circles: expected one of digits, cifar10, cifar100, imagefolder, imagenet, squares, or",
-    }.items():
-        answer = train(*words, PYTHONPATH=str(site))
+    }
+    answers = headsweep_each(*((["train", *words], {}) for words in mistakes), PYTHONPATH=str(site))
+    for answer, message in zip(answers, mistakes.values(), strict=True):
         assert answer.returncode == 2 and answer.stderr.startswith(f"headsweep: {message}"), answer.stderr
         assert answer.stderr.count("\n") == 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import programs
-from commands import TINY, Answer
+from commands import TINY, Answer, headsweep_each
 from headsweep.folders import PROJECT_ROOT, code_digest
 from own_package import build, install
 from programs import module, write_interpreter
@@ -98,24 +98,24 @@ def test_sources_without_git_make_the_same_wheel(distributions, tmp_path):
     assert [file.name for file in build(root, tmp_path / "bare", "wheel")] == ["headsweep-0.1.0.dev0-py3-none-any.whl"]
 
 
-def test_help_names_the_command_and_completion_has_the_files_of_package_and_user(headsweep):
-    answer = headsweep("train", "--help")
+def test_help_names_the_command_and_completion_has_the_files_of_package_and_user(site, here):
+    completions = (
+        ("headsweep train head=wi", 2, {"plain,head=wide_ga"}),
+        ("headsweep train -m head = wi", 5, {"plain,wide_ga"}),  # as bash splits words
+        ("headsweep plan +sweeps=mi", 2, {"plain,+sweeps=mine"}),
+        ("headsweep train optimi", 2, {"plain,optimizer=", "plain,optimizer."}),
+    )
+    given = [((), COMPLETE | {"COMP_WORDS": words, "COMP_CWORD": str(at)}) for words, at, _ in completions]
+    words = (["train", "--help"], ["train", "-sc", "install=bash"])
+    answer, install, *offered = headsweep_each(*((it, {}) for it in words), *given, cwd=here, PYTHONPATH=str(site))
     assert "headsweep train -m +sweeps=table1" in answer.stdout, answer
     assert "src/train.py" not in answer.stdout and answer.returncode == 0
     groups = dict(line.split(": ", 1) for line in answer.stdout.splitlines() if re.match(r"[\w/]+: \w", line))
     assert "wide_ga" in groups["head"].split(", ") and {"mine", "table1"} <= set(groups["sweeps"].split(", "))
     assert groups.keys().isdisjoint({"conf", "sweeps/published"}), "no other folders beside sweeps are groups"
-    for words, position, found in (
-        ("headsweep train head=wi", 2, "head=wide_ga"),
-        ("headsweep train -m head = wi", 5, "wide_ga"),  # as bash splits words
-        ("headsweep plan +sweeps=mi", 2, "+sweeps=mine"),
-    ):
-        answer = headsweep(COMP_WORDS=words, COMP_CWORD=str(position), **COMPLETE)
-        assert answer.stdout.split() == [f"plain,{found}"], answer
-    answer = headsweep(COMP_WORDS="headsweep train optimi", COMP_CWORD="2", **COMPLETE)
-    assert {"plain,optimizer=", "plain,optimizer."} <= set(answer.stdout.split())
-    answer = headsweep("train", "-sc", "install=bash")
-    assert answer.returncode == 2 and 'eval "$(_HEADSWEEP_COMPLETE=bash_source headsweep)"' in answer.stderr
+    for (_, _, expected), found in zip(completions, offered, strict=True):
+        assert expected <= set(found.stdout.split()) and (len(expected) > 1 or found.stdout.count("\n") == 1), found
+    assert install.returncode == 2 and 'eval "$(_HEADSWEEP_COMPLETE=bash_source headsweep)"' in install.stderr
 
 
 def test_a_file_with_the_name_of_a_shipped_one_is_not_read_and_named(headsweep, here):
@@ -129,28 +129,28 @@ def test_a_file_with_the_name_of_a_shipped_one_is_not_read_and_named(headsweep, 
     ]
 
 
-def test_a_mistake_is_one_line(headsweep, here):
-    answer = headsweep("train", "-m", "heads=1,0")
+def test_a_mistake_is_one_line(site, here):
+    words = (["train", "-m", "heads=1,0"], ["status"])
+    answer, status = headsweep_each(*((it, {}) for it in words), cwd=here, PYTHONPATH=str(site))
     assert answer.stderr == "headsweep: heads=0: expected an integer >= 1 (1 of 2 cells: heads=0)\n", answer
     assert answer.returncode == 2 and not (here / "outputs").exists()
-    answer = headsweep("status")
     found = f"no sweep in {here / 'outputs'} yet; start one with `headsweep train -m head=seqpool,ga heads=1,4`\n"
-    assert answer.stdout == found and answer.returncode == 0, answer
+    assert status.stdout == found and status.returncode == 0, status
 
 
 @pytest.mark.slow
 def test_a_study_is_trained_compared_and_reproduced_in_any_folder(headsweep, site, here):
     outputs = here / "elsewhere"
     place = {"HEADSWEEP_OUTPUT": "elsewhere"}  # relative to the working directory
-    answer = headsweep("train", "-m", "+sweeps=mine", "seeds=2", *TINY, "duration=4 steps", "tracking=none", **place)
+    answer = headsweep("train", "-m", "+sweeps=mine", "seed=0", *TINY, "duration=4 steps", "tracking=none", **place)
     assert answer.returncode == 0 and "head.gram_dim" in answer.stdout, answer
     (plan,) = (json.loads(file.read_text()) for file in outputs.glob("sweeps/*/plan.json"))
-    assert len(plan["runs"]) == 4 and plan["commands"][0].startswith("headsweep train -m +sweeps=mine seed=0,1")
+    assert len(plan["runs"]) == 2 and plan["commands"][0].startswith("headsweep train -m +sweeps=mine seed=0")
     assert plan["code"]["commit"] is None and plan["code"]["digest"] == code_digest()
-    answer = headsweep("table", **place)
-    assert answer.returncode == 0 and "MIXED CODE" not in answer.stdout, answer
     run = plan["runs"][0]
-    answer = headsweep("explain", run, **place)
+    words = (["table"], ["explain", run])
+    table, answer = headsweep_each(*((it, {}) for it in words), cwd=here, PYTHONPATH=str(site), **place)
+    assert table.returncode == 0 and "gram_dim" in table.stdout and "MIXED CODE" not in table.stdout, table
     assert f"code      headsweep {plan['code']['version']} ({code_digest()})" in answer.stdout, answer
     assert f"  headsweep reproduce {run}\n" in answer.stdout and "head=ga" in answer.stdout
     environment = {**os.environ, "PYTHONPATH": str(site)}

@@ -103,7 +103,6 @@ def keys(tmp_path_factory) -> list[str]:
     """Of runs whose tokens are computed already."""
     cache = f"paths.cache={tmp_path_factory.mktemp('tokens')}"
     given = [*FROZEN, cache, "duration='16 steps'", "schedule.warmup='0 epochs'", "dataset.validation=0"]
-    given += ["debug.eval_images=32"]
     folder = factories.planned(tmp_path_factory.mktemp("runs"), *given, "duration='1 steps'")
     train_folder(folder, lambda progress: None)
     return given

@@ -166,7 +166,7 @@ def test_cells_that_no_epoch_or_image_makes_comparable_are_refused(tmp_path, axi
         Halving(2, Pool(), plan)
 
 
-GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='2 epochs'", *TINY, "debug.eval_images=32"]
+GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='2 epochs'", *TINY]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY_RUN, train_with_interpreter
+from commands import TINY_CELL, train_with_interpreter
 from composing import compose_run
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import train_folder
@@ -16,7 +16,7 @@ from programs import write_interpreter
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["duration='1 epochs'", "tracking.models=false", *TINY_RUN, "debug.eval_images=32"]
+SHORT = ["duration='1 epochs'", "tracking.models=false", *TINY_CELL]
 
 
 def weights(output: Path) -> dict[str, torch.Tensor]:

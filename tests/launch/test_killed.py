@@ -20,7 +20,7 @@ from headsweep.tracking.run_record import RunState
 EVERYTHING = [
     *("head=seqattn", "heads=2", "augmentation=paper", "accumulation=2", "ema_decay=0.9"),
     *("model.depth=2", "model.drop_path=0.3", "model.dropout=0.1"),
-    *("duration='24 epochs'", "debug.train_images=64"),
+    *("duration='10 epochs'", "debug.train_images=64"),
 ]
 
 
@@ -35,13 +35,13 @@ class Writing(NamedTuple):
 def moments(folder: str, draw: random.Random) -> list[Writing | float]:
     """Within and between all writes, and where chance puts them (so many seconds after the start)."""
     within = [
-        Writing("checkpoint.pt", draw.randint(1, 3), 0.5),
-        Writing("checkpoint.pt", draw.randint(1, 3), 1.0),  # behind the metrics log's line, ahead of the rename
-        Writing("metrics.jsonl", draw.randint(2, 4), 0.5),  # the first time may be the cut that a resumed run makes
-        Writing("metrics.jsonl", draw.randint(1, 3), 1.0),
-        Writing(folder, draw.randint(1, 3), 1.0),  # behind the checkpoint's rename
+        Writing("checkpoint.pt", draw.randint(1, 2), 0.5),
+        Writing("checkpoint.pt", draw.randint(1, 2), 1.0),  # behind the metrics log's line, ahead of the rename
+        Writing("metrics.jsonl", draw.randint(2, 3), 0.5),  # the first time may be the cut that a resumed run makes
+        Writing("metrics.jsonl", draw.randint(1, 2), 1.0),
+        Writing(folder, draw.randint(1, 2), 1.0),  # behind the checkpoint's rename
     ]
-    somewhen = [draw.uniform(0, 0.2) for _ in range(3)]
+    somewhen = [draw.uniform(0, 0.1) for _ in range(2)]
     middle: list[Writing | float] = [*within, *somewhen]
     draw.shuffle(middle)
     first = [Writing("best.pt", 1, 0.5), Writing("best.pt", 1, 1.0)]  # of the first epoch, which is the best so far
@@ -65,7 +65,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_bits(tmp_path, streamed):
     for process in (whole, last):
         process.join(120)
         assert process.exitcode == 0
-    assert len(undisturbed.metrics_log.entries()) == 25
+    assert len(undisturbed.metrics_log.entries()) == 11
     assert differences(undisturbed, disturbed) == []
 
 

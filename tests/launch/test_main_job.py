@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, TINY_RUN, TRAIN, fresh, start, train, wait_for
+from commands import TINY, TINY_CELL, TRAIN, fresh, start, train, wait_for
 from comparing import differences
 from factories import planned
 from headsweep.tracking.run_folder import RunFolder
@@ -18,8 +18,7 @@ from programs import Program
 
 pytestmark = pytest.mark.slow
 
-FEW = "debug.eval_images=32"
-TRACKED = [*TINY, FEW, "tracking.models=false"]
+TRACKED = [*TINY, "tracking.models=false"]
 SABOTAGE = str(Path(__file__).with_name("sabotage.py"))
 GRID = ["-m", "head=seqpool,seqattn", "heads=2", "duration='2 epochs'", *TRACKED]
 
@@ -92,7 +91,7 @@ def test_a_run_finds_imported_what_it_needs(tmp_path):
 
     A new interpreter imports what a forkserver does, and the script of the command as each of its processes does.
     """
-    folder = planned(tmp_path, "duration='1 steps'", FEW)
+    folder = planned(tmp_path, "duration='1 steps'")
     answer = fresh("-c", IMPORTED, TRAIN, str(folder.path))
     assert answer.returncode == 0, answer.stderr
     assert folder.state() is RunState.finished
@@ -157,7 +156,7 @@ def test_fewer_seeds_are_a_part_of_the_sweep_and_of_its_table(finished):
 
 def test_a_single_run_and_every_number_of_slots_give_the_same_bits(finished, tmp_path):
     """A run of the grid, two at a time, against the same alone and in one slot; Hydra's: test_hydra_launchers.py."""
-    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY_RUN, FEW]
+    cell = ["heads=2", "head=seqattn", "duration='2 epochs'", "tracking=none", *TINY_CELL]
     ways = {"single": [], "slot": ["-m", "hydra.launcher.slots=1", "hydra.launcher.threads=1"]}
     processes = [start(*way, *cell, f"paths.output={tmp_path / name}") for name, way in ways.items()]
     for process in processes:
@@ -174,7 +173,7 @@ def test_a_single_run_and_every_number_of_slots_give_the_same_bits(finished, tmp
 def test_runs_that_fail_or_diverge_do_so_alone(output):
     """One trains, one asks for a batch larger than the set, one has a learning rate that no loss survives."""
     place = f"paths.output={output}"
-    job = ["-m", "duration='1 epochs'", "schedule.warmup='0 epochs'", *TINY, FEW, "batch_size=32,256", place]
+    job = ["-m", "duration='1 epochs'", "schedule.warmup='0 epochs'", *TINY, "batch_size=32,256", place]
     job += ["optimizer.lr=1e-3,1e30", "hydra.launcher.exclude=['batch_size=256 optimizer.lr=1e30']"]
     answer = train(*job)
     assert answer.returncode == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, TINY_RUN, wait_for
+from commands import TINY, TINY_CELL, wait_for
 from composing import compose_run
 from headsweep.data.datasets import open_splits
 from headsweep.data.loader import EvalLoader
@@ -23,8 +23,8 @@ kept = []  # what a process holds to its end
 @pytest.mark.slow
 def test_a_job_that_is_signalled_as_a_whole_stops_within_an_epoch_and_leaves_nothing(tmp_path, streamed):
     """A grid of two runs and a single run; two processes decode the images of each."""
-    job = ["seed=8", "duration='600 epochs'", "tracking=none", *TINY_RUN, "batch_size=4", *streamed]  # slow steps
-    grid = [SABOTAGE, "-m", "heads=1,2", *job, *TINY[len(TINY_RUN) :], f"paths.output={tmp_path / 'grid'}"]
+    job = ["seed=8", "duration='600 epochs'", "tracking=none", *TINY_CELL, "batch_size=4", *streamed]  # slow steps
+    grid = [SABOTAGE, "-m", "heads=1,2", *job, *TINY[len(TINY_CELL) :], f"paths.output={tmp_path / 'grid'}"]
     single = [SABOTAGE, *job, f"paths.output={tmp_path / 'single'}"]
     grid, single = (Program(words, new_session=True) for words in (grid, single))
     try:
