@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED
 from headsweep.config.yaml_files import load_yaml
 from headsweep.folders import CONF, TRAIN, own_conf
+from headsweep.text import shell_command
 
 Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it
 
@@ -155,7 +155,7 @@ def _of_records(group: str) -> dict[str, dict[str, Any]]:
 
 def command(overrides: Sequence[str], grid: bool) -> str:
     """Return the shell command that trains a run, or a grid."""
-    return shlex.join([*TRAIN, *["-m"] * grid, *overrides])
+    return shell_command([*TRAIN, *["-m"] * grid, *overrides])
 
 
 def grid_words(cells: Sequence[Mapping[str, str]]) -> list[str]:
