@@ -16,7 +16,8 @@ def compose_and_set(name: str, overrides: Sequence[str], return_hydra_config: bo
     """As `hydra.compose` where Hydra is initialized with the project's configuration, but for the list of overrides."""
     given = dict(zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True))
     values = [override for override in given.values() if _is_value(override)]
-    config: DictConfig = pickle.loads(_pickled(name, tuple(word for word in given if given[word] not in values)))
+    choices = tuple(word for word, override in given.items() if override not in values)
+    config: DictConfig = pickle.loads(_pickled(name, choices, tuple(source.path for source in _loader().get_sources())))
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     if not return_hydra_config:
         with open_dict(config):
@@ -26,12 +27,16 @@ def compose_and_set(name: str, overrides: Sequence[str], return_hydra_config: bo
 
 def _is_value(override: Override) -> bool:
     """Return whether Hydra sets it in what is composed; it refuses several values, and a key that chooses its files."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    is_choice = loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+    is_choice = _loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
     return not (is_choice or override.is_sweep_override() or override.key_or_group == "hydra.searchpath")
 
 
+def _loader() -> ConfigLoaderImpl:
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
+
+
 @cache
-def _pickled(name: str, choices: tuple[str, ...]) -> bytes:
+def _pickled(name: str, choices: tuple[str, ...], folders: tuple[str, ...]) -> bytes:
     return pickle.dumps(compose(name, overrides=list(choices), return_hydra_config=True))

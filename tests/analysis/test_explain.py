@@ -9,11 +9,13 @@ import pytest
 from composing import compose_run
 from factories import record_code
 from headsweep.analysis.explain import _checkout, explain
+from headsweep.config.study import expansion
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
+from overriding import compose_and_set
 
 COST = {"parameters": 1234, "head_parameters": 34, "flops": 5678, "head_flops": 78}
 TOP1 = (0.5, 0.75)
@@ -47,7 +49,8 @@ def output(trained, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def code_is_here(monkeypatch):
+def code_is_here_and_composed_once(monkeypatch):
+    monkeypatch.setattr(expansion, "compose", compose_and_set)
     monkeypatch.setattr("headsweep.analysis.explain.is_here", lambda commit, folders=(): True)
     _checkout.cache_clear()
 

@@ -18,6 +18,8 @@ from headsweep.tracking.inspection import read_inspection
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training.checkpoint import TrainingState
 
+pytestmark = pytest.mark.usefixtures("shapes_unchecked")  # they are the subject of tests/heads and tests/models
+
 SHORT = [*TINY_RUN, "tracking=none", "duration='2 epochs'"]
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import factories
-from composing import compose_run, compose_within, expand_grid
+from composing import compose_run, expand_grid
 from headsweep.analysis.match import Target, match
 from headsweep.config import RunConfig
 from headsweep.config.study import expansion
 from headsweep.config.study.expansion import composer
 from headsweep.models import model_of
 from headsweep.run.train_run import preflight
+from overriding import compose_and_set
 from test_cli import give
 
 TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=quick"]
@@ -23,7 +24,7 @@ TINY = ["model.width=32", "model.depth=1", "model.attention_heads=1", "debug=qui
 def counted_once(monkeypatch):
     """A setting is composed, and its sizes are counted, once for all tests."""
     monkeypatch.setattr("headsweep.analysis.match.preflight", factories.cost)
-    monkeypatch.setattr(expansion, "compose", compose_within)
+    monkeypatch.setattr(expansion, "compose", compose_and_set)
 
 
 def rows_of(text) -> list[list[str]]:

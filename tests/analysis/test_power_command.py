@@ -10,6 +10,7 @@ from composing import compose_run
 from headsweep.analysis.power import Aim, advise
 from headsweep.cli import main
 from headsweep.config.command_line import spell_out
+from headsweep.config.study import expansion
 from headsweep.errors import UserError
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.report.stats.power import detectable, equivalence_power, not_worse_power, power, seeds_needed, spread
@@ -17,9 +18,16 @@ from headsweep.report.table.columns import MINUS
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder
+from overriding import compose_and_set
 
 TOP1 = {"seqpool": (0.70, 0.72, 0.71), "ga": (0.71, 0.75, 0.73), "gap": (0.68, 0.74, 0.71)}
 AIM = Aim(points=1.0, power=0.8, alpha=0.05, slots=2)
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch):
+    """Compositions that differ in values alone are one, for all tests."""
+    monkeypatch.setattr(expansion, "compose", compose_and_set)
 
 
 def sweep(output, seeds=3, heads=TOP1, top1=TOP1) -> SweepFolder:

@@ -9,8 +9,17 @@ from hydra.errors import HydraException
 from composing import compose_run, expand_grid
 from headsweep.config.composition import composing
 from headsweep.config.overrides import OverrideFinder, command, grid_words, hydra_value, words
+from headsweep.config.study import expansion
 from headsweep.config.study.expansion import composer
 from headsweep.errors import ConfigError, UserError
+from overriding import compose_and_set
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch):
+    """Compositions that differ in values alone are one, for all tests."""
+    monkeypatch.setattr(expansion, "compose", compose_and_set)
+
 
 RUNS = [
     [],

@@ -68,6 +68,7 @@ def shallow(run: RunConfig) -> RunConfig:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shapes_unchecked")  # every head's are checked in tests/heads
 def test_every_model_of_every_study_can_be_built(data):
     """Each backbone with each head, with the most heads that a study gives it; of the same blocks, one."""
     from headsweep.run.train_run import preflight

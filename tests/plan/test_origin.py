@@ -5,8 +5,10 @@ import json
 import pytest
 
 from commands import enter, give
+from headsweep.config.study import expansion
 from headsweep.launch import run_sweep
 from headsweep.plan.plan import make_plan
+from overriding import compose_and_set
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("hydra_state")]
 
@@ -16,6 +18,12 @@ STUDY = [
     f'{S}conditional={{head=ga:{{head.gram_dim:"16,32"}}}}',
     f'{S}zipped=[{{batch_size:"32,64",optimizer.lr:"1e-3,2e-3"}}]',
 ]
+
+
+@pytest.fixture(autouse=True)
+def composed_once(monkeypatch):
+    """Compositions that differ in values alone are one, for all tests."""
+    monkeypatch.setattr(expansion, "compose", compose_and_set)
 
 
 def planned(capsys, *words):

@@ -13,7 +13,7 @@ from headsweep.report.table.model import Question
 pytestmark = pytest.mark.slow
 
 STUDIES = 5000
-CHECKED = 8  # studies with, and as many without bold, whose true tables are made
+CHECKED = 4  # studies with, and as many without bold, whose true tables are made
 
 
 def simulated(seeds: int, comparisons: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from postgres import postgres
 
-ODD = ["a%20b c", "a%3Fb;ä", "a?b", "a#b", "a&b=100%"]
+ODD = ["a%20b c", "a%3Fb;ä", "a?b#c&d=100%"]
 
 
 @pytest.fixture

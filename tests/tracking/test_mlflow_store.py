@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from headsweep.credentials import redacted
+from headsweep.tracking.addresses import database_file
+from headsweep.tracking.mlflow import store
 from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
 from programs import Program
 
@@ -78,7 +81,12 @@ def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
 def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch):
     """As after SIGKILL or a full disk within the migration: nothing half built takes the store's place."""
     uri = default_uri(tmp_path)
+
+    def migrate(part):
+        return SimpleNamespace(search_experiments=lambda max_results: Path(database_file(part)).write_bytes(b"half"))
+
     with monkeypatch.context() as cut:
+        cut.setattr(store, "client", migrate)
         cut.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             prepare(uri, "headsweep", tmp_path)

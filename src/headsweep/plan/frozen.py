@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -12,7 +13,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config import RunConfig, parse
 from headsweep.config.keys import all_keys, neutral_values
-from headsweep.config.parsing import typed
+from headsweep.config.parsing import copier, typed
 from headsweep.config.records.head_file import digest_of
 from headsweep.config.traits import RESULT
 from headsweep.config.yaml_files import load_yaml, read_yaml
@@ -29,8 +30,8 @@ _ABSENT = object()
 
 
 @cache
-def _where_runs_train() -> DictConfig:
-    """Return the keys outside a run's identity, with their values in conf/, and neutral values of added keys."""
+def _where_runs_train() -> Callable[[], DictConfig]:
+    """Return what makes the keys outside a run's identity, as in conf/, and neutral values of added keys."""
     today, found = load_yaml(CONF / "train.yaml"), OmegaConf.create()
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
@@ -43,7 +44,7 @@ def _where_runs_train() -> DictConfig:
             OmegaConf.update(found, key, value)
     for key, value in neutral_values().items():
         OmegaConf.update(found, key, value)
-    return found
+    return copier(found)
 
 
 def frozen(folder: RunFolder) -> RunConfig:
@@ -58,7 +59,7 @@ def frozen(folder: RunFolder) -> RunConfig:
     """
     config = _frozen_file(folder)
     try:
-        run = parse(OmegaConf.merge(_where_runs_train(), config))  # type: ignore[arg-type]
+        run = parse(OmegaConf.unsafe_merge(_where_runs_train()(), config))  # type: ignore[arg-type]
     except ConfigError as error:
         raise _other_version(folder, error) from error
     except (OmegaConfBaseException, TypeError, ValueError) as error:
