@@ -18,7 +18,8 @@ from composing import compose_run
 from headsweep.config import CompactConfig, Compilation, Precision, RunConfig
 from headsweep.models import compact
 from headsweep.models.build import build_model, model_of
-from headsweep.models.compact import Block
+from headsweep.models.compact import Block, SelfAttention
+from headsweep.models.drop_path import DropPath
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
@@ -95,7 +96,7 @@ def test_one_graph_serves_all_blocks_in_training_and_one_in_evaluation(quick_bac
 
 def test_a_step_is_one_graph_with_all_that_is_around_it(quick_backend):
     options = ["precision=bfloat16", "debug=quick", "activation_checkpointing=true", "decorrelation=-0.8"]
-    run = compose_run(*SMALL, "compile=step", "model.depth=2", "head=ga", "heads=2", *options)
+    run = compose_run(*SMALL, "compile=step", "model.depth=1", "head=ga", "heads=2", *options)
     run.dataset.num_classes = 10
     gradients = Gradients(model_of(run).train(), run, CPU, steps=2)
     with torch.autograd.set_detect_anomaly(run.debug.detect_anomaly):
@@ -288,23 +289,23 @@ def test_a_compiled_run_ends_with_the_bits_of_eager_mode(eager, tmp_path, quick_
     assert differences(eager, compiled) == []
 
 
-class OneBlock(nn.Module):
+class Masked(nn.Module):
     """Tokens to logits of one head, with masks of all kinds: of features, of attention weights, of whole images."""
 
     def __init__(self, config: CompactConfig) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.block = Block(config, drop_path=0.5)
+        self.attention, self.drop_path = SelfAttention(config), DropPath(0.5)
 
     def forward(self, tokens: Tensor, per_head: bool) -> Tensor:
-        return self.block(tokens)[:, :1, :10]
+        return self.drop_path(self.attention(tokens))[:, :1, :10]
 
 
 @torch._inductor.config.patch({"cpp.vec_isa_ok": False})  # g++ compiles loops without vector instructions faster
 def test_generated_code_draws_the_masks_of_eager_mode_and_compiled_again_has_the_same_bits():
-    """In an optimizer step, as runs that go on compile it again; of one block, as each loop is compiled by itself."""
+    """As runs that go on compile it again; of one layer, as each loop of it is compiled by itself."""
     run = compose_run(*SMALL, "model.attention_dropout=0.1", "compile=step")
-    model, targets = OneBlock(run.model), batch()[1]
+    model, targets = Masked(run.model), batch()[1]
     tokens = torch.randn(4, 4, 32)
 
     def gradients_at(steps: Iterable[int], run: RunConfig) -> list[list[Tensor]]:
