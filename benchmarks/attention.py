@@ -17,7 +17,7 @@ from torch import Tensor
 
 from headsweep.exit_codes import one_line_errors
 from headsweep.models.attention import attend
-from headsweep.models.packed_attention import attend_packed
+from headsweep.models.packed_operators import attend_packed
 from headsweep.training.device import make_deterministic
 from measuring import AA, Benchmark, Step, parser
 

@@ -6,9 +6,10 @@ import torch
 from composing import compose_run
 from headsweep.config import AttentionKernel
 from headsweep.errors import ConfigError
-from headsweep.models import packed_attention
+from headsweep.models import packed_operators
 from headsweep.models.build import model_of
-from headsweep.models.packed_attention import attend_packed, check_device, fits
+from headsweep.models.packed_attention import check_device, fits
+from headsweep.models.packed_operators import attend_packed
 from headsweep.run.train_run import preflight
 
 pytest.importorskip("triton")
@@ -124,7 +125,7 @@ def test_the_operator_is_traced_as_it_is_computed(interpreted):
     packed = drawn(1, 16, 1, 16)
     seed = torch.zeros(1, dtype=torch.int64)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    checked = torch.library.opcheck(packed_attention._forward, (packed, torch.zeros(48), seed, 0.1), test_utils=tests)
+    checked = torch.library.opcheck(packed_operators._forward, (packed, torch.zeros(48), seed, 0.1), test_utils=tests)
     assert checked == dict.fromkeys(tests, "SUCCESS")
 
 
@@ -135,8 +136,10 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
     tokens = torch.randn(1, 16, 32)
     monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
     calls = []
-    own = packed_attention.attend_packed
-    monkeypatch.setattr("headsweep.models.compact.attend_packed", lambda *args: calls.append(args[1]) or own(*args))
+    own = packed_operators.attend_packed
+    monkeypatch.setattr(
+        "headsweep.models.packed_operators.attend_packed", lambda *args: calls.append(args[1]) or own(*args)
+    )
     attention.attention_dropout = 0.0
     torch.testing.assert_close(attention.train()(tokens), attention.eval()(tokens))
     assert calls == [0.0]

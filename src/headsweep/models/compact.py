@@ -35,7 +35,7 @@ from headsweep.models.lean_block import (
     normalised_and_its_linear,
     product_of_normalised,
 )
-from headsweep.models.packed_attention import attend_packed, check_token_count, fits
+from headsweep.models.packed_attention import check_token_count, fits
 from headsweep.models.residual_stream import add, as_parameters, as_stream
 from headsweep.models.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         """Tokens mixed by attention."""
         packed = self._unflattened(self.qkv(tokens))
         if self._stays_packed(tokens):
-            return self._projected(attend_packed(packed, self.attention_dropout))
+            return self._projected(self._attend_packed(packed))
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind()
         dropout = self.attention_dropout if self.training else 0.0
         return self._projected(attend(query, key, value, dropout).transpose(1, 2))
@@ -69,10 +69,17 @@ class SelfAttention(nn.Module):
         if not self._stays_packed(tokens):
             return self(normalised(norm, tokens))
         packed, added = product_of_normalised(norm, self.qkv, tokens)
-        return self._projected(attend_packed(self._unflattened(packed), self.attention_dropout, added))
+        return self._projected(self._attend_packed(self._unflattened(packed), added))
 
     def _stays_packed(self, tokens: Float[Tensor, "b n d"]) -> bool:
         return self.own_kernel and self.training and fits(tokens)
+
+    def _attend_packed(
+        self, packed: Float[Tensor, "b n 3 h w"], added: Float[Tensor, " o"] | None = None
+    ) -> Float[Tensor, "b n h w"]:
+        from headsweep.models.packed_operators import attend_packed
+
+        return attend_packed(packed, self.attention_dropout, added)
 
     def _unflattened(self, packed: Float[Tensor, "b n o"]) -> Float[Tensor, "b n 3 h w"]:
         return packed.unflatten(-1, (3, self.heads, -1))

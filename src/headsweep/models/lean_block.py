@@ -7,7 +7,7 @@ autocast, and its normalised tokens. Here
 - of `norm2`, the operand of the product after it is kept, in bfloat16 under autocast. It is without gain and bias,
   which weight and bias of that product include (as in the heads' class attention), so that the gradient can be computed
   from it. `norm1` is folded so only where the attention kernel sums its gradients over tokens (see
-  `packed_attention`): the product after it has no bias, whose gradient would be one more pass. Where the stream is
+  `packed_operators`): the product after it has no bias, whose gradient would be one more pass. Where the stream is
   normalised itself (`stream_norm`), it is computed from its tokens wherever it is read;
 - the last bias is added together with the residual, so that its gradient is a sum of what the kernel of the gradient of
   `norm2` reads anyway;

@@ -180,6 +180,11 @@ def preflight(run: RunConfig) -> RunCost:
     return {**counted, "token_bytes": record.row_bytes}
 
 
+def check_here(run: RunConfig) -> None:
+    """Raise ConfigError if a run that is trained on this machine could not use its kernels."""
+    _check_kernel(run, choose_device(run.device))
+
+
 def _check_kernel(run: RunConfig, device: torch.device) -> None:
     if isinstance(run.model, CompactConfig):
         check_device(run.model.attention_kernel, device)
