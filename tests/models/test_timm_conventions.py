@@ -7,6 +7,7 @@ import timm
 import torch
 from making import (
     CLS,
+    GAP,
     RESNET,
     SEQATTN,
     SEQPOOL,
