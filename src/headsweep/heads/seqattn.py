@@ -5,6 +5,7 @@ Legend: b images, n tokens, d width, k branches.
 
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from headsweep.heads.base import Head
 from headsweep.heads.layers.class_attention import ClassAttention
 from headsweep.heads.layers.precision import in_product_dtype
 from headsweep.heads.seqpool import SequencePool
+
+torch.fx.wrap("in_product_dtype")  # FX cannot trace autocast or an autograd function
 
 
 @final

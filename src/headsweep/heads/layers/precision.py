@@ -31,7 +31,6 @@ def differentiates_by_hand() -> bool:
     return not (torch._C._are_functorch_transforms_active() or torch.onnx.is_in_onnx_export())
 
 
-@torch.fx.wrap  # FX cannot trace autocast or an autograd function
 def in_product_dtype(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
     """Return tokens in the dtype of products, for several readers: rounded once, as the sum of their gradients is."""
     dtype = product_dtype(tokens)
