@@ -1,6 +1,9 @@
 """Compare what must be equal, bit for bit, between two runs."""
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from headsweep.tracking.run_folder import RunFolder
 
@@ -9,6 +12,11 @@ def differences(one: RunFolder, other: RunFolder) -> list[str]:
     """Return where two finished runs differ: weights, average, optimizer, steps, history, result or files."""
     first, second = _bits(one), _bits(other)
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+
+
+def assert_equal(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Compare two checkpoints, bit for bit."""
+    torch.testing.assert_close(dict(weights), dict(expected), rtol=0, atol=0)
 
 
 def _bits(folder: RunFolder) -> dict[str, object]:

@@ -4,13 +4,14 @@ import json
 import os
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from pytest import TempPathFactory
 from torch import Tensor, load
 
 from commands import TINY_RUN
 from composing import compose_run
 from digits import read_digits_once
-from headsweep.config import RunConfig
+from headsweep.config import HEADS, PROJECT_ROOT, HeadConfig, RunConfig
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight
 from headsweep.tracking.cost import RunCost
@@ -33,6 +34,12 @@ def planned(output: Path, *overrides: str) -> RunFolder:
     plan = make_plan([compose_run(*TINY_RUN, *overrides, f"paths.output={output}")])
     freeze(plan, {plan.runs[0].fingerprint: cost(plan.runs[0].run)})
     return plan.folders[0]
+
+
+def default_head(name: str, **options: object) -> HeadConfig:
+    """The head of `head=NAME`, without the time that composing a configuration takes."""
+    given = OmegaConf.load(PROJECT_ROOT / "conf" / "head" / f"{name}.yaml")
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(HEADS[name].options), given, options))
 
 
 def cost(run: RunConfig) -> RunCost:

@@ -11,7 +11,7 @@ FOLDER = PROJECT_ROOT / "benchmarks"
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+def benchmark(monkeypatch: pytest.MonkeyPatch, shapes_unchecked: None) -> Any:
     """Imports a script of benchmarks/ by its name; restores the number of threads."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before, threads = set(sys.modules), torch.get_num_threads()

@@ -33,7 +33,7 @@ def drawn(draw, *arguments) -> Image.Image:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("heads", "channels"), [(3, 3), (2, 4), (20, 1)])
+@pytest.mark.parametrize(("heads", "channels"), [(3, 3), (20, 4)])
 def test_attention_is_a_picture(heads: int, channels: int) -> None:
     picture = drawn(draw_attention, samples(heads=heads, channels=channels), "a run")
     assert picture.format == "PNG" and picture.width < 2500
@@ -115,8 +115,8 @@ def test_accuracies_that_hardly_differ_stand_close_together() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("heads", [2, 13])
-def test_diversity_is_a_picture(heads: int) -> None:
+def test_diversity_is_a_picture() -> None:
+    heads = 13
     matrix = torch.rand(heads, heads).tolist()
     matrix[0][1] = float("nan")
     matrices = {"disagreement": matrix, "kl": matrix, "cka": matrix}

@@ -4,12 +4,11 @@ import dataclasses
 
 import pytest
 import timm
-from omegaconf import OmegaConf
 from torch import nn
 
+from factories import default_head
 from headsweep.config import (
     HEADS,
-    PROJECT_ROOT,
     Block,
     ClassAttentionConfig,
     CompactConfig,
@@ -61,9 +60,7 @@ CLS, GAP, SEQPOOL, SEQATTN, GA = (
 
 def head_of_yaml(name: str) -> HeadConfig:
     """The head with the options of its YAML file, but a small Gram matrix."""
-    options = OmegaConf.load(PROJECT_ROOT / "conf" / "head" / f"{name}.yaml")
-    small = {"gram_dim": 16} if "gram_dim" in options else {}
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(HEADS[name].options), options, small))
+    return default_head(name, **({"gram_dim": 16} if name in ("ga", "sg") else {}))
 
 
 HEAD_CONFIGS: list[HeadConfig] = [head_of_yaml(name) for name, spec in HEADS.items() if not spec.is_fitted]

@@ -16,7 +16,7 @@ def kept(head: str, heads: int) -> int:
     run.dataset.num_classes = 100
     model = model_of(run).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        return saved_bytes(model, torch.zeros(32, 3, 32, 32))
+        return saved_bytes(model, torch.zeros(16, 3, 32, 32))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import torch
 
 import factories
 from commands import TINY_RUN
-from comparing import differences
+from comparing import assert_equal, differences
 from composing import compose_run
 from factories import weights
 from headsweep.data.datasets import open_splits
@@ -267,7 +267,7 @@ def test_a_second_writer_that_no_lock_kept_away_is_left_alone(once, tmp_path):
     assert [entry.metrics for entry in folder.metrics_log.entries()] == [
         entry.metrics for entry in alone.metrics_log.entries()
     ]
-    assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(folder).items())
+    assert_equal(weights(folder), weights(alone))
 
 
 def contents(folder: RunFolder) -> dict[str, bytes]:
@@ -307,7 +307,7 @@ def test_dropout_differs_between_micro_batches_and_steps(tmp_path):
 
 def test_the_average_is_what_is_evaluated(once, tmp_path):
     moving, plain = trained(tmp_path, "ema_decay=0.999"), once()
-    assert all(torch.equal(weights(moving)[name], value) for name, value in weights(plain).items())
+    assert_equal(weights(moving), weights(plain))
     assert moving.metrics_log.entries()[-1].metrics != plain.metrics_log.entries()[-1].metrics
     assert not torch.equal(
         weights(moving, "state_dict_ema")["head.classifier.weight"], weights(moving)["head.classifier.weight"]
@@ -320,7 +320,8 @@ def test_clipping_bounds_the_step(tmp_path):
     folder = planned(tmp_path, *options)
     start = weights(trained(tmp_path, *options[:-2], "optimizer.lr=1e-30"))
     train_folder(folder, lambda progress: None)
-    moved = torch.stack([(weights(folder)[name] - value).double().norm() for name, value in start.items()]).norm()
+    end = weights(folder)
+    moved = torch.stack([(end[name] - value).double().norm() for name, value in start.items()]).norm()
     assert moved.item() == pytest.approx(1e-3, rel=0.05)
 
 

@@ -6,10 +6,13 @@ import logging
 import jaxtyping
 import pytest
 import torch
+from small_model import SmallModel
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from composing import compose_run
+from factories import default_head
+from headsweep.config import RunConfig
 from headsweep.heads import HEADS
 from headsweep.models.build import build_model
 from headsweep.training import compiling
@@ -35,14 +38,17 @@ def quick_and_unchecked(monkeypatch):
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def built(*overrides: str):
+def built(head: str, *overrides: str):
     run = compose_run(*SMALL, "compile=step", *overrides)
-    model = build_model(run.model, run.head, heads=run.heads, num_classes=10, image_size=16, channels=1, seed=0)
-    return run, model
+    sizes = {"heads": 2, "num_classes": 10, "image_size": 16, "channels": 1, "seed": 0}
+    return run, build_model(run.model, default_head(head), **sizes)
 
 
-def compiled(*overrides: str):
-    run, model = built(*overrides)
+def small(*overrides: str):
+    return compose_run(*SMALL, "compile=step", *overrides), SmallModel()
+
+
+def compiled(run: RunConfig, model: nn.Module):
     evaluation = CompiledEvaluation.of(model, run, CPU, steps=2)
     assert evaluation is not None
     return evaluation, model, eager_forward(model, autocast(run.precision, CPU))
@@ -53,7 +59,7 @@ def images(count: int = 4) -> Tensor:
 
 
 def test_one_graph_serves_whole_batches_smaller_ones_and_later_weights():
-    evaluation, model, eager = compiled("precision=bfloat16", "head=ga", "heads=2")
+    evaluation, model, eager = compiled(*built("ga", "precision=bfloat16"))
     eager = filled_up(eager, 4)  # on a CPU, the last bits depend on the number of images
     for scale in (1, 2):
         with torch.no_grad():
@@ -68,10 +74,10 @@ def test_one_graph_serves_whole_batches_smaller_ones_and_later_weights():
 
 
 def test_training_mode_gradients_and_averages_of_the_model_are_left_alone():
-    evaluation, model, _ = compiled()
+    evaluation, model, _ = compiled(*small())
     average = copy.deepcopy(model)
     with torch.no_grad():
-        average.head.classifier.weight.zero_()
+        average.linear.weight.zero_()
     model.train()
     evaluation.update(average)
     batch = images()
@@ -81,7 +87,7 @@ def test_training_mode_gradients_and_averages_of_the_model_are_left_alone():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_weights_are_cast_once_and_the_logits_keep_their_bits(head):
-    evaluation, model, eager = compiled(f"head={head}", "heads=2", "precision=bfloat16")
+    evaluation, model, eager = compiled(*built(head, "precision=bfloat16"))
     own, batch = evaluation._model, images()
     with torch.no_grad():
         cast_where_autocast_would(own, evaluation._eager, batch)
@@ -122,7 +128,7 @@ def broken(graph: object, inputs: object):
 
 def test_if_compilation_fails_evaluation_continues_in_eager_mode_with_a_reason(monkeypatch, caplog):
     monkeypatch.setattr(compiling, "BACKEND", broken)
-    evaluation, _, eager = compiled()
+    evaluation, _, eager = compiled(*small())
     eager = filled_up(eager, 4)
     with caplog.at_level(logging.WARNING, "headsweep"):
         for count in (4, 2):
@@ -139,9 +145,9 @@ def test_running_out_of_memory_and_errors_of_eager_mode_are_raised(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(ValueError, match="images of 20x20: expected 16x16"):
-        compiled()[0](torch.zeros(4, 1, 20, 20))
+        compiled(*built("gap"))[0](torch.zeros(4, 1, 20, 20))
     monkeypatch.setattr(compiling, "BACKEND", greedy)
-    evaluation, _, _ = compiled()
+    evaluation, _, _ = compiled(*small())
     with pytest.raises(Exception, match="CUDA out of memory"):
         evaluation(images())
     assert evaluation.failure is None
@@ -154,7 +160,7 @@ def test_logits_outlive_the_memory_that_the_next_replay_writes_to(monkeypatch):
         return lambda *given: (memory.copy_(graph(*given)[0]),)
 
     monkeypatch.setattr(compiling, "BACKEND", replaying)
-    evaluation, _, eager = compiled()
+    evaluation, _, eager = compiled(*small())
     evaluation._replays = True  # as a GPU replays
     first, second = images(), images()
     logits = evaluation(first)
@@ -163,7 +169,7 @@ def test_logits_outlive_the_memory_that_the_next_replay_writes_to(monkeypatch):
 
 
 def test_a_model_that_cannot_be_copied_is_evaluated_in_eager_mode(caplog):
-    run, model = built()
+    run, model = small()
     model.made_by = torch.ones(1, requires_grad=True) * 2  # torch copies no results of operations
     with caplog.at_level(logging.WARNING, "headsweep"):
         assert CompiledEvaluation.of(model, run, CPU, steps=2) is None
@@ -173,7 +179,7 @@ def test_a_model_that_cannot_be_copied_is_evaluated_in_eager_mode(caplog):
 
 @pytest.mark.parametrize("how", ["off", "blocks", "auto"])
 def test_where_the_step_is_not_compiled_evaluation_is_not(how):
-    run, model = built(f"compile={how}")
+    run, model = small(f"compile={how}")
     assert CompiledEvaluation.of(model, run, CPU, steps=2) is None
 
 
@@ -195,7 +201,7 @@ def test_a_smaller_batch_is_filled_up_with_its_last_image_and_cut_again():
 def test_on_a_gpu_replayed_logits_are_those_of_eager_mode_but_for_rounding(monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "inductor")
     gpu = torch.device("cuda")
-    run, model = built("head=seqattn", "heads=2", "device=cuda")
+    run, model = built("seqattn", "device=cuda")
     model.to(gpu)
     evaluation = CompiledEvaluation.of(model, run, gpu, steps=2)
     eager = eager_forward(model, autocast(run.precision, gpu))

@@ -2,21 +2,24 @@
 
 import copy
 import logging
+from collections.abc import Iterable
 
 import jaxtyping
 import pytest
 import torch
+from small_model import SmallModel, assert_equal_state
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import factories
 from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
-from factories import weights
-from headsweep.config import Compilation, Precision
+from headsweep.config import CompactConfig, Compilation, Precision, RunConfig
 from headsweep.models import compact
 from headsweep.models.build import build_model, model_of
-from headsweep.models.compact import Block
+from headsweep.models.compact import Block, SelfAttention
+from headsweep.models.drop_path import DropPath
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.training import compiling
@@ -69,11 +72,10 @@ def batch(images=4):
 @torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=False)  # by themselves 8, and False
 def test_a_process_compiles_the_steps_of_more_models_than_torch_allows(quick_backend):
     """By default, torch compiles eight graphs and then silently stays in eager mode; here one."""
-    alive = []
-    for heads in (1, 2):
+    run, alive = compose_run("compile=step"), []
+    for change in (torch.relu, torch.tanh):
         counters.clear()
-        run, model = built("compile=step", "model.depth=1", f"heads={heads}")
-        gradients = Gradients(model, run, CPU, steps=2)
+        gradients = Gradients(SmallModel(change), run, CPU, steps=2)
         alive.append(gradients)
         gradients(*batch(), (0, 0, 0))
         assert (gradients.used, counters["stats"]["unique_graphs"]) == ("step", 1)
@@ -94,7 +96,7 @@ def test_one_graph_serves_all_blocks_in_training_and_one_in_evaluation(quick_bac
 
 def test_a_step_is_one_graph_with_all_that_is_around_it(quick_backend):
     options = ["precision=bfloat16", "debug=quick", "activation_checkpointing=true", "decorrelation=-0.8"]
-    run = compose_run(*SMALL, "compile=step", "model.depth=2", "head=ga", "heads=2", *options)
+    run = compose_run(*SMALL, "compile=step", "model.depth=1", "head=ga", "heads=2", *options)
     run.dataset.num_classes = 10
     gradients = Gradients(model_of(run).train(), run, CPU, steps=2)
     with torch.autograd.set_detect_anomaly(run.debug.detect_anomaly):
@@ -107,8 +109,7 @@ def test_a_step_is_one_graph_with_all_that_is_around_it(quick_backend):
 @pytest.mark.parametrize(
     "options",
     [
-        ["compile=step", "precision=bfloat16", "model.block=stream_norm", "model.residual_precision=bfloat16"],
-        ["compile=blocks", "model.block=stream_norm"],
+        ["compile=blocks", "precision=bfloat16", "model.block=stream_norm", "model.residual_precision=bfloat16"],
         ["compile=step", "activation_checkpointing=true", "model.block=pre_norm"],
     ],
 )
@@ -183,9 +184,8 @@ def test_torch_accepts_the_options_for_a_gpu():
 
 
 def test_micro_batches_add_up_where_graphs_are_replayed(quick_backend):
-    (run, model), (eager, plain) = (
-        built("accumulation=2", "model.depth=1", f"compile={how}") for how in ("step", "off")
-    )
+    model, plain = SmallModel(), SmallModel()
+    run, eager = (compose_run("accumulation=2", f"compile={how}") for how in ("step", "off"))
     replayed, oracle = Gradients(model, run, CPU, steps=2), Gradients(plain, eager, CPU, steps=2)
     replayed._replays = True  # as on a GPU
     of_the_graph = []
@@ -250,19 +250,15 @@ def test_if_compilation_fails_the_run_continues_in_eager_mode_with_a_reason_and_
 
 def test_a_failure_in_the_backward_pass_leaves_nothing_behind(monkeypatch):
     """Its graph is compiled when it is needed first, when the forward pass has moved the running statistics."""
-    run, model = built("compile=step", "classifier_norm=true", "model.depth=1")
-    other = copy.deepcopy(model)
-    Gradients(other, compose_run(*SMALL, "compile=off"), CPU, 2)(*batch(), (0, 0, 0))
+    model, other = SmallModel(), SmallModel()
+    Gradients(other, compose_run("compile=off"), CPU, 2)(*batch(), (0, 0, 0))
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    gradients = Gradients(model, run, CPU, steps=2)
+    gradients = Gradients(model, compose_run("compile=step"), CPU, steps=2)
     breaks = iter([True])
     next(model.parameters()).register_hook(lambda gradient: 1 / 0 if next(breaks, False) else None)
     gradients(*batch(), (0, 0, 0))
     assert gradients.used == "off (ZeroDivisionError: division by zero)"
-    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(actual.grad, reference.grad)
-    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(actual, reference)
+    assert_equal_state(model, other)
 
 
 @pytest.mark.parametrize("when", ["while it compiles", "while it computes"])
@@ -271,8 +267,7 @@ def test_running_out_of_memory_is_not_attributed_to_the_compiler(monkeypatch, wh
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(compiling, "BACKEND", greedy if when == "while it compiles" else lambda graph, inputs: greedy)
-    run, model = built("compile=step", "model.depth=1")
-    gradients = Gradients(model, run, CPU, steps=2)
+    gradients = Gradients(SmallModel(), compose_run("compile=step"), CPU, steps=2)
     with pytest.raises(Exception, match="CUDA out of memory"):
         gradients(*batch(), (0, 0, 0))
     assert gradients.used == "step"
@@ -286,21 +281,44 @@ def test_an_error_that_eager_mode_raises_too_is_raised_unchanged(quick_backend):
     assert gradients.used == "off"
 
 
-@pytest.mark.parametrize(("how", "stops"), [("blocks", (2,)), ("step", ())])
+@pytest.mark.parametrize(("how", "stops"), [("blocks", ()), ("step", (2,))])
 def test_a_compiled_run_ends_with_the_bits_of_eager_mode(eager, tmp_path, quick_backend, how, stops):
-    """Stopped in the middle, too; that whole steps go on with the same bits, the test below shows."""
+    """Stopped in the middle, too."""
     compiled = trained(tmp_path, *WHOLE, f"compile={how}", stops=stops)
     assert compiled.result().environment["compile"] == how
     assert differences(eager, compiled) == []
 
 
+class Masked(nn.Module):
+    """Tokens to logits of one head, with masks of all kinds: of features, of attention weights, of whole images."""
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention, self.drop_path = SelfAttention(config), DropPath(0.5)
+
+    def forward(self, tokens: Tensor, per_head: bool) -> Tensor:
+        return self.drop_path(self.attention(tokens))[:, :1, :10]
+
+
 @torch._inductor.config.patch({"cpp.vec_isa_ok": False})  # g++ compiles loops without vector instructions faster
-def test_generated_code_draws_the_masks_of_eager_mode_and_goes_on_with_the_same_bits(tmp_path):
-    """Of whole steps; that blocks compute the same, the test above shows, as generating code takes half a minute."""
-    options = ["model.depth=2", "head=gap", "optimizer=sgd", "optimizer.lr=0.1", "schedule=constant"]
-    plain, whole = trained(tmp_path / "plain", *options), trained(tmp_path / "whole", *options, "compile=step")
-    assert whole.result().environment["compile"] == "step"
-    for name, value in weights(plain).items():
-        torch.testing.assert_close(weights(whole)[name], value, rtol=1e-4, atol=1e-6, msg=name)
-    parts = trained(tmp_path / "parts", *options, "compile=step", stops=(2,))
-    assert differences(parts, whole) == []
+def test_generated_code_draws_the_masks_of_eager_mode_and_compiled_again_has_the_same_bits():
+    """As runs that go on compile it again; of one layer, as each loop of it is compiled by itself."""
+    run = compose_run(*SMALL, "model.attention_dropout=0.1", "compile=step")
+    model, targets = Masked(run.model), batch()[1]
+    tokens = torch.randn(4, 4, 32)
+
+    def gradients_at(steps: Iterable[int], run: RunConfig) -> list[list[Tensor]]:
+        gradients, found = Gradients(model, run, CPU, steps=2), []
+        for step in steps:
+            model.zero_grad()
+            loss = gradients(tokens, targets, (0, step, 0))
+            found.append([loss, *(parameter.grad for parameter in model.parameters())])
+        assert gradients.used == run.compile.value
+        return found
+
+    whole = gradients_at([0, 1], run)
+    torch.testing.assert_close(whole, gradients_at([0, 1], compose_run("compile=off")), rtol=1e-4, atol=1e-6)
+    torch.compiler.reset()  # as a new process
+    (again,) = gradients_at([1], run)
+    assert all(torch.equal(value, expected) for value, expected in zip(again, whole[1], strict=True))

@@ -1,15 +1,16 @@
 """Determinism on a GPU, as far as it can be tested without one."""
 
-import copy
 import logging
 
 import jaxtyping
 import pytest
 import torch
+from small_model import SmallModel, assert_equal_state
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from composing import compose_run
+from factories import default_head
 from headsweep.heads import HEADS
 from headsweep.models.build import build_model
 from headsweep.training import compiling
@@ -35,14 +36,6 @@ def as_torch_comes():
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory = cudnn, fill
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def built(*overrides):
-    """A model with running statistics."""
-    run = compose_run(*SMALL, "head=gap", "heads=2", "classifier_norm=true", *overrides)
-    sizes = {"num_classes": 10, "image_size": 16, "channels": 1, "seed": 0}
-    model = build_model(run.model, run.head, heads=run.heads, classifier_norm=run.classifier_norm, **sizes)
-    return run, model.train()
 
 
 def batch():
@@ -90,7 +83,9 @@ class Seen(TorchDispatchMode):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_step_has_deterministic_kernels(head):
-    run, model = built(f"head={head}", "compile=off", "decorrelation=-0.8", "model.drop_path=0.1")
+    run = compose_run(*SMALL, "heads=2", "compile=off", "decorrelation=-0.8", "model.drop_path=0.1")
+    sizes = {"heads": run.heads, "num_classes": 10, "image_size": 16, "channels": 1, "seed": 0}
+    model = build_model(run.model, default_head(head), **sizes, classifier_norm=True)
     with Seen() as seen:
         Gradients(model, run, CPU, steps=2)(*batch(), (0, 0, 0))
     assert "max_pool2d_with_indices_backward.default" in seen.names, "the backward pass is seen"
@@ -113,10 +108,9 @@ class Putting(torch.autograd.Function):
 @pytest.mark.parametrize("how", ["off", "step", "broken"])
 def test_without_a_deterministic_kernel_a_run_continues_with_a_warning(monkeypatch, caplog, how):
     monkeypatch.setattr(compiling, "BACKEND", "eager" if how == "step" else lambda graph, inputs: 1 / 0)
-    run, model = built(f"compile={'off' if how == 'off' else 'step'}")
-    model.backbone.norm.register_forward_hook(lambda module, given, tokens: Putting.apply(tokens))
-    other = copy.deepcopy(model)
-    Gradients(other, compose_run(*SMALL, "compile=off"), CPU, 2)(*batch(), (0, 0, 0))
+    run = compose_run(f"compile={'off' if how == 'off' else 'step'}")
+    model, other = SmallModel(Putting.apply), SmallModel(Putting.apply)
+    Gradients(other, compose_run("compile=off"), CPU, 2)(*batch(), (0, 0, 0))
     torch.use_deterministic_algorithms(True)
     gradients = Gradients(model, run, CPU, steps=2)
     with caplog.at_level(logging.WARNING, "headsweep"):
@@ -125,10 +119,7 @@ def test_without_a_deterministic_kernel_a_run_continues_with_a_warning(monkeypat
     assert [line.startswith("not deterministic on this device") for line in messages][:1] == [True]
     assert len(messages) == (2 if how == "broken" else 1)
     assert gradients.used.startswith({"broken": "off (ZeroDivisionError"}.get(how, how))
-    for actual, reference in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(actual.grad, reference.grad)
-    for actual, reference in zip(model.buffers(), other.buffers(), strict=True):
-        assert torch.equal(actual, reference)
+    assert_equal_state(model, other)
     model.zero_grad()
     with caplog.at_level(logging.WARNING, "headsweep"):
         gradients(*batch(), (0, 1, 0))

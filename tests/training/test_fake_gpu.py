@@ -6,6 +6,7 @@ loop would have to wait. (Gradients are not tested: autograd's engine needs a re
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from composing import compose_run
+from factories import default_head
 from headsweep.heads import HEADS
 from headsweep.models.build import model_of
 from headsweep.training.evaluation import evaluate
@@ -61,7 +63,7 @@ def test_the_oracle_of_these_tests_sees_both():
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_forward_pass_with_its_objective_mixes_no_devices_and_waits_for_nothing(head):
-    model = model_of(compose_run("dataset=cifar100", "model.depth=1", f"head={head}", "heads=2"))
+    model = model_of(replace(compose_run("dataset=cifar100", "model.depth=1", "heads=2"), head=default_head(head)))
     with on_a_fake_gpu(model):
         images, targets = torch.rand(4, 3, 32, 32, device="cuda"), torch.rand(4, 100, device="cuda")
         loss = objective(model(images, per_head=True), targets, decorrelation=-0.1)
