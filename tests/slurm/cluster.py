@@ -110,7 +110,8 @@ class Cluster:
     def wait_until_saved(self) -> None:
         """Wait until the controller saves its state, as it does within five seconds of a change.
 
-        One that is killed in between forgets new jobs; of jobs that have begun, it drains the nodes and holds them.
+        One that is killed in between forgets new jobs. Jobs that have begun it starts again; the node refuses the
+        second copy, and SLURM drains the node and holds the job: "launch failed requeued held".
         """
         file = self.place / "state" / "job_state"
         before, deadline = file.stat().st_mtime_ns, time.monotonic() + 6
@@ -118,11 +119,15 @@ class Cluster:
             time.sleep(0.02)
 
     def kill_controller(self) -> None:
-        """Let the controller die."""
+        """Let the controller die, while no job can begin: see `wait_until_saved`."""
         self._script("kill-controller")
 
+    def stop_controller(self) -> None:
+        """Let the controller end, as where its machine is shut down: it knows later which jobs have begun."""
+        self._script("stop-controller")
+
     def start_controller(self) -> None:
-        """Let a dead controller come back."""
+        """Let the controller come back."""
         self._script("start-controller")
         wait_until(lambda: self.run(["scontrol", "ping"]).returncode == 0)
 
