@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, jobs_of, output_of, sabotage, table, wait_until
+from cluster import PATIENCE, RUN, Cluster, began, jobs_of, output_of, sabotage, table, wait_until
 
-from commands import TINY, TRAIN
+from commands import TRAIN
 from comparing import differences
 from factories import run_folders
 from headsweep.status import submissions, waiting
@@ -32,11 +32,12 @@ SECOND = ["head=ga,seqpool", f"optimizer.weight_decay={','.join(DECAYS[-2:])}"] 
 NEEDS = ["hydra.launcher.needs=['head=ga: memory=300MB time=300']"]
 SHORT = ["duration='2 epochs'", "tracking=none"]
 PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "cpus=2", "threads=1")]
+ALONE = ["hydra.launcher.slots=2", "hydra.launcher.threads=1"]
 
 
 def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tmp_path: Path):
     local, output = tmp_path / "local", tmp_path / "cluster"
-    alone = [Program([TRAIN, "-m", *grid, *SHORT, *TINY, f"paths.output={local}"]) for grid in (FIRST, SECOND)]
+    alone = [Program([TRAIN, "-m", *grid, *SHORT, *RUN, *ALONE, f"paths.output={local}"]) for grid in (FIRST, SECOND)]
     with tight(cluster), explained(cluster, output):
         disturbed = disturb(cluster, output)
     for process in alone:
