@@ -26,12 +26,12 @@ from programs import Program
 pytestmark = pytest.mark.slow
 
 LIMIT = 4  # of jobs in the queue, and of an array
-DECAYS = [f"0.{tenth:02}" for tenth in range(9)]
+DECAYS = [f"0.{tenth:02}" for tenth in range(5)]
 FIRST = ["head=gap,ga", f"optimizer.weight_decay={','.join(DECAYS)}"]
 SECOND = ["head=ga,seqpool", f"optimizer.weight_decay={','.join(DECAYS[-2:])}"]  # two cells of the first sweep, two new
 NEEDS = ["hydra.launcher.needs=['head=ga: memory=300MB time=300']"]
 SHORT = ["duration='2 epochs'", "tracking=none"]
-PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "cpus=2", "threads=1")]
+PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=2", "cpus=2", "threads=1")]
 ALONE = ["hydra.launcher.slots=2", "hydra.launcher.threads=1"]
 
 
@@ -45,7 +45,7 @@ def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tm
         assert process.returncode == 0, stderr
     runs = {folder.path.name: folder for folder in run_folders(output)}
     expected = {folder.path.name: folder for folder in run_folders(local)}
-    assert runs.keys() == expected.keys() and len(runs) == 20
+    assert runs.keys() == expected.keys() and len(runs) == 12
     assert {name: began(folder) for name, folder in runs.items()} == {name: [0] for name in runs} | disturbed
     assert {name: found for name in runs if (found := differences(runs[name], expected[name]))} == {}
     for path in (output / "sweeps").iterdir():
@@ -137,7 +137,7 @@ def outlive_daemon(cluster: Cluster, sweep: Path, run: RunFolder) -> None:
 
 def lose_controller_again(cluster: Cluster, runs: Mapping[str, RunFolder]) -> None:
     """Let the controller be away for a moment while jobs end."""
-    wait_until(lambda: sum(run.result() is not None for run in runs.values()) > 11, "most runs have finished")
+    wait_until(lambda: sum(run.result() is not None for run in runs.values()) > 6, "most runs have finished")
     cluster.stop_controller()  # killed, it would forget which jobs have begun
     time.sleep(1)
     cluster.start_controller()
