@@ -10,6 +10,7 @@ OLDEST := .venv-oldest
 # first, and where pip's cache, which keeps it as well, would not fit beside it, there is none.
 NEEDED := 9
 FREE   := df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'
+FOUND  := df -Pk . | awk 'NR == 2 { printf "%.1f", int($$4 / 104857.6) / 10 }'
 PIP     = TMPDIR="$(CURDIR)/$(VENV)/tmp" $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	--constraint constraints.txt $$(test $$($(FREE)) -gt 12 || echo --no-cache-dir)
 
@@ -37,7 +38,7 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "headsweep: no '$(PYTHON)' found; install Python >= 3.10, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "headsweep: $$($(PYTHON) --version) is too old; expected Python >= 3.10: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "headsweep: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	@test -x $(BIN)/python || test $$($(FREE)) -ge $(NEEDED) || { echo "headsweep: expected $(NEEDED) GB free in $(CURDIR) to set up $(VENV), found $$($(FREE)); free some, or use a clone on another disk" >&2; exit 2; }
+	@test -x $(BIN)/python || test $$($(FREE)) -ge $(NEEDED) || { echo "headsweep: expected $(NEEDED) GB free in $(CURDIR) to set up $(VENV), found $$($(FOUND)); free some, or use a clone on another disk" >&2; exit 2; }
 	@echo "setting up $(VENV): a few minutes and 6 GB the first time"
 	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
 	@rm -rf $(VENV)/tmp && mkdir $(VENV)/tmp

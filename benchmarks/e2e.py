@@ -40,7 +40,7 @@ from headsweep.training.objective import objective
 from headsweep.training.optimization import build_schedule, run_steps
 from headsweep.training.ranks import Ranks
 from measuring import AA, Benchmark, compose, parser, ratio
-from reference import ReferenceBatches, ReferenceModel, default_determinism, reference_optimizer
+from reference import ReferenceBatches, default_determinism, reference_model, reference_optimizer
 
 DEFAULT = ("head=seqattn", "heads=4")
 SIDE, CLASSES, TEST = 32, 100, 1000  # of --images
@@ -146,7 +146,7 @@ def reference(run: RunConfig, device: torch.device, args: argparse.Namespace) ->
     splits = splits_of(run, args)
     started = time.perf_counter()
     torch.manual_seed(run.seed)
-    model = ReferenceModel(run).to(device)
+    model = reference_model(run).to(device)
     batches = ReferenceBatches(splits.train.images, splits.train.labels, run, device, args.workers)
     held_out = splits.validation or splits.test
     evaluated = [EvalLoader(source, run.dataset, run.batch_size, device, 0) for source in (held_out, splits.test)]

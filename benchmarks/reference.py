@@ -26,6 +26,7 @@ import oracle
 
 from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig, RunConfig
 from headsweep.models.build import model_of
+from headsweep.models.classifier import Classifier
 from headsweep.models.compact import SelfAttention
 
 
@@ -45,17 +46,20 @@ class ExplicitAttention(nn.Module):
 
 
 class ReferenceModel(nn.Module):
-    """The model of a run, with loops over branches; returns the logits of each branch."""
+    """A model rewritten with loops over branches, from its weights; returns the logits of each branch."""
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, model: Classifier, head: str) -> None:
         super().__init__()
-        model = model_of(run)
         for block in model.backbone.blocks:
             block.attention = ExplicitAttention(block.attention)
-        self.backbone, self.head = model.backbone, oracle.reference(run.head.name, model.head)
+        self.backbone, self.head = model.backbone, oracle.reference(head, model.head)
 
     def forward(self, images: Tensor, per_head: bool = True) -> Tensor:
         return self.head(self.backbone(images))
+
+
+def reference_model(run: RunConfig) -> ReferenceModel:
+    return ReferenceModel(model_of(run), run.head.name)
 
 
 def reference_optimizer(model: nn.Module, run: RunConfig) -> torch.optim.AdamW:

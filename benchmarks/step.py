@@ -28,7 +28,7 @@ from headsweep.training.device import make_deterministic
 from headsweep.training.objective import objective
 from headsweep.training.optimization import build_optimizer
 from measuring import AA, Benchmark, Step, compose, parser
-from reference import ReferenceModel, default_determinism, reference_optimizer
+from reference import default_determinism, reference_model, reference_optimizer
 from roofline import calibrate, loop_flops, roofline
 
 CELLS = ("seqpool1", "seqattn1", "ga1", "seqattn8", "ga8")
@@ -124,7 +124,7 @@ def batch(run: RunConfig, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def reference(run: RunConfig, device: torch.device, autocast: bool) -> Step:
-    model = ReferenceModel(run).to(device).train()
+    model = reference_model(run).to(device).train()
     optimizer = reference_optimizer(model, run)
     images, targets = batch(run, device)
 

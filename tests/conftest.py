@@ -84,15 +84,15 @@ def shapes_unchecked() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def hydra_conf() -> Iterator[None]:
-    """Initialize Hydra with the configuration of the project; grids compose the same overrides once a process."""
+    """Initialize Hydra with the configuration of the project; grids compose the same choices once a process."""
     from hydra import initialize_config_dir
 
-    from composing import compose_within
     from headsweep.config import PROJECT_ROOT
     from headsweep.config.study import expansion
+    from overriding import compose_and_set
 
     with initialize_config_dir(str(PROJECT_ROOT / "conf"), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expansion, "compose", compose_within)
+        patch.setattr(expansion, "compose", compose_and_set)
         yield
 
 

@@ -130,7 +130,7 @@ def test_results_are_rows_a_frame_and_html():
     finished = frame[frame.state == "finished"]
     assert list(finished.top1_mean) == [row.top1.mean for row in found if row.state == "finished"]
     page = found._repr_html_()
-    assert page.startswith('<div class="headsweep">') and page.count("<tr>") == len(found) + 1
+    assert page.startswith('<div class="headsweep">') and page.count("<tr>") == len(found.table.by_cell) + 1
     assert repr(found).startswith("| head | heads |") and found[:1] == found.table.rows[:1]
     narrow = hs.results("digits", output=GOLDEN, columns="top1", baseline="head=seqpool", mark=True)
     assert narrow.request.command().startswith("headsweep table digits-cct_2_3x2-28b5bd98 --columns top1 --baseline")

@@ -11,6 +11,7 @@ import torch
 from commands import give, light
 from composing import compose_run
 from headsweep.cli import commands
+from headsweep.errors import UserError
 from headsweep.models import build_model
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
@@ -67,6 +68,24 @@ def test_commands_on_runs_take_the_output_folder_as_the_command_of_a_sweep_does(
     context = command.make_context(command.name, [f"paths.output={tmp_path}", "x"], resilient_parsing=True)
     assert context.params["output"] == tmp_path
     assert not any("paths.output" in str(value) for value in context.params.values()), "it is no name or condition"
+
+
+@pytest.mark.parametrize("command", OF_RUNS, ids=[it.name for it in OF_RUNS])
+def test_an_output_folder_that_does_not_exist_is_refused_by_all(command: click.Command, tmp_path: Path):
+    place = tmp_path / "none"
+    with pytest.raises(UserError, match=f"^--output {place}: expected the output folder of runs .paths.output., found"):
+        command.make_context(command.name, ["--output", str(place), "x"])
+    assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["plan"], ["train"], ["match", "params", "--budget", "1M"]], ids=lambda words: words[0]
+)
+def test_commands_that_take_keys_and_values_name_the_key_of_the_output_folder(words: list[str], capsys):
+    for option in (["--output", "x"], ["--output=x"]):
+        assert give(*words, *option, "head=ga") == 2
+        expected = "expected paths.output=FOLDER, as this command takes words KEY=VALUE"
+        assert capsys.readouterr().err == f"headsweep: {option[0]}: {expected}\n"
 
 
 def test_an_output_folder_that_no_run_is_in_is_not_ignored(tmp_path: Path, capsys):
@@ -131,7 +150,7 @@ def test_an_existing_file_is_replaced_only_by_force(run, tmp_path, capsys):
 
 
 MISTAKES = [
-    (["export", "nowhere", "--runs", "RUNS"], "nowhere: no such folder or file, and no run of that fingerprint in"),
+    (["export", "nowhere", "--runs", "RUNS"], "/runs (see --runs); start one with"),
     (["export", "RUNS"], "expected the folder of a run, found no config.yaml there"),
     (["export", "WEIGHTS"], "is a file: name its model with --model"),
     (

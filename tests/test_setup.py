@@ -24,9 +24,9 @@ def clone(tmp_path: Path, scripts: Scripts) -> Path:
     return place
 
 
-def setup(clone: Path, scripts: Scripts, free: int) -> subprocess.CompletedProcess[str]:
+def setup(clone: Path, scripts: Scripts, free: float) -> subprocess.CompletedProcess[str]:
     """Set up, with some GB free."""
-    scripts.write("df", "echo header", f"echo /dev/disk 999999999 1 {free * 1024**2} 99% /")
+    scripts.write("df", "echo header", f"echo /dev/disk 999999999 1 {int(free * 1024**2)} 99% /")
     command = ["make", "setup", f"PYTHON={scripts.place / 'python'}"]
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60)
 
@@ -35,12 +35,14 @@ def asked(scripts: Scripts) -> list[str]:
     return (scripts.place / "asked").read_text().splitlines()
 
 
-def test_too_little_space_is_one_line_before_anything_is_written(clone: Path, scripts: Scripts):
-    answer = setup(clone, scripts, free=8)
+@pytest.mark.parametrize(("free", "found"), [(8, "8.0"), (8.99, "8.9"), (0.45, "0.4")])
+def test_too_little_space_is_one_line_before_anything_is_written(free, found, clone: Path, scripts: Scripts):
+    answer = setup(clone, scripts, free)
     assert answer.returncode == 2
     line, _ = answer.stderr.splitlines()  # the second one is make's
     assert line == (
-        f"headsweep: expected 9 GB free in {clone} to set up .venv, found 8; free some, or use a clone on another disk"
+        f"headsweep: expected 9 GB free in {clone} to set up .venv, found {found}; "
+        "free some, or use a clone on another disk"
     )
     assert not (clone / ".venv").exists()
 

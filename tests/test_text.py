@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+
 import pytest
 
 from headsweep import text
@@ -12,6 +15,16 @@ EVIL = "\x1b[31mred\x1b]0;title\x07\rover\u009b2J\x7f\u202egnp.exe"
 def test_one_line_is_one_line_without_anything_that_a_terminal_obeys():
     assert text.one_line(EVIL) == r"\x1b[31mred\x1b]0;title\x07 over\x9b2J\x7f\u202egnp.exe"
     assert text.one_line("a\r\nb\tc\u2028d\x85e\x0bf") == "a b c d e f"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["heads=1,2", "duration='2 epochs'", "a'b\"c", "it's $HOME", "a'`b`", "a'\\", "a'!b", "", "a b", "'", "a'\nb"],
+)
+def test_a_shell_reads_the_words_of_a_command_as_they_are(word: str):
+    command = text.shell_command(["printf", "%s", word])
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert found == word == shlex.split(command)[2]
 
 
 @pytest.mark.parametrize("plain", ["größer-Überkopf-頭部", "a  b 'c' \\x1b", "ÆØÅ 🙂", "+0.5 ± 0.1"])

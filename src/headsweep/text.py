@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 from rich.cells import cell_len
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 UNKNOWN = "?"  # in the place of a number that is not known
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colors, and how progress bars move the cursor
 _BREAK = re.compile("\r\n|[\t-\r\x1c-\x1e\x85\u2028\u2029]")
+_EASILY_QUOTED = re.compile(r"""[^"$`\\!]*'[^"$`\\!]*""")  # what is left out, a shell reads inside double quotes, too
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line and paragraph separators
 _BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # change the direction of the text that follows
 
@@ -40,6 +42,11 @@ def last_line(text: object) -> str:
 def lines(text: str) -> str:
     """Return the text with its line ends and tabs, without colors, and with other control characters escaped."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Return the words as a shell reads them; those with single quotes in double ones, as people write them."""
+    return " ".join(f'"{word}"' if _EASILY_QUOTED.fullmatch(word) else shlex.quote(word) for word in words)
 
 
 def is_file_name(text: str) -> bool:

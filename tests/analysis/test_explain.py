@@ -84,10 +84,15 @@ def test_several_cells_and_a_run_that_was_not_trained(output):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fingerprint", "group"])
-def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
-    record = RunFolder(next((output / "runs").iterdir())).record()
-    text, _ = explain([getattr(record, kind)[:8]], None, output)
+@pytest.mark.parametrize("kind", ["fingerprint", "group", "name", "folder"])
+def test_a_run_or_a_group_is_a_cell(kind, output, tmp_path):
+    folder = RunFolder(next((output / "runs").iterdir()))
+    record = folder.record()
+    if kind == "folder":  # wherever it is
+        text, _ = explain([str(folder.path)], None, tmp_path)
+    else:
+        word = getattr(record, kind)
+        text, _ = explain([word if kind == "name" else word[:8]], None, output)
     assert f"group {record.group}" in text
     assert record.fingerprint in runs_of(text) and len(runs_of(text)) == 2
 
@@ -98,7 +103,8 @@ def test_a_fingerprint_or_a_group_is_a_cell(kind, output):
         (["head=cait"], "head=cait: no such cell among 4; head is seqpool, ga"),
         (["zzz"], "zzz: no run or cell has this fingerprint"),
         ([""], ": ambiguous: "),
-        (["head"], "head: no run or cell has this fingerprint"),
+        (["head"], "head: no run or cell has this fingerprint or name"),
+        (["heads<2"], "'heads<2': expected KEY=VALUE"),
     ],
 )
 def test_an_unknown_cell_is_refused(words, message, output):

@@ -12,7 +12,7 @@ from headsweep.cli import main
 from headsweep.config.command_line import spell_out
 from headsweep.errors import UserError
 from headsweep.plan.plan import freeze, make_plan
-from headsweep.report.stats.power import equivalence_power, not_worse_power, seeds_needed, spread
+from headsweep.report.stats.power import detectable, equivalence_power, not_worse_power, power, seeds_needed, spread
 from headsweep.report.table.columns import MINUS
 from headsweep.tracking import atomic_files
 from headsweep.tracking.run_record import RunResult
@@ -57,6 +57,18 @@ def test_the_most_demanding_cell_decides_and_the_command_adds_its_seeds(tmp_path
     spelled = spell_out(command(*words[2:])[2:])
     runs = [[word for word in spelled[1:-1] if "," not in word] + [f"head={head}"] for head in TOP1]
     assert make_plan([compose_run(*run) for run in runs]).name == folder.name
+
+
+@pytest.mark.parametrize("is_margin", [False, True])
+def test_where_the_seeds_are_out_of_reach_a_line_has_what_usual_numbers_show(is_margin: bool, tmp_path):
+    folder = sweep(tmp_path)
+    text = advise(folder, {}, replace(AIM, points=0.05, is_margin=is_margin))[0]
+    assert "Some cells need more than 20 seeds" in text
+    powers = equivalence_power if is_margin else power
+    for n in (5, 10, 20):
+        points = detectable(n, 0.02, 0.8, 0.025, powers)
+        assert f"{100 * points:.2f} points with {n} seeds" in text, "of the cell with the largest spread"
+    assert "Some cells need" not in advise(folder, {}, replace(AIM, points=9.0, is_margin=is_margin))[0]
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def test_the_reference_computes_the_same_logits(benchmark: Any) -> None:
     from headsweep.models.build import model_of
 
     images = torch.randn(3, 1, 16, 16)
-    reference, model = benchmark("reference").ReferenceModel(run), model_of(run)
+    reference, model = benchmark("reference").reference_model(run), model_of(run)
     torch.testing.assert_close(reference(images), model(images, per_head=True), rtol=1e-4, atol=1e-4)
 
 

@@ -22,19 +22,37 @@ def test_every_group_has_choices():
 NAMED_SETS = [it.value for it in DatasetFormat]
 
 
+def together(*groups):
+    """A choice of each group, as often as the longest has choices."""
+    names = [[name for group, name in CHOICES if group == of] for of in groups]
+    most = max(map(len, names))
+    return [tuple((group, of[at % len(of)]) for group, of in zip(groups, names, strict=True)) for at in range(most)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_yaml_composes(group, choice):
-    needed = ["dataset.image_size=224"] if "7x2" in choice else []
-    if choice in NAMED_SETS:
-        needed = [f"dataset.name={choice}"]
-    elif group == "head" and HEADS[choice].is_fitted:
-        needed = ["backbone=random", "augmentation=none"]
-    run = compose_run(f"{group}={choice}", *needed)
-    chosen = getattr(run, group)
-    # Every model of timm is chosen by one file, whose name is that of its family.
-    name = getattr(chosen, "family" if choice == "timm" else "name", choice)
-    assert getattr(name, "value", name) == choice
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *together("model", *(group for group in GROUPS if group not in ("model", "head", "dataset"))),
+        *together("head", "dataset"),
+    ],
+    ids=lambda choices: " ".join(name for _, name in choices),
+)
+def test_every_yaml_composes(choices):
+    needed = []
+    for group, choice in choices:
+        if "7x2" in choice:
+            needed += ["dataset.image_size=224"]
+        elif choice in NAMED_SETS:
+            needed += [f"dataset.name={choice}"]
+        elif group == "head" and HEADS[choice].is_fitted:
+            needed += ["backbone=random", "augmentation=none"]
+    run = compose_run(*(f"{group}={choice}" for group, choice in choices), *needed)
+    for group, choice in choices:
+        chosen = getattr(run, group)
+        # Every model of timm is chosen by one file, whose name is that of its family.
+        name = getattr(chosen, "family" if choice == "timm" else "name", choice)
+        assert getattr(name, "value", name) == choice
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

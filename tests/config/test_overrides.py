@@ -106,7 +106,7 @@ def test_a_study_is_expanded_as_the_command_does():
 
 
 def test_a_command_is_quoted_for_the_shell():
-    assert command(["duration='2 epochs'"], grid=False) == """python src/train.py 'duration='"'"'2 epochs'"'"''"""
+    assert command(["duration='2 epochs'"], grid=False) == """python src/train.py "duration='2 epochs'\""""
     assert command(["heads=1,2"], grid=True) == "python src/train.py -m heads=1,2"
 
 

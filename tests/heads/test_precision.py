@@ -1,10 +1,14 @@
 """A head computes in the dtype it is converted to, forward and backward."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsweep.heads import HEADS, Head, build_head
+from headsweep.heads.layers.precision import in_product_dtype
 
 # What a type's rounding costs, relative to float64; batch norms over six images widen it.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 0.01, torch.bfloat16: 0.08}
@@ -50,3 +54,32 @@ def test_a_converted_head_trains_and_evaluates(name: str, dtype: torch.dtype, tr
     tolerance = max(TOLERANCES[dtype], TOLERANCES[torch.bfloat16] if autocast else 0)
     for a, b in zip(got, expected, strict=True):
         assert (a.double() - b).norm() < tolerance * b.norm()
+
+
+class Conversions(TorchDispatchMode):
+    """Collects the dtypes that tensors of a shape are converted to."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.found = shape, list[torch.dtype]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten._to_copy.default and args[0].shape == self.shape:
+            self.found.append(kwargs["dtype"])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["ga", "seqattn"])
+def test_tokens_that_are_read_twice_are_rounded_once_and_so_is_their_gradient(name: str) -> None:
+    head, tokens = make(name), torch.randn(6, 16, 64, requires_grad=True)
+    with Conversions((6, 16, 64)) as conversions:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = head(tokens)
+        logits.float().sum().backward()
+    assert conversions.found == [torch.bfloat16, torch.float32]
+    assert torch.equal(tokens.grad, tokens.grad.bfloat16().float())
+
+
+def test_without_autocast_tokens_are_left_as_they_are() -> None:
+    tokens = torch.randn(2, 3, 4)
+    assert in_product_dtype(tokens) is tokens

@@ -31,19 +31,26 @@ def misbehave(seed: int, folder: Path) -> None:
         time.sleep(1e6)
 
 
+SLOW = 8  # a seed whose steps take so long that a test can signal its run where it wants to
+SECONDS = 0.1
+
+
 @hydra.main(version_base="1.3", config_path=str(PROJECT_ROOT / "conf"), config_name="train")
 def main(config: DictConfig) -> float:
     return run_single(config)
 
 
 def install() -> None:
-    """Misbehave; a file `stepped` in a run's folder shows that it has taken a step."""
+    """Misbehave; a file `stepped` in a run's folder shows that it has taken a step, of a slow run in this process."""
     take_step = Training._train_step
 
     def _train_step(self, batch):
         if self.state.step == 1:
             (self.folder.path / "stepped").touch()
             misbehave(self.run.seed, self.folder.path)
+        if self.run.seed == SLOW:
+            (self.folder.path / "stepped").touch()
+            time.sleep(SECONDS)
         return take_step(self, batch)
 
     Training._train_step = _train_step

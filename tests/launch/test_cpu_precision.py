@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import give, train
+from commands import TINY_RUN, enter, give
 from composing import compose_run
 from headsweep.launch.local import cpu_precision
 from headsweep.launch.local.cpu_precision import faster_precision
@@ -66,13 +66,17 @@ def test_the_plan_has_it_in_one_line(flags: Path, tmp_path: Path, capsys: pytest
     assert "on this CPU" not in capsys.readouterr().err
 
 
-def test_a_run_whose_kernels_need_a_gpu_is_refused_before_it_starts(flags: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("hydra_state")
+def test_a_run_whose_kernels_need_a_gpu_is_refused_before_it_starts(
+    flags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(flags, EPYC)
     words = ("-m", "head=gap", f"paths.output={tmp_path}", "model.attention_kernel=triton")
     assert faster_precision([compose_run("dataset=cifar10", words[-1])]) is None
-    answer = train(*words)
-    assert answer.returncode == 2
-    assert (
-        "model.attention_kernel=triton: expected torch: the kernels are for a GPU, and there is none" in answer.stderr
-    )
+    refusal = "model.attention_kernel=triton: expected torch: the kernels are for a GPU, and "
+    assert enter(*words) == 2 and f"{refusal}there is none" in capsys.readouterr().err
+    assert enter(*words[1:], *TINY_RUN) == 2 and capsys.readouterr().err.startswith(f"headsweep: {refusal}")
     assert not list(tmp_path.glob("runs/*"))
+    assert give("plan", *words[1:], *TINY_RUN) == 2 and refusal in capsys.readouterr().out
+    assert give("plan", *words[1:], *TINY_RUN, "hydra/launcher=slurm") == 0, "a login node plans for others"
+    assert refusal not in capsys.readouterr().out

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import timm
-import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -22,6 +21,7 @@ from headsweep.config import (
     Tokenizer,
 )
 from headsweep.models import Classifier, build_model
+from headsweep.models.meta_device import on_meta_device
 
 TINY = CompactConfig(
     family="compact",
@@ -87,5 +87,5 @@ def parameters(model: nn.Module) -> int:
 
 
 def on_meta(name: str, **keywords) -> Classifier:
-    with torch.device("meta"):
+    with on_meta_device():
         return timm.create_model(name, **keywords)

@@ -18,6 +18,7 @@ from headsweep.heads import HEADS
 from headsweep.models import count_cost
 from headsweep.models.compact import sine_positions
 from headsweep.models.drop_path import DropPath, draw_at_once
+from headsweep.models.meta_device import on_meta_device
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 
 # docs/heads.md: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
@@ -252,7 +253,7 @@ def test_counting_leaves_the_model_alone() -> None:
 def test_a_model_of_the_meta_device_takes_weights(head: HeadConfig, kind: Positions, assign: bool) -> None:
     """What is in no state dict is computed anew: of the gram heads, of fixed positions, of stochastic depth."""
     source, images = tiny(head, positions=kind), torch.randn(4, 3, 16, 16)
-    with torch.device("meta"):
+    with on_meta_device():
         model = tiny(head, positions=kind)
     if not assign:
         for tensor in model.to_empty(device="cpu").buffers():

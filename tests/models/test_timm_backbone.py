@@ -10,6 +10,7 @@ from timm.optim import param_groups_weight_decay
 from composing import compose_run
 from headsweep.config import HeadConfig, TimmConfig
 from headsweep.errors import ConfigError
+from headsweep.models.meta_device import on_meta_device
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.run.train_run import preflight
 
@@ -21,7 +22,7 @@ def named(name: str, small_stem: bool = False, **options) -> TimmConfig:
 
 
 def on_meta(name: str, image_size: int, channels: int = 3, small_stem: bool = False, **options) -> TimmBackbone:
-    with torch.device("meta"):
+    with on_meta_device():
         return TimmBackbone(named(name, small_stem, **options), image_size, channels)
 
 
@@ -140,7 +141,7 @@ def test_one_seed_gives_byte_identical_convolutions_whatever_the_head() -> None:
 # biases of convolutions that a batch norm follows.
 @pytest.mark.parametrize(("name", "published"), [("resnet18", 11_223_972 - 3_840), ("resnet50", 23_727_908 - 22_656)])
 def test_the_small_stem_has_the_size_of_the_published_resnets(name: str, published: int) -> None:
-    with torch.device("meta"):
+    with on_meta_device():
         backbone = TimmBackbone(named(name, small_stem=True), 32, 3)
     assert backbone.tokens == 16
     assert sum(p.numel() for p in backbone.parameters()) + (backbone.width + 1) * 100 == published
@@ -163,7 +164,7 @@ def test_the_small_stem_is_refused_for_other_models(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "resnet18"])
 def test_one_dimensional_parameters_and_those_timm_exempts_do_not_decay(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta_device():
         model = of(named(name, **OPTIONS[name]), SEQATTN, image_size=64)
     kept, decayed = param_groups_weight_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
     assert (kept["weight_decay"], decayed["weight_decay"]) == (0.0, 0.05)
@@ -188,7 +189,7 @@ def test_every_head_is_preflighted_on_a_timm_backbone() -> None:
 )
 def test_vit_s_has_the_published_size(head: str, heads: int, count: int) -> None:
     run = compose_run("model=timm", f"head={head}")
-    with torch.device("meta"):
+    with on_meta_device():
         model = of(named("vit_small_patch16_224"), run.head, heads, image_size=224)
     model.reset_classifier(1000)
     assert parameters(model) == count

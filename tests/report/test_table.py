@@ -13,9 +13,11 @@ from scipy import stats
 from headsweep.errors import UserError
 from headsweep.report.formats import csv, files
 from headsweep.report.read.cells import gather, read_cells
+from headsweep.report.request import Request
 from headsweep.report.stats.inference import holm, mcnemar_p
 from headsweep.report.table.build import build
 from headsweep.report.table.inconsistencies import inconsistencies
+from headsweep.report.table.layout import flat
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord
 
@@ -166,10 +168,21 @@ def test_runs_without_a_result_are_rows_with_their_state(make_run, diverge):
         ("gap", "not started", (2,)),
     ]
     rows = read_markdown(table)
-    assert rows[1]["n"] == "2/3"
-    assert rows[2]["top-1 %"] == "diverged (seed 1)"
+    assert [row["head"] for row in rows] == ["seqpool", "ga", "gap"], "a cell is one row"
+    assert (rows[1]["n"], rows[1]["failed"]) == ("2/3", "1/3")
+    assert rows[2]["top-1 %"] == "failed (seed 0), unfinished (seed 1), not started (seed 2)"
+    pivot = Request("x", rows="head", cols="heads").sheet(table)
+    assert pivot.rows[2][1].text == rows[2]["top-1 %"]
     assert "4 of 9 runs have no result" in as_markdown(table)
     assert [row["state"] for row in as_csv(table)] == [row.state for row in table.rows]
+
+
+def test_seeds_without_a_number_of_a_cell_with_numbers_are_named_below_the_table(make_run):
+    ga = [make_run("ga", 1, seed, 0.9 if seed < 2 else None) for seed in range(5)]
+    ga[2].fail("ValueError: no")
+    alone = make_run("gap", 1, 0, None)
+    notes = flat(build([*ga, alone])).notes()
+    assert "NOT IN A MEAN: head=ga heads=1 (seed 2 failed, seeds 3-4 not started)." in notes
 
 
 def test_a_running_run_is_a_row(make_run):

@@ -199,6 +199,31 @@ def test_tables_within_a_paper_are_verified(sweep, give, tmp_path):
     assert code == 1 and printed.count("from the runs, found") >= 2
 
 
+def test_tables_that_a_paper_includes_are_verified(sweep, give, tmp_path, monkeypatch):
+    sweep()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables").mkdir()
+    give("pilot", "--write", "tables/all.tex")
+    give("pilot", "--columns", "top1", "--write", "tables/short.tex")
+    (tmp_path / "section.tex").write_text("\\input tables/short\n\\include{paper}\n")  # and back again
+    (tmp_path / "paper.tex").write_text(
+        "\\input{glyphtounicode}\n\\includegraphics{plot}\n"
+        "100\\% \\input{tables/all.tex} \\include{section} % \\input{old}\n"
+    )
+    code, printed = give("--verify", "paper.tex")
+    assert code == 0 and "paper.tex: 2 tables in 4 files agree with the runs\n" in printed
+    assert printed.count("was not read") == 1 and "paper.tex: \\input{glyphtounicode} is no file in ." in printed
+    short = tmp_path / "tables" / "short.tex"
+    short.write_text(short.read_text().replace("92.72", "99.99"))
+    code, printed = give("--verify", "paper.tex")
+    assert code == 1 and re.search(
+        r"^headsweep: tables/short\.tex:\d+: expected '.*92.72.*99.99", printed, re.MULTILINE
+    )
+    short.write_text(short.read_text().rpartition("% end of")[0])
+    code, printed = give("--verify", "paper.tex")
+    assert code == 2 and printed.startswith("headsweep: tables/short.tex: expected 1 table, found 0: ")
+
+
 FIRST = "headsweep table pilot --rows head --cols heads"
 END = "end of headsweep table"
 SPOILED = {  # change of the second of two tables -> message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ def test_mlflow_gives_the_table_of_the_folders(study, log, uri):
 
 def test_runs_of_mlflow_have_the_precision_that_they_trained_in(make_run, log, uri):
     folders = [make_run(head, 1, 0, 0.9) for head in ("ga", "gap")]
-    folders[0].write_precision("bfloat16")  # the other one is only in its result, as of an older version
+    folders[0].write_precision("bfloat16")  # that of the other one is only in its result, as of an older version
+    folders[0].finish(replace(folders[0].result(), environment={}))
     found = read(uri, log(folders), "")
     assert [run.result.environment for cell in found for run in cell.runs] == [
         {"precision": "bfloat16"},

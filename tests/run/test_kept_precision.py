@@ -177,6 +177,16 @@ def test_another_word_in_its_file_is_named(tmp_path: Path) -> None:
         assert folder.precision() == precision.value
 
 
+@pytest.mark.parametrize("text", ["half\n", "float32\n", ""])
+def test_of_a_run_that_is_over_the_result_counts_and_not_its_file(text: str, tmp_path: Path, capsys) -> None:
+    folder = planned(tmp_path)
+    folder.finish(RunResult("finished", {}, 2, 6, {}, {"precision": "bfloat16"}))
+    (folder.path / "precision.txt").write_text(text)
+    assert folder.precision() == "bfloat16" and folder.damage() is None
+    assert give("explain", folder.path.name, "--output", tmp_path) == 0
+    assert "  precision bfloat16, chosen by precision=auto\n" in capsys.readouterr().out
+
+
 def test_explain_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     auto, given = planned(tmp_path), planned(tmp_path, "precision=float32")
     auto.finish(RunResult("finished", {}, 2, 6, {}, {"precision": "bfloat16"}))  # by an older version

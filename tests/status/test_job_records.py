@@ -286,6 +286,6 @@ def test_cancelling_jobs_of_others_names_who_can(cluster: FakeCluster, output: O
 def test_a_job_that_could_not_be_started_is_shown_with_what_lets_it_start():
     """SLURM itself holds it, and it would wait for ever."""
     assert str(JobState("7_0", "PENDING", HELD)) == (
-        "job 7_0 is pending: launch failed requeued held; `scontrol release 7_0` lets it start"
+        "job 7_0 is pending: launch failed requeued held; `headsweep retry`, or `scontrol release 7_0`, lets it start"
     )
     assert str(JobState("7_0", "PENDING", "JobHeldUser")) == "job 7_0 is pending: JobHeldUser"

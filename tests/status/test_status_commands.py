@@ -21,6 +21,7 @@ from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord, RunState
 
+FOUND = "found a selection of cells; "
 GOLDEN = Path(__file__).parents[1] / "golden" / "output"
 
 
@@ -96,6 +97,19 @@ def test_a_run_whose_configuration_was_changed_is_damaged(tmp_path):
         (["status", "--watch"], "--watch: expected a terminal as the output"),
         (["logs", "zzz"], "zzz: no run of that fingerprint or name"),
         (["retry", "zzz"], "zzz: no run of that fingerprint or name"),
+        *(
+            ([*command, "head=ga"], f"head=ga: expected the name of a sweep, the beginning of it, or latest, {FOUND}")
+            for command in (["status"], ["watch"], ["power"], ["bundle"], ["status", "--efficiency"])
+        ),
+        *(
+            ([command, "heads<2"], f"heads<2: expected the fingerprint, name or folder of a run, {FOUND}")
+            for command in ("logs", "reproduce", "inspect")
+        ),
+        *(
+            ([command, "head=ga"], f"head=ga: expected a sweep or an MLflow filter, {FOUND}")
+            for command in ("table", "report")
+        ),
+        *(([command, "heads<2"], "'heads<2': expected KEY=VALUE") for command in ("cancel", "retry")),
         (["cancel", "cifar"], "cifar: no such sweep; known: digits-1"),
         *(
             (["cancel", f"--wait={wait}"], f"--wait={found}: expected a finite number of seconds >= 0")

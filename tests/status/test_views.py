@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headsweep.errors import UserError
-from headsweep.status.find import find_run, find_sweep
+from headsweep.status.find import find_each, find_run, find_sweep
 from headsweep.status.read import read_run, read_sweep
 from headsweep.status.render import show
 from headsweep.tracking import atomic_files
@@ -151,6 +151,20 @@ def test_a_run_is_found_by_its_fingerprint_or_its_name(make_run, tmp_path):
         find_run("ab", tmp_path)
     with pytest.raises(UserError, match="x: no run of that fingerprint or name"):
         find_run("x", tmp_path)
+
+
+def test_a_run_is_found_by_its_folder_wherever_it_is_but_one_to_be_trained_only_in_the_output_folder(
+    make_run, tmp_path, monkeypatch
+):
+    run = make_run("ab1")
+    monkeypatch.chdir(run.path.parent)
+    for path in (str(run.path), f"{run.path}/", "./ab1"):
+        assert find_run(path, tmp_path / "elsewhere").path == run.path
+    assert find_each([str(run.path)], tmp_path)[0].path == run.path
+    with pytest.raises(UserError, match=f"ab1: expected a run in .*elsewhere, found one in {tmp_path}"):
+        find_each([str(run.path)], tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{tmp_path}: expected the folder of a run, found no config.yaml there"):
+        find_run(str(tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["run.json", "result.json", "metrics.jsonl"])

@@ -8,6 +8,7 @@ from comparing import differences
 from composing import compose_run
 from headsweep.errors import ConfigError
 from headsweep.models.build import model_of
+from headsweep.models.meta_device import on_meta_device
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.run_folder import RunFolder
@@ -62,6 +63,6 @@ def test_less_is_kept_for_the_backward_pass(options):
 def test_a_backbone_that_cannot_is_named(name, reason):
     run = compose_run("model=timm", f"model.name={name}", "activation_checkpointing=true", "dataset.image_size=224")
     run.dataset.num_classes = 10
-    with torch.device("meta"), pytest.raises(ConfigError) as caught:
+    with on_meta_device(), pytest.raises(ConfigError) as caught:
         model_of(run)
     assert str(caught.value) == f"activation_checkpointing=true: expected false: model.name={name} {reason}"

@@ -25,7 +25,8 @@ from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
 from headsweep.report.stats.inference import Estimate, estimate
-from headsweep.status.find import find_sweep
+from headsweep.selection import is_condition
+from headsweep.status.find import find_sweep, folder_of_run
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder, runs_in
@@ -41,24 +42,28 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
     """Return the origin of the numbers of cells, and the damage of runs that were left out.
 
     Args:
-        given: words KEY=VALUE that select cells of a sweep; or a prefix of a run's fingerprint or a cell's group.
-        sweep: as in `find_sweep`; None: words select from the latest sweep, a fingerprint from all runs.
+        given: words KEY=VALUE that select cells of a sweep; or one of the cell's runs (its folder, or a prefix of its
+            fingerprint or name), or a prefix of the cell's group.
+        sweep: as in `find_sweep`; None: words select from the latest sweep, a run is sought among all.
         output: the output folder.
 
     Raises:
         UserError: there is no such cell.
     """
-    if len(given) == 1 and "=" not in given[0]:
+    by_run = len(given) == 1 and not is_condition(given[0])
+    if by_run:
+        own = folder_of_run(given[0])
+        output = own.output.path if own else output
         folders = SweepFolder(find_sweep(sweep, output)).runs() if sweep else runs_in(output)
         screening, design = None, Design()
-        alike, unread = _of_fingerprint(given[0], folders, str(sweep or output))
+        alike, unread = _of_run(own.path.name if own else given[0], folders, str(sweep or output))
     else:
         folder = SweepFolder(find_sweep(sweep or "latest", output))
         alike, unread, screening, design = folder.runs(), (), folder.screening(), folder.design()
 
     def make(left: Sequence[RunFolder], damages: tuple[Damaged, ...]) -> tuple[str, tuple[Damaged, ...]]:
         cells = read_cells(left, screening, design.variants)
-        chosen = cells if len(given) == 1 and "=" not in given[0] else select_cells(cells, read_words(given))
+        chosen = cells if by_run else select_cells(cells, read_words(given))
         axes = varying_axes(cells, by_variants=design.variant_keys)
         with composer() as compose:
             finder = OverrideFinder(compose)
@@ -67,9 +72,7 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
     return skip_damaged(alike, make)
 
 
-def _of_fingerprint(
-    beginning: str, folders: Sequence[RunFolder], where: str
-) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
+def _of_run(beginning: str, folders: Sequence[RunFolder], where: str) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
     """Return the runs of the one cell whose group, or one of whose runs, has the prefix; and unreadable candidates."""
     records, unread = {}, []
     for folder in folders:
@@ -77,13 +80,15 @@ def _of_fingerprint(
             records[folder] = folder.record()
         except Damaged as error:
             unread += [error] * folder.path.name.startswith(beginning)
-    groups = {
-        it.group for it in records.values() if it.group.startswith(beginning) or it.fingerprint.startswith(beginning)
-    }
+    names = {(it.group, name) for it in records.values() for name in (it.group, it.fingerprint, it.name)}
+    exactly = {group for group, name in names if name == beginning}
+    groups = exactly or {group for group, name in names if name.startswith(beginning)}
     if unread and not groups:
         raise unread[0]
     if len(groups) != 1:
-        what = f"ambiguous: {', '.join(sorted(groups)[:5])}" if groups else "no run or cell has this fingerprint"
+        what = (
+            f"ambiguous: {', '.join(sorted(groups)[:5])}" if groups else "no run or cell has this fingerprint or name"
+        )
         raise UserError(f"{beginning}: {what} in {where}; `headsweep status SWEEP` lists runs")
     alike = [folder for folder, record in records.items() if record.group in groups]
     return sorted(alike, key=lambda folder: records[folder].seed), tuple(unread)

@@ -17,6 +17,7 @@ from headsweep.report.stats.inference import LEAST_SEEDS, Difference, holm, pair
 from headsweep.report.stats.power import (
     MOST_SEEDS,
     Requirement,
+    detectable,
     equivalence_power,
     not_worse_power,
     power,
@@ -56,6 +57,7 @@ class Answer:
 
 
 Found = Sequence[Answer]
+USUAL_SEEDS = (5, 10, 20)  # numbers of seeds that studies train
 
 
 def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple[Damaged, ...]]:
@@ -102,8 +104,9 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
     heading = f"{sweep.name}: seeds to {what}with power {aim.power:g} at p < {aim.alpha:g}"
     if len(pairs) > 1:
         heading += f", corrected for {len(pairs)} differences (Bonferroni: p < {level:.3g} each)"
+    plans = _plans(found, cells, sweep, aim, axes)
     return "\n".join(
-        [heading, "", _table(found, axes, aim), "", *_notes(level, aim), *_plans(found, cells, sweep, aim, axes)]
+        [heading, "", _table(found, axes, aim), "", *_notes(level, aim), *plans, *_within_reach(found, level, aim)]
     )
 
 
@@ -203,6 +206,25 @@ def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim, ax
     if not rest and settled:
         lines.append("no difference needs more seeds")
     return ["", *lines] if lines else []
+
+
+def _within_reach(found: Found, level: float, aim: Aim) -> list[str]:
+    """Return what usual numbers of seeds show, where some cell needs more; by the estimated spreads."""
+    rest = [answer.needed for answer in found if not answer.settled and answer.needed.spread is not None]
+    if all(it.seeds is not None and it.seeds <= USUAL_SEEDS[-1] for it in rest):
+        return []
+    power_of = equivalence_power if aim.is_margin else power
+    least = {
+        n: max(detectable(n, it.spread.deviation, aim.power, level, power_of) for it in rest if it.spread)
+        for n in USUAL_SEEDS
+    }
+    shown = ", ".join(f"{100 * points:.2f} points with {n} seeds" for n, points in least.items())
+    what = "smallest margin that can be shown" if aim.is_margin else "minimum detectable effect"
+    return [
+        "",
+        f"Some cells need more than {USUAL_SEEDS[-1]} seeds, which few studies can train. Within reach, as the {what}",
+        f"of every cell: {shown}.",
+    ]
 
 
 def _cost(cells: Sequence[Cell], seeds: int, slots: int) -> str:

@@ -9,7 +9,6 @@ from headsweep.api.errors import user_errors
 from headsweep.errors import UserError
 from headsweep.folders import default_output
 from headsweep.status.find import find_run
-from headsweep.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from headsweep.run.predictor import Predictor
@@ -35,7 +34,7 @@ def load(run: str | Path, *, weights: Literal["last", "best"] = "last", output: 
         raise UserError(f"run={run!r}: expected a text, the fingerprint or name of a run, or its folder as a Path")
     with user_errors():
         place = default_output() if output is None else Path(output).expanduser()
-        folder = RunFolder(Path(run)) if Path(run).is_dir() else find_run(str(run), place)
+        folder = find_run(str(run), place)
         from headsweep.plan.frozen import frozen
         from headsweep.run.load_model import trained
         from headsweep.run.predictor import Predictor

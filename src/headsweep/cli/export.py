@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headsweep.tracking.run_folder import RunFolder
 
 RUNS = OutputFolder(OUTPUT).runs
-SHORTEST_FINGERPRINT = 4
 STATE_DICTS, PROGRAMS = ("headsweep", "upstream"), ("onnx", "pt2")
 LAYOUTS = (*STATE_DICTS, "hf", *PROGRAMS)
 
@@ -35,7 +34,7 @@ LAYOUTS = (*STATE_DICTS, "hf", *PROGRAMS)
     type=click.Path(path_type=Path, file_okay=False),
     default=RUNS,
     show_default=True,
-    help="Folder to search for fingerprints.",
+    help="Folder to search for runs.",
 )
 @click.option(
     "--weights",
@@ -58,7 +57,7 @@ def export(
 ) -> None:
     """Write the model of SOURCE for other programs.
 
-    SOURCE is the folder of a run, the fingerprint of a run or a prefix of it, or, with --model, a checkpoint file. If
+    SOURCE is the fingerprint or name of a run, a prefix of one, or its folder, or, with --model, a checkpoint file. If
     the run averages its weights, the averages are written.
 
     \b
@@ -117,10 +116,9 @@ def _write(
 
 def _finished(source: str, runs: Path, layout: str) -> RunFolder:
     """Return a run. Raises UserError if it has not finished."""
-    from headsweep.tracking.run_folder import RunFolder
     from headsweep.tracking.run_record import RunState
 
-    run = RunFolder(_find_run(source, runs))
+    run = _find_run(source, runs)
     if run.config.exists() and (state := run.state()) is not RunState.finished:
         raise UserError(f"{run.path}: --format {layout} needs a finished run, found one that is {state.label}")
     return run
@@ -148,26 +146,20 @@ def _write_program(run: RunFolder, weights: str, layout: str, output: Path) -> s
     return f"{output}: {layout} program of {run.record().name}; largest difference of its logits: {found}"
 
 
-def _find_run(source: str, runs: Path) -> Path:
-    """Return the folder of a run, given the folder or a fingerprint."""
-    if Path(source).is_dir():
-        return Path(source)
+def _find_run(source: str, runs: Path) -> RunFolder:
+    """Return a run. Raises UserError for a checkpoint file."""
+    from headsweep.status.find import find_among
+
     if Path(source).is_file():
         raise UserError(f"{source} is a file: name its model with --model, e.g. --model cct_7_3x1_32")
-    long_enough = len(source) >= SHORTEST_FINGERPRINT and "/" not in source
-    found = sorted(folder for folder in runs.glob("*") if folder.name.startswith(source)) if long_enough else []
-    if len(found) != 1:
-        matches = f"{len(found)} runs" if found else "no run"
-        raise UserError(f"{source}: no such folder or file, and {matches} of that fingerprint in {runs} (see --runs)")
-    return found[0]
+    return find_among(source, runs, f"{runs}", "--runs")
 
 
 def _model(source: str, runs: Path, weights: str) -> Classifier:
     """Return the model of a run, with its "last" or "best" weights."""
     from headsweep.run.load_model import trained
-    from headsweep.tracking.run_folder import RunFolder
 
-    return trained(RunFolder(_find_run(source, runs)), best=weights == "best")
+    return trained(_find_run(source, runs), best=weights == "best")
 
 
 def _named(path: Path, name: str) -> Classifier:

@@ -57,7 +57,14 @@ def commands() -> None:
 
 
 def _shared(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    """Let the group write what the command creates, if it shares the output folder."""
+    """Let the group write what the command creates, if it shares the output folder.
+
+    Raises:
+        UserError: a folder that was given does not exist.
+    """
+    is_given = context.get_parameter_source(str(parameter.name)) is not click.core.ParameterSource.DEFAULT
+    if is_given and not value.exists():
+        raise UserError(f"--output {value}: expected the output folder of runs (paths.output), found no such folder")
     from headsweep.tracking.sharing import share_with_group
 
     share_with_group(value)

@@ -38,9 +38,8 @@ def inspect(
     """
     from headsweep.status.find import find_run
     from headsweep.tracking.inspection import Question, read_inspection
-    from headsweep.tracking.run_folder import RunFolder
 
-    folder = RunFolder(Path(run).resolve()) if Path(run).is_dir() else find_run(run, output.resolve())
+    folder = find_run(run, output.resolve())
     question = Question(split, images, samples)
     found = None if again else read_inspection(folder.path)
     if found is None or found.question != question:

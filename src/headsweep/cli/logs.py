@@ -26,7 +26,7 @@ FOLLOW_SECONDS = 0.2
 def logs(run: str, output: Path, follow: bool) -> None:
     """Show the output of RUN and, if it failed, the error.
 
-    RUN is the fingerprint or name of a run, or a prefix of one.
+    RUN is the fingerprint or name of a run, a prefix of one, or its folder.
     """
     from headsweep.status.find import find_run
     from headsweep.status.render import summary

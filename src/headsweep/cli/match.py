@@ -36,13 +36,14 @@ def match(
     """
     from headsweep.analysis.match import Target
     from headsweep.analysis.match import match as text
+    from headsweep.config.command_line import unknown_option
     from headsweep.config.values import read_words
 
     if (budget is None) is not bool(baseline):
         raise UserError("expected either --budget, e.g. 4.2M, or --baseline, e.g. head=seqattn")
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
-        raise UserError(f"{unknown[0]}: unknown option of match (headsweep match --help)")
+        raise unknown_option(unknown[0], "unknown option of match (headsweep match --help)")
     words = [word for word in arguments if not word.startswith("-")]
     target = Target(measure, _count(budget) if budget else None, read_words(baseline, "--baseline "), vary, share / 100)
     found, is_any_near = text(words, target)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from headsweep.autotune.launcher import AutotunedLauncher
     from headsweep.config import RunConfig
     from headsweep.launch.launcher import Launcher
-    from headsweep.plan.preview import Preview
+    from headsweep.plan.preview import Check, Preview
+    from headsweep.tracking.cost import RunCost
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
@@ -38,11 +39,12 @@ def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: P
     code 2. seeds=3 is short for seed=0,1,2. With hydra/launcher=slurm hydra.launcher.from_records=[memory,time], more
     lines show what jobs would ask for.
     """
-    from headsweep.config.command_line import spell_out
+    from headsweep.config.command_line import spell_out, unknown_option
 
     unknown = [word for word in arguments if word.startswith("-") and word not in ("-m", "--multirun")]
     if unknown:
-        raise UserError(f"{unknown[0]}: no option of plan; known: --list, --json, --config-dir (headsweep plan --help)")
+        known = "known: --list, --json, --config-dir (headsweep plan --help)"
+        raise unknown_option(unknown[0], f"no option of plan; {known}")
     words = spell_out([word for word in arguments if word not in ("-m", "--multirun")])
     _plan(words, listing, as_json, config_dir)
 
@@ -54,7 +56,6 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.config import RunConfig
     from headsweep.config.study.expansion import composer, read_grid
     from headsweep.launch.launcher import make_launcher
-    from headsweep.launch.local.pool import LocalPool
     from headsweep.plan.expand import expand
     from headsweep.plan.fingerprint import fingerprint
     from headsweep.plan.plan import Lookup, make_plan
@@ -70,8 +71,14 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
         expansion = expand(request, fit, lookup, say=(lambda line: None) if as_json else print)
     runs = expansion.found
     slots = launcher.slots_for([run for run in lookup.resolve(runs) if isinstance(run, RunConfig)])
-    check = None if listing else (lambda new: LocalPool().check(new))
-    found = preview(runs, expansion.mistakes, check, bool(slots.gpus), lookup, expansion.declared)
+    found = preview(
+        runs,
+        expansion.mistakes,
+        None if listing else _check(launcher, chosen),
+        bool(slots.gpus),
+        lookup,
+        expansion.declared,
+    )
     planned = None if found.bad else make_plan(runs, lookup)
     if planned and (screening := launcher.screening(planned)):
         print(screening.opening, file=sys.stderr)
@@ -88,6 +95,20 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
             print(one_line(line), file=sys.stderr)
     if found.bad:
         sys.exit(2)
+
+
+def _check(launcher: AutotunedLauncher, chosen: Launcher | None) -> Check:
+    """Return what checks new runs: also for what this machine lacks, if the chosen launcher trains them here."""
+    from headsweep.launch.local.launcher import LocalLauncher
+    from headsweep.launch.local.pool import LocalPool
+
+    def check(new: Sequence[RunConfig]) -> list[RunCost | UserError]:
+        if chosen is not None and not isinstance(chosen, LocalLauncher):
+            return LocalPool().check(new)
+        launcher.prepare(new)
+        return launcher.check(new)
+
+    return check
 
 
 def _grouping(runs: Sequence[RunConfig], found: Preview, slots: int) -> str | None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def register(run: str, name: str, output: Path, uri: str | None) -> None:
     """Register the model of RUN in MLflow's model registry.
 
-    RUN is the fingerprint or name of a finished run, or a prefix of one. Its best weights on validation images are
-    used, or the last ones if no images are held out, with the signature and an example of the input. The command
-    prints how to load and how to serve the model. The same command again finds the same version.
+    RUN is the fingerprint or name of a finished run, a prefix of one, or its folder. Its best weights on validation
+    images are used, or the last ones if no images are held out, with the signature and an example of the input. The
+    command prints how to load and how to serve the model. The same command again finds the same version.
     """
     if not name.strip() or any(character in name for character in "/:'\"") or not name.isprintable():
         raise UserError(f"--name {name!r}: expected a name without slashes, colons and quotes, e.g. digits-head")
@@ -35,9 +35,9 @@ def register(run: str, name: str, output: Path, uri: str | None) -> None:
     folder = find_run(run, output)
     from headsweep.tracking.trackers import TRACKERS, planned_tracker
 
-    config = folder.record().config
+    config, place = folder.record().config, folder.output.path
     tracker = (
-        TRACKERS["mlflow"](uri, config["tracking"]["experiment"], output) if uri else planned_tracker(config, output)
+        TRACKERS["mlflow"](uri, config["tracking"]["experiment"], place) if uri else planned_tracker(config, place)
     )
     click.echo(lines(tracker.register(folder, name, _export)))
 

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 def reproduce(run: str, output: Path, into: Path | None, code: str | None, data: Path | None, tolerance: float) -> None:
     """Train RUN again and compare metrics, result and weights.
 
-    The recorded configuration is used, and RUN is the fingerprint or name of a run, or a prefix of one. The exit code
-    is 0 if the new run is equal bit for bit or its accuracies are within the tolerance, and 1 otherwise. The original
-    run, its sweep and MLflow are not changed.
+    The recorded configuration is used, and RUN is the fingerprint or name of a run, a prefix of one, or its folder. The
+    exit code is 0 if the new run is equal bit for bit or its accuracies are within the tolerance, and 1 otherwise. The
+    original run, its sweep and MLflow are not changed.
     """
     from headsweep.status.find import find_run
 

@@ -19,8 +19,8 @@ def retry(words: tuple[str, ...], output: Path, slots: int | None, threads: int 
     """Resume or repeat the unfinished runs of sweeps, or single runs.
 
     Runs use the configuration they were planned with, and failed attempts no longer count. SWEEP is a name or prefix of
-    one, RUN a fingerprint, name or prefix of one; the default is the latest sweep. `head=ga heads=8` chooses cells.
-    Runs that were submitted to a cluster are submitted again.
+    one, RUN a fingerprint, name or prefix of one, or a folder; the default is the latest sweep. `head=ga heads=8`
+    chooses cells. Runs that were submitted to a cluster are submitted again.
     """
     from headsweep.config.launcher.launchers import check_threads
     from headsweep.status import choose, queue

@@ -85,8 +85,9 @@ def table(
     if write:
         from headsweep.tracking import atomic_files
 
+        rows = comparison.rows if layout_of(write) in ("csv", "json") else comparison.by_cell
         atomic_files.write_text(write, request.text(comparison, layout_of(write)))
-        click.echo(f"{write}: {plural(len(comparison.rows), 'row')}, made by {request.command()}")
+        click.echo(f"{write}: {plural(len(rows), 'row')}, made by {request.command()}")
     elif layout in (None, "terminal"):
         _print(request, comparison)
     else:
@@ -115,7 +116,7 @@ def _print(request: Request, comparison: Table) -> None:
 
 def _verify(path: Path, location: Location, request: Request | None) -> None:
     from headsweep.report.request import Request
-    from headsweep.report.verify import differences
+    from headsweep.report.verify import verify
 
     def parse(command: str) -> Request:
         try:
@@ -126,9 +127,12 @@ def _verify(path: Path, location: Location, request: Request | None) -> None:
             raise UserError(f"{path}: {command!r} is not a command of this version ({reason})") from error
         return _request({field.name: context.params[field.name] for field in fields(Request)}, location.output)
 
-    count, found = differences(path, location, parse, request)
-    for line in found:
+    found = verify(path, location, parse, request)
+    for line in found.differences:
         click.echo(one_line(f"headsweep: {line}"), err=True)
-    if found:
+    for name in found.absent:
+        click.echo(one_line(f"{path}: \\input{{{name}}} is no file in {path.parent} and was not read"), err=True)
+    if found.differences:
         sys.exit(1)
-    click.echo(f"{path}: {plural(count, 'table')} {'agrees' if count == 1 else 'agree'} with the runs")
+    count = plural(found.tables, "table") + f" in {found.files} files" * (found.files > 1)
+    click.echo(f"{path}: {count} {'agrees' if found.tables == 1 else 'agree'} with the runs")

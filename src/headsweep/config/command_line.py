@@ -31,7 +31,7 @@ def spell_out(words: Sequence[str]) -> list[str]:
     options = ["hydra.launcher.dry_run=true" if word == "--dry-run" else word for word in store_passwords(words)]
     given, unknown = _Parser(parents=[get_args_parser()], add_help=False).parse_known_intermixed_args(options)
     if wrong := [word for word in unknown if word.startswith("-")]:
-        raise UserError(f"{escaped(wrong[0])}: unknown option (--help, --hydra-help)")
+        raise unknown_option(wrong[0], "unknown option (--help, --hydra-help)")
     grid = given.multirun or "hydra.mode=MULTIRUN" in given.overrides
     if grid and given.cfg:
         raise UserError("--cfg and -m: expected one of them, as --cfg shows one configuration and -m makes a grid")
@@ -44,6 +44,13 @@ def spell_out(words: Sequence[str]) -> list[str]:
     for word in given.overrides:
         options.remove(word)  # Hydra's parser misses overrides after an option that follows another override
     return [*options, *(_spell_out(word, given.overrides) for word in given.overrides)]
+
+
+def unknown_option(word: str, reason: str) -> UserError:
+    """Return the error for an option that no command with words KEY=VALUE has."""
+    if word.partition("=")[0] == "--output":
+        return UserError(f"{escaped(word)}: expected paths.output=FOLDER, as this command takes words KEY=VALUE")
+    return UserError(f"{escaped(word)}: {reason}")
 
 
 class _Parser(argparse.ArgumentParser):

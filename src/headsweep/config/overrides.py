@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,9 @@ from headsweep.config.records import choices as added
 from headsweep.config.schema import RunConfig
 from headsweep.config.study.grid import Compose, Grid
 from headsweep.config.traits import PLANNED
+from headsweep.config.yaml_files import load_yaml
 from headsweep.folders import CONF, TRAIN, own_conf
+from headsweep.text import shell_command
 
 Overrides = dict[str, str]  # key of an override -> its value, as Hydra parses it
 
@@ -56,7 +57,7 @@ class OverrideFinder:
 
     @cached_property
     def _defaults(self) -> dict[str, str]:
-        entries = OmegaConf.load(CONF / "train.yaml").defaults
+        entries = load_yaml(CONF / "train.yaml").defaults
         choices = {key: choice for entry in entries if not isinstance(entry, str) for key, choice in entry.items()}
         return {group: choice for group, choice in choices.items() if group != "paths"}
 
@@ -70,7 +71,7 @@ class OverrideFinder:
         return {
             group: _of_records(group)
             | {
-                path.stem: _flat(OmegaConf.load(path), group)
+                path.stem: _flat(load_yaml(path), group)
                 for folder in (*added.folders(), *filter(None, [own_conf()]), CONF)  # the last of one name counts
                 for path in sorted((folder / group).glob("*.yaml"))
             }
@@ -154,7 +155,7 @@ def _of_records(group: str) -> dict[str, dict[str, Any]]:
 
 def command(overrides: Sequence[str], grid: bool) -> str:
     """Return the shell command that trains a run, or a grid."""
-    return shlex.join([*TRAIN, *["-m"] * grid, *overrides])
+    return shell_command([*TRAIN, *["-m"] * grid, *overrides])
 
 
 def grid_words(cells: Sequence[Mapping[str, str]]) -> list[str]:

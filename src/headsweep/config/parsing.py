@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
-from functools import cache
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -47,16 +50,17 @@ def typed(config: DictConfig) -> DictConfig:
     Raises:
         ConfigError: a key is unknown, or a value has the wrong type.
     """
-    plain = {key: config[key] for key in config if key != "hydra"}
+    own = [str(key) for key in config if key != "hydra"]
+    plain = config if len(own) == len(config) else OmegaConf.masked_copy(config, own)
     head, model = _head_options(config), _chosen(config, "model.family", "model.family", BACKBONES)
-    schema = _schema(head, model)  # type: ignore[arg-type]  # mypy asks whether instances can be hashed
+    sections = frozenset(key for key in own if OmegaConf.is_dict(config._get_node(key)))
+    values = _empty(head, model, sections)()  # type: ignore[arg-type]  # mypy asks whether instances can be hashed
     _check_values(plain)
     try:
-        merged = OmegaConf.merge(schema, plain)
+        values.merge_with(plain)
     except OmegaConfBaseException as error:
         raise as_config_error(error, config) from error
-    assert isinstance(merged, DictConfig)
-    return merged
+    return values
 
 
 def build(values: DictConfig, config: DictConfig, start: str = "") -> RunConfig:
@@ -87,12 +91,30 @@ def _absolute(key: str, given: str, start: str) -> str:
 
 
 @cache
-def _schema(head: type[HeadConfig], model: type[ModelConfig]) -> DictConfig:
-    """Return the schema of a run, not to be changed; cached, since a sweep parses thousands of runs."""
+def _empty(head: type[HeadConfig], model: type[ModelConfig], sections: frozenset[str]) -> Callable[[], DictConfig]:
+    """Return what makes a run's schema to be filled in, for thousands of runs of a sweep.
+
+    Args:
+        head: the options of the head.
+        model: the options of the model.
+        sections: those that will be given, whose keys OmegaConf would make anew in each merge.
+    """
     schema = OmegaConf.structured(RunConfig)
     schema.head = _schema_of("head", head)
     schema.model = _schema_of("model.family", model)
-    return schema
+    types = get_type_hints(RunConfig)
+    for section in sections.intersection(types):
+        if OmegaConf.is_missing(schema, section) and is_dataclass(types[section]):
+            schema[section] = types[section]
+    return copier(schema)
+
+
+def copier(config: DictConfig) -> Callable[[], DictConfig]:
+    """Return what makes copies of a configuration, five times as fast as `deepcopy`."""
+    try:
+        return partial(pickle.loads, pickle.dumps(config))
+    except pickle.PicklingError:  # the options of a head in a file are no class of a module
+        return partial(copy.deepcopy, config)
 
 
 def _schema_of(key: str, options: type) -> DictConfig:
@@ -131,9 +153,10 @@ def check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") 
     """Raise ConfigError for a number or boolean given where a text is expected."""
     for key in (key for key in given if key in values):
         value = given[key]
-        if isinstance(value, DictConfig) and isinstance(values[key], DictConfig):
-            check_texts(values[key], value, f"{prefix}{key}.")
-        elif is_converted(values[key], value):
+        if isinstance(value, DictConfig):
+            if isinstance(values[key], DictConfig):
+                check_texts(values[key], value, f"{prefix}{key}.")
+        elif isinstance(value, float | bool) and is_converted(values[key], value):
             name, kind = prefix + str(key), "a boolean" if isinstance(value, bool) else "a number"
             raise ConfigError(name, value, f"expected a text, found {kind}; quote it, e.g. \"{name}='TEXT'\"")
 

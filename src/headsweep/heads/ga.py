@@ -5,12 +5,16 @@ Legend: b images, n tokens, d width, k branches.
 
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.heads.base import Head
 from headsweep.heads.layers.class_attention import ClassAttention
 from headsweep.heads.layers.gram import GramQuery
+from headsweep.heads.layers.precision import in_product_dtype
+
+torch.fx.wrap("in_product_dtype")  # FX cannot trace autocast or an autograd function
 
 
 @final
@@ -31,6 +35,7 @@ class GaHead(Head):
         self.attention = ClassAttention(heads, width)
 
     def pool(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        tokens = in_product_dtype(tokens)
         return self.attention(self.query(tokens), tokens)
 
     def token_weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b k n"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from headsweep.errors import UserError
 from headsweep.launch.conclude import LogModels, compare, conclude, log_models, show
 from headsweep.plan.frozen import frozen
 from headsweep.status import waiting
+from headsweep.status.job_state import HELD
 from headsweep.status.read import read_sweep
 from headsweep.status.render import detail
 from headsweep.status.views import RunView, SweepView
@@ -103,30 +106,42 @@ class _Refill:
     def __init__(self, sweep: Path, refill: Refill) -> None:
         self._sweep, self._refill, self._next = sweep, refill, 0.0
         self._counts: object = None
-        self._error = ""
+        self._last: set[str] = set()  # lines of the last attempt
 
     def __call__(self, view: SweepView) -> None:
         if waiting.file_of(self._sweep).exists() and (view.counts != self._counts or time.monotonic() > self._next):
             self._counts, self._next = view.counts, time.monotonic() + REFILL_SECONDS
-            try:
+            self._attempt()
+
+    def _attempt(self) -> None:
+        """Submit what may be; of its lines print those that the last attempt, which may have found no room, did not."""
+        before, printed, errors = self._last, io.StringIO(), []
+        try:
+            with contextlib.redirect_stdout(printed):
                 self._refill(self._sweep)
-            except UserError as error:  # perhaps the cluster does not answer now
-                if str(error) != self._error:
-                    self._error = str(error)
-                    print(f"headsweep: {error}; tried again every {REFILL_SECONDS:.0f} s", file=sys.stderr)
+        except UserError as error:  # perhaps the cluster does not answer now
+            errors = [f"headsweep: {error}; tried again every {REFILL_SECONDS:.0f} s"]
+        finally:  # Ctrl-C may come between two jobs
+            lines = printed.getvalue().splitlines()
+            self._last = {*lines, *errors}
+            for line in (line for line in lines if line not in before):
+                print(line)
+        for line in (line for line in errors if line not in before):
+            print(line, file=sys.stderr)
 
 
 class _Lines:
-    """Prints a line for each change of a run's state, where there is no terminal."""
+    """Prints a line for each change of a run's state, or if its job is held, where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._states: dict[Path, RunState] = {}
+        self._shown: dict[Path, tuple[RunState, bool]] = {}
 
     def __call__(self, view: SweepView) -> None:
         for run in view.runs:
-            if self._states.get(run.folder.path) != run.state:
-                self._states[run.folder.path] = run.state
+            news = (run.state, HELD in run.note)
+            if self._shown.get(run.folder.path) != news:
+                self._shown[run.folder.path] = news
                 self._console.print(one_line(_line(run)), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -32,10 +32,13 @@ class InProcess(Launcher):
         self._request = nullcontext(request) if request else StopRequest()
 
     def check(self, runs: Sequence[RunConfig]) -> list[RunCost | UserError]:
-        """Return the cost of each run. Raises UserError for the first that cannot be built."""
-        from headsweep.run.train_run import preflight
+        """Return the cost of each run. Raises UserError for the first that cannot be built, or trained here."""
+        from headsweep.run.train_run import check_here, preflight
 
-        return [preflight(run) for run in runs]
+        costs: list[RunCost | UserError] = [preflight(run) for run in runs]
+        for run in runs:
+            check_here(run)
+        return costs
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Train the runs one after the other. Raises what a run raises; its folder has the reason."""

@@ -27,6 +27,7 @@ from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
 from headsweep.models.checkpoint_file import read_weights
 from headsweep.models.classifier import Classifier
+from headsweep.models.meta_device import on_meta_device
 from headsweep.models.own_code import building, own_backbone, own_head
 from headsweep.models.state_dicts import fit
 from headsweep.rng import global_stream
@@ -64,7 +65,7 @@ def build_model(
     """
     appended = tokens is not None and tokens.class_token
     weights = _weights(model) if model.pretrained and model.checkpoint and not only_head else None
-    with global_stream(seed, "backbone init"), torch.device("meta") if only_head else nullcontext():
+    with global_stream(seed, "backbone init"), on_meta_device() if only_head else nullcontext():
         backbone = _backbone(model, head, image_size, channels, appended, weights)
         if tokens is not None:
             backbone.select(model.name, tokens)

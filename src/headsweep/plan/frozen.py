@@ -15,6 +15,7 @@ from headsweep.config.keys import all_keys, neutral_values
 from headsweep.config.parsing import typed
 from headsweep.config.records.head_file import digest_of
 from headsweep.config.traits import RESULT
+from headsweep.config.yaml_files import load_yaml, read_yaml
 from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
@@ -30,13 +31,13 @@ _ABSENT = object()
 @cache
 def _where_runs_train() -> DictConfig:
     """Return the keys outside a run's identity, with their values in conf/, and neutral values of added keys."""
-    today, found = OmegaConf.load(CONF / "train.yaml"), OmegaConf.create()
+    today, found = load_yaml(CONF / "train.yaml"), OmegaConf.create()
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()
     }
     keys = [key for key, traits in all_keys().items() if RESULT not in traits]
     for section in chosen.keys() & {key.partition(".")[0] for key in keys}:
-        today[section] = OmegaConf.load(CONF / section / f"{chosen[section]}.yaml")
+        today[section] = load_yaml(CONF / section / f"{chosen[section]}.yaml")
     for key in keys:
         if (value := OmegaConf.select(today, key, default=_ABSENT)) is not _ABSENT:
             OmegaConf.update(found, key, value)
@@ -128,7 +129,7 @@ def _frozen_file(folder: RunFolder) -> DictConfig:
         Damaged: it is not YAML, or has values that OmegaConf or Hydra would resolve.
     """
     try:
-        config = OmegaConf.create(folder.config_text())
+        config = read_yaml(folder.config_text())
         if not isinstance(config, DictConfig) or not config:
             raise ValueError("it has no keys")
         _check_plain(OmegaConf.to_container(config, resolve=False), "")

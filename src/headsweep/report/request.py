@@ -20,6 +20,7 @@ from headsweep.report.table.layout import Sheet, flat, parse_columns, pivot
 from headsweep.report.table.metrics import METRICS, PERCENT, Metric, Unit
 from headsweep.report.table.model import Question, Table
 from headsweep.report.table.over import OVER
+from headsweep.selection import refuse_selection
 from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -30,6 +31,7 @@ FORMATS = {"markdown": ".md", "csv": ".csv", "latex": ".tex", "html": ".html", "
 COMMAND = "headsweep table "
 END = "end of headsweep table"
 NO_TUNING = "none"
+FILTER = "params.`head.name` = 'ga'"  # an example
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Request:
         if self.margin is not None:
             check_margin(self.margin, METRICS[self.metric].unit)
         if self.is_filter:
+            refuse_selection(self.source, "a sweep or an MLflow filter", f'a filter is written as "{FILTER}"')
             return self._compare(read_tracked(location.tracker, self.source), None, (), over_images)
         sweep = SweepFolder(OutputFolder(location.output).sweeps / self.source)
         screening = sweep.screening()

@@ -12,6 +12,7 @@ from pathlib import Path
 from headsweep.errors import UserError
 from headsweep.report.formats import html, latex
 from headsweep.report.request import COMMAND, END, Location, Request, layout_of
+from headsweep.report.tex_inputs import files_of
 from headsweep.text import plural
 
 MOST_SHOWN = 5  # differing lines of a table
@@ -30,27 +31,34 @@ _TABLE_LINES = {  # a line that every table of the format has
 
 
 @dataclass(frozen=True)
+class Verified:
+    """What was compared, and what differs."""
+
+    tables: int
+    files: int
+    absent: list[str]  # names in \input of LaTeX that are no files beside the document
+    differences: list[str]  # a line each
+
+
+@dataclass(frozen=True)
 class _Block:
     """A table in a file."""
 
+    path: Path
     first: int  # number of its first line
     command: str | None  # that made it; None where the format cannot record it
     text: str
 
 
-def differences(
-    path: Path, location: Location, parse: Callable[[str], Request], request: Request | None
-) -> tuple[int, list[str]]:
+def verify(path: Path, location: Location, parse: Callable[[str], Request], request: Request | None) -> Verified:
     """Make every table of a file from the runs and compare the lines; white space and empty lines are ignored.
 
     Args:
-        path: a file written by `headsweep table --write`, or one that contains such tables.
+        path: a file written by `headsweep table --write`, or one that contains such tables; for LaTeX, also one that
+            includes them.
         location: where the runs are.
         parse: makes a request from a command.
         request: of a table whose format does not record its command (CSV).
-
-    Returns:
-        The number of tables, and a line for each difference.
 
     Raises:
         UserError: the file cannot be read or has no table, or one of its tables is not between its two comments or
@@ -58,24 +66,31 @@ def differences(
     """
     layout = layout_of(path)
     found: list[str] = []
-    blocks = _blocks(path, layout)
+    files, absent = files_of(path, _read) if layout == "latex" else ([path], [])
+    blocks = [block for file in files for block in _blocks(file, layout)]
+    if not blocks:
+        raise UserError(f"{path}: no table found; write one with `{COMMAND}SWEEP --write {path}`")
     for block in blocks:
         request_of_block = request if block.command is None else parse(block.command)
         if request_of_block is None:
             raise UserError(f"{path}: the format does not record its command; add the sweep and options that made it")
-        found += _compare(path, block, request_of_block.text(request_of_block.table(location), layout))
-    return len(blocks), found
+        found += _compare(block, request_of_block.text(request_of_block.table(location), layout))
+    return Verified(len(blocks), len(files), absent, found)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
 
 
 def _blocks(path: Path, layout: str) -> list[_Block]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    text = _read(path)
     if layout == "csv":
-        return [_Block(1, None, text)]
+        return [_Block(path, 1, None, text)]
     if layout == "json":
-        return [_Block(1, _made_by(path, text), text)]
+        return [_Block(path, 1, _made_by(path, text), text)]
     return _between_marks(path, text, layout)
 
 
@@ -89,18 +104,16 @@ def _made_by(path: Path, text: str) -> str:
 def _between_marks(path: Path, text: str, layout: str) -> list[_Block]:
     """Return the tables of a file, each between the comment with its command and the one that ends it."""
     lines = text.split("\n")
-    blocks, faults = _pairs(lines, dict(_marks(text, layout)))
+    blocks, faults = _pairs(path, lines, dict(_marks(text, layout)))
     if not faults:
         faults = list(_unmarked(lines, blocks, layout))
     if faults:
         expected = plural(len(blocks) + len(faults), "table")
         raise UserError(f"{path}: expected {expected}, found {len(blocks)}: {'; '.join(faults)}")
-    if not blocks:
-        raise UserError(f"{path}: no table found; write one with `{COMMAND}SWEEP --write {path}`")
     return blocks
 
 
-def _pairs(lines: Sequence[str], marks: Mapping[int, str | None]) -> tuple[list[_Block], list[str]]:
+def _pairs(path: Path, lines: Sequence[str], marks: Mapping[int, str | None]) -> tuple[list[_Block], list[str]]:
     """Return the tables between two comments, and what is wrong with the other comments."""
     blocks: list[_Block] = []
     faults: list[str] = []
@@ -109,7 +122,7 @@ def _pairs(lines: Sequence[str], marks: Mapping[int, str | None]) -> tuple[list[
         if mark is None:
             faults.append(f"line {at + 1} has other text beside its comment of headsweep")
         elif mark == END and first is not None:
-            blocks.append(_Block(first + 1, marks[first], "\n".join(lines[first : at + 1])))
+            blocks.append(_Block(path, first + 1, marks[first], "\n".join(lines[first : at + 1])))
             first = None
         elif mark == END:
             faults.append(f"the table that ends at line {at + 1} has no comment '{COMMAND}...' above it")
@@ -136,14 +149,14 @@ def _unmarked(lines: Sequence[str], blocks: Sequence[_Block], layout: str) -> It
             yield f"the table at line {at + 1} has no comment '{COMMAND}...' above it and no '{END}' below"
 
 
-def _compare(path: Path, block: _Block, expected: str) -> Iterator[str]:
+def _compare(block: _Block, expected: str) -> Iterator[str]:
     pairs = zip_longest(_lines(block.text), _lines(expected), fillvalue=(None, None))
     differing = [(at, found, from_runs) for (at, found), (_, from_runs) in pairs if found != from_runs]
     for at, found, from_runs in differing[:MOST_SHOWN]:
-        line = path if at is None else f"{path}:{block.first + at}"
+        line = block.path if at is None else f"{block.path}:{block.first + at}"
         yield f"{line}: expected {_quoted(from_runs)} from the runs, found {_quoted(found)}"
     if len(differing) > MOST_SHOWN:
-        yield f"{path}: and {len(differing) - MOST_SHOWN} more lines"
+        yield f"{block.path}: and {len(differing) - MOST_SHOWN} more lines"
 
 
 def _lines(text: str) -> list[tuple[int | None, str | None]]:

@@ -20,6 +20,7 @@ from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
 from headsweep.models.frozen import FrozenBackbone, Probe
+from headsweep.models.meta_device import on_meta_device
 from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
 from headsweep.models.packed_attention import check_device
 from headsweep.plan.fingerprint import fingerprint
@@ -161,7 +162,7 @@ def preflight(run: RunConfig) -> RunCost:
     device = choose_device(run.device)
     if run.device != "auto":  # which the run may find elsewhere
         _check_kernel(run, device)
-    with torch.device("meta"):
+    with on_meta_device():
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
         build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
@@ -177,6 +178,11 @@ def preflight(run: RunConfig) -> RunCost:
     if run.debug.train_images is None:  # else few of the tokens are computed
         check_room(folder.path, record.bytes - folder.held())
     return {**counted, "token_bytes": record.row_bytes}
+
+
+def check_here(run: RunConfig) -> None:
+    """Raise ConfigError if a run that is trained on this machine could not use its kernels."""
+    _check_kernel(run, choose_device(run.device))
 
 
 def _check_kernel(run: RunConfig, device: torch.device) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.selection import is_condition
 from headsweep.tracking.run_folder import RunFolder
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names and the conditions KEY=VALUE among the words of a command."""
-    conditions = [word for word in words if "=" in word]
-    return [word for word in words if "=" not in word], conditions
+    return [word for word in words if not is_condition(word)], list(filter(is_condition, words))
 
 
 def chosen(folders: Sequence[RunFolder], conditions: Sequence[str]) -> list[RunFolder]:

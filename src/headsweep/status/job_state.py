@@ -36,6 +36,11 @@ class JobState:
         return self.state in ACTIVE
 
     @property
+    def is_held(self) -> bool:
+        """Whether SLURM itself holds it, e.g. as its node died while it was starting: it waits until it is released."""
+        return self.is_active and self.reason == HELD
+
+    @property
     def is_running(self) -> bool:
         """Whether it runs."""
         return self.state == "RUNNING"
@@ -47,8 +52,7 @@ class JobState:
             return f"job {self.job} is completing"
         if self.is_active:
             waits = f": {self.reason}" if self.reason not in ORDINARY else ""
-            # By SLURM itself, e.g. when a controller that was killed has started it twice.
-            held = f"; `scontrol release {self.job}` lets it start" if self.reason == HELD else ""
+            held = f"; `headsweep retry`, or `scontrol release {self.job}`, lets it start" if self.is_held else ""
             return f"job {self.job} is {self.state.lower()}{waits}{held}"
         end = "is unknown to the cluster" if self.state == "GONE" else f"ended: {self.state}"
         reason = f" ({self.reason})" if self.reason else ""

@@ -114,6 +114,23 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     return {folder for folder in left if folder.path.name in queued}
 
 
+def release(folders: Sequence[RunFolder]) -> list[str]:
+    """Let this user's jobs of runs start that SLURM holds after a failed launch; return their numbers.
+
+    Raises:
+        UserError: the cluster refuses.
+        Damaged: as `active`.
+    """
+    asked = {folder.path.name for folder in folders if folder.result() is None}
+    outputs = {folder.output.path: folder.output for folder in folders}.values()
+    jobs = [job for output in outputs for job in submissions.jobs_in(output) if asked.intersection(job.runs)]
+    states = states_of(job for job in jobs if job.user in ("", submissions.this_user()))
+    held = sorted({state.job for state in states.values() if state.is_held})
+    if held and cluster.ask("scontrol", "release", ",".join(held)) is None:
+        raise UserError(f"scontrol release {','.join(held)} failed; cancel these jobs, then `headsweep retry`")
+    return held
+
+
 class Cancelled(NamedTuple):
     """What a command has cancelled."""
 

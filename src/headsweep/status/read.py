@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     outputs = {path.parents[1]: OutputFolder.containing(path) for path in paths}.values()
     jobs = [job for output in outputs for job in submissions.jobs_in(output, skip_damaged=True)]
     states = queue.states_of(job for job in jobs if asked.intersection(job.runs))
-    return [_with_jobs(view, states) for view in views]
+    have_job = {(job.sweep.parent, run) for job in jobs for run in job.runs}
+    submitted = {job.sweep for job in jobs}
+    return [_with_jobs(_unsubmitted(view, have_job) if view.path in submitted else view, states) for view in views]
 
 
 def _read_sweep(path: Path) -> SweepView:
@@ -87,6 +89,32 @@ def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
         ]
         return replace(sweep, runs=runs)
     return sweep
+
+
+def _unsubmitted(sweep: SweepView, have_job: Collection[tuple[Path, str]]) -> SweepView:
+    """Return a sweep that was submitted to a cluster, with a note at the runs that never were.
+
+    Args:
+        sweep: the sweep.
+        have_job: the folder of its sweep, and fingerprint, of each run for which a job was submitted.
+    """
+    if _may_be_trained_here(sweep.path):
+        return sweep
+    note = f"has no job; `headsweep retry {sweep.name}` submits it"
+    runs = [
+        replace(run, note=note)
+        if run.state in (RunState.new, RunState.partial) and (sweep.path.parent, run.folder.path.name) not in have_job
+        else run
+        for run in sweep.runs
+    ]
+    return replace(sweep, runs=runs)
+
+
+def _may_be_trained_here(sweep: Path) -> bool:
+    try:
+        return bool(active_launchers.find(sweep))
+    except Damaged:  # which the view of this sweep alone reports
+        return True
 
 
 def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None) -> RunView:

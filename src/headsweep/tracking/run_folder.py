@@ -181,14 +181,18 @@ class RunFolder:
     def precision(self) -> str | None:
         """Return the precision that the run computes in; None before it began, or if an older version began it.
 
+        Of a run that is over it is that of its result, whatever has become of the file since.
+
         Raises:
-            Damaged: the file is not as `write_precision` writes it.
+            Damaged: the file of a run that is not over is not as `write_precision` writes it.
         """
+        result = self.result()
+        if result and (used := result.environment.get("precision")) in _PRECISIONS:
+            return str(used)
         fix = "write the precision that the run began in"
         text = read_text(self._precision, fix)
         if text is None:
-            result = self.result()  # an older version recorded it at the end alone
-            return result.environment.get("precision") if result else None
+            return None
         if text.strip() not in _PRECISIONS:
             raise Damaged(self._precision, f"expected {' or '.join(_PRECISIONS)}, found {text.strip()[:40]!r}", fix)
         return text.strip()

@@ -12,6 +12,7 @@ from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
+from headsweep.models.meta_device import on_meta_device
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
 from headsweep.models.state_dicts import fit, publish, resize_positions
 
@@ -70,7 +71,7 @@ def test_weights_go_both_ways_and_the_logits_of_every_head_stay(name, official):
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_every_name_has_the_sizes_of_its_published_file(name):
-    with torch.device("meta"):
+    with on_meta_device():
         own = timm.create_model(name, num_classes=10, block="stream_norm")
         file = authors_model(name, official=True).state_dict()
     assert {key: tensor.shape for key, tensor in published(own).items()} == {
@@ -260,7 +261,7 @@ def published_file(tmp_path):
 def test_a_run_starts_from_published_weights(published_file):
     started = start_run(published_file)
     assert torch.equal(started.backbone.norm.weight, torch.load(published_file)["classifier.norm.weight"])
-    with torch.device("meta"):
+    with on_meta_device():
         assert next(start_run(published_file).parameters()).is_meta
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from headsweep.analysis.bundle.anonymous import Anonymizer, neutral_places
+from headsweep.config.yaml_files import read_yaml
 from headsweep.plan.frozen import frozen
 from headsweep.plan.uncommitted import patch_of
 from headsweep.tracking.inspection import FOLDER as INSPECTION
@@ -79,7 +80,7 @@ def _stage_run(run: RunFolder, sweep: SweepFolder, place: OutputFolder, clean: A
 
 
 def _config(run: RunFolder) -> str:
-    values = OmegaConf.to_container(OmegaConf.create(run.config_text()))
+    values = OmegaConf.to_container(read_yaml(run.config_text()))
     assert isinstance(values, dict)
     return OmegaConf.to_yaml(OmegaConf.create(neutral_places({str(key): item for key, item in values.items()})))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -46,10 +47,11 @@ def _with_condition(
     is_narrowed = any(condition.is_narrowed for block in by_block for condition in block)
     if composed and not chosen and not is_narrowed:
         raise ConfigError(CONDITIONAL, text, "expected a condition that holds in a cell of the grid, found none")
+    added = [math.prod(len(it.alternatives) for it in by_block[points[at].block]) for at in chosen]
+    check_number(len(points) - len(chosen) + sum(added))
     found: list[Point] = []
     for at, point in enumerate(points):
         found += _extended(point, by_block[point.block]) if at in chosen else [point]
-        check_number(len(found))
     return found
 
 

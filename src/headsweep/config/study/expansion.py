@@ -23,6 +23,7 @@ from headsweep.config.study.exclusions import Exclusions
 from headsweep.config.study.grid import Compose
 from headsweep.config.study.language import read_study
 from headsweep.config.study.points import Points, points
+from headsweep.config.yaml_files import load_yaml
 from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF
 
@@ -113,7 +114,7 @@ def grid_request(
 
 def local_defaults() -> LocalConfig:
     """Return the keys of conf/hydra/launcher/local.yaml."""
-    keys = OmegaConf.load(CONF / "hydra" / "launcher" / "local.yaml")
+    keys = load_yaml(CONF / "hydra" / "launcher" / "local.yaml")
     assert isinstance(keys, DictConfig)
     return parse_launcher(LocalConfig, keys)
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep.config.checks import is_one_line
-from headsweep.config.parsing import build, check_texts, is_converted, parse, typed
+from headsweep.config.parsing import build, check_texts, copier, is_converted, parse, typed
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 
@@ -59,7 +59,7 @@ class Cell:
 
     @cached_property
     def _config(self) -> DictConfig:
-        return self._compose(self.overrides)
+        return self._base.with_values(self._values) if self._base else self._compose(self.overrides)
 
 
 class Grid:
@@ -67,23 +67,22 @@ class Grid:
 
     def __init__(self, compose: Compose) -> None:
         self._compose = compose
-        self._bases: dict[tuple[tuple[str, ...], frozenset[str]], _Base | None] = {}
+        self._bases: dict[tuple[str, ...], _Base | None] = {}
 
     def cell(self, overrides: Sequence[str]) -> Cell:
         """Return the cell with these overrides. Raises what Hydra raises when it cannot be composed."""
         read = {text: _plain(text) for text in overrides}
         values = dict(pair for pair in read.values() if pair)
         others = tuple(text for text, pair in read.items() if not pair)
-        # Every cell on a base sets the same keys, so none keeps a value of another cell.
-        key = others, frozenset(values)
-        if key not in self._bases:
-            self._bases[key] = self._base(*key)
-        base = self._bases[key]
-        return Cell(overrides, self._compose, base, values if base else {})
+        if others not in self._bases:
+            self._bases[others] = self._base(others)
+        base = self._bases[others]
+        fits = base is not None and base.has(frozenset(values))
+        return Cell(overrides, self._compose, base if fits else None, values if fits else {})
 
-    def _base(self, others: Sequence[str], keys: frozenset[str]) -> _Base | None:
+    def _base(self, others: Sequence[str]) -> _Base | None:
         try:
-            return _Base(self._compose(others), keys)
+            return _Base(self._compose(others))
         except (HydraException, OmegaConfBaseException, _Unfit):
             return None
 
@@ -95,27 +94,51 @@ class _Unfit(Exception):  # noqa: N818 - not an error
 class _Base:
     """What cells share that differ in plain values alone."""
 
-    def __init__(self, config: DictConfig, keys: frozenset[str]) -> None:
-        self.config = config
-        if not all(_is_leaf(config, key) for key in keys) or _refers(config):
+    def __init__(self, config: DictConfig) -> None:
+        if _refers(config):
             raise _Unfit
+        self.config = config
+        self._has: dict[frozenset[str], bool] = {}
+        self._typed: dict[frozenset[str], DictConfig] = {}
 
-    @cached_property
-    def _typed(self) -> DictConfig:
-        try:
-            values = typed(self.config)
-            check_texts(values, self.config)  # of the overrides that all cells share, such as those of paths
-            return values
-        except ConfigError as error:  # the wrong value may be one that the cells set
-            raise _Unfit from error
+    def has(self, keys: frozenset[str]) -> bool:
+        """Return whether each key exists and takes a value."""
+        if keys not in self._has:
+            self._has[keys] = all(_is_leaf(self.config, key) for key in keys)
+        return self._has[keys]
 
     def parse(self, values: Mapping[str, Any]) -> RunConfig:
         """Return the checked configuration with `values`. Raises OmegaConfBaseException for a value of a wrong type."""
+        # All cells on a copy set the same keys, so none keeps a value of another cell.
+        keys = frozenset(values)
+        if keys not in self._typed:
+            self._typed[keys] = self._copy_typed()
+        typed_values = self._typed[keys]
         for key, value in values.items():
-            OmegaConf.update(self._typed, key, value, merge=False)
-            if is_converted(OmegaConf.select(self._typed, key), value):
+            OmegaConf.update(typed_values, key, value, merge=False)
+            if is_converted(OmegaConf.select(typed_values, key), value):
                 raise _Unfit
-        return build(self._typed, self.config)
+        return build(typed_values, self.config)
+
+    def with_values(self, values: Mapping[str, Any]) -> DictConfig:
+        """Return the configuration with `values` as Hydra composes it."""
+        config = self._copy()
+        for key, value in values.items():
+            OmegaConf.update(config, key, value, merge=False)
+        return config
+
+    @cached_property
+    def _copy(self) -> Callable[[], DictConfig]:
+        return copier(self.config)
+
+    @cached_property
+    def _copy_typed(self) -> Callable[[], DictConfig]:
+        try:
+            values = typed(self.config)
+            check_texts(values, self.config)  # of the overrides that all cells share, such as those of paths
+        except ConfigError as error:  # the wrong value may be one that the cells set
+            raise _Unfit from error
+        return copier(values)
 
 
 @cache
@@ -156,7 +179,7 @@ def _is_leaf(config: DictConfig, key: str) -> bool:
 
 def _refers(config: DictConfig) -> bool:
     """Return whether a value is derived from others that cells may set; they cannot set a plain value in `paths`."""
-    plain = OmegaConf.to_container(
-        OmegaConf.masked_copy(config, [key for key in config if key in _KEYS and key != "paths"])
-    )
-    return "${" in str(plain).replace("${paths.", "")
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    shared = {key: value for key, value in plain.items() if key in _KEYS and key != "paths"}
+    return "${" in str(shared).replace("${paths.", "")

@@ -19,6 +19,7 @@ from headsweep.heads.layers.stacked import (
     add_converted_keys,
     drop_converted_keys,
     normalise_branches,
+    uses_batch_statistics,
 )
 
 GROUPS = 8  # of both 1x1 convolutions
@@ -82,10 +83,34 @@ class GramQuery(nn.Module):
         """Apply the first 1x1 convolution: one product per group, over all branches and images at once."""
         batch, count, width = tokens.shape
         weight = self.contraction.weight.transpose(0, 1)
-        bias = self.contraction.bias.unflatten(1, (GROUPS, -1)).transpose(0, 1)
+        added = self.contraction.bias
+        cancels = uses_batch_statistics(self.contraction_norm)
+        bias = (_cancelled(added, tokens) if cancels else added).unflatten(1, (GROUPS, -1)).transpose(0, 1)
         grouped = tokens.reshape(batch * count, GROUPS, width // GROUPS).permute(1, 2, 0)
         out = torch.baddbmm(bias.flatten(1).unsqueeze(-1), weight.flatten(1, 2), grouped)
         return out.view(GROUPS, self.heads, weight.shape[2], batch, count).permute(3, 1, 0, 2, 4).flatten(1, 3)
+
+
+@torch.fx.wrap  # FX cannot trace an autograd function
+def _cancelled(bias: Float[Tensor, "k c"], tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "k c"]:
+    return CancelledBias.apply(bias) if tokens.is_cuda and differentiates_by_hand() else bias
+
+
+class CancelledBias(torch.autograd.Function):
+    """A bias that the batch norm after it takes out again, with the mean: its gradient is 0.
+
+    As a sum over images and tokens, it would be made of rounding errors, and read the whole gradient of the product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, bias: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
+        """Return it as it is: the running mean includes it."""
+        return bias.view_as(bias)
+
+    @staticmethod
+    def backward(ctx: Any, by: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
+        """Zeros, so that optimizers and ranks treat it as any other parameter."""
+        return torch.zeros_like(by)
 
 
 class GramTriangle(torch.autograd.Function):
@@ -116,10 +141,12 @@ class GramTriangle(torch.autograd.Function):
         """Spread the triangle's gradient over both halves; the diagonal counts twice."""
         features, symmetric = ctx.saved_tensors
         channels = features.shape[1]
+        if _multiplies_bfloat16(features):  # nothing in place: a compiler gathers, doubles and rounds in one kernel
+            rounded = gradient.to(features.dtype).index_select(1, symmetric).view(-1, channels, channels)
+            doubled = rounded * (1 + torch.eye(channels, dtype=features.dtype, device=features.device))
+            return torch.bmm(doubled, features), None, None
         full = gradient.index_select(1, symmetric).view(-1, channels, channels)
         full.diagonal(dim1=1, dim2=2).mul_(2)
-        if _multiplies_bfloat16(features):
-            return torch.bmm(full.to(features.dtype), features), None, None
         return torch.bmm(full, _exact(features)).to(features.dtype), None, None
 
 

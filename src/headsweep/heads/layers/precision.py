@@ -1,8 +1,10 @@
 """Autocast, `torch.func` and exporters in hand-written operations."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -27,3 +29,26 @@ def differentiates_by_hand() -> bool:
     gets the shapes of its results wrong. Both are given the plain operations of its forward pass instead.
     """
     return not (torch._C._are_functorch_transforms_active() or torch.onnx.is_in_onnx_export())
+
+
+def in_product_dtype(tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """Return tokens in the dtype of products, for several readers: rounded once, as the sum of their gradients is."""
+    dtype = product_dtype(tokens)
+    if dtype == tokens.dtype or not differentiates_by_hand():
+        return tokens.to(dtype)
+    return Rounded.apply(tokens, dtype)
+
+
+class Rounded(torch.autograd.Function):
+    """Conversion whose gradient is stored in the other dtype before it is converted back."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Float[Tensor, "b n d"], dtype: torch.dtype) -> Float[Tensor, "b n d"]:
+        """Round the tokens."""
+        ctx.dtype = tokens.dtype
+        return tokens.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None]:
+        """Convert the gradient back; a compiler that met no strided view would store the sum in float32 only."""
+        return by.as_strided(by.shape, by.stride()).to(ctx.dtype), None

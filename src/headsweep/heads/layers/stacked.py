@@ -121,6 +121,11 @@ class StackedBatchNorm(nn.BatchNorm2d):
         return 0.0
 
 
+def uses_batch_statistics(norm: nn.Module) -> bool:
+    """Return whether this is a StackedBatchNorm that takes mean and deviation from the batch."""
+    return isinstance(norm, StackedBatchNorm) and (norm.training or norm.running_mean is None)
+
+
 def normalise_branches(norm: nn.Module, x: Float[Tensor, "b kc *n"]) -> Float[Tensor, "b kc *n"]:
     """Normalise channels ordered branch by branch, by a StackedBatchNorm or the layer a utility converted it to.
 

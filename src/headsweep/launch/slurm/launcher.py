@@ -22,12 +22,12 @@ from headsweep.launch.slurm.grouping import check_needs, configs_of, grouped
 from headsweep.launch.slurm.recorded_needs import Configs, described, recorded_needs
 from headsweep.launch.slurm.settings import by_settings, record
 from headsweep.launch.slurm.submit import sbatch_files
-from headsweep.launch.slurm.window import active, lock, refill, submit_some
+from headsweep.launch.slurm.window import active, lock, refill, submit_some, waiting_line
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan, run_names
-from headsweep.status import cluster
+from headsweep.status import cluster, queue
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
@@ -106,7 +106,8 @@ class SlurmLauncher(Launcher):
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
         record(self._sweep, self.settings)
-        submit_some(self._sweep, missing, self.settings, self._config)
+        if later := submit_some(self._sweep, missing, self.settings, self._config):
+            print(waiting_line(len(later)))
 
     def refill(self, sweep: Path) -> None:
         """Submit jobs for runs that wait, if there may be more in the queue now."""
@@ -120,7 +121,8 @@ class SlurmLauncher(Launcher):
 def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     """Submit, as the user last submitted the sweep, its runs that are not over and neither queued nor trained now.
 
-    Runs that wait until more jobs may be in the queue keep the settings they wait with. Failures are forgotten.
+    Runs that wait until more jobs may be in the queue keep the settings they wait with. Failures are forgotten. Jobs
+    that SLURM holds after a failed launch are released.
 
     Raises:
         UserError: there is no cluster, or it refuses; or a run's folder has no configuration to train it by.
@@ -132,14 +134,18 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     for settings, runs in by_settings(sweep, folders):
         _check_groups(sweep, runs, settings)
     with lock(sweep):
+        for job in queue.release(folders):
+            print(f"job {job} is released, which SLURM held as it could not be started")
         busy = active(folders)
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
+        batches = by_settings(sweep, missing)
+        later = [run for settings, runs in batches for run in submit_some(sweep, by_seed(runs), settings, config)]
         left = f"; {len(busy)} still queued, training or ending" if busy else ""
-        print(f"{len(missing)} of {len(folders)} runs of {sweep.name} are submitted again{left}")
-        for settings, runs in by_settings(sweep, missing):
-            submit_some(sweep, by_seed(runs), settings, config)
+        print(f"{len(missing) - len(later)} of {len(folders)} runs of {sweep.name} are submitted again{left}")
+        if later:
+            print(waiting_line(len(later)))
     print(f"`headsweep watch {sweep.name}` follows it")
 
 

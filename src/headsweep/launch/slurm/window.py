@@ -58,7 +58,7 @@ def submit_some(
     settings: SlurmConfig,
     config: Mapping[str, str],
     ending: str | None = None,
-) -> None:
+) -> Sequence[RunFolder]:
     """Submit jobs for as many of the missing runs as may be in the queue, and record the others; call it under `lock`.
 
     Args:
@@ -67,6 +67,9 @@ def submit_some(
         settings: of the jobs.
         config: of the cluster.
         ending: a job that is about to end, whose place is free.
+
+    Returns:
+        The runs that wait.
 
     Raises:
         UserError: sbatch refuses.
@@ -89,13 +92,15 @@ def submit_some(
             raise
     finally:
         _wait(sweep, missing, later, settings, refused)
-    if later:
-        print(
-            f"{len(later)} run{'s wait' if len(later) > 1 else ' waits'} until more jobs may be in the queue; "
-            "jobs that end, and `headsweep watch`, submit more"
-        )
     if waited or later:
         _keep_standby(sweep, settings)
+    return later
+
+
+def waiting_line(count: int) -> str:
+    """Return a line about as many runs that wait."""
+    waits = "run waits" if count == 1 else "runs wait"
+    return f"{count} {waits} until more jobs may be in the queue; jobs that end, and `headsweep watch`, submit more"
 
 
 def refill(sweep: Path, moment: str | None = None) -> None:

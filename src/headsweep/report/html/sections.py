@@ -196,7 +196,7 @@ def _shared(table: Table) -> str:
 
 def _finished(table: Table, sheet: Sheet) -> Sheet:
     kept = [
-        entries for row, entries in zip(table.rows, sheet.rows, strict=True) if row.state == RunState.finished.label
+        entries for row, entries in zip(table.by_cell, sheet.rows, strict=True) if row.state == RunState.finished.label
     ]
     return replace(sheet, rows=tuple(kept))
 

@@ -151,7 +151,9 @@ def _rows(
     for run in cell.runs:
         by_state.setdefault(_state(run), []).append(run)
     rows = [_row(cell, axes, state, runs, question.metric) for state, runs in by_state.items()]
-    rows[0] = replace(rows[0], failed=undecided.failed_runs(cell))
+    others = {row.state: row.seeds for row in rows[1:]}
+    rows = [replace(row, is_first=False) for row in rows]
+    rows[0] = replace(rows[0], is_first=True, others=others, failed=undecided.failed_runs(cell))
     if not cell.finished and rows[0].failed and baseline is not None and baseline is not cell:
         rows[0] = replace(rows[0], undecided=undecided.gap(cell, METRICS[question.metric]))
     if cell.finished:

@@ -158,7 +158,8 @@ def _metric(name: str) -> Entries:
 
 def _one_metric(row: Row, name: str) -> Entry:
     if row.state != _FINISHED and name == row.metric:
-        return Entry(f"{row.state} ({seed_list(row.seeds)})")
+        states = {row.state: row.seeds, **row.others}
+        return Entry(", ".join(f"{state} ({seed_list(seeds)})" for state, seeds in states.items()))
     return metric_entry(row.estimates.get(name), METRICS[name].unit, bold=row.is_better and name == row.metric)
 
 

@@ -10,7 +10,6 @@ from headsweep.report.table.clocks import CLOCKS, unsteady
 from headsweep.report.table.columns import ABSENT, COLUMNS, DEFAULT, Column, Entry
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Note, Row, Table
-from headsweep.tracking.run_record import RunState
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def parse_columns(words: str | None) -> tuple[str, ...] | None:
 
 
 def flat(table: Table, columns: Sequence[str] | None = None) -> Sheet:
-    """Return one row for each row of the table, with `columns` or the default ones."""
-    labels = _labels(table)
+    """Return one row for each cell of the table, with `columns` or the default ones."""
+    labels, rows = _labels(table), table.by_cell
     headings = [Heading(label, label, is_number=label == "heads") for label in labels]
-    parts = [[Entry(labels[label][at]) for at in range(len(table.rows))] for label in labels]
+    parts = [[Entry(value) for value in labels[label]] for label in labels]
     for column in _chosen(table, columns):
-        unit, entries = column.entries(table.rows)
+        unit, entries = column.entries(rows)
         headings.append(_heading(column, unit, table.metric))
         parts.append(entries)
     return Sheet(tuple(headings), tuple(zip(*parts, strict=True)), table.footnotes)
@@ -96,13 +95,10 @@ def pivot(table: Table, rows: Sequence[str], cols: Sequence[str], columns: Seque
     labels = _labels(table)
     _check_axes(labels, rows, cols, table.tuned)
     chosen = [COLUMNS[name] for name in columns or (table.metric,)]
-    down = _keys(labels, rows, len(table.rows))
-    across = _keys(labels, cols, len(table.rows))
-    entries = [column.entries(table.rows) for column in chosen]
-    places: dict[tuple[object, object], int] = {}
-    for at, row in enumerate(table.rows):
-        if (down[at], across[at]) not in places or row.state == RunState.finished.label:
-            places[down[at], across[at]] = at
+    cells = table.by_cell
+    down, across = _keys(labels, rows, len(cells)), _keys(labels, cols, len(cells))
+    entries = [column.entries(cells) for column in chosen]
+    places = {place: at for at, place in enumerate(zip(down, across, strict=True))}
     headings = [Heading(axis, axis, is_number=axis == "heads") for axis in rows]
     for key in dict.fromkeys(across):
         group = ", ".join(f"{axis} {value}" for axis, value in zip(cols, key, strict=True))
@@ -130,9 +126,10 @@ def _check_axes(labels: dict[str, list[str]], rows: Sequence[str], cols: Sequenc
 
 
 def _labels(table: Table) -> dict[str, list[str]]:
-    """Return axis -> its value in each row."""
-    labels = {"head": [row.head for row in table.rows], "heads": [str(row.heads) for row in table.rows]}
-    return labels | {axis: [row.axes[at] for row in table.rows] for at, axis in enumerate(table.axes)}
+    """Return axis -> its value in each cell."""
+    rows = table.by_cell
+    labels = {"head": [row.head for row in rows], "heads": [str(row.heads) for row in rows]}
+    return labels | {axis: [row.axes[at] for row in rows] for at, axis in enumerate(table.axes)}
 
 
 def _keys(labels: dict[str, list[str]], axes: Sequence[str], count: int) -> list[tuple[str, ...]]:

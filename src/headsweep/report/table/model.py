@@ -87,6 +87,8 @@ class Row:
     superiority: Superiority | None = None  # probability that a run is better than the baseline's with the same seed
     verdict: Verdict | None = None  # where the table has a margin
     is_baseline: bool = False
+    is_first: bool = True  # of its cell: the finished runs, if there are any; a sheet shows this row alone
+    others: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of a first row: state of others -> seeds
     failed: int = 0  # planned runs of the cell that failed or diverged; counted in the first row of a cell
     undecided: str | None = None  # why the difference supports no claim, e.g. "2 seeds"; it has no corrected p then
     p: float | None = None  # of the difference, corrected for all planned differences
@@ -151,3 +153,8 @@ class Table:
     arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)  # all of them, chosen or not
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
+
+    @property
+    def by_cell(self) -> list[Row]:
+        """The first row of each cell."""
+        return [row for row in self.rows if row.is_first]

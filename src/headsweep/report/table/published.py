@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from headsweep.config.values import matches
+from headsweep.config.yaml_files import load_yaml
 from headsweep.errors import UserError
 from headsweep.folders import PROJECT_ROOT
 from headsweep.report.read.cells import Cell
@@ -84,7 +85,7 @@ def matching(cell: Cell, sources: Sequence[Source]) -> tuple[PublishedRow, ...]:
 @cache
 def _load(path: Path) -> Source:
     try:
-        source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Source), OmegaConf.load(path)))
+        source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Source), load_yaml(path)))
     except OmegaConfBaseException as error:
         reason = str(error).split("\n", 1)[0]
         raise UserError(f"{path}: {error.full_key + ': ' if error.full_key else ''}{reason}") from error

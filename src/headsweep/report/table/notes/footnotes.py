@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name
@@ -56,6 +56,7 @@ def warnings(
     yield from _missing_folders(question)
     yield from _damaged(question)
     yield from _without_result(runs)
+    yield from _without_row(shown, axes)
     yield from _diverged(cells, axes)
     yield from _collapsed(shown, axes, question)
     yield from _without_value(runs, question)
@@ -197,17 +198,36 @@ def _without_result(runs: Sequence[Run]) -> Iterator[str]:
         )
 
 
+def _without_row(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
+    """Name the runs whose states are not shown, as the row of their cell has the numbers of others."""
+    found: dict[str, list[str]] = {}
+    for cell in (cell for cell in cells if cell.finished):
+        seeds: dict[str, list[int]] = {}
+        for run in cell.runs:
+            if not run.finished and not run.screened_out and run.state is not RunState.diverged:
+                seeds.setdefault(run.state.label, []).append(run.record.seed)
+        if seeds:
+            found[cell_name(cell, axes)] = [f"{seed_list(those)} {state}" for state, those in seeds.items()]
+    if found:
+        yield f"NOT IN A MEAN: {_named(found)}."
+
+
 def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
-    """Name the diverged runs, which have no rows in a pivot."""
+    """Name the diverged runs."""
     found = {
-        cell_name(cell, axes): seeds
+        cell_name(cell, axes): [seed_list(seeds)]
         for cell in cells
         if (seeds := [run.record.seed for run in cell.runs if run.state is RunState.diverged])
     }
     if found:
-        names = [f"{name} ({seed_list(seeds)})" for name, seeds in found.items()]
-        more = f"; and {len(names) - MOST_NAMED} more cells" * (len(names) > MOST_NAMED)
-        yield f"DIVERGED, not in any mean: {'; '.join(names[:MOST_NAMED])}{more}."
+        yield f"DIVERGED, not in any mean: {_named(found)}."
+
+
+def _named(found: Mapping[str, Sequence[str]]) -> str:
+    """Return the names of the first cells, each with what was found in it."""
+    names = [f"{name} ({', '.join(details)})" for name, details in found.items()]
+    more = f"; and {plural(len(names) - MOST_NAMED, 'more cell')}" * (len(names) > MOST_NAMED)
+    return "; ".join(names[:MOST_NAMED]) + more
 
 
 def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> Iterator[str]:
