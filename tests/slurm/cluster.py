@@ -22,7 +22,9 @@ from programs import Program
 
 SCRIPT = Path(__file__).with_name("slurm_cluster.sh")
 PATIENCE = 240  # seconds for one thing to happen; many times what it takes on a quiet machine
-RUN = TINY_RUN  # true, on true images, as short as can be
+# As TINY_RUN, with as many steps of fewer images. What jobs do is the same, and training is most of their time.
+RUN = [*(word for word in TINY_RUN if word.startswith("model.")), "debug.train_images=64", "debug.eval_images=64"]
+RUN += ["batch_size=16"]
 JOB = ["-m", "hydra/launcher=slurm", "hydra.launcher.gpus=0", "hydra.launcher.cpus=1", *RUN]
 HASTE = "import sys; from headsweep.launch import follow; follow.POLL_SECONDS = 0.5; "  # for what waits for jobs
 GIVE_TRAIN = HASTE + "from headsweep.entry import train; train(sys.argv[1:])"
@@ -45,7 +47,7 @@ class Cluster:
     def stop(self) -> None:
         name = (self.place / "name").read_text().strip()
         self._script("stop")
-        assert not _processes_of(name), "the cluster leaves no process"
+        wait_until(lambda: not _processes_of(name), "the cluster leaves no process")  # killed, they end in a moment
 
     def train(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """`python src/train.py -m hydra/launcher=slurm ... ARGUMENTS`, to its end."""
@@ -110,7 +112,8 @@ class Cluster:
     def wait_until_saved(self) -> None:
         """Wait until the controller saves its state, as it does within five seconds of a change.
 
-        One that is killed in between forgets new jobs; of jobs that have begun, it drains the nodes and holds them.
+        One that is killed in between forgets new jobs. Jobs that have begun it starts again; the node refuses the
+        second copy, and SLURM drains the node and holds the job: "launch failed requeued held".
         """
         file = self.place / "state" / "job_state"
         before, deadline = file.stat().st_mtime_ns, time.monotonic() + 6
@@ -118,11 +121,15 @@ class Cluster:
             time.sleep(0.02)
 
     def kill_controller(self) -> None:
-        """Let the controller die."""
+        """Let the controller die, while no job can begin: see `wait_until_saved`."""
         self._script("kill-controller")
 
+    def stop_controller(self) -> None:
+        """Let the controller end, as where its machine is shut down: it knows later which jobs have begun."""
+        self._script("stop-controller")
+
     def start_controller(self) -> None:
-        """Let a dead controller come back."""
+        """Let the controller come back."""
         self._script("start-controller")
         wait_until(lambda: self.run(["scontrol", "ping"]).returncode == 0)
 
@@ -140,7 +147,15 @@ class Cluster:
 
 
 def warm_python() -> str:
-    """What starts Python in jobs, in a fraction of a second: a fork of a process on this machine does the work."""
+    """What starts Python in jobs, in a fraction of a second: a fork of a process on this machine does the work.
+
+    It has imported headsweep from the checkout, not from the copy of it that the jobs are given.
+    """
+    return " ".join([*programs.relay(kind=".runs"), str(Path(__file__).with_name("disturbed.py"))])
+
+
+def python_of_copies() -> str:
+    """As `warm_python`, for jobs that import headsweep from their copy of it, as those of users do."""
     return " ".join(programs.relay())
 
 
@@ -160,7 +175,13 @@ def jobs_of(path: Path) -> dict[str, str]:
 
 
 def sabotage(output: Path) -> None:
-    """Let the jobs of all sweeps so far run code that misbehaves; see sabotage.py."""
+    """Let the runs of jobs misbehave; see sabotage.py."""
+    (output / "sabotaged").touch()
+
+
+def sabotage_copies(output: Path) -> None:
+    """As `sabotage`, for jobs of `python_of_copies`: of all sweeps so far."""
+    sabotage(output)
     for code in output.glob("sweeps/*/slurm/code/*/src"):
         with (code / "headsweep" / "training" / "loop.py").open("a") as file:
             file.write(Path(__file__).with_name("sabotage.py").read_text())

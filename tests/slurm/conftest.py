@@ -15,12 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import RUN, Cluster
 from filelock import FileLock
 from omegaconf import OmegaConf
 from scripted import Sbatch
 
-from commands import TINY_RUN
 from composing import compose_run
 from factories import hand_made, shared
 from headsweep.config import PROJECT_ROOT
@@ -61,7 +60,7 @@ def forgetful() -> Iterator[Cluster]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine runs, trained here, with as many threads each as a job gives them."""
     output = shared(tmp_path_factory) / "undisturbed"
-    run = compose_run(*TINY_RUN, "duration='2 epochs'", "tracking=none", f"paths.output={output}")
+    run = compose_run(*RUN, "duration='2 epochs'", "tracking=none", f"paths.output={output}")
     with FileLock(f"{output}.lock"):  # the second of two workers finds them trained
         run_sweep([replace(run, seed=seed) for seed in range(9)], InProcess())
     return output

@@ -4,11 +4,11 @@
 #   slurm_cluster.sh stop DIR               ends every process of that cluster by pid; leaves DIR with its logs
 #   slurm_cluster.sh kill-node|start-node DIR NODE     NODE (127.0.0.2, ...) dies with all its tasks / comes back
 #   slurm_cluster.sh kill-slurmd DIR NODE              its slurmd dies alone, and its tasks live on; start-node as above
-#   slurm_cluster.sh kill-controller|start-controller DIR
+#   slurm_cluster.sh kill-controller|stop-controller|start-controller DIR      stopped, it saves its state
 # ACCT=yes runs slurmdbd on a private mariadbd, so that sacct answers (submitit follows its jobs through sacct).
 set -u; PATH=$PATH:/usr/sbin; cmd=${1:-}
 die() { echo "slurm_cluster: $*" >&2; exit 1; }
-[ -n "${2:-}" ] || die "usage: start DIR [NODES] [GPUS_PER_NODE] [yes|no] | stop DIR | kill-node|start-node|kill-slurmd DIR NODE | kill-controller|start-controller DIR"
+[ -n "${2:-}" ] || die "usage: start DIR [NODES] [GPUS_PER_NODE] [yes|no] | stop DIR | kill-node|start-node|kill-slurmd DIR NODE | kill-controller|stop-controller|start-controller DIR"
 DIR=$(realpath -m "$2"); NODES=${3:-2} GPUS=${4:-2} ACCT=${5:-yes} CPUS=${CPUS:-4} MEM=${MEM:-8000} ME=$(id -un)
 for v in ${!SLURM_@} ${!SBATCH_@}; do unset "$v"; done            # nothing of an outer cluster may leak in
 export SLURM_CONF=$DIR/slurm.conf; NAME=$(cat "$DIR/name" 2>/dev/null)
@@ -41,6 +41,7 @@ case $cmd in
         kill -9 $all 2>/dev/null; kill9 $(steps "$3/"); exit 0 ;;
     kill-slurmd) kill9 $(pids "slurmd:$3\$"); exit ;;
     kill-controller) kill9 $(pids slurmctld); exit 0 ;;
+    stop-controller) end $(pids slurmctld); exit 0 ;;
     start-controller) sed -i "/^slurmctld /d" "$DIR/pids"; run slurmctld slurmctld -D; exit ;;
     start-node) sed -i "/^slurmd:$3 /d" "$DIR/pids"; node "$3"; exit ;;
     start) ;; *) die "unknown command $cmd" ;;

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, jobs_of, output_of, sabotage, sweep, wait_until
+from cluster import RUN, Cluster, began, calm, jobs_of, output_of, sabotage, sweep, wait_until
 
 from comparing import differences
 from factories import by_seed, planned
@@ -16,14 +16,16 @@ from ranks import trained
 
 pytestmark = pytest.mark.slow
 
-RUN = ["head=ga", "heads=2", "ema_decay=0.9", "duration='2 epochs'", "tracking=none"]  # and dropout
+DISTRIBUTED = ["head=ga", "heads=2", "ema_decay=0.9", "duration='2 epochs'", "tracking=none"]  # and dropout
 HERE = ("here", "here1")  # of a rank that waits, with its process
 NODES = [f"hydra.launcher.{key}" for key in ("distributed=true", "nodes=2", "threads=1")]
 
 
 def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(cluster: Cluster, tmp_path: Path):
     output = tmp_path / "disturbed"
-    answer = cluster.train_without_torch(*RUN, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}")
+    answer = cluster.train_without_torch(
+        *DISTRIBUTED, *NODES, "+hydra.launcher.extra.hold=true", f"paths.output={output}"
+    )
     assert answer.returncode == 0, answer.stderr
     sabotage(output)
     (run,), (job,) = by_seed(output).values(), jobs_of(sweep(output)).values()
@@ -45,7 +47,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_a_rank_and_of_each_node(clust
     wait_until(lambda: run.result() is not None)
     assert began(run) == [0, 4, 4, 4], "each time from the last whole epoch"
     assert "Restarts=3" in cluster.ask("scontrol", "show", "job", job)
-    undisturbed = planned(tmp_path / "undisturbed", *RUN)
+    undisturbed = planned(tmp_path / "undisturbed", *RUN, *DISTRIBUTED)
     assert trained(undisturbed, 2) == [0, 0]
     assert differences(run, undisturbed) == []
 

@@ -14,7 +14,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, table, wait_until
+from cluster import (
+    PATIENCE,
+    Cluster,
+    began,
+    calm,
+    jobs_of,
+    lingering,
+    output_of,
+    python_of_copies,
+    sabotage_copies,
+    sweep,
+    table,
+    wait_until,
+)
 from mlflow import MlflowClient
 
 from comparing import differences
@@ -58,13 +71,14 @@ def test_a_sweep_survives_preemption_signals_and_dead_nodes(
 
 
 def submit(cluster: Cluster, output: Path) -> dict[int, str]:
-    """Submit jobs that wait to be released, by two commands at once; seed -> job. They misbehave."""
-    both = [cluster.start_train(*GRID, f"paths.output={output}") for _ in range(2)]
+    """Submit jobs that wait to be released, by two commands at once; seed -> job. Their copy of the code misbehaves."""
+    python = f"hydra.launcher.python='{python_of_copies()}'"
+    both = [cluster.start_train(*GRID, python, f"paths.output={output}") for _ in range(2)]
     answers = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     reported = "".join(stdout for stdout, _ in answers)
     assert reported.count("\njob ") == len(SEEDS) and "9 queued or training already" in reported
-    sabotage(output)
+    sabotage_copies(output)
     jobs = jobs_of(sweep(output))
     return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 
@@ -116,7 +130,7 @@ def retry(cluster: Cluster, runs: Mapping[int, RunFolder], output: Path) -> None
     calm(runs, [CANCELLED, UNLUCKY])
     again = cluster.headsweep("retry", "--output", output)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("2 of 9 runs of ") and again.stdout.count("\njob ") == 2
+    assert "\n2 of 9 runs of " in again.stdout and again.stdout.count("job ") == 2
     cluster.ask("scontrol", "release", jobs_of(sweep(output))[runs[UNLUCKY].path.name].partition("_")[0])
     watch = cluster.headsweep("watch", "--output", output)
     assert watch.returncode == 0, watch.stderr

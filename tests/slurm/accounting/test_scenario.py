@@ -2,7 +2,7 @@
 
 In this order: the queue is full; a job of the partition `urgent` preempts jobs, and the controller dies before they are
 back in the queue; a node dies; the daemon of a node dies alone, so that its jobs start again while their processes
-still train; the controller dies once more. Both sweeps end as they do on one quiet machine.
+still train; the controller is away once more. Both sweeps end as they do on one quiet machine.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cluster import PATIENCE, Cluster, began, jobs_of, output_of, sabotage, table, wait_until
+from cluster import PATIENCE, RUN, Cluster, began, jobs_of, output_of, sabotage, table, wait_until
 
-from commands import TINY, TRAIN
+from commands import TRAIN
 from comparing import differences
 from factories import run_folders
 from headsweep.status import submissions, waiting
@@ -26,17 +26,18 @@ from programs import Program
 pytestmark = pytest.mark.slow
 
 LIMIT = 4  # of jobs in the queue, and of an array
-DECAYS = [f"0.{tenth:02}" for tenth in range(9)]
+DECAYS = [f"0.{tenth:02}" for tenth in range(5)]
 FIRST = ["head=gap,ga", f"optimizer.weight_decay={','.join(DECAYS)}"]
 SECOND = ["head=ga,seqpool", f"optimizer.weight_decay={','.join(DECAYS[-2:])}"]  # two cells of the first sweep, two new
 NEEDS = ["hydra.launcher.needs=['head=ga: memory=300MB time=300']"]
 SHORT = ["duration='2 epochs'", "tracking=none"]
-PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=4", "cpus=2", "threads=1")]
+PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=2", "cpus=2", "threads=1")]
+ALONE = ["hydra.launcher.slots=2", "hydra.launcher.threads=1"]
 
 
 def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tmp_path: Path):
     local, output = tmp_path / "local", tmp_path / "cluster"
-    alone = [Program([TRAIN, "-m", *grid, *SHORT, *TINY, f"paths.output={local}"]) for grid in (FIRST, SECOND)]
+    alone = [Program([TRAIN, "-m", *grid, *SHORT, *RUN, *ALONE, f"paths.output={local}"]) for grid in (FIRST, SECOND)]
     with tight(cluster), explained(cluster, output):
         disturbed = disturb(cluster, output)
     for process in alone:
@@ -44,7 +45,7 @@ def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tm
         assert process.returncode == 0, stderr
     runs = {folder.path.name: folder for folder in run_folders(output)}
     expected = {folder.path.name: folder for folder in run_folders(local)}
-    assert runs.keys() == expected.keys() and len(runs) == 20
+    assert runs.keys() == expected.keys() and len(runs) == 12
     assert {name: began(folder) for name, folder in runs.items()} == {name: [0] for name in runs} | disturbed
     assert {name: found for name in runs if (found := differences(runs[name], expected[name]))} == {}
     for path in (output / "sweeps").iterdir():
@@ -136,9 +137,8 @@ def outlive_daemon(cluster: Cluster, sweep: Path, run: RunFolder) -> None:
 
 def lose_controller_again(cluster: Cluster, runs: Mapping[str, RunFolder]) -> None:
     """Let the controller be away for a moment while jobs end."""
-    wait_until(lambda: sum(run.result() is not None for run in runs.values()) > 11, "most runs have finished")
-    cluster.wait_until_saved()
-    cluster.kill_controller()
+    wait_until(lambda: sum(run.result() is not None for run in runs.values()) > 6, "most runs have finished")
+    cluster.stop_controller()  # killed, it would forget which jobs have begun
     time.sleep(1)
     cluster.start_controller()
 
@@ -161,10 +161,9 @@ def tight(cluster: Cluster) -> Iterator[None]:
 
     def restart(content: str) -> None:
         config.write_text(content)
-        cluster.kill_controller()
+        cluster.stop_controller()
         cluster.start_controller()
-        # What other tests have left, and what they have cancelled since the controller saved its state.
-        cluster.ask("scancel", f"--user={submissions.this_user()}")
+        cluster.ask("scancel", f"--user={submissions.this_user()}")  # what other tests have left
 
     limit(cluster, LIMIT)
     restart(re.sub(r"MaxArraySize=\d+", f"MaxArraySize={LIMIT}", before))

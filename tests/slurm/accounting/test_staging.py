@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until
+from cluster import RUN, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -16,13 +16,19 @@ from headsweep.run.train_run import train_folder
 pytestmark = pytest.mark.slow
 
 CLASSES = ("n01440764", "n02102040", "n03888257")
-RUN = ["dataset=imagenet", "dataset.num_classes=3", "dataset.image_size=32", "dataset.validation=0.1", "tracking=none"]
-RUN += ["augmentation=paper_imagenet", "loader.resident_gib=0", "duration='2 epochs'"]
+IMAGES = [
+    "dataset=imagenet",
+    "dataset.num_classes=3",
+    "dataset.image_size=32",
+    "dataset.validation=0.1",
+    "tracking=none",
+]
+IMAGES += ["augmentation=paper_imagenet", "loader.resident_gib=0", "duration='2 epochs'"]
 
 
 def test_a_staged_run_goes_on_in_mid_epoch_on_another_node(cluster: Cluster, tmp_path: Path):
     """The folder is named by a variable that each node sets; the second node copies the images for itself."""
-    run_of = [*RUN, f"dataset.root={write_imagenet(tmp_path / 'imageNet')}"]
+    run_of = [*IMAGES, f"dataset.root={write_imagenet(tmp_path / 'imageNet')}"]
     output, disks = tmp_path / "staged", tmp_path / "disks"
     staged = ["loader.stage='$NODE_DISK/images'", "loader.workers=1", "hydra.launcher.threads=1"]
     setup = f"['unset NO_TORCH','export NODE_DISK={disks}/$SLURMD_NODENAME']"
@@ -43,7 +49,7 @@ def test_a_staged_run_goes_on_in_mid_epoch_on_another_node(cluster: Cluster, tmp
     cluster.ask("scontrol", "update", f"nodename={first}", "state=RESUME")
     assert began(runs[0]) == [0, 7]
     assert len(copies(disks)) == 2 and set(copies(disks).values()) == {180 + 12}
-    plain = planned(tmp_path / "plain", *run_of, "loader.workers=0")
+    plain = planned(tmp_path / "plain", *RUN, *run_of, "loader.workers=0")
     train_folder(plain, lambda progress: None)
     assert differences(runs[0], plain) == []
 

@@ -8,7 +8,20 @@ from difflib import unified_diff
 from pathlib import Path
 
 import pytest
-from cluster import JOB, Cluster, began, calm, jobs_of, lingering, output_of, sabotage, sweep, wait_until, warm_python
+from cluster import (
+    JOB,
+    Cluster,
+    began,
+    calm,
+    jobs_of,
+    lingering,
+    output_of,
+    python_of_copies,
+    sabotage_copies,
+    sweep,
+    wait_until,
+    warm_python,
+)
 from omegaconf import OmegaConf
 
 from commands import TINY_RUN, train, train_with_interpreter
@@ -189,14 +202,15 @@ def test_a_job_works_through_its_runs_in_slots_and_goes_on_where_it_was_stopped(
 ):
     """Three runs share two slots: two are in the middle when the job is stopped, and the third has not begun."""
     packed = [f"hydra.launcher.{key}" for key in ("runs_per_job=3", "slots=2", "cpus=2")]
+    packed += [f"hydra.launcher.python='{python_of_copies()}'"]  # which takes a while to import, for the first signal
     job = ["seed=0,1,2", "duration='2 epochs'", "tracking=none", f"paths.output={tmp_path}"]
     answer = cluster.train_without_torch(*job, *packed, "+hydra.launcher.extra.hold=true")
     assert answer.returncode == 0, answer.stderr
-    sabotage(tmp_path)
+    sabotage_copies(tmp_path)
     runs, (job,) = by_seed(tmp_path), set(jobs_of(sweep(tmp_path)).values())
     cluster.ask("scontrol", "release", job)
     wait_until(lambda: "Loading pickle" in output_of(tmp_path, job))
-    cluster.send_usr2(job)  # seconds before the job handles signals
+    cluster.send_usr2(job)  # before the job handles signals
     lingering(runs, [0, 1])
     cluster.send_usr2(job)
     wait_until(lambda: "stopping:" in output_of(tmp_path, job))
