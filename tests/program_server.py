@@ -68,13 +68,12 @@ class Kind(Enum):
 
 def main(address: str, owner: int) -> NoReturn:
     load(*LIGHT)
-    waited = [start(kind, address, owner) for kind in (Kind.light, Kind.commands)]
+    for kind in (Kind.light, Kind.commands):
+        start(kind, address, owner)
     with leaks_unsearched():
         load(*HEAVY)
     make_forks_cheap()  # those of the next server, too
-    waited.append(start(Kind.runs, address, owner))
-    for ready in waited:
-        os.read(ready, 1)
+    start(Kind.runs, address, owner)
     serve(address, owner)
 
 
@@ -97,18 +96,15 @@ def leaks_unsearched() -> Iterator[None]:
     atexit.register = register
 
 
-def start(kind: Kind, address: str, owner: int) -> int:
-    """Fork a server of some kind; a descriptor whose other end is closed when it serves, or has failed."""
-    ready, begins = os.pipe()
+def start(kind: Kind, address: str, owner: int) -> None:
+    """Fork a server of some kind."""
     if os.fork() == 0:
         if kind is not Kind.light:
             try:
                 load_headsweep(kind)
             except Exception:  # each program will report it
                 traceback.print_exc()
-        serve(f"{address}{kind.value}", owner, begins)
-    os.close(begins)
-    return ready
+        serve(f"{address}{kind.value}", owner)
 
 
 def load_headsweep(kind: Kind) -> None:
@@ -140,15 +136,13 @@ def read_once(config: DictConfig) -> None:
     published.load(published.FOLDER)
 
 
-def serve(address: str, owner: int, begins: int | None = None) -> NoReturn:
-    """Start the programs that clients ask for; the descriptor `begins` is closed when this begins."""
+def serve(address: str, owner: int) -> NoReturn:
+    """Start the programs that clients ask for."""
     make_forks_cheap()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{address}.new")
         listener.listen(64)
         Path(f"{address}.new").rename(address)
-        if begins is not None:
-            os.close(begins)
         Programs(listener).serve(os.pidfd_open(owner))
     for ending in ("", ".lock", ".log"):
         Path(f"{address}{ending}").unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def relay(passed: Sequence[int] = (), kind: str = "") -> list[str]:
     `passed` are the descriptors that it gets beside 0, 1 and 2; `kind` says what is imported: see program_server.py.
     """
     script = str(Path(__file__).with_name("relay.py"))
-    return [sys.executable, "-S", "-E", script, f"{server()}{kind}", ",".join(map(str, (0, 1, 2, *passed)))]
+    return [sys.executable, "-S", "-E", script, address(kind), ",".join(map(str, (0, 1, 2, *passed)))]
 
 
 def write_interpreter(path: Path) -> str:
@@ -137,7 +137,7 @@ def start_forkservers_warm() -> None:
 def connect(kind: str = "") -> socket.socket:
     """A connection to the server, on which one program can be asked for."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(f"{server()}{kind}")
+    connection.connect(address(kind))
     return connection
 
 
@@ -149,22 +149,27 @@ def _kind(environment: Mapping[str, str]) -> str:
 
 
 @cache
-def server() -> Path:
-    """The socket of the server, which is started if no other worker has."""
+def address(kind: str) -> str:
+    """The socket where programs of a kind are asked for, at the server, which is started if no other worker has."""
     owner = os.environ[OWNER]
     path = Path(tempfile.gettempdir(), f"headsweep-tests-{owner}")
+    log = Path(f"{path}.log")
     with FileLock(f"{path}.lock"):
-        if not path.exists():
-            _start(path, owner)
-    return path
+        if not log.exists():
+            _start(path, owner, log)
+    deadline = time.monotonic() + START_SECONDS
+    while not Path(f"{path}{kind}").exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"program_server.py does not serve {path}{kind}:\n{log.read_text()}")
+        time.sleep(0.05)
+    return f"{path}{kind}"
 
 
-def _start(path: Path, owner: str) -> None:
+def _start(path: Path, owner: str, log: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = str(Path(__file__).with_name("program_server.py"))
-    log = Path(f"{path}.log")
     with log.open("w") as file:
-        process = subprocess.Popen(
+        subprocess.Popen(
             [sys.executable, script, str(path), owner],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -172,8 +177,3 @@ def _start(path: Path, owner: str) -> None:
             stderr=file,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while not path.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{script} has not started:\n{log.read_text()}")
-        time.sleep(0.05)
