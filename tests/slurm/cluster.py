@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -98,8 +99,12 @@ class Cluster:
         self.ask("scontrol", "update", f"nodename={node}", "state=DOWN", "reason=killed")
 
     def start_node(self, node: str) -> None:
-        """Let a dead node come back."""
+        """Let a dead node come back.
+
+        The controller still has an order for it, to end the job that it had: the next start of that job would be ended.
+        """
         self._script("start-node", node)
+        wait_until(lambda: {"0"} == set(re.findall(r"Agent (?:queue size|count): +(\d+)", self.ask("sdiag"))))
         self.ask("scontrol", "update", f"nodename={node}", "state=RESUME")
         there = ("idle", "mix", "alloc")  # perhaps with a job already
         wait_until(lambda: self.ask("sinfo", "--noheader", "--format=%t", f"--nodes={node}").startswith(there))
