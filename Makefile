@@ -51,7 +51,7 @@ demo: $(READY) ## train 27 small models on real images, print the comparison tab
 	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='6 epochs'
 	$(BIN)/headsweep report
 
-test: $(READY) ## run all tests that can run here (8 minutes on 2 cores)
+test: $(READY) ## run all tests that can run here (7 minutes on 2 cores)
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is marked slow
