@@ -105,7 +105,7 @@ def test_a_run_or_a_group_is_a_cell(kind, output, tmp_path):
     [
         (["head=cait"], "head=cait: no such cell among 4; head is seqpool, ga"),
         (["zzz"], "zzz: no run or cell has this fingerprint"),
-        ([""], ": ambiguous: "),
+        ([""], "the name of a run is empty"),
         (["head"], "head: no run or cell has this fingerprint or name"),
         (["heads<2"], "'heads<2': expected KEY=VALUE"),
     ],

@@ -1,5 +1,7 @@
 """On the meta device, modules have their shapes, and initial values are not computed."""
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
@@ -10,14 +12,15 @@ from headsweep.models.meta_device import on_meta_device
 
 
 class Called(TorchDispatchMode):
-    """The names of the operators that are called."""
+    """The names of the operators that are called with tensors of the meta device."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(str(func))
+        if any(isinstance(it, Tensor) and it.is_meta for it in args):
+            self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
@@ -41,3 +44,25 @@ def test_shapes_are_checked_and_tensors_of_other_devices_have_values() -> None:
         assert torch.empty(3).mul_(torch.empty(3)).is_meta
         other: Tensor = torch.empty(3, device="cpu").fill_(2).add_(1)
     assert other.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "initialise",
+    [
+        lambda: nn.Parameter(torch.empty(3)).normal_(),
+        lambda: nn.Parameter(torch.empty(3))[:2].mul_(2),
+        lambda: nn.init.kaiming_uniform_(tensor=torch.empty(3)),
+        lambda: nn.init.kaiming_uniform_(torch.empty(3)),
+        lambda: nn.init.kaiming_uniform_(torch.empty(3, 3), mode="fan"),
+        lambda: nn.init.normal_(torch.empty(3), 0, -1),
+        lambda: nn.init.uniform_(torch.empty(3), 1, 0),
+        lambda: nn.init.constant_(torch.empty(3), None),
+    ],
+)
+def test_what_torch_refuses_elsewhere_is_refused_there(initialise: Callable[[], object]) -> None:
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as expected:
+        initialise()
+    state = torch.get_rng_state()
+    with on_meta_device(), pytest.raises(expected.type):
+        initialise()
+    assert torch.equal(torch.get_rng_state(), state)

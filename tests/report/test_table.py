@@ -182,7 +182,7 @@ def test_seeds_without_a_number_of_a_cell_with_numbers_are_named_below_the_table
     ga[2].fail("ValueError: no")
     alone = make_run("gap", 1, 0, None)
     notes = flat(build([*ga, alone])).notes()
-    assert "NOT IN A MEAN: head=ga heads=1 (seed 2 failed, seeds 3-4 not started)." in notes
+    assert "NOT IN ANY MEAN: head=ga heads=1 (seed 2 failed, seeds 3-4 not started)." in notes
 
 
 def test_a_running_run_is_a_row(make_run):

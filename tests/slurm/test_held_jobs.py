@@ -60,7 +60,7 @@ def test_retry_releases_a_job_that_slurm_holds_and_submits_no_second_one(slurm: 
     assert [line for line in slurm.lines("asked") if "release" in line] == [f"release {number}"]
     assert len(submissions.jobs(sweep)) == 3, "no second job"
     assert capsys.readouterr().out.startswith(
-        f"job {number} is released, which SLURM held as it could not be started\n"
+        f"released job {number}, which SLURM held after a failed launch\n"
         "0 of 3 runs of one are submitted again; 3 still queued, training or ending\n"
     )
 

@@ -204,5 +204,6 @@ def test_a_sweep_is_watched_cancelled_and_retried(tmp_path):
     assert "tried again" not in answer.stderr  # the failure is forgotten
     assert {folder.path.name for folder in run_folders(moved)} == before
     assert {folder.state() for folder in run_folders(moved)} == {RunState.finished}
-    assert list((moved / "sweeps").iterdir()) == [known]
+    assert headsweep("retry", "seed=0", "--output", moved).stdout.endswith(", all finished: nothing to retry\n")
+    assert list((moved / "sweeps").iterdir()) == [known], "and none of the chosen cells"
     assert not output.exists()

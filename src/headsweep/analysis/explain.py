@@ -74,6 +74,8 @@ def explain(given: Sequence[str], sweep: str | None, output: Path) -> tuple[str,
 
 def _of_run(beginning: str, folders: Sequence[RunFolder], where: str) -> tuple[list[RunFolder], tuple[Damaged, ...]]:
     """Return the runs of the one cell whose group, or one of whose runs, has the prefix; and unreadable candidates."""
+    if not beginning.strip():
+        raise UserError("the name of a run is empty: expected its fingerprint, name or folder, or KEY=VALUE")
     records, unread = {}, []
     for folder in folders:
         try:

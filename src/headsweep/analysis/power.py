@@ -223,7 +223,7 @@ def _within_reach(found: Found, level: float, aim: Aim) -> list[str]:
     return [
         "",
         f"Some cells need more than {USUAL_SEEDS[-1]} seeds, which few studies can train. Within reach, as the {what}",
-        f"of every cell: {shown}.",
+        f"of every cell that is not settled and has an estimated spread: {shown}.",
     ]
 
 

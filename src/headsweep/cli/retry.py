@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from headsweep.cli.group import commands, output_option
+from headsweep.text import plural
 
 
 @commands.command()
@@ -31,6 +32,9 @@ def retry(words: tuple[str, ...], output: Path, slots: int | None, threads: int 
     names, conditions = choose.split(words)
     folders = find_each(names or ["latest"], output.resolve())  # before anything heavy is imported
     folders = choose.chosen(folders, conditions)
+    if conditions and all(folder.result() for folder in folders):  # a sweep of these cells alone would be the latest
+        click.echo(f"{plural(len(folders), 'run')}, all finished: nothing to retry")
+        return
     submitted = {} if here else queue.by_sweep(folders)
     if submitted:
         from headsweep.launch.slurm.launcher import submit_again

@@ -92,7 +92,7 @@ def _absolute(key: str, given: str, start: str) -> str:
 
 @cache
 def _empty(head: type[HeadConfig], model: type[ModelConfig], sections: frozenset[str]) -> Callable[[], DictConfig]:
-    """Return what makes a run's schema to be filled in, for thousands of runs of a sweep.
+    """Return a function that makes a run's schema to be filled in, for thousands of runs of a sweep.
 
     Args:
         head: the options of the head.
@@ -110,10 +110,10 @@ def _empty(head: type[HeadConfig], model: type[ModelConfig], sections: frozenset
 
 
 def copier(config: DictConfig) -> Callable[[], DictConfig]:
-    """Return what makes copies of a configuration, five times as fast as `deepcopy`."""
+    """Return a function that makes copies of a configuration, five times as fast as `deepcopy`."""
     try:
         return partial(pickle.loads, pickle.dumps(config))
-    except pickle.PicklingError:  # the options of a head in a file are no class of a module
+    except (pickle.PicklingError, AttributeError, TypeError):  # e.g. options whose class is not found in its module
         return partial(copy.deepcopy, config)
 
 

@@ -31,7 +31,7 @@ _ABSENT = object()
 
 @cache
 def _where_runs_train() -> Callable[[], DictConfig]:
-    """Return what makes the keys outside a run's identity, as in conf/, and neutral values of added keys."""
+    """Return a function that makes the keys outside a run's identity, as in conf/, and neutral values of added keys."""
     today, found = load_yaml(CONF / "train.yaml"), OmegaConf.create()
     chosen = {
         group: choice for entry in today.defaults if not isinstance(entry, str) for group, choice in entry.items()

@@ -84,8 +84,11 @@ def folder_of_run(name: str) -> RunFolder | None:
     Raises:
         UserError: the folder is not that of a run.
     """
-    folder = RunFolder(Path(name).resolve())
-    if not folder.path.is_dir():
+    try:
+        folder = RunFolder(Path(name).resolve())
+        if not folder.path.is_dir():
+            return None
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a link to itself
         return None
     if folder.config.exists() or (folder.path / RUN_RECORD).exists():
         return folder
@@ -98,7 +101,8 @@ def find_each(names: Sequence[str], output: Path) -> list[RunFolder]:
     """Return the runs that `names` stand for: sweeps (see `find_sweep`) or single runs (see `find_run`).
 
     Raises:
-        UserError: a name is neither, or ambiguous, or that of a run elsewhere, or the plan of the sweep is damaged.
+        UserError: a name is neither, or ambiguous, or names a run in another output folder, or the plan of the sweep is
+            damaged.
     """
     sweeps = [folder.name for folder in sweep_folders(output)]
     found: dict[Path, RunFolder] = {}

@@ -124,11 +124,16 @@ def release(folders: Sequence[RunFolder]) -> list[str]:
     asked = {folder.path.name for folder in folders if folder.result() is None}
     outputs = {folder.output.path: folder.output for folder in folders}.values()
     jobs = [job for output in outputs for job in submissions.jobs_in(output) if asked.intersection(job.runs)]
-    states = states_of(job for job in jobs if job.user in ("", submissions.this_user()))
-    held = sorted({state.job for state in states.values() if state.is_held})
-    if held and cluster.ask("scontrol", "release", ",".join(held)) is None:
-        raise UserError(f"scontrol release {','.join(held)} failed; cancel these jobs, then `headsweep retry`")
-    return held
+    own = [job for job in jobs if job.user in ("", submissions.this_user())]
+    held = _held(own)
+    released = [job for job in held if cluster.ask("scontrol", "release", job) is not None]
+    if len(released) < len(held) and (left := _held(own)):  # a job may have ended meanwhile
+        raise UserError(f"scontrol release {','.join(left)} failed; cancel these jobs, then `headsweep retry`")
+    return released
+
+
+def _held(jobs: Iterable[Job]) -> list[str]:
+    return sorted({state.job for state in states_of(jobs).values() if state.is_held})
 
 
 class Cancelled(NamedTuple):

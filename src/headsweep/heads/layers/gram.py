@@ -97,7 +97,7 @@ def _cancelled(bias: Float[Tensor, "k c"], tokens: Float[Tensor, "b n d"]) -> Fl
 
 
 class CancelledBias(torch.autograd.Function):
-    """A bias that the batch norm after it takes out again, with the mean: its gradient is 0.
+    """A bias that the following batch norm cancels by subtracting the mean: its gradient is 0.
 
     As a sum over images and tokens, it would be made of rounding errors, and read the whole gradient of the product.
     """
@@ -109,7 +109,7 @@ class CancelledBias(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "k c"]) -> Float[Tensor, "k c"]:
-        """Zeros, so that optimizers and ranks treat it as any other parameter."""
+        """Return zeros, so that optimizers and ranks treat it as any other parameter."""
         return torch.zeros_like(by)
 
 

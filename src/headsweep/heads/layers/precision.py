@@ -50,5 +50,5 @@ class Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, by: Float[Tensor, "b n d"]) -> tuple[Tensor, None]:
-        """Convert the gradient back; a compiler that met no strided view would store the sum in float32 only."""
+        """Convert the gradient back; without the strided view, the compiler would store the sum in float32."""
         return by.as_strided(by.shape, by.stride()).to(ctx.dtype), None

@@ -135,7 +135,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         _check_groups(sweep, runs, settings)
     with lock(sweep):
         for job in queue.release(folders):
-            print(f"job {job} is released, which SLURM held as it could not be started")
+            print(f"released job {job}, which SLURM held after a failed launch")
         busy = active(folders)
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:

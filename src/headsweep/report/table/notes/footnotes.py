@@ -209,7 +209,7 @@ def _without_row(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
         if seeds:
             found[cell_name(cell, axes)] = [f"{seed_list(those)} {state}" for state, those in seeds.items()]
     if found:
-        yield f"NOT IN A MEAN: {_named(found)}."
+        yield f"NOT IN ANY MEAN: {_named(found)}."
 
 
 def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
