@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headsweep.errors import UserError
-from headsweep.selection import refuse_selection
+from headsweep.selection import is_selection, refuse_selection
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,5 @@ def test_a_selection_is_refused_with_what_is_expected(text: str):
         "ga1-cct_2_3x2-digits-lr=0.1-seed0",
     ],
 )
-def test_names_and_filters_are_not(text: str):
-    refuse_selection(text, "a run", "give one")
+def test_names_and_filters_are_no_selections(text: str):
+    assert not is_selection(text)

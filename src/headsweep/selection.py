@@ -17,7 +17,12 @@ def is_condition(word: str) -> bool:
     return _CONDITION.match(word) is not None
 
 
+def is_selection(text: str) -> bool:
+    """Return whether a text is to be read as a selection of cells, not as a name or an MLflow filter."""
+    return is_condition(text) and not _QUOTES.search(text) and not _MLFLOW.match(text.strip())
+
+
 def refuse_selection(text: str, expected: str, advice: str) -> None:
-    """Raise UserError for a selection where a command takes something else; an MLflow filter is none."""
-    if is_condition(text) and not _QUOTES.search(text) and not _MLFLOW.match(text.strip()):
+    """Raise UserError for a selection where a command takes something else."""
+    if is_selection(text):
         raise UserError(f"{text}: expected {expected}, found a selection of cells; {advice}")
