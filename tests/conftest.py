@@ -102,9 +102,9 @@ def hydra_state() -> Iterator[None]:
     from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
+    Plugins.instance()  # with what they register: no command changes them, and to find them takes 20 ms
     state = Singleton.get_state()
     yield
-    state["instances"][Plugins] = Plugins.instance()  # no command changes them, and to find them takes 20 ms
     Singleton.set_state(state)
 
 
