@@ -139,9 +139,9 @@ class ByFile(LoadScopeScheduling):
         return folder if folder.startswith("tests/slurm/") else file
 
 
-def pytest_xdist_setupnodes(specs):
-    """Start the workers warm: by themselves, each takes ten seconds to import torch, timm and MLflow."""
-    python = shlex.join(relay())
+def pytest_xdist_setupnodes(config, specs):
+    """Start the workers warm: by themselves, each takes fifteen seconds to import torch, timm, MLflow and tests."""
+    python = shlex.join(relay(kind=".tests", tests=config.args))
     specs[:] = [XSpec(f"{spec}//id={spec.id}//python={python}") for spec in specs]
 
 

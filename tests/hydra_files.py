@@ -19,6 +19,7 @@ _pickled: dict[tuple[str, str, str], bytes] = {}  # five times as fast to copy a
 _is_there: dict[tuple[str, str], bool] = {}
 
 
+@cache
 def read_project_files_once() -> None:
     """Let Hydra parse them once a process; a composition takes twenty, and they do not change meanwhile.
 

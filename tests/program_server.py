@@ -1,10 +1,10 @@
 """Run Python programs in forks of processes that have imported what they need, each in a fraction of a second.
 
-    python program_server.py SOCKET PID
+    python program_server.py SOCKET PID [TESTS...]
 
-serves until process PID ends, at four sockets: see `Kind`. A client sends what `programs.Program` describes, with the
-descriptors that the program gets. It gets the program's pid, and its exit code at the end; a number that it sends is a
-signal for the program, and when it ends first, the program is killed.
+serves until process PID ends, at a socket for each `Kind`; TESTS are files and folders of tests. A client sends what
+`programs.Program` describes, with the descriptors that the program gets. It gets the program's pid, and its exit code
+at the end; a number that it sends is a signal for the program, and when it ends first, the program is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import threading
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import PathFinder
@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import pytest
 from omegaconf import DictConfig
 
 from hydra_files import FOLDERS, read_project_files_once
@@ -63,16 +64,20 @@ class Kind(Enum):
     light = ".light"  # libraries that every command needs: the program may not import others
     libraries = ""  # and others; of headsweep nothing: the program may bring its own
     runs = ".runs"  # and headsweep
+    tests = ".tests"  # and the modules of tests: a worker of pytest-xdist
     commands = ".commands"  # headsweep's commands, where torch is not installed as far as anybody can tell
 
 
-def main(address: str, owner: int) -> NoReturn:
+def main(address: str, owner: int, *tests: str) -> NoReturn:
     load(*LIGHT)
     for kind in (Kind.light, Kind.commands):
         start(kind, address, owner)
     with leaks_unsearched():
         load(*HEAVY)
-    make_forks_cheap()  # those of the next server, too
+    make_forks_cheap()  # those of the next servers, too
+    if tests and os.fork() == 0:
+        import_tests(tests)
+        serve(f"{address}{Kind.tests.value}", owner)
     start(Kind.runs, address, owner)
     serve(address, owner)
 
@@ -105,6 +110,22 @@ def start(kind: Kind, address: str, owner: int) -> None:
             except Exception:  # each program will report it
                 traceback.print_exc()
         serve(f"{address}{kind.value}", owner)
+
+
+def import_tests(tests: Sequence[str]) -> None:
+    """Import the modules of tests, with assertions rewritten, once for all workers: they take seconds each.
+
+    What fails here fails in each worker, which reports it.
+    """
+    printed = [os.dup(stream) for stream in (1, 2)]
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+    pytest.main(["--collect-only", "-p", "no:cacheprovider", *tests])
+    for stream, handle in enumerate(printed, 1):
+        os.dup2(handle, stream)
+        os.close(handle)
+    os.close(nothing)
 
 
 def load_headsweep(kind: Kind) -> None:
@@ -376,4 +397,4 @@ def become_forkserver(orders: socket.socket) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

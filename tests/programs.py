@@ -96,13 +96,14 @@ def run(words: Sequence[str], timeout: float = 300, **options: object) -> Comple
         program.kill()
 
 
-def relay(passed: Sequence[int] = (), kind: str = "") -> list[str]:
+def relay(passed: Sequence[int] = (), kind: str = "", tests: Sequence[str] = ()) -> list[str]:
     """What starts Python where another program does: a process that stands for a program which starts warm.
 
-    `passed` are the descriptors that it gets beside 0, 1 and 2; `kind` says what is imported: see program_server.py.
+    `passed` are the descriptors that it gets beside 0, 1 and 2; `kind` and `tests` say what is imported: see
+    program_server.py.
     """
     script = str(Path(__file__).with_name("relay.py"))
-    return [sys.executable, "-S", "-E", script, address(kind), ",".join(map(str, (0, 1, 2, *passed)))]
+    return [sys.executable, "-S", "-E", script, address(kind, *tests), ",".join(map(str, (0, 1, 2, *passed)))]
 
 
 def write_interpreter(path: Path) -> str:
@@ -122,6 +123,7 @@ def module(python: str, name: str) -> list[str]:
     return ["-c", f"import runpy, sys; sys.executable = {python!r}; {start}"]
 
 
+@cache
 def start_forkservers_warm() -> None:
     """Let the forkserver of this process and those of its forks start warm, too."""
     start = multiprocessing.util.spawnv_passfds
@@ -149,14 +151,17 @@ def _kind(environment: Mapping[str, str]) -> str:
 
 
 @cache
-def address(kind: str) -> str:
-    """The socket where programs of a kind are asked for, at the server, which is started if no other worker has."""
+def address(kind: str, *tests: str) -> str:
+    """The socket where programs of a kind are asked for, at the server, which is started if no other worker has.
+
+    Where it starts, `tests` are what it imports for the workers that it will start.
+    """
     owner = os.environ[OWNER]
     path = Path(tempfile.gettempdir(), f"headsweep-tests-{owner}")
     log = Path(f"{path}.log")
     with FileLock(f"{path}.lock"):
         if not log.exists():
-            _start(path, owner, log)
+            _start(path, owner, log, tests)
     deadline = time.monotonic() + START_SECONDS
     while not Path(f"{path}{kind}").exists():
         if time.monotonic() > deadline:
@@ -165,12 +170,12 @@ def address(kind: str) -> str:
     return f"{path}{kind}"
 
 
-def _start(path: Path, owner: str, log: Path) -> None:
+def _start(path: Path, owner: str, log: Path, tests: Sequence[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = str(Path(__file__).with_name("program_server.py"))
     with log.open("w") as file:
         subprocess.Popen(
-            [sys.executable, script, str(path), owner],
+            [sys.executable, script, str(path), owner, *tests],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
