@@ -1,10 +1,15 @@
-"""`make setup`: where there is too little space, it says so before anything is downloaded."""
+"""`make setup`: too little space is reported before anything is downloaded, and every Python may have the versions."""
 
 import shutil
 import subprocess
+import sys
+from importlib.metadata import distributions
+from itertools import product
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from headsweep.config import PROJECT_ROOT
 from scripts import Scripts
@@ -61,3 +66,22 @@ def test_an_environment_that_exists_is_brought_up_to_date_wherever_there_is_some
     (clone / ".venv" / ".ready").unlink()
     assert setup(clone, scripts, free=1).returncode == 0
     assert len(asked(scripts)) == 4
+
+
+def test_constraints_are_for_those_pythons_that_their_versions_are_for():
+    """Debian 12 has Python 3.11.2; a version for 3.11.5 and later leaves pip without any there."""
+    pythons = [f"3.{minor}.{patch}" for minor, patch in product(range(10, 15), range(20))]
+    pythons.remove("3.14.1")  # torchvision excludes it
+    checked = 0
+    for constraint in map(Requirement, (PROJECT_ROOT / "constraints.txt").read_text().splitlines()[1:]):
+        for package in distributions(name=constraint.name):
+            if constraint.specifier.contains(package.version):
+                allowed, checked = SpecifierSet(package.metadata["Requires-Python"] or ""), checked + 1
+                wrong = [python for python in pythons if is_for(constraint, python) and python not in allowed]
+                assert not wrong, f"{constraint}: is for Python {allowed}"
+    assert checked > 0 or sys.version_info < (3, 11)
+
+
+def is_for(constraint: Requirement, python: str) -> bool:
+    minor = python.rpartition(".")[0]
+    return not constraint.marker or constraint.marker.evaluate({"python_version": minor, "python_full_version": python})
