@@ -76,7 +76,7 @@ def test_constraints_are_for_those_pythons_that_their_versions_are_for():
     for constraint in map(Requirement, (PROJECT_ROOT / "constraints.txt").read_text().splitlines()[1:]):
         for package in distributions(name=constraint.name):
             if constraint.specifier.contains(package.version):
-                allowed, checked = SpecifierSet(package.metadata["Requires-Python"] or ""), checked + 1
+                allowed, checked = SpecifierSet(package.metadata.get("Requires-Python", "")), checked + 1
                 wrong = [python for python in pythons if is_for(constraint, python) and python not in allowed]
                 assert not wrong, f"{constraint}: is for Python {allowed}"
     assert checked > 0 or sys.version_info < (3, 11)
