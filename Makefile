@@ -27,7 +27,7 @@ OLDEST_TESTS := tests/config/test_grid.py tests/plan/test_plan.py tests/slurm/te
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest docs check format bench bench-gpu fidelity clean
+.PHONY: help setup demo test test-fast test-oldest docs lint types check format bench bench-gpu fidelity clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -58,24 +58,32 @@ test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is 
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 # An environment of its own over .venv, which lends torch and whatever has no bound below.
-test-oldest: $(READY) ## run some tests with the oldest versions that pyproject.toml allows (3 minutes, 600 MB)
+$(OLDEST)/.ready: $(READY) constraints-oldest.txt
 	$(BIN)/python -m venv --clear $(OLDEST)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(OLDEST)/layers
 	echo $(CURDIR)/src >> $(OLDEST)/layers
 	cp $(OLDEST)/layers "$$($(OLDEST)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/layers.pth"
 	$(OLDEST)/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints-oldest.txt \
 		$$(sed -n 's/==.*//p' constraints-oldest.txt)
+	touch $@
+
+test-oldest: $(OLDEST)/.ready ## run some tests with the oldest versions that pyproject.toml allows (3 minutes, 600 MB)
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-check: $(READY) docs ## what CI runs: documentation, format, lint, types, import layers, tests
+lint: $(READY) ## check format, lint and import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(WORKERS)
+
+types: $(READY) ## check types
+	$(BIN)/mypy
+
+check: $(READY) ## what CI runs: documentation, format, lint, import layers, types, tests
+	$(MAKE) --jobs=2 docs lint types
+	$(MAKE) test
 
 format: $(READY) ## format the code and apply fixes of ruff
 	$(BIN)/ruff format .
