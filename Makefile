@@ -68,7 +68,7 @@ $(OLDEST)/.ready: $(READY) constraints-oldest.txt
 	touch $@
 
 test-oldest: $(OLDEST)/.ready ## run some tests with the oldest versions that pyproject.toml allows (3 minutes, 600 MB)
-	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+	$(OLDEST)/bin/python -m pytest $(WORKERS) $(OLDEST_TESTS)
 
 docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
