@@ -102,8 +102,9 @@ def hydra_state() -> Iterator[None]:
     from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
-    Plugins.instance()  # with what they register: no command changes them, and to find them takes 20 ms
+    plugins = Plugins.instance()
     state = Singleton.get_state()
+    state["instances"][Plugins] = plugins  # no command changes them, and to find them again takes 20 ms
     yield
     Singleton.set_state(state)
 

@@ -1,7 +1,9 @@
 """The files of conf/ and of Hydra, as Hydra reads them; of headsweep nothing is imported."""
 
 import pickle
+from collections import defaultdict
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hydra._internal import defaults_list
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.default_element import InputDefault
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf.base import Metadata
 
 FOLDERS = [str(Path(__file__).parents[1] / name) for name in ("conf", "sweeps")]
 UNCHANGING = [*FOLDERS, "hydra.conf"]
@@ -35,6 +38,7 @@ def read_project_files_once() -> None:
 
     SourcesRegistry.register = register_cached
     _map_interpolations_where_there_are_any()
+    Metadata.__deepcopy__ = _copy_metadata
     # Interpolations are parsed whenever a node is written or read: a sixth of a composition. The trees do not change.
     omegaconf._utils.parse = omegaconf.base.parse = cache(omegaconf.base.parse)
 
@@ -74,3 +78,11 @@ def _map_interpolations_where_there_are_any() -> None:
         return None
 
     defaults_list._create_interpolation_map = collect_if_needed
+
+
+def _copy_metadata(data: Metadata, memo: dict[int, object]) -> Metadata:
+    """As deepcopy does, which takes a sixth of a composition for them: but for dictionaries, their values are fixed."""
+    copied = object.__new__(type(data))
+    resolved = deepcopy(data.resolver_cache, memo) if data.resolver_cache else defaultdict(dict)
+    vars(copied).update(vars(data), flags=None if data.flags is None else {**data.flags}, resolver_cache=resolved)
+    return copied

@@ -33,6 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
@@ -74,6 +75,7 @@ def main(address: str, owner: int, *tests: str) -> NoReturn:
         start(kind, address, owner)
     with leaks_unsearched():
         load(*HEAVY)
+    read_revisions_once()
     make_forks_cheap()  # those of the next servers, too
     if tests and os.fork() == 0:
         import_tests(tests)
@@ -99,6 +101,14 @@ def leaks_unsearched() -> Iterator[None]:
     atexit.register = register_others
     yield
     atexit.register = register
+
+
+def read_revisions_once() -> None:
+    """Let MLflow load its fifty migrations here, not whenever a process opens a store: to see which is the latest."""
+    from mlflow.store.db import utils
+
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
+    utils._get_latest_schema_revision()
 
 
 def start(kind: Kind, address: str, owner: int) -> None:

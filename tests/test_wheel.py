@@ -169,9 +169,10 @@ def test_a_head_of_a_package_is_compared_and_its_bundle_has_the_same_table_elsew
     grid = ["head=gap,normpool", *TINY, "duration=4 steps", "tracking=none"]
     answer = headsweep("train", "-m", *grid, **path)
     assert answer.returncode == 0, answer
-    table = headsweep("table", "--format", "csv", **path).stdout
+    words = (["table", "--format", "csv"], ["bundle", "latest", "--write", "bundle.tar.gz"])
+    found, answer = headsweep_each(*((it, {}) for it in words), cwd=here, **path)
+    table = found.stdout
     assert {line.split(",")[0] for line in table.splitlines()} == {"head", "gap", "normpool"}, table
-    answer = headsweep("bundle", "latest", "--write", "bundle.tar.gz", **path)
     assert answer.returncode == 0, answer
     with tarfile.open(here / "bundle.tar.gz") as archive:
         archive.extractall(here / "unpacked", filter="data")

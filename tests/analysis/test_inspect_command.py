@@ -61,7 +61,7 @@ def run(output) -> RunFolder:
 
 @pytest.mark.slow
 def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsys):
-    assert inspect(run.path.name[:6], "--output", output) == 0
+    assert inspect(run.path.name[:6], "--output", output, "--samples", 1) == 0
     found, said = read_inspection(run.path), run.result().metrics
     assert found.metrics["top1"] == said["test/top1"]
     assert found.heads == [said[f"test/per_head/top1_{head}"] for head in (1, 2, 3)]
@@ -75,7 +75,7 @@ def test_accuracies_are_those_that_the_run_was_evaluated_with(output, run, capsy
 
 
 def test_the_numbers_that_are_kept_have_names(output, run):
-    inspect(run.path)
+    inspect(run.path, "--samples", 1)
     content = json.loads((run.path / "inspection" / "inspection.json").read_text())
     assert set(content["meaning"]) >= set(content["metrics"]) | set(content["matrices"])
     assert all(len(matrix) == len(matrix[0]) == 3 for matrix in content["matrices"].values())

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,16 +28,6 @@ from headsweep.tracking.sweep_folder import SweepFolder
 from programs import Program, write_interpreter
 
 MakeRun = Callable[..., RunFolder]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def revisions_read_once() -> Iterator[None]:
-    """Let MLflow load its fifty migrations once, not whenever it opens a store: to see which is the latest."""
-    from mlflow.store.db import utils
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, "_get_latest_schema_revision", cache(utils._get_latest_schema_revision))
-        yield
 
 
 @pytest.fixture

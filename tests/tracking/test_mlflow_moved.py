@@ -14,7 +14,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from headsweep.errors import FailedRunsError
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.mlflow.reader import MlflowReader
-from headsweep.tracking.mlflow.store import client, default_uri, planned_uri, prepare
+from headsweep.tracking.mlflow.store import client, default_uri, planned_uri
 from headsweep.tracking.mlflow.sync import sync
 from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.run_folder import RunFolder
@@ -211,13 +211,6 @@ def test_a_folder_may_have_any_name(name, output, tmp_path, make_run):
     to = moved(place, tmp_path / "next" / f"{name} 2", "moved")
     assert synced(to)[-1].endswith("1 of 1 had changes")
     assert files(default_uri(to), run.info.run_id)["config.yaml"].is_relative_to(to)
-
-
-@pytest.mark.slow
-def test_a_fresh_store_is_made_in_a_folder_of_any_name(tmp_path):
-    place = tmp_path / "%20?#[*]"
-    prepare(default_uri(place), "study", place)
-    assert sorted(path.name for path in place.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 # Of the references of two runs and a sweep.

@@ -78,9 +78,10 @@ def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch):
+def test_a_store_whose_making_was_cut_short_is_made_again_in_a_folder_of_any_name(tmp_path, monkeypatch):
     """As after SIGKILL or a full disk within the migration: nothing half built takes the store's place."""
-    uri = default_uri(tmp_path)
+    place = tmp_path / "%20?#[*]"
+    uri = default_uri(place)
 
     def migrate(part):
         return SimpleNamespace(search_experiments=lambda max_results: Path(database_file(part)).write_bytes(b"half"))
@@ -89,8 +90,8 @@ def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path, monkeypatch)
         cut.setattr(store, "client", migrate)
         cut.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            prepare(uri, "headsweep", tmp_path)
-    assert not (tmp_path / "mlflow.db").exists()
-    (tmp_path / "mlflow.db.0.part").write_bytes(b"half a database")
-    assert prepare(uri, "headsweep", tmp_path) == prepare(uri, "headsweep", tmp_path)
-    assert not list(tmp_path.glob("*.part*"))
+            prepare(uri, "headsweep", place)
+    assert not (place / "mlflow.db").exists()
+    (place / "mlflow.db.0.part").write_bytes(b"half a database")
+    assert prepare(uri, "headsweep", place) == prepare(uri, "headsweep", place)
+    assert sorted(path.name for path in place.iterdir()) == ["mlflow.db", "mlflow.db.lock"]

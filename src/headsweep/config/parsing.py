@@ -151,13 +151,17 @@ def is_converted(text: object, given: object) -> bool:
 
 def check_texts(values: DictConfig, given: Mapping[Any, Any], prefix: str = "") -> None:
     """Raise ConfigError for a number or boolean given where a text is expected."""
-    for key in (key for key in given if key in values):
-        value = given[key]
+    for key, value in given.items():
+        if not isinstance(value, Mapping | float | bool) or key not in values:
+            continue
         if isinstance(value, DictConfig):
-            if isinstance(values[key], DictConfig):
-                check_texts(values[key], value, f"{prefix}{key}.")
-        elif isinstance(value, float | bool) and is_converted(values[key], value):
-            name, kind = prefix + str(key), "a boolean" if isinstance(value, bool) else "a number"
+            value = OmegaConf.to_container(value, resolve=True)  # OmegaConf takes 10 us for each value that it reads
+        held, name = values[key], prefix + str(key)
+        if isinstance(value, dict):
+            if isinstance(held, DictConfig):
+                check_texts(held, value, f"{name}.")
+        elif is_converted(held, value):
+            kind = "a boolean" if isinstance(value, bool) else "a number"
             raise ConfigError(name, value, f"expected a text, found {kind}; quote it, e.g. \"{name}='TEXT'\"")
 
 
