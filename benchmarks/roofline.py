@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headsweep.config import CompactConfig, RunConfig
 from headsweep.exit_codes import one_line_errors
+from headsweep.models.meta_device import on_meta_device
 from measuring import Benchmark, parser
 from reference import reference_model
 
@@ -45,7 +46,7 @@ def calibrate(bench: Benchmark, size: int) -> Machine:
 
 def loop_flops(run: RunConfig) -> float:
     """FLOPs per image of a training step of the loop over branches, which no reformulation reduces."""
-    with torch.device("meta"):
+    with on_meta_device():
         model = reference_model(run).train()
         images = torch.empty(2, run.dataset.channels, run.dataset.image_size, run.dataset.image_size)
     with FlopCounterMode(display=False) as counter:

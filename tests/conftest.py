@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import jaxtyping
@@ -47,8 +48,21 @@ def remove_temporary_files() -> None:
     multiprocessing.util.Finalize(None, shutil.rmtree, (folder, True), exitpriority=-1000)  # after its own files'
 
 
+def check_no_other_annotations() -> None:
+    """Leave functions without tensors as they are: mypy checks them, and a model calls some a thousand times."""
+    jaxtyped = jaxtyping.jaxtyped
+
+    def check_shapes(found=None, **options):
+        if found is None:
+            return partial(check_shapes, **options)
+        return jaxtyped(found, **options) if "Tensor" in str(found.__annotations__) else found
+
+    jaxtyping.jaxtyped = check_shapes
+
+
 keep_files_in_memory()
 remove_temporary_files()
+check_no_other_annotations()
 jaxtyping.install_import_hook(["headsweep.heads", "headsweep.models"], "beartype.beartype")
 read_project_files_once()
 start_forkservers_warm()

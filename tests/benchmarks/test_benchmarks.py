@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from composing import compose_run
 from headsweep.autotune.measurement import Unmeasured
 from headsweep.config import PROJECT_ROOT
 from headsweep.tracking.metrics_log import MetricsLog
@@ -119,9 +120,9 @@ def test_the_reference_computes_the_same_logits(benchmark: Any) -> None:
 @pytest.mark.slow
 def test_flops_are_those_of_the_loop(benchmark: Any) -> None:
     """CCT-7/3x1 at 32x32, forward and backward: MFU refers to them, whatever a reformulation saves."""
-    compose, loop_flops = benchmark("measuring").compose, benchmark("roofline").loop_flops
+    loop_flops = benchmark("roofline").loop_flops
     for words, billions in ((["head=seqpool"], 7.076), (["head=seqattn", "heads=8"], 7.506)):
-        run = compose(["model=cct_7_3x1", "dataset=cifar100", *words])
+        run = compose_run("model=cct_7_3x1", "dataset=cifar100", *words)
         assert loop_flops(run) == pytest.approx(billions * 1e9, rel=1e-3)
 
 
@@ -256,6 +257,7 @@ def test_the_scripts_accept_the_options_of_the_parts_and_of_make(benchmark: Any)
 @pytest.mark.slow
 def test_probing_lists_what_the_results_are_made_of(benchmark: Any, tmp_path: Path, rows: Any) -> None:
     probing = benchmark("probing")
+    probing.compose = lambda overrides: compose_run(*overrides)
     probing.LARGE, probing.GRID = [*probing.SMALL, "dataset.validation=0"], probing.GRID[:2]
     sizes = ["--images", "8", "--batches", "2", "--epochs", "2", "--rounds", "1", "--threads", "1"]
     bench = probing.Benchmark("probing", probing.arguments([*sizes, "--records", str(tmp_path)]))

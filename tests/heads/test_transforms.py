@@ -49,7 +49,8 @@ def test_first_and_second_derivatives(head) -> None:
     numeric = (gradient(x + step * direction) - gradient(x - step * direction)) / (2 * step)
     torch.testing.assert_close(jvp(gradient, (x,), (direction,))[1], numeric, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(grad(lambda y: (gradient(y) * direction).sum())(x), numeric, rtol=1e-5, atol=1e-7)
-    assert jacfwd(lambda y: loss(weights, y))(x).shape == x.shape
+    image = x[:1]  # a tangent for each number takes memory
+    torch.testing.assert_close(jacfwd(lambda y: loss(weights, y))(image), gradient(image))
 
 
 def test_second_derivatives_outside_of_torch_func(head) -> None:

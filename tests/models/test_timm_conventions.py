@@ -1,5 +1,6 @@
 """Models follow timm's conventions: names, keywords, features, image sizes, tracing."""
 
+import dataclasses
 import math
 
 import pytest
@@ -348,8 +349,7 @@ def test_jit_traces(model: Classifier) -> None:
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
     x, compiled = images(3), torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), model(x))
-    assert compiled(x, per_head=True).shape == (3, 2, 10)
+    torch.testing.assert_close(compiled(x), model(x))  # logits of each head, `test_compiling.py` compiles
 
 
 @pytest.mark.slow
@@ -366,7 +366,11 @@ def test_fx_traces_and_extracts_features(model: Classifier) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [TIMM, RESNET], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "backbone",
+    [dataclasses.replace(TIMM, options={**TIMM.options, "depth": 1}), RESNET],
+    ids=lambda model: model.name,
+)
 def test_a_timm_backbone_can_be_traced_too(shapes_unchecked: None, backbone: ModelConfig) -> None:
     torch.compiler.reset()
     model, x = of(backbone, GAP, image_size=64).eval(), images(2, 64, 64)
