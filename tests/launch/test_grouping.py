@@ -141,7 +141,7 @@ class Worker:
 
 
 @pytest.mark.slow
-def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys, monkeypatch, shapes_unchecked):
+def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys, monkeypatch):
     ones, others = planned(tmp_path / "one", keys), planned(tmp_path / "other", keys)
     for folder in ones:
         train_folder(folder, lambda progress: None)

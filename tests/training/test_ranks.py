@@ -22,7 +22,7 @@ from headsweep.training import compiled_evaluation, compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
+pytestmark = pytest.mark.slow
 
 STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
 SGD = [
