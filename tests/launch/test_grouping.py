@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import factories
+import ranks  # noqa: F401 - before a test has a GPU: it lets forks compute gradients
 from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
