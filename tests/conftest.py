@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 from hydra_files import read_project_files_once
 from programs import OWNER, relay, start_forkservers_warm
 from scripts import Scripts
+from shapes import unchecked
 
 # Before torch is imported, here or in a command that a test gives: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -90,10 +91,9 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
 
 @pytest.fixture
 def shapes_unchecked() -> Iterator[None]:
-    """Turn off the run-time checks of annotations: they cannot be traced, and refuse wrong types before the code."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    """Turn off the run-time checks of annotations."""
+    with unchecked():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     if request["new_session"]:
         os.setsid()
     take(request, handles)
-    if may_start_forkserver(request["words"]):
+    if may_start_forkserver(request["words"], request["environment"]):
         prepare_forkserver()
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
@@ -316,11 +316,15 @@ def become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     execute(lambda: runpy.run_path(words[0], run_name="__main__"))
 
 
-def may_start_forkserver(words: list[str]) -> bool:
+def may_start_forkserver(words: list[str], environment: dict[str, str]) -> bool:
     """Whether a program may start a forkserver, which takes as long to prepare as the program; others start it cold."""
     words = words[words[0] == "-u" :]
+    if "NO_TORCH" in environment or "headsweep.launch.slurm.window" in words:  # these submit jobs
+        return False
+    if words[0] == "-c":
+        return {"status", "cancel", "logs"}.isdisjoint(words[2:3])
     if words[0] != "-m":
-        return words[0] == "-c" or not {"-m", "batch_size=auto"}.isdisjoint(words)
+        return not {"-m", "batch_size=auto"}.isdisjoint(words)
     commands = {"train", "plan", "retry", "watch", "sync"}
     return words[1] == "submitit.core._submit" or not commands.isdisjoint(words[2:3])
 

@@ -106,13 +106,14 @@ def relay(passed: Sequence[int] = (), kind: str = "", tests: Sequence[str] = ())
     return [sys.executable, "-S", "-E", script, address(kind, *tests), ",".join(map(str, (0, 1, 2, *passed)))]
 
 
-def write_interpreter(path: Path) -> str:
+def write_interpreter(path: Path, kind: str = "") -> str:
     """Write an executable that starts Python warm, for a program that takes the path of an interpreter.
 
-    What submitit starts first is known to it by its pid, so it is started cold.
+    `kind` says what is imported: see program_server.py. What submitit starts first is known to it by its pid, so it is
+    started cold.
     """
     cold = f'[ "$2" != submitit.local._local ] || exec {sys.executable} "$@"'
-    path.write_text(f'#!/bin/sh\n{cold}\nexec {shlex.join(relay())} "$@"\n')
+    path.write_text(f'#!/bin/sh\n{cold}\nexec {shlex.join(relay(kind=kind))} "$@"\n')
     path.chmod(0o755)
     return str(path)
 

@@ -7,7 +7,6 @@ import socket
 import traceback
 from collections.abc import Callable
 
-import sklearn.datasets  # noqa: F401 - for the data set of the tests: each process would import it anew
 import torch
 
 from headsweep.errors import LostPeer

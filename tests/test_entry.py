@@ -36,6 +36,7 @@ def studies(tmp_path) -> list[str]:
     cluster = "# @package _global_\ndefaults: [{override /hydra/launcher: slurm}]\n"
     (tmp_path / "sweeps/cluster.yaml").write_text(cluster + axes % ", launcher: {partition: big, time: 60}")
     (tmp_path / "exp/mode.yaml").write_text("# @package _global_\n" + axes % ", mode: MULTIRUN")
+    (tmp_path / "exp/single.yaml").write_text("# @package _global_\nhydra: {mode: RUN}\n")
     (tmp_path / "exp/slots.yaml").write_text("# @package _global_\nhydra: {launcher: {slots: 1}}\n")
     (tmp_path / "exp/cluster.yaml").write_text(cluster)
     (tmp_path / "exp/block.yaml").write_text("# @package _global_\nhydra: {launcher: slurm}\n")
@@ -52,9 +53,10 @@ def test_a_study_chooses_its_launcher_and_the_command_line_has_the_last_word(han
     assert enter(*studies, "-m", "+exp=cluster", "hydra/launcher=local", "heads=1,2") == 0
     assert enter(*studies, "-m", "+exp=slots", "heads=1,2") == 0
     assert enter(*studies, "+exp=mode") == 0
+    assert enter(*studies, "-m", "+exp=single", "heads=1,2") == 0
     assert [(by, [run.heads for run in runs]) for by, runs in handed] == [
         ("SlurmLauncher", [1, 2]),
-        *[("AutotunedLauncher", [1, 2])] * 3,
+        *[("AutotunedLauncher", [1, 2])] * 4,
     ]
 
 

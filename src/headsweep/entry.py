@@ -49,7 +49,7 @@ def _main(config: DictConfig) -> float:
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
     """Hand the words of a command to Hydra, which is called inside; any error in them is one line."""
-    with one_line_errors(), composing(words):
+    with one_line_errors(), composing(words), _mode_composed_where_it_counts(words):
         sys.argv[1:] = spell_out(words)
         warn_of_unread_files()
         with _mode_read_once(sys.argv[1:]):
@@ -66,6 +66,21 @@ def _mode_read_once(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         Hydra.get_mode = get_mode  # type: ignore[method-assign]
+
+
+@contextmanager
+def _mode_composed_where_it_counts(words: Sequence[str]) -> Iterator[None]:
+    """Let Hydra compose `hydra.mode` alone for a command without -m, whose mode a file may set.
+
+    It composes everything for that, and once more later. With -m, a mode on the command line gets a warning.
+    """
+    find = Hydra.get_mode
+    if not {"-m", "--multirun"}.isdisjoint(words) and "hydra.mode" not in "".join(words):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = find  # type: ignore[method-assign]
 
 
 def run_single(config: DictConfig) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from headsweep import rng
 from headsweep.config import DATASETS, PROJECT_ROOT, DatasetFormat, DebugConfig, LoaderConfig
@@ -46,6 +47,18 @@ def test_digits(make_dataset):
     assert splits.train.images.max() == 255
     share = splits.test.labels.bincount() / 359
     assert share.min() > 0.09 and share.max() < 0.11
+
+
+def test_the_digits_are_those_of_scikit_learn(make_dataset):
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    splits = load(make_dataset("digits", image_size=8, validation=0.0))
+    found = [
+        (image.tobytes(), int(label))
+        for split in (splits.train, splits.test)
+        for image, label in zip(split.images.numpy(), split.labels, strict=True)
+    ]
+    assert sorted(found) == sorted((image.tobytes(), label) for image, label in zip(images, digits.target, strict=True))
 
 
 def test_test_split_is_the_same_for_all_seeds_and_validation_is_not(make_dataset):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import factories
+import ranks  # noqa: F401 - before a test has a GPU: it lets forks compute gradients
 from commands import give, wait_for
 from comparing import differences
 from composing import compose_run
@@ -141,7 +142,7 @@ class Worker:
 
 
 @pytest.mark.slow
-def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys, monkeypatch, shapes_unchecked):
+def test_a_group_that_is_stopped_or_killed_continues_exactly(tmp_path, keys, monkeypatch):
     ones, others = planned(tmp_path / "one", keys), planned(tmp_path / "other", keys)
     for folder in ones:
         train_folder(folder, lambda progress: None)

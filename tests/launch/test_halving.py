@@ -170,7 +170,7 @@ GRID = ["-m", "head=seqpool,gap,ga", "heads=2", "duration='2 epochs'", *TINY]
 
 
 @pytest.mark.slow
-def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_never_screened(tmp_path, shapes_unchecked):
+def test_the_command_screens_repeats_nothing_and_without_halving_ends_as_if_never_screened(tmp_path):
     job = [*GRID, f"paths.output={tmp_path / 'screened'}", "tracking=none"]
     first = train(*job, "hydra.launcher.halving=3")
     assert first.returncode == 0, first.stderr

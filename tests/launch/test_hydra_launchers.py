@@ -58,7 +58,7 @@ def test_it_trains_the_same_runs_and_a_mistake_in_other_cells_is_a_line(
     output.mkdir()
     shutil.copy(empty_store, output / "mlflow.db")
     job = [f"head={','.join(heads)}", "decorrelation=0,-0.5", f"paths.output={output}", f"tracking={tracking}"]
-    python = write_interpreter(tmp_path / "python")
+    python = write_interpreter(tmp_path / "python", ".runs")
     words = ["-m", f"hydra/launcher={launcher[0]}", *launcher[1:], *job, *SHORT]
     answer = train_with_interpreter(python, *words, cwd=elsewhere)
     trained = weights(output)

@@ -39,7 +39,7 @@ def ignore(progress) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path, shapes_unchecked):
+def test_stopped_within_epochs_and_evaluations_it_ends_with_the_same_bits(tmp_path):
     options = ["duration='5 steps'", "ema_decay=0.9", "augmentation=paper", "accumulation=2", "batch_size=32"]
     whole, parts = planned(tmp_path / "whole", *options), planned(tmp_path / "parts", *options)
     train_folder(whole, ignore)

@@ -113,7 +113,7 @@ def test_a_wrong_configuration_of_the_folder_is_named(keywords, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["pt2", "onnx"])
-def test_a_program_computes_the_logits_for_any_number_of_images(layout, runs, tmp_path, capsys, shapes_unchecked):
+def test_a_program_computes_the_logits_for_any_number_of_images(layout, runs, tmp_path, capsys):
     output = tmp_path / f"model.{layout}"
     assert export(runs[0], layout, output) == 0
     assert "largest difference of its logits: " in capsys.readouterr().out

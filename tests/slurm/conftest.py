@@ -29,6 +29,7 @@ from headsweep.launch.in_process import InProcess
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.tracking.run_folder import RunFolder
 from scripts import Scripts
+from shapes import unchecked
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 ACCOUNTING = ("slurmdbd", "mariadbd", "mysql")
@@ -38,6 +39,11 @@ ACCOUNTING = ("slurmdbd", "mariadbd", "mysql")
 def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that stays until the session ends: a job may outlive its test."""
     return tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:30])
+
+
+@pytest.fixture(autouse=True)
+def checked_elsewhere(shapes_unchecked: None) -> None:
+    """Shapes, in the tests of models and heads: what tests train here is compared with what jobs train."""
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine runs, trained here, with as many threads each as a job gives them."""
     output = shared(tmp_path_factory) / "undisturbed"
     run = compose_run(*RUN, "duration='2 epochs'", "tracking=none", f"paths.output={output}")
-    with FileLock(f"{output}.lock"):  # the second of two workers finds them trained
+    with FileLock(f"{output}.lock"), unchecked():  # the second of two workers finds them trained
         run_sweep([replace(run, seed=seed) for seed in range(9)], InProcess())
     return output
 

@@ -37,10 +37,11 @@ NESTED = "[" * 2_000  # twice the depth that Python allows
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two heads with four seeds: all runs have ended but the last, which has failed."""
+    """Two heads with three seeds: all runs have ended but the last, which has failed, of the seed of the first."""
     output = tmp_path_factory.mktemp("outputs")
     cells = [compose_run(f"head={head}", "tracking=none", f"paths.output={output}") for head in ("seqpool", "ga")]
-    configs = [replace(cell, seed=seed) for cell in cells for seed in range(4)]
+    seeds = ((0, 1, 2), (2, 1, 0))
+    configs = [replace(cell, seed=seed) for cell, its in zip(cells, seeds, strict=True) for seed in its]
     plan = make_plan(configs)
     freeze(plan, {run.fingerprint: COST for run in plan.runs})
     sweep = SweepFolder(plan.folder)
@@ -229,8 +230,8 @@ FILES = {
     "screening.json": (JSON | {"impossible": changed(eta=-1)}, SWEEP),
 }
 CASES = [(name, way) for name, (ways, _) in FILES.items() for way in ways]
-LIGHT = ("status", "status SWEEP", "logs", "table")
-COMMANDS = (*LIGHT, "explain CELL", "explain RUN", "power", "retry", "reproduce")
+LIGHT = ("status", "status SWEEP", "logs")  # they read most files, also where they do not need them
+COMMANDS = (*LIGHT, "table", "explain CELL", "explain RUN", "power", "retry", "reproduce")
 
 
 @pytest.mark.slow
@@ -264,7 +265,7 @@ def test_damage_is_one_line_that_names_the_file_and_breaks_nothing_else(name, wa
         said = f"{command}: {code} {out}{err}"
         assert code == needed.get(command, 0), said
         assert command not in needed or f"damaged: {path}, " in out + err, said
-        assert all(line.startswith(("headsweep: ", target, "8 runs in")) for line in err.splitlines()), said
+        assert all(line.startswith(("headsweep: ", target, "6 runs in")) for line in err.splitlines()), said
 
 
 def test_a_run_whose_duration_has_no_end_breaks_no_look_at_others(commands):
@@ -280,10 +281,11 @@ def test_a_run_whose_duration_has_no_end_breaks_no_look_at_others(commands):
 
 @pytest.mark.slow
 def test_answers_that_are_damaged_leave_a_run_out_where_they_are_needed(commands):
-    run, output, first, _ = commands
+    run, output, *_ = commands
     for path in (output / "runs").iterdir():  # one seed is left of each head
-        if json.loads((path / "run.json").read_text())["seed"]:
+        if json.loads((path / "run.json").read_text())["seed"] != 1:
             shutil.rmtree(path)
+    target = min((output / "runs").iterdir())
     for change in (
         lambda path: path.write_bytes(path.read_bytes()[:-1]),
         lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
@@ -291,6 +293,6 @@ def test_answers_that_are_damaged_leave_a_run_out_where_they_are_needed(commands
         lambda path: np.save(path, np.array([1.0, 0.0])),
         text(""),
     ):
-        change(output / "runs" / first / "test_correct.npy")
-        code, _, err = run("table", first)
+        change(target / "test_correct.npy")
+        code, _, err = run("table", target.name)
         assert code == 1 and "test_correct.npy, expected " in err, err

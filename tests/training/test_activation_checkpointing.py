@@ -28,7 +28,6 @@ def trained(output, *overrides: str) -> RunFolder:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize(
     "options",
     [[*SHORT, *COMPACT, "head=ga", "heads=2"], [*SHORT[3:], *VIT, *VIT_OPTIONS]],

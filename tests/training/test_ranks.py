@@ -22,7 +22,7 @@ from headsweep.training import compiled_evaluation, compiling
 from headsweep.training.ranks import Ranks
 from ranks import LOST, on_ranks, trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shapes_unchecked")]
+pytestmark = pytest.mark.slow
 
 STILL = ["model.dropout=0", "model.attention_dropout=0", "model.drop_path=0"]
 SGD = [
@@ -153,7 +153,7 @@ def test_a_grid_under_torchrun_is_refused(monkeypatch):
 def test_torchrun_trains_one_run_and_only_rank_0_prints(tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     job = [*torchrun, *command("head=ga", "heads=2", "tracking=none", *SHORT, f"paths.output={tmp_path}")[1:]]
-    environment = {**os.environ, "PYTHON_EXEC": programs.write_interpreter(tmp_path / "python")}
+    environment = {**os.environ, "PYTHON_EXEC": programs.write_interpreter(tmp_path / "python", ".runs")}
     done = programs.run(job, cwd=PROJECT_ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\nruns  ") == 1 and done.stderr.count("[1/1]") == 1

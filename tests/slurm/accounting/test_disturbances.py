@@ -22,8 +22,7 @@ from cluster import (
     jobs_of,
     lingering,
     output_of,
-    python_of_copies,
-    sabotage_copies,
+    sabotage,
     sweep,
     table,
     wait_until,
@@ -71,14 +70,13 @@ def test_a_sweep_survives_preemption_signals_and_dead_nodes(
 
 
 def submit(cluster: Cluster, output: Path) -> dict[int, str]:
-    """Submit jobs that wait to be released, by two commands at once; seed -> job. Their copy of the code misbehaves."""
-    python = f"hydra.launcher.python='{python_of_copies()}'"
-    both = [cluster.start_train(*GRID, python, f"paths.output={output}") for _ in range(2)]
+    """Submit jobs that wait to be released, by two commands at once; seed -> job. Their runs misbehave."""
+    both = [cluster.start_train(*GRID, f"paths.output={output}") for _ in range(2)]
     answers = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], answers
     reported = "".join(stdout for stdout, _ in answers)
     assert reported.count("\njob ") == len(SEEDS) and "9 queued or training already" in reported
-    sabotage_copies(output)
+    sabotage(output)
     jobs = jobs_of(sweep(output))
     return {seed: jobs[folder.path.name] for seed, folder in by_seed(output).items()}
 

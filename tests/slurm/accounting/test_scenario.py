@@ -16,33 +16,32 @@ from pathlib import Path
 import pytest
 from cluster import PATIENCE, RUN, Cluster, began, jobs_of, output_of, sabotage, table, wait_until
 
-from commands import TRAIN
 from comparing import differences
+from composing import compose_run
 from factories import run_folders
+from headsweep.launch.in_process import InProcess
+from headsweep.launch.run_sweep import run_sweep
 from headsweep.status import submissions, waiting
 from headsweep.tracking.run_folder import RunFolder
-from programs import Program
 
 pytestmark = pytest.mark.slow
 
 LIMIT = 4  # of jobs in the queue, and of an array
 DECAYS = [f"0.{tenth:02}" for tenth in range(5)]
-FIRST = ["head=gap,ga", f"optimizer.weight_decay={','.join(DECAYS)}"]
-SECOND = ["head=ga,seqpool", f"optimizer.weight_decay={','.join(DECAYS[-2:])}"]  # two cells of the first sweep, two new
+SWEEPS = [(("gap", "ga"), DECAYS), (("ga", "seqpool"), DECAYS[-2:])]  # the second has two cells of the first, two new
+FIRST, SECOND = ([f"head={','.join(heads)}", f"optimizer.weight_decay={','.join(decays)}"] for heads, decays in SWEEPS)
 NEEDS = ["hydra.launcher.needs=['head=ga: memory=300MB time=300']"]
 SHORT = ["duration='2 epochs'", "tracking=none"]
 PACKED = [f"hydra.launcher.{key}" for key in ("runs_per_job=2", "cpus=2", "threads=1")]
-ALONE = ["hydra.launcher.slots=2", "hydra.launcher.threads=1"]
 
 
 def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tmp_path: Path):
     local, output = tmp_path / "local", tmp_path / "cluster"
-    alone = [Program([TRAIN, "-m", *grid, *SHORT, *RUN, *ALONE, f"paths.output={local}"]) for grid in (FIRST, SECOND)]
+    for heads, decays in SWEEPS:
+        cells = [(f"head={head}", f"optimizer.weight_decay={decay}") for head in heads for decay in decays]
+        run_sweep([compose_run(*cell, *SHORT, *RUN, f"paths.output={local}") for cell in cells], InProcess())
     with tight(cluster), explained(cluster, output):
         disturbed = disturb(cluster, output)
-    for process in alone:
-        _, stderr = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, stderr
     runs = {folder.path.name: folder for folder in run_folders(output)}
     expected = {folder.path.name: folder for folder in run_folders(local)}
     assert runs.keys() == expected.keys() and len(runs) == 12

@@ -42,7 +42,7 @@ def test_four_runs_at_once_lose_nothing(forgetful: Cluster, server: str, tmp_pat
     slots = [f"hydra.launcher.{key}" for key in ("runs_per_job=2", "slots=2", "cpus=2", "threads=1")]
     tracking = [f"tracking.uri={server}", "tracking.models=false", "hydra.launcher.mlflow=jobs"]
     job = [seeds, "duration='2 epochs'", *slots, *tracking, "hydra.launcher.wait=true", f"paths.output={tmp_path}"]
-    answer = forgetful.train_without_torch(*job)
+    answer = forgetful.train(*job)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert len(set(jobs_of(sweep(tmp_path)).values())) == 2
     client = MlflowClient(server)

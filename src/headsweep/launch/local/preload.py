@@ -18,10 +18,7 @@ sys.excepthook = _print_end
 sockets.remove_at_exit()
 failure = ""
 try:
-    # Hydra too: a new process runs the entry script, which imports it. The digits come with scikit-learn, which takes
-    # longer to import than everything else before a run's first step.
-    import hydra  # noqa: F401
-    import sklearn.datasets  # noqa: F401
+    import hydra  # noqa: F401 - a new process runs the entry script, which imports it
 
     from headsweep.launch.local import worker  # noqa: F401
 except (ImportError, MemoryError, OSError) as error:
