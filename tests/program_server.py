@@ -47,7 +47,7 @@ from hydra_files import FOLDERS, read_project_files_once
 LIGHT = ("click", "submitit", "rich.live", "filelock")
 HEAVY = (
     *("torch", "torch.distributed", "torch.utils.flop_counter", "torchvision.transforms.v2"),
-    *("torch._dynamo", "torch._inductor.compile_fx", "timm", "sklearn.datasets", "scipy.stats"),
+    *("torch._dynamo", "torch._inductor.compile_fx", "timm", "scipy.stats"),
     *("mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
 )
 COMMANDS = ("headsweep.cli", "headsweep.entry", "headsweep.launch.run_sweep", "headsweep.launch.slurm.launcher")

@@ -52,20 +52,7 @@ def command_line(words: Sequence[str]) -> Iterator[None]:
     with one_line_errors(), composing(words), _mode_composed_where_it_counts(words):
         sys.argv[1:] = spell_out(words)
         warn_of_unread_files()
-        with _mode_read_once(sys.argv[1:]):
-            yield
-
-
-@contextmanager
-def _mode_read_once(words: Sequence[str]) -> Iterator[None]:
-    """With -m, keep Hydra from composing everything once more to find `hydra.mode`, which -m sets."""
-    get_mode = Hydra.get_mode
-    if not {"-m", "--multirun"}.isdisjoint(words):
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
         yield
-    finally:
-        Hydra.get_mode = get_mode  # type: ignore[method-assign]
 
 
 @contextmanager
