@@ -93,7 +93,7 @@ def archive(finished, tmp_path_factory) -> Path:
 def unpacked(archive, tmp_path) -> Path:
     """The bundle elsewhere, under another name."""
     with tarfile.open(archive) as opened:
-        opened.extractall(tmp_path, filter="data")
+        opened.extractall(tmp_path)
     (root,) = tmp_path.iterdir()
     return root.rename(tmp_path / "another name")
 
@@ -221,7 +221,7 @@ def test_a_partial_bundle_has_the_states_of_the_runs(begun, tmp_path, capsys, wi
     output = tmp_path / "outputs"
     assert give("bundle", "--output", output, "--write", tmp_path / "b", "--partial") == 0
     with tarfile.open(tmp_path / "b") as opened:
-        opened.extractall(tmp_path / "elsewhere", filter="data")
+        opened.extractall(tmp_path / "elsewhere")
     (again,) = (tmp_path / "elsewhere").iterdir()
     words = ["table", "latest", "--mark", "--format", "markdown", "--output"]
     assert printed(capsys, *words, again) == printed(capsys, *words, output)
@@ -263,7 +263,7 @@ def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(
     train_folder(plan.folders[0], lambda progress: None)
     assert give("bundle", "--output", tmp_path / "outputs", "--write", tmp_path / "b") == 0
     with tarfile.open(tmp_path / "b") as opened:
-        opened.extractall(tmp_path / "elsewhere", filter="data")
+        opened.extractall(tmp_path / "elsewhere")
     (again,) = (tmp_path / "elsewhere").iterdir()
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert f"| `checkpoints/pretrained.pt` | {digest} |" in (again / "README.md").read_text()
