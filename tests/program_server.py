@@ -80,6 +80,7 @@ def main(address: str, owner: int, *tests: str) -> NoReturn:
     if tests and os.fork() == 0:
         import_tests(tests)
         serve(f"{address}{Kind.tests.value}", owner)
+    move_to_huge_pages()
     start(Kind.runs, address, owner)
     serve(address, owner)
 
@@ -119,6 +120,7 @@ def start(kind: Kind, address: str, owner: int) -> None:
                 load_headsweep(kind)
             except Exception:  # each program will report it
                 traceback.print_exc()
+        move_to_huge_pages()
         serve(f"{address}{kind.value}", owner)
 
 
@@ -181,17 +183,23 @@ def serve(address: str, owner: int) -> NoReturn:
 
 
 def make_forks_cheap() -> None:
-    """Let a program take a third of the time that its fork and its end take otherwise, which is a tenth of a second.
+    """Let programs share what is in memory: a page is copied when a program first writes to it.
 
-    A fork copies an entry of a page table for each page that was written: there are fewer after a move to huge pages,
-    if Linux can do that (6.1). Later it copies each page that is written to, as the garbage collector does to all, and
-    the end of many a library to its own.
+    The garbage collector writes to all of them, and the end of many a library to its own.
     """
     gc.collect()
     gc.set_threshold(100_000, 20, 100)  # collecting is a sixteenth of all that programs and tests compute otherwise
     gc.freeze()
     for ending in list(weakref.finalize._registry):
         ending.atexit = False
+
+
+def move_to_huge_pages() -> None:
+    """Let a fork copy fewer entries of page tables, one for each page that was written: where Linux can (6.1).
+
+    With `make_forks_cheap` the fork of a program and its end take a third of the tenth of a second that they take
+    otherwise. It takes a second itself, too long for the three forks that are workers of pytest.
+    """
     libc = ctypes.CDLL(None)
     for line in Path("/proc/self/maps").read_text().splitlines():
         addresses, permissions, *_, name = [*line.split(maxsplit=5), ""][:6]
