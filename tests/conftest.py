@@ -146,12 +146,15 @@ LONG = ("test_main_job.py", "test_killed.py", "test_studies.py", "test_wheel.py"
 
 
 class ByFile(LoadScopeScheduling):
-    """A worker gets a file's tests together, or all that need one cluster of SLURM."""
+    """A worker gets a file's tests together, or all that need a cluster of SLURM.
+
+    These mostly wait: a second worker that has some of them leaves a core idle.
+    """
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
         folder, _, _ = file.rpartition("/")
-        return folder if folder.startswith("tests/slurm/") else file
+        return "clusters" if folder.startswith("tests/slurm/") else file
 
 
 def pytest_xdist_setupnodes(config, specs):
