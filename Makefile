@@ -51,7 +51,7 @@ demo: $(READY) ## train 27 small models on real images, print the comparison tab
 	$(BIN)/python src/train.py -m head=seqpool,ga,seqattn heads=1,4,8 seeds=3 duration='6 epochs'
 	$(BIN)/headsweep report
 
-test: $(READY) ## run all tests that can run here (7 minutes on 2 cores)
+test: $(READY) ## run all tests that can run here (5 minutes on 2 cores)
 	$(BIN)/python -m pytest $(WORKERS)
 
 test-fast: $(READY) ## run the tests of the inner loop (1 minute): none that is marked slow
@@ -67,7 +67,7 @@ $(OLDEST)/.ready: $(READY) constraints-oldest.txt
 		$$(sed -n 's/==.*//p' constraints-oldest.txt)
 	touch $@
 
-test-oldest: $(OLDEST)/.ready ## run some tests with the oldest versions that pyproject.toml allows (3 minutes, 600 MB)
+test-oldest: $(OLDEST)/.ready ## run some tests with the oldest versions that pyproject.toml allows (2 minutes, 600 MB)
 	$(OLDEST)/bin/python -m pytest $(WORKERS) $(OLDEST_TESTS)
 
 docs: $(READY) ## build the documentation into site/; a broken link or anchor is an error
