@@ -158,8 +158,13 @@ class ByFile(LoadScopeScheduling):
 
 
 def pytest_xdist_setupnodes(config, specs):
-    """Start the workers warm: by themselves, each takes fifteen seconds to import torch, timm, MLflow and tests."""
-    python = shlex.join(relay(kind=".tests", tests=config.args))
+    """Start the workers warm: by themselves, each takes fifteen seconds to import torch, timm, MLflow and tests.
+
+    Modules of tests look for a GPU. Where there is one, each worker imports them itself: forks of a process that has
+    looked for it cannot use it.
+    """
+    has_gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")))
+    python = shlex.join(relay() if has_gpu else relay(kind=".tests", tests=config.args))
     specs[:] = [XSpec(f"{spec}//id={spec.id}//python={python}") for spec in specs]
 
 

@@ -10,5 +10,7 @@ import jaxtyping
 def unchecked() -> Iterator[None]:
     """Turn them off: they take a quarter of the CPU time of a run."""
     jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""`make setup`: too little space is reported before anything is downloaded, and every Python may have the versions."""
+"""`make setup`: too little space is reported before a download, and constraints leave each Python a version."""
 
 import shutil
 import subprocess
@@ -69,9 +69,12 @@ def test_an_environment_that_exists_is_brought_up_to_date_wherever_there_is_some
 
 
 def test_constraints_are_for_those_pythons_that_their_versions_are_for():
-    """Debian 12 has Python 3.11.2; a version for 3.11.5 and later leaves pip without any there."""
+    """Debian 12 has Python 3.11.2; a version for 3.11.5 and later leaves pip without any there.
+
+    3.14.1 is left out: torchvision excludes it, so that nothing here runs with it.
+    """
     pythons = [f"3.{minor}.{patch}" for minor, patch in product(range(10, 15), range(20))]
-    pythons.remove("3.14.1")  # torchvision excludes it
+    pythons.remove("3.14.1")
     checked = 0
     for constraint in map(Requirement, (PROJECT_ROOT / "constraints.txt").read_text().splitlines()[1:]):
         for package in distributions(name=constraint.name):

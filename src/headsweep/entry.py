@@ -49,17 +49,18 @@ def _main(config: DictConfig) -> float:
 @contextmanager
 def command_line(words: Sequence[str]) -> Iterator[None]:
     """Hand the words of a command to Hydra, which is called inside; any error in them is one line."""
-    with one_line_errors(), composing(words), _mode_composed_where_it_counts(words):
+    with one_line_errors(), composing(words), _mode_looked_up_where_needed(words):
         sys.argv[1:] = spell_out(words)
         warn_of_unread_files()
         yield
 
 
 @contextmanager
-def _mode_composed_where_it_counts(words: Sequence[str]) -> Iterator[None]:
-    """Let Hydra compose `hydra.mode` alone for a command without -m, whose mode a file may set.
+def _mode_looked_up_where_needed(words: Sequence[str]) -> Iterator[None]:
+    """Let Hydra look up `hydra.mode` only for a command without -m, where a file may set it.
 
-    It composes everything for that, and once more later. With -m, a mode on the command line gets a warning.
+    To find it, Hydra composes the whole configuration an extra time. With -m it is looked up only if the command line
+    sets it, so that Hydra can warn.
     """
     find = Hydra.get_mode
     if not {"-m", "--multirun"}.isdisjoint(words) and "hydra.mode" not in "".join(words):

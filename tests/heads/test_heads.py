@@ -76,7 +76,7 @@ def check_against_oracle(name: str, head: Head, x: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("heads", "tokens"), [(1, 49), (8, 9)])  # two at full width, four in evaluation
+@pytest.mark.parametrize(("heads", "tokens"), [(1, 49), (8, 9)])  # 2 and 4 heads are in other tests of this file
 @pytest.mark.parametrize("name", HEADS)
 def test_equals_the_loop_over_branches_in_training(name: str, heads: int, tokens: int) -> None:
     check_against_oracle(name, make(name, heads, tokens=tokens), images(tokens=tokens))

@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def checked_elsewhere(shapes_unchecked: None) -> None:
-    """A quarter of the CPU time of a run otherwise."""
+    """The checks take a quarter of a run's CPU time."""

@@ -87,7 +87,7 @@ def test_every_cell_is_trained_and_is_a_row_of_the_table(finished):
 
 
 def test_a_run_finds_imported_what_it_needs(tmp_path):
-    """Torch, timm and scikit-learn are hundreds of modules each; what is left are parts that a library loads late.
+    """Torch and timm are hundreds of modules each; what is left are parts that a library loads late.
 
     A new interpreter imports what a forkserver does, and the script of the command as each of its processes does.
     """

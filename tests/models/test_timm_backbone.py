@@ -63,7 +63,8 @@ def test_tokens_of_every_kind_of_model_and_nothing_untrained(name: str) -> None:
     image_size, *expected = KINDS[name]
     backbone = on_meta(name, image_size, channels=1, **OPTIONS.get(name, {}))
     assert [backbone.width, backbone.tokens, backbone.prefix, backbone.has_class_token] == expected
-    tokens = backbone(torch.empty(2, 1, image_size, image_size, device="meta"))  # a first image was in evaluation
+    # Construction has already run one image in eval mode.
+    tokens = backbone(torch.empty(2, 1, image_size, image_size, device="meta"))
     assert tokens.shape == (2, backbone.prefix + backbone.tokens, backbone.width)
     tokens.sum().backward()
     assert not [key for key, parameter in backbone.named_parameters() if parameter.grad is None]

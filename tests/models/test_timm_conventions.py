@@ -349,7 +349,7 @@ def test_jit_traces(model: Classifier) -> None:
 def test_compiles_as_one_graph(model: Classifier) -> None:
     torch.compiler.reset()
     x, compiled = images(3), torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), model(x))  # logits of each head, `test_compiling.py` compiles
+    torch.testing.assert_close(compiled(x), model(x))  # `test_compiling.py` compiles per-head logits
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine runs, trained here, with as many threads each as a job gives them."""
     output = shared(tmp_path_factory) / "undisturbed"
     run = compose_run(*RUN, "duration='2 epochs'", "tracking=none", f"paths.output={output}")
-    with FileLock(f"{output}.lock"), unchecked():  # the second of two workers finds them trained
+    with FileLock(f"{output}.lock"), unchecked():  # of whichever worker comes first
         run_sweep([replace(run, seed=seed) for seed in range(9)], InProcess())
     return output
 

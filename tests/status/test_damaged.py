@@ -230,7 +230,11 @@ FILES = {
     "screening.json": (JSON | {"impossible": changed(eta=-1)}, SWEEP),
 }
 CASES = [(name, way) for name, (ways, _) in FILES.items() for way in ways]
-LIGHT = ("status", "status SWEEP", "logs")  # they read most files, also where they do not need them
+LIGHT = (
+    "status",
+    "status SWEEP",
+    "logs",
+)  # cheap, and given for every way; `table` for the first of a file that it does not need
 COMMANDS = (*LIGHT, "table", "explain CELL", "explain RUN", "power", "retry", "reproduce")
 
 

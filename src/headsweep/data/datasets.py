@@ -135,7 +135,7 @@ def _rank_in_class(labels: Tensor) -> Tensor:
 
 
 def load_digits(dataset: DatasetConfig) -> Loaded:
-    """Read the file of scikit-learn: to import its own function takes seconds."""
+    """Read scikit-learn's file directly: importing its loader takes seconds."""
     (place,) = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr, misc]
     rows = np.loadtxt(Path(place, "datasets", "data", "digits.csv.gz"), delimiter=",", dtype=np.int64)
     images = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
