@@ -230,11 +230,8 @@ FILES = {
     "screening.json": (JSON | {"impossible": changed(eta=-1)}, SWEEP),
 }
 CASES = [(name, way) for name, (ways, _) in FILES.items() for way in ways]
-LIGHT = (
-    "status",
-    "status SWEEP",
-    "logs",
-)  # cheap, and given for every way; `table` for the first of a file that it does not need
+# Cheap, and given for every way; `table` for the first way of a file that it does not need.
+LIGHT = ("status", "status SWEEP", "logs")
 COMMANDS = (*LIGHT, "table", "explain CELL", "explain RUN", "power", "retry", "reproduce")
 
 

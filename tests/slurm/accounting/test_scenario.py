@@ -45,8 +45,11 @@ def test_sweeps_that_share_cells_survive_everything_at_once(cluster: Cluster, tm
     runs = {folder.path.name: folder for folder in run_folders(output)}
     expected = {folder.path.name: folder for folder in run_folders(local)}
     assert runs.keys() == expected.keys() and len(runs) == 12
-    assert {name: began(folder) for name, folder in runs.items()} == {name: [0] for name in runs} | disturbed
-    assert {name: found for name in runs if (found := differences(runs[name], expected[name]))} == {}
+    found = {name: began(folder) for name, folder in runs.items()}
+    assert {name: found[name] for name in disturbed} == disturbed
+    others = [found[name] for name in found.keys() - disturbed.keys()]  # one may have just begun where a node dies
+    assert all(set(steps) == {0} for steps in others) and sum(map(len, others)) <= len(others) + 1, found
+    assert {name: other for name in runs if (other := differences(runs[name], expected[name]))} == {}
     for path in (output / "sweeps").iterdir():
         assert table(path) == table(local / "sweeps" / path.name)
 
