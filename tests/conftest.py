@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scripts:
 def shapes_unchecked() -> Iterator[None]:
     """Turn off the run-time checks of annotations."""
     with unchecked():
+        yield
+
+
+# Runs go through a model thousands of times, and the checks take a quarter of their time.
+TRAINING = {"launch", "run", "slurm", "training"}
+
+
+@pytest.fixture(autouse=True)
+def checked_elsewhere(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Turn off the run-time checks of annotations for tests of training: tests of models and heads have them."""
+    folder = request.path.relative_to(Path(__file__).parent).parts[0]
+    with unchecked() if folder in TRAINING else nullcontext():
         yield
 
 

@@ -41,11 +41,6 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:30])
 
 
-@pytest.fixture(autouse=True)
-def checked_elsewhere(shapes_unchecked: None) -> None:
-    """Shapes, in the tests of models and heads: what tests train here is compared with what jobs train."""
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster whose `sacct` answers."""

@@ -3,7 +3,6 @@
 import copy
 import logging
 
-import jaxtyping
 import pytest
 import torch
 from small_model import SmallModel
@@ -28,14 +27,11 @@ SMALL = ["model.width=32", "model.attention_heads=1", "model.depth=1", "batch_si
 
 
 @pytest.fixture(autouse=True)
-def quick_and_unchecked(monkeypatch):
-    """Graphs are found and run as they are, without checks of shapes, as outside of tests: the bits are comparable."""
+def quick(monkeypatch):
+    """Graphs are found and run as they are: the bits are comparable."""
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    jaxtyping.config.update("jaxtyping_disable", True)
     torch.compiler.reset()
     counters.clear()
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def built(head: str, *overrides: str):

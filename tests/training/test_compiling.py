@@ -4,7 +4,6 @@ import copy
 import logging
 from collections.abc import Iterable
 
-import jaxtyping
 import pytest
 import torch
 from small_model import SmallModel, assert_equal_state
@@ -36,13 +35,9 @@ SHORT = TINY_RUN
 
 
 @pytest.fixture(autouse=True)
-def unchecked_shapes():
-    """As outside of tests; and no graphs of other tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
+def no_graphs_of_other_tests():
     torch.compiler.reset()
     counters.clear()
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import logging
 
-import jaxtyping
 import pytest
 import torch
 from small_model import SmallModel, assert_equal_state
@@ -29,13 +28,11 @@ UNDETERMINED = (
 
 @pytest.fixture(autouse=True)
 def as_torch_comes():
-    jaxtyping.config.update("jaxtyping_disable", True)
     torch.compiler.reset()
     cudnn, fill = torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic, torch.utils.deterministic.fill_uninitialized_memory = cudnn, fill
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def batch():
