@@ -206,19 +206,23 @@ def test_tables_that_a_paper_includes_are_verified(sweep, give, tmp_path, monkey
     give("pilot", "--write", "tables/all.tex")
     give("pilot", "--columns", "top1", "--write", "tables/short.tex")
     (tmp_path / "section.tex").write_text("\\input tables/short\n\\include{paper}\n")  # and back again
+    (tmp_path / "tables" / "part.tex").write_text("\\input{beside}\n")
+    for name in ("beside", "quoted", "imported", "with.dot"):
+        (tmp_path / "tables" / f"{name}.tex").touch()
     (tmp_path / "paper.tex").write_text(
         "\\input{glyphtounicode}\n\\includegraphics{plot}\n"
         "100\\% \\input{tables/all.tex} \\include{section} % \\input{old}\n"
-        f'a line \\\\% \\input{{old}}\n\\input "tables/short" \\input{{{"a" * 300}}}\\input{{latin}}\n'
+        f'a line \\\\% \\input{{old}}\n\\input "tables/quoted" \\input{{{"a" * 300}}}\\input{{latin}}\n'
+        "\\subfile{tables/part} \\import*{tables/}{with.dot} \\subimport{./tables}{imported}\n"
         "\\end{document} \\input{old}\n"
     )
     (tmp_path / "latin.tex").write_bytes(b"caf\xe9")
     code, printed = give("--verify", "paper.tex")
-    assert code == 0 and "paper.tex: 2 tables in 4 files agree with the runs\n" in printed
+    assert code == 0 and "paper.tex: 2 tables in 9 files agree with the runs\n" in printed
     assert (
         printed.count("was not read") == 3
         and "old" not in printed
-        and "paper.tex: \\input{glyphtounicode} is no file in ." in printed
+        and "paper.tex: the input glyphtounicode is no file in ." in printed
     )
     short = tmp_path / "tables" / "short.tex"
     short.write_text(short.read_text().replace("92.72", "99.99"))

@@ -131,7 +131,7 @@ def _verify(path: Path, location: Location, request: Request | None) -> None:
     for line in found.differences:
         click.echo(one_line(f"headsweep: {line}"), err=True)
     for name in found.absent:
-        click.echo(one_line(f"{path}: \\input{{{name}}} is no file in {path.parent} and was not read"), err=True)
+        click.echo(one_line(f"{path}: the input {name} is no file in {path.parent} and was not read"), err=True)
     if found.differences:
         sys.exit(1)
     count = plural(found.tables, "table") + f" in {found.files} files" * (found.files > 1)

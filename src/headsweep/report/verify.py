@@ -36,7 +36,7 @@ class Verified:
 
     tables: int
     files: int
-    absent: list[str]  # names in \input of LaTeX that are no files beside the document
+    absent: list[str]  # inputs of LaTeX that are no files beside the document
     differences: list[str]  # a line each
 
 
