@@ -78,6 +78,20 @@ def test_an_output_folder_that_does_not_exist_is_refused_by_all(command: click.C
     assert not place.exists()
 
 
+OF_PATHS = [
+    (command, option)
+    for command in all_commands(commands)
+    for option in command.params
+    if isinstance(option, click.Option) and isinstance(option.type, click.Path)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), OF_PATHS, ids=[f"{it.name}{option.opts[0]}" for it, option in OF_PATHS])
+def test_an_empty_path_is_refused_as_the_working_directory_is_not_meant(command: click.Command, option: click.Option):
+    with pytest.raises(click.BadParameter, match="^expected a path, found nothing$"):
+        command.make_context(command.name, [f"{option.opts[0]}=", "x"])
+
+
 @pytest.mark.parametrize(
     "words", [["plan"], ["train"], ["match", "params", "--budget", "1M"]], ids=lambda words: words[0]
 )

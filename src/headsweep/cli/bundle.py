@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import FilePath, commands, output_option
 from headsweep.errors import UserError
 from headsweep.text import plural
 
@@ -17,7 +17,7 @@ from headsweep.text import plural
 @click.option(
     "--write",
     "path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     help="Archive to write. Default: SWEEP.tar.gz in the current folder.",
 )
 @click.option("--weights", is_flag=True, help="Include the checkpoints of the runs.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import FilePath, commands, output_option
 from headsweep.errors import UserError
 from headsweep.text import aligned, one_line, size_of
 from headsweep.tracking.output_folder import OutputFolder
@@ -15,9 +15,7 @@ from headsweep.tracking.output_folder import OutputFolder
 if TYPE_CHECKING:
     from headsweep.data.token_folder import TokenFolder
 
-_cache = click.option(
-    "--cache", type=click.Path(path_type=Path, file_okay=False), help="paths.cache, if it is not in the output folder."
-)
+_cache = click.option("--cache", type=FilePath(file_okay=False), help="paths.cache, if it is not in the output folder.")
 
 
 @commands.group()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import OUTPUT, commands
+from headsweep.cli.group import OUTPUT, FilePath, commands
 from headsweep.errors import UserError
 from headsweep.tracking.output_folder import OutputFolder
 
@@ -27,11 +27,11 @@ LAYOUTS = (*STATE_DICTS, "hf", *PROGRAMS)
 @commands.command()
 @click.argument("source")
 @click.option("--format", "layout", type=click.Choice(LAYOUTS), required=True, help="What to write; see above.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="File to write; for hf, folder.")
+@click.option("--output", type=FilePath(), required=True, help="File to write; for hf, folder.")
 @click.option("--model", "name", help="Model of a checkpoint file, e.g. seqattn8_cct_7_3x1_32. Not needed for a run.")
 @click.option(
     "--runs",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=RUNS,
     show_default=True,
     help="Folder to search for runs.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,18 @@ from headsweep.text import lines
 
 OUTPUT = default_output()
 _KEY = "paths.output="
+
+
+class FilePath(click.Path):
+    """A path that is not empty: a variable that is not set in a script does not stand for the working directory."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("expected a path, found nothing", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class OutputOption(click.Option):
@@ -75,7 +88,7 @@ output_option = click.option(
     "--output",
     cls=OutputOption,
     callback=_shared,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default=OUTPUT,
     show_default=True,
     help="Output folder of the runs (paths.output).",

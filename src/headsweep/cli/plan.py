@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headsweep.cli.completion import complete
-from headsweep.cli.group import commands
+from headsweep.cli.group import FilePath, commands
 from headsweep.errors import UserError
 from headsweep.text import one_line
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--config-dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=FilePath(exists=True, file_okay=False),
     help="Folder with further studies, as of train.",
 )
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headsweep.cli.group import commands, output_option
+from headsweep.cli.group import FilePath, commands, output_option
 from headsweep.text import one_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @output_option
 @click.option(
     "--into",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     help="Output folder of the new run. Default: OUTPUT/reproductions/FINGERPRINT.",
 )
 @click.option(
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=FilePath(file_okay=False, exists=True),
     help="Folder of the images (dataset.root), if it is not the recorded one.",
 )
 @click.option(

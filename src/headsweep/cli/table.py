@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headsweep.cli.group import checked_uri, commands, end_incomplete, output_option
+from headsweep.cli.group import FilePath, checked_uri, commands, end_incomplete, output_option
 from headsweep.errors import UserError
 from headsweep.text import one_line, plural
 
@@ -45,12 +45,8 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option(
     "--format", "layout", type=click.Choice(LAYOUTS), help="Default: terminal, or by the suffix of the --write file."
 )
-@click.option(
-    "--write", type=click.Path(path_type=Path, dir_okay=False), help="Write the table to this file, e.g. table.tex."
-)
-@click.option(
-    "--verify", type=click.Path(path_type=Path, dir_okay=False), help="Compare the tables in this file with the runs."
-)
+@click.option("--write", type=FilePath(dir_okay=False), help="Write the table to this file, e.g. table.tex.")
+@click.option("--verify", type=FilePath(dir_okay=False), help="Compare the tables in this file with the runs.")
 @click.option(
     "--uri", callback=checked_uri, help="MLflow tracking URI. Default: the SQLite store in the output folder."
 )
