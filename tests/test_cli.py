@@ -88,7 +88,7 @@ OF_PATHS = [
 
 @pytest.mark.parametrize(("command", "option"), OF_PATHS, ids=[f"{it.name}{option.opts[0]}" for it, option in OF_PATHS])
 def test_an_empty_path_is_refused_as_the_working_directory_is_not_meant(command: click.Command, option: click.Option):
-    with pytest.raises(click.BadParameter, match="^expected a path, found nothing$"):
+    with pytest.raises(click.BadParameter, match=r"^expected a path, found nothing$"):
         command.make_context(command.name, [f"{option.opts[0]}=", "x"])
 
 

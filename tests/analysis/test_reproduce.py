@@ -14,7 +14,7 @@ from factories import record_code
 from headsweep.analysis.compare_runs import compare
 from headsweep.analysis.reproduce import reproduce
 from headsweep.config.overrides import all_overrides
-from headsweep.errors import UserError
+from headsweep.errors import Interrupted, UserError
 from headsweep.plan import git_state, uncommitted
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.plan import freeze, make_plan
@@ -200,6 +200,17 @@ def test_a_training_that_fails_ends_with_its_exit_code(original, project, tmp_pa
     (project / "src" / "train.py").write_text("raise SystemExit(3)")
     with pytest.raises(SystemExit, match="3"):
         reproduce(original, tmp_path / "again", "current")
+
+
+@pytest.mark.parametrize(("code", "raised"), [(143, SystemExit), (0, Interrupted)])
+def test_a_stopped_training_alone_prints_how_to_go_on(original, project, tmp_path, code, raised):
+    (project / "src" / "train.py").write_text(
+        f"import os, signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit({code}))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)\n"
+    )
+    with pytest.raises(raised) as caught:
+        reproduce(original, tmp_path / "again", "current")
+    assert getattr(caught.value, "code", 0) == code
 
 
 def test_only_a_file_of_the_models_is_chosen_by_the_name_of_a_model(original, tmp_path):

@@ -46,8 +46,8 @@ def reproduce(original: RunFolder, into: Path, code: str | None, data: Path | No
     Raises:
         UserError: the run is unfinished or damaged, its code or the weights that it started from are not here, or
             `into` has other content.
-        Interrupted: a stop was requested; the same call resumes.
-        SystemExit: the training failed, with its exit code; it has printed the reason.
+        Interrupted: a stop was requested when the training had just ended; the same call compares.
+        SystemExit: the training failed or was stopped, with its exit code; it has printed the reason.
     """
     record = original.record()
     if original.result() is None:
@@ -201,6 +201,6 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
                 forwarded += 1
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
-    if request.signal is not None:
+    if request.signal is not None and process.returncode <= 0:  # it has printed nothing
         raise Interrupted(request.signal)
     return process.returncode
