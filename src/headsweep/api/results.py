@@ -21,7 +21,8 @@ from headsweep.tracking.trackers import TRACKERS
 if TYPE_CHECKING:
     import pandas
 
-_OPTION = re.compile(r"--(columns|metric|margin|baseline|tune) ")
+_OPTION = re.compile(r"^--(columns|metric|margin|baseline|tune) ")
+_ARGUMENTS = {"--mark": "mark=True", "--tune none": "tune='none'"}  # for options that messages advise to add
 _STYLE = "<style>.headsweep .number {text-align: right} .headsweep .footnotes {font-size: smaller}</style>"
 
 
@@ -84,7 +85,7 @@ def results(
         baseline: cell to compare with, e.g. "head=seqpool"; by default the head of the first row.
         metric: metric to compare, e.g. "val_top1".
         tune: keys whose value is chosen for each row on validation images.
-        margin: smallest difference that matters, in percentage points: adds a verdict to each row.
+        margin: smallest difference that matters, in percentage points (log loss: nats): adds a verdict to each row.
         mark: compare runs with inconsistent code, durations, data or seeds, with a warning.
 
     Raises:
@@ -108,9 +109,12 @@ def _named_arguments() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if type(error) is not UserError or (found := _OPTION.match(str(error))) is None:
+        text = _OPTION.sub(r"\1=", str(error))
+        for option, argument in _ARGUMENTS.items():
+            text = text.replace(option, argument)
+        if type(error) is not UserError or text == str(error):
             raise
-        raise UserError(f"{found[1]}={str(error)[found.end() :]}") from error
+        raise UserError(text) from error
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:
