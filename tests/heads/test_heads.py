@@ -160,6 +160,7 @@ def missing(name: str, spec: config.HeadSpec) -> list[str]:
         f"docs: the source {spec.source!r} in the table of heads": any(
             f"`{name}`" in row and spec.source in row.replace("`", "") for row in rows
         ),
+        "docs: its class in api.md": f"::: {spec.class_path.replace(':', '.')}" in pages,
     }
     return [what for what, is_ in is_there.items() if not is_]
 
@@ -192,6 +193,7 @@ def test_what_a_new_head_lacks_is_named() -> None:
         "docs: a choice in the row of the key `head`",
         "docs: a row in the tables of heads, of token weights and of parameters",
         "docs: the source 'a paper' in the table of heads",
+        "docs: its class in api.md",
     ]
 
 
