@@ -82,11 +82,12 @@ def results(
         source: the name of a sweep or its beginning, "latest", or an MLflow filter: "params.`head.name` = 'ga'".
         output: output folder of the runs, `paths.output`.
         columns: columns to show, e.g. "parameters,top1,difference,p"; `to_frame` always has all.
-        baseline: cell to compare with, e.g. "head=seqpool"; by default the head of the first row.
+        baseline: cell to compare with, e.g. "head=seqpool"; by default the baseline variant of the study, or without
+            variants the head of the first row.
         metric: metric to compare, e.g. "val_top1".
         tune: keys whose value is chosen for each row on validation images.
         margin: smallest difference that matters, in percentage points (log loss: nats): adds a verdict to each row.
-        mark: compare runs with inconsistent code, durations, data or seeds, with a warning.
+        mark: compare runs with inconsistent code, precisions, durations, data, seeds or tuning, with a warning.
 
     Raises:
         UserError: there is no such sweep, its runs are inconsistent, or an option names what does not exist.
