@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -139,6 +141,17 @@ def test_results_are_rows_a_frame_and_html():
         and ">params (k)<" not in narrow._repr_html_()
         and len(narrow.to_frame().columns) == len(frame.columns)
     )
+
+
+def test_a_sweep_of_inconsistent_runs_is_compared_with_a_warning_and_results_refuse_it(tmp_path, monkeypatch):
+    output = shutil.copytree(GOLDEN, tmp_path / "outputs")
+    record = output / "runs" / "010b2d79f82e" / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"code": {"commit": "0" * 40}}))
+    plan = SimpleNamespace(name="digits-cct_2_3x2-28b5bd98", output=output)
+    monkeypatch.setattr("headsweep.api.sweep._train", lambda words: plan)
+    assert any(note.text.startswith("MIXED CODE VERSIONS") for note in hs.sweep("head=ga").table.warnings)
+    with pytest.raises(hs.UserError, match=r"^inconsistent runs: .* Add mark=True to compare them anyway"):
+        hs.results(plan.name, output=output)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from headsweep.config import HeadConfig, parse, spec_of
 from headsweep.config.composition import one_line
 from headsweep.config.overrides import OverrideFinder, words
 from headsweep.config.study.expansion import composer
-from headsweep.errors import ConfigError
+from headsweep.errors import ConfigError, UserError
+from headsweep.heads import head_class
 from headsweep.models import model_of
 from headsweep.plan.fingerprint import fingerprint, identity
 from headsweep.plan.frozen import frozen
@@ -106,6 +107,32 @@ def test_a_mistake_in_the_file_is_one_line(file, text, expected):
     with pytest.raises(ConfigError, match=expected) as caught:
         run(file)
     assert "\n" not in str(caught.value)
+
+
+FITTED = """
+from headsweep.heads import FittedHead
+
+class MyHead(FittedHead):
+    def pool(self, tokens): ...
+    def token_weights(self, tokens): ...
+    def fit(self, batches): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "from headsweep.heads.cls import ClsHead\n\nclass MyHead(ClsHead): ...",
+            "expected class_token=True in the lines of MyHead, as the class has it, found False",
+        ),
+        (FITTED, "expected a head that is trained, found a FittedHead; put it into a package"),
+    ],
+)
+def test_what_its_text_does_not_show_is_refused(file, text, expected):
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"MyHead: {expected}$"):
+        head_class(compose_run(f"head='{file}:MyHead'").head)
 
 
 @pytest.mark.parametrize("ending", ["", ":", ":My-Head"])

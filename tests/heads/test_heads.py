@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headsweep import config
+from headsweep.errors import UserError
 from headsweep.heads import HEADS, Head, build_head
 from headsweep.heads.layers.class_attention import ClassAttention
 from headsweep.heads.layers.gram import GramTriangle, _triangle_indices
@@ -160,6 +161,7 @@ def missing(name: str, spec: config.HeadSpec) -> list[str]:
         f"docs: the source {spec.source!r} in the table of heads": any(
             f"`{name}`" in row and spec.source in row.replace("`", "") for row in rows
         ),
+        "docs: its class in api.md": f"::: {spec.class_path.replace(':', '.')}" in pages,
     }
     return [what for what, is_ in is_there.items() if not is_]
 
@@ -192,6 +194,7 @@ def test_what_a_new_head_lacks_is_named() -> None:
         "docs: a choice in the row of the key `head`",
         "docs: a row in the tables of heads, of token weights and of parameters",
         "docs: the source 'a paper' in the table of heads",
+        "docs: its class in api.md",
     ]
 
 
@@ -216,6 +219,24 @@ def test_an_option_has_the_same_default_in_its_class_and_in_its_yaml_file(name: 
 def test_heads_are_final_and_override_nothing_concrete(name: str) -> None:
     assert HEADS[name].__mro__[1] is Head and not HEADS[name].__subclasses__()
     assert not {"forward", "reset_classifier", "no_weight_decay", "check_tokens"} & set(vars(HEADS[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "expected"),
+    [
+        ("gap", "class_token", "expected class_token=False in its record, as the class has it, found True"),
+        ("cls", "class_token", "expected class_token=True in its record, as the class has it, found False"),
+        ("gap", "is_fitted", "expected is_fitted=False in its record, as GapHead is not derived from FittedHead"),
+        ("knn", "is_fitted", "expected is_fitted=True in its record, as KnnHead is derived from FittedHead"),
+    ],
+)
+def test_a_record_that_differs_from_the_class_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, field: str, expected: str
+) -> None:
+    wrong = dataclasses.replace(config.HEADS[name], **{field: not getattr(config.HEADS[name], field)})
+    monkeypatch.setattr("headsweep.heads.SPECS", {name: wrong})
+    with pytest.raises(UserError, match=f"head={name}: {expected}"):
+        build_head(name, width=32, num_classes=2, heads=1, tokens=4)
 
 
 def test_an_unknown_head_names_the_known_ones() -> None:

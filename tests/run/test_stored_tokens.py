@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,10 @@ from commands import TINY_RUN, give
 from comparing import differences
 from composing import compose_run
 from factories import weights
-from headsweep.config import HEADS
+from headsweep.config import ModelConfig
 from headsweep.data import token_cache, token_folder, token_staging
 from headsweep.data.token_folder import Speed, TokenFolder, TokenRecord, folders_in, source_of
 from headsweep.errors import ConfigError, DataError
-from headsweep.heads import FITTED_HEADS
-from headsweep.heads import HEADS as CLASSES
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
 from headsweep.plan.fingerprint import fingerprint
@@ -188,10 +187,19 @@ def test_tokens_of_other_weights_pixels_or_types_are_in_other_folders(file, tmp_
     assert len({TokenFolder.of(compose_run(*given, *overrides)).path for overrides in (*other, [])}) == len(other) + 1
 
 
-def test_records_and_classes_of_heads_agree_on_the_class_token():
-    assert {name: spec.class_token for name, spec in HEADS.items()} == {
-        name: head.class_token for name, head in {**CLASSES, **FITTED_HEADS}.items()
-    }
+@dataclass
+class OwnConfig(ModelConfig):
+    """The options of a package's backbone."""
+
+
+def test_backbones_of_timm_alone_have_the_same_tokens_for_heads_that_read_the_class_token():
+    own = OwnConfig(family="own", name="own", checkpoint=None, checkpoint_digest=None)
+    given = ["backbone=random", "augmentation=none"]
+    timm = ["model=timm", "model.name=vit_tiny_patch16_224", "dataset.image_size=224"]
+    for keys, model, count in ([], None, 2), ([], own, 2), (timm, None, 1):
+        runs = [compose_run(*given, *keys, f"head={head}") for head in ("gap", "cls")]
+        folders = {TokenFolder.of(replace(run, model=model or run.model)).path for run in runs}
+        assert len(folders) == count
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from headsweep.tracking.trackers import TRACKERS
 if TYPE_CHECKING:
     import pandas
 
-_OPTION = re.compile(r"--(columns|metric|margin|baseline|tune) ")
+_OPTION = re.compile(r"^--(columns|metric|margin|baseline|tune) ")
+_ARGUMENTS = {"--mark": "mark=True", "--tune none": "tune='none'"}  # for options that messages advise to add
 _STYLE = "<style>.headsweep .number {text-align: right} .headsweep .footnotes {font-size: smaller}</style>"
 
 
@@ -81,11 +82,12 @@ def results(
         source: the name of a sweep or its beginning, "latest", or an MLflow filter: "params.`head.name` = 'ga'".
         output: output folder of the runs, `paths.output`.
         columns: columns to show, e.g. "parameters,top1,difference,p"; `to_frame` always has all.
-        baseline: cell to compare with, e.g. "head=seqpool"; by default the head of the first row.
+        baseline: cell to compare with, e.g. "head=seqpool"; by default the baseline variant of the study, or without
+            variants the head of the first row.
         metric: metric to compare, e.g. "val_top1".
         tune: keys whose value is chosen for each row on validation images.
-        margin: smallest difference that matters, in percentage points: adds a verdict to each row.
-        mark: compare runs with inconsistent code, durations, data or seeds, with a warning.
+        margin: smallest difference that matters, in percentage points (log loss: nats): adds a verdict to each row.
+        mark: compare runs with inconsistent code, precisions, durations, data, seeds or tuning, with a warning.
 
     Raises:
         UserError: there is no such sweep, its runs are inconsistent, or an option names what does not exist.
@@ -108,9 +110,12 @@ def _named_arguments() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if type(error) is not UserError or (found := _OPTION.match(str(error))) is None:
+        text = _OPTION.sub(r"\1=", str(error))
+        for option, argument in _ARGUMENTS.items():
+            text = text.replace(option, argument)
+        if type(error) is not UserError or text == str(error):
             raise
-        raise UserError(f"{found[1]}={str(error)[found.end() :]}") from error
+        raise UserError(text) from error
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -33,8 +33,8 @@ def sweep(*overrides: str, seeds: int | None = None, output: str | Path | None =
         output: output folder of the runs, `paths.output`.
 
     Returns:
-        The table of the sweep. With a launcher that does not wait, such as `"hydra/launcher=slurm"`, it is the state of
-        the runs after submission; `headsweep.results` returns it later.
+        The table of the sweep; inconsistent runs are compared, with a warning. With a launcher that does not wait, such
+        as `"hydra/launcher=slurm"`, it is the state of the runs after submission; `headsweep.results` returns it later.
 
     Raises:
         UserError: a value or the data is not valid; nothing has been started. Its message is one line.
@@ -49,7 +49,7 @@ def sweep(*overrides: str, seeds: int | None = None, output: str | Path | None =
         words = spell_out(words)
         with _as_command(words):
             plan = _train(words)
-    return results(plan.name, output=plan.output)
+    return results(plan.name, output=plan.output, mark=True)  # as the table that the command prints
 
 
 def _check(words: Sequence[object]) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config-dir",
     type=FilePath(exists=True, file_okay=False),
-    help="Folder with further studies, as of train.",
+    help="Another folder of configuration, laid out as conf/.",
 )
 def plan(arguments: tuple[str, ...], listing: bool, as_json: bool, config_dir: Path | None) -> None:
     """Show what `headsweep train -m ARGUMENTS` would train, and start nothing.

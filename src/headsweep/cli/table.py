@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from headsweep.report.request import Location, Request
     from headsweep.report.table.model import Table
 
-BASELINE_HELP = "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the head of the first row."
+BASELINE_HELP = (
+    "Cell to compare with, e.g. head=seqpool or head=seqpool,heads=1. Default: the baseline variant of the study, or "
+    "without variants the head of the first row."
+)
 TUNE_HELP = "Key whose value is chosen for each row on validation images, e.g. optimizer.lr; may be repeated."
 METRIC_HELP = "Metric to compare, e.g. top1_last3, val_top1, auroc or log_loss; an unknown name prints all."
 MARGIN_HELP = (
@@ -40,7 +43,9 @@ LAYOUTS = ("terminal", "markdown", "csv", "latex", "html", "json")
 @click.option("--tune", multiple=True, help=TUNE_HELP)
 @click.option("--margin", type=float, help=MARGIN_HELP)
 @click.option(
-    "--mark", is_flag=True, help="Compare runs with inconsistent code, durations, data or seeds, with a warning."
+    "--mark",
+    is_flag=True,
+    help="Compare runs with inconsistent code, precisions, durations, data, seeds or tuning, with a warning.",
 )
 @click.option(
     "--format", "layout", type=click.Choice(LAYOUTS), help="Default: terminal, or by the suffix of the --write file."

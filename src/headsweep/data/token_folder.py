@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from headsweep.config import BackboneMode, CompactConfig, RunConfig, spec_of
+from headsweep.config import BackboneMode, RunConfig, TimmConfig, spec_of
 from headsweep.config.keys import flat, has_trait, without_neutral
 from headsweep.config.traits import RESULT
 from headsweep.errors import ConfigError, UserError
@@ -227,9 +227,9 @@ def source_of(run: RunConfig) -> Mapping[str, Any]:
     kept += [f"dataset.{name}" for name in _PIXELS] + ["precision", "tokens.cache"]
     kept += [key for key in ("dataset.format", "dataset.label") if values[key] is not None]
     kept += ["seed"] if run.backbone is BackboneMode.random else []
-    # ViT-Lite, CVT and CCT have a class token if the head reads it, and all tokens depend on it.
+    # A backbone, but one of timm, may have a class token only if the head reads it, and all tokens depend on it.
     reads_class_token = run.tokens.class_token or spec_of(run.head).class_token
-    class_token = isinstance(run.model, CompactConfig) and reads_class_token
+    class_token = not isinstance(run.model, TimmConfig) and reads_class_token
     blocks = without_neutral({key: values[key] for key in ("tokens.layer", "tokens.last", "tokens.norm")})
     if run.tokens.views:
         kept += ["tokens.views", *(key for key in values if key.startswith("augmentation.") and key not in _OF_TARGETS)]

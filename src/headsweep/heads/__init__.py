@@ -8,6 +8,7 @@ from typing import Any
 from headsweep.config.records.head import HEADS as SPECS
 from headsweep.config.records.head import HeadConfig, HeadSpec
 from headsweep.config.records.head_file import FileHeadConfig, shown, spec_of
+from headsweep.errors import UserError
 from headsweep.heads.base import Head
 from headsweep.heads.fitted import FittedHead
 from headsweep.loading import check_options, load_class
@@ -49,7 +50,7 @@ def build_head(name: str, *, width: int, num_classes: int, heads: int, tokens: i
 
     Raises:
         ValueError: there is no such head, or it does not accept these sizes or options.
-        UserError: its class, of a package, does not implement the interface.
+        UserError: its class, of a package, does not implement the interface, or is not what its record says.
     """
     if name not in SPECS:
         raise ValueError(f"head={name}: unknown head; known: {', '.join(sorted(SPECS))}")
@@ -70,7 +71,24 @@ def head_options(head: HeadConfig) -> dict[str, Any]:
 def _class(name: str, spec: HeadSpec) -> type[Head]:
     kind: type[Head] = load_class(f"head={name}", spec.class_path, Head)  # type: ignore[type-abstract]
     check_options(f"head={name}", kind, _own_options(spec.options))
+    _check_record(f"head={name}", kind, spec)
     return kind
+
+
+def _check_record(owner: str, kind: type[Head], spec: HeadSpec) -> None:
+    """Raise UserError unless a class is what its record says: tokens are stored and shared by the record alone."""
+    is_in_file = spec.class_path.rpartition(":")[0].endswith(".py")
+    if kind.class_token is not spec.class_token:
+        place = f"the lines of {kind.__name__}" if is_in_file else "its record"
+        expected = f"expected class_token={kind.class_token} in {place}, as the class has it"
+        raise UserError(f"{owner}: {expected}, found {spec.class_token}")
+    is_fitted = issubclass(kind, FittedHead)
+    if is_in_file and is_fitted:
+        raise UserError(f"{owner}: expected a head that is trained, found a FittedHead; put it into a package")
+    if is_fitted is not spec.is_fitted:
+        derived = "derived" if is_fitted else "not derived"
+        expected = f"expected is_fitted={is_fitted} in its record, as {kind.__name__} is {derived} from FittedHead"
+        raise UserError(f"{owner}: {expected}, found {spec.is_fitted}")
 
 
 def _own_options(options: type[HeadConfig]) -> set[str]:

@@ -28,7 +28,7 @@ class Backbone(nn.Module, ABC):
     """Images to tokens, the class token first if there is one.
 
     A subclass is built of its options (a `ModelConfig`), the side of the images, their channels, and whether the head
-    reads a class token. It implements `forward`; the other methods refuse, or say that it has nothing special.
+    reads a class token. It implements `forward`; the other methods refuse, or return what holds for a plain backbone.
 
     Args:
         width: D, the width of a token.
