@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of, parameters
 from timm.optim import param_groups_weight_decay
 
 from composing import compose_run
@@ -13,6 +12,7 @@ from headsweep.errors import ConfigError
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.run.train_run import preflight
+from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of, parameters
 
 pytestmark = pytest.mark.slow
 

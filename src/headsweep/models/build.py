@@ -25,11 +25,11 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head, head_class, head_options
 from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
-from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.checkpoints.checkpoint_file import read_weights
+from headsweep.models.checkpoints.fit import fit
 from headsweep.models.classifier import Classifier
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.own_code import building, own_backbone, own_head
-from headsweep.models.state_dicts import fit
 from headsweep.rng import global_stream
 from headsweep.tracking.cost import Cost
 

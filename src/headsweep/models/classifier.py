@@ -17,8 +17,9 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.argument_checks import check_image_size, check_integer
 from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.checkpoints.fit import compute_as, fit
+from headsweep.models.compact.recorded import recorded_architecture
 from headsweep.models.read_tokens import ClassToken, ReadTokens
-from headsweep.models.state_dicts import compute_as, fit, recorded_architecture
 
 LOGGER = logging.getLogger("headsweep")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.models import Classifier, model_of
-from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.checkpoints.checkpoint_file import read_weights
 from headsweep.models.frozen import Probe
 from headsweep.plan.frozen import frozen
 from headsweep.tracking.run_folder import RunFolder

@@ -19,10 +19,10 @@ from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
+from headsweep.models.compact.packed_attention import check_device
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
-from headsweep.models.packed_attention import check_device
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.run import precision as precisions

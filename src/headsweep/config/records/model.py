@@ -248,8 +248,8 @@ class BackboneSpec:
     """One family of backbones: all that is known of it without importing torch."""
 
     options: type[ModelConfig]
-    # module:class, a subclass of headsweep.models.Backbone, built of options, image size, channels and whether the head
-    # reads a class token.
+    # module:class, a subclass of headsweep.models.backbone.Backbone, built of options, image size, channels and
+    # whether the head reads a class token.
     class_path: str
     summary: str  # one line
 

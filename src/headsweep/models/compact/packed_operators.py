@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsweep.models.attention import RATES
+from headsweep.models.compact.attention import RATES
 
 WIDE_CAPABILITIES = (9, 10)  # major ones, which have room for 32 keys at a time in the backward pass
 

@@ -12,9 +12,11 @@ from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head
 from headsweep.models import Classifier, build_model
+from headsweep.models.checkpoints.fill import resize_positions
+from headsweep.models.checkpoints.fit import fit
+from headsweep.models.checkpoints.publish import publish
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
-from headsweep.models.state_dicts import fit, publish, resize_positions
 
 pytestmark = pytest.mark.slow
 
