@@ -73,6 +73,8 @@ def test_tokens_of_every_kind_of_model_and_nothing_untrained(name: str) -> None:
 REFUSED = [
     ("resnet5", {}, 64, "model.name=resnet5: unknown model of timm; did you mean resnet50"),
     ("cct_7_3x1_32", {}, 32, "model.name=cct_7_3x1_32: unknown model of timm"),
+    ("headsweep", {}, 32, "model.name=headsweep: unknown model of timm"),
+    ("headsweeep", {}, 32, "model.name=headsweeep: unknown model of timm; timm.list_models() lists them"),
     ("resnet18", {"depth": 2}, 64, "model.options={'depth': 2}: timm cannot build resnet18 with it: "),
     ("vit_tiny_patch16_224", {"depth": "two"}, 64, "model.options={'depth': 'two'}: timm cannot build"),
     ("vit_tiny_patch16_224", {"num_heads": 0}, 64, "model.options={'num_heads': 0}: timm cannot build"),

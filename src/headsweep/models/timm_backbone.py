@@ -24,7 +24,8 @@ from headsweep.models.backbone import Backbone, Blocks, last_alone, one_level_do
 from headsweep.models.drop_path import hold_rates_as_data
 from headsweep.models.pretrained import loading
 
-OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
+# Last parts of the modules of headsweep.models whose models timm lists among its own.
+OWN_MODULES = ("configured", "registry")
 
 
 class TimmBackbone(Backbone):

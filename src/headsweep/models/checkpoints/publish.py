@@ -28,7 +28,10 @@ def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
         UserError: no published code can hold this model.
     """
     if not isinstance(backbone, CompactTransformer):
-        raise UserError("format=upstream: no published code has a head on a backbone of timm; use --format headsweep")
+        raise UserError(
+            "format=upstream: no published code has a head on another backbone than ViT-Lite, CVT and CCT; "
+            "use --format headsweep"
+        )
     if backbone.blocks_read is not None or head.pooled_norm is not None:
         keys = "tokens.layer, tokens.last, tokens.norm or classifier_norm"
         raise UserError(f"format=upstream: no published code has a head with {keys}; use --format headsweep")
