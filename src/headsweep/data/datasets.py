@@ -223,7 +223,7 @@ def _first(source: Source, count: int | None) -> Source:
 
 
 def _fits(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> bool:
-    """Are the decoded images of all splits small enough to be kept?"""
+    """Return whether the decoded images of all splits are small enough to be kept."""
     pixels = dataset.image_size**2 * dataset.channels
     return sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB
 

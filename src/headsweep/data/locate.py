@@ -90,7 +90,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def has_validation(dataset: DatasetConfig) -> bool:
-    """Are images held out of training, by the set itself or by `validation`?"""
+    """Return whether images are held out of training, by the set itself or by `validation`."""
     if dataset.validation > 0 or DATASETS[dataset.kind].has_validation:
         return True
     if dataset.format is not None:

@@ -63,9 +63,8 @@ def run_sweep(
     with contextlib.ExitStack() as tracking, launching(plan.folder):
         freeze(plan, checked_costs(plan, launcher.check))
         tracker = tracking.enter_context(tracker_of(configs[0]))
-        tracking.callback(
-            tracker.notify, sweep
-        )  # also after an error, once this process no longer counts as its launcher
+        # Also after an error, once this process no longer counts as its launcher.
+        tracking.callback(tracker.notify, sweep)
         _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
     log_models(plan.folders, configs[0], launcher.log_models)

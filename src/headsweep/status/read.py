@@ -24,7 +24,7 @@ from headsweep.text import plural
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import TAIL, RunFolder
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
@@ -154,7 +154,7 @@ def _read_run(folder: RunFolder) -> RunView:
     if not folder.config.exists() and folder.state() is RunState.new:
         return RunView(folder, folder.path.name, state=RunState.new, note="its folder was removed")
     run = folder.snapshot()
-    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.last(3, TAIL)
+    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.last(3)
     _check_frozen(folder)
     last = entries[-1] if entries else None
     note = result.note if result else ""

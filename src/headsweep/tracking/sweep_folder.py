@@ -74,9 +74,7 @@ class SweepFolder:
         if not self.has_several_runs():
             atomic_files.write_text(self._started, repr(time.time()))
         for run in runs:
-            if self.name not in run.sweeps():
-                with (run.path / "sweeps.txt").open("a") as file:
-                    file.write(f"{self.name}\n")
+            run.join(self.name)
 
     def has_several_runs(self) -> bool:
         """Return whether it was ever launched with several runs."""

@@ -18,14 +18,8 @@ from headsweep.config import Precision
 from headsweep.errors import ConfigError
 
 LOGGER = logging.getLogger("headsweep")
-_PACKAGES = (
-    "headsweep",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-)  # beside torch, what numbers depend on
+# What numbers depend on, beside torch.
+_PACKAGES = ("headsweep", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 CONTEXT_GIB = 0.75  # of GPU memory outside torch's pool: a CUDA context takes about 0.5 GiB, and kernels add to it
 
 

@@ -14,7 +14,7 @@ from headsweep.plan.frozen import frozen
 from headsweep.plan.uncommitted import patch_of
 from headsweep.tracking.inspection import FOLDER as INSPECTION
 from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_folder import SWEEPS, RunFolder
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
@@ -72,7 +72,7 @@ def _stage_run(run: RunFolder, sweep: SweepFolder, place: OutputFolder, clean: A
     for name, path in _files(run):
         (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_bytes(path.read_bytes())
-    (target / "sweeps.txt").write_text(f"{sweep.name}\n")
+    (target / SWEEPS).write_text(f"{sweep.name}\n")
     if run.state() in (RunState.partial, RunState.running):
         (target / run.checkpoint.name).touch()  # its presence means that the run was begun
     _stage_patch(run, place, clean)

@@ -66,7 +66,7 @@ class _Folder:
 
     @property
     def is_saved(self) -> bool:
-        """Has `save_to_disk` written it?"""
+        """Whether `save_to_disk` has written it."""
         return (self.path / "dataset_dict.json").is_file()
 
     @cached_property

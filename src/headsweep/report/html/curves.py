@@ -93,7 +93,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
             axes.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
         line = {"color": color, "linestyle": one.style.dash, "marker": one.style.marker, "mfc": "none"}
         axes.plot(one.epochs, one.mean, label=one.label, markevery=(first, every), **line)  # type: ignore[arg-type]
-    scales.whole_numbers(axes, "x")
+    scales.whole_numbers(axes)
     axes.set_xlabel("epoch")
 
 

@@ -34,13 +34,13 @@ def group_of(key: str) -> str:
 
 
 def is_set_by(key: str, by_variants: Sequence[str]) -> bool:
-    """Is `key` one of the keys that variants set, or in a section that they choose?"""
+    """Return whether variants set `key` or choose its section."""
     groups = set(map(group_of, by_variants))
     return group_of(key) in groups or any(key.startswith(f"{group}.") for group in groups)
 
 
 def _distinguishes(key: str, cells: Sequence[Cell]) -> bool:
-    """Does `key` differ between cells that have the same section, such as the same head?"""
+    """Return whether `key` differs between cells that have the same section, such as the same head."""
     if key in ("head", "head.name", "heads", "seed"):
         return False
     section = key.rpartition(".")[0]

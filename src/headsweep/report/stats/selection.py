@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from headsweep.report.stats.inference import EQUAL
 
+LEAST_VALUES = 3  # of a range that has an inside
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -34,11 +36,11 @@ def choose(values: Sequence[Mapping[int, float] | None]) -> Choice:
     return Choice(tied[0], len(tied))
 
 
-def edge(chosen: float, values: Sequence[float], least: int = 3) -> str:
+def edge(chosen: float, values: Sequence[float]) -> str:
     """Return "lower" or "upper" where the chosen value is at that edge of its range, else "".
 
-    With fewer than `least` different values every choice, or nearly every one, is at an edge, which shows nothing.
+    With fewer than LEAST_VALUES different values every choice, or nearly every one, is at an edge, which shows nothing.
     """
-    if len(set(values)) < least:
+    if len(set(values)) < LEAST_VALUES:
         return ""
     return {min(values): "lower", max(values): "upper"}.get(chosen, "")

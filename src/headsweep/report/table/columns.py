@@ -216,7 +216,7 @@ def _p(get: Callable[[Row], float | None]) -> Entries:
 
 
 def _is_withheld(row: Row) -> bool:
-    """Has the difference a p that supports no claim?"""
+    """Return whether the difference has a p that supports no claim."""
     return row.undecided is not None and row.difference is not None and row.difference.p is not None
 
 

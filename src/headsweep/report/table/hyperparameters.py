@@ -22,7 +22,7 @@ _COMPARED = ("head", "heads", VARIANT, "model", "dataset")
 
 
 def is_hyperparameter(key: str) -> bool:
-    """Is this a key that is tuned, neither what a study compares nor the data that it compares on?"""
+    """Return whether a key is tuned: neither what a study compares nor the data that it compares on."""
     section = key.partition(".")[0]
     return group_of(key) not in _COMPARED and section != "model" and not has_trait(key, DATA)
 

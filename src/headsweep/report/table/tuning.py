@@ -131,7 +131,7 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
 
 
 def can_choose(cells: Sequence[Cell], metric: str) -> bool:
-    """Has every cell validation images, as far as its runs finished?"""
+    """Return whether every cell has validation images, as far as its runs finished."""
     return all(_has_validation(cell, metric) for cell in cells)
 
 
@@ -141,7 +141,7 @@ def varying(cells: Sequence[Cell], keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _has_validation(cell: Cell, metric: str) -> bool:
-    """Has every finished run of the cell an entry for the validation metric, finite or not?"""
+    """Return whether every finished run of the cell has an entry for the validation metric, finite or not."""
     logged_as = validation_metric(metric).logged_as
     return all(logged_as in run.result.metrics for run in cell.finished if run.result is not None)
 

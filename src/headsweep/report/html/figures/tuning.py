@@ -69,7 +69,7 @@ def _figure(table: Table, heads: int, lines: Sequence[Line], left_out: str) -> F
             }
             every = max(1, len(points) // 12)
             axes.plot(*zip(*points, strict=True), label=one.label, markevery=every, **look)
-        scales.whole_numbers(axes, "x")
+        scales.whole_numbers(axes)
         scales.of_metric(unit)(axes, "y")
         axes.set_xlabel("settings tried")
         axes.set_ylabel(f"expected {metric_axis(table)}")
