@@ -39,6 +39,17 @@ def last_line(text: object) -> str:
     return str(text).strip().rpartition("\n")[2]
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error in one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def typed_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message, if it has one."""
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def lines(text: str) -> str:
     """Return the text with its line ends and tabs, without colors, and with other control characters escaped."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")

@@ -24,6 +24,7 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
+from headsweep.text import plural
 from headsweep.tracking.measurements import Measurements
 from headsweep.tracking.run_folder import RunFolder
 
@@ -163,4 +164,4 @@ class AutoSlots:
 
     def _line(self, speeds: Speeds, how: str = "") -> str:
         turns = "; without MPS, runs on a GPU take turns" * (bool(self.gpus) and not driver.mps_is_active())
-        return f"slots: {speeds.best} run{'s' * (speeds.best != 1)}{self._place} ({how}{speeds}{turns})"
+        return f"slots: {plural(speeds.best, 'run')}{self._place} ({how}{speeds}{turns})"

@@ -16,6 +16,7 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
+from headsweep.text import plural
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -125,7 +126,7 @@ def opening(plan: Plan, missing: Sequence[RunFolder], active: set[RunFolder], at
         parts.append(f"{skipped} failed {attempts} times and {'is' if skipped == 1 else 'are'} skipped")
     sweep = len(SweepFolder(plan.folder).runs())
     of_sweep = f" of {sweep}" * (sweep > len(plan.runs))
-    line = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''}{of_sweep} in {plan.name}"
+    line = f"{plural(len(plan.runs), 'run')}{of_sweep} in {plan.name}"
     return f"{line}: {', '.join(parts)}" if parts else line
 
 

@@ -38,7 +38,7 @@ from headsweep.training.in_steps import InSteps, to_the_end
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Progress, Stop, Stopped, Watcher
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 
 def train_folder(
@@ -46,7 +46,7 @@ def train_folder(
     watch: Watcher,
     stop: Stop = lambda: False,
     until: int | None = None,
-    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    ranks: Ranks = ALONE,
     device: str | None = None,
 ) -> None:
     """Train the run of `folder` to its end, as `train_in_steps`."""
@@ -58,7 +58,7 @@ def train_in_steps(
     watch: Watcher,
     stop: Stop = lambda: False,
     until: int | None = None,
-    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    ranks: Ranks = ALONE,
     device: str | None = None,
     streams: TokenStreams | None = None,
 ) -> InSteps[None]:
@@ -198,7 +198,7 @@ def trial(run: RunConfig) -> Training | Fitting:
     """
     folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
     precision = precisions.precision_of(run, folder, choose_device(run.device))
-    training, _ = _training(run, folder, precision, lambda progress: None, lambda: False, None, Ranks())
+    training, _ = _training(run, folder, precision, lambda progress: None, lambda: False, None, ALONE)
     return training
 
 

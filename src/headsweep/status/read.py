@@ -20,7 +20,7 @@ from headsweep.status import job_record, queue, submissions, waiting
 from headsweep.status.job_state import JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
-from headsweep.text import plural
+from headsweep.text import last_line, plural
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
@@ -159,7 +159,7 @@ def _read_run(folder: RunFolder) -> RunView:
     last = entries[-1] if entries else None
     note = result.note if result else ""
     if state is RunState.failed:
-        note = (folder.failure() or "").strip().rpartition("\n")[2]
+        note = last_line(folder.failure() or "")
     clock = result.clock if result else (last.clock if last else {})
     return RunView(
         folder,

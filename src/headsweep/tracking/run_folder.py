@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from headsweep.credentials import redacted
-from headsweep.text import is_file_name
+from headsweep.text import first_line, is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.metrics_log import MetricsLog
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-SWEEPS = "sweeps.txt"
+RESULT, FAILURE, PRECISION, SWEEPS = "result.json", "failure.txt", "precision.txt", "sweeps.txt"
 _TRIES = "failed tries: "
 _PRECISIONS = ("float32", "bfloat16")  # those of config.schema, which is slow to import
 
@@ -65,9 +65,9 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.head = path / "head.py"
         self._record = path / RUN_RECORD
-        self._result = path / "result.json"
-        self._failure = path / "failure.txt"
-        self._precision = path / "precision.txt"
+        self._result = path / RESULT
+        self._failure = path / FAILURE
+        self._precision = path / PRECISION
         self._claim = path / "claim"
         self._sweeps = path / SWEEPS
         self._token: str | None = None
@@ -229,10 +229,8 @@ class RunFolder:
         try:
             correct = np.load(io.BytesIO(content), allow_pickle=False)
         except Exception as error:  # numpy raises many kinds for damaged files
-            reason = str(error).split("\n", 1)[0]
-            raise Damaged(
-                self.correct, f"expected an array of numpy, found something else ({reason})", self._fix
-            ) from error
+            reason = f"expected an array of numpy, found something else ({first_line(error)})"
+            raise Damaged(self.correct, reason, self._fix) from error
         if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 1 or not correct.size:
             raise Damaged(self.correct, "expected one boolean for each test image, found another array", self._fix)
         return correct

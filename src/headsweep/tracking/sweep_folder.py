@@ -29,6 +29,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, read_json, read_text, require
 
+SCREENING = "screening.json"
 _FIX = "the sweep's command writes it again"
 
 
@@ -58,7 +59,7 @@ class SweepFolder:
         self.name = path.name
         self.report = path / "report" / "report.html"
         self._started = path / "started"
-        self._screening = path / "screening.json"
+        self._screening = path / SCREENING
 
     @property
     def output(self) -> OutputFolder:

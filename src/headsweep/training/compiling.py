@@ -24,7 +24,7 @@ from headsweep.training.compile_errors import causes, is_out_of_memory, reason_o
 from headsweep.training.compile_once import compiled_once, shape_key
 from headsweep.training.device import autocast, is_undetermined, settle_for_less
 from headsweep.training.objective import objective
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 LOGGER = logging.getLogger("headsweep")
 # Compiling a step takes about 68 s, or 6 s from torch's cache: over this many steps, 7 ms or 0.6 ms of each.
@@ -40,7 +40,6 @@ OPTIONS_ON_A_GPU = {
     # A layer norm's gradient, its sums over tokens included, is one kernel; with 10, the default, it is two.
     "triton.mix_order_reduction_max_reads": 12,
 }
-ALONE = Ranks()
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -16,6 +16,7 @@ import torch
 
 from headsweep.config import Precision
 from headsweep.errors import ConfigError
+from headsweep.text import first_line
 
 LOGGER = logging.getLogger("headsweep")
 # What numbers depend on, beside torch.
@@ -58,7 +59,7 @@ def make_deterministic(device: torch.device) -> None:
         except RuntimeError as error:
             if not is_undetermined(error):
                 raise
-            settle_for_less(str(error).strip().split("\n", 1)[0])
+            settle_for_less(first_line(error))
 
 
 def is_undetermined(error: BaseException) -> bool:

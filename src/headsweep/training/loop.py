@@ -35,7 +35,7 @@ from headsweep.training.evaluation import Evaluation, Evaluator, Forward, eager_
 from headsweep.training.in_steps import InSteps, Place, to_the_end
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 PROGRESS_SECONDS = 0.25  # between two reports of progress within an epoch
 
@@ -53,7 +53,7 @@ class Training:
         watch: Watcher,
         stop: Stop,
         until: int | None = None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - a single process
+        ranks: Ranks = ALONE,
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from headsweep.errors import ConfigError
+from headsweep.text import plural
 
 MOST_THREADS = 1024  # of a run, on a machine with fewer cores; OpenMP crashes at some tens of thousands
 FILES_PER_RUN = 3  # that a launcher holds open: its connection and both ends of the pipes to its process
@@ -77,7 +78,7 @@ def _check_runs_per_gpu(runs_per_gpu: int, count: int | None, gpus: int) -> None
     if not gpus:
         raise ConfigError(key, runs_per_gpu, "expected null, as the runs have no GPU here; give hydra.launcher.slots=N")
     if count not in (None, gpus * runs_per_gpu):
-        product = f"{gpus} GPU{'s' * (gpus != 1)} x {runs_per_gpu} = {gpus * runs_per_gpu} slots"
+        product = f"{plural(gpus, 'GPU')} x {runs_per_gpu} = {gpus * runs_per_gpu} slots"
         raise ConfigError(
             key, runs_per_gpu, f"expected {product}, found hydra.launcher.slots={count}; give one of the two"
         )
