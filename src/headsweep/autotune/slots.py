@@ -63,12 +63,11 @@ class AutoSlots:
     def of_this_machine(
         first: RunConfig, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None
     ) -> AutoSlots:
-        """Return the choice for a grid. Raises ConfigError if `threads` is no number, or `runs_per_gpu` is given."""
+        """Return the choice for a grid. Raises ConfigError if `runs_per_gpu` is given."""
         if runs_per_gpu is not None:
             raise ConfigError(
                 "hydra.launcher.slots", AUTO, "expected no runs_per_gpu, which it determines; give one of the two"
             )
-        Slots.of_this_machine(None, threads, runs, gpus)
         return AutoSlots(first, runs, threads, gpus)
 
     def expected(self) -> Slots:
