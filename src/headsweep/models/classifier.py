@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         self._model_args = {**getattr(self, "_model_args", {}), "img_size": size}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict of any layout that `headsweep.models.state_dicts` reads, and log what it changes.
+        """Load a state dict of any layout that `headsweep.models.checkpoints.fit` reads, and log what it changes.
 
         Raises:
             CheckpointError: the state dict is of another model; this one is then unchanged.

@@ -1,7 +1,7 @@
 """The published architectures under timm's `create_model`.
 
-`cct_7_3x1_32` and its kin have CCT's own head (seqpool, K=1), `vit_*` a class token, and `cvt_*` ViT-Lite's patches
-under CCT's head; `_sine` swaps the learnable positions for fixed ones.
+Names like `cct_7_3x1_32` have CCT's own head (seqpool, K=1), `vit_*` a class token, and `cvt_*` ViT-Lite's patches
+under CCT's head; `_sine` replaces the learnable positions by fixed ones.
 `ga8_cct_7_3x1_32` has eight `ga` heads and `ga1_cct_7_3x1_32` one: the number is the true head count, whereas in the
 SeqAttention authors' code every such name builds eight.
 """

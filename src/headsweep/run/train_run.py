@@ -22,7 +22,7 @@ from headsweep.models.build import count_cost, model_of
 from headsweep.models.compact.packed_attention import check_device
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.models.meta_device import on_meta_device
-from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
+from headsweep.models.user_code import check_pooled, running, user_backbone, user_head
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.run import precision as precisions
@@ -166,10 +166,10 @@ def preflight(run: RunConfig) -> RunCost:
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
         build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
-    head = own_head(run.head)
+    head = user_head(run.head)
     assert isinstance(model.head, Head)
     check_pooled(head, model.head)
-    with running(head, own_backbone(run.model)):
+    with running(head, user_backbone(run.model)):
         counted = asdict(count_cost(model, run.dataset.image_size, run.dataset.channels))
     if not run.has_stored_tokens:
         return counted

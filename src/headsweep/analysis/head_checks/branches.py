@@ -17,7 +17,7 @@ from headsweep.analysis.head_checks.subject import (
     gradients,
 )
 from headsweep.heads import Head
-from headsweep.models.own_code import wrong_shape
+from headsweep.models.user_code import wrong_shape
 
 _COUNTS = (1, 2, 4, 8)  # K
 BRANCHES = 3  # neither 1, the axis that branches share, nor a size of anything else

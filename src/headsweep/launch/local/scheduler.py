@@ -347,5 +347,6 @@ def _ended_by(code: int) -> str:
 
 
 def _killed_by(number: int) -> str:
+    name = next((known.name for known in signal.Signals if known == number), "a real-time signal")
     cause = "; the system sends it when memory runs out" if number == signal.SIGKILL else ""
-    return f"was killed by signal {number} ({signal.Signals(number).name}{cause})"
+    return f"was killed by signal {number} ({name}{cause})"

@@ -22,9 +22,9 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = (), by_variants: 
     known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
     parameters = [key for cell in cells for key in cell.record.parameters if not is_set_by(key, by_variants)]
     axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _distinguishes(key, cells)]
-    for twins in _indistinguishable(cells, axes):
-        keys = [key for cell in twins for key in (*cell.record.parameters, *_flat(cell.record.config))]
-        axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, twins)]
+    for alike in _indistinguishable(cells, axes):
+        keys = [key for cell in alike for key in (*cell.record.parameters, *_flat(cell.record.config))]
+        axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, alike)]
     return axes
 
 
@@ -56,7 +56,7 @@ def _indistinguishable(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[l
     for cell in cells:
         values = (cell.head, str(cell.heads), *(canonical(cell.value(axis)) for axis in axes))
         by_values.setdefault(values, []).append(cell)
-    return (twins for twins in by_values.values() if len(twins) > 1)
+    return (alike for alike in by_values.values() if len(alike) > 1)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
