@@ -70,6 +70,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def shortened(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the first items and how many more there are, e.g. "a, b, and 3 more"."""
+    rest = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *rest])
+
+
 def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:
     """Return rows as columns two spaces apart.
 

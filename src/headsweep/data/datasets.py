@@ -26,7 +26,7 @@ from headsweep.data.stored_image import StoredImage
 from headsweep.data.views import ViewedSource
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
-from headsweep.text import message_of
+from headsweep.text import message_of, plural
 
 _TEST_SHARE = 0.2  # of a set without a test split
 _GIB = 2**30
@@ -98,7 +98,7 @@ def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig)
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
-            expected = f"expected a larger share, or 0: it holds out none of {len(train)} training images"
+            expected = f"expected a larger share, or 0: it holds out none of {plural(len(train), 'training image')}"
             raise ConfigError("dataset.validation", dataset.validation, expected)
         validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
     return Splits(

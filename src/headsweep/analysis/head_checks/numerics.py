@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headsweep.analysis.head_checks.subject import Subject, expect, expect_close, gradients
 from headsweep.heads import Head
+from headsweep.text import plural
 
 _BFLOAT16 = 0.05  # accepted error of logits, relative to float32
 
@@ -17,7 +18,7 @@ def check_gradients(subject: Subject) -> str:
     for name, gradient in zip(["tokens", *dict(head.named_parameters())], by, strict=True):
         expect(gradient is not None, f"{name}: expected a gradient, found none: no logit depends on it")
         expect(gradient.isfinite().all(), f"gradient of {name}: expected finite numbers, found others")
-    return f"the tokens and {len(by) - 1} parameters"
+    return f"the tokens and {plural(len(by) - 1, 'parameter')}"
 
 
 def check_bfloat16(subject: Subject) -> str:
@@ -39,7 +40,7 @@ def check_state_dict(subject: Subject) -> str:
     other = subject.build(2, seed=1).double()
     other.load_state_dict(head.state_dict())
     expect_close(other.eval()(x), head.eval()(x), "logits after loading a state dict", tolerance=0)
-    return f"{len(head.state_dict())} tensors"
+    return plural(len(head.state_dict()), "tensor")
 
 
 def check_determinism(subject: Subject) -> str:

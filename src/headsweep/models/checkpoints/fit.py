@@ -33,6 +33,7 @@ from headsweep.models.compact import CompactTransformer
 from headsweep.models.compact.recorded import ARCHITECTURE, describe, recorded_architecture
 from headsweep.models.compact.transformer import sine_positions
 from headsweep.models.timm_backbone import TimmBackbone
+from headsweep.text import plural
 
 SINE_TOLERANCE = 1e-4  # the published table is computed in float32, with errors up to 3e-5
 _IN_TIMM = "backbone.model."
@@ -187,7 +188,7 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
             f"this file holds one {kind} head, the model {head.heads} {name}: use head={kind} heads=1"
         )
     always_eight = " (upstream builds eight whatever the name says)" if count == 8 else ""
-    what = f"{count} heads" if kind == name else f"{count} {kind} heads"
+    what = plural(count, "head" if kind == name else f"{kind} head")
     named = f"{kind}{count}_cct_7_3x1_32" if count in HEAD_COUNTS else f"the model of {count} {kind} heads"
     raise CheckpointError(f"this file holds {what}{always_eight}: use {named}, in a run head={kind} heads={count}")
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone
+from headsweep.text import shortened
 
 _SHOWN = 3  # names that an error lists
 
@@ -33,5 +34,4 @@ def copied(tensor: Tensor) -> Tensor:
 
 def listed(names: list[str]) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more if names else "nothing"
+    return shortened([str(name) for name in names], _SHOWN) or "nothing"
