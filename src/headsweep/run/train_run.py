@@ -219,10 +219,10 @@ def _training(
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
-        probe, pulse = Probe(model), partial(_show_life, watch, stop)
+        probe, heartbeat = Probe(model), partial(_heartbeat, watch, stop)
 
         def load() -> Loaders:
-            return _loaders(run, stored_tokens(run, model, device, precision, pulse), device, share)
+            return _loaders(run, stored_tokens(run, model, device, precision, heartbeat), device, share)
 
         if isinstance(model.head, FittedHead):
             return Fitting(used, probe, probe.fit, *load(), folder, watch, stop), None
@@ -262,7 +262,7 @@ def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share)
     return Loaders(training, evaluations)
 
 
-def _show_life(watch: Watcher, stop: Stop) -> None:
+def _heartbeat(watch: Watcher, stop: Stop) -> None:
     """Report that a run goes on whose training has not begun. Raises Stopped if it is to stop."""
     watch(Progress(0, 1, 0, 1))
     if stop():

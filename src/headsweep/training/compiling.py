@@ -22,7 +22,7 @@ from headsweep import rng
 from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.compile_errors import causes, is_out_of_memory, reason_of
 from headsweep.training.compile_once import compiled_once, shape_key
-from headsweep.training.device import autocast, is_undetermined, settle_for_less
+from headsweep.training.device import allow_nondeterminism, autocast, lacks_deterministic_kernel
 from headsweep.training.objective import objective
 from headsweep.training.ranks import ALONE, Ranks
 
@@ -87,13 +87,13 @@ class Gradients:
                 self._evaluated(images)
                 return loss
         except Exception as error:
-            undetermined = any(map(is_undetermined, causes(error)))
+            undetermined = any(map(lacks_deterministic_kernel, causes(error)))
             if is_out_of_memory(error) or not (self._compiles or undetermined):
                 raise
             before.restore()
             self._model.train()
             if undetermined:
-                settle_for_less(reason_of(error))
+                allow_nondeterminism(reason_of(error))
                 self._trials += 1
                 return self(images, targets, position)
             return self._eagerly(error, images, targets, position)

@@ -165,7 +165,7 @@ class Training:
             state.step += 1
             self.evaluated = 0
             self.writer.check()
-            self._show_life()
+            self._report_if_due()
             yield from self._give_way()
             if self.ranks.any(self.stop()):  # in each step, which also detects a lost rank
                 break
@@ -244,7 +244,7 @@ class Training:
         for number, batch in enumerate(batches):
             evaluator.add(batch)
             self.evaluated += 1
-            self._show_life()
+            self._report_if_due()
             yield from self._give_way()
             if number < common:
                 self._stop_if_requested()
@@ -269,7 +269,7 @@ class Training:
         """Epochs begun."""
         return math.ceil(self.state.step / self.batches.steps_per_epoch)
 
-    def _show_life(self) -> None:
+    def _report_if_due(self) -> None:
         if time.monotonic() - self._reported > PROGRESS_SECONDS:
             self._report({})
 
