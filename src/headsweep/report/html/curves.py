@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
@@ -58,7 +59,7 @@ def curve(label: str, style: Style, histories: Sequence[History], band: Band) ->
         label,
         style,
         epochs=tuple(epoch for epoch, _ in kept),
-        mean=tuple(math.fsum(seeds) / len(seeds) for _, seeds in kept),
+        mean=tuple(fmean(seeds) for _, seeds in kept),
         low=low,
         high=high,
         seeds=len(histories),

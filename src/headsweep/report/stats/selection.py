@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from headsweep.report.stats.inference import EQUAL
 
@@ -30,7 +31,7 @@ def choose(values: Sequence[Mapping[int, float] | None]) -> Choice:
     """
     if not values:
         raise ValueError("a choice needs at least one setting")
-    means = [math.fsum(by_seed.values()) / len(by_seed) if by_seed else -math.inf for by_seed in values]
+    means = [fmean(by_seed.values()) if by_seed else -math.inf for by_seed in values]
     best = max(means)
     tied = [at for at, mean in enumerate(means) if mean == best or best - mean <= EQUAL]
     return Choice(tied[0], len(tied))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from headsweep.report.html import scales
@@ -49,7 +50,7 @@ def curve(arm: Arm, metric: Metric) -> list[tuple[int, float]]:
 
 
 def _mean(by_seed: Mapping[int, float], otherwise: float) -> float:
-    return math.fsum(by_seed.values()) / len(by_seed) if by_seed else otherwise
+    return fmean(by_seed.values()) if by_seed else otherwise
 
 
 def _spelled(point: tuple[int, float], unit: Unit) -> str:
