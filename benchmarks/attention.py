@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from headsweep.exit_codes import one_line_errors
-from headsweep.models.attention import attend
-from headsweep.models.packed_operators import attend_packed
+from headsweep.models.compact.attention import attend
+from headsweep.models.compact.packed_operators import attend_packed
 from headsweep.training.device import make_deterministic
 from measuring import AA, Benchmark, Step, parser
 

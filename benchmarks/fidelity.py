@@ -4,7 +4,7 @@
 
 Every parameter is moved away from its initial value, the state dict goes through `load_state_dict`, and the logits of
 every head are compared on random images, float32, evaluation mode. The published side is the independent implementation
-of tests/models/published or, with checkouts of the authors' repositories (github JeongHwaSik/Powerful-SeqAttn-for-CCT
+of tests/models/checkpoints or, with checkouts of the authors' repositories (github JeongHwaSik/Powerful-SeqAttn-for-CCT
 and SHI-Labs/Compact-Transformers, the former needs einops), the authors' code.
 """
 
@@ -22,7 +22,7 @@ import timm.models.registry
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models" / "published"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "models" / "checkpoints"))
 from authors_models import authors_model, shake
 
 from headsweep.models import count_cost

@@ -27,7 +27,7 @@ import oracle
 from headsweep.config import AugmentationConfig, AugmentationOrder, DatasetConfig, RunConfig
 from headsweep.models.build import model_of
 from headsweep.models.classifier import Classifier
-from headsweep.models.compact import SelfAttention
+from headsweep.models.compact.block import SelfAttention
 
 
 class ExplicitAttention(nn.Module):

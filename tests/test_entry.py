@@ -122,7 +122,7 @@ MISTAKES = [
         """expected a quoted value, found a special character; give 'paths.output="~nosuchuser/x"'""",
     ),
     ("-m hydra/launcher=plan heads=1,2", "hydra/launcher=plan: expected a launcher that starts runs; give `headsweep"),
-    ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected the name of a class derived from"),
+    ("-m hydra.launcher.class=os.path", "hydra.launcher.class=os.path: expected path in os to be a class derived from"),
     ("-m hydra.launcher.exclude=3", "hydra.launcher.exclude=3: expected a list"),
 ]
 

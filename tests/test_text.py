@@ -32,6 +32,11 @@ def test_other_text_stays_as_it_is(plain):
     assert text.one_line(plain) == text.lines(plain) == plain
 
 
+def test_a_long_list_says_how_many_items_it_leaves_out():
+    assert [text.shortened("abc"[:count], 2) for count in range(4)] == ["", "a", "a, b", "a, b, and 1 more"]
+    assert text.shortened(["a", "b", "c"], 1, "; ") == "a; and 2 more"
+
+
 def test_lines_keep_their_ends_and_lose_their_colors():
     assert text.lines("\x1b[1;31mred\x1b[0m\r\nnext\tone\r10 %\r20 %\n") == "red\nnext\tone\n10 %\n20 %\n"
     assert text.lines("\x1b]0;title\x07") == r"\x1b]0;title\x07"

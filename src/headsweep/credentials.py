@@ -21,9 +21,8 @@ _MASK = "***"
 _START = r"(://[^:/?#@\s]*:)(?!\d+[/?#]|\$\{)"
 _PASSWORD = re.compile(_START + r"[^\s@]*@(?:[^\s@/?#]*@)*")
 _WITH_SPACES = re.compile(_START + r"[^@]*@(?:[^@/?#]*@)*")  # only where the text is nothing but an address
-_USER = re.compile(
-    r"(https?://)(?!\*{3}@|\$\{)[^:/?#@\s]+@"
-)  # a user without a password is more often a token than a name
+# A user without a password, who is more often a token than a name.
+_USER = re.compile(r"(https?://)(?!\*{3}@|\$\{)[^:/?#@\s]+@")
 _TOKEN = re.compile(
     r"([?&#](?:password|passwd|pwd|sslpassword|token|access_token|api_key|secret)=)(?!\$\{)([^&\s'\"#]+)", re.IGNORECASE
 )

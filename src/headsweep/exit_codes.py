@@ -16,9 +16,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from headsweep import console
-from headsweep.config.composition import one_line
+from headsweep.config.composition import KNOWN, one_line
 from headsweep.credentials import redacted
-from headsweep.errors import EXPECTED, Crash, FailedRunsError, Interrupted, LostPeer, UserError
+from headsweep.errors import Crash, FailedRunsError, Interrupted, LostPeer, UserError
 from headsweep.processes import resource_error
 from headsweep.text import escaped
 
@@ -79,7 +79,7 @@ def crashing() -> Iterator[None]:
     """Raise Crash for an unexpected error, which `composing` around it would report as the user's mistake."""
     try:
         yield
-    except (*EXPECTED, OSError, HydraException, OmegaConfBaseException):
+    except KNOWN:
         raise
     except Exception as error:
         raise Crash(traceback.format_exc()) from error

@@ -36,13 +36,13 @@ def default_data() -> Path:
 def own_conf() -> Path | None:
     """Return the folder conf in the working directory, if it has one that is not headsweep's."""
     folder = Path.cwd() / "conf"
-    return folder if folder.is_dir() and not _is_ours(folder) else None
+    return folder if folder.is_dir() and not _is_of_headsweep(folder) else None
 
 
 def own_sweeps() -> Path | None:
     """Return the folder sweeps in the working directory, if it has one that is not headsweep's."""
     folder = Path.cwd() / "sweeps"
-    return folder if folder.is_dir() and not _is_ours(folder) else None
+    return folder if folder.is_dir() and not _is_of_headsweep(folder) else None
 
 
 def search_path() -> list[str]:
@@ -109,6 +109,6 @@ def _base() -> Path:
     return Path.cwd() if IS_INSTALLED else PROJECT_ROOT
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_of_headsweep(folder: Path) -> bool:
     own = PROJECT_ROOT / folder.name
     return own.is_dir() and folder.samefile(own)

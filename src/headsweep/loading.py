@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from headsweep.errors import UserError
 from headsweep.folders import relative
+from headsweep.text import message_of
 
 T = TypeVar("T")
 _LONGEST = 200  # characters of an error
@@ -56,7 +57,7 @@ def _named(owner: str, path: str) -> tuple[str, str, Any]:
     try:
         module = _file_module(place) if place.endswith(".py") else import_module(place)
     except (Exception, SystemExit) as error:  # of the user's own code
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         raise UserError(
             f"{owner}: expected a module {place} that can be imported, found {type(error).__name__}: {reason}"
         ) from error

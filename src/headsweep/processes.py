@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-from headsweep.text import first_line
+from headsweep.text import typed_line
 
 LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.2  # between two checks of a child that its parent is alive
@@ -58,7 +58,7 @@ def end_with_parent() -> None:
 
 def resource_error(error: BaseException) -> str:
     """Return a line about a library that cannot be loaded, or too little memory, and which limit to raise."""
-    what = first_line(f"{type(error).__name__}: {error}".strip(": "))
+    what = typed_line(error)
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return f"{what}; install what is missing, or free memory"

@@ -39,6 +39,17 @@ def last_line(text: object) -> str:
     return str(text).strip().rpartition("\n")[2]
 
 
+def message_of(error: BaseException) -> str:
+    """Return the message of an error in one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def typed_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its message, if it has one."""
+    line = first_line(error)
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def lines(text: str) -> str:
     """Return the text with its line ends and tabs, without colors, and with other control characters escaped."""
     return escaped(_ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
@@ -57,6 +68,12 @@ def is_file_name(text: str) -> bool:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun, e.g. "1 run" or "3 runs"."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def shortened(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Return the first items and how many more there are, e.g. "a, b, and 3 more"."""
+    rest = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *rest])
 
 
 def aligned(rows: Sequence[Sequence[str]], colors: Mapping[int, Mapping[str, str]] | None = None) -> str:

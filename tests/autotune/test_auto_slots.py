@@ -181,9 +181,10 @@ def test_a_plan_counts_with_what_was_measured(decide, tmp_path):
     assert auto.expected().count == 2
 
 
-def test_a_damaged_memory_is_none(decide, tmp_path):
+@pytest.mark.parametrize("content", ["{", "[]", '{"speed": 3}'])
+def test_a_damaged_memory_is_none(content, decide, tmp_path):
     decide(FAST)
-    (tmp_path / "measured.json").write_text("{")
+    (tmp_path / "measured.json").write_text(content)
     assert decide(FAST)[1].asked
     assert json.loads((tmp_path / "measured.json").read_text())["speed"]
 

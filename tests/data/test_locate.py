@@ -91,10 +91,14 @@ def test_class_without_images(make_dataset, write_folder, tmp_path):
     fails(DataError, "test/class1 has no image", make_dataset("imagefolder", root=str(root)))
 
 
-def test_no_classes(make_dataset, tmp_path):
+def test_fewer_than_two_classes(make_dataset, tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
-    fails(DataError, "0 class folders", make_dataset("imagefolder", root=str(tmp_path)))
+    dataset = make_dataset("imagefolder", root=str(tmp_path))
+    fails(DataError, "has 0 class folders; expected", dataset)
+    for split in ("train", "test"):
+        (tmp_path / split / "only").mkdir()
+    fails(DataError, "has 1 class folder; expected", dataset)
 
 
 def test_wrong_number_of_classes(make_dataset, write_folder, tmp_path):

@@ -15,7 +15,7 @@ from headsweep.data.mixing import Box, Mix, Mixer, mix, mix_static
 from headsweep.data.operations import NAMES, _counted, _searched, affines
 from headsweep.data.randaugment import Operations, Policy, RandAugment, arguments_of, randaugment
 from headsweep.data.sources import ResidentSource
-from headsweep.data.static_shapes import StaticRandAugment, layers, rooms
+from headsweep.data.static_shapes import StaticRandAugment, layers, slot_counts
 
 CPU = torch.device("cpu")
 B = 20  # images in a batch
@@ -23,8 +23,8 @@ WAITS = ("nonzero", "_local_scalar_dense", "masked_select", "unique", "item", "b
 UNSETTLED = ("scatter", "index_put", "index_copy", "index_add")  # wait where a GPU must be deterministic
 
 
-def static(images, drawn, room=(1, 1, 1)):
-    return StaticRandAugment(CPU)(images.clone(), layers(drawn, room))
+def static(images, drawn, slots=(1, 1, 1)):
+    return StaticRandAugment(CPU)(images.clone(), layers(drawn, slots))
 
 
 def coloured(tiles, channels):
@@ -63,17 +63,18 @@ def test_every_policy_is_the_grouped_one(tiles, channels, text):
 def test_there_is_room_for_every_batch_and_not_for_much_more(text):
     """Shapes do not change, and no family is computed for more than its share and a bit."""
     policy, n = Policy.parse(text), 1024
-    room = rooms(policy, n)
+    slots = slot_counts(policy, n)
     for key in range(50):
-        its = layers(RandAugment(policy, 32).draw(key, torch.arange(n)), room)
-        assert tuple(part.shape[1] for part in its[:3]) == room
-    assert sum(room) < n * policy.probability + 0.25 * n and rooms(replace(policy, probability=0.0), n) == (0, 0, 0)
+        its = layers(RandAugment(policy, 32).draw(key, torch.arange(n)), slots)
+        assert tuple(part.shape[1] for part in its[:3]) == slots
+    assert sum(slots) < n * policy.probability + 0.25 * n
+    assert slot_counts(replace(policy, probability=0.0), n) == (0, 0, 0)
 
 
 def test_more_images_than_there_is_room_for_are_the_grouped_ones(tiles):
     drawn = RandAugment(Policy.parse("rand-m9-mstd0.5-inc1"), 32).draw(0, torch.arange(len(tiles)))
-    for room in ((0, 0, 0), (2, 99, 0), (50, 1, 3)):
-        assert torch.equal(static(tiles, drawn, room), randaugment(tiles.clone(), drawn))
+    for slots in ((0, 0, 0), (2, 99, 0), (50, 1, 3)):
+        assert torch.equal(static(tiles, drawn, slots), randaugment(tiles.clone(), drawn))
 
 
 def test_flat_channels_and_few_pixels_too(tiles):

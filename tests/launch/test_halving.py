@@ -148,7 +148,7 @@ def test_a_cell_with_a_failed_run_is_not_judged_until_a_later_try_succeeds(tmp_p
         (1, [], "hydra.launcher.halving=1: expected an integer >= 2, or null"),
         (2.5, [], "hydra.launcher.halving=2.5: expected an integer"),
         (4, [], "expected at least 4 cells of 2 epochs, found 3 cells of 20 epochs"),
-        (3, ["duration='1 epochs'"], "found 3 cells of 1 epochs"),
+        (3, ["duration='1 epochs'"], "found 3 cells of 1 epoch;"),
         (3, ["duration='500 steps'"], "duration=500 steps: expected epochs with hydra.launcher.halving"),
         (3, ["dataset.validation=0"], "dataset.validation=0: expected a share above 0 with hydra.launcher.halving"),
     ],

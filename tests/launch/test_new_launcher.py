@@ -6,7 +6,8 @@ import pytest
 from hydra.core.singleton import Singleton
 
 from commands import TINY_RUN, enter
-from headsweep.launch.launcher import Launcher
+from headsweep.errors import UserError
+from headsweep.launch.launcher import Launcher, make_launcher
 from headsweep.run.train_run import preflight, train_folder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -36,6 +37,28 @@ class: test_new_launcher.OneByOne
 backwards: true
 exclude: []
 """
+
+
+class WithoutStart(Launcher):
+    def check(self, runs):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lab_broken.Remote", "expected a module lab_broken that can be imported, found ImportError: cannot import"),
+        ("lab_nowhere.Remote", "expected a module lab_nowhere that can be imported, found ModuleNotFoundError"),
+        (f"{__name__}.WithoutStart", "expected WithoutStart to implement start"),
+        ("Remote", "expected the name of a class derived from headsweep.launch.launcher.Launcher"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_one_line(name, message, tmp_path, monkeypatch):
+    (tmp_path / "lab_broken.py").write_text("from math import nothing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError) as error:
+        make_launcher({"class": name})
+    assert str(error.value).startswith(f"hydra.launcher.class={name}: {message}") and "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -108,6 +108,12 @@ def test_only_a_run_that_was_killed_from_outside_is_told_how_to_get_more_memory(
     assert all("ask for" not in str(run.failure()) for run in (crashed, silent))
 
 
+def test_a_real_time_signal_has_no_name(make_run):
+    run = make_run("a")
+    train([run], [Process(-40)])
+    assert run.failure() == "the process was killed by signal 40 (a real-time signal)\n"
+
+
 @pytest.mark.parametrize("is_over", [True, False])
 def test_how_a_run_ended_whose_forkserver_was_killed_is_found_out_by_beginning_it_again(make_run, is_over):
     run = make_run("a")

@@ -51,20 +51,6 @@ def test_the_number_of_planned_runs_decides_the_threads():
     assert Slots.of_this_machine(1, None, runs=9, gpus=()).threads == CORES
 
 
-@pytest.mark.parametrize("given", [0, -1, "many", 1.5])
-def test_a_number_of_slots_that_is_none_is_refused(given):
-    expected = "expected an integer >= 1, auto or null"
-    with pytest.raises(ConfigError, match=f"hydra.launcher.slots={given}: {expected}"):
-        Slots.of_this_machine(given, None, runs=9, gpus=())
-    with pytest.raises(ConfigError, match=f"hydra.launcher.threads={given}: expected an integer >= 1, or null"):
-        Slots.of_this_machine(None, given, runs=9, gpus=())
-
-
-def test_threads_that_no_machine_has_are_refused():
-    with pytest.raises(ConfigError, match=r"hydra.launcher.threads=100000: expected at most \d+ CPU threads for a run"):
-        Slots.of_this_machine(2, 100_000, runs=9, gpus=())
-
-
 def test_slots_for_which_a_launcher_may_not_open_enough_files_are_refused(monkeypatch):
     """Without a number the cores decide, as far as the files go."""
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))

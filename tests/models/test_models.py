@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import timm
 import torch
-from making import CLS, GA, GAP, HEAD_CONFIGS, SEQATTN, SEQPOOL, TIMM, TINY, every_head, of, on_meta, parameters, tiny
 from omegaconf import OmegaConf
 from timm.data import resolve_data_config
 from timm.optim import param_groups_weight_decay
@@ -16,10 +15,11 @@ from headsweep import config
 from headsweep.config import CompactConfig, HeadConfig, ModelConfig, Positions
 from headsweep.heads import HEADS
 from headsweep.models import count_cost
-from headsweep.models.compact import sine_positions
+from headsweep.models.compact.transformer import sine_positions
 from headsweep.models.drop_path import DropPath, draw_at_once
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
+from making import CLS, GA, GAP, HEAD_CONFIGS, SEQATTN, SEQPOOL, TIMM, TINY, every_head, of, on_meta, parameters, tiny
 
 # docs/heads.md: (name, classes, options) -> parameters, the dead layer of upstream's multi-head models left out.
 PUBLISHED = {

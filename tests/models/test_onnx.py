@@ -6,13 +6,13 @@ import warnings
 import onnxruntime
 import pytest
 import torch
-from making import CLS, every_head, tiny
 from torch import Tensor, nn
 
 from headsweep.config import HeadConfig
 from headsweep.heads import build_head, head_options
 from headsweep.heads.layers.gram import GramTriangle
 from headsweep.heads.layers.softmax_pool import SoftmaxPool
+from making import CLS, every_head, tiny
 
 pytestmark = pytest.mark.usefixtures("shapes_unchecked")
 

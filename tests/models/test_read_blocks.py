@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from making import CLS, GAP, RESNET, SEQATTN, TIMM, TINY
 from torch import Tensor
 
 from composing import compose_run
@@ -14,6 +13,7 @@ from headsweep.errors import ConfigError
 from headsweep.models import Classifier, build_model
 from headsweep.models.frozen import Probe
 from headsweep.plan.fingerprint import fingerprint
+from making import CLS, GAP, RESNET, SEQATTN, TIMM, TINY
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of, parameters
 from timm.optim import param_groups_weight_decay
 
 from composing import compose_run
@@ -13,6 +12,7 @@ from headsweep.errors import ConfigError
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.timm_backbone import TimmBackbone
 from headsweep.run.train_run import preflight
+from making import CLS, GA, GAP, SEQATTN, SEQPOOL, of, parameters
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +73,8 @@ def test_tokens_of_every_kind_of_model_and_nothing_untrained(name: str) -> None:
 REFUSED = [
     ("resnet5", {}, 64, "model.name=resnet5: unknown model of timm; did you mean resnet50"),
     ("cct_7_3x1_32", {}, 32, "model.name=cct_7_3x1_32: unknown model of timm"),
+    ("headsweep", {}, 32, "model.name=headsweep: unknown model of timm"),
+    ("headsweeep", {}, 32, "model.name=headsweeep: unknown model of timm; timm.list_models() lists them"),
     ("resnet18", {"depth": 2}, 64, "model.options={'depth': 2}: timm cannot build resnet18 with it: "),
     ("vit_tiny_patch16_224", {"depth": "two"}, 64, "model.options={'depth': 'two'}: timm cannot build"),
     ("vit_tiny_patch16_224", {"num_heads": 0}, 64, "model.options={'num_heads': 0}: timm cannot build"),

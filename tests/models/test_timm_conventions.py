@@ -6,6 +6,14 @@ import math
 import pytest
 import timm
 import torch
+from timm.models import create_feature_extractor, get_graph_node_names
+from torch import Tensor, nn
+
+from headsweep.config import HeadConfig, ModelConfig, Positions
+from headsweep.errors import UserError
+from headsweep.models import Classifier
+from headsweep.models.compact.transformer import sine_positions
+from headsweep.models.registry import ENTRIES
 from making import (
     CLS,
     GAP,
@@ -19,14 +27,6 @@ from making import (
     on_meta,
     tiny,
 )
-from timm.models import create_feature_extractor, get_graph_node_names
-from torch import Tensor, nn
-
-from headsweep.config import HeadConfig, ModelConfig, Positions
-from headsweep.errors import UserError
-from headsweep.models import Classifier
-from headsweep.models.compact import sine_positions
-from headsweep.models.registry import ENTRIES
 
 pytestmark = pytest.mark.slow
 

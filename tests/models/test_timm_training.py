@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from making import RESNET, SEQATTN, SEQPOOL, TIMM, TINY, every_head, of, tiny
 from timm.data import resolve_data_config
 from timm.models import group_parameters, load_checkpoint, load_state_dict, resume_checkpoint
 from timm.optim import create_optimizer_v2
@@ -15,6 +14,7 @@ from torch import nn
 
 from headsweep.config import HeadConfig, ModelConfig
 from headsweep.models import Classifier
+from making import RESNET, SEQATTN, SEQPOOL, TIMM, TINY, every_head, of, tiny
 
 NAME = "ga2_cct_7_3x1_32"
 

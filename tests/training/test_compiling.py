@@ -15,10 +15,10 @@ from commands import TINY_RUN
 from comparing import differences
 from composing import compose_run
 from headsweep.config import Compilation, Precision, RunConfig
-from headsweep.models import compact
-from headsweep.models.attention import attend
 from headsweep.models.build import build_model, model_of
-from headsweep.models.compact import Block
+from headsweep.models.compact import block, transformer
+from headsweep.models.compact.attention import attend
+from headsweep.models.compact.block import Block
 from headsweep.models.drop_path import DropPath
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.run_folder import RunFolder
@@ -117,7 +117,8 @@ def test_the_block_for_a_gpu_draws_the_masks_of_the_plain_one_in_one_graph(monke
     lean = copy.deepcopy(plain)
     eager = Gradients(plain, compose_run(*SMALL, *model_options, *options, "compile=off"), CPU, steps=1)
     expected = eager(*batch(64), (0, 0, 0))
-    monkeypatch.setattr(compact, "gains", lambda tokens: torch.compiler.is_dynamo_compiling())
+    for module in (block, transformer):
+        monkeypatch.setattr(module, "gains", lambda tokens: torch.compiler.is_dynamo_compiling())
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager_decomp_partition")
     used = record_calls(monkeypatch, Block, "lean")
     gradients = Gradients(lean, run, CPU, steps=1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headsweep.errors import UserError
+from headsweep.text import plural
 from headsweep.tracking.metric_names import ADDED, TEST_TOP1, TEST_TOP5
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
@@ -67,9 +68,9 @@ def _history(original: RunFolder, again: RunFolder) -> Part:
     # As JSON, in which NaN equals NaN.
     different = [at for at, pair in enumerate(zip(first, second, strict=False)) if len({*map(json.dumps, pair)}) > 1]
     if not different and len(first) == len(second):
-        return Part("history", True, f"equal: {len(first)} lines to epoch {first[-1][0]}")
+        return Part("history", True, f"equal: {plural(len(first), 'line')} to epoch {first[-1][0]}")
     if not different:
-        return Part("history", False, f"differs: {len(second)} lines, originally {len(first)}")
+        return Part("history", False, f"differs: {plural(len(second), 'line')}, originally {len(first)}")
     epoch, _, metrics = first[different[0]]
     name, gap = _largest(metrics, second[different[0]][2])
     lines = f"{len(different)} of {len(first)} lines"
@@ -103,7 +104,7 @@ def _weights(original: RunFolder, again: RunFolder) -> Part:
         return Part("weights", False, f"differ in their names, e.g. {min(first.keys() ^ second.keys())}")
     unequal = [name for name in first if not _same_bytes(first[name], second[name])]
     if not unequal:
-        return Part("weights", True, f"equal: {len(first)} tensors, byte for byte")
+        return Part("weights", True, f"equal: {plural(len(first), 'tensor')}, byte for byte")
     name, gap = _worst({name: _gap(first[name], second[name]) for name in unequal})
     return Part("weights", False, f"differ in {len(unequal)} of {len(first)} tensors, most in {name} ({gap:.3g})")
 

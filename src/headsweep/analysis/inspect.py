@@ -42,9 +42,8 @@ def inspect(folder: RunFolder, question: Question, device: str | None) -> Inspec
     Raises:
         UserError: the run has no checkpoint or no such split, or its logits are not finite.
     """
-    checkpoint = files.checkpoint_digest(
-        folder
-    )  # first: training that continues meanwhile makes the result outdated, not wrong
+    # First: training that continues meanwhile makes the result outdated, not wrong.
+    checkpoint = files.checkpoint_digest(folder)
     model, run = trained(folder), frozen(folder)
     run = replace(run, device=device or run.device, paths=replace(run.paths, output=str(folder.output.path)))
     place = choose_device(run.device)

@@ -34,6 +34,10 @@ class Target:
     vary: str  # "width" or "heads"
     share: float  # tolerance, as a share of the budget
 
+    def is_met(self, found: Match) -> bool:
+        """Return whether a cell is within the tolerance."""
+        return abs(found.deviation) <= self.share
+
 
 @dataclass(frozen=True)
 class Match:
@@ -73,9 +77,8 @@ def match(arguments: Sequence[str], target: Target) -> tuple[str, bool]:
             for cell in finder.find([one.run for one in matches])
         ]
     names = _names(spelled, matches)
-    is_near = [abs(one.deviation) <= target.share for one in matches]
-    near = [cell for cell, is_ in zip(spelled, is_near, strict=True) if is_]
-    far = [(name, one) for name, one, is_ in zip(names, matches, is_near, strict=True) if not is_]
+    near = [cell for cell, one in zip(spelled, matches, strict=True) if target.is_met(one)]
+    far = [(name, one) for name, one in zip(names, matches, strict=True) if not target.is_met(one)]
     lines = [_table(names, matches, target), "", *_far(far, target)]
     commands = [command([*grid_words(near), *seeds], grid=True)] if near else []
     return "\n".join([*lines, *commands]), bool(near)

@@ -154,10 +154,10 @@ def fitting(runs: Sequence[RunConfig], room: Room, measure: bool, log: Callable[
     size = min(cell.largest(limit) for cell in cells)
     if not size:
         raise _nothing_fits(cells, room)
-    hungriest = max(cells, key=lambda cell: cell.expected(size))
+    largest = max(cells, key=lambda cell: cell.expected(size))
     if room.gpu:
-        size = _tried(hungriest, size, room, limit)
-    log(f"{KEY}={AUTO}: {size} ({hungriest.name} needs {hungriest.expected(size):.1f} GiB of {room} at {size})")
+        size = _tried(largest, size, room, limit)
+    log(f"{KEY}={AUTO}: {size} ({largest.name} needs {largest.expected(size):.1f} GiB of {room} at {size})")
     return size
 
 

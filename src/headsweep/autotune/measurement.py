@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -12,10 +13,11 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.scheduler import OUT_OF_MEMORY, POLL_SECONDS
 from headsweep.launch.local.timeout_clock import TimeoutClock
 from headsweep.launch.signals import StopRequest
+from headsweep.text import first_line
 
 Member = tuple[ForkServerProcess, Connection]
 NO_MEMORY = "out of memory"
-KILLED = -9  # exit code of a process killed by the system, as when memory runs out
+KILLED = -signal.SIGKILL  # exit code of a process killed by the system, as when memory runs out
 
 
 class Unmeasured(Exception):  # noqa: N818 - an expected result, not an error
@@ -45,7 +47,7 @@ def receive(member: Member, request: StopRequest, timeout: float | None = None) 
             NO_MEMORY if process.exitcode == KILLED else f"its process ended with exit code {process.exitcode}"
         ) from None
     if isinstance(answer, str):
-        raise Unmeasured(NO_MEMORY if OUT_OF_MEMORY.search(answer) else answer.strip().split("\n", 1)[0])
+        raise Unmeasured(NO_MEMORY if OUT_OF_MEMORY.search(answer) else first_line(answer))
     return answer
 
 

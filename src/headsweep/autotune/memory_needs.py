@@ -13,6 +13,7 @@ from headsweep.launch.local.gpu_memory import Packing
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen
+from headsweep.text import plural
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -28,7 +29,7 @@ def measure_needs(
     packing = Packing(folders[0].output.path)
     unknown = {packing.cost_class(folder): folder for folder in folders if packing.need(folder) is None}
     if unknown:
-        log(f"slots: measuring the memory of {len(unknown)} kind{'s' * (len(unknown) != 1)} of runs")
+        log(f"slots: measuring the memory of {plural(len(unknown), 'kind')} of runs")
     with StopRequest() as request:
         for name, folder in unknown.items():
             try:

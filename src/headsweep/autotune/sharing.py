@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headsweep.autotune.batch_size import Room, fitting
-from headsweep.autotune.slots import AUTO, AutoSlots
+from headsweep.autotune.slots import AutoSlots
 from headsweep.config import RunConfig
 from headsweep.launch.local.gpus import gpus_for
 from headsweep.launch.local.slots import Slots
@@ -29,7 +29,7 @@ class Sharing:
 
     def batch_size(self, runs: Sequence[RunConfig], measure: bool = True) -> int:
         """Return the batch size that fits all of `runs` (see `fitting`); it does not depend on the number of seeds."""
-        slots = None if self.slots == AUTO else self.slots
+        slots = self.slots if isinstance(self.slots, int) else None
         room = Room.of(Slots.of_this_machine(slots, self.threads, UNBOUNDED, gpus_for(runs), self.runs_per_gpu))
         return fitting(runs, room, measure, lambda line: print(line, file=sys.stderr, flush=True))
 

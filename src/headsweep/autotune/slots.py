@@ -24,6 +24,7 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.past_costs import cost_class, plain
+from headsweep.text import plural
 from headsweep.tracking.measurements import Measurements
 from headsweep.tracking.run_folder import RunFolder
 
@@ -62,12 +63,11 @@ class AutoSlots:
     def of_this_machine(
         first: RunConfig, threads: int | None, runs: int, gpus: tuple[str, ...], runs_per_gpu: int | None
     ) -> AutoSlots:
-        """Return the choice for a grid. Raises ConfigError if `threads` is no number, or `runs_per_gpu` is given."""
+        """Return the choice for a grid. Raises ConfigError if `runs_per_gpu` is given."""
         if runs_per_gpu is not None:
             raise ConfigError(
                 "hydra.launcher.slots", AUTO, "expected no runs_per_gpu, which it determines; give one of the two"
             )
-        Slots.of_this_machine(None, threads, runs, gpus)
         return AutoSlots(first, runs, threads, gpus)
 
     def expected(self) -> Slots:
@@ -163,4 +163,4 @@ class AutoSlots:
 
     def _line(self, speeds: Speeds, how: str = "") -> str:
         turns = "; without MPS, runs on a GPU take turns" * (bool(self.gpus) and not driver.mps_is_active())
-        return f"slots: {speeds.best} run{'s' * (speeds.best != 1)}{self._place} ({how}{speeds}{turns})"
+        return f"slots: {plural(speeds.best, 'run')}{self._place} ({how}{speeds}{turns})"

@@ -166,8 +166,8 @@ def _named(path: Path, name: str) -> Classifier:
     """Return the model of that name, with as many classes as the file has."""
     import timm
 
+    from headsweep.models.checkpoints.fit import count_classes
     from headsweep.models.registry import ENTRIES
-    from headsweep.models.state_dicts import count_classes
     from headsweep.run.load_model import load_weights, weights_in
 
     if name not in ENTRIES:
@@ -182,7 +182,7 @@ def _named(path: Path, name: str) -> Classifier:
 
 def _state_dict(model: Classifier, layout: str) -> Mapping[str, Tensor]:
     from headsweep.heads import Head
-    from headsweep.models.state_dicts import publish
+    from headsweep.models.checkpoints.publish import publish
 
     assert isinstance(model.head, Head), "a model that was just built has one"
     return publish(model.backbone, model.head) if layout == "upstream" else model.state_dict()

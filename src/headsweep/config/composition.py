@@ -28,6 +28,10 @@ _UNRESOLVED = re.compile(r"Error resolving interpolation '(.*?)', possible inter
 _NO_TEXT = re.compile(r"""^\w+\(|^[{[]|\$\{|['"\\]""")  # a function, a dictionary, a list, an interpolation, quotes
 
 
+# What commands report in one line, or pass on: anything else is an error in the program, or of Hydra's parser.
+KNOWN = (*EXPECTED, OSError, HydraException, OmegaConfBaseException)
+
+
 @contextmanager
 def composing(overrides: Sequence[str]) -> Iterator[None]:
     """Raise UserError for exceptions of Hydra that are not its own; nothing but composition may run inside.
@@ -37,7 +41,7 @@ def composing(overrides: Sequence[str]) -> Iterator[None]:
     """
     try:
         yield
-    except (*EXPECTED, OSError, HydraException, OmegaConfBaseException):
+    except KNOWN:
         raise
     except Exception as error:
         raise UserError(_culprit(overrides) or _unnamed(error)) from error

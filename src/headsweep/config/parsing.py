@@ -23,6 +23,7 @@ from headsweep.config.records.registry import Registry
 from headsweep.config.schema import RunConfig
 from headsweep.errors import ConfigError
 from headsweep.folders import TRAIN, default_data, default_output
+from headsweep.text import message_of
 
 for name, resolver in {
     "default_output": lambda: str(default_output()),
@@ -122,7 +123,7 @@ def _schema_of(key: str, options: type) -> DictConfig:
     try:
         return OmegaConf.structured(options)
     except (OmegaConfBaseException, TypeError, ValueError, NameError) as error:
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         expected = "expected options of the types int, float, bool, str, Enum, list and dict"
         raise ConfigError(key, options.__name__, f"{expected} ({reason})") from error
 

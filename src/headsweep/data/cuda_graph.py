@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from headsweep.text import first_line
+
 _WARM_UPS = 3  # calls before recording, which initialize libraries, as torch's notes on CUDA graphs advise
 
 Outputs = tuple[Tensor, ...]
@@ -42,7 +44,7 @@ def _recorded(function: Callable[..., Outputs], examples: tuple[Tensor, ...]) ->
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 outputs = function(*places)
     except RuntimeError as error:
-        reason = str(_first(error)).strip().splitlines()[0]
+        reason = first_line(cause := _first(error)) or type(cause).__name__
         warnings.warn(f"batches are made without a CUDA graph, which is slower: {reason}", stacklevel=3)
         return function
 

@@ -19,13 +19,14 @@ from headsweep.config import DATASETS, AugmentationConfig, DatasetConfig, DebugC
 from headsweep.data import locate
 from headsweep.data.formats import FORMATS
 from headsweep.data.formats.base import TEST, TRAIN, VALIDATION
-from headsweep.data.formats.torchvision_sets import one_line, read_or_download
+from headsweep.data.formats.torchvision_sets import read_or_download
 from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, stack
 from headsweep.data.staging import stage
 from headsweep.data.stored_image import StoredImage
 from headsweep.data.views import ViewedSource
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
+from headsweep.text import message_of, plural
 
 _TEST_SHARE = 0.2  # of a set without a test split
 _GIB = 2**30
@@ -97,7 +98,7 @@ def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig)
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
-            expected = f"expected a larger share, or 0: it holds out none of {len(train)} training images"
+            expected = f"expected a larger share, or 0: it holds out none of {plural(len(train), 'training image')}"
             raise ConfigError("dataset.validation", dataset.validation, expected)
         validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
     return Splits(
@@ -158,11 +159,11 @@ def _read_cifar(dataset: DatasetConfig, train: bool) -> ResidentSource:
     except Exception as error:  # the loader raises many kinds
         if not (root / kind.base_folder).is_dir():
             raise DataError(
-                f"{dataset.name} cannot be downloaded to {root}: {one_line(error)}; check the network, "
+                f"{dataset.name} cannot be downloaded to {root}: {message_of(error)}; check the network, "
                 f"or put the folder {kind.base_folder} there"
             ) from error
         raise DataError(
-            f"{dataset.name} in {root / kind.base_folder} cannot be read: {one_line(error)}; delete that folder "
+            f"{dataset.name} in {root / kind.base_folder} cannot be read: {message_of(error)}; delete that folder "
             "and give dataset.download=true, or put an intact copy there"
         ) from error
     return resident(loaded.data, torch.tensor(loaded.targets), dataset)
@@ -202,8 +203,8 @@ def _labels(labels: Sequence[Any], split: str, dataset: DatasetConfig) -> Tensor
         found = torch.tensor([operator.index(label) for label in labels], dtype=torch.int64)
     except TypeError as error:
         raise DataError(
-            f"{dataset.name}, split {split}: expected integers as labels, found {one_line(error)}; use a data set for "
-            "classification"
+            f"{dataset.name}, split {split}: expected integers as labels, found {message_of(error)}; use a data set "
+            "for classification"
         ) from error
     last = (dataset.num_classes or 0) - 1
     if not len(found) or found.min() < 0 or found.max() > last:
@@ -223,7 +224,7 @@ def _first(source: Source, count: int | None) -> Source:
 
 
 def _fits(splits: Splits, dataset: DatasetConfig, loader: LoaderConfig) -> bool:
-    """Are the decoded images of all splits small enough to be kept?"""
+    """Return whether the decoded images of all splits are small enough to be kept."""
     pixels = dataset.image_size**2 * dataset.channels
     return sum(len(split) for split in splits if split is not None) * pixels <= loader.resident_gib * _GIB
 

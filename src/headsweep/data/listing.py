@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headsweep.errors import DataError
+from headsweep.text import plural
 
 # The endings that torchvision's ImageFolder loads.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -53,7 +54,7 @@ def read_tree(folders: Mapping[str, Path]) -> Tree:
     classes = {use: _class_folders(folder, skipped) for use, folder in folders.items()}
     names = list(classes["train"])
     if len(names) < 2:
-        raise DataError(f"{folders['train']} has {len(names)} class folders; expected at least 2")
+        raise DataError(f"{folders['train']} has {plural(len(names), 'class folder')}; expected at least 2")
     for use, folder in folders.items():
         _same_classes(names, list(classes[use]), folder, folders["train"])
     splits = {
@@ -88,7 +89,7 @@ def _same_classes(names: list[str], found: list[str], folder: Path, train: Path)
     if differing := sorted(set(names) ^ set(found)):
         side = "lacks" if differing[0] in names else "alone has"
         raise DataError(
-            f"{folder} has {len(found)} class folders, {train} has {len(names)}; {folder.name}/ {side} "
+            f"{folder} has {plural(len(found), 'class folder')}, {train} has {len(names)}; {folder.name}/ {side} "
             f"{differing[0]!r}; expected the same classes in both"
         )
 

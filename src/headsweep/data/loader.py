@@ -17,6 +17,7 @@ from headsweep.data.mixing import Mix, Mixer
 from headsweep.data.side_stream import SideStream
 from headsweep.data.sources import Source
 from headsweep.errors import ConfigError, DataError
+from headsweep.text import plural
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ class EvalLoader:
         share: Share = Share(),
     ) -> None:
         if len(source) < share.count:
-            raise DataError(f"expected at most {len(source)} ranks, one per image to evaluate, found {share.count}")
+            raise DataError(
+                f"expected at most {plural(len(source), 'rank')}, one per image to evaluate, found {share.count}"
+            )
         mine = torch.arange(share.rank, len(source), share.count)
         self.batches = mine.split(batch_size // share.count)
         self.labels = source.labels[mine].to(device).split(batch_size // share.count)

@@ -21,7 +21,7 @@ from headsweep.data.formats.base import TEST, TRAIN, VALIDATION, Located, digest
 from headsweep.data.listing import Tree, read_tree
 from headsweep.errors import ConfigError, DataError
 from headsweep.loading import load_function
-from headsweep.text import escaped
+from headsweep.text import escaped, plural
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -90,7 +90,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def has_validation(dataset: DatasetConfig) -> bool:
-    """Are images held out of training, by the set itself or by `validation`?"""
+    """Return whether images are held out of training, by the set itself or by `validation`."""
     if dataset.validation > 0 or DATASETS[dataset.kind].has_validation:
         return True
     if dataset.format is not None:
@@ -131,7 +131,7 @@ def image_sizes(dataset: DatasetConfig, tree: Tree) -> dict[str, int]:
     paths = [image.path for images in tree.splits.values() for image in images]
     sizes = {path[skip:]: os.stat(path).st_size for path in paths}  # noqa: PTH116 - a million Paths are slow
     if empty := [name for name, size in sizes.items() if size == 0]:
-        more = f", as are {len(empty) - 1} more images" * (len(empty) > 1)
+        more = f", the first of {len(empty)} such images" * (len(empty) > 1)
         raise DataError(f"{root_of(dataset) / empty[0]} is empty (0 bytes){more}; restore or remove it")
     if dataset.digest not in (None, digest_of(sizes)):
         raise _changed(dataset)
@@ -158,8 +158,8 @@ def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
         one, other = min(copies)
         _note(
             escaped(
-                f"{root}: {len(copies)} images are in two splits, e.g. {one} and {other} (the same bytes): "
-                "accuracy on training images is too high; remove them from one of the two"
+                f"{root}: {plural(len(copies), 'image')} in two splits, e.g. {one} and {other} (the same bytes): "
+                "accuracy on training images is too high; remove the copies from one of the two"
             )
         )
 

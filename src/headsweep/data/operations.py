@@ -36,8 +36,8 @@ def _auto_contrast(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
 
 def _equalize(levels: Tensor, images: Tensor, _: Tensor) -> Tensor:
     own = images.flatten(2)
-    upto = (_counted if images.device.type == "cpu" else _searched)(own)
-    below = F.pad(upto[..., :-1], (1, 0))
+    cumulative = (_counted if images.device.type == "cpu" else _searched)(own)
+    below = F.pad(cumulative[..., :-1], (1, 0))
     brightest = own.shape[2] - below.gather(2, own.amax(2, keepdim=True).long())
     step = (own.shape[2] - brightest) // 255
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)

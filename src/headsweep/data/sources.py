@@ -26,6 +26,7 @@ from headsweep.data.decoding import decode
 from headsweep.data.stored_image import StoredImage
 from headsweep.errors import DataError
 from headsweep.processes import end_with_parent, signals_blocked
+from headsweep.text import last_line
 
 Request = tuple[int, list[int]]  # the key of the crop's random stream, and the indices of images
 
@@ -163,7 +164,7 @@ class StreamedReader:
             if self.loader.num_workers == 0:
                 raise
             # A worker's error has its traceback in the message; the last line is the original message.
-            message = error.args[0].strip().splitlines()[-1]
+            message = last_line(error.args[0])
             raise DataError(message.removeprefix("headsweep.errors.DataError: ")) from error
 
 

@@ -44,7 +44,7 @@ def stage(dataset: DatasetConfig, folder: str) -> Path:
     copy = expanded(folder) / f"{dataset.name}-{digest_of(sizes)}"
     copy.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):
-        missing = {name: size for name, size in sizes.items() if _held(copy / name) != size}
+        missing = {name: size for name, size in sizes.items() if _size(copy / name) != size}
         _check_room(missing, copy)
         _copy_all(missing, locate.root_of(dataset), copy)
     return copy
@@ -57,7 +57,7 @@ def _files(dataset: DatasetConfig) -> dict[str, int]:
     return locate.image_sizes(dataset, read_tree(locate.split_folders(dataset)))
 
 
-def _held(copy: Path) -> int | None:
+def _size(copy: Path) -> int | None:
     """Return the bytes of a copied file; None if it does not exist."""
     try:
         return copy.stat().st_size

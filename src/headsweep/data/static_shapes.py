@@ -5,7 +5,7 @@ their shapes change with every batch. Here a layer is one look-up, one blend and
 batch draws more; then each image gathers its own result. One CUDA graph serves all batches without a device sync, and
 the pixels equal those of the grouped path, to the byte.
 
-Letters: b batch, n images drawn for, l layers, c channels, h w size; t, u, v images with room in a layer.
+Letters: b batch, n images drawn for, l layers, c channels, h w size; t, u, v images with a slot in a layer.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Layers(NamedTuple):
     taken: Tensor  # (l n) int64: result of each image, an index into (images, looked up, blended, moved)
 
 
-def rooms(policy: Policy, n: int) -> tuple[int, ...]:
+def slot_counts(policy: Policy, n: int) -> tuple[int, ...]:
     """Return the slots of each family for n images."""
     shares = [policy.probability * count / len(NAMES) for count in _FAMILIES]
     return tuple(min(n, ceil(n * p + _DEVIATIONS * sqrt(n * p * (1 - p)))) for p in shares)
 
 
-def layers(drawn: Operations, room: Sequence[int]) -> Layers:
+def layers(drawn: Operations, slots: Sequence[int]) -> Layers:
     """Encode operations with so many slots for each family, or more if more images drew it."""
     operations, arguments = drawn.operations, drawn.arguments
     rows = _FIRST_ROWS[operations] + torch.minimum(arguments, _LARGEST[operations])
@@ -68,7 +68,7 @@ def layers(drawn: Operations, room: Sequence[int]) -> Layers:
     )
     computed, taken = [], torch.arange(len(operations)).repeat(operations.shape[1], 1)
     first = len(operations)
-    for family, (least, its) in enumerate(zip(room, details, strict=True)):
+    for family, (least, its) in enumerate(zip(slots, details, strict=True)):
         chosen = [(layer == family).nonzero()[:, 0] for layer in _FAMILY[operations].unbind(1)]
         most = max((least, *map(len, chosen)))
         put = torch.zeros(len(chosen), most, 1 + its.shape[2])
@@ -108,9 +108,9 @@ class StaticAugmenter:
     def numbers(self, key: int, indices: Tensor) -> tuple[Tensor, Layers]:
         """Draw for (n,) images on the host: (n, numbers) int64, and the layers of RandAugment."""
         draws, policy = self.draw(key, indices), self.draw.randaugment
-        room = rooms(policy.policy, len(indices)) if policy else (0, 0, 0)
+        slots = slot_counts(policy.policy, len(indices)) if policy else (0, 0, 0)
         numbers = torch.cat((draws.flipped[:, None], draws.crops, draws.holes.flatten(1)), 1)
-        return numbers, layers(draws.randaugment, room)
+        return numbers, layers(draws.randaugment, slots)
 
     def __call__(self, images: Tensor, numbers: Tensor, layers: Layers) -> Tensor:
         """Augment a batch.

@@ -55,7 +55,7 @@ class TokenCache:
         build: returns the backbone; likewise.
         device: of the backbone.
         workers: decoding processes.
-        pulse: called often while tokens are computed or waited for; may raise to stop.
+        heartbeat: called often while tokens are computed or waited for; may raise to stop.
         repair: what happens to a damaged file, for the warning.
     """
 
@@ -69,12 +69,12 @@ class TokenCache:
         build: Callable[[], Backbone],
         device: torch.device,
         workers: int,
-        pulse: Callable[[], None],
+        heartbeat: Callable[[], None],
         repair: str = "its tokens are computed again",
     ) -> None:
         self._repair = repair
         self._folder, self._record, self._dataset, self._load, self._build = folder, record, dataset, load, build
-        self._device, self._workers, self._pulse, self._augmentation = device, workers, pulse, augmentation
+        self._device, self._workers, self._heartbeat, self._augmentation = device, workers, heartbeat, augmentation
         self.row_bytes = record.row_bytes
         self._per_shard = max(1, SHARD_BYTES // record.row_bytes)
         self._shards: dict[tuple[str, int], Tensor] = {}  # (n t d) each, of the files that were checked
@@ -87,7 +87,7 @@ class TokenCache:
         """
         if not self.missing(rows):
             return
-        with held(self._folder, self._pulse):
+        with locked(self._folder, self._heartbeat):
             if missing := self.missing(rows):
                 self._compute(missing)
 
@@ -127,7 +127,7 @@ class TokenCache:
         size = self._count(split, number) * self._record.row_bytes
         content = np.memmap(path, np.uint8, "c")  # copy on write: torch warns of tensors that cannot be written
         data, checksum = content[:size], content[size:]
-        self._pulse()
+        self._heartbeat()
         if len(checksum) != _CHECKSUM_BYTES or zlib.crc32(data.data) != int.from_bytes(checksum.tobytes(), "big"):
             LOGGER.warning("%s is damaged: %s", path, self._repair)
             path.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ class TokenCache:
                     content = tokens.view(-1).view(torch.uint8).numpy().data
                     checksum = zlib.crc32(content, checksum)
                     file.write(content)
-                    self._pulse()
+                    self._heartbeat()
                 file.write(checksum.to_bytes(_CHECKSUM_BYTES, "big"))
 
             atomic_files.write_with(self._folder.shard(split, number), write)
@@ -182,15 +182,15 @@ class TokenCache:
 
 
 @contextmanager
-def held(folder: TokenFolder, pulse: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a folder; `pulse` is called while another process computes."""
+def locked(folder: TokenFolder, heartbeat: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a folder; `heartbeat` is called while another process computes."""
     lock = folder.lock()
     while True:
         try:
             lock.acquire(timeout=1)
             break
         except Timeout:
-            pulse()
+            heartbeat()
     try:
         yield
     finally:

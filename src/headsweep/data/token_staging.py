@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from headsweep.data.staging import check_free, expanded
-from headsweep.data.token_cache import TokenCache, held
+from headsweep.data.token_cache import TokenCache, locked
 from headsweep.data.token_folder import TokenFolder
 from headsweep.errors import DataError
 from headsweep.tracking import atomic_files
@@ -32,7 +32,7 @@ def complete_copy(
     folder: TokenFolder,
     stored: TokenCache,
     rows: Mapping[str, Tensor],
-    pulse: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
     """Copy the files of some images from `folder`, where they are computed if necessary; wait for another process.
 
@@ -42,7 +42,7 @@ def complete_copy(
         folder: that of the tokens.
         stored: the tokens in it.
         rows: of each split.
-        pulse: called often; may raise to stop.
+        heartbeat: called often; may raise to stop.
 
     Raises:
         ConfigError: one of the two disks is too small.
@@ -50,7 +50,7 @@ def complete_copy(
     """
     if not copied.missing(rows):
         return
-    with held(copy, pulse):
+    with locked(copy, heartbeat):
         for _ in range(_MAX_TRIES):
             if not (missing := copied.missing(rows)):
                 return
@@ -59,7 +59,7 @@ def complete_copy(
             check_free(copy.path, sum(folder.shard(*shard).stat().st_size for shard in missing))
             for shard in missing:
                 _copy(folder.shard(*shard), copy.shard(*shard))
-                pulse()
+                heartbeat()
         if damaged := copied.missing(rows):
             raise DataError(
                 f"{copy.shard(*damaged[0])} is damaged in each copy; check the disk, or give loader.stage=null"

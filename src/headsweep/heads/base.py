@@ -37,9 +37,8 @@ class Head(nn.Module, ABC):
         pooled_width: E, the width of what a branch pools and classifies; D by default.
     """
 
-    class_token: ClassVar[bool] = (
-        False  # given (b 1+n d), the backbone's class token first; otherwise patch tokens only
-    )
+    # Given (b 1+n d), the backbone's class token first; otherwise patch tokens only.
+    class_token: ClassVar[bool] = False
     fixed_tokens: ClassVar[bool] = False  # parameters depend on N; another number of tokens is refused
 
     def __init__(self, width: int, num_classes: int, heads: int, tokens: int, pooled_width: int | None = None) -> None:

@@ -16,6 +16,7 @@ from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.fingerprint import group
 from headsweep.plan.plan import Plan
+from headsweep.text import plural
 from headsweep.tracking.metric_names import VAL_TOP1
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder
@@ -55,7 +56,7 @@ class Halving:
             self._cells.setdefault(group(planned.run), []).append(planned.folder)
         self._rounds = round_ends(len(self._cells), eta, self._epochs)
         if not self._rounds:
-            found = f"found {len(self._cells)} cells of {self._epochs} epochs"
+            found = f"found {plural(len(self._cells), 'cell')} of {plural(self._epochs, 'epoch')}"
             raise ConfigError(KEY, eta, f"expected at least {eta} cells of 2 epochs, {found}; give null, or more")
 
     @property

@@ -6,7 +6,6 @@ gives a value to each of its settings.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ from headsweep.config.launcher.launchers import NoSettings, parse_launcher
 from headsweep.errors import ConfigError, UserError
 from headsweep.launch.halving import Halving
 from headsweep.launch.progress_bars import Display
+from headsweep.loading import load_class
 from headsweep.plan.plan import Plan
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
@@ -100,7 +100,7 @@ def make_launcher(keys: Mapping[str, Any]) -> Launcher:
     """Return the launcher that the keys of conf/hydra/launcher/NAME.yaml describe.
 
     Raises:
-        ConfigError: `class` names no launcher, or one of its settings is wrong.
+        UserError: `class` names no launcher, or one of its settings is wrong.
     """
     launcher = _named(str(keys.get("class")))
     return launcher(parse_launcher(launcher.settings_type, keys))
@@ -108,11 +108,7 @@ def make_launcher(keys: Mapping[str, Any]) -> Launcher:
 
 def _named(name: str) -> type[Launcher]:
     module, _, attribute = name.rpartition(".")
-    expected = f"expected the name of a class derived from {Launcher.__module__}.Launcher"
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        raise ConfigError("hydra.launcher.class", name, f"{expected} ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Launcher)):
+    if not module:
+        expected = f"expected the name of a class derived from {Launcher.__module__}.Launcher"
         raise ConfigError("hydra.launcher.class", name, expected)
-    return found
+    return load_class(f"hydra.launcher.class={name}", f"{module}:{attribute}", Launcher)  # type: ignore[type-abstract]

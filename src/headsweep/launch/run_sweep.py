@@ -16,6 +16,7 @@ from headsweep.launch.progress_bars import Display
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
 from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan
+from headsweep.text import plural
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -63,9 +64,8 @@ def run_sweep(
     with contextlib.ExitStack() as tracking, launching(plan.folder):
         freeze(plan, checked_costs(plan, launcher.check))
         tracker = tracking.enter_context(tracker_of(configs[0]))
-        tracking.callback(
-            tracker.notify, sweep
-        )  # also after an error, once this process no longer counts as its launcher
+        # Also after an error, once this process no longer counts as its launcher.
+        tracking.callback(tracker.notify, sweep)
         _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
     log_models(plan.folders, configs[0], launcher.log_models)
@@ -126,7 +126,7 @@ def opening(plan: Plan, missing: Sequence[RunFolder], active: set[RunFolder], at
         parts.append(f"{skipped} failed {attempts} times and {'is' if skipped == 1 else 'are'} skipped")
     sweep = len(SweepFolder(plan.folder).runs())
     of_sweep = f" of {sweep}" * (sweep > len(plan.runs))
-    line = f"{len(plan.runs)} run{'s' if len(plan.runs) != 1 else ''}{of_sweep} in {plan.name}"
+    line = f"{plural(len(plan.runs), 'run')}{of_sweep} in {plan.name}"
     return f"{line}: {', '.join(parts)}" if parts else line
 
 

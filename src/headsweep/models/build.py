@@ -25,11 +25,11 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.heads import Head, head_class, head_options
 from headsweep.loading import load_class
 from headsweep.models.backbone import Backbone
-from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.checkpoints.checkpoint_file import read_weights
+from headsweep.models.checkpoints.fit import fit
 from headsweep.models.classifier import Classifier
 from headsweep.models.meta_device import on_meta_device
-from headsweep.models.own_code import building, own_backbone, own_head
-from headsweep.models.state_dicts import fit
+from headsweep.models.user_code import building, user_backbone, user_head
 from headsweep.rng import global_stream
 from headsweep.tracking.cost import Cost
 
@@ -71,7 +71,7 @@ def build_model(
             backbone.select(model.name, tokens)
     sizes = {"width": backbone.width, "tokens": backbone.tokens + appended, "num_classes": num_classes, "heads": heads}
     try:
-        with global_stream(seed, "head init"), building(own_head(head), ValueError):
+        with global_stream(seed, "head init"), building(user_head(head), ValueError):
             built = Classifier(backbone, _head(head, classifier_norm, sizes), appended)
     except ValueError as error:
         raise ConfigError("head", shown(head), f"does not fit model={model.name}: {error}") from error
@@ -167,7 +167,7 @@ def _backbone(
     class_token = head_class(head).class_token
     kind: Any = load_class(f"model.family={model.family}", BACKBONES[model.family].class_path, Backbone)
     pretrained = {} if weights is None else {"weights": weights}
-    with building(own_backbone(model)):
+    with building(user_backbone(model)):
         backbone: Backbone = kind(model, image_size, channels, class_token or appended, **pretrained)
     if appended and not backbone.has_class_token:
         raise ConfigError("tokens.class_token", "true", f"expected false: model.name={model.name} has no class token")
@@ -178,13 +178,13 @@ def _backbone(
 
 def count_cost(model: Classifier, image_size: int, channels: int) -> Cost:
     """Count parameters and FLOPs on the meta device, where no fused kernel hides its products."""
-    ghost = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    without_data = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     images = torch.empty(1, channels, image_size, image_size, device="meta")
     with torch.no_grad():
         with FlopCounterMode(display=False) as backbone:
-            tokens = ghost.forward_features(images)
+            tokens = without_data.forward_features(images)
         with FlopCounterMode(display=False) as head:
-            ghost.forward_head(tokens)
+            without_data.forward_head(tokens)
     head_flops = head.get_total_flops()
     return Cost(
         parameters=_count(model),

@@ -17,8 +17,9 @@ from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.argument_checks import check_image_size, check_integer
 from headsweep.models.backbone import Backbone, one_level_down
+from headsweep.models.checkpoints.fit import compute_as, fit
+from headsweep.models.compact.recorded import recorded_architecture
 from headsweep.models.read_tokens import ClassToken, ReadTokens
-from headsweep.models.state_dicts import compute_as, fit, recorded_architecture
 
 LOGGER = logging.getLogger("headsweep")
 
@@ -128,7 +129,7 @@ class Classifier(nn.Module):
         self._model_args = {**getattr(self, "_model_args", {}), "img_size": size}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a state dict of any layout that `headsweep.models.state_dicts` reads, and log what it changes.
+        """Load a state dict of any layout that `headsweep.models.checkpoints.fit` reads, and log what it changes.
 
         Raises:
             CheckpointError: the state dict is of another model; this one is then unchanged.

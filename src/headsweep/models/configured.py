@@ -19,6 +19,7 @@ from headsweep.config.records.model import BACKBONES
 from headsweep.errors import UserError
 from headsweep.models.build import build_model
 from headsweep.models.classifier import Classifier
+from headsweep.text import first_line
 
 NAME = "headsweep"
 default_cfgs = generate_default_cfgs({NAME: {"classifier": "head.classifier"}})  # config.json has the rest
@@ -88,7 +89,7 @@ def _typed(section: str, kind: str, values: Mapping[str, Any] | None, known: Map
         schema = OmegaConf.structured(known[name].options)
         found = OmegaConf.to_object(OmegaConf.merge(schema, dict(values or {})))
     except OmegaConfBaseException as error:
-        raise UserError(f"{NAME}: {section}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{NAME}: {section}: {first_line(error)}") from error
     assert isinstance(found, base)
     return found
 

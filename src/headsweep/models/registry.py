@@ -1,7 +1,7 @@
 """The published architectures under timm's `create_model`.
 
-`cct_7_3x1_32` and its kin have CCT's own head (seqpool, K=1), `vit_*` a class token, and `cvt_*` ViT-Lite's patches
-under CCT's head; `_sine` swaps the learnable positions for fixed ones.
+Names like `cct_7_3x1_32` have CCT's own head (seqpool, K=1), `vit_*` a class token, and `cvt_*` ViT-Lite's patches
+under CCT's head; `_sine` replaces the learnable positions by fixed ones.
 `ga8_cct_7_3x1_32` has eight `ga` heads and `ga1_cct_7_3x1_32` one: the number is the true head count, whereas in the
 SeqAttention authors' code every such name builds eight.
 """
@@ -23,9 +23,9 @@ from headsweep.config import Block, CompactConfig, Positions, Tokenizer
 from headsweep.errors import UserError
 from headsweep.heads import HEADS, build_head
 from headsweep.models.argument_checks import check_feature_indices, check_image_size, check_integer, check_rate
+from headsweep.models.checkpoints.published_names import HEAD_COUNTS
 from headsweep.models.classifier import Classifier
-from headsweep.models.compact import CompactTransformer, check_size
-from headsweep.models.published_names import HEAD_COUNTS
+from headsweep.models.compact.transformer import CompactTransformer, check_size
 
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

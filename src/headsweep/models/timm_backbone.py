@@ -23,8 +23,10 @@ from headsweep.errors import ConfigError
 from headsweep.models.backbone import Backbone, Blocks, last_alone, one_level_down
 from headsweep.models.drop_path import hold_rates_as_data
 from headsweep.models.pretrained import loading
+from headsweep.text import message_of
 
-OWN_MODULES = ("registry",)  # last part of `headsweep.models.registry`, whose models timm lists among its own
+# Last parts of the modules of headsweep.models whose models timm lists among its own.
+OWN_MODULES = ("configured", "registry")
 
 
 class TimmBackbone(Backbone):
@@ -80,7 +82,7 @@ class TimmBackbone(Backbone):
         try:
             features = _on_meta(self, self.image_size, self.channels, lambda module, images: module.read(images))
         except Exception as error:  # timm's models raise many kinds
-            raise last_alone(name, tokens, _reason(error)) from error
+            raise last_alone(name, tokens, message_of(error)) from error
         self.width, self.tokens = _check_tokens(self.options, self.model, features, self.prefix, self.image_size)
 
     def count_blocks(self) -> int:
@@ -187,7 +189,7 @@ def _create(
     except Exception as error:  # timm's builders raise many kinds
         key = "model.checkpoint" if weights is not None else "model.options" if model.options else "model.name"
         got = {"model.checkpoint": model.checkpoint, "model.options": model.options, "model.name": model.name}[key]
-        raise ConfigError(key, got, f"timm cannot build {model.name} with it: {_reason(error)}") from error
+        raise ConfigError(key, got, f"timm cannot build {model.name} with it: {message_of(error)}") from error
 
 
 def _replace_stem(name: str, built: nn.Module) -> None:
@@ -236,7 +238,7 @@ def _on_meta(
 
 
 def _refused_size(name: str, image_size: int | tuple[int, int], error: Exception) -> ConfigError:
-    return ConfigError("dataset.image_size", image_size, f"expected a size that {name} accepts ({_reason(error)})")
+    return ConfigError("dataset.image_size", image_size, f"expected a size that {name} accepts ({message_of(error)})")
 
 
 def _count_prefix(built: nn.Module) -> int:
@@ -270,10 +272,6 @@ def _check_tokens(
         found = f"{model.name} makes a single token of these"
         raise ConfigError("dataset.image_size", image_size, f"expected larger images{hint}: {found}")
     return width, tokens
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _format(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ from headsweep.config.study_keys import SWEEPER
 from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.plan.fingerprint import differing, group, identity
+from headsweep.text import shortened
 from headsweep.tracking.design import Design, Margin
 
 Identity = Mapping[str, Any]
@@ -75,12 +76,10 @@ def unequal_tuning(tune: Sequence[str], runs: Sequence[RunConfig]) -> tuple[str,
         return ()
     keys = differing(list(arms.values()))
     listed = [
-        f"{' '.join(f'{key}={arms[name][key]}' for key in keys if key in arms[name])}: {counts[name]}"
-        for name in fewer[:_MOST_ARMS]
+        f"{' '.join(f'{key}={arms[name][key]}' for key in keys if key in arms[name])}: {counts[name]}" for name in fewer
     ]
-    more = f"; and {len(fewer) - _MOST_ARMS} more" * (len(fewer) > _MOST_ARMS)
     expected = f"expected as many settings of {', '.join(tune)} for each arm ({most})"
-    return (f"{SWEEPER}.tune: {expected}, found fewer for {'; '.join(listed)}{more}",)
+    return (f"{SWEEPER}.tune: {expected}, found fewer for {shortened(listed, _MOST_ARMS, '; ')}",)
 
 
 def continued(earlier: Design, new: Design, finished: int) -> Design:

@@ -21,6 +21,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.folders import CONF
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.packages import is_installed
+from headsweep.text import message_of
 from headsweep.tracking.addresses import moved_uri
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
@@ -177,7 +178,7 @@ def _other_version(folder: RunFolder, error: ConfigError) -> UserError:
 
 
 def _no_configuration(folder: RunFolder, error: Exception) -> Damaged:
-    reason = " ".join(str(error).split())
+    reason = message_of(error)
     return Damaged(
         folder.config,
         f"expected a frozen configuration, found something else ({reason})",

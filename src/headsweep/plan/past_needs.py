@@ -14,7 +14,7 @@ from typing import Any
 from headsweep.config.traits import MEMORY
 from headsweep.plan.past_costs import cost_class, recorded, steps_left
 from headsweep.tracking.metrics_log import Entry
-from headsweep.tracking.run_folder import TAIL, RunFolder
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.typed_files import Damaged
 
@@ -90,7 +90,7 @@ def _seconds_per_step(folder: RunFolder, result: RunResult) -> float:
         return 0.0
     entries: Sequence[Entry] = ()
     with contextlib.suppress(Damaged):  # as in `recorded`
-        entries = folder.metrics_log.last(LAST_EPOCHS + 1, TAIL)
+        entries = folder.metrics_log.last(LAST_EPOCHS + 1)
     timed = [(entry.step, entry.clock["time"]) for entry in entries if "time" in entry.clock]
     pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(timed)]
     paces = [seconds / steps for steps, seconds in pairs if steps > 0 and seconds > 0]

@@ -31,7 +31,7 @@ from headsweep.text import plural
 from headsweep.tracking import atomic_files
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.design import Design
-from headsweep.tracking.output_folder import OutputFolder
+from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord, RunState, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
@@ -204,7 +204,7 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
             source = Path(head.file).read_bytes() if isinstance(head, FileHeadConfig) else None
             planned.folder.create(record, OmegaConf.to_yaml(record.config), source)
     with FileLock(plan.folder / "plan.lock"):  # two commands may write it at the same time
-        atomic_files.write_json(plan.folder / "plan.json", _summary(plan, code))
+        atomic_files.write_json(plan.folder / SWEEP_PLAN, _summary(plan, code))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:

@@ -13,6 +13,7 @@ from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.folders import PROJECT_ROOT
 from headsweep.plan.git_state import CODE, GIT, git_environment
+from headsweep.text import first_line
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_record import RunRecord
@@ -56,7 +57,7 @@ def apply(patch: Path, root: Path) -> None:
     try:
         _git(root, "apply", "--whitespace=nowarn", str(patch.resolve()))
     except subprocess.CalledProcessError as error:
-        reason = error.stderr.decode(errors="replace").strip().partition("\n")[0]
+        reason = first_line(error.stderr.decode(errors="replace"))
         raise UserError(f"{patch}: git cannot apply it to the recorded commit ({reason})") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from headsweep.errors import UserError
 from headsweep.models import Classifier
 from headsweep.models.configured import NAME, architecture
 from headsweep.plan.frozen import frozen
-from headsweep.report.read.cells import read_cells, skip_damaged
+from headsweep.report.read.cells import Cell, read_cells, skip_damaged
 from headsweep.run.load_model import trained
 from headsweep.run.model_card import Subject, model_card
 from headsweep.tracking import atomic_files
@@ -86,7 +87,7 @@ def write(run: RunFolder, best: bool, output: Path, licence: str | None) -> None
     atomic_files.replace_folder(output, fill)
 
 
-def _card(run: RunFolder, subject: Any) -> str:
+def _card(run: RunFolder, subject: Callable[[Cell], Subject]) -> str:
     """Return the card of the run with the runs that differ from it in the seed alone, as far as they can be read."""
     group = run.record().group
 

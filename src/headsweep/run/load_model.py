@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from headsweep.errors import UserError
 from headsweep.models import Classifier, model_of
-from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.checkpoints.checkpoint_file import read_weights
 from headsweep.models.frozen import Probe
 from headsweep.plan.frozen import frozen
+from headsweep.text import message_of
 from headsweep.tracking.run_folder import RunFolder
 
 
@@ -52,7 +53,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         raise UserError(f"{path}: expected the weights of this model, found others ({reason[:200]})") from error
 
 

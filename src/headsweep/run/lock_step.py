@@ -53,7 +53,7 @@ class _Settings:
 
     threads: int  # those that wrote the run's checkpoint, see `TrainingState.restore`
     deterministic: bool
-    warns_only: bool  # see `settle_for_less`
+    warns_only: bool  # see `allow_nondeterminism`
 
     @staticmethod
     def of_this_process() -> _Settings:

@@ -84,7 +84,7 @@ def _metadata(subject: Subject) -> dict[str, Any]:
                     {
                         "task": {"type": "image-classification", "name": "Image Classification"},
                         "dataset": {"name": dataset, "type": dataset, "split": "test"},
-                        "metrics": [_metric(subject, name) for name in _measured(subject)],
+                        "metrics": [_metric(name, mean) for name, mean in _measured(subject).items()],
                     }
                 ],
             }
@@ -102,9 +102,8 @@ def _metric_name(subject: Subject, name: str) -> str:
     return f"{'best' if subject.weights == 'best' else 'test'}/{name}"
 
 
-def _metric(subject: Subject, name: str) -> dict[str, Any]:
+def _metric(name: str, mean: Estimate) -> dict[str, Any]:
     """Return an entry of the model index: the hub shows its value and name, and keeps `args`."""
-    mean = _measured(subject)[name]
     interval: dict[str, Any] = {}
     if mean.half_width is not None:
         limits = [mean.mean - mean.half_width, mean.mean + mean.half_width]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headsweep.config import Precision, RunConfig
 from headsweep.data.datasets import Splits, load, split
-from headsweep.data.token_cache import Images, TokenCache, TokenSource, held, labels_of, write_labels
+from headsweep.data.token_cache import Images, TokenCache, TokenSource, labels_of, locked, write_labels
 from headsweep.data.token_folder import TOKENS_LOGGER, TokenFolder, TokenRecord, of_earlier_images, source_of
 from headsweep.data.token_staging import complete_copy, place_of_copy
 from headsweep.models import Classifier, model_of
@@ -26,7 +26,7 @@ LOGGER = logging.getLogger(TOKENS_LOGGER)
 
 
 def stored_tokens(
-    run: RunConfig, model: Classifier, device: torch.device, precision: Precision, pulse: Callable[[], None]
+    run: RunConfig, model: Classifier, device: torch.device, precision: Precision, heartbeat: Callable[[], None]
 ) -> Splits:
     """Return the splits of a run as stored tokens.
 
@@ -35,7 +35,7 @@ def stored_tokens(
         model: its head; the backbone may be on the meta device.
         device: where missing tokens are computed.
         precision: in which they are, unless others of the folder were computed in another one.
-        pulse: called often while tokens are computed or waited for; may raise to stop.
+        heartbeat: called often while tokens are computed or waited for; may raise to stop.
 
     Raises:
         UserError: data or weights are missing or damaged, or the disk is too small.
@@ -48,9 +48,9 @@ def stored_tokens(
             loaded["all"] = _images(run)
         return loaded["all"]
 
-    record = folder.whole_record() or _begin(run, folder, model, precision, images, pulse)
+    record = folder.whole_record() or _begin(run, folder, model, precision, images, heartbeat)
     computed_in = Precision(record.precision) if record.precision else precision
-    labels = _labels(folder, record, images, pulse)
+    labels = _labels(folder, record, images, heartbeat)
     backbone: list[FrozenBackbone] = []
 
     def build() -> FrozenBackbone:
@@ -59,7 +59,7 @@ def stored_tokens(
 
     def cache_in(place: TokenFolder, **repair: str) -> TokenCache:
         return TokenCache(
-            place, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, pulse, **repair
+            place, record, run.dataset, run.augmentation, images, build, device, run.loader.workers, heartbeat, **repair
         )
 
     stored = cache_in(folder)
@@ -69,7 +69,7 @@ def stored_tokens(
     if copy is None:
         stored.complete(_rows(splits))
     else:
-        complete_copy(copy, cache, folder, stored, _rows(splits), pulse)
+        complete_copy(copy, cache, folder, stored, _rows(splits), heartbeat)
     for used in backbone:
         used.check_unchanged()
     backbone.clear()  # the cache exists as long as the run; images and backbone are no longer needed
@@ -119,10 +119,10 @@ def _begin(
     model: Classifier,
     precision: Precision,
     images: Callable[[], Images],
-    pulse: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> TokenRecord:
     """Write labels and record of a new folder, unless another process does so first."""
-    with held(folder, pulse):
+    with locked(folder, heartbeat):
         if (record := folder.record()) is not None:
             return record
         if (earlier := of_earlier_images(run)) is not None:
@@ -136,14 +136,14 @@ def _begin(
 
 
 def _labels(
-    folder: TokenFolder, record: TokenRecord, images: Callable[[], Images], pulse: Callable[[], None]
+    folder: TokenFolder, record: TokenRecord, images: Callable[[], Images], heartbeat: Callable[[], None]
 ) -> dict[str, Tensor]:
     """Read the labels of each split; a damaged file is written again."""
     try:
         return labels_of(folder, record)
     except Damaged as error:
         LOGGER.warning("damaged: %s, %s; it is written again", error.path, error.reason)
-        with held(folder, pulse):
+        with locked(folder, heartbeat):
             write_labels(folder, images())
         return labels_of(folder, record)
 

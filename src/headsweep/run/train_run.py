@@ -19,10 +19,10 @@ from headsweep.data.token_folder import TokenFolder, check_room
 from headsweep.errors import FailedRunsError, LostPeer, UserError
 from headsweep.heads import FittedHead, Head
 from headsweep.models.build import count_cost, model_of
+from headsweep.models.compact.packed_attention import check_device
 from headsweep.models.frozen import FrozenBackbone, Probe
 from headsweep.models.meta_device import on_meta_device
-from headsweep.models.own_code import check_pooled, own_backbone, own_head, running
-from headsweep.models.packed_attention import check_device
+from headsweep.models.user_code import check_pooled, running, user_backbone, user_head
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
 from headsweep.run import precision as precisions
@@ -38,7 +38,7 @@ from headsweep.training.in_steps import InSteps, to_the_end
 from headsweep.training.loop import Training
 from headsweep.training.optimization import build_optimizer
 from headsweep.training.progress import Busy, Progress, Stop, Stopped, Watcher
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 
 def train_folder(
@@ -46,7 +46,7 @@ def train_folder(
     watch: Watcher,
     stop: Stop = lambda: False,
     until: int | None = None,
-    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    ranks: Ranks = ALONE,
     device: str | None = None,
 ) -> None:
     """Train the run of `folder` to its end, as `train_in_steps`."""
@@ -58,7 +58,7 @@ def train_in_steps(
     watch: Watcher,
     stop: Stop = lambda: False,
     until: int | None = None,
-    ranks: Ranks = Ranks(),  # noqa: B008 - this process alone
+    ranks: Ranks = ALONE,
     device: str | None = None,
     streams: TokenStreams | None = None,
 ) -> InSteps[None]:
@@ -166,10 +166,10 @@ def preflight(run: RunConfig) -> RunCost:
         model = model_of(run)
     if not isinstance(model.head, FittedHead):
         build_optimizer(Probe(model) if run.backbone.is_frozen else model, run.optimizer)
-    head = own_head(run.head)
+    head = user_head(run.head)
     assert isinstance(model.head, Head)
     check_pooled(head, model.head)
-    with running(head, own_backbone(run.model)):
+    with running(head, user_backbone(run.model)):
         counted = asdict(count_cost(model, run.dataset.image_size, run.dataset.channels))
     if not run.has_stored_tokens:
         return counted
@@ -198,7 +198,7 @@ def trial(run: RunConfig) -> Training | Fitting:
     """
     folder = RunFolder(OutputFolder(Path(run.paths.output)).runs / fingerprint(run))
     precision = precisions.precision_of(run, folder, choose_device(run.device))
-    training, _ = _training(run, folder, precision, lambda progress: None, lambda: False, None, Ranks())
+    training, _ = _training(run, folder, precision, lambda progress: None, lambda: False, None, ALONE)
     return training
 
 
@@ -219,10 +219,10 @@ def _training(
     share = Share(ranks.rank, ranks.count, run.accumulation)
     model = model_of(run, only_head=run.has_stored_tokens)
     if run.has_stored_tokens:
-        probe, pulse = Probe(model), partial(_show_life, watch, stop)
+        probe, heartbeat = Probe(model), partial(_heartbeat, watch, stop)
 
         def load() -> Loaders:
-            return _loaders(run, stored_tokens(run, model, device, precision, pulse), device, share)
+            return _loaders(run, stored_tokens(run, model, device, precision, heartbeat), device, share)
 
         if isinstance(model.head, FittedHead):
             return Fitting(used, probe, probe.fit, *load(), folder, watch, stop), None
@@ -262,7 +262,7 @@ def _loaders(run: RunConfig, splits: Splits, device: torch.device, share: Share)
     return Loaders(training, evaluations)
 
 
-def _show_life(watch: Watcher, stop: Stop) -> None:
+def _heartbeat(watch: Watcher, stop: Stop) -> None:
     """Report that a run goes on whose training has not begun. Raises Stopped if it is to stop."""
     watch(Progress(0, 1, 0, 1))
     if stop():

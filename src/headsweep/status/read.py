@@ -20,11 +20,11 @@ from headsweep.status import job_record, queue, submissions, waiting
 from headsweep.status.job_state import JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
-from headsweep.text import plural
+from headsweep.text import last_line, plural
 from headsweep.tracking import active_launchers
 from headsweep.tracking.metrics_log import MOST, Entry
 from headsweep.tracking.output_folder import SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import TAIL, RunFolder
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.sweep_folder import SweepFolder, sweeps_of
@@ -154,12 +154,12 @@ def _read_run(folder: RunFolder) -> RunView:
     if not folder.config.exists() and folder.state() is RunState.new:
         return RunView(folder, folder.path.name, state=RunState.new, note="its folder was removed")
     run = folder.snapshot()
-    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.last(3, TAIL)
+    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.last(3)
     _check_frozen(folder)
     last = entries[-1] if entries else None
     note = result.note if result else ""
     if state is RunState.failed:
-        note = (folder.failure() or "").strip().rpartition("\n")[2]
+        note = last_line(folder.failure() or "")
     clock = result.clock if result else (last.clock if last else {})
     return RunView(
         folder,

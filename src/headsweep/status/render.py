@@ -9,7 +9,7 @@ from pathlib import Path
 from headsweep.status.find import NO_RUNS_YET, find_sweep, sweep_folders
 from headsweep.status.read import read_run, read_sweep, read_sweeps
 from headsweep.status.views import RunView, SweepView
-from headsweep.text import aligned, one_line
+from headsweep.text import aligned, one_line, plural
 from headsweep.tracking import active_launchers
 from headsweep.tracking.active_launchers import LauncherProcess
 from headsweep.tracking.run_folder import RunFolder
@@ -79,7 +79,7 @@ def _tracked(sweep: Path) -> str | None:
 
 
 def _counts(sweep: SweepView) -> str:
-    return f"{len(sweep.runs)} run{'s' if len(sweep.runs) != 1 else ''}: " + ", ".join(
+    return f"{plural(len(sweep.runs), 'run')}: " + ", ".join(
         f"{count} {state.value}" for state, count in sweep.counts.items()
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 _SQLITE = "sqlite:///"
@@ -34,3 +36,13 @@ def moved_uri(uri: str | None, before: str, output: Path) -> str | None:
     if database is None or Path(before) == output.resolve() or not database.is_relative_to(before):
         return uri
     return sqlite_uri(output.resolve() / database.relative_to(before))
+
+
+def planned_address(config: Mapping[str, Any], output: Path) -> str | None:
+    """Return the address of the store that a run was planned with; None: the one in its output folder.
+
+    Args:
+        config: of the run, as in its record.
+        output: its output folder now.
+    """
+    return moved_uri(config["tracking"]["uri"], config.get("paths", {}).get("output", output), output)

@@ -45,9 +45,7 @@ class Inspection:
     question: Question
     images: int  # number of images that were used
     heads: list[float]  # top-1 of each head
-    metrics: dict[
-        str, float
-    ]  # name -> value; means over pairs are left out if there is one head, or they are undefined
+    metrics: dict[str, float]  # means over pairs are left out if there is one head, or they are undefined
     matrices: dict[str, Matrix]  # "disagreement", "kl", "cka"
     meaning: dict[str, str]  # name of a metric or matrix -> its definition in a line
     earlier: list[dict[str, float]] = field(default_factory=list)  # metrics of earlier inspections, oldest first

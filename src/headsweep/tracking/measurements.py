@@ -13,6 +13,7 @@ from filelock import FileLock
 from headsweep.tracking import atomic_files
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sharing import share_with_group
+from headsweep.tracking.typed_files import conform
 
 
 class Measurements:
@@ -36,7 +37,7 @@ class Measurements:
 
     def _all(self) -> dict[str, dict[str, Any]]:
         try:
-            return json.loads(self._path.read_text())
+            return conform(json.loads(self._path.read_text()), dict[str, dict[str, Any]])
         except (OSError, ValueError):
             return {}
 

@@ -17,6 +17,7 @@ from headsweep.tracking.typed_files import Damaged, check_shares, parse_json, re
 
 MOST = 10**15  # epochs or steps: more than any run has
 LATEST = 1e11  # Unix time: the year 5138, near the limit of Python's dates
+_TAIL = 4096  # bytes at the end of a log that usually hold its last epochs
 _encode = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -69,8 +70,8 @@ class MetricsLog:
         """
         return self._parsed(self._complete_lines())
 
-    def last(self, count: int, tail: int) -> list[Entry]:
-        """Return the last `count` entries, or all, from the last `tail` bytes of the file if those suffice.
+    def last(self, count: int) -> list[Entry]:
+        """Return the last `count` entries, or all, from the end of the file alone if that suffices.
 
         Raises:
             Damaged: as `entries`, for those lines alone.
@@ -79,7 +80,7 @@ class MetricsLog:
             return self.entries()  # raises Damaged
         try:
             with self.path.open("rb") as file:
-                start = max(0, self.path.stat().st_size - tail)
+                start = max(0, self.path.stat().st_size - _TAIL)
                 file.seek(start)
                 lines = file.read().splitlines(keepends=True)
         except OSError:

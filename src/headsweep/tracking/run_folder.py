@@ -2,6 +2,8 @@
 
 run.json       identity of the run (RunRecord), written when it is planned
 config.yaml    its full frozen configuration
+head.py        the file of its head, if that is in a plain file
+sweeps.txt     names of the sweeps that it was launched in
 precision.txt  the precision that it computes in, written when it begins
 metrics.jsonl  the metrics log
 checkpoint.pt  the state after the last complete epoch, or at the step at which the run was stopped
@@ -12,6 +14,7 @@ failure.txt    number of failed attempts and the last traceback, until an attemp
 log.txt        output of the training
 lock           locked by the process that trains the run; the system releases it when that process ends
 claim          token of the process that writes here, for file systems whose locks do not reach other machines
+inspection/    what `headsweep inspect` found (see `inspection`)
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from headsweep.credentials import redacted
-from headsweep.text import is_file_name
+from headsweep.text import first_line, is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.metrics_log import MetricsLog
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-TAIL = 4096  # bytes at the end of a metrics log that usually hold its last epochs
+RESULT, FAILURE, PRECISION, SWEEPS = "result.json", "failure.txt", "precision.txt", "sweeps.txt"
 _TRIES = "failed tries: "
 _PRECISIONS = ("float32", "bfloat16")  # those of config.schema, which is slow to import
 
@@ -60,12 +63,13 @@ class RunFolder:
         self.correct = path / "test_correct.npy"
         self.log = path / "log.txt"
         self.config = path / "config.yaml"
-        self.head = path / "head.py"  # of a head in a plain file
+        self.head = path / "head.py"
         self._record = path / RUN_RECORD
-        self._result = path / "result.json"
-        self._failure = path / "failure.txt"
-        self._precision = path / "precision.txt"
+        self._result = path / RESULT
+        self._failure = path / FAILURE
+        self._precision = path / PRECISION
         self._claim = path / "claim"
+        self._sweeps = path / SWEEPS
         self._token: str | None = None
         self._fix = f"remove {path} and run the sweep's command again"
 
@@ -115,18 +119,16 @@ class RunFolder:
 
     def _check(self) -> None:
         """Raise Damaged for a file that cannot be read, or a link, through which another file would be written."""
+        replaced = self.checkpoint.name, self.best.name  # not written through
         for entry in os.scandir(self.path) if self.path.is_dir() else ():
-            if entry.is_symlink() and entry.name not in (
-                self.checkpoint.name,
-                self.best.name,
-            ):  # these are replaced, not written through
+            if entry.is_symlink() and entry.name not in replaced:
                 raise Damaged(Path(entry.path), "expected a file, found a link", self._fix)
         if self.state() is not RunState.new or self._record.exists():
             self.record()
         self.failed_tries()
         self.precision()
         self.sweeps()
-        self.metrics_log.last(1, TAIL)
+        self.metrics_log.last(1)
 
     def record(self) -> RunRecord:
         """Return the identity of the run.
@@ -145,12 +147,18 @@ class RunFolder:
         Raises:
             Damaged: sweeps.txt holds something else than names of folders.
         """
-        path, fix = self.path / "sweeps.txt", "remove it, and the sweeps' commands write it again"
-        names = list(dict.fromkeys((read_text(path, fix) or "").splitlines()))
+        fix = "remove it, and the sweeps' commands write it again"
+        names = list(dict.fromkeys((read_text(self._sweeps, fix) or "").splitlines()))
         for name in names:
             if not is_file_name(name):
-                raise Damaged(path, f"expected names of sweeps, found {name[:40]!r}", fix)
+                raise Damaged(self._sweeps, f"expected names of sweeps, found {name[:40]!r}", fix)
         return names
+
+    def join(self, sweep: str) -> None:
+        """Record that the run is launched in a sweep."""
+        if sweep not in self.sweeps():
+            with self._sweeps.open("a") as file:
+                file.write(f"{sweep}\n")
 
     def config_is_younger(self) -> bool:
         """Return whether config.yaml was written after run.json, as if it had been changed or copied."""
@@ -221,10 +229,8 @@ class RunFolder:
         try:
             correct = np.load(io.BytesIO(content), allow_pickle=False)
         except Exception as error:  # numpy raises many kinds for damaged files
-            reason = str(error).split("\n", 1)[0]
-            raise Damaged(
-                self.correct, f"expected an array of numpy, found something else ({reason})", self._fix
-            ) from error
+            reason = f"expected an array of numpy, found something else ({first_line(error)})"
+            raise Damaged(self.correct, reason, self._fix) from error
         if not isinstance(correct, np.ndarray) or correct.dtype != bool or correct.ndim != 1 or not correct.size:
             raise Damaged(self.correct, "expected one boolean for each test image, found another array", self._fix)
         return correct

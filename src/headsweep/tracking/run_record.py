@@ -65,9 +65,8 @@ class RunRecord:
         require("fingerprint", self.fingerprint, is_file_name(self.fingerprint), "the name of a folder")
         for key in ("group", "name", "sweep"):
             require(key, getattr(self, key), getattr(self, key).isprintable(), "a text of printable characters")
-        require(
-            "seed", self.seed, self.seed >= 0, "an integer of at least 0"
-        )  # no upper limit: hashes and dates are seeds, too
+        # No upper limit: hashes and dates are seeds, too.
+        require("seed", self.seed, self.seed >= 0, "an integer of at least 0")
         commit, dirty = self.code.get("commit"), self.code.get("dirty", False)
         is_commit = commit is None or (isinstance(commit, str) and _COMMIT.fullmatch(commit) is not None)
         require("code.commit", commit, is_commit, "a hash in hexadecimal digits")

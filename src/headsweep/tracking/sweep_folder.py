@@ -29,6 +29,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.screening import Screening
 from headsweep.tracking.typed_files import Damaged, read_json, read_text, require
 
+SCREENING = "screening.json"
 _FIX = "the sweep's command writes it again"
 
 
@@ -58,7 +59,7 @@ class SweepFolder:
         self.name = path.name
         self.report = path / "report" / "report.html"
         self._started = path / "started"
-        self._screening = path / "screening.json"
+        self._screening = path / SCREENING
 
     @property
     def output(self) -> OutputFolder:
@@ -74,9 +75,7 @@ class SweepFolder:
         if not self.has_several_runs():
             atomic_files.write_text(self._started, repr(time.time()))
         for run in runs:
-            if self.name not in run.sweeps():
-                with (run.path / "sweeps.txt").open("a") as file:
-                    file.write(f"{self.name}\n")
+            run.join(self.name)
 
     def has_several_runs(self) -> bool:
         """Return whether it was ever launched with several runs."""

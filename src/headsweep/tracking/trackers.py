@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headsweep.tracking.addresses import moved_uri
+from headsweep.tracking.addresses import planned_address
 from headsweep.tracking.mlflow.reference import description_of
 from headsweep.tracking.mlflow.tracker import MlflowTracker
 from headsweep.tracking.tracker import Folder, NullTracker, Tracker
@@ -31,8 +31,7 @@ def tracker_of(config: RunConfig) -> Tracker:
 def planned_tracker(config: Mapping[str, Any], output: Path) -> Tracker:
     """Return the tracker of a run whose record holds `config` and whose folder lies in `output` now."""
     tracking = config["tracking"]
-    uri = moved_uri(tracking["uri"], config.get("paths", {}).get("output", output), output)
-    return TRACKERS[tracking["name"]](uri, tracking["experiment"], output)
+    return TRACKERS[tracking["name"]](planned_address(config, output), tracking["experiment"], output)
 
 
 def tracked_as(folder: Folder) -> str | None:

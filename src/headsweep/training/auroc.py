@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def auroc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float | Non
         return math.nan
     classes = [1] if scores.shape[1] == 2 else range(scores.shape[1])
     areas = [area for it in classes if (area := _area(scores[:, it], labels == it)) is not None]
-    return math.fsum(areas) / len(areas) if areas else None
+    return fmean(areas) if areas else None
 
 
 def _area(scores: NDArray[np.float64], is_of_class: NDArray[np.bool_]) -> float | None:

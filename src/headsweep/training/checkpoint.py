@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from headsweep.errors import UserError
+from headsweep.text import typed_line
 from headsweep.tracking import atomic_files
 from headsweep.training.host_copy import HostCopy
 
@@ -66,7 +67,7 @@ class TrainingState:
             self.step, self.train_seconds = content["step"], content["train_seconds"]
             self.losses = [] if content["losses"] is None else list(content["losses"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise UserError(f"{path} is not a checkpoint of this run ({_first_line(error)}); remove it") from error
+            raise UserError(f"{path} is not a checkpoint of this run ({typed_line(error)}); remove it") from error
         # Sums are split over threads: their number changes the last bits.
         torch.set_num_threads(content["threads"])
 
@@ -120,7 +121,3 @@ def _read(path: Path, device: torch.device, then: str) -> dict[str, Any]:
         raise  # the file may be intact
     except Exception as error:  # its text advises weights_only=False, which can execute code
         raise UserError(f"{path} is damaged: expected a file of torch.save; remove it to {then}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".split("\n", 1)[0]

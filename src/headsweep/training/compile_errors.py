@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+from headsweep.text import typed_line
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out while it compiled or computed."""
@@ -21,5 +23,4 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def reason_of(error: Exception) -> str:
     """Return the wrapped error in one line."""
-    inner = getattr(error, "inner_exception", error)
-    return f"{type(inner).__name__}: {str(inner).strip()}".split("\n", 1)[0]
+    return typed_line(getattr(error, "inner_exception", error))

@@ -21,10 +21,10 @@ from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.cast_weights import cast_where_autocast_would
 from headsweep.training.compile_errors import is_out_of_memory, reason_of
 from headsweep.training.compile_once import compiled_once, shape_key
-from headsweep.training.compiling import ALONE, TRIALS, choose, compile_options
+from headsweep.training.compiling import TRIALS, choose, compile_options
 from headsweep.training.device import autocast
 from headsweep.training.evaluation import Forward
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 LOGGER = logging.getLogger("headsweep")
 

@@ -22,9 +22,9 @@ from headsweep import rng
 from headsweep.config import Compilation, Precision, RunConfig
 from headsweep.training.compile_errors import causes, is_out_of_memory, reason_of
 from headsweep.training.compile_once import compiled_once, shape_key
-from headsweep.training.device import autocast, is_undetermined, settle_for_less
+from headsweep.training.device import allow_nondeterminism, autocast, lacks_deterministic_kernel
 from headsweep.training.objective import objective
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 LOGGER = logging.getLogger("headsweep")
 # Compiling a step takes about 68 s, or 6 s from torch's cache: over this many steps, 7 ms or 0.6 ms of each.
@@ -40,7 +40,6 @@ OPTIONS_ON_A_GPU = {
     # A layer norm's gradient, its sums over tokens included, is one kernel; with 10, the default, it is two.
     "triton.mix_order_reduction_max_reads": 12,
 }
-ALONE = Ranks()
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -88,13 +87,13 @@ class Gradients:
                 self._evaluated(images)
                 return loss
         except Exception as error:
-            undetermined = any(map(is_undetermined, causes(error)))
+            undetermined = any(map(lacks_deterministic_kernel, causes(error)))
             if is_out_of_memory(error) or not (self._compiles or undetermined):
                 raise
             before.restore()
             self._model.train()
             if undetermined:
-                settle_for_less(reason_of(error))
+                allow_nondeterminism(reason_of(error))
                 self._trials += 1
                 return self(images, targets, position)
             return self._eagerly(error, images, targets, position)

@@ -16,16 +16,11 @@ import torch
 
 from headsweep.config import Precision
 from headsweep.errors import ConfigError
+from headsweep.text import first_line
 
 LOGGER = logging.getLogger("headsweep")
-_PACKAGES = (
-    "headsweep",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-)  # beside torch, what numbers depend on
+# What numbers depend on, beside torch.
+_PACKAGES = ("headsweep", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
 CONTEXT_GIB = 0.75  # of GPU memory outside torch's pool: a CUDA context takes about 0.5 GiB, and kernels add to it
 
 
@@ -51,7 +46,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Select deterministic kernels; an operation without one raises on a GPU, see `is_undetermined`."""
+    """Select deterministic kernels; an operation without one raises on a GPU, see `lacks_deterministic_kernel`."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         # With warn_only, torch selects attention's fastest gradient, which is not deterministic.
@@ -62,18 +57,18 @@ def make_deterministic(device: torch.device) -> None:
         try:  # older versions of torch check it once, before their first product on a GPU
             torch.ones(1, 1, device=device) @ torch.ones(1, 1, device=device)
         except RuntimeError as error:
-            if not is_undetermined(error):
+            if not lacks_deterministic_kernel(error):
                 raise
-            settle_for_less(str(error).strip().split("\n", 1)[0])
+            allow_nondeterminism(first_line(error))
 
 
-def is_undetermined(error: BaseException) -> bool:
+def lacks_deterministic_kernel(error: BaseException) -> bool:
     """Return whether the error is of an operation without a deterministic kernel."""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     return strict and "torch.use_deterministic_algorithms(True)" in str(error)
 
 
-def settle_for_less(reason: str) -> None:
+def allow_nondeterminism(reason: str) -> None:
     """Allow non-deterministic kernels, with a warning."""
     LOGGER.warning("not deterministic on this device: repeated runs may differ in their last digits (%s)", reason)
     torch.use_deterministic_algorithms(True, warn_only=True)

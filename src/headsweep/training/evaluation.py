@@ -7,10 +7,10 @@ Also top-1 of each head. Sums are streamed; of each image only its correctness i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -141,7 +141,7 @@ def _computed(name: str, path: str, scores: NDArray[np.float64], labels: NDArray
 def _mean_per_class(hits: Sequence[float], images: Sequence[float]) -> float:
     """Return the mean accuracy of the classes that have images."""
     accuracies = [right / count for right, count in zip(hits, images, strict=True) if count]
-    return math.fsum(accuracies) / len(accuracies)
+    return fmean(accuracies)
 
 
 def _in_order(correct: NDArray[np.bool_], ranks: Ranks) -> NDArray[np.bool_]:

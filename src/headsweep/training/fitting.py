@@ -26,7 +26,7 @@ from headsweep.training.device import (
 from headsweep.training.evaluation import evaluate
 from headsweep.training.in_steps import START, InSteps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE
 
 
 class Fitting:
@@ -104,7 +104,7 @@ class Fitting:
     def _metrics(self, split: str) -> dict[str, float]:
         if split not in self.evaluations:
             return {}
-        found = evaluate(self.model, self._interruptible(split), autocast(self.run.precision, self.device), Ranks())
+        found = evaluate(self.model, self._interruptible(split), autocast(self.run.precision, self.device), ALONE)
         if split == "test":
             self.folder.check_claim()
             self.folder.write_test_correct(found.correct)

@@ -35,7 +35,7 @@ from headsweep.training.evaluation import Evaluation, Evaluator, Forward, eager_
 from headsweep.training.in_steps import InSteps, Place, to_the_end
 from headsweep.training.optimization import build_optimizer, build_schedule, run_steps
 from headsweep.training.progress import Progress, Stop, Stopped, Watcher
-from headsweep.training.ranks import Ranks
+from headsweep.training.ranks import ALONE, Ranks
 
 PROGRESS_SECONDS = 0.25  # between two reports of progress within an epoch
 
@@ -53,7 +53,7 @@ class Training:
         watch: Watcher,
         stop: Stop,
         until: int | None = None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - a single process
+        ranks: Ranks = ALONE,
     ) -> None:
         """`evaluations` holds "test" and, where images are held out, "val": the split that is evaluated each epoch.
 
@@ -165,7 +165,7 @@ class Training:
             state.step += 1
             self.evaluated = 0
             self.writer.check()
-            self._show_life()
+            self._report_if_due()
             yield from self._give_way()
             if self.ranks.any(self.stop()):  # in each step, which also detects a lost rank
                 break
@@ -244,7 +244,7 @@ class Training:
         for number, batch in enumerate(batches):
             evaluator.add(batch)
             self.evaluated += 1
-            self._show_life()
+            self._report_if_due()
             yield from self._give_way()
             if number < common:
                 self._stop_if_requested()
@@ -269,7 +269,7 @@ class Training:
         """Epochs begun."""
         return math.ceil(self.state.step / self.batches.steps_per_epoch)
 
-    def _show_life(self) -> None:
+    def _report_if_due(self) -> None:
         if time.monotonic() - self._reported > PROGRESS_SECONDS:
             self._report({})
 

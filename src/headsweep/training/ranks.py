@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from headsweep.errors import ConfigError, LostPeer
+from headsweep.text import first_line, last_line
 
 T = TypeVar("T")
 # As gloo, NCCL and sockets word it. NCCL's ncclSystemError is of a socket or of this machine's memory: a failure.
@@ -96,7 +97,7 @@ class Ranks:
         """
         if self._store is None:
             return True
-        line = f"rank {self.rank}: {reason.strip().splitlines()[-1]}".encode()
+        line = f"rank {self.rank}: {last_line(reason)}".encode()
         try:
             return self._store.compare_set(FAILURE, "", line.decode()) == line
         except RuntimeError:  # the process of the store has ended
@@ -108,6 +109,9 @@ class Ranks:
             return self._store.get(FAILURE).decode() if self._store and self._store.check([FAILURE]) else None
         except RuntimeError:  # the process of the store has ended
             return None
+
+
+ALONE = Ranks()
 
 
 @contextmanager
@@ -138,5 +142,5 @@ def _meeting() -> Iterator[None]:
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
-        reason = str(error).strip().split("\n", 1)[0].partition(". ")[0]  # the rest is advice
+        reason = first_line(error).partition(". ")[0]  # the rest is advice
         raise LostPeer(f"lost another process of this run ({reason})") from error

@@ -19,7 +19,7 @@ from headsweep.report.html import document
 from headsweep.report.html.origin import origin_of
 from headsweep.report.request import Location, Request
 from headsweep.report.table.model import Table
-from headsweep.text import plural
+from headsweep.text import plural, shortened
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord
@@ -91,10 +91,9 @@ def check_finished(sweep: SweepFolder) -> None:
     """Raise UserError if a planned run is not over."""
     lacking, planned = unfinished(sweep), plural(len(sweep.plan()["runs"]), "run")
     if lacking:
-        more = f", and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
         raise UserError(
             f"{len(lacking)} of {planned} of {sweep.name} have not finished "
-            f"({', '.join(lacking[:MOST_NAMED])}{more}); train them, or give --partial to bundle them as they are"
+            f"({shortened(lacking, MOST_NAMED)}); train them, or give --partial to bundle them as they are"
         )
 
 

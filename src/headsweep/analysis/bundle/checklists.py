@@ -15,7 +15,7 @@ from headsweep.report.read.cells import Cell, Run
 from headsweep.report.table.hyperparameters import is_hyperparameter
 from headsweep.report.table.inconsistencies import seed_list
 from headsweep.report.table.model import Table
-from headsweep.text import plural
+from headsweep.text import plural, shortened
 
 AUTHORS = "To be answered by the authors."
 _MOST_VALUES = 8
@@ -187,8 +187,7 @@ def _fixed(cells: Sequence[Cell]) -> Iterator[str]:
 
 def _values(cells: Sequence[Cell], axis: str) -> str:
     values = list(dict.fromkeys(str(cell.value(axis)) for cell in cells))
-    more = f", and {len(values) - _MOST_VALUES} more" if len(values) > _MOST_VALUES else ""
-    return f"{plural(len(values), 'value')} ({', '.join(values[:_MOST_VALUES])}{more})"
+    return f"{plural(len(values), 'value')} ({shortened(values, _MOST_VALUES)})"
 
 
 def _intervals(table: Table) -> Iterator[str]:

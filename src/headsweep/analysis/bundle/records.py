@@ -14,12 +14,10 @@ from headsweep.plan.frozen import frozen
 from headsweep.plan.uncommitted import patch_of
 from headsweep.tracking.inspection import FOLDER as INSPECTION
 from headsweep.tracking.output_folder import RUN_RECORD, SWEEP_PLAN, OutputFolder
-from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.run_folder import FAILURE, PRECISION, RESULT, SWEEPS, RunFolder
 from headsweep.tracking.run_record import RunState
-from headsweep.tracking.sweep_folder import SweepFolder
+from headsweep.tracking.sweep_folder import SCREENING, SweepFolder
 from headsweep.tracking.typed_files import Damaged
-
-_AS_THEY_ARE = ("metrics.jsonl", "precision.txt", "test_correct.npy", "head.py")
 
 
 def unfinished(sweep: SweepFolder) -> list[str]:
@@ -52,7 +50,7 @@ def stage(sweep: SweepFolder, place: OutputFolder, clean: Anonymizer) -> list[Ru
     """Copy the records of a sweep and of its readable runs, without weights; return the runs."""
     target = place.sweeps / sweep.name
     target.mkdir(parents=True)
-    for name in (SWEEP_PLAN, "screening.json"):
+    for name in (SWEEP_PLAN, SCREENING):
         if (sweep.path / name).is_file():
             (target / name).write_text(clean.json((sweep.path / name).read_text()))
     return [run for run in sweep.runs() if run.damage() is None and _stage_run(run, sweep, place, clean)]
@@ -66,13 +64,13 @@ def _stage_run(run: RunFolder, sweep: SweepFolder, place: OutputFolder, clean: A
     (target / RUN_RECORD).write_text(clean.json(json.dumps(record)))
     (target / run.config.name).write_text(_config(run))
     if run.result() is not None:
-        (target / "result.json").write_text(clean.json((run.path / "result.json").read_text()))
-    if (run.path / "failure.txt").is_file():
-        (target / "failure.txt").write_text(clean.text((run.path / "failure.txt").read_text()))
+        (target / RESULT).write_text(clean.json((run.path / RESULT).read_text()))
+    if (run.path / FAILURE).is_file():
+        (target / FAILURE).write_text(clean.text((run.path / FAILURE).read_text()))
     for name, path in _files(run):
         (target / name).parent.mkdir(exist_ok=True)
         (target / name).write_bytes(path.read_bytes())
-    (target / "sweeps.txt").write_text(f"{sweep.name}\n")
+    (target / SWEEPS).write_text(f"{sweep.name}\n")
     if run.state() in (RunState.partial, RunState.running):
         (target / run.checkpoint.name).touch()  # its presence means that the run was begun
     _stage_patch(run, place, clean)
@@ -87,9 +85,9 @@ def _config(run: RunFolder) -> str:
 
 def _files(run: RunFolder) -> Iterator[tuple[str, Path]]:
     """Yield the files that are copied unchanged: numbers, and a head in a plain file, whose digest is recorded."""
-    for name in _AS_THEY_ARE:
-        if (run.path / name).is_file():
-            yield name, run.path / name
+    for path in (run.metrics_log.path, run.path / PRECISION, run.correct, run.head):
+        if path.is_file():
+            yield path.name, path
     for path in sorted((run.path / INSPECTION).glob("*")):
         if path.suffix in (".json", ".png") and path.is_file():
             yield f"{INSPECTION}/{path.name}", path

@@ -17,7 +17,7 @@ from headsweep.analysis.head_checks.subject import (
     gradients,
 )
 from headsweep.heads import Head
-from headsweep.models.own_code import wrong_shape
+from headsweep.models.user_code import wrong_shape
 
 _COUNTS = (1, 2, 4, 8)  # K
 BRANCHES = 3  # neither 1, the axis that branches share, nor a size of anything else
@@ -137,7 +137,7 @@ def _single(subject: Subject, stacked: Head, state: dict[str, Tensor], k: int) -
 
 def _named_gradients(head: Head, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return logits, and name -> gradient of the tokens and of each parameter; zeros of one that is not used."""
-    logits, *by = gradients(head, x)
+    logits, by = gradients(head, x)
     named = {"tokens": x, **dict(head.named_parameters())}
     return logits, {
         name: torch.zeros_like(tensor) if gradient is None else gradient

@@ -1,11 +1,11 @@
 """Checks of numbers: gradients, bfloat16, state dicts, random draws, and the head's costs."""
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from headsweep.analysis.head_checks.subject import Subject, expect, expect_close, gradients
+from headsweep.analysis.head_checks.subject import Subject, Violation, expect, expect_close, gradients
 from headsweep.heads import Head
+from headsweep.text import plural
 
 _BFLOAT16 = 0.05  # accepted error of logits, relative to float32
 
@@ -13,11 +13,12 @@ _BFLOAT16 = 0.05  # accepted error of logits, relative to float32
 def check_gradients(subject: Subject) -> str:
     """The tokens and every parameter have a gradient, and it is finite."""
     head = subject.make(2)
-    _, *by = gradients(head, subject.tokens())
+    _, by = gradients(head, subject.tokens())
     for name, gradient in zip(["tokens", *dict(head.named_parameters())], by, strict=True):
-        expect(gradient is not None, f"{name}: expected a gradient, found none: no logit depends on it")
+        if gradient is None:
+            raise Violation(f"{name}: expected a gradient, found none: no logit depends on it")
         expect(gradient.isfinite().all(), f"gradient of {name}: expected finite numbers, found others")
-    return f"the tokens and {len(by) - 1} parameters"
+    return f"the tokens and {plural(len(by) - 1, 'parameter')}"
 
 
 def check_bfloat16(subject: Subject) -> str:
@@ -25,7 +26,7 @@ def check_bfloat16(subject: Subject) -> str:
     head, x = subject.make(2, torch.float32), subject.tokens(dtype=torch.float32)
     exact = head(x).detach()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, *by = gradients(head, x)
+        logits, by = gradients(head, x)
     error = float((logits.float() - exact).norm() / exact.norm())
     expect(error < _BFLOAT16, f"expected logits within {_BFLOAT16:.0%} of float32, found {error:.1%}")
     expect(all(one is None or one.isfinite().all() for one in by), "expected finite gradients, found others")
@@ -39,7 +40,7 @@ def check_state_dict(subject: Subject) -> str:
     other = subject.build(2, seed=1).double()
     other.load_state_dict(head.state_dict())
     expect_close(other.eval()(x), head.eval()(x), "logits after loading a state dict", tolerance=0)
-    return f"{len(head.state_dict())} tensors"
+    return plural(len(head.state_dict()), "tensor")
 
 
 def check_determinism(subject: Subject) -> str:
@@ -86,12 +87,3 @@ def _flops(subject: Subject, heads: int) -> int:
 
 def _count(head: Head) -> int:
     return sum(parameter.numel() for parameter in head.parameters())
-
-
-def all_close(got: list[Tensor], expected: list[Tensor], what: str) -> None:
-    """Raise Violation unless logits and gradients are equal up to the rounding of float32."""
-    for number, (a, b) in enumerate(zip(got, expected, strict=True)):
-        part = "logits" if number == 0 else "gradients"
-        expect((a is None) == (b is None), f"{part} {what}: expected a number where there is one, found none")
-        if a is not None:
-            expect_close(a, b, f"{part} {what}", tolerance=1e-4)

@@ -53,12 +53,14 @@ class Subject:
         return torch.randn(images, patches + self.kind.class_token, self.width, dtype=dtype)
 
 
-def gradients(head: Head, x: Float[Tensor, "b t d"], run: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+def gradients(
+    head: Head, x: Float[Tensor, "b t d"], run: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Float[Tensor, "b k c"], list[Tensor | None]]:
     """Return logits, and the gradients of the tokens and of every parameter; None of one that is not used."""
     x = x.detach().clone().requires_grad_()
     logits = head(x) if run is None else run(x)
     loss = logits.double().square().sum()
-    return [logits.detach(), *torch.autograd.grad(loss, [x, *head.parameters()], allow_unused=True)]
+    return logits.detach(), [*torch.autograd.grad(loss, [x, *head.parameters()], allow_unused=True)]
 
 
 def expect(is_so: object, found: str) -> None:

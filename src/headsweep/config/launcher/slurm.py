@@ -25,6 +25,17 @@ RECORDED = "expected a list of memory, time or both, e.g. [memory,time]"
 LINES = 'expected a list of shell lines, e.g. ["module load cuda"]'
 
 
+def _check_option(option: str, value: object) -> None:
+    """Refuse a further option of sbatch that headsweep sets itself, or whose value sbatch cannot take."""
+    key = f"extra.{option}"
+    if option.replace("_", "-") in OWN_OPTIONS:
+        raise wrong(key, value, "expected another option: headsweep finds its jobs by this one")
+    if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        raise wrong(key, value, "expected a text, a number, or true for an option without a value")
+    if not is_one_line(f"{option}{value}"):
+        raise wrong(key, value, "expected one line, without control characters")
+
+
 def mebibytes(memory: str) -> int:
     """Return the MiB of an amount of memory as sbatch reads it: in MiB unless it has another unit."""
     found = re.match(r"([0-9]+)([KMGT]?)", memory.upper())
@@ -121,14 +132,7 @@ class SlurmConfig:
         if not all(isinstance(line, str) for line in self.setup):
             raise wrong("setup", self.setup, LINES)
         for option, value in self.extra.items():
-            if option.replace("_", "-") in OWN_OPTIONS:
-                raise wrong(f"extra.{option}", value, "expected another option: headsweep finds its jobs by this one")
-            if value is not True and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-                raise wrong(
-                    f"extra.{option}", value, "expected a text, a number, or true for an option without a value"
-                )
-            if not is_one_line(f"{option}{value}"):
-                raise wrong(f"extra.{option}", value, "expected one line, without control characters")
+            _check_option(option, value)
         self._check_container()
         if self.memory is not None and not MEMORY.fullmatch(self.memory):
             raise wrong("memory", self.memory, "expected an integer and a unit, e.g. 16GB, or null")

@@ -151,7 +151,9 @@ class CompactConfig(ModelConfig):
     def _check_kernel(self) -> None:
         head_width = self.width // self.attention_heads
         if head_width not in KERNEL_WIDTHS:
-            why = f"an attention head has {head_width} channels, and the kernels are for 16, 32 or 64"
+            *others, widest = KERNEL_WIDTHS
+            kernels = f"{', '.join(map(str, others))} or {widest}"
+            why = f"an attention head has {head_width} channels, and the kernels are for {kernels}"
         elif self.block is Block.no_attention:
             why = "model.block=no_attention has none"
         else:

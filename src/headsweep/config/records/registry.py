@@ -15,6 +15,7 @@ from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from headsweep.errors import UserError
+from headsweep.text import message_of
 
 R = TypeVar("R")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -126,7 +127,7 @@ class Registry(Mapping[str, R]):
         except UserError as error:
             return str(error)
         except Exception as error:  # of the package's own code
-            reason = " ".join(str(error).split())
+            reason = message_of(error)
             return f"expected a record that can be imported, found {type(error).__name__}: {reason}"
         if not isinstance(record, self._kind):
             return f"expected a {self._kind.__name__}, found {_kind_of(record)}"

@@ -29,6 +29,7 @@ from headsweep.data.formats.base import (
 )
 from headsweep.data.stored_image import StoredImage
 from headsweep.errors import ConfigError, DataError
+from headsweep.text import message_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,7 +67,7 @@ class _Folder:
 
     @property
     def is_saved(self) -> bool:
-        """Has `save_to_disk` written it?"""
+        """Whether `save_to_disk` has written it."""
         return (self.path / "dataset_dict.json").is_file()
 
     @cached_property
@@ -108,7 +109,7 @@ class _Folder:
             with pyarrow.memory_map(str(path)) as file:
                 return list(pyarrow.ipc.open_stream(file).read_all()[column].to_pylist())
         except (pyarrow.ArrowException, OSError, KeyError) as error:
-            reason = " ".join(str(error).split())
+            reason = message_of(error)
             raise DataError(f"{path}: {column} cannot be read: {reason}; restore the file") from error
 
 
@@ -170,7 +171,7 @@ def _features(folder: _Folder) -> dict[str, Any]:
     except DataError:
         raise
     except Exception as error:  # damaged files raise many kinds
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         raise DataError(f"{folder.path}: the columns cannot be read: {reason}; restore the files") from error
 
 
@@ -212,5 +213,5 @@ def _rows(folder: _Folder, paths: Sequence[Path], image: str) -> Any:
             rows = datasets.load_dataset("parquet", data_files=files, split="rows")
         return rows.cast_column(image, datasets.Image(decode=False))
     except Exception as error:  # the library raises many kinds
-        reason = " ".join(str(error).split())
+        reason = message_of(error)
         raise DataError(f"{paths[0].parent}: the images cannot be read: {reason}; restore the files") from error

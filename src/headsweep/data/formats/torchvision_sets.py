@@ -15,6 +15,7 @@ from headsweep.data.formats.base import Format, LabelledImages, Located, close_t
 from headsweep.data.formats.torchvision_facts import FACTS, Facts
 from headsweep.data.stored_image import StoredImage
 from headsweep.errors import ConfigError, DataError
+from headsweep.text import message_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +88,7 @@ def _loaded(root: Path, dataset: DatasetConfig, facts: Facts, split: str) -> Any
     try:
         return read_or_download(kind, root, arguments, dataset.download)
     except Exception as error:  # the classes raise many kinds
-        reason = one_line(error)
+        reason = message_of(error)
         if not (root / facts.place).exists():
             raise DataError(
                 f"{dataset.name} cannot be downloaded to {root}: {reason}; check the network, or put {facts.place} "
@@ -109,11 +110,6 @@ def read_or_download(kind: Any, root: Path, arguments: Mapping[str, Any], downlo
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".download.lock"):  # runs of a sweep start at the same time
         return kind(root, **arguments, download=True)
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an error, or its kind if it has none, in one line."""
-    return " ".join((str(error) or type(error).__name__).split())
 
 
 def _labels(data: Any) -> Sequence[Any]:

@@ -90,12 +90,12 @@ def mps_is_active() -> bool:
     given = os.environ.get("CUDA_MPS_PIPE_DIRECTORY")
     if not (Path(given or "/tmp/nvidia-mps") / "control").exists():
         return False
-    return bool(given) or any(_is_called(process, "nvidia-cuda-mps") for process in Path("/proc").glob("[0-9]*"))
+    return bool(given) or any(_is_of_mps(process) for process in Path("/proc").glob("[0-9]*"))
 
 
-def _is_called(process: Path, beginning: str) -> bool:
+def _is_of_mps(process: Path) -> bool:
     try:
-        return (process / "comm").read_text().startswith(beginning)
+        return (process / "comm").read_text().startswith("nvidia-cuda-mps")
     except OSError:  # it has just ended
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from headsweep.config import AttentionKernel, CompactConfig, RunConfig
 from headsweep.config.launcher.launchers import LocalConfig
@@ -41,7 +40,7 @@ class LocalLauncher(Launcher):
     def slots_for(self, runs: Sequence[RunConfig]) -> Slots:
         """Return what the machine gives to `runs`, all that are planned. Raises ConfigError as `accept`."""
         keys = self.settings
-        slots = cast(int | None, keys.slots)  # auto: see `autotune.launcher`
+        slots = keys.slots if isinstance(keys.slots, int) else None  # auto: see `autotune.launcher`
         return Slots.of_this_machine(slots, keys.threads, max(1, len(runs)), gpus_for(runs), keys.runs_per_gpu)
 
     def screening(self, plan: Plan) -> Halving | None:

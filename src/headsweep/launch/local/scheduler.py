@@ -46,7 +46,7 @@ class _Training:
     reason: str | None = None  # why its process was killed here, or why it has failed as its process reported
     code: int | None = None  # exit code, once it has ended
 
-    def died_of(self) -> str | None:
+    def unrecorded_failure(self) -> str | None:
         """Return why the run failed, if it did and its folder has no reason."""
         assert self.code is not None
         if self.code == 0 or self.folder.result() is not None or self.folder.failed_tries() > self.failed_tries:
@@ -286,7 +286,7 @@ class Schedule:
         if not by_itself and len(process.trainings) > 1 and folder.result() is None:
             self._separate(process, training)
             return
-        if reason := training.died_of():
+        if reason := training.unrecorded_failure():
             is_memory = self._more_memory and not training.reason and training.code == -signal.SIGKILL
             self._fail(folder, f"{reason}; {self._more_memory}" if is_memory else reason)
         self._notify(folder)
@@ -347,5 +347,6 @@ def _ended_by(code: int) -> str:
 
 
 def _killed_by(number: int) -> str:
+    name = next((known.name for known in signal.Signals if known == number), "a real-time signal")
     cause = "; the system sends it when memory runs out" if number == signal.SIGKILL else ""
-    return f"was killed by signal {number} ({signal.Signals(number).name}{cause})"
+    return f"was killed by signal {number} ({name}{cause})"

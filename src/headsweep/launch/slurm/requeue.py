@@ -12,7 +12,7 @@ from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.launcher import Notify
 from headsweep.status import cluster
 from headsweep.status.job_state import more_memory
-from headsweep.tracking.run_folder import TAIL, RunFolder
+from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.typed_files import Damaged
 
 # Exit codes of a process whose job is to be requeued; that of srun is, as a rule, the highest of all processes.
@@ -98,5 +98,5 @@ def forget_kills(folder: Path, runs: Sequence[RunFolder], notify: Notify) -> Not
 
 def _epoch(run: RunFolder) -> int:
     with contextlib.suppress(Damaged):  # training reports it
-        return max((entry.epoch for entry in run.metrics_log.last(1, TAIL)), default=0)
+        return max((entry.epoch for entry in run.metrics_log.last(1)), default=0)
     return 0

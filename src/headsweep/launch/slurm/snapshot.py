@@ -24,6 +24,11 @@ def home(place: Path) -> Path:
     return place / content_digest(_contents().items())[:12]
 
 
+def home_of_jobs(sweep: Path) -> Path:
+    """Return the folder for the copy that the jobs of a sweep run."""
+    return home(sweep / "slurm" / "code")
+
+
 def snapshot(home: Path) -> None:
     """Copy the code to `home`, unless it exists.
 

@@ -45,7 +45,7 @@ def submit(
         SubmitLimit: it has refused all jobs.
         UserError: sbatch refuses for another reason.
     """
-    code = snapshot.home(sweep / "slurm" / "code")
+    code = snapshot.home_of_jobs(sweep)
     snapshot.snapshot(code)
     limit, before = cluster.array_limit(config), None
     jobs = [(group, chunk) for group in groups for chunk in group.chunks()]
@@ -71,7 +71,7 @@ def sbatch_files(sweep: Path, groups: Sequence[Group], limit: int) -> list[str]:
 
     The number of an array, on which the next one depends, is not known before: it is NUMBER_OF_ARRAY_1 for the first.
     """
-    code = snapshot.home(sweep / "slurm" / "code")
+    code = snapshot.home_of_jobs(sweep)
     files, before = [], None
     arrays = [(group.settings, chunks) for group in groups for chunks in group.arrays(limit)]
     for at, (settings, chunks) in enumerate(arrays, start=1):

@@ -62,7 +62,7 @@ def _print(sheet: Sheet, console: Console, stack: bool = False, hint: str = "") 
 
 
 def _has_bold(console: Console) -> bool:
-    """Can the console show bold? A pipe cannot."""
+    """Return whether the console can show bold, which a pipe cannot."""
     return console.color_system is not None
 
 

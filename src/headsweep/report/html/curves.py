@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import scales
@@ -58,7 +59,7 @@ def curve(label: str, style: Style, histories: Sequence[History], band: Band) ->
         label,
         style,
         epochs=tuple(epoch for epoch, _ in kept),
-        mean=tuple(math.fsum(seeds) / len(seeds) for _, seeds in kept),
+        mean=tuple(fmean(seeds) for _, seeds in kept),
         low=low,
         high=high,
         seeds=len(histories),
@@ -93,7 +94,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve]) -> None:
             axes.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
         line = {"color": color, "linestyle": one.style.dash, "marker": one.style.marker, "mfc": "none"}
         axes.plot(one.epochs, one.mean, label=one.label, markevery=(first, every), **line)  # type: ignore[arg-type]
-    scales.whole_numbers(axes, "x")
+    scales.whole_numbers(axes)
     axes.set_xlabel("epoch")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from headsweep.report.html.labels import metric_label
 from headsweep.report.read.cells import Cell
@@ -40,7 +41,7 @@ def rank(table: Table) -> Ranking:
     cells = cells_by_run(table)
     by_seed = {names: METRICS[metric].by_seed(cells[names[0]]) for names in compared}
     if all(by_seed.values()):
-        means = {names: score(math.fsum(values.values()) / len(values)) for names, values in by_seed.items()}
+        means = {names: score(fmean(values.values())) for names, values in by_seed.items()}
         return Ranking(means, f"by {metric_label(metric)}")
     bias = "an optimistically biased selection, since not every cell has validation images"
     return Ranking(compared, f"by {metric_label(table.metric)} itself ({bias})")

@@ -43,20 +43,17 @@ def of_metric(unit: Unit) -> Callable[[Axes, Side], None]:
     return in_percent if unit is PERCENT else in_nats
 
 
-def of_differences(axes: Axes, side: Side, unit: Unit) -> None:
-    """Let an axis of differences include 0 and span at least LEAST_POINTS or LEAST_NATS."""
-    low, high = _limits(axes, side)
-    least = LEAST_POINTS if unit is PERCENT else LEAST_NATS
-    axes.set(**{f"{side}lim": widened(min(low, 0), max(high, 0), least)})
+def of_differences(axes: Axes, unit: Unit) -> None:
+    """Let a horizontal axis of differences include 0 and span at least LEAST_POINTS or LEAST_NATS."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(widened(min(low, 0), max(high, 0), LEAST_POINTS if unit is PERCENT else LEAST_NATS))
 
 
-def whole_numbers(axes: Axes, side: Side) -> None:
-    """Put ticks at whole numbers only."""
+def whole_numbers(axes: Axes) -> None:
+    """Put the ticks of a horizontal axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    (axes.xaxis if side == "x" else axes.yaxis).set_major_locator(
-        MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
-    )
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
 
 
 def heads(axes: Axes, counts: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from headsweep.report.table.inconsistencies import code_version
 from headsweep.report.table.layout import Sheet, flat, note_text
 from headsweep.report.table.model import Question, Table
 from headsweep.report.table.over import below
-from headsweep.text import plural
+from headsweep.text import plural, shortened
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.typed_files import Damaged
 
@@ -225,8 +225,7 @@ def _runs(table: Table) -> list[Run]:
 def _counted(values: Counter[str]) -> str:
     if len(values) == 1:
         return next(iter(values))
-    shown = [f"{value} ({plural(count, 'run')})" for value, count in values.most_common(MOST_VALUES)]
-    return ", ".join(shown) + (f", and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else "")
+    return shortened([f"{value} ({plural(count, 'run')})" for value, count in values.most_common()], MOST_VALUES)
 
 
 def _term(name: str, text: str) -> str:

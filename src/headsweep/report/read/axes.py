@@ -22,9 +22,9 @@ def varying_axes(cells: Sequence[Cell], given: Sequence[str] = (), by_variants: 
     known = {group_of(axis) for axis in axes}  # `--rows model` is the axis model.name
     parameters = [key for cell in cells for key in cell.record.parameters if not is_set_by(key, by_variants)]
     axes += [key for key in dict.fromkeys(parameters) if group_of(key) not in known and _distinguishes(key, cells)]
-    for twins in _indistinguishable(cells, axes):
-        keys = [key for cell in twins for key in (*cell.record.parameters, *_flat(cell.record.config))]
-        axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, twins)]
+    for alike in _indistinguishable(cells, axes):
+        keys = [key for cell in alike for key in (*cell.record.parameters, *_flat(cell.record.config))]
+        axes += [key for key in dict.fromkeys(keys) if key not in axes and _distinguishes(key, alike)]
     return axes
 
 
@@ -34,13 +34,13 @@ def group_of(key: str) -> str:
 
 
 def is_set_by(key: str, by_variants: Sequence[str]) -> bool:
-    """Is `key` one of the keys that variants set, or in a section that they choose?"""
+    """Return whether variants set `key` or choose its section."""
     groups = set(map(group_of, by_variants))
     return group_of(key) in groups or any(key.startswith(f"{group}.") for group in groups)
 
 
 def _distinguishes(key: str, cells: Sequence[Cell]) -> bool:
-    """Does `key` differ between cells that have the same section, such as the same head?"""
+    """Return whether `key` differs between cells that have the same section, such as the same head."""
     if key in ("head", "head.name", "heads", "seed"):
         return False
     section = key.rpartition(".")[0]
@@ -56,7 +56,7 @@ def _indistinguishable(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[l
     for cell in cells:
         values = (cell.head, str(cell.heads), *(canonical(cell.value(axis)) for axis in axes))
         by_values.setdefault(values, []).append(cell)
-    return (twins for twins in by_values.values() if len(twins) > 1)
+    return (alike for alike in by_values.values() if len(alike) > 1)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

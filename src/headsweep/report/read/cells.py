@@ -38,13 +38,11 @@ class Run:
     screened_out: str | None = None  # when, if successive halving stopped it, e.g. "3 of 20 epochs"
     data: str = ""  # equal for runs on the same training and test images
     history: History = field(default=lambda metric: {}, compare=False, repr=False)
-    folder: RunFolder | None = field(
-        default=None, compare=False, repr=False
-    )  # None for a run that was read from MLflow
+    folder: RunFolder | None = field(default=None, compare=False, repr=False)  # None: it was read from MLflow
 
     @property
     def finished(self) -> bool:
-        """Has the run finished, with a result?"""
+        """Whether the run has finished, with a result."""
         return self.state is RunState.finished and self.result is not None
 
 
@@ -96,7 +94,7 @@ class Cell:
         return None if found is _ABSENT else found
 
     def has(self, axis: str) -> bool:
-        """Does the cell have this key, even with the value null?"""
+        """Return whether the cell has this key, even with the value null."""
         return self._find(axis) is not _ABSENT
 
     def _find(self, axis: str) -> Any:

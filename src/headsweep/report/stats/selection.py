@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from headsweep.report.stats.inference import EQUAL
+
+LEAST_VALUES = 3  # of a range that has an inside
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,17 @@ def choose(values: Sequence[Mapping[int, float] | None]) -> Choice:
     """
     if not values:
         raise ValueError("a choice needs at least one setting")
-    means = [math.fsum(by_seed.values()) / len(by_seed) if by_seed else -math.inf for by_seed in values]
+    means = [fmean(by_seed.values()) if by_seed else -math.inf for by_seed in values]
     best = max(means)
     tied = [at for at, mean in enumerate(means) if mean == best or best - mean <= EQUAL]
     return Choice(tied[0], len(tied))
 
 
-def edge(chosen: float, values: Sequence[float], least: int = 3) -> str:
+def edge(chosen: float, values: Sequence[float]) -> str:
     """Return "lower" or "upper" where the chosen value is at that edge of its range, else "".
 
-    With fewer than `least` different values every choice, or nearly every one, is at an edge, which shows nothing.
+    With fewer than LEAST_VALUES different values every choice, or nearly every one, is at an edge, which shows nothing.
     """
-    if len(set(values)) < least:
+    if len(set(values)) < LEAST_VALUES:
         return ""
     return {min(values): "lower", max(values): "upper"}.get(chosen, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 
 from headsweep.report.stats.inference import Difference, paired_difference
 
@@ -15,7 +16,7 @@ def slopes_per_doubling(values: Mapping[int, Mapping[int, float]]) -> dict[int, 
         values: number of heads -> seed -> value, for at least two numbers of heads.
     """
     counts = list(values)
-    mean = math.fsum(map(math.log2, counts)) / len(counts)
+    mean = fmean(map(math.log2, counts))
     places = {count: math.log2(count) - mean for count in counts}
     spread = math.fsum(place**2 for place in places.values())
     shared = [seed for seed in values[counts[0]] if all(seed in of_count for of_count in values.values())]

@@ -44,6 +44,7 @@ class Column:
     title: str  # with "{metric}" for the compared metric
     entries: Entries
     if_any: bool = False  # by default only shown where a row has an entry
+    is_number: bool = True
 
 
 ABSENT = Entry(MISSING)
@@ -216,7 +217,7 @@ def _p(get: Callable[[Row], float | None]) -> Entries:
 
 
 def _is_withheld(row: Row) -> bool:
-    """Has the difference a p that supports no claim?"""
+    """Return whether the difference has a p that supports no claim."""
     return row.undecided is not None and row.difference is not None and row.difference.p is not None
 
 
@@ -274,11 +275,11 @@ _ALL = [
     Column("difference", "Δ {metric}", _difference),
     Column("difference_images", "Δ top-1 over images", _difference_over_images, if_any=True),
     Column("p_better", "P(better)", _superiority),
-    Column("verdict", "verdict", _verdict, if_any=True),
+    Column("verdict", "verdict", _verdict, if_any=True, is_number=False),
     Column("p", "p", _p(lambda row: row.p), if_any=True),
     Column("p_sign_flip", "p sign-flip", _p(lambda row: row.sign_flip_p)),
     Column("p_mcnemar", "p McNemar*", _mcnemar, if_any=True),
-    Column("flags", "flags", _flags, if_any=True),
+    Column("flags", "flags", _flags, if_any=True, is_number=False),
 ]
 COLUMNS: dict[str, Column] = {column.name: column for column in _ALL}
 DEFAULT = (

@@ -16,13 +16,14 @@ from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.inference import estimate
 from headsweep.report.table import tuning
 from headsweep.report.table.metrics import METRICS, validation_metric
+from headsweep.text import shortened
 
 MOST_NAMED = 5  # baselines
 _COMPARED = ("head", "heads", VARIANT, "model", "dataset")
 
 
 def is_hyperparameter(key: str) -> bool:
-    """Is this a key that is tuned, neither what a study compares nor the data that it compares on?"""
+    """Return whether a key is tuned: neither what a study compares nor the data that it compares on."""
     section = key.partition(".")[0]
     return group_of(key) not in _COMPARED and section != "model" and not has_trait(key, DATA)
 
@@ -79,8 +80,7 @@ def footnotes(
     for base in {id(base): base for base in against if base}.values():
         arms.setdefault(cell_name(base, others), []).append(base)
     best = [sentence for name, settings in arms.items() if (sentence := _best(name, settings, found, metric))]
-    more = f"; and {len(best) - MOST_NAMED} more" * (len(best) > MOST_NAMED)
-    listed = f" Best settings of the baseline: {'; '.join(best[:MOST_NAMED])}{more}." if best else ""
+    listed = f" Best settings of the baseline: {shortened(best, MOST_NAMED, '; ')}." if best else ""
     advice = _advice(found, others, cells, metric)
     vary = f"{', '.join(found)} {'varies' if len(found) == 1 else 'vary'}"
     yield (

@@ -155,4 +155,4 @@ def _is_empty(column: Column, rows: Sequence[Row]) -> bool:
 
 def _heading(column: Column, unit: str, metric: str) -> Heading:
     title = column.title.format(metric=METRICS[metric].noun)
-    return Heading(column.name, title, unit, is_number=column.name not in ("flags", "verdict"))
+    return Heading(column.name, title, unit, is_number=column.is_number)

@@ -76,7 +76,7 @@ class Metric:
         return {seed: value for seed, value in values.items() if value is not None}
 
     def is_unlogged(self, run: Run) -> bool:
-        """Has the run evaluated these images without this metric?"""
+        """Return whether the run has evaluated these images without this metric."""
         loss = f"{self.logged_as.partition('/')[0]}/loss"
         return run.result is not None and loss in run.result.metrics and self.logged_as not in run.result.metrics
 

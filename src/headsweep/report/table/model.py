@@ -41,12 +41,12 @@ class Question:
         return tuple(dict.fromkeys((self.metric, *(name for name in others if name in METRICS))))
 
     def shows(self, *columns: str) -> bool:
-        """Is one of these columns shown?"""
+        """Return whether one of these columns is shown."""
         return self.columns is None or not set(columns).isdisjoint(self.columns)
 
     @property
     def reads_predictions(self) -> bool:
-        """Do the rows get intervals over images, for which the predictions of every run are read?"""
+        """Whether the rows get intervals over images, for which the predictions of every run are read."""
         return self.over_images or not {"top1_images", "difference_images"}.isdisjoint(self.columns or ())
 
 
@@ -124,7 +124,7 @@ class Row:
 
     @property
     def is_better(self) -> bool:
-        """Is the row significantly better than its baseline?"""
+        """Whether the row is significantly better than its baseline."""
         if self.undecided is not None or self.p is None or self.difference is None:
             return False
         return self.p < LEVEL and METRICS[self.metric].score(self.difference.mean) > 0

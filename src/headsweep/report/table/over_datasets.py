@@ -19,7 +19,7 @@ _Arm = tuple[str, ...]  # head, number of heads and the values of the other axes
 
 
 def has_several(table: Table) -> bool:
-    """Does the table have several data sets?"""
+    """Return whether the table has several data sets."""
     return len(_arms(table)[1]) > 1
 
 

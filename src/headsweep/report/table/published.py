@@ -21,6 +21,7 @@ from headsweep.config.yaml_files import load_yaml
 from headsweep.errors import UserError
 from headsweep.folders import PROJECT_ROOT
 from headsweep.report.read.cells import Cell
+from headsweep.text import first_line, message_of
 
 FOLDER = PROJECT_ROOT / "sweeps" / "published"
 METRICS = ("top1", "top5", "parameters")
@@ -87,10 +88,9 @@ def _load(path: Path) -> Source:
     try:
         source = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Source), load_yaml(path)))
     except OmegaConfBaseException as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{path}: {error.full_key + ': ' if error.full_key else ''}{reason}") from error
+        raise UserError(f"{path}: {error.full_key + ': ' if error.full_key else ''}{first_line(error)}") from error
     except (YAMLError, OSError, UserError, ValueError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {message_of(error)}") from error
     assert isinstance(source, Source)
     for row in source.rows:
         row.source, row.cell = source.source, {**source.cell, **row.cell}

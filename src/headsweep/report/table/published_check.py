@@ -10,7 +10,7 @@ from headsweep.report.table.published import Number, PublishedRow, Source
 
 
 def within_tolerance(row: Row) -> bool | None:
-    """Does the row agree with all numbers published for it? None where there is none."""
+    """Return whether the row agrees with all numbers published for it; None where there is none."""
     answers = [_agrees(result, number) for _, _, number, result in _pairs(row)]
     return all(answers) if answers else None
 

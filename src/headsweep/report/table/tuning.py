@@ -12,7 +12,7 @@ from headsweep.report.read.cells import MISSING, Cell, Run
 from headsweep.report.read.select import cell_name, spelled
 from headsweep.report.stats.selection import choose, edge
 from headsweep.report.table.metrics import METRICS, Metric, validation_metric
-from headsweep.text import plural
+from headsweep.text import plural, shortened
 from headsweep.tracking.run_record import RunState
 
 MOST_NAMED = 5  # arms
@@ -123,7 +123,7 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
         yield f"UNEQUAL TUNING: {'; '.join(by_count)}. More settings favor an arm."
     unequal = [_name(arm, axes) for arm in found if len({_seeds(setting) for setting in arm.settings}) > 1]
     if unequal:
-        what = f"{plural(len(unequal), 'arm')} ({_some(unequal)})"
+        what = f"{plural(len(unequal), 'arm')} ({shortened(unequal, MOST_NAMED)})"
         yield f"UNEQUAL SEEDS BETWEEN SETTINGS of {what}, or runs that have not ended."
     if left := sum(not _has_ended(run) for cell in cells for run in cell.runs):
         runs = sum(len(cell.runs) for cell in cells)
@@ -131,7 +131,7 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
 
 
 def can_choose(cells: Sequence[Cell], metric: str) -> bool:
-    """Has every cell validation images, as far as its runs finished?"""
+    """Return whether every cell has validation images, as far as its runs finished."""
     return all(_has_validation(cell, metric) for cell in cells)
 
 
@@ -141,14 +141,14 @@ def varying(cells: Sequence[Cell], keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _has_validation(cell: Cell, metric: str) -> bool:
-    """Has every finished run of the cell an entry for the validation metric, finite or not?"""
+    """Return whether every finished run of the cell has an entry for the validation metric, finite or not."""
     logged_as = validation_metric(metric).logged_as
     return all(logged_as in run.result.metrics for run in cell.finished if run.result is not None)
 
 
 def _of_count(found: Sequence[Arm], axes: Sequence[str], count: int) -> str:
     names = [_name(arm, axes) for arm in found if len(arm.settings) == count]
-    return f"{plural(count, 'setting')} of {_some(names)}"
+    return f"{plural(count, 'setting')} of {shortened(names, MOST_NAMED)}"
 
 
 def _seeds(setting: Setting) -> tuple[int, ...]:
@@ -162,11 +162,6 @@ def _has_ended(run: Run) -> bool:
 
 def _name(arm: Arm, axes: Sequence[str]) -> str:
     return cell_name(arm.chosen.cell, axes)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def notes(found: Sequence[Arm], axes: Sequence[str], keys: Sequence[str], metric: str) -> Iterator[str]:
@@ -186,7 +181,8 @@ def notes(found: Sequence[Arm], axes: Sequence[str], keys: Sequence[str], metric
     is_provisional = not all(_has_ended(run) for arm in found for setting in arm.settings for run in setting.cell.runs)
     yield f"Chosen{', provisionally' * is_provisional}: {listed}."
     if tied := [_name(arm, axes) for arm in found if arm.tied > 1 and arm.chosen.val and not arm.chosen.lost]:
-        yield f"Equal {validation_metric(metric).noun}: of {_some(tied)}, the first in the order of the plan is chosen."
+        named = shortened(tied, MOST_NAMED)
+        yield f"Equal {validation_metric(metric).noun}: of {named}, the first in the order of the plan is chosen."
 
 
 def warnings(found: Sequence[Arm], axes: Sequence[str]) -> Iterator[str]:
@@ -198,9 +194,11 @@ def warnings(found: Sequence[Arm], axes: Sequence[str]) -> Iterator[str]:
             "early or has no finite validation metric."
         )
     if nothing := [_name(arm, axes) for arm in found if arm.chosen.lost]:
-        yield f"NO SETTING without such a run: of {_some(nothing)}, the first in the order of the plan is shown."
+        named = shortened(nothing, MOST_NAMED)
+        yield f"NO SETTING without such a run: of {named}, the first in the order of the plan is shown."
     if edges := [f"{_name(arm, axes)} ({', '.join(arm.edges)})" for arm in found if arm.edges]:
-        yield f"AT THE EDGE of the values that were tried: {_some(edges)}. A better setting may lie beyond."
+        named = shortened(edges, MOST_NAMED)
+        yield f"AT THE EDGE of the values that were tried: {named}. A better setting may lie beyond."
 
 
 def _values(found: Sequence[Arm], keys: Sequence[str]) -> str:

@@ -12,16 +12,29 @@ from contextlib import suppress
 from typing import Any
 
 from headsweep.credentials import redacted
+from headsweep.text import last_line
 from headsweep.tracking.cost import of_model
 from headsweep.tracking.inspection import FOLDER, Inspection, checkpoint_digest, last_inspection
 from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.desired_state import (
     COMMAND_TAG,
+    COMMIT_TAG,
+    COST,
+    DATA_TAG,
+    DIGEST_TAG,
+    DIRTY_TAG,
+    FINGERPRINT_TAG,
     FOLDER_TAG,
+    GROUP_TAG,
+    KIND_TAG,
     MAX_TAG,
     NOTE_TAG,
+    PRECISION_TAG,
     SCREENED_OUT_TAG,
+    STATE_TAG,
     STATUS,
+    SWEEP_TAG,
+    VERSION_TAG,
     DesiredState,
     Files,
     Point,
@@ -50,7 +63,7 @@ def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
     moments, planned = [moment for _, moment in timed], int(folder.config.stat().st_mtime * 1000)
     return DesiredState(
         folder=folder.path,
-        query=f"tags.`headsweep.fingerprint` = '{record.fingerprint}'",
+        query=f"tags.`{FINGERPRINT_TAG}` = '{record.fingerprint}'",
         name=record.name,
         status=STATUS[state],
         span=(min(moments, default=planned), max(moments, default=planned)),
@@ -68,25 +81,25 @@ def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
 def _tags(
     folder: RunFolder, record: RunRecord, state: RunState, result: RunResult | None, entries: Sequence[Entry]
 ) -> dict[str, str]:
-    failure = (folder.failure() or "").strip().rpartition("\n")[2] if state is RunState.failed else ""
+    failure = last_line(folder.failure() or "") if state is RunState.failed else ""
     reason = failure or (result.note if result else "")
     commit = record.code.get("commit") or "unknown"
     tags = {
-        "headsweep.kind": "run",
-        "headsweep.fingerprint": record.fingerprint,
+        KIND_TAG: "run",
+        FINGERPRINT_TAG: record.fingerprint,
         FOLDER_TAG: str(folder.path.resolve()),
-        "headsweep.data": record.data,
-        "headsweep.group": record.group,
-        "headsweep.sweep": record.sweep,
+        DATA_TAG: record.data,
+        GROUP_TAG: record.group,
+        SWEEP_TAG: record.sweep,
         "headsweep.sweeps": ", ".join(sweep.name for sweep in sweeps_of(folder)),
         "headsweep.seed": str(record.seed),
-        "headsweep.commit": commit,
-        "headsweep.version": record.code.get("version", ""),
-        "headsweep.digest": record.code.get("digest", ""),
-        "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
-        "headsweep.precision": folder.precision() or "",
+        COMMIT_TAG: commit,
+        VERSION_TAG: record.code.get("version", ""),
+        DIGEST_TAG: record.code.get("digest", ""),
+        DIRTY_TAG: str(bool(record.code.get("dirty"))).lower(),
+        PRECISION_TAG: folder.precision() or "",
         "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
-        "headsweep.state": f"{state.value}: {reason}" if reason else state.value,
+        STATE_TAG: f"{state.value}: {reason}" if reason else state.value,
         COMMAND_TAG: "\n".join(_commands(folder, record)),
         "headsweep.nonfinite": "; ".join(_non_finite(entries)),
         SCREENED_OUT_TAG: _screened_out(folder, record) if state is RunState.partial else "",
@@ -126,7 +139,7 @@ def _non_finite(entries: Sequence[Entry]) -> Iterator[str]:
 def _points(record: RunRecord, result: RunResult | None, entries: Sequence[Entry]) -> dict[Point, float]:
     """Return every finite value, and the costs at epoch 0: MLflow sorts metrics as numbers, parameters as text."""
     costs = of_model(record.cost) | (result.clock if result else {})
-    return {(f"cost/{name}", 0): float(value) for name, value in costs.items()} | {
+    return {(f"{COST}{name}", 0): float(value) for name, value in costs.items()} | {
         (name, entry.epoch): float(value)
         for entry in entries
         for name, value in entry.metrics.items()

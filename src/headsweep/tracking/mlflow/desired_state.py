@@ -13,10 +13,23 @@ from headsweep.tracking.run_record import RunState
 Point = tuple[str, int]  # metric, epoch: MLflow may hold at most one value for it
 Files = dict[str, Callable[[], str] | Path]  # name -> text, or a file of that name
 
+# Those that are read back.
+KIND_TAG = "headsweep.kind"  # run or sweep
+FINGERPRINT_TAG = "headsweep.fingerprint"
+GROUP_TAG = "headsweep.group"
+SWEEP_TAG = "headsweep.sweep"  # its name; of a run, that of the sweep that planned it first
+STATE_TAG = "headsweep.state"  # of a run, with the reason after a colon
+DATA_TAG = "headsweep.data"
+COMMIT_TAG = "headsweep.commit"
+DIRTY_TAG = "headsweep.dirty"
+VERSION_TAG = "headsweep.version"
+DIGEST_TAG = "headsweep.digest"
+PRECISION_TAG = "headsweep.precision"
 FOLDER_TAG = "headsweep.folder"  # path of the folder
 COMMAND_TAG = "headsweep.command"  # the commands that planned it, a line for each
 NOTE_TAG = "mlflow.note.content"  # the description on its page
 SCREENED_OUT_TAG = "headsweep.screened_out"  # e.g. "3 of 20 epochs"
+COST = "cost/"  # before the name of a metric that is one
 MAX_TAG = 4000  # characters; MLflow refuses more than 8000
 
 STATUS = {

@@ -12,9 +12,12 @@ from headsweep.tracking.design import Design
 from headsweep.tracking.mlflow.desired_state import (
     COMMAND_TAG,
     FOLDER_TAG,
+    KIND_TAG,
     MAX_TAG,
     NOTE_TAG,
+    STATE_TAG,
     STATUS,
+    SWEEP_TAG,
     DesiredState,
     version_of,
 )
@@ -40,16 +43,16 @@ def desired_sweep(folder: SweepFolder) -> DesiredState | None:
     end = max((path.stat().st_mtime for path in logs), default=folder.started())
     return DesiredState(
         folder=folder.path,
-        query=f"tags.`headsweep.kind` = 'sweep' AND tags.`headsweep.sweep` = {quoted(folder.name)}",
+        query=f"tags.`{KIND_TAG}` = 'sweep' AND tags.`{SWEEP_TAG}` = {quoted(folder.name)}",
         name=folder.name,
         status="RUNNING" if is_launched else _status(states),
         span=(int(folder.started() * 1000), int(end * 1000)),
         tags={
-            "headsweep.kind": "sweep",
-            "headsweep.sweep": folder.name,
+            KIND_TAG: "sweep",
+            SWEEP_TAG: folder.name,
             FOLDER_TAG: str(folder.path.resolve()),
             "headsweep.seeds": ", ".join(map(str, seeds))[:MAX_TAG],
-            "headsweep.state": ", ".join(f"{n} {state.value}" for state, n in Counter(states).items()),
+            STATE_TAG: ", ".join(f"{n} {state.value}" for state, n in Counter(states).items()),
             "mlflow.source.name": "headsweep",
             **({COMMAND_TAG: "\n".join(folder.commands())[:MAX_TAG]} if plan["commands"] else {}),
             **({NOTE_TAG: _note(texts["table.md"])} if "table.md" in texts else {}),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headsweep.credentials import redacted
 from headsweep.tracking.active_launchers import find
-from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, DesiredState, Point
+from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, KIND_TAG, DesiredState, Point
 from headsweep.tracking.mlflow.reference import Reference, read_reference, write_reference
 from headsweep.tracking.mlflow.store import is_inside
 from headsweep.tracking.output_folder import OutputFolder
@@ -97,7 +97,7 @@ def _is_own(held: HeldState, uri: str, desired: DesiredState) -> bool:
 
 def _is_ahead(owner: Path, held: HeldState, desired: DesiredState) -> bool:
     """Return whether the folder that has the MLflow run is training, or was trained further than this copy of it."""
-    is_sweep = desired.tags["headsweep.kind"] == "sweep"
+    is_sweep = desired.tags[KIND_TAG] == "sweep"
     is_training = bool(find(owner)) if is_sweep else RunFolder(owner).state() is RunState.running
     return is_training or not held.points.keys() <= desired.points.keys()
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
 from headsweep.tracking.metric_names import BEST_EPOCH
+from headsweep.tracking.mlflow.desired_state import COST, FINGERPRINT_TAG
 from headsweep.tracking.mlflow.reference import path_in, read_reference, write_reference
 from headsweep.tracking.mlflow.store import client, reason
 from headsweep.tracking.run_folder import RunFolder
@@ -106,7 +107,7 @@ def _upload(store: MlflowClient, folder: RunFolder, experiment_id: str, run_id: 
     epoch = int(result.metrics.get(BEST_EPOCH, result.epochs))
     tags = {
         "headsweep.name": record.name,
-        "headsweep.fingerprint": record.fingerprint,
+        FINGERPRINT_TAG: record.fingerprint,
         "headsweep.weights": f"{'best on held-out images' if is_best else 'last'}, epoch {epoch}",
     }
     params = {name: str(value) for name, value in record.parameters.items()}
@@ -143,6 +144,6 @@ def _metrics(store: MlflowClient, run_id: str, model_id: str, prefix: str) -> li
     """Return the points of the run that also describe the model: those of its weights, and its costs."""
     from mlflow.entities import Metric
 
-    names = [name for name in store.get_run(run_id).data.metrics if name.startswith((prefix, "cost/"))]
+    names = [name for name in store.get_run(run_id).data.metrics if name.startswith((prefix, COST))]
     points = [point for name in names for point in store.get_metric_history(run_id, name)]
     return [Metric(point.key, point.value, point.timestamp, point.step, model_id=model_id) for point in points]

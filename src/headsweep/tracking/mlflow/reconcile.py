@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from headsweep.credentials import redacted
 from headsweep.tracking.mlflow.desired_run import CHECKPOINT, desired_run
-from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, SCREENED_OUT_TAG, DesiredState
+from headsweep.tracking.mlflow.desired_state import FOLDER_TAG, KIND_TAG, SCREENED_OUT_TAG, DesiredState
 from headsweep.tracking.mlflow.desired_sweep import desired_sweep
 from headsweep.tracking.mlflow.held_state import SUPERSEDED_TAG, HeldState, find_or_create
 from headsweep.tracking.mlflow.reference import read_reference
@@ -92,7 +92,7 @@ def _folder_of(run: Run, output: Path) -> Folder | None:
     for path in (before, output.resolve() / before.parent.name / before.name):
         reference = read_reference(path)
         if reference and reference.run_id == run.info.run_id:
-            return SweepFolder(path) if run.data.tags.get("headsweep.kind") == "sweep" else RunFolder(path)
+            return SweepFolder(path) if run.data.tags.get(KIND_TAG) == "sweep" else RunFolder(path)
     return None
 
 

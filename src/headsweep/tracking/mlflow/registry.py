@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
+from headsweep.tracking.mlflow.desired_state import FINGERPRINT_TAG
 from headsweep.tracking.mlflow.model import has_model, log_model
 from headsweep.tracking.mlflow.reference import read_reference
 from headsweep.tracking.mlflow.store import client, mlflow_command, quoted, reason
@@ -63,7 +64,7 @@ def _version(store: MlflowClient, run: RunFolder, name: str) -> tuple[ModelVersi
     for known in store.search_model_versions(f"name = {quoted(name)}"):
         if known.run_id == reference.run_id and known.source == source:
             return known, False
-    tags = {"headsweep.fingerprint": record.fingerprint, "headsweep.name": record.name}
+    tags = {FINGERPRINT_TAG: record.fingerprint, "headsweep.name": record.name}
     text = f"{record.name}: `headsweep explain {record.fingerprint}` shows where its numbers come from."
     options = {"description": text, "model_id": reference.model_id}
     return store.create_model_version(name, source, reference.run_id, tags, **options), True

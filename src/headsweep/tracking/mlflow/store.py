@@ -25,7 +25,7 @@ from filelock import FileLock
 from headsweep import credentials
 from headsweep.credentials import redacted, with_password
 from headsweep.errors import UserError
-from headsweep.tracking.addresses import database_file, moved_uri, sqlite_uri
+from headsweep.tracking.addresses import database_file, planned_address, sqlite_uri
 from headsweep.tracking.mlflow.artifact_paths import artifact_root, relocate
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.sharing import let_group_write
@@ -57,8 +57,7 @@ def default_uri(output: Path) -> str:
 
 def planned_uri(config: Mapping[str, Any], output: Path) -> str:
     """Return the store of a run whose record holds `config`, and whose folder lies in `output` now."""
-    uri = moved_uri(config["tracking"]["uri"], config.get("paths", {}).get("output", output), output)
-    return uri or default_uri(output)
+    return planned_address(config, output) or default_uri(output)
 
 
 def opening(uri: str) -> str:

@@ -10,11 +10,23 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.tracking.cost import MODEL_COSTS
+from headsweep.tracking.mlflow.desired_state import (
+    COMMIT_TAG,
+    COST,
+    DATA_TAG,
+    DIGEST_TAG,
+    DIRTY_TAG,
+    FINGERPRINT_TAG,
+    GROUP_TAG,
+    KIND_TAG,
+    PRECISION_TAG,
+    STATE_TAG,
+    SWEEP_TAG,
+    VERSION_TAG,
+)
 from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
 from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
-
-_COST = "cost/"
 
 
 def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
@@ -25,7 +37,7 @@ def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
     """
     reader = MlflowReader(uri, experiment)
     stored = reader.runs(query)
-    found = [run for run in stored if run.tags.get("headsweep.kind") == "run" and _is_complete(run)]
+    found = [run for run in stored if run.tags.get(KIND_TAG) == "run" and _is_complete(run)]
     if not found:
         raise UserError(_no_match(stored, query, experiment))
     return map(partial(_run, reader), found)
@@ -33,7 +45,7 @@ def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
 
 def _is_complete(run: StoredRun) -> bool:
     """Return whether it has what every table needs: other programs may set a tag of the same name."""
-    return {"headsweep.fingerprint", "headsweep.group", "headsweep.state"} <= run.tags.keys() and {
+    return {FINGERPRINT_TAG, GROUP_TAG, STATE_TAG} <= run.tags.keys() and {
         "head.name",
         "heads",
         "seed",
@@ -48,38 +60,38 @@ def _no_match(stored: list[StoredRun], query: str, experiment: str) -> str:
 
 
 def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
-    tags, state = stored.tags, RunState(stored.tags["headsweep.state"].partition(":")[0])
+    tags, state = stored.tags, RunState(stored.tags[STATE_TAG].partition(":")[0])
     parameters = {key: _typed(value) for key, value in stored.params.items()}
-    cost = {name: int(stored.metrics[_COST + name]) for name in MODEL_COSTS if _COST + name in stored.metrics}
-    commit = tags.get("headsweep.commit")
+    cost = {name: int(stored.metrics[COST + name]) for name in MODEL_COSTS if COST + name in stored.metrics}
+    commit = tags.get(COMMIT_TAG)
     record = RunRecord(
-        fingerprint=tags["headsweep.fingerprint"],
-        group=tags["headsweep.group"],
+        fingerprint=tags[FINGERPRINT_TAG],
+        group=tags[GROUP_TAG],
         name=tags.get("mlflow.runName", ""),
-        sweep=tags.get("headsweep.sweep", ""),
+        sweep=tags.get(SWEEP_TAG, ""),
         seed=int(parameters["seed"]),
         config=_nested(parameters),
         parameters=parameters,
         code={
             "commit": None if commit == "unknown" else commit,
-            "dirty": tags.get("headsweep.dirty") == "true",
-            **{key: tags[f"headsweep.{key}"] for key in ("version", "digest") if f"headsweep.{key}" in tags},
+            "dirty": tags.get(DIRTY_TAG) == "true",
+            **{key: tags[tag] for key, tag in (("version", VERSION_TAG), ("digest", DIGEST_TAG)) if tag in tags},
         },
         cost=cost,
     )
     history = partial(reader.history, stored.run_id)
     out = tags.get("headsweep.screened_out")
-    return TrackedRun(record, state, _result(stored, state), out, tags.get("headsweep.data", ""), history)
+    return TrackedRun(record, state, _result(stored, state), out, tags.get(DATA_TAG, ""), history)
 
 
 def _result(stored: StoredRun, state: RunState) -> RunResult | None:
     if state not in (RunState.finished, RunState.diverged):
         return None
-    metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(_COST)}
-    measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
+    metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(COST)}
+    measured = {name.removeprefix(COST): value for name, value in stored.metrics.items() if name.startswith(COST)}
     clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
     epochs = max((stored.steps[name] for name in metrics), default=0)
-    precision = stored.tags.get("headsweep.precision")
+    precision = stored.tags.get(PRECISION_TAG)
     return RunResult(state.value, metrics, epochs, 0, clock, {"precision": precision} if precision else {})
 
 

@@ -49,7 +49,7 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         if is_wide:
             axes.plot([], [], color=INK, label=_BOTH, **_WIDE)
         scales.rows(axes, labels)
-        scales.of_differences(axes, "x", unit)
+        scales.of_differences(axes, unit)
         axes.set_xlabel(f"Δ {metric_label(table.metric)} ({unit.difference})")
 
     caption = joined(
@@ -74,7 +74,7 @@ def differences(table: Table, selection: Selection) -> Figure | None:
 
 
 def is_significant(row: Row) -> bool:
-    """Is the row significantly better or worse than its baseline, after correction?"""
+    """Return whether the row is significantly better or worse than its baseline, after correction."""
     return row.p is not None and row.p < LEVEL
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from headsweep.report.html import captions, scales
@@ -35,7 +36,7 @@ def ensembles(table: Table, selection: Selection) -> Figure | None:
         ]
         numbers = [of_run for metrics in finished if (of_run := _percent(metrics, row.heads))]
         if row.heads > 1 and row.compared and numbers:
-            found.append((row, [_mean(values) for values in zip(*numbers, strict=True)]))
+            found.append((row, [fmean(values) for values in zip(*numbers, strict=True)]))
     if not found:
         return None
     shown = selection.ranking.best((row for row, _ in found), MOST_ROWS)
@@ -66,7 +67,3 @@ def _percent(metrics: Mapping[str, float], heads: int) -> list[float] | None:
     alone = [metrics.get(f"test/{head_top1(head)}", math.nan) for head in range(1, heads + 1)]
     found = [metrics.get(TEST_TOP1, math.nan), *sorted(alone, reverse=True)]
     return [100 * value for value in found] if all(map(math.isfinite, found)) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -82,7 +82,7 @@ def _mark(table: Table, row: Row, point: tuple[float, float], unit: str) -> Mark
 
 
 def is_wide(costs: Sequence[float]) -> bool:
-    """Do the costs differ enough for an axis that starts at 0?"""
+    """Return whether the costs differ enough for an axis that starts at 0."""
     return max(costs) >= 2 * min(costs)
 
 

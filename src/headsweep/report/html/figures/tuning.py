@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from headsweep.report.html import scales
@@ -49,7 +50,7 @@ def curve(arm: Arm, metric: Metric) -> list[tuple[int, float]]:
 
 
 def _mean(by_seed: Mapping[int, float], otherwise: float) -> float:
-    return math.fsum(by_seed.values()) / len(by_seed) if by_seed else otherwise
+    return fmean(by_seed.values()) if by_seed else otherwise
 
 
 def _spelled(point: tuple[int, float], unit: Unit) -> str:
@@ -69,7 +70,7 @@ def _figure(table: Table, heads: int, lines: Sequence[Line], left_out: str) -> F
             }
             every = max(1, len(points) // 12)
             axes.plot(*zip(*points, strict=True), label=one.label, markevery=every, **look)
-        scales.whole_numbers(axes, "x")
+        scales.whole_numbers(axes)
         scales.of_metric(unit)(axes, "y")
         axes.set_xlabel("settings tried")
         axes.set_ylabel(f"expected {metric_axis(table)}")

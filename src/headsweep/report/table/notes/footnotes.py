@@ -14,7 +14,7 @@ from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
 from headsweep.report.table.model import Note, Question, Row
-from headsweep.text import capitalized, plural
+from headsweep.text import capitalized, plural, shortened
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 
@@ -225,9 +225,7 @@ def _diverged(cells: Sequence[Cell], axes: Sequence[str]) -> Iterator[str]:
 
 def _named(found: Mapping[str, Sequence[str]]) -> str:
     """Return the names of the first cells, each with what was found in it."""
-    names = [f"{name} ({', '.join(details)})" for name, details in found.items()]
-    more = f"; and {plural(len(names) - MOST_NAMED, 'more cell')}" * (len(names) > MOST_NAMED)
-    return "; ".join(names[:MOST_NAMED]) + more
+    return shortened([f"{name} ({', '.join(details)})" for name, details in found.items()], MOST_NAMED, "; ")
 
 
 def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -> Iterator[str]:
@@ -242,9 +240,8 @@ def _collapsed(cells: Sequence[Cell], axes: Sequence[str], question: Question) -
             seeds = ", ".join(f"seed {seed} {size * values[seed]:.{decimals}f}" for seed in low)
             found.append(f"{cell_name(cell, axes)} ({seeds}, median {median:.{decimals}f})")
     if found:
-        more = f"; and {len(found) - MOST_NAMED} more cells" * (len(found) > MOST_NAMED)
         yield (
-            f"COLLAPSED SEEDS: {'; '.join(found[:MOST_NAMED])}{more}. The ± of a mean assumes a normal distribution; "
+            f"COLLAPSED SEEDS: {shortened(found, MOST_NAMED, '; ')}. The ± of a mean assumes a normal distribution; "
             "where single seeds collapse it covers less than 95 %. Intervals of differences hold. By chance this note "
             "names 1 cell in 100."
         )

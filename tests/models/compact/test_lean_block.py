@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from composing import compose_run
 from headsweep.config import CompactConfig
-from headsweep.models import lean_block
-from headsweep.models.compact import Block
-from headsweep.models.lean_block import linear_of_normalised, normalised
+from headsweep.models.compact import lean_block
+from headsweep.models.compact.block import Block
+from headsweep.models.compact.lean_block import linear_of_normalised, normalised
 
 WIDTH = 32
 

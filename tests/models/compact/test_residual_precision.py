@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from making import SEQATTN, tiny
 from torch import Tensor
 
 from composing import compose_run
@@ -10,6 +9,7 @@ from headsweep.config import Block, ResidualPrecision
 from headsweep.errors import ConfigError
 from headsweep.models import Classifier
 from headsweep.plan.fingerprint import fingerprint
+from making import SEQATTN, tiny
 
 LOW, FULL = ResidualPrecision.bfloat16, ResidualPrecision.float32
 every_kind = pytest.mark.parametrize("kind", list(Block))

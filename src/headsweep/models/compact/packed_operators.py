@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headsweep.models.attention import RATES
+from headsweep.models.compact.attention import levels
 
 WIDE_CAPABILITIES = (9, 10)  # major ones, which have room for 32 keys at a time in the backward pass
 
@@ -42,7 +42,7 @@ def _forward(packed: Tensor, added: Tensor | None, seed: Tensor, dropout: float)
     images, tokens, _, heads, width = packed.shape
     padded = _padded(tokens)
     attend_forward[(images * heads,)](
-        packed, mixed, logsumexp, seed, heads, _scale(width) / math.log(2), *_dropped(dropout),
+        packed, mixed, logsumexp, seed, heads, _scale(width) / math.log(2), *levels(dropout),
         TOKENS=tokens, D=width, N=padded, M=min(padded, 32), DROPOUT=dropout > 0,
         num_warps=4, num_stages=2,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def _backward(
     scale = _scale(width)
     attend_backward[(images * heads,)](
         packed, mixed, by_mixed.contiguous(), logsumexp, by_packed, sums, seed, heads, scale / math.log(2), scale,
-        *_dropped(dropout), TOKENS=tokens, D=width, N=padded, M=keys, DROPOUT=dropout > 0, SUMS=summed,
+        *levels(dropout), TOKENS=tokens, D=width, N=padded, M=keys, DROPOUT=dropout > 0, SUMS=summed,
         num_warps=8 if padded > 64 else 4, num_stages=stages,
     )  # fmt: skip
     return by_packed, sums
@@ -114,12 +114,6 @@ def _padded(tokens: int) -> int:
 
 def _scale(width: int) -> float:
     return width**-0.5
-
-
-def _dropped(dropout: float) -> tuple[int, float]:
-    """Return how many of RATES numbers drop a weight, and the scale of the others."""
-    dropped = min(round(dropout * RATES), RATES - 1)
-    return dropped, RATES / (RATES - dropped)
 
 
 def _keys_and_stages(device: torch.device) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Errors in the code of a head or backbone of a package or file: one line that names it, with file and line.
+"""Errors in the user's code, of a head or backbone in a package or file: one line that names it, with file and line.
 
 Those of headsweep itself keep their tracebacks.
 """
@@ -22,7 +22,7 @@ from headsweep.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
-class OwnCode:
+class UserCode:
     """A class of a package or file.
 
     Args:
@@ -42,25 +42,25 @@ class OwnCode:
         return ConfigError(self.key, self.choice, f"{described(error, self.kind.__module__)}{self.advice}")
 
 
-def own_head(head: HeadConfig) -> OwnCode | None:
+def user_head(head: HeadConfig) -> UserCode | None:
     """Return the class of a head; None if it is one of headsweep. Raises UserError if it cannot be loaded."""
     if not isinstance(head, FileHeadConfig) and HEADS.package(head.name) is None:
         return None
     name = shown(head)
-    return OwnCode("head", name, head_class(head), f"; headsweep check-head {shlex.quote(name)} shows more")
+    return UserCode("head", name, head_class(head), f"; headsweep check-head {shlex.quote(name)} shows more")
 
 
-def own_backbone(model: ModelConfig) -> OwnCode | None:
+def user_backbone(model: ModelConfig) -> UserCode | None:
     """Return the class of a backbone; None if it is one of headsweep. Raises UserError if it cannot be loaded."""
     if BACKBONES.package(model.family) is None:
         return None
     path = BACKBONES[model.family].class_path
     kind: type = load_class(f"model.family={model.family}", path, Backbone)  # type: ignore[type-abstract]
-    return OwnCode("model.family", model.family, kind, "")
+    return UserCode("model.family", model.family, kind, "")
 
 
 @contextmanager
-def building(owner: OwnCode | None, *passing: type[Exception]) -> Iterator[None]:
+def building(owner: UserCode | None, *passing: type[Exception]) -> Iterator[None]:
     """Raise ConfigError for what a constructor raises, but for the exceptions `passing`."""
     try:
         yield
@@ -73,7 +73,7 @@ def building(owner: OwnCode | None, *passing: type[Exception]) -> Iterator[None]
 
 
 @contextmanager
-def running(*owners: OwnCode | None) -> Iterator[None]:
+def running(*owners: UserCode | None) -> Iterator[None]:
     """Raise ConfigError for an exception that has passed through the code of one of the classes."""
     try:
         yield
@@ -86,7 +86,7 @@ def running(*owners: OwnCode | None) -> Iterator[None]:
         raise
 
 
-def check_pooled(owner: OwnCode | None, head: Head) -> None:
+def check_pooled(owner: UserCode | None, head: Head) -> None:
     """Raise ConfigError unless a head on the meta device pools tokens to (b k e)."""
     if owner is None or isinstance(head, FittedHead):
         return

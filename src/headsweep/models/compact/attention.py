@@ -28,8 +28,14 @@ def attend(
 
 def _written_out(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)).softmax(-1)
+    dropped, scale = levels(dropout)
+    return weights * _kept(weights, dropped) @ (value * scale)
+
+
+def levels(dropout: float) -> tuple[int, float]:
+    """Return how many of RATES numbers drop a weight, and the scale of the others."""
     dropped = min(round(dropout * RATES), RATES - 1)
-    return weights * _kept(weights, dropped) @ (value * (RATES / (RATES - dropped)))
+    return dropped, RATES / (RATES - dropped)
 
 
 def _kept(weights: Float[Tensor, "b h n m"], dropped: int) -> Shaped[Tensor, "b h n m"]:

@@ -4,7 +4,7 @@ import pytest
 
 from composing import compose_run
 from headsweep.errors import ConfigError
-from headsweep.models.own_code import OwnCode, building, running
+from headsweep.models.user_code import UserCode, building, running
 from headsweep.run.train_run import preflight
 
 CODE = """
@@ -92,5 +92,5 @@ def test_a_correct_head_is_counted(folder):
 def test_an_exception_of_other_code_passes():
     with pytest.raises(RuntimeError, match=r"^mine$"), building(None):
         raise RuntimeError("mine")
-    with pytest.raises(RuntimeError, match=r"^mine$"), running(OwnCode("head", "it", int, "")):
+    with pytest.raises(RuntimeError, match=r"^mine$"), running(UserCode("head", "it", int, "")):
         raise RuntimeError("mine")

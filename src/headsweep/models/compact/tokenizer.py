@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headsweep.config import CompactConfig
 from headsweep.config import Tokenizer as TokenizerKind
-from headsweep.models.memory_layout import arrange_for_convolution, arrange_for_pooling
+from headsweep.models.compact.memory_layout import arrange_for_convolution, arrange_for_pooling
 
 for _name in ("arrange_for_convolution", "arrange_for_pooling"):
     torch.fx.wrap(_name)  # FX cannot trace a device

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from headsweep.config import Block, HeadConfig, Positions, TimmConfig
 from headsweep.errors import ConfigError, UserError
-from headsweep.heads import Head
+from headsweep.heads import Head, build_head
 from headsweep.models import Classifier, build_model
+from headsweep.models.backbone import Backbone
+from headsweep.models.checkpoints.fill import resize_positions
+from headsweep.models.checkpoints.fit import fit
+from headsweep.models.checkpoints.publish import publish
 from headsweep.models.meta_device import on_meta_device
 from headsweep.models.registry import ARCHITECTURES, ENTRIES
-from headsweep.models.state_dicts import fit, publish, resize_positions
 
 pytestmark = pytest.mark.slow
 
@@ -237,6 +240,19 @@ def test_models_that_no_published_code_has_are_not_written(name, block, message)
         model = timm.create_model(name, block=block)
     with pytest.raises(UserError, match=f"no published code has {message}; use --format headsweep"):
         published(model)
+
+
+class Other(Backbone):
+    """As a package adds one."""
+
+    def forward(self, images):
+        raise NotImplementedError
+
+
+def test_a_backbone_of_a_package_is_not_written_either():
+    head = build_head("gap", width=8, num_classes=2, heads=1, tokens=4)
+    with pytest.raises(UserError, match="has a head on another backbone than ViT-Lite, CVT and CCT; use"):
+        publish(Other(8, 4, 0, 3), head)
 
 
 @pytest.mark.parametrize("container", [{}, {"state_dict": None, "args": None}, {"state_dict_ema": None, "model": {}}])

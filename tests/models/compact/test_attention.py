@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from composing import compose_run
-from headsweep.models import attention
-from headsweep.models.attention import attend
 from headsweep.models.build import model_of
+from headsweep.models.compact import attention
+from headsweep.models.compact.attention import attend
 
 COMPACT = ["model=cct_7_3x1", "model.width=32", "model.depth=3", "model.attention_heads=1"]
 OPTIONS = "model.options={depth: 3, embed_dim: 32, num_heads: 1, patch_size: 8, attn_drop_rate: 0.1}"

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from composing import compose_run
 from headsweep.config import CompactConfig
-from headsweep.models.tokenizer import Tokenizer
+from headsweep.models.compact.tokenizer import Tokenizer
 
 PUBLISHED = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1))
 

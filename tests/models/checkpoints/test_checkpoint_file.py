@@ -16,7 +16,7 @@ from PIL import Image
 from headsweep.config import HeadConfig
 from headsweep.errors import ConfigError, UserError
 from headsweep.models import build_model
-from headsweep.models.checkpoint_file import read_weights
+from headsweep.models.checkpoints.checkpoint_file import read_weights
 from headsweep.models.registry import ARCHITECTURES
 
 WEIGHTS = {"a.weight": torch.arange(4.0)}

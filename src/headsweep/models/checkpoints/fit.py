@@ -1,28 +1,22 @@
-"""Convert state dicts of other layouts to that of headsweep, and back to published ones.
+"""Convert state dicts of other layouts to that of headsweep.
 
-Read: headsweep's, with other image sizes and class counts; SeqAttention's and the CCT authors' (see
-`headsweep.models.published_names`); timm's own for a backbone of timm. Written: the two published ones.
-
-Legend: s and t positions of the file and of the model, prefix ones included, d width.
+Read: headsweep's, with other image sizes and class counts; SeqAttention's and the CCT authors' (see `published_names`);
+timm's own for a backbone of timm.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from headsweep.config import Block, Positions
-from headsweep.errors import UserError
 from headsweep.heads import Head
 from headsweep.models.backbone import Backbone
-from headsweep.models.compact import CompactTransformer, describe, sine_positions
-from headsweep.models.published_names import (
+from headsweep.models.checkpoints.fill import Conversion, Views, fill
+from headsweep.models.checkpoints.published_names import (
     HEAD_COUNTS,
     POSITIONS,
     UNUSED_CLASSIFIER,
@@ -33,21 +27,16 @@ from headsweep.models.published_names import (
     head_name,
     is_of_backbone,
     published_views,
-    was_published,
 )
+from headsweep.models.checkpoints.state import CheckpointError, copied_state, listed
+from headsweep.models.compact import CompactTransformer
+from headsweep.models.compact.recorded import ARCHITECTURE, describe, recorded_architecture
+from headsweep.models.compact.transformer import sine_positions
 from headsweep.models.timm_backbone import TimmBackbone
+from headsweep.text import plural
 
-SHOWN = 3  # names that an error lists
 SINE_TOLERANCE = 1e-4  # the published table is computed in float32, with errors up to 3e-5
 _IN_TIMM = "backbone.model."
-ARCHITECTURE = "backbone.architecture"
-
-# For every tensor that a file should hold: its name there, its name here, its view into the state.
-Views = Iterator[tuple[str, str, Tensor]]
-
-
-class CheckpointError(UserError, RuntimeError):
-    """A state dict of another model; a RuntimeError, as torch's `load_state_dict` raises."""
 
 
 @dataclass
@@ -72,11 +61,11 @@ def fit(backbone: Backbone, head: Head | None, given: Mapping[str, Tensor]) -> F
         CheckpointError: the state dict is of no known layout, of another head, or does not fit.
     """
     with torch.device("cpu"):  # a model on the meta device is only checked
-        fitted = Fitted({name: _copy(tensor) for name, tensor in _state(backbone, head).items()})
+        fitted = Fitted(copied_state(backbone, head))
         rest = dict(given)
         _check_tensors(rest)
         views, classes_axis = _views(backbone, head, rest, fitted)
-        _fill(views, rest, _Fitting(backbone, classes_axis, fitted.grid, fitted.notes))
+        fill(views, rest, Conversion(backbone, classes_axis, fitted.grid, fitted.notes))
         if isinstance(backbone, CompactTransformer):
             options = dataclasses.replace(backbone.options, block=fitted.block or backbone.options.block)
             fitted.state[ARCHITECTURE] = describe(options, backbone.grid)
@@ -104,7 +93,7 @@ def count_classes(given: Mapping[str, Tensor]) -> int:
     held = head_in(given)
     published = None if held is None else given.get(f"{classifier_names(held[0]).replace('*', '0')}.weight")
     if published is None:
-        raise CheckpointError(f"expected weights of a known layout, found {_some(list(given))}")
+        raise CheckpointError(f"expected weights of a known layout, found {listed(list(given))}")
     return published.shape[0]
 
 
@@ -116,66 +105,6 @@ def compute_as(kind: Block | None, backbone: Backbone) -> list[str]:
         return []
     backbone.set_block(kind)
     return [f"the model's blocks are now {kind.value}, as those of the file"]
-
-
-def recorded_architecture(given: Mapping[str, Tensor]) -> tuple[Block, Positions, tuple[int, int]] | None:
-    """Return kind of blocks, kind of positions and token grid of a file of headsweep; None if not recorded."""
-    code = given.get(ARCHITECTURE)
-    if code is None or code.shape != (4,) or code.is_floating_point() or code.is_meta:
-        return None
-    block, positions, rows, columns = code.tolist()
-    if not (0 <= block < len(Block) and 0 <= positions < len(Positions)):
-        return None
-    return list(Block)[block], list(Positions)[positions], (rows, columns)
-
-
-def publish(backbone: Backbone, head: Head) -> dict[str, Tensor]:
-    """Return the model's state dict with the names of the code that published its head.
-
-    Raises:
-        UserError: no published code can hold this model.
-    """
-    if not isinstance(backbone, CompactTransformer):
-        raise UserError("format=upstream: no published code has a head on a backbone of timm; use --format headsweep")
-    if backbone.blocks_read is not None or head.pooled_norm is not None:
-        keys = "tokens.layer, tokens.last, tokens.norm or classifier_norm"
-        raise UserError(f"format=upstream: no published code has a head with {keys}; use --format headsweep")
-    name, block = head_name(head), backbone.options.block
-    if not was_published(name, head.heads, block):
-        raise UserError(
-            f"format=upstream: no published code has heads={head.heads} of {name} on {block.value} blocks; "
-            "use --format headsweep"
-        )
-    state = {name: _copy(tensor) for name, tensor in _state(backbone, head).items()}
-    views = {published: view.clone() for published, _, view in published_views(backbone, head, block, state)}
-    return views | dict(_published_extras(backbone, head, views))
-
-
-def _published_extras(
-    backbone: CompactTransformer, head: Head, views: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield published tensors without counterpart: batch counts, sine table, unused classifier (zeros)."""
-    for name in views:
-        if name.endswith(".running_mean"):
-            yield name.replace("running_mean", "num_batches_tracked"), torch.tensor(0)
-    if backbone.options.positions is Positions.sine:
-        yield POSITIONS, _copy(backbone.positions)
-    if has_branches(head_name(head)):
-        yield f"{UNUSED_CLASSIFIER}.weight", torch.zeros(head.num_classes, head.width)
-        yield f"{UNUSED_CLASSIFIER}.bias", torch.zeros(head.num_classes)
-
-
-def _state(backbone: Backbone, head: Head | None) -> dict[str, Tensor]:
-    """Return the state dict of a `Classifier` of the two, or its part without head."""
-    parts = {"backbone": backbone} if head is None else {"backbone": backbone, "head": head}
-    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    """Return a contiguous copy on the CPU; zeros for a meta tensor."""
-    if tensor.is_meta:
-        return torch.zeros(tensor.shape, dtype=tensor.dtype)
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _views(backbone: Backbone, head: Head | None, rest: dict[str, Tensor], fitted: Fitted) -> tuple[Views, int]:
@@ -194,7 +123,7 @@ def _views(backbone: Backbone, head: Head | None, rest: dict[str, Tensor], fitte
             _take(rest, lambda key: not is_of_backbone(key))
         else:
             _check_published_head(head, rest)
-        _take_positions(backbone, rest, POSITIONS, fitted.notes)
+        _take_positions(backbone, rest, fitted.notes)
         if head is not None:
             _take_published_extras(head, rest, fitted)
         return published_views(backbone, head, fitted.block, fitted.state), 0
@@ -208,9 +137,9 @@ def _views(backbone: Backbone, head: Head | None, rest: dict[str, Tensor], fitte
     if isinstance(backbone, TimmBackbone):
         example = next(iter(backbone.model.state_dict()))
         raise CheckpointError(
-            f"expected weights of {backbone.options.name} (e.g. {example}), found {_some(list(rest))}"
+            f"expected weights of {backbone.options.name} (e.g. {example}), found {listed(list(rest))}"
         )
-    raise CheckpointError(f"expected weights of this model in a known layout, found {_some(list(rest))}")
+    raise CheckpointError(f"expected weights of this model in a known layout, found {listed(list(rest))}")
 
 
 def _read_architecture(backbone: Backbone, rest: dict[str, Tensor], fitted: Fitted) -> None:
@@ -252,14 +181,14 @@ def _check_published_head(head: Head, rest: Mapping[str, Tensor]) -> None:
     if held == (name, head.heads):
         return
     if held is None:
-        raise CheckpointError(f"this file holds no known head beside the blocks: {_some(list(rest))}")
+        raise CheckpointError(f"this file holds no known head beside the blocks: {listed(list(rest))}")
     kind, count = held
     if not has_branches(kind):
         raise CheckpointError(
             f"this file holds one {kind} head, the model {head.heads} {name}: use head={kind} heads=1"
         )
     always_eight = " (upstream builds eight whatever the name says)" if count == 8 else ""
-    what = f"{count} heads" if kind == name else f"{count} {kind} heads"
+    what = plural(count, "head" if kind == name else f"{kind} head")
     named = f"{kind}{count}_cct_7_3x1_32" if count in HEAD_COUNTS else f"the model of {count} {kind} heads"
     raise CheckpointError(f"this file holds {what}{always_eight}: use {named}, in a run head={kind} heads={count}")
 
@@ -282,11 +211,9 @@ def _take(rest: dict[str, Tensor], is_unused: Callable[[str], bool]) -> list[str
     return taken
 
 
-def _take_positions(backbone: Backbone, rest: dict[str, Tensor], name: str, notes: list[str]) -> None:
-    """Check the file's positions against the model's."""
-    if not isinstance(backbone, CompactTransformer):
-        return
-    held = rest.get(name)
+def _take_positions(backbone: CompactTransformer, rest: dict[str, Tensor], notes: list[str]) -> None:
+    """Check the positions of a published file against the model's."""
+    held = rest.get(POSITIONS)
     if backbone.options.positions is Positions.learnable:
         if held is None:
             raise CheckpointError(
@@ -299,90 +226,5 @@ def _take_positions(backbone: Backbone, rest: dict[str, Tensor], name: str, note
         raise CheckpointError("the file holds positions and the model has none; use positions=learnable")
     if not torch.allclose(held.float(), sine_positions(held.shape[1], held.shape[2]), atol=SINE_TOLERANCE):
         raise CheckpointError("expected a sine table of positions, found learned ones; use positions=learnable")
-    del rest[name]
+    del rest[POSITIONS]
     notes.append("the file's positions are the model's own sine table")
-
-
-@dataclass
-class _Fitting:
-    """Fits given tensors into the model's, converting shapes where that is defined."""
-
-    backbone: Backbone
-    classes_axis: int
-    grid: tuple[int, int] | None  # of the file's tokens; square if unknown
-    notes: list[str]
-
-    def put(self, own: str, given: Tensor, view: Tensor) -> bool:
-        """Fill the view; return False if the given tensor does not fit."""
-        if given.shape == view.shape and not self._is_reshaped(own):
-            view.copy_(given)
-        elif own == "backbone.positions" and given.ndim == 3 and given.shape[2] == view.shape[2]:
-            return self._resize(given, view)
-        elif own.startswith("head.classifier.") and self._differs_in_classes(given, view):
-            counts = given.shape[self.classes_axis], view.shape[self.classes_axis]
-            self._note(
-                f"the classifiers are newly initialised: {counts[0]} classes in the file, {counts[1]} in the model"
-            )
-        else:
-            return False
-        return True
-
-    def _is_reshaped(self, own: str) -> bool:
-        """Return whether the number of positions agrees but not rows and columns."""
-        known = isinstance(self.backbone, CompactTransformer) and self.grid is not None
-        return own == "backbone.positions" and known and self.grid != self.backbone.grid
-
-    def _resize(self, given: Tensor, view: Tensor) -> bool:
-        assert isinstance(self.backbone, CompactTransformer), "only it has positions"
-        rows, columns = self.backbone.grid
-        count = max(0, given.shape[1] - self.backbone.prefix)
-        before = self.grid or (math.isqrt(count), math.isqrt(count))
-        if before[0] * before[1] != count or not count:
-            return False
-        view.copy_(resize_positions(given.float(), self.backbone.prefix, before, (rows, columns)))
-        self._note(f"positions resized bilinearly from {before[0]}x{before[1]} tokens to {rows}x{columns}")
-        return True
-
-    def _differs_in_classes(self, given: Tensor, view: Tensor) -> bool:
-        def others(tensor: Tensor) -> list[int]:
-            return [size for axis, size in enumerate(tensor.shape) if axis != self.classes_axis]
-
-        return given.ndim == view.ndim and others(given) == others(view)
-
-    def _note(self, note: str) -> None:
-        if note not in self.notes:
-            self.notes.append(note)
-
-
-def resize_positions(
-    positions: Float[Tensor, "1 s d"], prefix: int, before: tuple[int, int], grid: tuple[int, int]
-) -> Float[Tensor, "1 t d"]:
-    """Resize positions to another grid bilinearly, as the CCT authors' code does; prefix positions stay."""
-    kept, patches = positions[:, :prefix], positions[:, prefix:]
-    image = patches.unflatten(1, before).permute(0, 3, 1, 2)
-    return torch.cat([kept, F.interpolate(image, grid, mode="bilinear").flatten(2).transpose(1, 2)], 1)
-
-
-def _fill(views: Views, rest: dict[str, Tensor], fitting: _Fitting) -> None:
-    """Fill the state through its views.
-
-    Raises:
-        CheckpointError: a tensor is absent, does not fit, or has no place.
-    """
-    missing, misfits = [], []
-    for name, own, view in views:
-        given = rest.pop(name, None)
-        if given is None:
-            missing.append(name)
-        elif not fitting.put(own, given, view):
-            misfits.append(f"{name} is {tuple(given.shape)} and the model's {tuple(view.shape)}")
-    complaints = [("lacks", missing), ("has no place for", list(rest)), ("does not fit:", misfits)]
-    subjects = {"lacks": "the file", "has no place for": "the model", "does not fit:": "the file"}
-    problems = [f"{subjects[verb]} {verb} {_some(names)}" for verb, names in complaints if names]
-    if problems:
-        raise CheckpointError("; ".join(problems))
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more if names else "nothing"

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from making import TINY
 from torch import Tensor, nn
 
 from headsweep.config import Tokenizer as TokenizerKind
-from headsweep.models.memory_layout import arrange_for_convolution
-from headsweep.models.tokenizer import Tokenizer
+from headsweep.models.compact.memory_layout import arrange_for_convolution
+from headsweep.models.compact.tokenizer import Tokenizer
+from making import TINY
 
 MODELS = {
     "one layer": TINY,

@@ -6,10 +6,10 @@ import torch
 from composing import compose_run
 from headsweep.config import AttentionKernel
 from headsweep.errors import ConfigError
-from headsweep.models import packed_operators
 from headsweep.models.build import model_of
-from headsweep.models.packed_attention import check_device, fits
-from headsweep.models.packed_operators import attend_packed
+from headsweep.models.compact import packed_operators
+from headsweep.models.compact.packed_attention import check_device, fits
+from headsweep.models.compact.packed_operators import attend_packed
 from headsweep.run.train_run import preflight
 
 pytest.importorskip("triton")
@@ -134,11 +134,11 @@ def test_a_block_in_training_attends_by_the_kernels_and_in_evaluation_by_torch(i
     run.dataset.num_classes = 10
     attention = model_of(run).backbone.blocks[0].attention
     tokens = torch.randn(1, 16, 32)
-    monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
+    monkeypatch.setattr("headsweep.models.compact.block.fits", lambda tokens: True)
     calls = []
     own = packed_operators.attend_packed
     monkeypatch.setattr(
-        "headsweep.models.packed_operators.attend_packed", lambda *args: calls.append(args[1]) or own(*args)
+        "headsweep.models.compact.packed_operators.attend_packed", lambda *args: calls.append(args[1]) or own(*args)
     )
     attention.attention_dropout = 0.0
     torch.testing.assert_close(attention.train()(tokens), attention.eval()(tokens))
@@ -182,8 +182,9 @@ def test_a_lean_block_has_the_numbers_and_gradients_of_a_plain_one(interpreted, 
     inputs = [tokens, *block.parameters()]
     plain = block(tokens)
     expected = torch.autograd.grad(plain, inputs, by)
-    monkeypatch.setattr("headsweep.models.compact.fits", lambda tokens: True)
-    monkeypatch.setattr("headsweep.models.compact.gains", lambda tokens: True)
+    monkeypatch.setattr("headsweep.models.compact.block.fits", lambda tokens: True)
+    for module in ("block", "transformer"):
+        monkeypatch.setattr(f"headsweep.models.compact.{module}.gains", lambda tokens: True)
     lean = block(tokens)
     torch.testing.assert_close(lean, plain, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.autograd.grad(lean, inputs, by), expected, atol=1e-4, rtol=1e-4)
