@@ -70,7 +70,10 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
     measures = {measure_of(name) for name in question.metrics}
     accuracies = f"{what} on the test images in percent; " * bool(measures & {"top1", "top5"})
-    yield Note(f"{accuracies}n is the number of seeds in the mean.")
+    yield Note(f"{accuracies}{_seeds(rows, question)}.")
+    own_n = [name for name in question.metrics if any(_has_own_n(row, name) for row in rows)]
+    if own_n:
+        yield Note("A metric with its own n covers only the seeds that have a value of it.", tuple(own_n))
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
@@ -82,6 +85,20 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
         if METRICS[name].note:
             yield Note(f"{capitalized(METRICS[name].noun)}: {METRICS[name].note}.", (name,))
     yield from map(Note, _intervals(rows))
+
+
+def _seeds(rows: Sequence[Row], question: Question) -> str:
+    """Explain n, with its values where the table has no column for it."""
+    found = sorted({row.compared.n for row in rows if row.compared})
+    if question.shows("n") or not found:
+        return "n is the number of seeds in the mean"
+    if len(found) == 1:
+        return f"n, the number of seeds in the mean, is {found[0]}"
+    return f"n, the number of seeds in the mean, is {found[0]} to {found[-1]} (column n)"
+
+
+def _has_own_n(row: Row, name: str) -> bool:
+    return name in row.estimates and row.estimates[name].n != (row.compared.n if row.compared else 0)
 
 
 def _intervals(rows: Sequence[Row]) -> Iterator[str]:
@@ -101,6 +118,8 @@ def _differences(rows: Sequence[Row], question: Question, family: int, baseline:
     is_any_bold = question.shows(*bold) and any(row.is_better for row in rows)
     if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
         yield from map(Note, _paired(rows, question, family, baseline))
+    elif question.shows("difference_images", "p_better", "verdict", "p_mcnemar", "flags"):
+        yield Note(f"The baseline is {_as_paired(question, baseline)}.")
     if is_any_bold:
         yield Note(f"better than the baseline, p < {LEVEL:g}.", bold, explains_bold=True)
     if question.shows("p_mcnemar"):
@@ -111,8 +130,8 @@ def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str)
     differences = [row.difference for row in rows if row.difference]
     repeated = [d for d in differences if d.n > 1]
     yield (
-        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({baseline}, and "
-        f"otherwise the same configuration{_but_for_tuned(question)}), in {METRICS[question.metric].unit.difference}"
+        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline "
+        f"({_as_paired(question, baseline)}), in {METRICS[question.metric].unit.difference}"
         f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
@@ -154,8 +173,9 @@ def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
         )
 
 
-def _but_for_tuned(question: Question) -> str:
-    return f" but for {' and '.join(question.tune)}" if question.tune else ""
+def _as_paired(question: Question, baseline: str) -> str:
+    but = f" but for {' and '.join(question.tune)}" if question.tune else ""
+    return f"{baseline}, and otherwise the same configuration{but}"
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:
