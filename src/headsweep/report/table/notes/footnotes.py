@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name
 from headsweep.report.stats.collapsed import collapsed
-from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
+from headsweep.report.stats.inference import smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
-from headsweep.report.table.model import Note, Question, Row
+from headsweep.report.table.model import BETTER, Note, Question, Row
 from headsweep.text import capitalized, plural
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 
 MOST_NAMED = 5  # cells
+# What a filter of MLflow says of a run's result: its metrics, or how and when it ended.
+_RESULT = re.compile(r"metric|\bstatus\b|\bend_time\b|headsweep\.(state|nonfinite|screened_out)")
 _FAMILY = "p is corrected as if each were a comparison of its own."
 
 
-def footnotes(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
+def footnotes(
+    rows: Sequence[Row], question: Question, family: int, baseline: str, no_claims: str | None
+) -> Iterator[Note]:
     """Yield how the numbers are computed, the general first.
 
     Args:
@@ -30,11 +36,10 @@ def footnotes(rows: Sequence[Row], question: Question, family: int, baseline: st
         question: that it answers.
         family: the number of planned differences.
         baseline: name of what the rows are compared with.
+        no_claims: as in `Table`.
     """
-    if question.query:
-        yield Note(f"Runs selected by the MLflow filter: {question.query}.")
     yield from _means(rows, question)
-    yield from _differences(rows, question, family, baseline)
+    yield from _differences(rows, question, family, baseline, no_claims)
     yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
     yield from (Note(text, ("verdict",)) for text in verdicts.footnotes(rows, question, family))
     yield from (Note(text, ("p_better",)) for text in _superiority(rows, question))
@@ -49,8 +54,7 @@ def warnings(
 ) -> Iterator[str]:
     """Yield what limits the numbers, in a sentence or two each; `shown` are those of the cells that have rows."""
     runs = [run for cell in cells for run in cell.runs]
-    if "metric" in question.query:
-        yield "SELECTED BY RESULT: the filter selects runs by their metrics, so means are biased."
+    yield from _filter(question.query)
     yield from verdicts.warnings(question)
     yield from _screening(cells, screening)
     yield from _missing_folders(question)
@@ -64,6 +68,19 @@ def warnings(
     yield from (inconsistency.sentence for inconsistency in inconsistencies(cells))
     yield from _uncommitted(runs)
     yield from _devices([run for run in runs if run.finished])
+
+
+def _filter(query: str) -> Iterator[str]:
+    """Yield what a filter leaves out."""
+    if query:
+        yield (
+            f"Runs selected by the MLflow filter: {query}. A planned run that it leaves out is counted nowhere, "
+            "neither as missing nor in the correction of p."
+        )
+    if _RESULT.search(query):
+        yield (
+            "SELECTED BY RESULT: the filter selects runs by their metrics or by how they ended, so means are biased."
+        )
 
 
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
@@ -111,7 +128,9 @@ def _intervals(rows: Sequence[Row]) -> Iterator[str]:
         yield "Where all seeds have the same value, the spread cannot be estimated: no interval."
 
 
-def _differences(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
+def _differences(
+    rows: Sequence[Row], question: Question, family: int, baseline: str, no_claims: str | None
+) -> Iterator[Note]:
     if not any(row.difference for row in rows):
         return
     bold = (question.metric, "difference")
@@ -121,9 +140,9 @@ def _differences(rows: Sequence[Row], question: Question, family: int, baseline:
     elif question.shows("difference_images", "p_better", "verdict", "p_mcnemar", "flags"):
         yield Note(f"The baseline is {_as_paired(question, baseline)}.")
     if is_any_bold:
-        yield Note(f"better than the baseline, p < {LEVEL:g}.", bold, explains_bold=True)
+        yield replace(BETTER, columns=bold)
     if question.shows("p_mcnemar"):
-        yield from map(Note, _mcnemar(rows, question))
+        yield from map(Note, _mcnemar(rows, question, no_claims))
 
 
 def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[str]:
@@ -150,13 +169,13 @@ def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str)
         yield "A difference with its own n covers only the seeds that the cell and its baseline share."
 
 
-def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
+def _mcnemar(rows: Sequence[Row], question: Question, no_claims: str | None) -> Iterator[str]:
     if any(row.mcnemar_p is not None for row in rows):
         yield (
             "p McNemar* (exact, Holm-corrected) compares the predictions of two single runs on the test images. It "
             "holds for these two runs, not for the two heads: another seed may reverse it."
         )
-    elif question.columns is not None:
+    elif question.columns is not None and not no_claims:
         yield (
             "p McNemar* compares the predictions of two single runs with the same seed; no cell in this table and its "
             "baseline are such a pair. With several seeds, p and p sign-flip compare the heads."

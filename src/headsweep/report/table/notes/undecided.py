@@ -45,10 +45,16 @@ def reason(
     return found or too_little(difference)
 
 
-def without_claims(rows: Sequence[Row], is_unchosen: bool, is_unequal: bool) -> list[Row]:
-    """Return the rows of a table, undecided where it varies settings without a choice, or chose unequally."""
-    why = UNCHOSEN if is_unchosen else UNEQUAL if is_unequal else None
-    return [replace(row, undecided=row.undecided or why) if row.difference else row for row in rows]
+def no_claims(is_unchosen: bool, is_unequal: bool) -> str | None:
+    """Return why a table that varies settings without a choice, or chose unequally, supports no claim."""
+    return UNCHOSEN if is_unchosen else UNEQUAL if is_unequal else None
+
+
+def without_claims(rows: Sequence[Row], why: str | None) -> list[Row]:
+    """Return the rows of a table, undecided where it supports no claim."""
+    if why is None:
+        return list(rows)
+    return [replace(row, undecided=row.undecided or why, mcnemar_p=None) if row.difference else row for row in rows]
 
 
 def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
