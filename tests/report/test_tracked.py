@@ -102,6 +102,18 @@ def test_runs_of_mlflow_have_the_precision_that_they_trained_in(make_run, log, u
     ]
 
 
+def test_runs_of_mlflow_have_the_code_of_their_folders(make_run, log, uri):
+    packages = {"packages": {"lab-heads": "1.0 aaaa", "lab-data": "2.0 bbbb"}}
+    codes = [
+        {"commit": "abc123", "dirty": True, "changes": "0123456789abcdef"},
+        {"commit": "abc123", "dirty": True, "changes": "fedcba9876543210"} | packages,
+    ]
+    folders = [make_run("ga", 1, seed, 0.9, code=code) for seed, code in enumerate(codes)]
+    found = [run.record for cell in read(uri, log(folders), "") for run in cell.runs]
+    assert [record.code_name for record in found] == ["abc123-dirty-01234567", "abc123-dirty-fedcba98"]
+    assert [record.packages for record in found] == [{}, packages["packages"]]
+
+
 @pytest.mark.slow
 @on_both
 def test_a_filter_is_mlflows(study, log, uri):

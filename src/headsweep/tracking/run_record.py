@@ -111,10 +111,12 @@ class RunRecord:
 def code_name(code: Mapping[str, Any], digits: int = 10) -> str:
     """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does.
 
-    Without a commit it is the version of the package and the digest of its code.
+    What was changed is named by the digest of the patch, if that was stored: "0123456789-dirty-89abcdef". Without a
+    commit it is the version of the package and the digest of its code.
     """
     if commit := code.get("commit"):
-        return commit[:digits] + "-dirty" * bool(code.get("dirty"))
+        changes = f"-{patch[:8]}" if (patch := code.get("changes")) else ""
+        return commit[:digits] + f"-dirty{changes}" * bool(code.get("dirty"))
     if digest := code.get("digest"):
         return f"headsweep {code.get('version', 'unknown')} ({digest})"
     return "unknown version" + "-dirty" * bool(code.get("dirty"))

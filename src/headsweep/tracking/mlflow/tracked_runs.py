@@ -15,6 +15,7 @@ from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"
+_CODE = ("version", "digest", "changes")  # of the code, where it has them
 
 
 def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
@@ -63,13 +64,19 @@ def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
         code={
             "commit": None if commit == "unknown" else commit,
             "dirty": tags.get("headsweep.dirty") == "true",
-            **{key: tags[f"headsweep.{key}"] for key in ("version", "digest") if f"headsweep.{key}" in tags},
+            **{key: tags[f"headsweep.{key}"] for key in _CODE if f"headsweep.{key}" in tags},
+            "packages": _packages(tags.get("headsweep.packages", "")),
         },
         cost=cost,
     )
     history = partial(reader.history, stored.run_id)
     out = tags.get("headsweep.screened_out")
     return TrackedRun(record, state, _result(stored, state), out, tags.get("headsweep.data", ""), history)
+
+
+def _packages(text: str) -> dict[str, str]:
+    """Return distribution -> version and digest from the tag that lists them."""
+    return {name: version for name, _, version in (one.partition(" ") for one in text.split(", ") if one)}
 
 
 def _result(stored: StoredRun, state: RunState) -> RunResult | None:
