@@ -24,7 +24,9 @@ from headsweep.plan.uncommitted import patch_of
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
-from headsweep.report.stats.inference import Estimate, estimate
+from headsweep.report.stats.inference import estimate
+from headsweep.report.table.columns import metric_entry
+from headsweep.report.table.metrics import PERCENT
 from headsweep.selection import is_condition
 from headsweep.status.find import find_sweep, folder_of_run
 from headsweep.tracking.design import Design
@@ -102,8 +104,9 @@ def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path)
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:
-            values = ", ".join(f"{100 * value:.2f}" for value in by_seed.values())
-            lines.append(f"  {metric:10}  {_mean(estimate(list(by_seed.values())))}  of {values}")
+            mean = metric_entry(estimate(list(by_seed.values())), PERCENT)
+            values = ", ".join(f"{100 * value:.{mean.decimals}f}" for value in by_seed.values())
+            lines.append(f"  {metric:10}  {mean.text} %, n = {len(by_seed)}  of {values}")
     cost = record.cost
     if {"parameters", "head_parameters", "flops"} <= cost.keys():
         head = f"{cost['head_parameters']:,} in the head"
@@ -111,11 +114,6 @@ def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path)
     for run in cell.runs:
         lines += ["", *_run(run)]
     return "\n".join([*lines, "", *_again(cell, finder, output)])
-
-
-def _mean(value: Estimate) -> str:
-    spread = "" if value.half_width is None else f" ± {100 * value.half_width:.2f}"
-    return f"{100 * value.mean:.2f}{spread} %, n = {value.n}"
 
 
 def _run(run: Run) -> list[str]:

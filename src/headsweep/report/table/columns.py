@@ -175,11 +175,17 @@ def metric_entry(value: Estimate | None, unit: Unit, sign: str = "", bold: bool 
     if value is None:
         return ABSENT
     mean, half = unit.size * value.mean, None if value.half_width is None else unit.size * value.half_width
-    decimals, most = unit.decimals, unit.decimals + MOST_DECIMALS - PERCENT.decimals
-    while half and decimals < most and not float(f"{half:.{decimals}f}"):  # ± 0.00 would mean no spread at all
-        decimals += 1
+    decimals = decimals_of(half, unit)
     text = human(rounded(mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}")
     return Entry(f"{text} {note}".rstrip(), mean, half, decimals, sign, bold, note)
+
+
+def decimals_of(half: float | None, unit: Unit = PERCENT) -> int:
+    """Return the decimals of a metric with this half-width: ± 0.00 would mean no spread at all."""
+    decimals, most = unit.decimals, unit.decimals + MOST_DECIMALS - PERCENT.decimals
+    while half and decimals < most and not float(f"{half:.{decimals}f}"):
+        decimals += 1
+    return decimals
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
