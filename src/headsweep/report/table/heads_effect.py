@@ -108,8 +108,12 @@ def _notes(table: Table, found: Sequence[Effect], axes: Sequence[str]) -> list[s
         "p is that of the slope, two-sided, from a t-test over seeds, corrected (Holm) over "
         f"{plural(len(found) + table.lost, 'slope')}: a family of its own.",
     ]
-    reasons = [f"{' '.join(_named(effect, axes))} ({effect.undecided})" for effect in found if effect.undecided]
-    return notes + [f"UNDECIDED: {'; '.join(reasons)}."] * bool(reasons)
+    by_reason: dict[str, list[str]] = {}
+    for effect in found:
+        if effect.undecided:
+            by_reason.setdefault(effect.undecided, []).append(" ".join(_named(effect, axes)))
+    listed = (f"{undecided.named(names, len(found))} ({why})" for why, names in by_reason.items())
+    return notes + [f"UNDECIDED: {'; '.join(listed)}."] * bool(by_reason)
 
 
 def _named(effect: Effect, axes: Sequence[str]) -> list[str]:

@@ -66,7 +66,7 @@ def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
             name = name_of(row.head, row.heads, dict(zip(axes, row.axes, strict=True)))
             by_reason.setdefault(row.undecided, []).append(name)
     if by_reason:
-        listed = "; ".join(f"{why}: {_named(names, len(compared))}" for why, names in by_reason.items())
+        listed = "; ".join(f"{why}: {named(names, len(compared))}" for why, names in by_reason.items())
         yield f"UNDECIDED, shown without bold and without p: {listed}."
 
 
@@ -93,7 +93,8 @@ def too_little(difference: Difference | None) -> str | None:
     return EQUAL if difference.p is None else None
 
 
-def _named(names: Sequence[str], compared: int) -> str:
+def named(names: Sequence[str], compared: int) -> str:
+    """Return the names of the first of the `compared` rows that share a reason."""
     if len(names) == compared > MOST_NAMED:
         return "all rows"
     more = len(names) - MOST_NAMED
