@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -15,6 +16,7 @@ from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"
+_NOT_FINITE = re.compile(r"(.+) is (nan|-?inf) at epoch (\d+)")  # an entry of the tag
 _CODE = ("version", "digest", "changes")  # of the code, where it has them
 
 
@@ -85,9 +87,16 @@ def _result(stored: StoredRun, state: RunState) -> RunResult | None:
     metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(_COST)}
     measured = {name.removeprefix(_COST): value for name, value in stored.metrics.items() if name.startswith(_COST)}
     clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
-    epochs = max((stored.steps[name] for name in metrics), default=0)
+    epochs = max((step for name, step in stored.steps.items() if not name.startswith((_COST, "inspect/"))), default=0)
+    metrics |= _not_finite(stored)
     precision = stored.tags.get("headsweep.precision")
     return RunResult(state.value, metrics, epochs, 0, clock, {"precision": precision} if precision else {})
+
+
+def _not_finite(stored: StoredRun) -> dict[str, float]:
+    """Return the metrics whose last value is not finite: MLflow has no point for it, but of an earlier epoch."""
+    found = map(_NOT_FINITE.fullmatch, stored.tags.get("headsweep.nonfinite", "").split("; "))
+    return {it[1]: float(it[2]) for it in found if it and int(it[3]) >= stored.steps.get(it[1], 0)}
 
 
 @lru_cache(maxsize=4096)  # thousands of runs share their values
