@@ -88,6 +88,7 @@ def compare(
     rows = _corrected(rows, family)
     if question.margin:
         rows = verdicts.with_verdicts(rows, question.margin.points, family)
+    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
     warnings = [
         *_pairing_warnings(paired, question),
         *footnotes.warnings(cells, paired.cells, axes, question, screening),
@@ -98,7 +99,8 @@ def compare(
         axes=axes,
         rows=tuple(rows),
         footnotes=(
-            *_notes(paired, rows, question, family, no_claims),
+            *footnotes.footnotes(rows, question, family, baseline, no_claims),
+            *_choices(paired, question),
             *stored_tokens.footnotes(cells, question),
             *map(Note, warnings),
             *map(Note, published_check.footnotes(rows, axes, sources)),
@@ -110,6 +112,7 @@ def compare(
         arms=paired.arms,
         cells=tuple(cells),
         damages=question.damages,
+        baseline=baseline,
         no_claims=no_claims,
         lost=lost,
     )
@@ -122,12 +125,8 @@ def _pairing_warnings(paired: Pairing, question: Question) -> Iterator[str]:
     yield from tuning.warnings(paired.arms, paired.others)
 
 
-def _notes(
-    paired: Pairing, rows: Sequence[Row], question: Question, family: int, no_claims: str | None
-) -> Iterator[Note]:
-    """Yield how the numbers of the table are computed."""
-    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
-    yield from footnotes.footnotes(rows, question, family, baseline, no_claims)
+def _choices(paired: Pairing, question: Question) -> Iterator[Note]:
+    """Yield how settings were chosen, and on which images the runs were tested."""
     yield from map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric))
     yield from map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric]))
 

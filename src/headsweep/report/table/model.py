@@ -156,6 +156,7 @@ class Table:
     arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)  # all of them, chosen or not
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
+    baseline: str = ""  # what the rows are compared with, e.g. "head=seqpool with the same number of heads"
     no_claims: str | None = None  # why nothing in the table supports a claim, e.g. as settings were not chosen
     lost: int = 0  # planned runs whose folders are missing or cannot be read
 
