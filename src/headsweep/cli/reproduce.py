@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +66,9 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, data:
         click.echo("REPRODUCED bit for bit in all that was compared")
     else:
         verdict = "REPRODUCED within the tolerance" if within and tolerance else "NOT REPRODUCED"
-        click.echo(f"{verdict}: accuracies differ by up to {comparison.points:.3g} points, tolerance {tolerance:g}")
+        differ = f"accuracies differ by up to {comparison.points:.3g} points"
+        found = differ if math.isfinite(comparison.points) else "not both runs have test accuracies"
+        click.echo(f"{verdict}: {found}, tolerance {tolerance:g}")
     sys.exit(0 if comparison.is_exact or (within and tolerance) else 1)
 
 
