@@ -57,6 +57,20 @@ def test_each_format_has_the_own_n_of_a_difference(write):
     assert text.count("(n=5)") == (3 if write is latex.write else 2), "and LaTeX has room for it"
 
 
+@pytest.mark.parametrize(
+    ("column", "correction"),
+    [
+        ("difference", "The confidence interval of a difference is not corrected for multiple comparisons."),
+        ("p", "corrected for multiple comparisons (Holm) over 1 planned difference."),
+        ("p_sign_flip", "p sign-flip is that of a sign-flip permutation test, corrected as p is."),
+        ("p_better", "(Clopper and Pearson), not corrected for multiple comparisons;"),
+        ("verdict", "corrected (Holm) over 1 planned difference."),
+    ],
+)
+def test_each_comparison_has_its_correction(column, correction):
+    assert correction in shown(asked(column, margin=Margin(1.0)), column)
+
+
 @pytest.mark.parametrize("column", ["difference_images", "p_better", "verdict", "flags", "difference", "p"])
 def test_a_comparison_names_its_baseline(column):
     question = asked(column, baseline={"head": "seqpool"}, margin=Margin(1.0))

@@ -137,6 +137,8 @@ def _differences(
     is_any_bold = question.shows(*bold) and any(row.is_better for row in rows)
     if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
         yield from map(Note, _paired(rows, question, family, baseline))
+        if any(row.sign_flip_p is not None for row in rows):
+            yield Note("p sign-flip is that of a sign-flip permutation test, corrected as p is.", ("p_sign_flip",))
     elif question.shows("difference_images", "p_better", "verdict", "p_mcnemar", "flags"):
         yield Note(f"The baseline is {_as_paired(question, baseline)}.")
     if is_any_bold:
@@ -187,8 +189,8 @@ def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
         metric = METRICS[question.metric]
         yield (
             f"P(better) is the probability that a run has a {'higher' if metric.sign > 0 else 'lower'} {metric.noun} "
-            "than the baseline's run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie "
-            "counts half."
+            "than the baseline's run with the same seed, with its exact 95 % interval (Clopper and Pearson), not "
+            "corrected for multiple comparisons; a tie counts half."
         )
 
 
