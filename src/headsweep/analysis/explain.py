@@ -32,7 +32,7 @@ from headsweep.status.find import find_sweep, folder_of_run
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder, runs_in
-from headsweep.tracking.run_record import RunRecord
+from headsweep.tracking.run_record import RunRecord, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -121,8 +121,9 @@ def _run(run: Run) -> list[str]:
     assert folder is not None, "read from folders"
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
+    later = f", then {names}" if (names := record.code.get("continued")) else ""
     packages = "".join(f", {name} {version}" for name, version in record.packages.items())
-    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}"]
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}{later}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
@@ -142,7 +143,8 @@ def _run(run: Run) -> list[str]:
 def _code(record: RunRecord, folder: RunFolder) -> str:
     commit: str | None = record.code.get("commit")
     if commit is None:
-        return record.code_name if "digest" in record.code else "no commit recorded"
+        without = {key: value for key, value in record.code.items() if key != "continued"}
+        return code_name(without) if "digest" in record.code else "no commit recorded"
     if not record.code.get("dirty"):
         return commit
     return f"{commit} with uncommitted changes, {patch_of(record, folder.output.path) or 'which were not saved'}"

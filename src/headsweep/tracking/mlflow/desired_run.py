@@ -85,6 +85,7 @@ def _tags(
         "headsweep.digest": record.code.get("digest", ""),
         "headsweep.dirty": str(bool(record.code.get("dirty"))).lower(),
         "headsweep.changes": record.code.get("changes", ""),
+        "headsweep.continued": record.code.get("continued", ""),
         "headsweep.precision": folder.precision() or "",
         "headsweep.packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
         "headsweep.state": f"{state.value}: {reason}" if reason else state.value,

@@ -17,7 +17,7 @@ from headsweep.tracking.tracker import TrackedRun
 
 _COST = "cost/"
 _NOT_FINITE = re.compile(r"(.+) is (nan|-?inf) at epoch (\d+)")  # an entry of the tag
-_CODE = ("version", "digest", "changes")  # of the code, where it has them
+_CODE = ("version", "digest", "changes", "continued")  # of the code, where it has them
 
 
 def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
