@@ -61,6 +61,8 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, data:
     _print(comparison)
     if record.code.get("dirty") and code != "changed":
         click.echo("code        the original had uncommitted changes, which were not applied")
+    if later := record.code.get("continued"):
+        click.echo(one_line(f"code        the original was continued by other code: {later}"))
     within = comparison.points <= tolerance
     if comparison.is_exact:
         click.echo("REPRODUCED bit for bit in all that was compared")
