@@ -72,6 +72,11 @@ def test_a_cell_lists_its_runs_and_the_command_that_trains_the_same_ones(output)
     assert f"code      {COMMIT}" in text
     assert "machine   cpu (x86_64), 2 threads, 1 ranks, torch 2.15" in text
     assert f"headsweep reproduce {runs_of(text)[0]}" in text
+    for at, name in enumerate(runs_of(text)):
+        folder = RunFolder(output / "runs" / name)
+        folder.finish(replace(folder.result(), metrics={"test/top1": 0.5 + at * 1e-6}))
+    text, _ = explain(["head=ga", "optimizer.lr=0.001"], None, output)
+    assert "  test/top1   50.000 ± 0.001 %, n = 2  of 50.000, 50.000" in text
     (command,) = commands(text)
     assert command[0] == "-m" and command[-1] == "seed=0,1"
     again = [compose_run(*command[1:-1], f"seed={seed}") for seed in (0, 1)]

@@ -1,6 +1,7 @@
 """`headsweep power`: the seeds that a difference needs, what they cost, and the command that adds them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -116,6 +117,27 @@ def test_a_settled_comparison_with_a_large_spread_needs_no_seeds(tmp_path):
     assert [row[7] for row in rows] == [str(needed), "settled"]
     assert f"settled, left out below: head=gap heads=1 ({MINUS}50.00, p = 0.026)" in text
     assert f"\nseeds={needed}: " in text
+
+
+def test_what_the_table_withholds_is_not_settled(tmp_path):
+    """A seed failed; then its folder is lost, which may have been a comparison of its own."""
+    folder = sweep(tmp_path, 4, ["seqpool", "ga"], {"seqpool": (0.7, 0.72, 0.71, 0.7), "ga": (0.9, 0.93, 0.91, 0.9)})
+    assert "settled, left out below: head=ga heads=1" in advise(folder, {}, AIM)[0]
+    last = folder.runs()[-1]
+    (last.path / "result.json").unlink()
+    last.fail("RuntimeError: out of memory")
+    text = advise(folder, {}, AIM)[0]
+    assert "undecided in the table, whatever the p: head=ga heads=1 (1 of 4 seeds failed)" in text
+    assert "settled" not in text
+    shutil.rmtree(last.path)
+    text = advise(folder, {}, AIM)[0]
+    assert "corrected for 2 differences" in text and "head=ga heads=1 (seed 3 missing)" in text
+
+
+def test_a_small_spread_is_not_shown_as_none(tmp_path):
+    top1 = {"seqpool": (0.7, 0.7, 0.7), "ga": (0.70002, 0.70003, 0.70002)}
+    text = advise(sweep(tmp_path, 3, ["seqpool", "ga"], top1), {}, AIM)[0]
+    assert "0.0006 (0.0003 to 0.0036)" in text and "(+0.002, p = 0.02)" in text
 
 
 @pytest.mark.slow

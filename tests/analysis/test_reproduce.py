@@ -281,6 +281,13 @@ def test_another_end_is_no_small_difference(original, again):
     )
 
 
+def test_two_runs_without_accuracies_are_within_no_tolerance(original, again):
+    """Both diverged, at different steps."""
+    for steps, run in enumerate((original, again), 7):
+        run.finish(replace(run.result(), state="diverged", metrics={"train/loss": float("nan")}, steps=steps))
+    assert compare(original, again).points == float("inf")
+
+
 def test_weights_that_are_gone_are_not_compared(original, again):
     original.checkpoint.unlink()
     comparison = compare(original, again)

@@ -215,3 +215,8 @@ def test_the_table_at_the_end_of_a_sweep_has_all_columns_in_a_pipe(better, monke
     terminal.show(build(better))
     text = capsys.readouterr().out
     assert "do not fit" not in text and "head share" in text and "top-5 %" in text
+
+
+def test_a_speed_that_is_not_finite_is_not_measured(make_run):
+    table = build([make_run("ga", 1, 0, 0.9, speed=float("inf")), make_run("ga", 1, 1, 0.9, speed=5.0)])
+    assert json.loads(json_format.write(table, ""))["rows"][0]["images_per_second"] == 5.0

@@ -71,6 +71,11 @@ def test_thin_data_is_undecided(last, why):
     assert f"UNDECIDED: head=seqpool ({why})." in shown.notes()
 
 
+def test_many_undecided_rows_are_not_all_named():
+    thin = [made_cell("ga", [0.8, 0.9], heads, parameters={"model.width": at}) for heads in (1, 4) for at in range(9)]
+    assert "UNDECIDED: all rows (2 seeds)." in sheet(compare(thin, Question())).notes()
+
+
 def test_a_number_of_heads_without_a_result_leaves_the_others():
     found = table(made_cell("seqpool", [RunState.failed] * 5, 16))
     assert effects(found)[0].undecided == "5 of 5 seeds failed with 16 heads"

@@ -84,7 +84,11 @@ def test_the_best_epoch_has_the_lowest_loss():
     best = METRICS["val_log_loss_best"]
     (cell,) = cells(values={"gap": [0.5, 0.5, 0.5]})
     run = replace(cell.runs[0], history=lambda name: {1: 0.9, 2: 0.3, 3: 0.5} if name == "val/loss" else {})
-    assert best.of(run) == 0.3 and METRICS["val_top1_best"].of(replace(run, history=lambda _: {1: 0.2, 2: 0.7})) == 0.7
+    broken = replace(run, history=lambda name: {1: math.nan, 2: 0.4, 3: math.inf, 4: 0.3} if name == "val/loss" else {})
+    assert (
+        best.of(run) == best.of(broken) == 0.3
+        and METRICS["val_top1_best"].of(replace(run, history=lambda _: {1: 0.2, 2: 0.7})) == 0.7
+    )
 
 
 def tuned(losses: dict[float, list[float]]) -> list[Cell]:

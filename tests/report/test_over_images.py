@@ -47,6 +47,7 @@ def test_the_rows_have_the_intervals_of_their_predictions(study):
 def test_the_columns_are_shown_on_request_and_wherever_they_were_read(study):
     table = compare(read_cells(study), ASKED)
     sheet = flat(table, ASKED.columns)
+    assert any("over images are not corrected for multiple" in note.text for note in table.footnotes)
     half = 100 * table.rows[1].difference_over_images.half_width
     assert sheet.rows[1][-1].text.endswith(f"± {half:.2f}") and sheet.rows[1][-1].text.startswith("+")
     assert any("Satterthwaite" in note for note in sheet.notes())

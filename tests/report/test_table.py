@@ -257,6 +257,12 @@ def test_mixed_code_versions_are_in_a_footnote(make_run):
     dirty = make_run("seqattn", 1, 0, 0.9, code={"commit": "abc123", "dirty": True})
     assert "MIXED CODE VERSIONS: abc123 (2 runs), abc123-dirty (1 run)" in as_markdown(build([*same, dirty]))
     assert "dirty working tree (abc123-dirty)" in as_markdown(build([dirty]))
+    changed = [
+        make_run("seqattn", 1, seed, 0.9, code={"commit": "abc123", "dirty": True, "changes": patch})
+        for seed, patch in enumerate(("0123456789abcdef", "fedcba9876543210"), 1)
+    ]
+    versions = "abc123-dirty-01234567 (1 run), abc123-dirty-fedcba98 (1 run)"
+    assert f"MIXED CODE VERSIONS: {versions}" in as_markdown(build(changed)), "of the same commit"
 
 
 def test_versions_of_a_package_are_compared_among_the_runs_that_use_it(make_run):

@@ -17,6 +17,7 @@ from headsweep.report.read.tracked import read_tracked
 from headsweep.report.table.build import compare
 from headsweep.report.table.metrics import METRICS
 from headsweep.report.table.model import Question
+from headsweep.tracking.metrics_log import Entry
 from headsweep.tracking.mlflow.reconcile import reconcile
 from headsweep.tracking.mlflow.store import default_uri, prepare
 from headsweep.tracking.mlflow.tracker import MlflowTracker
@@ -100,6 +101,18 @@ def test_runs_of_mlflow_have_the_precision_that_they_trained_in(make_run, log, u
         {"precision": "bfloat16"},
         {"precision": "float32"},
     ]
+
+
+def test_runs_of_mlflow_have_the_code_of_their_folders(make_run, log, uri):
+    packages = {"packages": {"lab-heads": "1.0 aaaa", "lab-data": "2.0 bbbb"}}
+    codes = [
+        {"commit": "abc123", "dirty": True, "changes": "0123456789abcdef"},
+        {"commit": "abc123", "dirty": True, "changes": "fedcba9876543210"} | packages,
+    ]
+    folders = [make_run("ga", 1, seed, 0.9, code=code) for seed, code in enumerate(codes)]
+    found = [run.record for cell in read(uri, log(folders), "") for run in cell.runs]
+    assert [record.code_name for record in found] == ["abc123-dirty-01234567", "abc123-dirty-fedcba98"]
+    assert [record.packages for record in found] == [{}, packages["packages"]]
 
 
 @pytest.mark.slow
@@ -187,3 +200,15 @@ def test_a_store_or_experiment_that_is_not_there_is_named(uri, tmp_path):
     (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 100)
     with pytest.raises(UserError, match="cannot be read"):
         read(f"sqlite:///{tmp_path}/text.db", "headsweep", "")
+
+
+def test_a_metric_that_ended_as_nan_has_no_value_in_mlflow_either(make_run, write_log, log, uri):
+    """MLflow gets no point for NaN, so its last value is of an earlier epoch."""
+    folders = [make_run("ga", 1, seed, 0.9) for seed in (0, 1)]
+    for folder in folders:
+        write_log(folder, [0.7, 0.8])
+    folders[1].metrics_log.append(Entry(3, 3, {"test/top1": float("nan"), "test/top5": 0.9}))
+    folders[1].finish(replace(folders[1].result(), epochs=3, metrics={"test/top1": float("nan"), "test/top5": 0.9}))
+    (cell,) = read(uri, log(folders), "")
+    assert cell.by_seed("test/top1") == {0: 0.8} == read_cells(folders)[0].by_seed("test/top1")
+    assert cell.by_seed("test/top5")[1] == 0.9

@@ -100,7 +100,10 @@ def test_a_pivot_of_variants_by_head(runs, plan, give):
             ("--tune", "optimizer.lr", "--baseline", "optimizer.lr=0.01"),
             "--baseline optimizer.lr=...: optimizer.lr is tuned, so its value is",
         ),
-        (("--tune", "optimizer.lr", "--metric", "val_top1"), "SELECTED ON THE REPORTED IMAGES: val_top1 chooses"),
+        (
+            ("--tune", "optimizer.lr", "--metric", "val_top1"),
+            "SELECTED ON THE REPORTED IMAGES: val_top1 is of the images",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(runs, plan, give, options, message):

@@ -34,7 +34,7 @@ class Comparison:
     """The comparison of a run with its reproduction."""
 
     parts: tuple[Part, ...]
-    points: float  # largest difference in test accuracy; infinite if only one of the two has it
+    points: float  # largest difference in test accuracy; infinite if one of the two, or neither, has it
     environment: tuple[str, ...]  # differences of machine and software
 
     @property
@@ -162,7 +162,7 @@ def _points(first: RunResult, second: RunResult) -> float:
     accuracies = [
         {name: result.metrics[name] for name in _ACCURACIES if name in result.metrics} for result in (first, second)
     ]
-    return 100 * _largest(*accuracies)[1] if any(accuracies) else 0.0
+    return 100 * _largest(*accuracies)[1] if any(accuracies) else math.inf
 
 
 def _environment(first: RunResult, second: RunResult) -> list[str]:

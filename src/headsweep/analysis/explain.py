@@ -24,13 +24,15 @@ from headsweep.plan.uncommitted import patch_of
 from headsweep.report.read.axes import varying_axes
 from headsweep.report.read.cells import Cell, Run, read_cells, skip_damaged
 from headsweep.report.read.select import cell_name, select_cells
-from headsweep.report.stats.inference import Estimate, estimate
+from headsweep.report.stats.inference import estimate
+from headsweep.report.table.columns import metric_entry
+from headsweep.report.table.metrics import PERCENT
 from headsweep.selection import is_condition
 from headsweep.status.find import find_sweep, folder_of_run
 from headsweep.tracking.design import Design
 from headsweep.tracking.metric_names import TEST_TOP1, TEST_TOP5, VAL_TOP1
 from headsweep.tracking.run_folder import RunFolder, runs_in
-from headsweep.tracking.run_record import RunRecord
+from headsweep.tracking.run_record import RunRecord, code_name
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.trackers import tracked_as
 from headsweep.tracking.typed_files import Damaged
@@ -102,8 +104,9 @@ def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path)
     for metric in _METRICS:
         by_seed = cell.by_seed(metric)
         if by_seed:
-            values = ", ".join(f"{100 * value:.2f}" for value in by_seed.values())
-            lines.append(f"  {metric:10}  {_mean(estimate(list(by_seed.values())))}  of {values}")
+            mean = metric_entry(estimate(list(by_seed.values())), PERCENT)
+            values = ", ".join(f"{100 * value:.{mean.decimals}f}" for value in by_seed.values())
+            lines.append(f"  {metric:10}  {mean.text} %, n = {len(by_seed)}  of {values}")
     cost = record.cost
     if {"parameters", "head_parameters", "flops"} <= cost.keys():
         head = f"{cost['head_parameters']:,} in the head"
@@ -113,18 +116,14 @@ def _cell(cell: Cell, axes: Sequence[str], finder: OverrideFinder, output: Path)
     return "\n".join([*lines, "", *_again(cell, finder, output)])
 
 
-def _mean(value: Estimate) -> str:
-    spread = "" if value.half_width is None else f" ± {100 * value.half_width:.2f}"
-    return f"{100 * value.mean:.2f}{spread} %, n = {value.n}"
-
-
 def _run(run: Run) -> list[str]:
     record, result, folder = run.record, run.result, run.folder
     assert folder is not None, "read from folders"
     top1 = f", {TEST_TOP1} {100 * result.metrics[TEST_TOP1]:.2f} %" if result and TEST_TOP1 in result.metrics else ""
     lines = [f"run {record.fingerprint}  seed {record.seed}, {run.screened_out or run.state.value}{top1}"]
+    later = f", then {names}" if (names := record.code.get("continued")) else ""
     packages = "".join(f", {name} {version}" for name, version in record.packages.items())
-    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}"]
+    lines += [f"  folder    {folder.path}", f"  code      {_code(record, folder)}{packages}{later}"]
     moments = [entry.clock["time"] for entry in folder.metrics_log.entries() if "time" in entry.clock]
     if moments:
         took = (
@@ -144,7 +143,8 @@ def _run(run: Run) -> list[str]:
 def _code(record: RunRecord, folder: RunFolder) -> str:
     commit: str | None = record.code.get("commit")
     if commit is None:
-        return record.code_name if "digest" in record.code else "no commit recorded"
+        without = {key: value for key, value in record.code.items() if key != "continued"}
+        return code_name(without) if "digest" in record.code else "no commit recorded"
     if not record.code.get("dirty"):
         return commit
     return f"{commit} with uncommitted changes, {patch_of(record, folder.output.path) or 'which were not saved'}"

@@ -164,8 +164,7 @@ def _far(matches: Sequence[tuple[str, Match]], target: Target) -> list[str]:
     """List the cells without a setting in tolerance, and why."""
     if not matches:
         return []
-    limit = f"{target.share:.0%}".replace("%", " %")
-    lines = [f"not within {limit} of the budget, left out of the commands:"]
+    lines = [f"not within {100 * target.share:.4g} % of the budget, left out of the commands:"]
     for name, one in matches:
         why = f"no value of {one.varied} is nearer" if one.varied else "the head has no width; try --vary heads"
         lines.append(f"  {name}: {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from headsweep.config.overrides import OverrideFinder, command, grid_words
@@ -26,8 +26,10 @@ from headsweep.report.stats.power import (
 )
 from headsweep.report.table import tuning
 from headsweep.report.table.baseline import Baseline, default_baseline
-from headsweep.report.table.columns import human
+from headsweep.report.table.columns import decimals_of, human, metric_entry, rounded
+from headsweep.report.table.metrics import METRICS, PERCENT
 from headsweep.report.table.model import Question
+from headsweep.report.table.notes import undecided
 from headsweep.report.table.pairing import pair
 from headsweep.text import aligned, plural, span
 from headsweep.tracking.metric_names import TEST_TOP1
@@ -54,6 +56,7 @@ class Answer:
     needed: Requirement  # to detect the difference, or to show that it is within the margin
     not_worse: Requirement | None  # to show that the difference is above -margin; None without a margin
     settled: str  # the difference and its p, if it is significant by now: it needs no more seeds
+    withheld: str | None  # why the table makes no claim about it, whatever its p
 
 
 Found = Sequence[Answer]
@@ -75,14 +78,15 @@ def advise(sweep: SweepFolder, baseline: Baseline, aim: Aim) -> tuple[str, tuple
     return skip_damaged(
         sweep.runs(),
         lambda folders, damages: (
-            _advice(read_cells(folders, screening, sweep.design().variants), sweep, baseline, aim),
+            _advice(read_cells(folders, screening, sweep.design().variants), sweep, baseline, aim, len(damages)),
             damages,
         ),
     )
 
 
-def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim) -> str:
+def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: Aim, damaged: int) -> str:
     design = sweep.design()
+    lost = len(sweep.planned()) - len(sweep.runs()) + damaged
     tune = tuning.varying(cells, design.tune)
     paired = pair(cells, Question(baseline, design=design, tune=tune, mark=True))
     axes = paired.axes
@@ -90,8 +94,12 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
     name = spelled(baseline or default_baseline(cells, design))
     if not pairs:
         raise UserError(f"{sweep.name}: expected a cell to compare with {name}, found none; choose another --baseline")
-    level = aim.alpha / len(pairs)
-    found = _answers(pairs, aim, level)
+    family = paired.differences + lost  # as in the table
+    level = aim.alpha / family
+    expected = {seed for cell in cells for seed in cell.seeds} if lost else set()
+    no_claims = undecided.no_claims(bool(paired.unchosen), bool(paired.faults))
+    withheld = [_withheld(*both, expected) or no_claims for both in pairs]
+    found = _answers(pairs, withheld, aim, family)
     if all(answer.needed.n < 2 for answer in found):
         more = _command(cells, sweep, "seeds=3")
         raise UserError(
@@ -102,40 +110,48 @@ def _advice(cells: Sequence[Cell], sweep: SweepFolder, baseline: Baseline, aim: 
     if aim.is_margin:
         what = f"show that a true difference of 0 from {name} is within {aim.points:g} points of top-1\n"
     heading = f"{sweep.name}: seeds to {what}with power {aim.power:g} at p < {aim.alpha:g}"
-    if len(pairs) > 1:
-        heading += f", corrected for {len(pairs)} differences (Bonferroni: p < {level:.3g} each)"
+    if family > 1:
+        heading += f", corrected for {family} differences (Bonferroni: p < {level:.3g} each)"
     plans = _plans(found, cells, sweep, aim, axes)
     return "\n".join(
         [heading, "", _table(found, axes, aim), "", *_notes(level, aim), *plans, *_within_reach(found, level, aim)]
     )
 
 
-def _answers(pairs: Sequence[tuple[Cell, Cell]], aim: Aim, level: float) -> Found:
-    """Return what each cell needs against its baseline, each at `level`."""
+def _withheld(cell: Cell, base: Cell, expected: Collection[int]) -> str | None:
+    """Return which runs of the two have no number, for which the table makes no claim."""
+    return undecided.gap(cell, METRICS["top1"], expected) or undecided.gap(base, METRICS["top1"], expected)
+
+
+def _answers(pairs: Sequence[tuple[Cell, Cell]], withheld: Sequence[str | None], aim: Aim, family: int) -> Found:
+    """Return what each cell needs against its baseline, corrected for a family of as many differences."""
+    level = aim.alpha / family
     values = [(cell.by_seed(TEST_TOP1), base.by_seed(TEST_TOP1)) for cell, base in pairs]
-    settled = _settled([paired_difference(*both) for both in values], aim)
+    known = [None if why else paired_difference(*both) for both, why in zip(values, withheld, strict=True)]
+    settled = _settled(known, aim, family)
     effect, found = aim.points / 100, []
-    for (cell, _), (own, others), why in zip(pairs, values, settled, strict=True):
+    for (cell, _), (own, others), text, why in zip(pairs, values, settled, withheld, strict=True):
         differences = [own[seed] - others[seed] for seed in own if seed in others]
         needed = requirement(differences, effect, aim.power, level, equivalence_power if aim.is_margin else power)
         not_worse = requirement(differences, effect, aim.power, level, not_worse_power) if aim.is_margin else None
-        found.append(Answer(cell, needed, not_worse, why))
+        found.append(Answer(cell, needed, not_worse, text, why))
     return found
 
 
-def _settled(differences: Sequence[Difference | None], aim: Aim) -> list[str]:
+def _settled(differences: Sequence[Difference | None], aim: Aim, family: int) -> list[str]:
     """Return for each difference its text if it is significant, or equivalent at the margin, after correction."""
     enough = [it if it is not None and it.n >= LEAST_SEEDS else None for it in differences]
-    ps = holm([None if it is None else it.p for it in enough], len(differences))
+    ps = holm([None if it is None else it.p for it in enough], family)
     tests = [against_margin(it, aim.points / 100) if it is not None and aim.is_margin else None for it in enough]
-    within = holm([None if test is None else test.equivalent for test in tests], len(differences))
+    within = holm([None if test is None else test.equivalent for test in tests], family)
     texts = []
     for difference, p, both in zip(differences, ps, within, strict=True):
         found = next((it for it in (both, p) if it is not None and it < aim.alpha), None)
         if difference is None or found is None:
             texts.append("")
         else:
-            texts.append(human(f"{100 * difference.mean:+.2f}, p = {found:.2g}"))
+            shown = metric_entry(difference, PERCENT, "+")
+            texts.append(human(f"{rounded(100 * difference.mean, shown.decimals, '+')}, p = {found:.2g}"))
     return texts
 
 
@@ -152,13 +168,19 @@ def _row(answer: Answer, axes: Sequence[str]) -> tuple[str, ...]:
         why = "needs two seeds" if needed.n < 2 else "no spread: all differences are equal"
         return (name, str(needed.n), why, "-", "-", "-")
     low, high = needed.spread.low, needed.spread.high
-    deviation = f"{needed.spread.deviation:.2%} ({low:.2%} to {high:.2%})".replace("%", "")
+    decimals = decimals_of(100 * low)
+    shown = [f"{100 * value:.{decimals}f}" for value in (needed.spread.deviation, low, high)]
+    deviation = f"{shown[0]} ({shown[1]} to {shown[2]})"
     first = (name, str(needed.n), deviation)
     if answer.settled:
         return (*first, "settled", "-", "-")
     if answer.not_worse is not None:
         return (*first, *map(_seeds, (answer.not_worse.seeds, needed.seeds, needed.seeds_upper)))
-    return (*first, _seeds(needed.seeds), _seeds(needed.seeds_upper), f"{100 * needed.detectable:.2f}")
+    return (*first, _seeds(needed.seeds), _seeds(needed.seeds_upper), _points(needed.detectable))
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.{decimals_of(100 * share)}f}"
 
 
 def _seeds(count: int | None) -> str:
@@ -188,7 +210,9 @@ def _plans(found: Found, cells: Sequence[Cell], sweep: SweepFolder, aim: Aim, ax
     They are computed for the estimated spread, and for its upper confidence limit.
     """
     settled = [f"{cell_name(answer.cell, axes)} ({answer.settled})" for answer in found if answer.settled]
+    withheld = [f"{cell_name(answer.cell, axes)} ({answer.withheld})" for answer in found if answer.withheld]
     lines = [f"settled, left out below: {'; '.join(settled)}"] if settled else []
+    lines += [f"undecided in the table, whatever the p: {'; '.join(withheld)}"] if withheld else []
     rest = [answer for answer in found if not answer.settled and answer.needed.spread is not None]
     plans = {"": [answer.needed.seeds for answer in rest], "upper CI: ": [answer.needed.seeds_upper for answer in rest]}
     if aim.is_margin:
@@ -218,7 +242,7 @@ def _within_reach(found: Found, level: float, aim: Aim) -> list[str]:
         n: max(detectable(n, it.spread.deviation, aim.power, level, power_of) for it in rest if it.spread)
         for n in USUAL_SEEDS
     }
-    shown = ", ".join(f"{100 * points:.2f} points with {n} seeds" for n, points in least.items())
+    shown = ", ".join(f"{_points(points)} points with {n} seeds" for n, points in least.items())
     what = "smallest margin that can be shown" if aim.is_margin else "minimum detectable effect"
     return [
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,12 +61,16 @@ def reproduce(run: str, output: Path, into: Path | None, code: str | None, data:
     _print(comparison)
     if record.code.get("dirty") and code != "changed":
         click.echo("code        the original had uncommitted changes, which were not applied")
+    if later := record.code.get("continued"):
+        click.echo(one_line(f"code        the original was continued by other code: {later}"))
     within = comparison.points <= tolerance
     if comparison.is_exact:
         click.echo("REPRODUCED bit for bit in all that was compared")
     else:
         verdict = "REPRODUCED within the tolerance" if within and tolerance else "NOT REPRODUCED"
-        click.echo(f"{verdict}: accuracies differ by up to {comparison.points:.3g} points, tolerance {tolerance:g}")
+        differ = f"accuracies differ by up to {comparison.points:.3g} points"
+        found = differ if math.isfinite(comparison.points) else "not both runs have test accuracies"
+        click.echo(f"{verdict}: {found}, tolerance {tolerance:g}")
     sys.exit(0 if comparison.is_exact or (within and tolerance) else 1)
 
 

@@ -207,6 +207,27 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
         atomic_files.write_json(plan.folder / SWEEP_PLAN, _summary(plan, code))
 
 
+def record_code(folders: Sequence[RunFolder], output: Path) -> None:
+    """Record the current code in runs that are about to start, or that it was continued with, where they have begun.
+
+    They may have been planned by another version, as the command was stopped before they started. Runs that another
+    process trains at the moment are left as they are.
+    """
+    now = with_changes(code_version(), output)
+    for folder in (folder for folder in folders if folder.state() is not RunState.running):
+        record = folder.record()
+        packages = packages_used(record.config)
+        code = now | ({"packages": packages} if packages else {})
+        before = {key: value for key, value in record.code.items() if key != "continued"}
+        if (code_name(before), record.packages) == (code_name(code), packages):
+            continue
+        if folder.checkpoint.exists():
+            earlier = record.code.get("continued", "").split(", ")
+            names = dict.fromkeys([*earlier, " ".join([code_name(code), *packages.values()])])
+            code = record.code | {"continued": ", ".join(filter(None, names))}
+        folder.replace_record(replace(record, code=code))
+
+
 def code_change(folders: Sequence[RunFolder]) -> str | None:
     """Return one line if some runs were started with another commit or other packages than the current, else None."""
     now = _short(code_version())

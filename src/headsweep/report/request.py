@@ -154,7 +154,8 @@ class Request:
         if self.over:
             if self.columns or self.rows or self.cols:
                 raise UserError(f"--over {self.over}: expected no --columns, --rows or --cols, which it does not have")
-            return OVER[self.over](table)
+            sheet = OVER[self.over](table)
+            return replace(sheet, footnotes=(*sheet.footnotes, *table.warnings))
         columns = parse_columns(self.columns)
         if not self.rows and not self.cols:
             return flat(table, columns)

@@ -109,6 +109,10 @@ class RunFolder:
             atomic_files.write_text(self.config, config_yaml)
             atomic_files.write_json(self._record, asdict(record))
 
+    def replace_record(self, record: RunRecord) -> None:
+        """Replace the record, e.g. as other code is about to train the run."""
+        atomic_files.write_json(self._record, asdict(record))
+
     def damage(self) -> Damaged | None:
         """Return the damage to a file that training reads or extends; None if there is none."""
         try:

@@ -56,7 +56,8 @@ class RunRecord:
     seed: int
     config: dict[str, Any]  # nested, resolved
     parameters: dict[str, Any]  # dotted key -> value: the identity keys and those that a sweep varies
-    # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages" and "changes"
+    # "commit" and "dirty", perhaps "version" and "digest" (plan.git_state), "packages", "changes", and "continued": the
+    # other versions that trained it further
     code: dict[str, Any]
     cost: RunCost
 
@@ -77,7 +78,7 @@ class RunRecord:
         packages = self.code.get("packages", {})
         is_plain = isinstance(packages, dict) and all(isinstance(text, str) for text in packages.values())
         require("code.packages", packages, is_plain, "names with versions")
-        for key in ("version", "digest"):
+        for key in ("version", "digest", "continued"):
             value = self.code.get(key, "")
             require(f"code.{key}", value, isinstance(value, str) and value.isprintable(), "a text")
         for key, count in self.cost.items():
@@ -110,13 +111,16 @@ class RunRecord:
 def code_name(code: Mapping[str, Any], digits: int = 10) -> str:
     """Return the short commit, with "-dirty" if there were uncommitted changes, as `git describe --dirty` does.
 
-    Without a commit it is the version of the package and the digest of its code.
+    What was changed is named by the digest of the patch, if that was stored: "0123456789-dirty-89abcdef". Without a
+    commit it is the version of the package and the digest of its code.
     """
+    then = f", then {later}" if (later := code.get("continued")) else ""
     if commit := code.get("commit"):
-        return commit[:digits] + "-dirty" * bool(code.get("dirty"))
+        changes = f"-{patch[:8]}" if (patch := code.get("changes")) else ""
+        return commit[:digits] + f"-dirty{changes}" * bool(code.get("dirty")) + then
     if digest := code.get("digest"):
-        return f"headsweep {code.get('version', 'unknown')} ({digest})"
-    return "unknown version" + "-dirty" * bool(code.get("dirty"))
+        return f"headsweep {code.get('version', 'unknown')} ({digest}){then}"
+    return "unknown version" + "-dirty" * bool(code.get("dirty")) + then
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from made import run, table_of
 
+from headsweep.report.html.figures.differences import differences
+from headsweep.report.html.selection import select
 from headsweep.report.html.verdict import MOST_NAMED, verdict
 from headsweep.report.stats.crossed import CrossedEstimate
+from headsweep.report.table.build import compare
 from headsweep.report.table.columns import MINUS
-from headsweep.report.table.model import Table
+from headsweep.report.table.model import Question, Table
 from headsweep.tracking.design import Margin
 
 GAINS = {"seqpool": 0.0, "ga": 0.03, "se": -0.03, "gap": 0.001}
@@ -29,12 +32,21 @@ def compared(seeds: int = 3, **question) -> Table:
 
 def test_cells_are_counted_and_listed_by_verdict_with_their_numbers():
     body = verdict(compared()).body
-    assert "Of 3 cells compared with the baseline (seqpool) in test top-1: 1 better, 1 worse, 1 undecided" in body
+    assert "compared with the baseline (head=seqpool with the same number of heads) in test top-1" in body
+    assert "Of 3 cells" in body and ": 1 better, 1 worse, 1 undecided" in body
     assert "(paired t-tests over 3 seeds, p &lt; 0.05 after Holm&#x27;s correction)" in body
     better, worse, undecided = body.split("<h3>")[1:]
     assert "<li>ga, 1 head: +3.00 ± 0.25 points, p 0.001, n = 3</li>" in better
     assert f"<li>se, 1 head: {MINUS}3.00 ± 0.25 points, p 0.001, n = 3</li>" in worse
     assert "<li>gap, 1 head: +0.10 ± 0.25 points, p 0.225, n = 3</li>" in undecided
+
+
+def test_a_baseline_that_is_no_head_is_named():
+    table = table_of([run("ga", heads, seed, 0.8 + heads / 100) for heads in (1, 4) for seed in range(3)])
+    table = compare(table.cells, Question({"heads": "1"}))
+    assert "Of 1 cell compared with the baseline (heads=1) in test top-1" in verdict(table).body
+    figure = differences(table, select(table))
+    assert figure is not None and "Differences from the baseline (heads=1), paired by seed" in figure.caption
 
 
 def test_at_a_margin_the_claims_are_those_of_the_table_and_the_margin_is_named():

@@ -75,7 +75,9 @@ def _format(heading: Heading, entries: Sequence[Entry]) -> str:
     sign = "+" if any(entry.sign or (entry.number or 0) < 0 for entry in numbers) else ""
     halves = [entry.half_width for entry in numbers if entry.half_width is not None]
     uncertainty = f"({len(f'{max(halves) * 10**decimals:.0f}')})" if halves else ""
-    return f"S[table-format={sign}{whole}.{decimals}{uncertainty}]"
+    note = max((entry.note for entry in numbers), key=len)
+    space = f", table-space-text-post={_note(note)}" if note else ""
+    return f"S[table-format={sign}{whole}.{decimals}{uncertainty}{space}]"
 
 
 def _groups(headings: Sequence[Heading]) -> list[str]:
@@ -104,7 +106,12 @@ def _entry(heading: Heading, entry: Entry) -> str:
     number = rounded(entry.number, entry.decimals, entry.sign)
     if entry.half_width is not None:
         number += rf" \pm {entry.half_width:.{entry.decimals}f}"
+    number += f" {_note(entry.note)}" if entry.note else ""
     return rf"\bfseries {number}" if entry.bold else number
+
+
+def _note(text: str) -> str:
+    return f"{{~{escape(text)}}}"
 
 
 def _line(cells: Sequence[str]) -> str:

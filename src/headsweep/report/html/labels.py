@@ -62,14 +62,3 @@ def difference_texts(rows: Sequence[Row]) -> list[str]:
         + (f", n = {row.difference.n}" if row.difference else "")
         for row, (difference, wide, p) in zip(rows, columns, strict=True)
     ]
-
-
-def baseline_names(table: Table) -> str:
-    """Return what the rows are compared with: variants of a study that has them, else heads."""
-    found = [row for row in table.rows if row.is_baseline]
-    if VARIANT in table.axes:
-        at = table.axes.index(VARIANT)
-        names = dict.fromkeys(row.axes[at] for row in found)
-        if len(names) < len({row.axes[at] for row in table.rows}):
-            return ", ".join(names)
-    return ", ".join(dict.fromkeys(row.head for row in found))

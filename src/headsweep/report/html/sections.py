@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from headsweep.report.formats import html
 from headsweep.report.formats.html import escape
 from headsweep.report.html.drawing import Drawing
-from headsweep.report.html.labels import baseline_names, metric_noun
+from headsweep.report.html.labels import metric_noun
 from headsweep.report.html.origin import Origin
 from headsweep.report.read.cells import MISSING, VARIANT, Run
 from headsweep.report.table import clocks, stored_tokens
@@ -182,7 +182,7 @@ def _baseline(table: Table) -> str:
     compared = sum(row.difference is not None for row in table.rows)
     if not compared:
         return "none: no two cells can be compared"
-    return f"{baseline_names(table)} ({plural(compared, 'difference')}, paired by seed)"
+    return f"{table.baseline} ({plural(compared, 'difference')}, paired by seed)"
 
 
 def _shared(table: Table) -> str:

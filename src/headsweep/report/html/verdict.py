@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from headsweep.report.formats.html import escape
 from headsweep.report.html.captions import span
-from headsweep.report.html.labels import baseline_names, cell_label, difference_texts, metric_label
+from headsweep.report.html.labels import cell_label, difference_texts, metric_label
 from headsweep.report.html.sections import Section
 from headsweep.report.stats.inference import LEVEL
 from headsweep.report.table.metrics import METRICS
@@ -48,7 +48,7 @@ def _summary(table: Table, rows: Sequence[Row], groups: Mapping[str, Sequence[Ro
     margin = f" at a margin of ±{table.margin.points:g} {METRICS[table.metric].unit.short}" if table.margin else ""
     tests = f"paired t-tests over {' and '.join(over)}, " if over else ""
     return (
-        f"Of {plural(len(rows), 'cell')} compared with the baseline ({baseline_names(table)}) in "
+        f"Of {plural(len(rows), 'cell')} compared with the baseline ({table.baseline}) in "
         f"{metric_label(table.metric)}{margin}: {counts} ({tests}p < {LEVEL:g} after Holm's correction)."
     )
 

@@ -81,7 +81,7 @@ class Cell:
     def measured(self, name: str) -> list[float]:
         """Return a time, speed or memory of each finished run that measured it."""
         clocks = [run.result.clock for run in self.finished if run.result is not None]
-        return [clock[name] for clock in clocks if name in clock]
+        return [clock[name] for clock in clocks if math.isfinite(clock.get(name, math.nan))]
 
     @property
     def seeds(self) -> tuple[int, ...]:

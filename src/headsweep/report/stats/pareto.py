@@ -23,7 +23,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
-def supported(places: Sequence[int], costs: Sequence[float], values: Sequence[Mapping[int, float]]) -> list[int]:
+def supported(
+    places: Sequence[int], costs: Sequence[float], values: Sequence[Mapping[int, float]], planned: int = 0
+) -> list[int]:
     """Return the points of the front that are significantly more accurate than each point that costs no more.
 
     A point must pass every one of its paired t-tests, so its largest p counts and needs no correction for their number
@@ -33,9 +35,10 @@ def supported(places: Sequence[int], costs: Sequence[float], values: Sequence[Ma
         places: indices of the front.
         costs: of all points.
         values: seed -> accuracy, of all points.
+        planned: number of planned points, if more than there are.
     """
     ps = [_largest_p(at, costs, values) for at in places]
-    corrected = holm(ps, len(costs) - 1)  # any point but the cheapest could have been tested
+    corrected = holm(ps, max(planned, len(costs)) - 1)  # any point but the cheapest could have been tested
     return [at for at, p in zip(places, corrected, strict=True) if p is not None and p < LEVEL]
 
 

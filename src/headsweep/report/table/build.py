@@ -74,20 +74,21 @@ def compare(
     """
     paired = pair(cells, question)
     axes = paired.axes
-    has_lost_runs = question.missing or question.damages
-    expected = {seed for cell in cells for seed in cell.seeds} if has_lost_runs else set()
+    lost = question.missing + len(question.damages)
+    expected = {seed for cell in cells for seed in cell.seeds} if lost else set()
     mismatches = fairness.mismatches(paired.cells, paired.against, paired.others, cells, paired.nearest)
     rows = [
         replace(row, flags=(*map(str, found), *edges))
         for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
         for row in _rows(cell, axes, baseline, question, sources, expected)
     ]
-    rows = undecided.without_claims(rows, bool(paired.unchosen), bool(paired.faults))
-    family = paired.differences
-    family += question.missing + len(question.damages)  # each may have been a comparison of its own
+    no_claims = undecided.no_claims(bool(paired.unchosen), bool(paired.faults))
+    rows = undecided.without_claims(rows, no_claims)
+    family = paired.differences + lost  # each may have been a comparison of its own
     rows = _corrected(rows, family)
     if question.margin:
         rows = verdicts.with_verdicts(rows, question.margin.points, family)
+    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
     warnings = [
         *_pairing_warnings(paired, question),
         *footnotes.warnings(cells, paired.cells, axes, question, screening),
@@ -98,7 +99,8 @@ def compare(
         axes=axes,
         rows=tuple(rows),
         footnotes=(
-            *_notes(paired, rows, question, family),
+            *footnotes.footnotes(rows, question, family, baseline, no_claims),
+            *_choices(paired, question),
             *stored_tokens.footnotes(cells, question),
             *map(Note, warnings),
             *map(Note, published_check.footnotes(rows, axes, sources)),
@@ -110,6 +112,9 @@ def compare(
         arms=paired.arms,
         cells=tuple(cells),
         damages=question.damages,
+        baseline=baseline,
+        no_claims=no_claims,
+        lost=lost,
     )
 
 
@@ -120,10 +125,8 @@ def _pairing_warnings(paired: Pairing, question: Question) -> Iterator[str]:
     yield from tuning.warnings(paired.arms, paired.others)
 
 
-def _notes(paired: Pairing, rows: Sequence[Row], question: Question, family: int) -> Iterator[Note]:
-    """Yield how the numbers of the table are computed."""
-    baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
-    yield from footnotes.footnotes(rows, question, family, baseline)
+def _choices(paired: Pairing, question: Question) -> Iterator[Note]:
+    """Yield how settings were chosen, and on which images the runs were tested."""
     yield from map(Note, tuning.notes(paired.arms, paired.others, question.tune, question.metric))
     yield from map(Note, tested_images.footnotes(paired.cells, paired.against, METRICS[question.metric]))
 

@@ -31,6 +31,7 @@ class Entry:
     decimals: int = 2
     sign: str = ""
     bold: bool = False
+    note: str = ""  # the end of the text, after the number
 
 
 Entries = Callable[[Sequence[Row]], tuple[str, list[Entry]]]  # the unit of the column, and an entry for each row
@@ -161,19 +162,31 @@ def _one_metric(row: Row, name: str) -> Entry:
     if row.state != _FINISHED and name == row.metric:
         states = {row.state: row.seeds, **row.others}
         return Entry(", ".join(f"{state} ({seed_list(seeds)})" for state, seeds in states.items()))
-    return metric_entry(row.estimates.get(name), METRICS[name].unit, bold=row.is_better and name == row.metric)
+    found = row.estimates.get(name)
+    return metric_entry(found, METRICS[name].unit, "", row.is_better and name == row.metric, _own_n(row, found))
+
+
+def _own_n(row: Row, of: Estimate | Superiority | None) -> str:
+    """Return the number of seeds of a value where it is not that of the row."""
+    return f"(n={of.n})" if of and of.n != seeds_in_mean(row) else ""
 
 
 def metric_entry(value: Estimate | None, unit: Unit, sign: str = "", bold: bool = False, note: str = "") -> Entry:
-    """Return a metric or a difference in its unit with its half-width."""
+    """Return a metric or a difference in its unit with its half-width, and a note in brackets after it."""
     if value is None:
         return ABSENT
     mean, half = unit.size * value.mean, None if value.half_width is None else unit.size * value.half_width
+    decimals = decimals_of(half, unit)
+    text = human(rounded(mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}")
+    return Entry(f"{text} {note}".rstrip(), mean, half, decimals, sign, bold, note)
+
+
+def decimals_of(half: float | None, unit: Unit = PERCENT) -> int:
+    """Return the decimals of a metric with this half-width: ± 0.00 would mean no spread at all."""
     decimals, most = unit.decimals, unit.decimals + MOST_DECIMALS - PERCENT.decimals
-    while half and decimals < most and not float(f"{half:.{decimals}f}"):  # ± 0.00 would mean no spread at all
+    while half and decimals < most and not float(f"{half:.{decimals}f}"):
         decimals += 1
-    text = human(rounded(mean, decimals, sign)) + ("" if half is None else f" ± {half:.{decimals}f}") + note
-    return Entry(text, mean, half, decimals, sign, bold)
+    return decimals
 
 
 def _difference(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
@@ -184,25 +197,25 @@ def difference_entry(row: Row) -> Entry:
     """Return the difference of a row from its baseline, with its own n where fewer seeds are common."""
     if row.is_baseline:
         return Entry("baseline")
-    has_own_n = row.difference and row.compared and row.difference.n != row.compared.n
-    note = f" (n={row.difference.n})" if row.difference and has_own_n else ""
-    return metric_entry(row.difference, METRICS[row.metric].unit, "+", row.is_better, note)
+    return metric_entry(row.difference, METRICS[row.metric].unit, "+", row.is_better, _own_n(row, row.difference))
 
 
 def _over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [metric_entry(row.estimate_over_images, PERCENT) for row in rows]
+    found = [(row, row.estimate_over_images) for row in rows]
+    return "", [metric_entry(value, PERCENT, note=_own_n(row, value)) for row, value in found]
 
 
 def _difference_over_images(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [metric_entry(row.difference_over_images, PERCENT, "+") for row in rows]
+    found = [(row, row.difference_over_images) for row in rows]
+    return "", [metric_entry(value, PERCENT, "+", note=_own_n(row, value)) for row, value in found]
 
 
 def _superiority(rows: Sequence[Row]) -> tuple[str, list[Entry]]:
-    return "", [ABSENT if row.superiority is None else _one_superiority(row.superiority) for row in rows]
+    return "", [ABSENT if row.superiority is None else _one_superiority(row, row.superiority) for row in rows]
 
 
-def _one_superiority(of: Superiority) -> Entry:
-    return Entry(f"{of.probability:.2f} ({of.low:.2f} to {of.high:.2f})")
+def _one_superiority(row: Row, of: Superiority) -> Entry:
+    return Entry(f"{of.probability:.2f} ({of.low:.2f} to {of.high:.2f}) {_own_n(row, of)}".rstrip())
 
 
 def _verdict(rows: Sequence[Row]) -> tuple[str, list[Entry]]:

@@ -39,7 +39,7 @@ def effects(table: Table) -> list[Effect]:
     for row in table.rows:
         key = (row.head, *(row.axes[table.axes.index(axis)] for axis in axes))
         ladders.setdefault(key, {})[row.heads] = cells[row.fingerprints[0]]
-    return [_effect(key, ladder, table.metric) for key, ladder in ladders.items() if len(ladder) > 1]
+    return [_effect(key, ladder, table) for key, ladder in ladders.items() if len(ladder) > 1]
 
 
 def sheet(table: Table) -> Sheet:
@@ -52,7 +52,8 @@ def sheet(table: Table) -> Sheet:
     if not found:
         raise UserError("--over heads: expected a head with at least 2 numbers of heads, found none")
     counts = sorted({count for effect in found for count in effect.differences})
-    ps = holm([effect.slope.p if effect.slope and not effect.undecided else None for effect in found], len(found))
+    family = len(found) + table.lost  # each lost run may have been of one more
+    ps = holm([effect.slope.p if effect.slope and not effect.undecided else None for effect in found], family)
     axes = _axes(table)
     headings = [Heading(name, name, is_number=False) for name in ("head", *axes)]
     headings += [Heading("difference", f"Δ {count} heads") for count in counts]
@@ -65,16 +66,17 @@ def _axes(table: Table) -> tuple[str, ...]:
     return tuple(axis for axis in table.axes if axis not in table.tuned)
 
 
-def _effect(key: _Key, ladder: Mapping[int, Cell], name: str) -> Effect:
-    metric = METRICS[name]
+def _effect(key: _Key, ladder: Mapping[int, Cell], table: Table) -> Effect:
+    metric, expected = METRICS[table.metric], table.expected
     values = {count: found for count in sorted(ladder) if (found := metric.by_seed(ladder[count]))}
     counts = tuple(values)
     first = values[counts[0]] if counts else {}
     paired = {count: paired_difference(values[count], first) for count in counts[1:]}
     differences = {count: difference for count, difference in paired.items() if difference}
     slope = mean_slope(values) if len(counts) > 1 else None
-    gaps = (f"{gap} with {plural(count, 'head')}" for count in ladder if (gap := undecided.gap(ladder[count], metric)))
-    return Effect(key, counts, differences, slope, next(gaps, None) or undecided.too_little(slope))
+    gaps = ((count, undecided.gap(ladder[count], metric, expected)) for count in ladder)
+    named = (f"{gap} with {plural(count, 'head')}" for count, gap in gaps if gap)
+    return Effect(key, counts, differences, slope, next(named, None) or undecided.too_little(slope) or table.no_claims)
 
 
 def _entries(effect: Effect, counts: Sequence[int], p: float | None, unit: Unit) -> tuple[Entry, ...]:
@@ -82,11 +84,18 @@ def _entries(effect: Effect, counts: Sequence[int], p: float | None, unit: Unit)
     is_withheld = effect.undecided and slope is not None and slope.p is not None
     return (
         *(Entry(value) for value in effect.key),
-        *(metric_entry(effect.differences.get(count), unit, "+") for count in counts),
+        *(_difference(effect, count, unit) for count in counts),
         metric_entry(slope, unit, "+"),
         ABSENT if slope is None else Entry(str(slope.n)),
         UNDECIDED if is_withheld else p_entry(p),
     )
+
+
+def _difference(effect: Effect, count: int, unit: Unit) -> Entry:
+    """Return a difference, with its own n where the slope covers fewer seeds."""
+    found = effect.differences.get(count)
+    has_own_n = found is not None and effect.slope is not None and found.n != effect.slope.n
+    return metric_entry(found, unit, "+", note=f"(n={found.n})" if found and has_own_n else "")
 
 
 def _notes(table: Table, found: Sequence[Effect], axes: Sequence[str]) -> list[str]:
@@ -97,10 +106,14 @@ def _notes(table: Table, found: Sequence[Effect], axes: Sequence[str]) -> list[s
         "slope/doubling is the least-squares slope against log2 of the number of heads, by seed, with its 95 % "
         "interval over seeds.",
         "p is that of the slope, two-sided, from a t-test over seeds, corrected (Holm) over "
-        f"{plural(len(found), 'slope')}: a family of its own.",
+        f"{plural(len(found) + table.lost, 'slope')}: a family of its own.",
     ]
-    reasons = [f"{' '.join(_named(effect, axes))} ({effect.undecided})" for effect in found if effect.undecided]
-    return notes + [f"UNDECIDED: {'; '.join(reasons)}."] * bool(reasons)
+    by_reason: dict[str, list[str]] = {}
+    for effect in found:
+        if effect.undecided:
+            by_reason.setdefault(effect.undecided, []).append(" ".join(_named(effect, axes)))
+    listed = (f"{undecided.named(names, len(found))} ({why})" for why, names in by_reason.items())
+    return notes + [f"UNDECIDED: {'; '.join(listed)}."] * bool(by_reason)
 
 
 def _named(effect: Effect, axes: Sequence[str]) -> list[str]:

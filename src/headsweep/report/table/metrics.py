@@ -104,7 +104,8 @@ class Metric:
 
 def _reduce(history: Mapping[int, float], epochs: int, metric: Metric) -> float | None:
     if metric.reduction is Reduction.best:
-        return max(history.values(), key=metric.score) if len(history) > 1 else None
+        finite = filter(math.isfinite, history.values())
+        return max(finite, key=metric.score, default=None) if len(history) > 1 else None
     last = [history[epoch] for epoch in range(epochs - LAST_EPOCHS + 1, epochs + 1) if epoch in history]
     return sum(last) / LAST_EPOCHS if len(last) == LAST_EPOCHS else None
 

@@ -139,6 +139,9 @@ class Note:
     explains_bold: bool = False  # what bold entries mean
 
 
+BETTER = Note(f"better than the baseline, p < {LEVEL:g}.", explains_bold=True)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows in the order of the plan, and what a reader must know about them."""
@@ -153,6 +156,14 @@ class Table:
     arms: tuple[Arm, ...] = field(default=(), compare=False, repr=False)  # what was tried for each row; untuned: none
     cells: tuple[Cell, ...] = field(default=(), compare=False, repr=False)  # all of them, chosen or not
     damages: tuple[Damaged, ...] = field(default=(), compare=False, repr=False)  # why runs are left out
+    baseline: str = ""  # what the rows are compared with, e.g. "head=seqpool with the same number of heads"
+    no_claims: str | None = None  # why nothing in the table supports a claim, e.g. as settings were not chosen
+    lost: int = 0  # planned runs whose folders are missing or cannot be read
+
+    @property
+    def expected(self) -> frozenset[int]:
+        """The seeds that every cell should have, where runs are lost; else each has those that were planned."""
+        return frozenset(seed for cell in self.cells for seed in cell.seeds) if self.lost else frozenset()
 
     @property
     def by_cell(self) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from headsweep.errors import UserError
 from headsweep.report.stats.inference import LEVEL
@@ -10,7 +10,7 @@ from headsweep.report.stats.ranks import LEAST_ARMS, LEAST_SETS, Ranking, rank_a
 from headsweep.report.table.columns import ABSENT, Entry, difference_entry
 from headsweep.report.table.layout import Heading, Sheet
 from headsweep.report.table.metrics import METRICS
-from headsweep.report.table.model import Note, Row, Table
+from headsweep.report.table.model import BETTER, Note, Row, Table
 from headsweep.text import plural
 
 TITLE = "Over data sets"
@@ -76,24 +76,31 @@ def _ranking(table: Table, arms: Mapping[_Arm, Mapping[str, Row]], sets: Sequenc
             f"Friedman's test needs at least {LEAST_SETS} data sets and {LEAST_ARMS} arms, found {len(sets)} data sets "
             f"and {plural(len(arms), 'arm')}"
         )
-    means = [[_mean(by_set.get(name)) for name in sets] for by_set in arms.values()]
+    if table.no_claims:
+        return f"Friedman's test needs arms that are tuned alike, found: {table.no_claims}"
+    means = [[_mean(by_set.get(name), table.expected) for name in sets] for by_set in arms.values()]
     if gaps := sum(mean is None for of_arm in means for mean in of_arm):
         return f"Friedman's test needs every arm on every data set with all its seeds, found {gaps} incomplete cells"
     score = METRICS[table.metric].score
     return rank_arms([[score(mean) for mean in of_arm if mean is not None] for of_arm in means])
 
 
-def _mean(row: Row | None) -> float | None:
+def _mean(row: Row | None, expected: Collection[int]) -> float | None:
     """Return the mean of a cell; None where seeds are missing, whose absence may have made it better."""
-    return row.compared.mean if row and row.compared and row.compared.n == row.planned else None
+    if row is None or row.compared is None or not set(expected) <= set(row.seeds):
+        return None
+    return row.compared.mean if row.compared.n == row.planned else None
 
 
 def _notes(table: Table, sets: Sequence[str], ranking: Ranking | str) -> Iterator[Note]:
-    noun = METRICS[table.metric].noun
+    noun, seeds = METRICS[table.metric].noun, sorted({row.difference.n for row in table.by_cell if row.difference})
+    n = f" (n = {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))})" if seeds else ""
     yield Note(
-        f"Δ is the difference in {noun} from the baseline on the same data set, as in the table; p there is corrected "
-        "(Holm) over the differences on all data sets together."
+        f"Δ is the difference in {noun} from the baseline on the same data set, as in the table{n}; p there is "
+        "corrected (Holm) over the differences on all data sets together."
     )
+    if any(row.is_better for row in table.rows):
+        yield BETTER
     if not isinstance(ranking, Ranking):
         yield Note(f"UNDECIDED over data sets: {ranking}.")
         return

@@ -50,6 +50,8 @@ def footnotes(rows: Sequence[Row]) -> Iterator[str]:
             "Over images: the 95 % interval covers another draw of seeds and of test images (crossed design, "
             "Satterthwaite's degrees of freedom); the interval over seeds holds for these test images only."
         )
+    if any(row.difference_over_images for row in rows):
+        yield "The intervals of differences over images are not corrected for multiple comparisons."
     reasons = dict.fromkeys(row.no_images for row in rows if row.no_images)
     if reasons:
         without = sum(bool(row.no_images) for row in rows)

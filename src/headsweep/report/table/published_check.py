@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from headsweep.report.read.select import name_of
 from headsweep.report.table.model import Row
 from headsweep.report.table.published import Number, PublishedRow, Source
+from headsweep.text import plural
+
+_NOUNS = {"top1": "top-1", "top5": "top-5", "parameters": "parameters"}
 
 
 def within_tolerance(row: Row) -> bool | None:
@@ -28,8 +32,11 @@ def footnotes(rows: Sequence[Row], axes: Sequence[str], sources: Sequence[Source
     ]
     if misses:
         yield f"NOT REPRODUCED: {'; '.join(misses)}."
-    elif any(within_tolerance(row) for row in rows):
-        yield "Reproduced: all published values (top-1, top-5, parameters) within their tolerances."
+    elif agreeing := Counter(metric for row in rows for metric in {metric for _, metric, _, _ in _pairs(row)}):
+        found = ", ".join(
+            f"{_NOUNS[metric]} of {plural(agreeing[metric], 'row')}" for metric in _NOUNS if agreeing[metric]
+        )
+        yield f"Reproduced: {found} within the tolerances of the published values."
 
 
 def _pairs(row: Row) -> Iterator[tuple[PublishedRow, str, Number, float]]:
@@ -55,5 +62,4 @@ def _misses(row: Row) -> Iterator[str]:
         if not _agrees(result, number):
             values = (result, number.value, number.tolerance)
             found, published, within = (f"{n:,.0f}" if metric == "parameters" else f"{n:.2f}" for n in values)
-            what = {"top1": "top-1", "top5": "top-5", "parameters": "parameters"}[metric]
-            yield f"{what} {found}, published {published} ± {within} ({entry.source}, {entry.printed_as})"
+            yield f"{_NOUNS[metric]} {found}, published {published} ± {within} ({entry.source}, {entry.printed_as})"

@@ -107,8 +107,11 @@ def faults(found: Sequence[Arm], axes: Sequence[str], metric: str) -> Iterator[s
 
     None of these sentences depends on test images, but for whether there are any.
     """
-    if METRICS[metric] is validation_metric(metric):
-        yield f"SELECTED ON THE REPORTED IMAGES: {metric} chooses the settings, too; report one of the test images."
+    if METRICS[metric].logged_as.startswith("val/"):
+        yield (
+            f"SELECTED ON THE REPORTED IMAGES: {metric} is of the images that choose the settings; report a metric "
+            "of the test images."
+        )
     cells = [setting.cell for arm in found for setting in arm.settings]
     selecting = validation_metric(metric)
     if unlogged := sum(any(map(selecting.is_unlogged, cell.finished)) for cell in cells):

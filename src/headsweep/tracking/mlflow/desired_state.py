@@ -22,13 +22,14 @@ STATE_TAG = "headsweep.state"  # of a run, with the reason after a colon
 DATA_TAG = "headsweep.data"
 COMMIT_TAG = "headsweep.commit"
 DIRTY_TAG = "headsweep.dirty"
-VERSION_TAG = "headsweep.version"
-DIGEST_TAG = "headsweep.digest"
+CODE_TAGS = {key: f"headsweep.{key}" for key in ("version", "digest", "changes", "continued")}  # by key of the code
+PACKAGES_TAG = "headsweep.packages"  # "NAME VERSION" of each
 PRECISION_TAG = "headsweep.precision"
 FOLDER_TAG = "headsweep.folder"  # path of the folder
 COMMAND_TAG = "headsweep.command"  # the commands that planned it, a line for each
 NOTE_TAG = "mlflow.note.content"  # the description on its page
 SCREENED_OUT_TAG = "headsweep.screened_out"  # e.g. "3 of 20 epochs"
+NON_FINITE_TAG = "headsweep.nonfinite"  # e.g. "train/loss is nan at epoch 3", of each
 COST = "cost/"  # before the name of a metric that is one
 MAX_TAG = 4000  # characters; MLflow refuses more than 8000
 

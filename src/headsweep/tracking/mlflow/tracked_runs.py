@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -11,22 +12,25 @@ from typing import Any
 from headsweep.errors import UserError
 from headsweep.tracking.cost import MODEL_COSTS
 from headsweep.tracking.mlflow.desired_state import (
+    CODE_TAGS,
     COMMIT_TAG,
     COST,
     DATA_TAG,
-    DIGEST_TAG,
     DIRTY_TAG,
     FINGERPRINT_TAG,
     GROUP_TAG,
     KIND_TAG,
+    NON_FINITE_TAG,
+    PACKAGES_TAG,
     PRECISION_TAG,
     STATE_TAG,
     SWEEP_TAG,
-    VERSION_TAG,
 )
 from headsweep.tracking.mlflow.reader import MlflowReader, StoredRun
 from headsweep.tracking.run_record import RunRecord, RunResult, RunState
 from headsweep.tracking.tracker import TrackedRun
+
+_NOT_FINITE = re.compile(r"(.+) is (nan|-?inf) at epoch (\d+)")  # an entry of the tag
 
 
 def tracked_runs(uri: str, experiment: str, query: str) -> Iterator[TrackedRun]:
@@ -75,7 +79,8 @@ def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
         code={
             "commit": None if commit == "unknown" else commit,
             "dirty": tags.get(DIRTY_TAG) == "true",
-            **{key: tags[tag] for key, tag in (("version", VERSION_TAG), ("digest", DIGEST_TAG)) if tag in tags},
+            **{key: tags[tag] for key, tag in CODE_TAGS.items() if tag in tags},
+            "packages": _packages(tags.get(PACKAGES_TAG, "")),
         },
         cost=cost,
     )
@@ -84,15 +89,27 @@ def _run(reader: MlflowReader, stored: StoredRun) -> TrackedRun:
     return TrackedRun(record, state, _result(stored, state), out, tags.get(DATA_TAG, ""), history)
 
 
+def _packages(text: str) -> dict[str, str]:
+    """Return distribution -> version and digest from the tag that lists them."""
+    return {name: version for name, _, version in (one.partition(" ") for one in text.split(", ") if one)}
+
+
 def _result(stored: StoredRun, state: RunState) -> RunResult | None:
     if state not in (RunState.finished, RunState.diverged):
         return None
     metrics = {name: value for name, value in stored.metrics.items() if not name.startswith(COST)}
     measured = {name.removeprefix(COST): value for name, value in stored.metrics.items() if name.startswith(COST)}
     clock = {name: value for name, value in measured.items() if name not in MODEL_COSTS}
-    epochs = max((stored.steps[name] for name in metrics), default=0)
+    epochs = max((step for name, step in stored.steps.items() if not name.startswith((COST, "inspect/"))), default=0)
+    metrics |= _not_finite(stored)
     precision = stored.tags.get(PRECISION_TAG)
     return RunResult(state.value, metrics, epochs, 0, clock, {"precision": precision} if precision else {})
+
+
+def _not_finite(stored: StoredRun) -> dict[str, float]:
+    """Return the metrics whose last value is not finite: MLflow has no point for it, but of an earlier epoch."""
+    found = map(_NOT_FINITE.fullmatch, stored.tags.get(NON_FINITE_TAG, "").split("; "))
+    return {it[1]: float(it[2]) for it in found if it and int(it[3]) >= stored.steps.get(it[1], 0)}
 
 
 @lru_cache(maxsize=4096)  # thousands of runs share their values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headsweep.report.html import captions, scales
 from headsweep.report.html.captions import MOST_ROWS, joined
 from headsweep.report.html.drawing import INK, PAPER, Figure, Mark, listed
-from headsweep.report.html.labels import baseline_names, cell_label, difference_texts, metric_label, metric_noun
+from headsweep.report.html.labels import cell_label, difference_texts, metric_label, metric_noun
 from headsweep.report.html.selection import Selection
 from headsweep.report.html.styles import GREY, Style
 from headsweep.report.stats.inference import LEVEL, Difference
@@ -53,7 +53,7 @@ def differences(table: Table, selection: Selection) -> Figure | None:
         axes.set_xlabel(f"Δ {metric_label(table.metric)} ({unit.difference})")
 
     caption = joined(
-        f"Differences from the baseline ({baseline_names(table)}), paired by seed (n = "
+        f"Differences from the baseline ({table.baseline}), paired by seed (n = "
         f"{captions.span([difference.n for _, difference in found])}); the line at 0 is the baseline.",
         _intervals([difference for _, difference in found]),
         "Thin bars: 95 % confidence intervals that also cover the draw of the test images." if is_wide else "",

@@ -38,7 +38,7 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
     metric = METRICS[table.metric]
     points = [(row.costs[cost] / size, _shown(row)) for row in rows]
     on_front = front([(at, metric.score(value)) for at, value in points])
-    significant = supported(on_front, costs, _by_seed(table, rows))
+    significant = supported(on_front, costs, _by_seed(table, rows), len(table.by_cell) + table.lost)
     others = selection.ranking.best((row for row in selection.others if cost in row.costs), MOST_POINTS)
     has_room = len(rows) <= MOST_NUMBERS
 
@@ -61,7 +61,7 @@ def tradeoff(table: Table, selection: Selection, cost: str) -> Figure | None:
 
     left_out = len(selection.others) - len(others)
     caption = joined(
-        _front_caption(rows, len(on_front), len(significant), quality_noun(table)),
+        _front_caption(rows, len(on_front), len(significant), table),
         "Confidence intervals are in the table.",
         "Lines join the numbers of heads." if len(selection.counts) > 1 else "",
         "" if is_wide(costs) else f"The cost axis does not start at 0: {_range_of_costs(costs)}.",
@@ -102,12 +102,15 @@ def _annotate_heads(axes: Axes, rows: Sequence[Row], points: Sequence[tuple[floa
         axes.annotate(str(row.heads), point, (5, 4), textcoords="offset points", fontsize=8, color=INK)
 
 
-def _front_caption(rows: Sequence[Row], cells: int, significant: int, noun: str) -> str:
+def _front_caption(rows: Sequence[Row], cells: int, significant: int, table: Table) -> str:
+    noun = quality_noun(table)
     if cells == 1:
         return f"The Pareto front is a single cell: the cheapest also has the best mean {noun}."
     means = f"The Pareto front joins the cells that no other cell beats in both cost and mean {noun}"
     if all(row.compared.n == 1 for row in rows if row.compared):
         return f"{means}; with one seed each it may be noise."
+    if table.no_claims:
+        return f"{means}; its cells are not tested ({table.no_claims})."
     test = f"paired t-tests, p < {LEVEL:g}, Holm-corrected"
     word = "more accurate" if noun == "accuracy" else "better"
     better = f"significantly {word} than every cell that costs no more ({test})"
@@ -119,11 +122,15 @@ def _range_of_costs(costs: Sequence[float]) -> str:
 
 
 def _by_seed(table: Table, rows: Sequence[Row]) -> list[Mapping[int, float]]:
-    """Return seed -> score for each row; nothing where runs are missing, whose p would be those of the survivors."""
-    cells, metric = cells_by_run(table), METRICS[table.metric]
+    """Return seed -> score for each row; nothing where runs are missing, whose p would be those of the survivors.
+
+    Nor where the table supports no claim.
+    """
+    cells, metric, expected = cells_by_run(table), METRICS[table.metric], table.expected
+    is_whole = [len(row.seeds) == row.planned and expected <= set(row.seeds) for row in rows]
     return [
-        metric.scores(metric.by_seed(cells[row.fingerprints[0]])) if len(row.seeds) == row.planned else {}
-        for row in rows
+        metric.scores(metric.by_seed(cells[row.fingerprints[0]])) if whole and not table.no_claims else {}
+        for row, whole in zip(rows, is_whole, strict=True)
     ]
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from headsweep.report.read.cells import Cell, Run
 from headsweep.report.read.select import cell_name
 from headsweep.report.stats.collapsed import collapsed
-from headsweep.report.stats.inference import LEVEL, smallest_sign_flip_p
+from headsweep.report.stats.inference import smallest_sign_flip_p
 from headsweep.report.table import clocks, over_images, verdicts
 from headsweep.report.table.inconsistencies import code_version, inconsistencies, seed_list
 from headsweep.report.table.metrics import METRICS, PERCENT, measure_of
-from headsweep.report.table.model import Note, Question, Row
+from headsweep.report.table.model import BETTER, Note, Question, Row
 from headsweep.text import capitalized, plural, shortened
 from headsweep.tracking.run_record import RunState
 from headsweep.tracking.screening import Screening
 
 MOST_NAMED = 5  # cells
+# What a filter of MLflow says of a run's result: its metrics, or how and when it ended.
+_RESULT = re.compile(r"metric|\bstatus\b|\bend_time\b|headsweep\.(state|nonfinite|screened_out)")
 _FAMILY = "p is corrected as if each were a comparison of its own."
 
 
-def footnotes(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
+def footnotes(
+    rows: Sequence[Row], question: Question, family: int, baseline: str, no_claims: str | None
+) -> Iterator[Note]:
     """Yield how the numbers are computed, the general first.
 
     Args:
@@ -30,11 +36,10 @@ def footnotes(rows: Sequence[Row], question: Question, family: int, baseline: st
         question: that it answers.
         family: the number of planned differences.
         baseline: name of what the rows are compared with.
+        no_claims: as in `Table`.
     """
-    if question.query:
-        yield Note(f"Runs selected by the MLflow filter: {question.query}.")
     yield from _means(rows, question)
-    yield from _differences(rows, question, family, baseline)
+    yield from _differences(rows, question, family, baseline, no_claims)
     yield from (Note(text, over_images.COLUMNS) for text in over_images.footnotes(rows))
     yield from (Note(text, ("verdict",)) for text in verdicts.footnotes(rows, question, family))
     yield from (Note(text, ("p_better",)) for text in _superiority(rows, question))
@@ -49,8 +54,7 @@ def warnings(
 ) -> Iterator[str]:
     """Yield what limits the numbers, in a sentence or two each; `shown` are those of the cells that have rows."""
     runs = [run for cell in cells for run in cell.runs]
-    if "metric" in question.query:
-        yield "SELECTED BY RESULT: the filter selects runs by their metrics, so means are biased."
+    yield from _filter(question.query)
     yield from verdicts.warnings(question)
     yield from _screening(cells, screening)
     yield from _missing_folders(question)
@@ -66,11 +70,27 @@ def warnings(
     yield from _devices([run for run in runs if run.finished])
 
 
+def _filter(query: str) -> Iterator[str]:
+    """Yield what a filter leaves out."""
+    if query:
+        yield (
+            f"Runs selected by the MLflow filter: {query}. A planned run that it leaves out is counted nowhere, "
+            "neither as missing nor in the correction of p."
+        )
+    if _RESULT.search(query):
+        yield (
+            "SELECTED BY RESULT: the filter selects runs by their metrics or by how they ended, so means are biased."
+        )
+
+
 def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     what = "Top-1 and top-5 are accuracies" if question.shows("top5") else "Top-1 is accuracy"
     measures = {measure_of(name) for name in question.metrics}
     accuracies = f"{what} on the test images in percent; " * bool(measures & {"top1", "top5"})
-    yield Note(f"{accuracies}n is the number of seeds in the mean.")
+    yield Note(f"{accuracies}{_seeds(rows, question)}.")
+    own_n = [name for name in question.metrics if any(_has_own_n(row, name) for row in rows)]
+    if own_n:
+        yield Note("A metric with its own n covers only the seeds that have a value of it.", tuple(own_n))
     yield from clocks.footnotes(rows, question)
     counted = ("flops", "head_flops", "head_share")
     if question.shows(*counted) and any("flops" in row.costs for row in rows):
@@ -84,6 +104,20 @@ def _means(rows: Sequence[Row], question: Question) -> Iterator[Note]:
     yield from map(Note, _intervals(rows))
 
 
+def _seeds(rows: Sequence[Row], question: Question) -> str:
+    """Explain n, with its values where the table has no column for it."""
+    found = sorted({row.compared.n for row in rows if row.compared})
+    if question.shows("n") or not found:
+        return "n is the number of seeds in the mean"
+    if len(found) == 1:
+        return f"n, the number of seeds in the mean, is {found[0]}"
+    return f"n, the number of seeds in the mean, is {found[0]} to {found[-1]} (column n)"
+
+
+def _has_own_n(row: Row, name: str) -> bool:
+    return name in row.estimates and row.estimates[name].n != (row.compared.n if row.compared else 0)
+
+
 def _intervals(rows: Sequence[Row]) -> Iterator[str]:
     estimates = [row.compared for row in rows if row.compared]
     if any(e.half_width is not None for e in estimates):
@@ -94,25 +128,31 @@ def _intervals(rows: Sequence[Row]) -> Iterator[str]:
         yield "Where all seeds have the same value, the spread cannot be estimated: no interval."
 
 
-def _differences(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[Note]:
+def _differences(
+    rows: Sequence[Row], question: Question, family: int, baseline: str, no_claims: str | None
+) -> Iterator[Note]:
     if not any(row.difference for row in rows):
         return
     bold = (question.metric, "difference")
     is_any_bold = question.shows(*bold) and any(row.is_better for row in rows)
     if question.shows("difference", "p", "p_sign_flip") or is_any_bold:
         yield from map(Note, _paired(rows, question, family, baseline))
+        if any(row.sign_flip_p is not None for row in rows):
+            yield Note("p sign-flip is that of a sign-flip permutation test, corrected as p is.", ("p_sign_flip",))
+    elif question.shows("difference_images", "p_better", "verdict", "p_mcnemar", "flags"):
+        yield Note(f"The baseline is {_as_paired(question, baseline)}.")
     if is_any_bold:
-        yield Note(f"better than the baseline, p < {LEVEL:g}.", bold, explains_bold=True)
+        yield replace(BETTER, columns=bold)
     if question.shows("p_mcnemar"):
-        yield from map(Note, _mcnemar(rows, question))
+        yield from map(Note, _mcnemar(rows, question, no_claims))
 
 
 def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str) -> Iterator[str]:
     differences = [row.difference for row in rows if row.difference]
     repeated = [d for d in differences if d.n > 1]
     yield (
-        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline ({baseline}, and "
-        f"otherwise the same configuration{_but_for_tuned(question)}), in {METRICS[question.metric].unit.difference}"
+        f"Δ is the difference in {METRICS[question.metric].noun} from the baseline "
+        f"({_as_paired(question, baseline)}), in {METRICS[question.metric].unit.difference}"
         f"{', paired by seed' if repeated else ''}."
     )
     if any(d.half_width is not None for d in differences):
@@ -131,13 +171,13 @@ def _paired(rows: Sequence[Row], question: Question, family: int, baseline: str)
         yield "A difference with its own n covers only the seeds that the cell and its baseline share."
 
 
-def _mcnemar(rows: Sequence[Row], question: Question) -> Iterator[str]:
+def _mcnemar(rows: Sequence[Row], question: Question, no_claims: str | None) -> Iterator[str]:
     if any(row.mcnemar_p is not None for row in rows):
         yield (
             "p McNemar* (exact, Holm-corrected) compares the predictions of two single runs on the test images. It "
             "holds for these two runs, not for the two heads: another seed may reverse it."
         )
-    elif question.columns is not None:
+    elif question.columns is not None and not no_claims:
         yield (
             "p McNemar* compares the predictions of two single runs with the same seed; no cell in this table and its "
             "baseline are such a pair. With several seeds, p and p sign-flip compare the heads."
@@ -149,13 +189,14 @@ def _superiority(rows: Sequence[Row], question: Question) -> Iterator[str]:
         metric = METRICS[question.metric]
         yield (
             f"P(better) is the probability that a run has a {'higher' if metric.sign > 0 else 'lower'} {metric.noun} "
-            "than the baseline's run with the same seed, with its exact 95 % interval (Clopper and Pearson); a tie "
-            "counts half."
+            "than the baseline's run with the same seed, with its exact 95 % interval (Clopper and Pearson), not "
+            "corrected for multiple comparisons; a tie counts half."
         )
 
 
-def _but_for_tuned(question: Question) -> str:
-    return f" but for {' and '.join(question.tune)}" if question.tune else ""
+def _as_paired(question: Question, baseline: str) -> str:
+    but = f" but for {' and '.join(question.tune)}" if question.tune else ""
+    return f"{baseline}, and otherwise the same configuration{but}"
 
 
 def _screening(cells: Sequence[Cell], screening: Screening | None) -> Iterator[str]:

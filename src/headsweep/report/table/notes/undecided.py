@@ -45,10 +45,16 @@ def reason(
     return found or too_little(difference)
 
 
-def without_claims(rows: Sequence[Row], is_unchosen: bool, is_unequal: bool) -> list[Row]:
-    """Return the rows of a table, undecided where it varies settings without a choice, or chose unequally."""
-    why = UNCHOSEN if is_unchosen else UNEQUAL if is_unequal else None
-    return [replace(row, undecided=row.undecided or why) if row.difference else row for row in rows]
+def no_claims(is_unchosen: bool, is_unequal: bool) -> str | None:
+    """Return why a table that varies settings without a choice, or chose unequally, supports no claim."""
+    return UNCHOSEN if is_unchosen else UNEQUAL if is_unequal else None
+
+
+def without_claims(rows: Sequence[Row], why: str | None) -> list[Row]:
+    """Return the rows of a table, undecided where it supports no claim."""
+    if why is None:
+        return list(rows)
+    return [replace(row, undecided=row.undecided or why, mcnemar_p=None) if row.difference else row for row in rows]
 
 
 def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
@@ -60,7 +66,7 @@ def footnotes(rows: Sequence[Row], axes: Sequence[str]) -> Iterator[str]:
             name = name_of(row.head, row.heads, dict(zip(axes, row.axes, strict=True)))
             by_reason.setdefault(row.undecided, []).append(name)
     if by_reason:
-        listed = "; ".join(f"{why}: {_named(names, len(compared))}" for why, names in by_reason.items())
+        listed = "; ".join(f"{why}: {named(names, len(compared))}" for why, names in by_reason.items())
         yield f"UNDECIDED, shown without bold and without p: {listed}."
 
 
@@ -87,7 +93,8 @@ def too_little(difference: Difference | None) -> str | None:
     return EQUAL if difference.p is None else None
 
 
-def _named(names: Sequence[str], compared: int) -> str:
+def named(names: Sequence[str], compared: int) -> str:
+    """Return the names of the first of the `compared` rows that share a reason."""
     if len(names) == compared > MOST_NAMED:
         return "all rows"
     more = len(names) - MOST_NAMED
