@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from scripted import Queue, sweep_of
 
 from headsweep.config.launcher.slurm import ContainerRuntime, SlurmConfig
 from headsweep.errors import UserError
-from headsweep.launch.slurm import association
+from headsweep.launch.slurm import association, snapshot
 from headsweep.launch.slurm.launcher import submit_again
 from headsweep.launch.slurm.settings import record
 from headsweep.launch.slurm.window import refill, submit_some
@@ -66,6 +67,27 @@ def test_a_small_job_waits_for_all_others_and_then_submits_more(slurm: Queue, se
     assert len(submitted(slurm, sweep)) == 6 and not waiting.of_this_user(sweep)
     name = standby.name_in(runs[0].output)
     assert slurm.lines("cancelled") == [f"--state=PENDING --name={name}"]
+
+
+def test_runs_wait_with_the_code_of_their_command(slurm: Queue, settings: SlurmConfig, runs, monkeypatch):
+    """Whatever the process has that submits them: `watch` after an edit, or a job of another sweep."""
+    sweep = sweep_of(runs)
+    record(sweep, settings)
+    submit_some(sweep, runs, settings, {})
+    (code,) = snapshot.copies(sweep).iterdir()
+    monkeypatch.setattr(snapshot, "_contents", lambda: {Path("src", "edited.py"): b""})
+    slurm.end()
+    refill(sweep)
+    paths = [f"{code.name}/src" in file for file in slurm.files("given")]
+    assert paths == [True] * 2 and len(submitted(slurm, sweep)) == 4
+    slurm.end()
+    shutil.rmtree(code)
+    with pytest.raises(
+        UserError, match=r"/code/\w+: expected the code that 2 runs wait with, found none; `headsweep re"
+    ):
+        refill(sweep)
+    submit_some(sweep, [RunFolder(runs[0].path.with_name(run)) for run in waiting.of_this_user(sweep)], settings, {})
+    assert f"{code.name}/src" not in slurm.files("given")[-1]
 
 
 @pytest.mark.parametrize("runtime", ContainerRuntime)

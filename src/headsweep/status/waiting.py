@@ -20,11 +20,12 @@ FIX = "remove it, and give the sweep's command again"
 
 @dataclass(frozen=True)
 class Batch:
-    """Runs that wait with the same settings."""
+    """Runs that wait with the same settings and code."""
 
     runs: list[str]  # fingerprints
     settings: dict[str, Any] | None = None  # of the command that made them wait; None: those of the sweep's last one
     refused: str = ""  # why the last attempt to submit them failed
+    code: str = ""  # name of the copy of the code that their jobs are to run; of earlier versions, which had none: ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Waiting:
         """Raise ValueError for an impossible name of a run."""
         for batch in self.all_batches:
             require("runs", batch.runs, all(map(is_file_name, batch.runs)), "names of folders")
+            require("code", batch.code, not batch.code or is_file_name(batch.code), "the name of a folder")
 
     @property
     def all_batches(self) -> list[Batch]:

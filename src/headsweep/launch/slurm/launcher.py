@@ -26,9 +26,10 @@ from headsweep.launch.slurm.window import active, lock, refill, submit_some, wai
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
-from headsweep.plan.plan import Plan, run_names
+from headsweep.plan.plan import Plan, record_code, run_names
 from headsweep.status import cluster, queue
 from headsweep.tracking.cost import RunCost
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.trackers import tracker_of
 
@@ -121,8 +122,8 @@ class SlurmLauncher(Launcher):
 def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
     """Submit, as the user last submitted the sweep, its runs that are not over and neither queued nor trained now.
 
-    Runs that wait until more jobs may be in the queue keep the settings they wait with. Failures are forgotten. Jobs
-    that SLURM holds after a failed launch are released.
+    Runs that wait until more jobs may be in the queue keep the settings they wait with, and all use the present code.
+    Failures are forgotten. Jobs that SLURM holds after a failed launch are released.
 
     Raises:
         UserError: there is no cluster, or it refuses; or a run's folder has no configuration to train it by.
@@ -140,6 +141,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
+        record_code(missing, OutputFolder.containing(sweep).path)
         batches = by_settings(sweep, missing)
         later = [run for settings, runs in batches for run in submit_some(sweep, by_seed(runs), settings, config)]
         left = f"; {len(busy)} still queued, training or ending" if busy else ""

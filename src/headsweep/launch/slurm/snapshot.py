@@ -24,9 +24,20 @@ def home(place: Path) -> Path:
     return place / content_digest(_contents().items())[:12]
 
 
+def copies(sweep: Path) -> Path:
+    """Return the folder of the copies that the jobs of a sweep run."""
+    return sweep / "slurm" / "code"
+
+
 def home_of_jobs(sweep: Path) -> Path:
-    """Return the folder for the copy that the jobs of a sweep run."""
-    return home(sweep / "slurm" / "code")
+    """Return the folder for the copy of the present code that new jobs of a sweep run."""
+    return home(copies(sweep))
+
+
+def copied(sweep: Path) -> Path:
+    """Copy the present code for new jobs of a sweep, unless that is done; return the folder. Raises as `snapshot`."""
+    snapshot(home := home_of_jobs(sweep))
+    return home
 
 
 def snapshot(home: Path) -> None:

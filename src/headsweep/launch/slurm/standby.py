@@ -60,8 +60,7 @@ def _small(settings: SlurmConfig) -> SlurmConfig:
 
 
 def _submit(sweep: Path, settings: SlurmConfig, name: str) -> None:
-    code = snapshot.home_of_jobs(sweep)
-    snapshot.snapshot(code)
+    code = snapshot.copied(sweep)
     logs = job_file.jobs_folder(sweep, "standby")
     logs.mkdir(parents=True, exist_ok=True)
     given = job_file.parameters(sweep, "", settings, code, None)

@@ -25,6 +25,7 @@ from headsweep.tracking.run_folder import RunFolder
 def submit(
     sweep: Path,
     groups: Sequence[Group],
+    code: Path,
     config: Mapping[str, str],
     most: int | None = None,
 ) -> list[RunFolder]:
@@ -35,6 +36,7 @@ def submit(
     Args:
         sweep: the folder that records the jobs.
         groups: the runs, which no job trains.
+        code: the copy that they run.
         config: of the cluster.
         most: jobs; None: no limit.
 
@@ -45,8 +47,6 @@ def submit(
         SubmitLimit: it has refused all jobs.
         UserError: sbatch refuses for another reason.
     """
-    code = snapshot.home_of_jobs(sweep)
-    snapshot.snapshot(code)
     limit, before = cluster.array_limit(config), None
     jobs = [(group, chunk) for group in groups for chunk in group.chunks()]
     left, later = jobs[:most], jobs[len(jobs[:most]) :]

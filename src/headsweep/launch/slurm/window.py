@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.errors import UserError
 from headsweep.launch.conclude import is_missing
-from headsweep.launch.slurm import association, standby
+from headsweep.launch.slurm import association, snapshot, standby
 from headsweep.launch.slurm.asking import groups_of
 from headsweep.launch.slurm.job_file import ENDING, STARTING
 from headsweep.launch.slurm.recovery import recover
@@ -26,6 +26,7 @@ from headsweep.launch.slurm.settings import plain, waiting_with
 from headsweep.launch.slurm.submit import submit
 from headsweep.status import cluster, queue, submissions, waiting
 from headsweep.status import standby as standby_job
+from headsweep.text import plural
 from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
@@ -58,6 +59,7 @@ def submit_some(
     settings: SlurmConfig,
     config: Mapping[str, str],
     ending: str | None = None,
+    code: Path | None = None,
 ) -> Sequence[RunFolder]:
     """Submit jobs for as many of the missing runs as may be in the queue, and record the others; call it under `lock`.
 
@@ -67,6 +69,7 @@ def submit_some(
         settings: of the jobs.
         config: of the cluster.
         ending: a job that is about to end, whose place is free.
+        code: the copy that the jobs run; None: one of the present code.
 
     Returns:
         The runs that wait.
@@ -74,8 +77,8 @@ def submit_some(
     Raises:
         UserError: sbatch refuses.
     """
-    waited = waiting.of_this_user(sweep)
-    _wait(sweep, missing, missing, settings)
+    waited, code = waiting.of_this_user(sweep), code or snapshot.copied(sweep)
+    _wait(sweep, missing, missing, settings, code.name)
     groups = groups_of(missing, settings)
     jobs = _jobs_of_this_user(sweep) - {ending}
     # If sbatch refuses, runs that have waited go on waiting, for `watch` to show why or for a command that mends it.
@@ -83,7 +86,7 @@ def submit_some(
     refused = ""
     try:
         room = _room(sweep, settings, config, len(jobs), sum(len(group.chunks()) for group in groups))
-        later = submit(sweep, groups, config, room)
+        later = submit(sweep, groups, code, config, room)
     except UserError as error:
         at_limit = isinstance(error, SubmitLimit)
         later = missing if at_limit and (jobs or waited) else later
@@ -91,7 +94,7 @@ def submit_some(
             refused = str(error)
             raise
     finally:
-        _wait(sweep, missing, later, settings, refused)
+        _wait(sweep, missing, later, settings, code.name, refused)
     if waited or later:
         _keep_standby(sweep, settings)
     return later
@@ -132,14 +135,15 @@ def _wait(
     missing: Sequence[RunFolder],
     later: Sequence[RunFolder],
     settings: SlurmConfig,
+    code: str,
     refused: str = "",
 ) -> None:
     """Record that of the missing runs only some wait, beside all others that do."""
     own = plain(settings)
     found = waiting.without(waiting.batches(sweep), {run.path.name for run in missing})
-    at = next((at for at, batch in enumerate(found) if batch.settings == own), len(found))
+    at = next((at for at, batch in enumerate(found) if (batch.settings, batch.code) == (own, code)), len(found))
     runs = [*(found[at].runs if at < len(found) else ()), *(run.path.name for run in later)]
-    waiting.record(sweep, [*found[:at], waiting.Batch(runs, own, refused), *found[at + 1 :]])
+    waiting.record(sweep, [*found[:at], waiting.Batch(runs, own, refused, code), *found[at + 1 :]])
 
 
 def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> list[UserError]:
@@ -154,15 +158,32 @@ def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> list[
 def _refill_batch(sweep: Path, batch: waiting.Batch, config: Mapping[str, str], moment: str | None) -> UserError | None:
     """Submit runs of a sweep that wait with the same settings; return the error if that fails."""
     try:
-        settings, runs = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs
+        settings, runs, code = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs, _code(sweep, batch)
         folders = [RunFolder(runs / run) for run in batch.runs]
         busy = active(folders)
         missing = [folder for folder in folders if is_missing(folder, settings.attempts) and folder not in busy]
-        _wait(sweep, folders, missing, settings, batch.refused)
-        submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None)
+        _wait(sweep, folders, missing, settings, batch.code, batch.refused)
+        submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None, code)
     except UserError as error:
         return error
     return None
+
+
+def _code(sweep: Path, batch: waiting.Batch) -> Path | None:
+    """Return the copy of the code that runs wait with: this process may have other code, e.g. that of another sweep.
+
+    Raises:
+        UserError: it was removed.
+    """
+    if not batch.code:
+        return None
+    code = snapshot.copies(sweep) / batch.code
+    if not code.is_dir():
+        advice = f"`headsweep retry {sweep.name}` submits them with the current code"
+        raise UserError(
+            f"{code}: expected the code that {plural(len(batch.runs), 'run')} wait with, found none; {advice}"
+        )
+    return code
 
 
 def _room(sweep: Path, settings: SlurmConfig, config: Mapping[str, str], jobs: int, needed: int) -> int | None:
