@@ -80,6 +80,25 @@ def test_the_reason_is_that_of_the_database_and_a_damaged_file_has_all_of_its_li
     assert reason(damaged, uri) == str(damaged)
 
 
+@pytest.mark.parametrize(
+    ("cause", "shown"),
+    [
+        ("ResponseError('too many 500 error responses')", "too many 500 error responses"),
+        ("""ReadTimeoutError("HTTPConnectionPool(host='h', port=1): Read timed out.")""", "Read timed out."),
+        (
+            "NewConnectionError('<a.B object at 0x7f>: [Errno 111] refused')",
+            "<a.B object at 0x7f>: [Errno 111] refused",
+        ),
+    ],
+)
+def test_the_reason_of_a_request_that_failed_is_its_cause(cause, shown):
+    request = "API request to http://h:1/api/2.0/mlflow/experiments/search failed"
+    retries = (
+        f"with exception HTTPConnectionPool(host='h', port=1): Max retries exceeded with url: /api (Caused by {cause})"
+    )
+    assert reason(ConnectionError(f"{request} {retries}"), "http://h:1") == f"{request}: {shown}"
+
+
 def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):
     said = opening(default_uri(tmp_path / "out put"))
     assert said.splitlines()[0] == f"MLflow   {tmp_path}/out put/mlflow.db; open it with:"

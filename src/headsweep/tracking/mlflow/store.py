@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOCK_SECONDS = 120.0  # a migration takes 2 s; several processes may wait for it
-_ADVICE = re.compile(
-    r"^\(raised as a result of Query-invoked autoflush;[^\n]*\n"
-)  # SQLAlchemy's advice to a programmer
+# By SQLAlchemy, for programmers.
+_ADVICE = re.compile(r"^\(raised as a result of Query-invoked autoflush;[^\n]*\n")
+_CAUSE = re.compile(r"failed with exception .*\(Caused by \w+\(['\"]?(?:.*\): )?(.*?)['\"]?\)\)$")  # by urllib3
 _VERSIONS = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 _SETTINGS = {
     # With the defaults (7 retries, 120 s) one call to a server that is down blocks for 246 s.
@@ -82,6 +82,7 @@ def reason(error: Exception, uri: str) -> str:
     if found := _VERSIONS.search(str(error)):
         return _other_schema(uri, *found.groups())
     line = _ADVICE.sub("", str(error).strip() or type(error).__name__).splitlines()[0]
+    line = _CAUSE.sub(r"failed: \1", line)  # or it would be cut off
     full, shown = with_password(uri), redacted(uri)
     lost = "" if redacted(full) == shown else f"; {credentials.file()} has no password for it"
     return redacted(line.replace(full, shown))[:160] + lost
