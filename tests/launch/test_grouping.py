@@ -198,6 +198,17 @@ def test_what_a_run_of_a_group_prints_and_why_it_fails_is_in_its_own_log(tmp_pat
     assert (good.log.read_text(), good.failure(), good.state()) == ("", None, RunState.finished)
 
 
+def test_a_log_that_cannot_be_opened_is_one_line_for_the_launcher_which_then_separates_the_runs(tmp_path, capfd):
+    """A disk without inodes, or a file of another user."""
+    bad, good = RunFolder(tmp_path / "runs" / "bad"), RunFolder(tmp_path / "runs" / "good")
+    bad.log.mkdir(parents=True)
+    good.path.mkdir()
+    process = Worker([bad, good])
+    reason = f"{bad.log}: Is a directory; fix this and give the command again"
+    assert list(process.messages()) == [(0, reason), (1, reason)]
+    assert (process.process.exitcode, capfd.readouterr().err) == (1, "")
+
+
 @pytest.mark.slow
 def test_a_process_that_has_lost_its_gpu_ends_before_other_runs_fail_for_it(tmp_path, keys, unlucky):
     bad, good = planned(tmp_path, keys)

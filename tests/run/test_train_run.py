@@ -31,6 +31,7 @@ from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunState
+from headsweep.tracking.typed_files import Damaged
 from headsweep.training.checkpoint import Snapshot
 from headsweep.training.evaluation import evaluate
 from headsweep.training.progress import Busy, Progress, Stopped
@@ -281,6 +282,21 @@ def test_a_crash_before_the_result_is_written_repeats_nothing(finished):
     train_folder(finished, lambda progress: None)
     assert finished.metrics_log.path.read_bytes() == before
     assert finished.state() is RunState.finished
+
+
+def test_a_metrics_log_that_lacks_epochs_is_damaged_and_not_continued(finished):
+    log = finished.metrics_log.path
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0])
+    with pytest.raises(Damaged, match=r"metrics.jsonl, expected the 2 epochs that result.json has, found no epoch 2;"):
+        finished.entries()
+    (finished.path / "result.json").unlink()
+    for left, absent in ((lines[:1], 2), (lines[1:], 1), ([], 1)):
+        log.write_bytes(b"".join(left))
+        with pytest.raises(UserError, match=rf"expected the 2 epochs that checkpoint.pt has, found no epoch {absent};"):
+            train_folder(finished, lambda progress: None)
+        assert log.read_bytes() == b"".join(left)
+    assert finished.result() is None
 
 
 def test_a_finished_run_is_left_alone(finished):

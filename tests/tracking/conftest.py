@@ -126,7 +126,7 @@ def make_entry() -> Callable[..., Entry]:
 @pytest.fixture
 def result() -> RunResult:
     """How a finished run ends."""
-    return RunResult("finished", {"test/top1": 0.5}, 3, 30, environment={"device": "cpu"})
+    return RunResult("finished", {"test/top1": 0.5}, 1, 10, environment={"device": "cpu"})
 
 
 @pytest.fixture

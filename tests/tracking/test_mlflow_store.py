@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from headsweep.credentials import redacted
 from headsweep.tracking.addresses import database_file
 from headsweep.tracking.mlflow import store
-from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare
+from headsweep.tracking.mlflow.store import client, default_uri, opening, prepare, reason
+from headsweep.tracking.typed_files import Damaged
 from programs import Program
 
 PREPARE = """
@@ -67,6 +70,33 @@ def test_a_password_is_never_shown():
     secret = "postgresql://anna:geheim@host/db"
     assert redacted(secret) == "postgresql://anna:***@host/db"
     assert "geheim" not in opening(secret)
+
+
+def test_the_reason_is_that_of_the_database_and_a_damaged_file_has_all_of_its_line(uri, tmp_path):
+    full = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    full.add_detail("raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block")
+    assert reason(full, uri) == "(sqlite3.OperationalError) database or disk is full"
+    damaged = Damaged(tmp_path / ("a" * 200), "expected JSON", "remove it")
+    assert reason(damaged, uri) == str(damaged)
+
+
+@pytest.mark.parametrize(
+    ("cause", "shown"),
+    [
+        ("ResponseError('too many 500 error responses')", "too many 500 error responses"),
+        ("""ReadTimeoutError("HTTPConnectionPool(host='h', port=1): Read timed out.")""", "Read timed out."),
+        (
+            "NewConnectionError('<a.B object at 0x7f>: [Errno 111] refused')",
+            "<a.B object at 0x7f>: [Errno 111] refused",
+        ),
+    ],
+)
+def test_the_reason_of_a_request_that_failed_is_its_cause(cause, shown):
+    request = "API request to http://h:1/api/2.0/mlflow/experiments/search failed"
+    retries = (
+        f"with exception HTTPConnectionPool(host='h', port=1): Max retries exceeded with url: /api (Caused by {cause})"
+    )
+    assert reason(ConnectionError(f"{request} {retries}"), "http://h:1") == f"{request}: {shown}"
 
 
 def test_the_command_that_opens_the_store_can_be_pasted(tmp_path):

@@ -58,8 +58,7 @@ def compare(original: RunFolder, again: RunFolder) -> Comparison:
 
 def _history(original: RunFolder, again: RunFolder) -> Part:
     first, second = (
-        [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
-        for folder in (original, again)
+        [(entry.epoch, entry.step, entry.metrics) for entry in folder.entries()] for folder in (original, again)
     )
     if not first:
         return Part("history", None, f"not compared: no {original.metrics_log.path.name} in the original")

@@ -143,14 +143,17 @@ def _held(lock: FileLock) -> AbstractContextManager[object]:
 def _recorded(folder: RunFolder, error: Exception, ranks: Ranks) -> Exception:
     """Write the failure to the folder, if no other rank has, and return the error to raise."""
     if isinstance(error, OSError):
-        error = UserError(
-            f"{error.filename or folder.path}: {error.strerror or error}; fix this and give the command again"
-        )
+        error = UserError(not_usable(folder, error))
     reason = str(error) if isinstance(error, UserError) else "".join(traceback.format_exception(error))
     if ranks.is_first_to_fail(reason):
         with suppress(OSError):  # the disk may be full
             folder.fail(reason)
     return error
+
+
+def not_usable(folder: RunFolder, error: OSError) -> str:
+    """Return a line about a file that a run cannot use; its folder, if the error names no file."""
+    return f"{error.filename or folder.path}: {error.strerror or error}; fix this and give the command again"
 
 
 def preflight(run: RunConfig) -> RunCost:

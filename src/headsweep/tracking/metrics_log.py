@@ -90,6 +90,21 @@ class MetricsLog:
             return self.entries()[-count:]
         return self._parsed(complete[-count:])
 
+    def check_epochs(self, count: int, source: str) -> None:
+        """Check that it has all of the first `count` epochs.
+
+        Args:
+            count: of the epochs.
+            source: the file that says so.
+
+        Raises:
+            Damaged: an epoch is absent, or as `entries`.
+        """
+        absent = sorted({*range(1, count + 1)} - {entry.epoch for entry in self.entries()})
+        if absent:
+            reason = f"expected the {count} epochs that {source} has, found no epoch {absent[0]}"
+            raise Damaged(self.path, reason, self._fix)
+
     def rewind(self, step: int) -> None:
         """Remove what comes after `step`, and a cut-off last line, before a run resumes from its checkpoint."""
         lines = self._complete_lines()

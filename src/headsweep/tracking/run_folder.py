@@ -32,7 +32,7 @@ from headsweep.credentials import redacted
 from headsweep.text import first_line, is_file_name
 from headsweep.tracking import atomic_files
 from headsweep.tracking.cost import RunCost
-from headsweep.tracking.metrics_log import MetricsLog
+from headsweep.tracking.metrics_log import Entry, MetricsLog
 from headsweep.tracking.output_folder import RUN_RECORD, OutputFolder
 from headsweep.tracking.run_record import RunRecord, RunResult, RunSnapshot, RunState
 from headsweep.tracking.typed_files import Damaged, read_bytes, read_json, read_text
@@ -252,6 +252,17 @@ class RunFolder:
             Damaged: result.json is not as `finish` writes it.
         """
         return read_json(self._result, RunResult, self._fix)
+
+    def entries(self) -> list[Entry]:
+        """Return the entries of the metrics log; none if there is no log.
+
+        Raises:
+            Damaged: as `MetricsLog.entries`; or the log of a run that is over lacks epochs of its result.
+        """
+        result = self.result()
+        if result and self.metrics_log.path.exists():
+            self.metrics_log.check_epochs(result.epochs, self._result.name)
+        return self.metrics_log.entries()
 
     def fail(self, reason: str) -> None:
         """Count a failed attempt, and write its traceback or its one-line error."""

@@ -145,6 +145,8 @@ class Training:
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
         if self.ranks.leads:
+            logged = math.ceil((self.state.step - len(self.state.losses)) / self.batches.steps_per_epoch)
+            self.folder.metrics_log.check_epochs(logged, self.folder.checkpoint.name)
             self.folder.metrics_log.rewind(self.state.step)
         self._report({})
 

@@ -24,7 +24,7 @@ from headsweep.run import predictor, trial
 from headsweep.run.lock_step import in_lock_step
 from headsweep.run.precision import PRECISION_LOGGER
 from headsweep.run.token_streams import TokenStreams
-from headsweep.run.train_run import preflight, train_in_steps
+from headsweep.run.train_run import not_usable, preflight, train_in_steps
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sharing import share_with_group
@@ -58,7 +58,7 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
 
         yield from train_in_steps(folders[number], watch, stop, until, device=gpu and "cuda", streams=streams)
 
-    logs = Logs(folder.log for folder in folders)
+    logs = _opened(folders, connection)
     forwarder = Forwarder(connection, logs)
     for name in (TOKENS_LOGGER, PRECISION_LOGGER):
         logging.getLogger(name).addHandler(forwarder)
@@ -68,6 +68,16 @@ def train(paths: Sequence[Path], threads: int, gpu: str | None, until: int | Non
         connection.send((number, _exit_code(error)))
         if "CUDA error" in str(error):  # no run of this process can use the GPU any more
             sys.exit(1)
+
+
+def _opened(folders: Sequence[RunFolder], connection: Connection) -> Logs:
+    """Return the logs of the runs. If one cannot be opened, send the reason for all of them, and exit with 1."""
+    try:
+        return Logs(folder.log for folder in folders)
+    except OSError as error:
+        for number in range(len(folders)):
+            connection.send((number, not_usable(folders[number], error)))
+        sys.exit(1)
 
 
 def _exit_code(error: Exception | None) -> int:

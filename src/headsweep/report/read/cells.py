@@ -188,4 +188,4 @@ def _check_cell(config: Mapping[str, Any]) -> None:
 
 
 def _series(folder: RunFolder, metric: str) -> Mapping[int, float]:
-    return series(folder.metrics_log.entries(), metric)
+    return series(folder.entries(), metric)

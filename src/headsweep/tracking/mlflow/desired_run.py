@@ -53,7 +53,7 @@ CHECKPOINT = "checkpoint.json"  # artifact that names the file of a run's weight
 def desired_run(folder: RunFolder, parent: str | None) -> DesiredState | None:
     """Return what MLflow should hold of a run, as a child of MLflow run `parent`; None before its first metrics."""
     run = folder.snapshot()  # first: the metrics log of a run that is over by then is complete
-    state, record, result, entries = run.state, run.record, run.result, folder.metrics_log.entries()
+    state, record, result, entries = run.state, run.record, run.result, folder.entries()
     folder.metrics_log.sync()  # MLflow must not get a point that a power cut could still remove here
     inspection = last_inspection(folder.path)
     # From its first entry, not from its start, so that a replay has the same beginning.

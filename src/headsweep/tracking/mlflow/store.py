@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _LOCK_SECONDS = 120.0  # a migration takes 2 s; several processes may wait for it
+# By SQLAlchemy, for programmers.
+_ADVICE = re.compile(r"^\(raised as a result of Query-invoked autoflush;[^\n]*\n")
+_CAUSE = re.compile(r"failed with exception .*\(Caused by \w+\(['\"]?(?:.*\): )?(.*?)['\"]?\)\)$")  # by urllib3
 _VERSIONS = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 _SETTINGS = {
     # With the defaults (7 retries, 120 s) one call to a server that is down blocks for 246 s.
@@ -69,13 +72,16 @@ def opening(uri: str) -> str:
 
 
 def reason(error: Exception, uri: str) -> str:
-    """Return what went wrong in the store at `uri`, in one short line that hides its password.
+    """Return what went wrong in the store at `uri`, in one line, short if it is MLflow's, that hides its password.
 
     The line adds whether the password is missing, which may be the cause.
     """
+    if isinstance(error, UserError):
+        return redacted(str(error))
     if found := _VERSIONS.search(str(error)):
         return _other_schema(uri, *found.groups())
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = _ADVICE.sub("", str(error).strip() or type(error).__name__).splitlines()[0]
+    line = _CAUSE.sub(r"failed: \1", line)  # or it would be cut off
     full, shown = with_password(uri), redacted(uri)
     lost = "" if redacted(full) == shown else f"; {credentials.file()} has no password for it"
     return redacted(line.replace(full, shown))[:160] + lost
