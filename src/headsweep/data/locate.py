@@ -165,6 +165,19 @@ def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
         )
 
 
+def _note_unread(dataset: DatasetConfig, classes: list[str]) -> None:
+    """Log which folders beside the splits have class folders as well, such as a validation split of another name."""
+    read = {folder.name for folder in split_folders(dataset).values()}
+    unread = [
+        f"{folder.name}/"
+        for folder in sorted(root_of(dataset).iterdir())
+        if folder.name not in read and not folder.name.startswith(".") and any((folder / it).is_dir() for it in classes)
+    ]
+    if unread:
+        expected = "expected validation images in val/ and test images in test/"
+        _note(escaped(f"{dataset.root}: class folders in {', '.join(unread)} are not read; {expected}"))
+
+
 def _changed(dataset: DatasetConfig) -> DataError:
     return DataError(f"{dataset.root} has changed since the run was planned; give the command again to plan new runs")
 
@@ -208,6 +221,7 @@ def locate_folder(dataset: DatasetConfig) -> Located:
     tree = _read_tree(dataset)
     sizes = image_sizes(replace(dataset, digest=None), tree)
     _note_copies(dataset, sizes)
+    _note_unread(dataset, tree.classes)
     return len(tree.classes), digest_of(sizes)
 
 
