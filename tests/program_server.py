@@ -379,7 +379,8 @@ def take(request: dict[str, Any], handles: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.path[:] = ["", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *ENTRIES]
+    first = [] if os.environ.get("PYTHONSAFEPATH") else [""]
+    sys.path[:] = [*first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *ENTRIES]
     tempfile.tempdir = None
     random.seed()
 

@@ -172,7 +172,7 @@ def address(kind: str, *tests: str) -> str:
 
 
 def _start(path: Path, owner: str, log: Path, tests: Sequence[str]) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     script = str(Path(__file__).with_name("program_server.py"))
     with log.open("w") as file:
         subprocess.Popen(

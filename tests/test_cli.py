@@ -177,7 +177,7 @@ MISTAKES = [
     (["export", "GAP", "--model", "gap1_cct_7_3x1_32", "--format", "upstream"], "no published code has heads=1 of gap"),
     (
         ["export", "WEIGHTS", "--format", "tflite"],
-        "'tflite' is not one of 'headsweep', 'upstream', 'hf', 'onnx', 'pt2'",
+        "'tflite' is not one of 'headsweep', 'upstream', 'hf', 'onnx', 'pt2'. (headsweep export --help)",
     ),
 ]
 

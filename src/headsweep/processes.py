@@ -19,6 +19,21 @@ from headsweep.text import typed_line
 
 LAUNCHER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.2  # between two checks of a child that its parent is alive
+SAFE_PATH = "PYTHONSAFEPATH"  # with `-c` and `-m`, Python (from 3.11) then finds no modules in the working directory
+
+
+@contextmanager
+def exported(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for programs that are started in this block."""
+    given = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
 
 
 def not_ignored(signals: Sequence[int]) -> list[int]:

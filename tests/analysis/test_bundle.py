@@ -20,9 +20,11 @@ from composing import compose_run
 from headsweep.analysis.bundle import bundle
 from headsweep.analysis.bundle.anonymous import Anonymizer
 from headsweep.config import PROJECT_ROOT
+from headsweep.errors import UserError
 from headsweep.models import model_of
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.report.html import document
+from headsweep.run.load_model import trained
 from headsweep.run.train_run import train_folder
 from headsweep.tracking import atomic_files
 from headsweep.tracking.metrics_log import Entry
@@ -121,6 +123,13 @@ def test_its_own_table_agrees_with_its_runs(unpacked, capsys):
     assert "1 table agrees" in printed(capsys, "table", "--verify", sweep / "table.tex", "--output", unpacked)
     assert {path.name for path in sweep.iterdir()} == {"plan.json", "table.md", "table.csv", "table.tex", "report"}
     assert printed(capsys, "explain", "head=gap", "--output", unpacked).count("finished") == 3
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_a_run_without_its_weights_is_not_exported(weights, unpacked):
+    run = RunFolder(next((unpacked / "runs").iterdir()))
+    with pytest.raises(UserError, match=r"expected checkpoint.pt of a finished run, found none; `headsweep bundle --w"):
+        trained(run, best=weights == "best")
 
 
 def test_the_report_is_the_same_elsewhere(unpacked, capsys):

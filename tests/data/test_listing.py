@@ -72,6 +72,14 @@ def test_hidden_files_are_left_out_and_counted(dataset, caplog):
     assert caplog.messages == [f"{dataset.root}: left out {skipped}"]  # once, and not .DS_Store, which all Macs have
 
 
+def test_class_folders_beside_the_splits_are_named(write_folder, make_dataset, tmp_path, caplog):
+    root = write_folder(tmp_path, ["train", "test", "valid", ".cache"])
+    (root / "notes/drafts").mkdir(parents=True)
+    resolve(make_dataset("imagefolder", root=str(root)))
+    expected = "expected validation images in val/ and test images in test/"
+    assert caplog.messages == [f"{root}: class folders in valid/ are not read; {expected}"]
+
+
 @pytest.mark.parametrize("target", [".", "..", "../..", "/", "../a/b/.."])
 def test_a_link_to_a_folder_that_holds_it_is_refused(target, dataset):
     link = Path(dataset.root, "train/a/link")

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 from multiprocessing import Pipe
 from multiprocessing.forkserver import _forkserver
 
@@ -99,3 +101,19 @@ def test_a_single_run_reports_it_in_a_line(monkeypatch, capsys, limit):
     advice = limited if limit == 2**30 else "install what is missing, or free memory"
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"headsweep: ImportError: libtorch.so: failed to map segment; {advice}\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs PYTHONSAFEPATH")
+def test_a_file_of_the_working_directory_is_no_module_of_the_forkserver(tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+    command = [sys.executable, "-c", "import random, sys; sys.path.index('')"]
+    ended: list[str] = []
+
+    def ensure_running() -> None:
+        ended.append(subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False).stderr)
+
+    ensure_running()
+    monkeypatch.setattr(forkserver, "ensure_running", ensure_running)
+    forkserver._ensure_server()
+    assert "RuntimeError" in ended[0] and "'' is not in list" in ended[1]

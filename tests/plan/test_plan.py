@@ -8,10 +8,11 @@ from omegaconf import OmegaConf
 
 from composing import compose_run
 from headsweep.credentials import with_password
+from headsweep.data.datasets import load_tree, split
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.plan.plan import freeze, make_plan
+from headsweep.plan.plan import Lookup, freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged
@@ -197,3 +198,38 @@ def test_absent_data_stops_the_plan(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}.*dataset.download=true"):
         make_plan([run])
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "splits"), [((9, 12), 0.1, "2"), ((6, 6, 6), 0.3, "2"), ((9, 12), 0.1, "3")]
+)
+def test_more_than_the_training_images_is_not_valid(sizes, share, splits, tmp_path):
+    for name in ("train", "test", "val")[: int(splits)]:
+        for label, size in enumerate(sizes):
+            folder = tmp_path / name / str(label)
+            folder.mkdir(parents=True)
+            for number in range(size):
+                (folder / f"{number}.png").write_bytes(b"not read")
+    data = ["dataset=imagefolder", f"dataset.root={tmp_path}", "dataset.image_size=16"]
+    frozen_head = ["backbone=random", "augmentation=none", "batch_size=1", "head=knn"]
+
+    def found(*words: str) -> list[str]:
+        return [str(it) for it in Lookup().resolve([compose_run(*data, f"dataset.validation={share}", *words)])]
+
+    config = Lookup().resolved([compose_run(*data, "batch_size=1")])[0]
+    dataset = replace(config.dataset, validation=share)
+    most = len(split(load_tree(dataset), dataset, 0, config.debug).train)
+    expected = f"expected at most {most}, the number of training images"
+    assert found(f"batch_size={most + 1}") == [f"batch_size={most + 1}: {expected}"]
+    assert found(*frozen_head, f"head.k={most + 1}") == [f"head.k={most + 1}: {expected}"]
+    assert found(f"batch_size={most}")[0].startswith("RunConfig(")
+    assert found(*frozen_head, f"head.k={most}")[0].startswith("RunConfig(")
+
+
+def test_a_share_that_holds_out_no_image_is_not_valid(tmp_path):
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "0.png").write_bytes(b"not read")
+    run = compose_run("dataset=imagefolder", f"dataset.root={tmp_path}", "batch_size=1")
+    with pytest.raises(UserError, match=r"^dataset.validation=0.1: .* it holds out none of 2 training images$"):
+        make_plan([run])

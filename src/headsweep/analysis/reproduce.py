@@ -25,6 +25,7 @@ from headsweep.plan.git_state import checked_out, code_version, git_environment,
 from headsweep.plan.packages import packages_used
 from headsweep.plan.plan import checkpoint_digest
 from headsweep.plan.uncommitted import apply, patch_of
+from headsweep.processes import SAFE_PATH
 from headsweep.tracking.run_folder import RunFolder, runs_in
 from headsweep.tracking.run_record import RunRecord
 
@@ -159,7 +160,8 @@ def _train(original: RunFolder, into: Path, root: Path, data: Path | None) -> No
     result = original.result()
     threads = result.environment.get("threads") if result else None
     is_package = IS_INSTALLED and root == PROJECT_ROOT
-    environment = git_environment() if is_package else {**git_environment(), "PYTHONPATH": _search_path(root / "src")}
+    found = {SAFE_PATH: "1"} if is_package else {"PYTHONPATH": _search_path(root / "src")}
+    environment = {**git_environment(), **found}
     program = ["-m", "headsweep", "train"] if is_package else [str(root / "src" / "train.py")]
     if threads:  # the split of sums over threads decides their last bits
         environment["OMP_NUM_THREADS"] = str(threads)

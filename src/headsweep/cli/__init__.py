@@ -53,7 +53,9 @@ def _run() -> None:
 
         with one_line_errors():
             if isinstance(error, click.ClickException):
-                raise UserError(f"{' '.join(error.format_message().split())} (headsweep --help)") from error
+                context = getattr(error, "ctx", None)  # of the command that was mistyped, as far as it is known
+                command = context.command_path if context else "headsweep"
+                raise UserError(f"{' '.join(error.format_message().split())} ({command} --help)") from error
             if isinstance(error, click.Abort) and error.__cause__:  # how click hands on an interrupt
                 raise error.__cause__ from None
             raise

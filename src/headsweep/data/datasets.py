@@ -24,9 +24,9 @@ from headsweep.data.sources import ResidentSource, Source, StreamedSource, fit, 
 from headsweep.data.staging import stage
 from headsweep.data.stored_image import StoredImage
 from headsweep.data.views import ViewedSource
-from headsweep.errors import ConfigError, DataError
+from headsweep.errors import DataError
 from headsweep.loading import load_function
-from headsweep.text import message_of, plural
+from headsweep.text import message_of
 
 _TEST_SHARE = 0.2  # of a set without a test split
 _GIB = 2**30
@@ -98,8 +98,7 @@ def split(loaded: Loaded, dataset: DatasetConfig, seed: int, debug: DebugConfig)
     if validation is None and dataset.validation > 0:
         held_out = stratified(train.labels, dataset.validation, rng.generator(seed, "validation split"))
         if not held_out.any():
-            expected = f"expected a larger share, or 0: it holds out none of {plural(len(train), 'training image')}"
-            raise ConfigError("dataset.validation", dataset.validation, expected)
+            raise locate.no_validation_images(dataset, len(train))
         validation, train = train.subset(held_out.nonzero()[:, 0]), train.subset((~held_out).nonzero()[:, 0])
     return Splits(
         _first(train, debug.train_images),

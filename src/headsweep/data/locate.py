@@ -8,6 +8,7 @@ from __future__ import annotations
 import filecmp
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -164,6 +165,19 @@ def _note_copies(dataset: DatasetConfig, sizes: dict[str, int]) -> None:
         )
 
 
+def _note_unread(dataset: DatasetConfig, classes: list[str]) -> None:
+    """Log which folders beside the splits have class folders as well, such as a validation split of another name."""
+    read = {folder.name for folder in split_folders(dataset).values()}
+    unread = [
+        f"{folder.name}/"
+        for folder in sorted(root_of(dataset).iterdir())
+        if folder.name not in read and not folder.name.startswith(".") and any((folder / it).is_dir() for it in classes)
+    ]
+    if unread:
+        expected = "expected validation images in val/ and test images in test/"
+        _note(escaped(f"{dataset.root}: class folders in {', '.join(unread)} are not read; {expected}"))
+
+
 def _changed(dataset: DatasetConfig) -> DataError:
     return DataError(f"{dataset.root} has changed since the run was planned; give the command again to plan new runs")
 
@@ -207,11 +221,44 @@ def locate_folder(dataset: DatasetConfig) -> Located:
     tree = _read_tree(dataset)
     sizes = image_sizes(replace(dataset, digest=None), tree)
     _note_copies(dataset, sizes)
+    _note_unread(dataset, tree.classes)
     return len(tree.classes), digest_of(sizes)
+
+
+def most_training_images(dataset: DatasetConfig) -> int | None:
+    """Return how many images are left for training at most; None if the data is not listed to find out.
+
+    Args:
+        dataset: the last that `resolve` returned for its root, whose listing is used again: it can take seconds.
+
+    Raises:
+        ConfigError: the validation share holds out no image.
+    """
+    sizes = None if dataset.root is None else _class_sizes.get(dataset.root)
+    if sizes is None or dataset.kind not in ("imagefolder", "imagenet"):
+        return None
+    images = sum(sizes)
+    if dataset.validation == 0 or VALIDATION in split_folders(dataset):
+        return images
+    if not (held_out := round(images * dataset.validation)):
+        raise no_validation_images(dataset, images)
+    # A class keeps one image: below a half, only those of a single image can hold out fewer than their share.
+    return images - held_out + sizes.count(1) if dataset.validation < 0.5 else images
+
+
+def no_validation_images(dataset: DatasetConfig, images: int) -> ConfigError:
+    """Return the error for a validation share of so many training images that holds out none."""
+    expected = f"expected a larger share, or 0: it holds out none of {plural(images, 'training image')}"
+    return ConfigError("dataset.validation", dataset.validation, expected)
+
+
+_class_sizes: dict[str, list[int]] = {}  # root of a listed tree -> training images of each class
 
 
 def _read_tree(dataset: DatasetConfig) -> Tree:
     tree = read_tree(split_folders(dataset))
+    counts = Counter(image.label for image in tree.splits[TRAIN])
+    _class_sizes[str(dataset.root)] = list(counts.values())
     if skipped := ", ".join(f"{kind}: {count}" for kind, count in sorted(tree.skipped.items()) if count):
         _note(escaped(f"{dataset.root}: left out {skipped}"))
     return tree

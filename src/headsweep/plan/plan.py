@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from headsweep.config import DatasetConfig, FileHeadConfig, ModelConfig, RunConfig
 from headsweep.config.keys import keys_with, nested, without_neutral
+from headsweep.config.records.head import KnnConfig
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.data import locate
@@ -350,9 +351,17 @@ def _resolve(
         dataset = _locate(config.dataset, located)
         if isinstance(dataset, UserError):
             return dataset
+        _check_images(config, locate.most_training_images(dataset))
         return replace(config, dataset=dataset, model=_with_digest(config.model, digests))
     except UserError as error:
         return error
+
+
+def _check_images(config: RunConfig, most: int | None) -> None:
+    """Raise ConfigError for a batch, or a number of neighbours, that is larger than the training split."""
+    key, size = ("head.k", config.head.k) if isinstance(config.head, KnnConfig) else ("batch_size", config.batch_size)
+    if most is not None and size > most:
+        raise ConfigError(key, size, f"expected at most {most}, the number of training images")
 
 
 def _locate(

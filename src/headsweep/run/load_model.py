@@ -28,6 +28,11 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
     """
     if not folder.config.exists():
         raise UserError(f"{folder.path}: expected the folder of a run, found no {folder.config.name} there")
+    if folder.result() and not folder.checkpoint.exists():
+        raise UserError(
+            f"{folder.path}: expected {folder.checkpoint.name} of a finished run, found none; "
+            "`headsweep bundle --weights` includes it, `headsweep reproduce` trains the run again"
+        )
     if best and not folder.best.exists():
         raise UserError(
             f"{folder.path}: expected best weights, found none: there were no validation images "

@@ -20,6 +20,7 @@
 module load cuda
 code=$?; [ $code -eq 0 ] || { echo "headsweep: hydra.launcher.setup[0] failed with exit code $code" >&2; exit $code; }
 export PYTHONPATH=OUTPUT/sweeps/SWEEP/slurm/code/DIGEST/src${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1
 ! ls OUTPUT/sweeps/*/slurm/waiting-USER.json >/dev/null 2>&1 || PYTHON -m headsweep.launch.slurm.window OUTPUT/sweeps/SWEEP starting &
 
 # command

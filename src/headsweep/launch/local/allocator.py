@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headsweep.processes import exported
+
 VARIABLE = "GLIBC_TUNABLES"  # read when a program starts; other C libraries and older versions ignore what is in it
 _ALWAYS = 2**40  # bytes, more than a machine has
 SETTINGS = f"glibc.malloc.trim_threshold={_ALWAYS}:glibc.malloc.mmap_threshold={_ALWAYS}:glibc.malloc.hugetlb=1"
@@ -19,11 +21,5 @@ SETTINGS = f"glibc.malloc.trim_threshold={_ALWAYS}:glibc.malloc.mmap_threshold={
 def keeping_memory() -> Iterator[None]:
     """Pass the settings to programs that are started in this block; those of the user take precedence."""
     given = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = f"{SETTINGS}:{given}" if given else SETTINGS  # the last value of a name is used
-    try:
+    with exported(VARIABLE, f"{SETTINGS}:{given}" if given else SETTINGS):  # the last value of a name is used
         yield
-    finally:
-        if given is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = given

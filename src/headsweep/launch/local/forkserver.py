@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from headsweep import sockets
 from headsweep.errors import UserError
 from headsweep.launch.local.allocator import keeping_memory
-from headsweep.processes import signals_blocked
+from headsweep.processes import SAFE_PATH, exported, signals_blocked
 
 T = TypeVar("T")
 TRIES = 5  # a later try finds that the forkserver was killed, and starts another one
@@ -69,7 +69,8 @@ class Processes:
 
 
 def _ensure_server() -> None:
-    with signals_blocked(), sockets.exported(), keeping_memory():  # for the forkserver, and so for every run
+    # For the forkserver, and so for every run; a random.py in the working directory would end it.
+    with signals_blocked(), sockets.exported(), keeping_memory(), exported(SAFE_PATH, "1"):
         ensure_running()
 
 

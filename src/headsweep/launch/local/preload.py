@@ -15,6 +15,7 @@ def _print_end(kind: type[BaseException], error: BaseException, trace: Traceback
 
 
 sys.excepthook = _print_end
+sys.path[:] = filter(None, sys.path)  # without the working directory, which Python 3.10 always adds
 sockets.remove_at_exit()
 failure = ""
 try:

@@ -10,6 +10,7 @@ from typing import Any
 
 from headsweep.config.launcher.slurm import SlurmConfig
 from headsweep.launch.slurm import container, requeue, snapshot
+from headsweep.processes import SAFE_PATH
 from headsweep.status import submissions, waiting
 from headsweep.tracking.output_folder import OutputFolder
 
@@ -60,9 +61,13 @@ def parameters(sweep: Path, token: str, settings: SlurmConfig, code: Path, befor
 
 
 def setup_lines(settings: SlurmConfig, code: Path) -> list[str]:
-    """Return the shell lines before a job's command: those of `setup`, and one that makes Python find the code."""
+    """Return the shell lines before a job's command: those of `setup`, and those that make Python find the code.
+
+    Python must find it there alone: a random.py in the working directory would end the job.
+    """
     path = shlex.quote(str(snapshot.search_path(code).resolve()))
-    return [*checked(settings.setup), f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    found = f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"
+    return [*checked(settings.setup), found, f"export {SAFE_PATH}=1"]
 
 
 def checked(setup: Sequence[str]) -> list[str]:
