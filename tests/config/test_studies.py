@@ -45,7 +45,8 @@ def data(tmp_path_factory):
     for split, number in product(("train", "val"), range(1000)):
         folder = root / "imageNet" / split / f"n{number:08}"
         folder.mkdir(parents=True)
-        (folder / "image.JPEG").touch()
+        for name in ("image.JPEG", "other.JPEG"):  # together more than a batch
+            (folder / name).touch()
     return root
 
 
