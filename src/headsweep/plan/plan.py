@@ -359,9 +359,11 @@ def _resolve(
 
 def _check_images(config: RunConfig, most: int | None) -> None:
     """Raise ConfigError for a batch, or a number of neighbours, that is larger than the training split."""
-    key, size = ("head.k", config.head.k) if isinstance(config.head, KnnConfig) else ("batch_size", config.batch_size)
-    if most is not None and size > most:
-        raise ConfigError(key, size, f"expected at most {most}, the number of training images")
+    sizes = {"batch_size": config.batch_size}
+    sizes |= {"head.k": config.head.k} if isinstance(config.head, KnnConfig) else {}
+    for key, size in sizes.items():
+        if most is not None and size > most:
+            raise ConfigError(key, size, f"expected at most {most}, the number of training images")
 
 
 def _locate(
