@@ -72,9 +72,18 @@ def test_hidden_files_are_left_out_and_counted(dataset, caplog):
     assert caplog.messages == [f"{dataset.root}: left out {skipped}"]  # once, and not .DS_Store, which all Macs have
 
 
-def test_class_folders_beside_the_splits_are_named(write_folder, make_dataset, tmp_path, caplog):
+def test_class_folders_beside_the_splits_are_named(write_folder, make_dataset, tmp_path, caplog, monkeypatch):
     root = write_folder(tmp_path, ["train", "test", "valid", ".cache"])
     (root / "notes/drafts").mkdir(parents=True)
+    (root / "lost+found").mkdir()
+    is_dir = Path.is_dir
+
+    def is_dir_of_others(path: Path) -> bool:
+        if path.parent.name == "lost+found":  # that of a disk
+            raise PermissionError
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir_of_others)
     resolve(make_dataset("imagefolder", root=str(root)))
     expected = "expected validation images in val/ and test images in test/"
     assert caplog.messages == [f"{root}: class folders in valid/ are not read; {expected}"]

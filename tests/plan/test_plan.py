@@ -211,7 +211,7 @@ def test_more_than_the_training_images_is_not_valid(sizes, share, splits, tmp_pa
             for number in range(size):
                 (folder / f"{number}.png").write_bytes(b"not read")
     data = ["dataset=imagefolder", f"dataset.root={tmp_path}", "dataset.image_size=16"]
-    frozen_head = ["backbone=random", "augmentation=none", "batch_size=1", "head=knn"]
+    frozen_head = ["backbone=random", "augmentation=none", "head=knn"]
 
     def found(*words: str) -> list[str]:
         return [str(it) for it in Lookup().resolve([compose_run(*data, f"dataset.validation={share}", *words)])]
@@ -221,9 +221,10 @@ def test_more_than_the_training_images_is_not_valid(sizes, share, splits, tmp_pa
     most = len(split(load_tree(dataset), dataset, 0, config.debug).train)
     expected = f"expected at most {most}, the number of training images"
     assert found(f"batch_size={most + 1}") == [f"batch_size={most + 1}: {expected}"]
-    assert found(*frozen_head, f"head.k={most + 1}") == [f"head.k={most + 1}: {expected}"]
+    assert found(*frozen_head, "batch_size=1", f"head.k={most + 1}") == [f"head.k={most + 1}: {expected}"]
+    assert found(*frozen_head, f"batch_size={most + 1}", "head.k=1") == [f"batch_size={most + 1}: {expected}"]
     assert found(f"batch_size={most}")[0].startswith("RunConfig(")
-    assert found(*frozen_head, f"head.k={most}")[0].startswith("RunConfig(")
+    assert found(*frozen_head, f"batch_size={most}", f"head.k={most}")[0].startswith("RunConfig(")
 
 
 def test_a_share_that_holds_out_no_image_is_not_valid(tmp_path):

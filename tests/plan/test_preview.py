@@ -118,9 +118,26 @@ def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkey
         names = [folder.record().code_name for folder in plan.folders[1:4]]
         assert names == [letter * 10, letter * 10, f"aaaaaaaaaa, then {then}"]
     monkeypatch.setattr(commit, lambda: {"commit": "d" * 40, "dirty": False})
+    monkeypatch.setattr("headsweep.plan.plan.packages_used", lambda config: {"lab-heads": "1.1 bbbb"})
     with plan.folders[1].lock():  # another process trains it
-        record_code(plan.folders[1:2], plan.output)
+        record_code(plan.folders[1:4], plan.output)
     assert plan.folders[1].record().code_name == "cccccccccc"
+    assert plan.folders[3].record().code_name.endswith(", cccccccccc, dddddddddd lab-heads 1.1 bbbb")
+
+
+def test_a_run_that_its_first_code_continues_after_another_is_not_announced(plan, monkeypatch):
+    def use(digest):
+        code = {"commit": None, "dirty": False, "version": "1.0", "digest": digest}
+        monkeypatch.setattr("headsweep.plan.plan.code_version", lambda: code)
+
+    use("aaaa")
+    freeze(plan, {plan.runs[1].fingerprint: COST})
+    plan.folders[1].checkpoint.touch()
+    use("bbbb")
+    record_code(plan.folders[1:2], plan.output)
+    assert "1 with code headsweep 1.0 (aaaa); they" in code_change(plan.folders[1:2])
+    use("aaaa")
+    assert code_change(plan.folders[1:2]) is None
 
 
 def test_runs_begun_with_another_version_of_a_package_are_announced(plan, monkeypatch):

@@ -85,10 +85,7 @@ def test_the_reason_is_that_of_the_database_and_a_damaged_file_has_all_of_its_li
     [
         ("ResponseError('too many 500 error responses')", "too many 500 error responses"),
         ("""ReadTimeoutError("HTTPConnectionPool(host='h', port=1): Read timed out.")""", "Read timed out."),
-        (
-            "NewConnectionError('<a.B object at 0x7f>: [Errno 111] refused')",
-            "<a.B object at 0x7f>: [Errno 111] refused",
-        ),
+        ("NewConnectionError('<a.B object at 0x7f>: [Errno 111] refused')", "[Errno 111] refused"),
     ],
 )
 def test_the_reason_of_a_request_that_failed_is_its_cause(cause, shown):

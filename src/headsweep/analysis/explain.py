@@ -143,8 +143,7 @@ def _run(run: Run) -> list[str]:
 def _code(record: RunRecord, folder: RunFolder) -> str:
     commit: str | None = record.code.get("commit")
     if commit is None:
-        without = {key: value for key, value in record.code.items() if key != "continued"}
-        return code_name(without) if "digest" in record.code else "no commit recorded"
+        return code_name(record.code) if "digest" in record.code else "no commit recorded"
     if not record.code.get("dirty"):
         return commit
     return f"{commit} with uncommitted changes, {patch_of(record, folder.output.path) or 'which were not saved'}"

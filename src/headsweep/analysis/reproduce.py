@@ -27,7 +27,7 @@ from headsweep.plan.plan import checkpoint_digest
 from headsweep.plan.uncommitted import apply, patch_of
 from headsweep.processes import SAFE_PATH
 from headsweep.tracking.run_folder import RunFolder, runs_in
-from headsweep.tracking.run_record import RunRecord
+from headsweep.tracking.run_record import RunRecord, code_name
 
 POLL_SECONDS = 0.1
 
@@ -116,7 +116,8 @@ def _other_code(record: RunRecord, patch: Path | None) -> str:
     """Return why the working tree is not known to be the run's code, and what to do."""
     commit, dirty = record.code.get("commit"), record.code.get("dirty")
     if commit is None and record.code.get("digest"):
-        return f"the run was planned by {record.code_name}, whose code differs from this; --code current uses this code"
+        name = code_name(record.code)
+        return f"the run was planned by {name}, whose code differs from this; --code current uses this code"
     if commit is None:
         return "the run recorded no commit, so its code is unknown; --code current uses the working tree"
     if dirty and patch:

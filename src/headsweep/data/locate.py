@@ -171,11 +171,19 @@ def _note_unread(dataset: DatasetConfig, classes: list[str]) -> None:
     unread = [
         f"{folder.name}/"
         for folder in sorted(root_of(dataset).iterdir())
-        if folder.name not in read and not folder.name.startswith(".") and any((folder / it).is_dir() for it in classes)
+        if folder.name not in read and not folder.name.startswith(".") and _has_any(folder, classes)
     ]
     if unread:
         expected = "expected validation images in val/ and test images in test/"
         _note(escaped(f"{dataset.root}: class folders in {', '.join(unread)} are not read; {expected}"))
+
+
+def _has_any(folder: Path, classes: list[str]) -> bool:
+    """Return whether a folder has one of the class folders; a folder that may not be read has none, e.g. lost+found."""
+    try:
+        return folder.is_dir() and any((folder / name).is_dir() for name in classes)
+    except OSError:
+        return False
 
 
 def _changed(dataset: DatasetConfig) -> DataError:

@@ -58,12 +58,12 @@ class InProcess(Launcher):
 
     def _train(self, folder: RunFolder, watch: Callable[[Progress], None]) -> None:
         from headsweep.run.train_run import train_folder
-        from headsweep.training.ranks import Ranks
+        from headsweep.training.ranks import ALONE
 
         with self._request as request:
             while True:
                 try:
-                    return train_folder(folder, watch, request.made, ranks=self._ranks or Ranks())
+                    return train_folder(folder, watch, request.made, ranks=self._ranks or ALONE)
                 except Busy:  # another command trains it
                     time.sleep(POLL_SECONDS)
                 except Stopped:  # perhaps the signal reached another rank

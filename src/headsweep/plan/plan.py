@@ -219,12 +219,12 @@ def record_code(folders: Sequence[RunFolder], output: Path) -> None:
         record = folder.record()
         packages = packages_used(record.config)
         code = now | ({"packages": packages} if packages else {})
-        before = {key: value for key, value in record.code.items() if key != "continued"}
-        if (code_name(before), record.packages) == (code_name(code), packages):
+        if (code_name(record.code), record.packages) == (code_name(code), packages):
             continue
         if folder.checkpoint.exists():
             earlier = record.code.get("continued", "").split(", ")
-            names = dict.fromkeys([*earlier, " ".join([code_name(code), *packages.values()])])
+            used = [f"{name} {version}" for name, version in packages.items()]
+            names = dict.fromkeys([*earlier, " ".join([code_name(code), *used])])
             code = record.code | {"continued": ", ".join(filter(None, names))}
         folder.replace_record(replace(record, code=code))
 
@@ -359,9 +359,11 @@ def _resolve(
 
 def _check_images(config: RunConfig, most: int | None) -> None:
     """Raise ConfigError for a batch, or a number of neighbours, that is larger than the training split."""
-    key, size = ("head.k", config.head.k) if isinstance(config.head, KnnConfig) else ("batch_size", config.batch_size)
-    if most is not None and size > most:
-        raise ConfigError(key, size, f"expected at most {most}, the number of training images")
+    sizes = {"batch_size": config.batch_size}
+    sizes |= {"head.k": config.head.k} if isinstance(config.head, KnnConfig) else {}
+    for key, size in sizes.items():
+        if most is not None and size > most:
+            raise ConfigError(key, size, f"expected at most {most}, the number of training images")
 
 
 def _locate(

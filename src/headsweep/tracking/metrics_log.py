@@ -90,19 +90,21 @@ class MetricsLog:
             return self.entries()[-count:]
         return self._parsed(complete[-count:])
 
-    def check_epochs(self, count: int, source: str) -> None:
-        """Check that it has all of the first `count` epochs.
+    def check_epochs(self, entries: Sequence[Entry], count: int, source: str) -> None:
+        """Check that there are all of the first `count` epochs.
 
         Args:
+            entries: all of this log.
             count: of the epochs.
             source: the file that says so.
 
         Raises:
-            Damaged: an epoch is absent, or as `entries`.
+            Damaged: an epoch is absent.
         """
-        absent = sorted({*range(1, count + 1)} - {entry.epoch for entry in self.entries()})
-        if absent:
-            reason = f"expected the {count} epochs that {source} has, found no epoch {absent[0]}"
+        found = {entry.epoch for entry in entries}
+        absent = next((epoch for epoch in range(1, count + 1) if epoch not in found), None)
+        if absent is not None:
+            reason = f"expected the {count} epochs that {source} has, found no epoch {absent}"
             raise Damaged(self.path, reason, self._fix)
 
     def rewind(self, step: int) -> None:

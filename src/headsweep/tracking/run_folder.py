@@ -259,10 +259,11 @@ class RunFolder:
         Raises:
             Damaged: as `MetricsLog.entries`; or the log of a run that is over lacks epochs of its result.
         """
-        result = self.result()
+        result = self.result()  # first: the metrics log of a run that is over by then is complete
+        entries = self.metrics_log.entries()
         if result and self.metrics_log.path.exists():
-            self.metrics_log.check_epochs(result.epochs, self._result.name)
-        return self.metrics_log.entries()
+            self.metrics_log.check_epochs(entries, result.epochs, self._result.name)
+        return entries
 
     def fail(self, reason: str) -> None:
         """Count a failed attempt, and write its traceback or its one-line error."""

@@ -91,8 +91,9 @@ class RunRecord:
 
     @property
     def code_name(self) -> str:
-        """The version of the code in a few words, equal for equal versions: see `code_name`."""
-        return code_name(self.code)
+        """The versions of the code that trained it, in a few words, equal for equal versions: see `code_name`."""
+        later = self.code.get("continued")
+        return code_name(self.code) + (f", then {later}" if later else "")
 
     @property
     def data(self) -> str:
@@ -114,13 +115,12 @@ def code_name(code: Mapping[str, Any], digits: int = 10) -> str:
     What was changed is named by the digest of the patch, if that was stored: "0123456789-dirty-89abcdef". Without a
     commit it is the version of the package and the digest of its code.
     """
-    then = f", then {later}" if (later := code.get("continued")) else ""
     if commit := code.get("commit"):
         changes = f"-{patch[:8]}" if (patch := code.get("changes")) else ""
-        return commit[:digits] + f"-dirty{changes}" * bool(code.get("dirty")) + then
+        return commit[:digits] + f"-dirty{changes}" * bool(code.get("dirty"))
     if digest := code.get("digest"):
-        return f"headsweep {code.get('version', 'unknown')} ({digest}){then}"
-    return "unknown version" + "-dirty" * bool(code.get("dirty")) + then
+        return f"headsweep {code.get('version', 'unknown')} ({digest})"
+    return "unknown version" + "-dirty" * bool(code.get("dirty"))
 
 
 @dataclass(frozen=True)

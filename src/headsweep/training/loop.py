@@ -145,9 +145,10 @@ class Training:
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
         if self.ranks.leads:
-            logged = math.ceil((self.state.step - len(self.state.losses)) / self.batches.steps_per_epoch)
-            self.folder.metrics_log.check_epochs(logged, self.folder.checkpoint.name)
-            self.folder.metrics_log.rewind(self.state.step)
+            logged, log = self.state.step - len(self.state.losses), self.folder.metrics_log
+            epochs = math.ceil(logged / self.batches.steps_per_epoch)
+            log.check_epochs(log.entries(), epochs, self.folder.checkpoint.name)
+            log.rewind(self.state.step)
         self._report({})
 
     def _is_to_pause(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from headsweep.report.read.cells import Cell
 from headsweep.report.stats.crossed import CrossedEstimate
@@ -160,7 +161,7 @@ class Table:
     no_claims: str | None = None  # why nothing in the table supports a claim, e.g. as settings were not chosen
     lost: int = 0  # planned runs whose folders are missing or cannot be read
 
-    @property
+    @cached_property
     def expected(self) -> frozenset[int]:
         """The seeds that every cell should have, where runs are lost; else each has those that were planned."""
         return frozenset(seed for cell in self.cells for seed in cell.seeds) if self.lost else frozenset()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LOCK_SECONDS = 120.0  # a migration takes 2 s; several processes may wait for it
 # By SQLAlchemy, for programmers.
 _ADVICE = re.compile(r"^\(raised as a result of Query-invoked autoflush;[^\n]*\n")
-_CAUSE = re.compile(r"failed with exception .*\(Caused by \w+\(['\"]?(?:.*\): )?(.*?)['\"]?\)\)$")  # by urllib3
+_CAUSE = re.compile(r"failed with exception .*\(Caused by \w+\(['\"]?(?:.*[)>]: )?(.*?)['\"]?\)\)$")  # by urllib3
 _VERSIONS = re.compile(r"database schema \(found version (\w+), but expected (\w+)\)")
 _SETTINGS = {
     # With the defaults (7 retries, 120 s) one call to a server that is down blocks for 246 s.
