@@ -145,6 +145,15 @@ def test_an_earlier_job_that_is_still_there_counts_and_is_cancelled(cluster: Fak
     assert cluster.asked("scancel") == ["12_0"]
 
 
+def test_the_last_job_of_a_run_is_shown_while_the_cluster_does_not_answer(cluster: FakeCluster, output: OutputFolder):
+    """All its jobs count as active then, also those that had ended."""
+    submitted(output, "t1")
+    submitted(output, "t2", "13")
+    cluster.write("scontrol", "exit 1")
+    states = queue.states_of(submissions.jobs(output.sweeps / "one"))
+    assert (job := queue.job_of_run("a", states)) and job.number == "13_0"
+
+
 def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFolder, capsys):
     for run, head in (("c", "ga"), ("d", "gap")):
         hand_made(output.path, run, {"head": {"name": head}, "heads": 4})

@@ -95,9 +95,12 @@ def _queued(line: str) -> JobState:
 
 
 def job_of_run(run: str, states: Mapping[Job, JobState]) -> Job | None:
-    """Return the job that trains the run, or will; else the last one that was submitted for it."""
-    found = [job for job in states if run in job.runs]
-    return next((job for job in found if states[job].is_active), found[-1] if found else None)
+    """Return the job that trains the run, or will; else the last one that was submitted for it.
+
+    While the cluster does not answer, all its jobs count as active: it is the last one then, too.
+    """
+    found = [job for job in states if run in job.runs][::-1]
+    return next((job for job in found if states[job].is_active), found[0] if found else None)
 
 
 def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
