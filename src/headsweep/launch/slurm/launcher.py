@@ -26,7 +26,7 @@ from headsweep.launch.slurm.window import active, lock, refill, submit_some, wai
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
-from headsweep.plan.plan import Plan, record_code, run_names
+from headsweep.plan.plan import Plan, current_code, record_code, run_names
 from headsweep.status import cluster, queue
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.output_folder import OutputFolder
@@ -146,7 +146,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
-        record_code(missing, OutputFolder.containing(sweep).path)
+        record_code(current_code(missing, OutputFolder.containing(sweep).path))
         batches = by_settings(sweep, missing)
         later = [run for settings, runs in batches for run in submit_some(sweep, by_seed(runs), settings, config)]
         left = f"; {len(busy)} still queued, training or ending" if busy else ""
