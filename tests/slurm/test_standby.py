@@ -260,6 +260,11 @@ def test_status_gives_the_reason_why_runs_that_wait_could_not_be_submitted(slurm
     (slurm.place / "sbatch").write_text(works)
     refill(sweep)
     assert [run.note for run in read_sweep(sweep).runs[4:]] == [waits] * 2
+    slurm.end()
+    assert [run.note for run in read_sweep(sweep).runs[4:]] == [waits] * 2, "the standby job submits them"
+    (slurm.place / "standby").write_text("")  # after `scancel --me`
+    none = f"{waits}, but no job is left that submits it; `headsweep retry {sweep.name}` or `headsweep watch` does"
+    assert [run.note for run in read_sweep(sweep).runs[4:]] == [none] * 2
 
 
 def test_cancelling_what_waits_cancels_the_standby_job(slurm: Queue, settings: SlurmConfig, runs):

@@ -117,6 +117,14 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     return {folder for folder in left if folder.path.name in queued}
 
 
+def of_this_user(output: OutputFolder) -> set[str]:
+    """Return the numbers of the jobs of this user and an output folder that are in the queue. Raises as `active`."""
+    over = {path.name for path in output.recorded_runs() if RunFolder(path).result() is not None}
+    own = [job for job in submissions.jobs_in(output) if job.user == submissions.this_user()]
+    asked = [job for job in own if not over.issuperset(job.runs)]
+    return {state.job for state in states_of(asked).values() if state.is_active}
+
+
 def release(folders: Sequence[RunFolder]) -> list[str]:
     """Let this user's jobs of runs start that SLURM holds after a failed launch; return their numbers.
 

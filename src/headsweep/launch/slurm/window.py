@@ -27,7 +27,7 @@ from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import plain, waiting_with
 from headsweep.launch.slurm.submit import submit
 from headsweep.plan.plan import record_code
-from headsweep.status import cluster, queue, submissions, waiting
+from headsweep.status import cluster, queue, waiting
 from headsweep.status import standby as standby_job
 from headsweep.text import plural
 from headsweep.tracking.output_folder import OutputFolder
@@ -84,7 +84,7 @@ def submit_some(
     versions = batch.versions if batch else _versions(missing)
     _wait(sweep, missing, waiting.Batch(_names(missing), plain(settings), "", code.name, versions))
     groups = groups_of(missing, settings)
-    jobs = _jobs_of_this_user(sweep) - {ending}
+    jobs = queue.of_this_user(OutputFolder.containing(sweep)) - {ending}
     # If sbatch refuses, runs that have waited go on waiting, for `watch` to show why or for a command that mends it.
     later: Sequence[RunFolder] = [run for run in missing if run.path.name in waited]
     refused = ""
@@ -223,15 +223,7 @@ def _keep_standby(sweep: Path, settings: SlurmConfig) -> None:
     if not waiting.sweeps_in(output):
         standby_job.cancel(output)
     elif standby.has_one(sweep, settings):
-        standby.wait_for(output, (job.partition("_")[0] for job in _jobs_of_this_user(sweep)))
-
-
-def _jobs_of_this_user(sweep: Path) -> set[str]:
-    """Return the numbers of the jobs of the output folder that are in the queue."""
-    output, user = OutputFolder.containing(sweep), submissions.this_user()
-    over = {path.name for path in output.recorded_runs() if RunFolder(path).result() is not None}
-    asked = [job for job in submissions.jobs_in(output) if job.user == user and not over.issuperset(job.runs)]
-    return {state.job for state in queue.states_of(asked).values() if state.is_active}
+        standby.wait_for(output, (job.partition("_")[0] for job in queue.of_this_user(output)))
 
 
 if __name__ == "__main__":
