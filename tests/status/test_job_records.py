@@ -285,9 +285,10 @@ def test_jobs_that_an_earlier_version_recorded_are_known(cluster: FakeCluster, o
 
 def test_cancelling_jobs_of_others_names_who_can(cluster: FakeCluster, output: OutputFolder, monkeypatch):
     submitted(output, "t1")
-    cluster.queues("12_0 RUNNING one.t1")
-    (cluster.place / "scancel").write_text("#!/bin/sh\nexit 1\n")
     monkeypatch.setattr(submissions, "this_user", lambda: "bob")
+    submitted(output, "t2", "13")  # by bob, who can
+    cluster.queues("12_0 RUNNING one.t1", "13_1 RUNNING one.t2")
+    (cluster.place / "scancel").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(UserError, match=f"scancel of 12_0 failed: jobs of {ME}, who alone can cancel them"):
         queue.cancel(output.sweeps / "one")
 

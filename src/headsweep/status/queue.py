@@ -202,9 +202,10 @@ def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> Cance
     if waited and not waiting.sweeps_in(output):
         standby.cancel(output)
     if names and cluster.ask("scancel", *names) is None:
-        others = sorted({job.user for job in states} - {"", submissions.this_user()})
-        whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
-        raise UserError(f"scancel of {', '.join(names)} failed{whose}; `headsweep status {sweep.name}` shows the rest")
+        others = {state.job: job.user for job, state in states.items() if job.user not in ("", submissions.this_user())}
+        whose = f": jobs of {', '.join(sorted(set(others.values())))}, who alone can cancel them" if others else ""
+        refused = ", ".join(sorted(others) or names)
+        raise UserError(f"scancel of {refused} failed{whose}; `headsweep status {sweep.name}` shows the rest")
     return Cancelled(names, len(waited) - sum(len(batch.runs) for batch in kept))
 
 
