@@ -233,6 +233,9 @@ def test_a_lost_run_is_shown_with_exit_code_node_and_log(cluster: FakeCluster, o
     again = "`headsweep retry` submits the run again"
     assert first == f"job 12_0 ended: FAILED (exit code 3, on node1); {again}  ({log})"
     assert second == f"job 12_1 ended: FAILED (on node1); {again}"
+    cluster.prints("sacct", "12_0|FAILED|0:53|node1|one.t1")  # as of a node without the folder of its output
+    moved = f"job 12_0 ended: FAILED (signal 53, on node1); {again}; perhaps the node could not open its output: paths."
+    assert read_sweep(one).runs[0].note.startswith(moved)
 
 
 @pytest.mark.parametrize(

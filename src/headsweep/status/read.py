@@ -17,7 +17,7 @@ from typing import Any
 
 from headsweep.errors import UserError
 from headsweep.status import cluster, job_record, queue, standby, submissions, waiting
-from headsweep.status.job_state import UNREACHABLE, JobState, more_memory
+from headsweep.status.job_state import NO_OUTPUT, UNREACHABLE, JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import last_line, plural
@@ -148,8 +148,11 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], waits: str | None) -
         return replace(run, state=RunState.queued, note=f"{state}{restarts}")
     if waits is not None:
         return replace(run, state=RunState.queued, note=f"waits until more jobs may be in the queue{waits}")
-    advice = f"; {more_memory(job.asked.get('memory'))}" if job and state and state.state == "OUT_OF_MEMORY" else ""
-    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}") if state else run
+    if not job or not state:
+        return run
+    advice = f"; {more_memory(job.asked.get('memory'))}" if state.state == "OUT_OF_MEMORY" else ""
+    advice = f"; {NO_OUTPUT}" if state.was_not_launched else advice
+    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}")
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:
