@@ -12,7 +12,7 @@ from composing import compose_run
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
 from headsweep.plan.origin import Origin
-from headsweep.plan.plan import code_change, freeze, make_plan, record_code, refusal
+from headsweep.plan.plan import code_change, current_code, freeze, make_plan, record_code, refusal
 from headsweep.plan.preview import Preview, Row, preview
 from headsweep.tracking.run_record import RunResult
 
@@ -110,17 +110,17 @@ def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkey
     plan.folders[2].fail("no luck")  # before its first checkpoint, so it starts again
     plan.folders[3].checkpoint.touch()
     first = [folder.record() for folder in plan.folders[1:4]]
-    record_code(plan.folders[1:4], plan.output)
+    record_code(current_code(plan.folders[1:4], plan.output))
     assert [folder.record() for folder in plan.folders[1:4]] == first
     for letter, then in (("b", "bbbbbbbbbb"), ("c", "bbbbbbbbbb, cccccccccc"), ("c", "bbbbbbbbbb, cccccccccc")):
         monkeypatch.setattr(commit, lambda letter=letter: {"commit": letter * 40, "dirty": False})
-        record_code(plan.folders[1:4], plan.output)
+        record_code(current_code(plan.folders[1:4], plan.output))
         names = [folder.record().code_name for folder in plan.folders[1:4]]
         assert names == [letter * 10, letter * 10, f"aaaaaaaaaa, then {then}"]
     monkeypatch.setattr(commit, lambda: {"commit": "d" * 40, "dirty": False})
     monkeypatch.setattr("headsweep.plan.plan.packages_used", lambda config: {"lab-heads": "1.1 bbbb"})
     with plan.folders[1].lock():  # another process trains it
-        record_code(plan.folders[1:4], plan.output)
+        record_code(current_code(plan.folders[1:4], plan.output))
     assert plan.folders[1].record().code_name == "cccccccccc"
     assert plan.folders[3].record().code_name.endswith(", cccccccccc, dddddddddd lab-heads 1.1 bbbb")
 
@@ -134,7 +134,7 @@ def test_a_run_that_its_first_code_continues_after_another_is_not_announced(plan
     freeze(plan, {plan.runs[1].fingerprint: COST})
     plan.folders[1].checkpoint.touch()
     use("bbbb")
-    record_code(plan.folders[1:2], plan.output)
+    record_code(current_code(plan.folders[1:2], plan.output))
     assert "1 with code headsweep 1.0 (aaaa); they" in code_change(plan.folders[1:2])
     use("aaaa")
     assert code_change(plan.folders[1:2]) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.slurm.launcher import SlurmLauncher, submit_again
 from headsweep.launch.slurm.sbatch_errors import may_be_submitted
 from headsweep.launch.slurm.settings import record, submitted_with
-from headsweep.status import submissions, waiting
+from headsweep.status import queue, submissions, waiting
 from headsweep.status.views import RunView, SweepView
+from headsweep.tracking.output_folder import OutputFolder
 from headsweep.tracking.run_folder import RunFolder
+from headsweep.tracking.sweep_folder import SweepFolder
 from scripts import Scripts
 
 
@@ -79,6 +82,17 @@ def test_models_are_built_in_the_jobs_alone_where_login_nodes_forbid_it(sbatch, 
     run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'outputs'}")
     plan = run_sweep([run], SlurmLauncher(replace(settings, check=Check.job)))
     assert len(sbatch.files()) == 1 and plan.folders[0].record().cost == {}, "counted by its job"
+
+
+def test_retry_submits_what_a_stopped_command_has_planned(sbatch, settings, tmp_path: Path, monkeypatch):
+    """It trains on this machine what no settings are recorded for."""
+    sbatch.write("scontrol", "echo ClusterName = lion")
+    run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'outputs'}")
+    monkeypatch.setattr("headsweep.launch.run_sweep.code_change", lambda missing: sys.exit(130))
+    with pytest.raises(SystemExit):
+        run_sweep([run], SlurmLauncher(replace(settings, check=Check.job)))
+    (sweep,) = OutputFolder(tmp_path / "outputs").planned_sweeps()
+    assert list(queue.by_sweep(SweepFolder(sweep).runs())) == [sweep]
 
 
 @pytest.mark.parametrize("first_fails", [False, True])

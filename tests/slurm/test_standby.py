@@ -19,6 +19,7 @@ from headsweep.launch.slurm import association, snapshot
 from headsweep.launch.slurm.launcher import submit_again
 from headsweep.launch.slurm.settings import record
 from headsweep.launch.slurm.window import refill, submit_some
+from headsweep.plan.plan import record_code
 from headsweep.status import queue, standby, submissions, waiting
 from headsweep.status.read import read_sweep
 from headsweep.tracking import atomic_files
@@ -73,13 +74,16 @@ def test_runs_wait_with_the_code_of_their_command(slurm: Queue, settings: SlurmC
     """Whatever the process has that submits them: `watch` after an edit, or a job of another sweep."""
     sweep = sweep_of(runs)
     record(sweep, settings)
+    record_code({run: {"commit": "aaaa"} for run in runs})
     submit_some(sweep, runs, settings, {})
     (code,) = snapshot.copies(sweep).iterdir()
     monkeypatch.setattr(snapshot, "_contents", lambda: {Path("src", "edited.py"): b""})
+    record_code({run: {"commit": "bbbb"} for run in runs[2:]})  # by a command of another sweep that shares them
     slurm.end()
     refill(sweep)
     paths = [f"{code.name}/src" in file for file in slurm.files("given")]
     assert paths == [True] * 2 and len(submitted(slurm, sweep)) == 4
+    assert {run.record().code["commit"] for run in runs[2:4]} == {"aaaa"}
     slurm.end()
     shutil.rmtree(code)
     with pytest.raises(
@@ -256,6 +260,11 @@ def test_status_gives_the_reason_why_runs_that_wait_could_not_be_submitted(slurm
     (slurm.place / "sbatch").write_text(works)
     refill(sweep)
     assert [run.note for run in read_sweep(sweep).runs[4:]] == [waits] * 2
+    slurm.end()
+    assert [run.note for run in read_sweep(sweep).runs[4:]] == [waits] * 2, "the standby job submits them"
+    (slurm.place / "standby").write_text("")  # after `scancel --me`
+    none = f"{waits}, but no job is left that submits it; `headsweep retry {sweep.name}` or `headsweep watch` does"
+    assert [run.note for run in read_sweep(sweep).runs[4:]] == [none] * 2
 
 
 def test_cancelling_what_waits_cancels_the_standby_job(slurm: Queue, settings: SlurmConfig, runs):

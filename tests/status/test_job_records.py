@@ -145,6 +145,15 @@ def test_an_earlier_job_that_is_still_there_counts_and_is_cancelled(cluster: Fak
     assert cluster.asked("scancel") == ["12_0"]
 
 
+def test_the_last_job_of_a_run_is_shown_while_the_cluster_does_not_answer(cluster: FakeCluster, output: OutputFolder):
+    """All its jobs count as active then, also those that had ended."""
+    submitted(output, "t1")
+    submitted(output, "t2", "13")
+    cluster.write("scontrol", "exit 1")
+    states = queue.states_of(submissions.jobs(output.sweeps / "one"))
+    assert (job := queue.job_of_run("a", states)) and job.number == "13_0"
+
+
 def test_the_jobs_of_cells_are_cancelled(cluster: FakeCluster, output: OutputFolder, capsys):
     for run, head in (("c", "ga"), ("d", "gap")):
         hand_made(output.path, run, {"head": {"name": head}, "heads": 4})
@@ -224,6 +233,9 @@ def test_a_lost_run_is_shown_with_exit_code_node_and_log(cluster: FakeCluster, o
     again = "`headsweep retry` submits the run again"
     assert first == f"job 12_0 ended: FAILED (exit code 3, on node1); {again}  ({log})"
     assert second == f"job 12_1 ended: FAILED (on node1); {again}"
+    cluster.prints("sacct", "12_0|FAILED|0:53|node1|one.t1")  # as of a node without the folder of its output
+    moved = f"job 12_0 ended: FAILED (signal 53, on node1); {again}; perhaps the node could not open its output: paths."
+    assert read_sweep(one).runs[0].note.startswith(moved)
 
 
 @pytest.mark.parametrize(
@@ -276,9 +288,10 @@ def test_jobs_that_an_earlier_version_recorded_are_known(cluster: FakeCluster, o
 
 def test_cancelling_jobs_of_others_names_who_can(cluster: FakeCluster, output: OutputFolder, monkeypatch):
     submitted(output, "t1")
-    cluster.queues("12_0 RUNNING one.t1")
-    (cluster.place / "scancel").write_text("#!/bin/sh\nexit 1\n")
     monkeypatch.setattr(submissions, "this_user", lambda: "bob")
+    submitted(output, "t2", "13")  # by bob, who can
+    cluster.queues("12_0 RUNNING one.t1", "13_1 RUNNING one.t2")
+    (cluster.place / "scancel").write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(UserError, match=f"scancel of 12_0 failed: jobs of {ME}, who alone can cancel them"):
         queue.cancel(output.sweeps / "one")
 

@@ -71,7 +71,10 @@ class Launcher(ABC):
         return None
 
     def lock(self, sweep: Path) -> AbstractContextManager[object]:
-        """Keep other commands from starting runs of the sweep in folder `sweep` until `start` has returned."""
+        """Keep other commands from starting runs of the sweep in folder `sweep` until `start` has returned.
+
+        With a detached launcher, it is called before the plan is written.
+        """
         return nullcontext()
 
     def active(self, plan: Plan) -> set[RunFolder]:

@@ -15,7 +15,7 @@ from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
-from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, freeze, make_plan, record_code
+from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, current_code, freeze, make_plan, record_code
 from headsweep.text import plural
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
@@ -66,7 +66,8 @@ def run_sweep(
         tracker = tracking.enter_context(tracker_of(configs[0]))
         # Also after an error, once this process no longer counts as its launcher.
         tracking.callback(tracker.notify, sweep)
-        _start(plan, launcher, screening, tracker)
+        with launcher.lock(plan.folder):
+            _start(plan, launcher, screening, tracker)
         comparison = compare(sweep)
     log_models(plan.folders, configs[0], launcher.log_models)
     if shows_table:
@@ -81,8 +82,9 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
     if (shown := launcher.dry_run(plan)) is not None:
         print(shown)
         return
-    freeze(plan, costs)
-    are_active = _start(plan, launcher, None, NullTracker())
+    with launcher.lock(plan.folder):
+        freeze(plan, costs)
+        are_active = _start(plan, launcher, None, NullTracker())
     if launcher.wait or not are_active:
         follow(plan.folder, launcher.log_models, launcher.refill, plan.folders)
     else:
@@ -90,26 +92,25 @@ def _hand_over(plan: Plan, launcher: Launcher) -> None:
 
 
 def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: Tracker) -> bool:
-    """Start the missing runs of a plan; return whether any is missing or active."""
-    with launcher.lock(plan.folder):
-        sweep = SweepFolder(plan.folder)
-        sweep.register(plan.folders)
-        if screening is None:
-            sweep.forget_screening()
-        tracker.notify(sweep)  # a parent before its children
-        for folder in plan.folders:
-            tracker.notify(folder)
-        active = launcher.active(plan)
-        missing = by_seed([it for it in plan.folders if is_missing(it, launcher.attempts) and it not in active])
-        with Display(len(missing), epoch_lines=len(missing) == 1) as display:
-            say: Callable[[str], object] = print if launcher.detached else display.say
-            say(opening(plan, missing, active, launcher.attempts))
-            if change := code_change(missing):
-                say(change)
-            record_code(missing, plan.output)
-            if screening:
-                say(screening.opening)
-            (screening or launcher).start(missing, display, tracker.notify)
+    """Start the missing runs of a plan; return whether any is missing or active. Call it under `launcher.lock`."""
+    sweep = SweepFolder(plan.folder)
+    sweep.register(plan.folders)
+    if screening is None:
+        sweep.forget_screening()
+    tracker.notify(sweep)  # a parent before its children
+    for folder in plan.folders:
+        tracker.notify(folder)
+    active = launcher.active(plan)
+    missing = by_seed([it for it in plan.folders if is_missing(it, launcher.attempts) and it not in active])
+    with Display(len(missing), epoch_lines=len(missing) == 1) as display:
+        say: Callable[[str], object] = print if launcher.detached else display.say
+        say(opening(plan, missing, active, launcher.attempts))
+        if change := code_change(missing):
+            say(change)
+        record_code(current_code(missing, plan.output))
+        if screening:
+            say(screening.opening)
+        (screening or launcher).start(missing, display, tracker.notify)
     return bool(missing or active)
 
 

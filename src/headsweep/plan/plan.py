@@ -208,17 +208,23 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
         atomic_files.write_json(plan.folder / SWEEP_PLAN, _summary(plan, code))
 
 
-def record_code(folders: Sequence[RunFolder], output: Path) -> None:
-    """Record the current code in runs that are about to start, or that it was continued with, where they have begun.
+def current_code(folders: Sequence[RunFolder], output: Path) -> dict[RunFolder, dict[str, Any]]:
+    """Return the version of the current code, with that of the packages that each of the runs uses."""
+    now = with_changes(code_version(), output)
+    used = {folder: packages_used(folder.record().config) for folder in folders}
+    return {folder: now | ({"packages": packages} if packages else {}) for folder, packages in used.items()}
+
+
+def record_code(codes: Mapping[RunFolder, Mapping[str, Any]]) -> None:
+    """Record the code in runs that are about to start, or that it was continued with, where they have begun.
 
     They may have been planned by another version, as the command was stopped before they started. Runs that another
     process trains at the moment are left as they are.
     """
-    now = with_changes(code_version(), output)
-    for folder in (folder for folder in folders if folder.state() is not RunState.running):
-        record = folder.record()
-        packages = packages_used(record.config)
-        code = now | ({"packages": packages} if packages else {})
+    for folder, code in codes.items():
+        if folder.state() is RunState.running:
+            continue
+        record, packages = folder.record(), code.get("packages", {})
         if (code_name(record.code), record.packages) == (code_name(code), packages):
             continue
         if folder.checkpoint.exists():
@@ -226,7 +232,7 @@ def record_code(folders: Sequence[RunFolder], output: Path) -> None:
             used = [f"{name} {version}" for name, version in packages.items()]
             names = dict.fromkeys([*earlier, " ".join([code_name(code), *used])])
             code = record.code | {"continued": ", ".join(filter(None, names))}
-        folder.replace_record(replace(record, code=code))
+        folder.replace_record(replace(record, code=dict(code)))
 
 
 def code_change(folders: Sequence[RunFolder]) -> str | None:

@@ -14,6 +14,13 @@ HELD = "launch failed requeued held"  # reason of a job that could not be starte
 ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
 
 
+# Of a job that was not launched.
+NO_OUTPUT = (
+    "perhaps the node could not open its output: paths.output must be on a file system that all nodes share, "
+    "and stay there while jobs are pending"
+)
+
+
 def more_memory(mebibytes: int | None) -> str:
     """Return what to ask for where that much memory on each node, None: the default, did not suffice: twice as much."""
     had, more = (f"{mebibytes} MiB of", -(-2 * mebibytes // 1024)) if mebibytes else ("the default", 16)
@@ -39,6 +46,11 @@ class JobState:
     def is_held(self) -> bool:
         """Whether SLURM itself holds it, e.g. as its node died while it was starting: it waits until it is released."""
         return self.is_active and self.reason == HELD
+
+    @property
+    def was_not_launched(self) -> bool:
+        """Whether its node could not start it, as when it cannot open the file of its output."""
+        return any(cause in self.reason.split(", ") for cause in ("signal 53", "JobLaunchFailure"))
 
     @property
     def is_running(self) -> bool:

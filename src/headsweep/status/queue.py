@@ -95,9 +95,12 @@ def _queued(line: str) -> JobState:
 
 
 def job_of_run(run: str, states: Mapping[Job, JobState]) -> Job | None:
-    """Return the job that trains the run, or will; else the last one that was submitted for it."""
-    found = [job for job in states if run in job.runs]
-    return next((job for job in found if states[job].is_active), found[-1] if found else None)
+    """Return the job that trains the run, or will; else the last one that was submitted for it.
+
+    While the cluster does not answer, all its jobs count as active: it is the last one then, too.
+    """
+    found = [job for job in states if run in job.runs][::-1]
+    return next((job for job in found if states[job].is_active), found[0] if found else None)
 
 
 def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
@@ -112,6 +115,14 @@ def active(folders: Sequence[RunFolder]) -> set[RunFolder]:
     states = states_of(job for output in outputs for job in submissions.jobs_in(output) if asked.intersection(job.runs))
     queued = {run for job, state in states.items() if state.is_active for run in job.runs}
     return {folder for folder in left if folder.path.name in queued}
+
+
+def of_this_user(output: OutputFolder) -> set[str]:
+    """Return the numbers of the jobs of this user and an output folder that are in the queue. Raises as `active`."""
+    over = {path.name for path in output.recorded_runs() if RunFolder(path).result() is not None}
+    own = [job for job in submissions.jobs_in(output) if job.user == submissions.this_user()]
+    asked = [job for job in own if not over.issuperset(job.runs)]
+    return {state.job for state in states_of(asked).values() if state.is_active}
 
 
 def release(folders: Sequence[RunFolder]) -> list[str]:
@@ -191,9 +202,10 @@ def _cancel(sweep: Path, output: OutputFolder, chosen: set[str] | None) -> Cance
     if waited and not waiting.sweeps_in(output):
         standby.cancel(output)
     if names and cluster.ask("scancel", *names) is None:
-        others = sorted({job.user for job in states} - {"", submissions.this_user()})
-        whose = f": jobs of {', '.join(others)}, who alone can cancel them" if others else ""
-        raise UserError(f"scancel of {', '.join(names)} failed{whose}; `headsweep status {sweep.name}` shows the rest")
+        others = {state.job: job.user for job, state in states.items() if job.user not in ("", submissions.this_user())}
+        whose = f": jobs of {', '.join(sorted(set(others.values())))}, who alone can cancel them" if others else ""
+        refused = ", ".join(sorted(others) or names)
+        raise UserError(f"scancel of {refused} failed{whose}; `headsweep status {sweep.name}` shows the rest")
     return Cancelled(names, len(waited) - sum(len(batch.runs) for batch in kept))
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from headsweep.errors import UserError
-from headsweep.status import job_record, queue, submissions, waiting
-from headsweep.status.job_state import JobState, more_memory
+from headsweep.status import cluster, job_record, queue, standby, submissions, waiting
+from headsweep.status.job_state import NO_OUTPUT, UNREACHABLE, JobState, more_memory
 from headsweep.status.submissions import Job
 from headsweep.status.views import RunView, SweepView
 from headsweep.text import last_line, plural
@@ -45,7 +45,7 @@ def read_sweep(path: Path) -> SweepView:
 
 
 def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
-    """As `read_sweep`, for several sweeps; the cluster, which may take seconds to answer, is queried once."""
+    """As `read_sweep`, for several sweeps; the cluster, which may take seconds to answer, is queried for all."""
     views = [_with_note(view) for view in map(_read_sweep, paths)]
     asked = {run.folder.path.name for view in views for run in view.runs if _may_have_job(run)}
     outputs = {path.parents[1]: OutputFolder.containing(path) for path in paths}.values()
@@ -53,7 +53,10 @@ def read_sweeps(paths: Sequence[Path]) -> list[SweepView]:
     states = queue.states_of(job for job in jobs if asked.intersection(job.runs))
     have_job = {(job.sweep.parent, run) for job in jobs for run in job.runs}
     submitted = {job.sweep for job in jobs}
-    return [_with_jobs(_unsubmitted(view, have_job) if view.path in submitted else view, states) for view in views]
+    views = [_unsubmitted(view, have_job) if view.path in submitted else view for view in views]
+    answers = all(state.state != UNREACHABLE for state in states.values())
+    left = {output.sweeps for output in outputs if answers and _is_left_waiting(output)}
+    return [_with_jobs(view, states, view.path.parent in left) for view in views]
 
 
 def _read_sweep(path: Path) -> SweepView:
@@ -80,10 +83,24 @@ def _with_note(sweep: SweepView) -> SweepView:
     return sweep
 
 
-def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState]) -> SweepView:
+def _is_left_waiting(output: OutputFolder) -> bool:
+    """Return whether runs of this user wait, and no job is left that would submit them, e.g. after `scancel --me`."""
+    with contextlib.suppress(Damaged):  # then the sweep has a note
+        waits = waiting.sweeps_in(output) and cluster.is_up()
+        return bool(waits) and not standby.is_active(output) and not queue.of_this_user(output)
+    return False
+
+
+def _with_jobs(sweep: SweepView, states: Mapping[Job, JobState], is_left_waiting: bool) -> SweepView:
     """Return the sweep with the states of its jobs in the cluster."""
     with contextlib.suppress(Damaged):  # then the sweep has a note
-        waits = waiting.refusals(sweep.path)
+        refusals = waiting.refusals(sweep.path)
+        waits = {run: f"; the last attempt to submit it failed: {it}" * bool(it) for run, it in refusals.items()}
+        if is_left_waiting:
+            none = (
+                f", but no job is left that submits it; `headsweep retry {sweep.path.name}` or `headsweep watch` does"
+            )
+            waits |= {run: waits[run] or none for run in waiting.of_this_user(sweep.path)}
         runs = [
             _with_job(run, states, waits.get(run.folder.path.name)) if _may_have_job(run) else run for run in sweep.runs
         ]
@@ -117,8 +134,8 @@ def _may_be_trained_here(sweep: Path) -> bool:
         return True
 
 
-def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None) -> RunView:
-    """Return a run with the state of its job; `refused` is that of `waiting.Batch`, None if the run does not wait."""
+def _with_job(run: RunView, states: Mapping[Job, JobState], waits: str | None) -> RunView:
+    """Return a run with the state of its job; `waits` is added to its note if it waits, None if it does not."""
     job = queue.job_of_run(run.folder.path.name, states)
     state = states[job] if job else None
     log = f"  ({job.log(state.job)})" if job and state and job.log(state.job).exists() else ""
@@ -129,11 +146,13 @@ def _with_job(run: RunView, states: Mapping[Job, JobState], refused: str | None)
         return replace(run, note=f"job {state.job} {state.where}{restarts}{log}") if state and is_in_job else run
     if state and state.is_active:
         return replace(run, state=RunState.queued, note=f"{state}{restarts}")
-    if refused is not None:
-        reason = f"; the last attempt to submit it failed: {refused}" if refused else ""
-        return replace(run, state=RunState.queued, note=f"waits until more jobs may be in the queue{reason}")
-    advice = f"; {more_memory(job.asked.get('memory'))}" if job and state and state.state == "OUT_OF_MEMORY" else ""
-    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}") if state else run
+    if waits is not None:
+        return replace(run, state=RunState.queued, note=f"waits until more jobs may be in the queue{waits}")
+    if not job or not state:
+        return run
+    advice = f"; {more_memory(job.asked.get('memory'))}" if state.state == "OUT_OF_MEMORY" else ""
+    advice = f"; {NO_OUTPUT}" if state.was_not_launched else advice
+    return replace(run, state=RunState.lost, note=f"{state}{advice}{log}")
 
 
 def _screened(run: RunView, screening: Screening | None) -> RunView:

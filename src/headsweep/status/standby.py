@@ -23,6 +23,11 @@ def pending(output: OutputFolder) -> str | None:
     return lines[0].strip() if lines else None
 
 
+def is_active(output: OutputFolder) -> bool:
+    """Return whether there is one that is pending, or submits jobs at the moment."""
+    return bool(cluster.ask("squeue", "--noheader", "--states=PENDING,RUNNING", f"--name={name_in(output)}"))
+
+
 def cancel(output: OutputFolder) -> None:
     """Cancel the one that is pending, if there is one."""
     cluster.ask("scancel", "--state=PENDING", f"--name={name_in(output)}")

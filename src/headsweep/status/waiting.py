@@ -26,6 +26,7 @@ class Batch:
     settings: dict[str, Any] | None = None  # of the command that made them wait; None: those of the sweep's last one
     refused: str = ""  # why the last attempt to submit them failed
     code: str = ""  # name of the copy of the code that their jobs are to run; of earlier versions, which had none: ""
+    versions: dict[str, dict[str, Any]] = field(default_factory=dict)  # run -> version of that code, for its record
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,14 @@ def record(sweep: Path, batches: Sequence[Batch]) -> None:
 
 def without(batches: Sequence[Batch], runs: Container[str]) -> list[Batch]:
     """Return the batches without some of their runs; a batch may become empty."""
-    return [replace(batch, runs=[run for run in batch.runs if run not in runs]) for batch in batches]
+    return [
+        replace(
+            batch,
+            runs=[run for run in batch.runs if run not in runs],
+            versions={run: version for run, version in batch.versions.items() if run not in runs},
+        )
+        for batch in batches
+    ]
 
 
 def _name() -> str:

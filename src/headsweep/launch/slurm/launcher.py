@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from headsweep.launch.slurm.window import active, lock, refill, submit_some, wai
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
-from headsweep.plan.plan import Plan, record_code, run_names
+from headsweep.plan.plan import Plan, current_code, record_code, run_names
 from headsweep.status import cluster, queue
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.output_folder import OutputFolder
@@ -96,9 +96,15 @@ class SlurmLauncher(Launcher):
             parts.append("\n".join([file, "", *runs]))
         return "\n".join(parts)
 
-    def lock(self, sweep: Path) -> AbstractContextManager[object]:
-        """Keep two commands from submitting the same run; find the jobs of commands that were killed."""
-        return lock(sweep)
+    @contextmanager
+    def lock(self, sweep: Path) -> Iterator[None]:
+        """Keep two commands from submitting the same run; find the jobs of commands that were killed.
+
+        The settings are recorded before the plan: `headsweep retry` trains runs without any on this machine.
+        """
+        with lock(sweep):
+            record(sweep, self.settings)
+            yield
 
     def active(self, plan: Plan) -> set[RunFolder]:
         """Return the runs that are queued, or training on the cluster or elsewhere."""
@@ -106,7 +112,6 @@ class SlurmLauncher(Launcher):
 
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify) -> None:
         """Submit jobs for the runs in `missing`, and print which job has which runs. Raises UserError if it fails."""
-        record(self._sweep, self.settings)
         if later := submit_some(self._sweep, missing, self.settings, self._config):
             print(waiting_line(len(later)))
 
@@ -141,7 +146,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
-        record_code(missing, OutputFolder.containing(sweep).path)
+        record_code(current_code(missing, OutputFolder.containing(sweep).path))
         batches = by_settings(sweep, missing)
         later = [run for settings, runs in batches for run in submit_some(sweep, by_seed(runs), settings, config)]
         left = f"; {len(busy)} still queued, training or ending" if busy else ""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -24,7 +26,8 @@ from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import plain, waiting_with
 from headsweep.launch.slurm.submit import submit
-from headsweep.status import cluster, queue, submissions, waiting
+from headsweep.plan.plan import record_code
+from headsweep.status import cluster, queue, waiting
 from headsweep.status import standby as standby_job
 from headsweep.text import plural
 from headsweep.tracking.output_folder import OutputFolder
@@ -59,7 +62,7 @@ def submit_some(
     settings: SlurmConfig,
     config: Mapping[str, str],
     ending: str | None = None,
-    code: Path | None = None,
+    batch: waiting.Batch | None = None,
 ) -> Sequence[RunFolder]:
     """Submit jobs for as many of the missing runs as may be in the queue, and record the others; call it under `lock`.
 
@@ -69,18 +72,19 @@ def submit_some(
         settings: of the jobs.
         config: of the cluster.
         ending: a job that is about to end, whose place is free.
-        code: the copy that the jobs run; None: one of the present code.
+        batch: the runs have waited in it and keep its code; None: their jobs run the present code, which is recorded.
 
     Returns:
         The runs that wait.
 
     Raises:
-        UserError: sbatch refuses.
+        UserError: sbatch refuses, or the copy of the code was removed.
     """
-    waited, code = waiting.of_this_user(sweep), code or snapshot.copied(sweep)
-    _wait(sweep, missing, missing, settings, code.name)
+    waited, code = waiting.of_this_user(sweep), _code(sweep, batch) or snapshot.copied(sweep)
+    versions = batch.versions if batch else _versions(missing)
+    _wait(sweep, missing, waiting.Batch(_names(missing), plain(settings), "", code.name, versions))
     groups = groups_of(missing, settings)
-    jobs = _jobs_of_this_user(sweep) - {ending}
+    jobs = queue.of_this_user(OutputFolder.containing(sweep)) - {ending}
     # If sbatch refuses, runs that have waited go on waiting, for `watch` to show why or for a command that mends it.
     later: Sequence[RunFolder] = [run for run in missing if run.path.name in waited]
     refused = ""
@@ -94,7 +98,7 @@ def submit_some(
             refused = str(error)
             raise
     finally:
-        _wait(sweep, missing, later, settings, code.name, refused)
+        _wait(sweep, missing, waiting.Batch(_names(later), plain(settings), refused, code.name, versions))
     if waited or later:
         _keep_standby(sweep, settings)
     return later
@@ -130,20 +134,25 @@ def refill(sweep: Path, moment: str | None = None) -> None:
         raise errors[0]
 
 
-def _wait(
-    sweep: Path,
-    missing: Sequence[RunFolder],
-    later: Sequence[RunFolder],
-    settings: SlurmConfig,
-    code: str,
-    refused: str = "",
-) -> None:
-    """Record that of the missing runs only some wait, beside all others that do."""
-    own = plain(settings)
-    found = waiting.without(waiting.batches(sweep), {run.path.name for run in missing})
-    at = next((at for at, batch in enumerate(found) if (batch.settings, batch.code) == (own, code)), len(found))
-    runs = [*(found[at].runs if at < len(found) else ()), *(run.path.name for run in later)]
-    waiting.record(sweep, [*found[:at], waiting.Batch(runs, own, refused, code), *found[at + 1 :]])
+def _wait(sweep: Path, missing: Sequence[RunFolder], later: waiting.Batch) -> None:
+    """Record that of the missing runs only those of a batch wait, beside all others that do."""
+    found = waiting.without(waiting.batches(sweep), set(_names(missing)))
+    kind = (later.settings, later.code)
+    at = next((at for at, batch in enumerate(found) if (batch.settings, batch.code) == kind), len(found))
+    before = found[at] if at < len(found) else waiting.Batch([])
+    versions = {run: later.versions[run] for run in later.runs if run in later.versions}
+    joined = replace(later, runs=[*before.runs, *later.runs], versions=before.versions | versions)
+    waiting.record(sweep, [*found[:at], joined, *found[at + 1 :]])
+
+
+def _names(runs: Sequence[RunFolder]) -> list[str]:
+    return [run.path.name for run in runs]
+
+
+def _versions(runs: Sequence[RunFolder]) -> dict[str, dict[str, Any]]:
+    """Return the version of the code in the records of runs, without runs that other versions have begun."""
+    codes = {run.path.name: run.record().code for run in runs}
+    return {run: code for run, code in codes.items() if "continued" not in code}
 
 
 def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> list[UserError]:
@@ -158,24 +167,27 @@ def _refill(sweep: Path, config: Mapping[str, str], moment: str | None) -> list[
 def _refill_batch(sweep: Path, batch: waiting.Batch, config: Mapping[str, str], moment: str | None) -> UserError | None:
     """Submit runs of a sweep that wait with the same settings; return the error if that fails."""
     try:
-        settings, runs, code = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs, _code(sweep, batch)
+        settings, runs = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs
+        _code(sweep, batch)
         folders = [RunFolder(runs / run) for run in batch.runs]
         busy = active(folders)
         missing = [folder for folder in folders if is_missing(folder, settings.attempts) and folder not in busy]
-        _wait(sweep, folders, missing, settings, batch.code, batch.refused)
-        submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None, code)
+        _wait(sweep, folders, replace(batch, runs=_names(missing), settings=plain(settings)))
+        # Since then a command of another sweep, with other code, may have planned them, too.
+        record_code({run: batch.versions[run.path.name] for run in missing if run.path.name in batch.versions})
+        submit_some(sweep, missing, settings, config, cluster.this_job() if moment == ENDING else None, batch)
     except UserError as error:
         return error
     return None
 
 
-def _code(sweep: Path, batch: waiting.Batch) -> Path | None:
+def _code(sweep: Path, batch: waiting.Batch | None) -> Path | None:
     """Return the copy of the code that runs wait with: this process may have other code, e.g. that of another sweep.
 
     Raises:
         UserError: it was removed.
     """
-    if not batch.code:
+    if batch is None or not batch.code:
         return None
     code = snapshot.copies(sweep) / batch.code
     if not code.is_dir():
@@ -211,15 +223,7 @@ def _keep_standby(sweep: Path, settings: SlurmConfig) -> None:
     if not waiting.sweeps_in(output):
         standby_job.cancel(output)
     elif standby.has_one(sweep, settings):
-        standby.wait_for(output, (job.partition("_")[0] for job in _jobs_of_this_user(sweep)))
-
-
-def _jobs_of_this_user(sweep: Path) -> set[str]:
-    """Return the numbers of the jobs of the output folder that are in the queue."""
-    output, user = OutputFolder.containing(sweep), submissions.this_user()
-    over = {path.name for path in output.recorded_runs() if RunFolder(path).result() is not None}
-    asked = [job for job in submissions.jobs_in(output) if job.user == user and not over.issuperset(job.runs)]
-    return {state.job for state in queue.states_of(asked).values() if state.is_active}
+        standby.wait_for(output, (job.partition("_")[0] for job in queue.of_this_user(output)))
 
 
 if __name__ == "__main__":
