@@ -208,6 +208,13 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
         atomic_files.write_json(plan.folder / SWEEP_PLAN, _summary(plan, code))
 
 
+def begin_with_current_code(folders: Sequence[RunFolder], output: Path, say: Callable[[str], object]) -> None:
+    """Record the current code in runs that are about to start; `say` a line if some were started with other code."""
+    if change := code_change(folders):
+        say(change)
+    record_code(folders, output)
+
+
 def record_code(folders: Sequence[RunFolder], output: Path) -> None:
     """Record the current code in runs that are about to start, or that it was continued with, where they have begun.
 
