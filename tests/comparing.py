@@ -24,11 +24,19 @@ def _bits(folder: RunFolder) -> dict[str, object]:
     assert result is not None
     checkpoint = torch.load(folder.checkpoint, weights_only=True)
     checkpoint.pop("train_seconds", None)  # a time, like Entry.clock and RunResult.clock
+    assert checkpoint.pop("fingerprint") == folder.record().fingerprint
     history = [(entry.epoch, entry.step, entry.metrics) for entry in folder.metrics_log.entries()]
     ended = (result.state, result.metrics, result.epochs, result.steps, result.note)
     correct = {folder.correct.name: folder.correct.read_bytes()}
-    best = _flat("best", torch.load(folder.best, weights_only=True)) if folder.best.exists() else {}
-    return _flat("checkpoint", checkpoint) | _flat("metrics", history) | _flat("result", ended) | correct | best
+    best = torch.load(folder.best, weights_only=True) if folder.best.exists() else {}
+    assert best.pop("fingerprint", folder.record().fingerprint) == folder.record().fingerprint
+    return (
+        _flat("checkpoint", checkpoint)
+        | _flat("metrics", history)
+        | _flat("result", ended)
+        | correct
+        | _flat("best", best)
+    )
 
 
 def _flat(key: str, value: object) -> dict[str, object]:

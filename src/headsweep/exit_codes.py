@@ -67,9 +67,10 @@ def exit_on_errors() -> Iterator[None]:
         _exit(2, error, system_error(error))
     except (ImportError, MemoryError) as error:
         _exit(2, error, resource_error(error))
-    except KeyboardInterrupt as error:
-        code = 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
-        _exit(code, error, "interrupted; the same command goes on from the runs' last checkpoints")
+    except Interrupted as error:
+        _exit(128 + error.signal, error, "interrupted; the same command goes on from the runs' last checkpoints")
+    except KeyboardInterrupt as error:  # where nothing trains
+        _exit(128 + signal.SIGINT, error, "interrupted")
     except LostPeer as error:
         _exit(143, error, f"{error}; the same command goes on from the run's last checkpoint")
 

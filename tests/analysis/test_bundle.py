@@ -259,8 +259,8 @@ def test_what_is_interrupted_leaves_what_was_there(error, finished, tmp_path, ca
     monkeypatch.setattr(tarfile.TarFile, "addfile", fail)
     assert give("bundle", "--output", finished, "--write", path, "--force") in (2, 130)
     assert path.read_text() == "precious" and [it.name for it in tmp_path.iterdir()] == [path.name]
-    if isinstance(error, OSError):
-        assert capsys.readouterr().err.endswith(f"{path} cannot be written: No space left on device\n")
+    mistake = f"{path} cannot be written: No space left on device" if isinstance(error, OSError) else "interrupted"
+    assert capsys.readouterr().err.endswith(f"headsweep: {mistake}\n")
 
 
 def test_a_run_is_reproduced_from_a_bundle_and_the_weights_that_it_started_from(tmp_path, capfd, without_report, warm):

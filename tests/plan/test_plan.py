@@ -97,6 +97,13 @@ def test_a_run_that_was_removed_leaves_the_plan_of_its_sweep_and_a_damaged_one_i
     with pytest.raises(Damaged, match=rf"{first.folders[1].path}/run.json, expected JSON"):
         plan_seeds(2)
     shutil.rmtree(first.folders[1].path)
+    last = first.folders[-1]
+    shutil.copytree(last.path, first.folders[1].path)  # by hand, to name the run's results as those of another one
+    with pytest.raises(
+        Damaged, match=rf"expected that of run {first.folders[1].path.name}, found that of {last.path.name}"
+    ):
+        plan_seeds(2)
+    shutil.rmtree(first.folders[1].path)
     second = plan_seeds(2)
     assert frozen_order(second) == [(4, 2), (1, 0), (1, 1), (1, 2)]
     (second.folder / "plan.json").write_text('{"runs": ["a')

@@ -26,6 +26,7 @@ from headsweep.launch.local import worker
 from headsweep.models import model_of
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import freeze, make_plan
+from headsweep.run.load_model import trained as load_trained
 from headsweep.run.load_model import trained as trained_model
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
@@ -352,10 +353,30 @@ def test_a_damaged_checkpoint_is_one_line_that_says_what_to_do(tmp_path, damage)
 
 
 def test_a_checkpoint_of_another_run_is_refused(once, tmp_path):
-    folder = planned(tmp_path, "heads=2")
-    folder.checkpoint.write_bytes(once().checkpoint.read_bytes())
+    """Also one with weights of the same shapes, as of another seed."""
+    folder, content = planned(tmp_path, "heads=2"), torch.load(once().checkpoint, weights_only=True)
+    torch.save({key: value for key, value in content.items() if key != "fingerprint"}, folder.checkpoint)  # older
     with pytest.raises(UserError, match=r"is not a checkpoint of this run"):
         train_folder(folder, lambda progress: None)
+    folder = planned(tmp_path, "seed=1")
+    shutil.copy(once().checkpoint, folder.checkpoint)
+    expected = f"expected the weights of {folder.path.name}, found those of {once().path.name}; remove it to start"
+    with pytest.raises(UserError, match=rf"checkpoint.pt was written by another run: {expected}"):
+        train_folder(folder, lambda progress: None)
+    with pytest.raises(UserError, match=r"checkpoint.pt: was written by another run"):
+        load_trained(folder)
+
+
+def test_best_weights_of_another_run_are_refused(finished):
+    best = torch.load(finished.best, weights_only=True)
+    torch.save(best | {"fingerprint": "0" * 12}, finished.best)
+    with pytest.raises(UserError, match=r"best.pt: was written by another run"):
+        load_trained(finished, best=True)
+    (finished.path / "result.json").unlink()
+    log = finished.metrics_log.path  # without the metrics on the test images
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"best.pt was written by another run: .*; remove it to end the run without"):
+        train_folder(finished, lambda progress: None)
 
 
 def test_the_frozen_configuration_refers_to_nothing_outside_itself(tmp_path):

@@ -64,3 +64,5 @@ def test_who_is_asked_to_stop_where_nothing_listens_ends_as_by_ctrl_c(tmp_path):
     assert stopped.value.signal == signal.SIGTERM
     assert active_launchers.find(tmp_path) == []
     assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(Interrupted), active_launchers.launching(tmp_path):  # where runs have checkpoints
+        signal.raise_signal(signal.SIGINT)

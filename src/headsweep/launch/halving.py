@@ -15,7 +15,7 @@ from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
 from headsweep.plan.fingerprint import group
-from headsweep.plan.plan import Plan
+from headsweep.plan.plan import Plan, begin_with_current_code
 from headsweep.text import plural
 from headsweep.tracking.metric_names import VAL_TOP1
 from headsweep.tracking.metrics_log import series
@@ -51,6 +51,7 @@ class Halving:
         self._eta, self._launcher, self._sweep, self._epochs = eta, launcher, SweepFolder(plan.folder), _epochs(runs)
         _check_validation(runs)
         _check_trained(runs)
+        self._output, self._begun = plan.output, set[RunFolder]()
         self._cells: dict[str, list[RunFolder]] = {}
         for planned in plan.runs:
             self._cells.setdefault(group(planned.run), []).append(planned.folder)
@@ -91,6 +92,9 @@ class Halving:
         self, folders: Sequence[RunFolder], display: Display, notify: Callable[[RunFolder], None], until: int | None
     ) -> None:
         if folders:
+            # Not for all runs at once: those that are screened out are never continued with the current code.
+            begin_with_current_code([it for it in folders if it not in self._begun], self._output, display.say)
+            self._begun.update(folders)
             display.expect(len(folders))
             self._launcher.start(folders, display, notify, until)
 

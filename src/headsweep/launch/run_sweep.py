@@ -15,7 +15,7 @@ from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.start_order import by_seed
 from headsweep.plan.design import Declared
-from headsweep.plan.plan import Lookup, Plan, checked_costs, code_change, current_code, freeze, make_plan, record_code
+from headsweep.plan.plan import Lookup, Plan, begin_with_current_code, checked_costs, freeze, make_plan
 from headsweep.text import plural
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder
@@ -105,11 +105,10 @@ def _start(plan: Plan, launcher: Launcher, screening: Halving | None, tracker: T
     with Display(len(missing), epoch_lines=len(missing) == 1) as display:
         say: Callable[[str], object] = print if launcher.detached else display.say
         say(opening(plan, missing, active, launcher.attempts))
-        if change := code_change(missing):
-            say(change)
-        record_code(current_code(missing, plan.output))
         if screening:
             say(screening.opening)
+        else:
+            begin_with_current_code(missing, plan.output, say)
         (screening or launcher).start(missing, display, tracker.notify)
     return bool(missing or active)
 

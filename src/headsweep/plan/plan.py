@@ -208,6 +208,13 @@ def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
         atomic_files.write_json(plan.folder / SWEEP_PLAN, _summary(plan, code))
 
 
+def begin_with_current_code(folders: Sequence[RunFolder], output: Path, say: Callable[[str], object]) -> None:
+    """Record the current code in runs that are about to start; `say` a line if some were started with other code."""
+    if change := code_change(folders):
+        say(change)
+    record_code(current_code(folders, output))
+
+
 def current_code(folders: Sequence[RunFolder], output: Path) -> dict[RunFolder, dict[str, Any]]:
     """Return the version of the current code, with that of the packages that each of the runs uses."""
     now = with_changes(code_version(), output)

@@ -24,7 +24,8 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
         best: use the weights of the best epoch on validation images instead.
 
     Raises:
-        UserError: it is not the folder of a run, or its weights, or its frozen backbone's, are missing or damaged.
+        UserError: it is not the folder of a run, or its weights, or its frozen backbone's, are missing, damaged or of
+            another run.
     """
     if not folder.config.exists():
         raise UserError(f"{folder.path}: expected the folder of a run, found no {folder.config.name} there")
@@ -42,14 +43,14 @@ def trained(folder: RunFolder, best: bool = False) -> Classifier:
         raise UserError(
             f"{folder.path}: expected {folder.checkpoint.name}, found none; the run writes it after its first epoch"
         )
-    run = frozen(folder)
+    run, fingerprint = frozen(folder), folder.record().fingerprint
     path = folder.best if best else folder.checkpoint
     if run.backbone.is_frozen:  # its weights are where they were when the run was trained
         model = model_of(run)
-        load_weights(Probe(model), weights_in(path), path)
+        load_weights(Probe(model), weights_in(path, fingerprint), path)
         return model
     model = model_of(run, initial=True)
-    load_weights(model, weights_in(path), path)
+    load_weights(model, weights_in(path, fingerprint), path)
     return model
 
 
@@ -62,9 +63,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
         raise UserError(f"{path}: expected the weights of this model, found others ({reason[:200]})") from error
 
 
-def weights_in(path: Path) -> dict[str, Tensor]:
+def weights_in(path: Path, fingerprint: str | None = None) -> dict[str, Tensor]:
     """Return the state dict in a file. Raises UserError as `read_weights`, with the path."""
     try:
-        return read_weights(path)
+        return read_weights(path, fingerprint=fingerprint)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

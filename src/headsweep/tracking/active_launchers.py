@@ -56,7 +56,7 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
     `command` describes it; the default is the command line.
 
     Raises:
-        Interrupted: SIGTERM or SIGHUP arrived where the body does not catch it.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived where the body does not catch it.
     """
     command = command or redacted(shlex.join([sys.executable, *sys.argv]))
     here = LauncherProcess(os.getpid(), os.uname().nodename, time.time(), command)
@@ -68,7 +68,9 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
         file.write(json.dumps(asdict(here)))
         file.flush()
         part.replace(path)  # the lock stays with the file, which is never visible without it
-        before = {it: signal.signal(it, _interrupt) for it in not_ignored([signal.SIGTERM, signal.SIGHUP])}
+        before = {
+            it: signal.signal(it, _interrupt) for it in not_ignored([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        }
         try:
             yield
         finally:

@@ -138,11 +138,14 @@ class RunFolder:
         """Return the identity of the run.
 
         Raises:
-            Damaged: run.json is absent or not as `create` writes it.
+            Damaged: run.json is absent, not as `create` writes it, or of another run.
         """
         record = read_json(self._record, RunRecord, self._fix)
         if record is None:
             raise Damaged(self._record, "expected a file, found none", self._fix)
+        name = self.path.name
+        if name != record.fingerprint and re.fullmatch(r"[0-9a-f]{12}", name):  # a copy may have any other name
+            raise Damaged(self._record, f"expected that of run {name}, found that of {record.fingerprint}", self._fix)
         return record
 
     def sweeps(self) -> list[str]:

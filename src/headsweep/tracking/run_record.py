@@ -154,3 +154,14 @@ class RunSnapshot:
     state: RunState
     record: RunRecord
     result: RunResult | None
+
+
+def other_run(content: Any, fingerprint: str | None) -> str | None:
+    """Return what is wrong with a file of weights that another run has written; None if it may be of this one.
+
+    Older versions wrote no fingerprint.
+    """
+    found = content.get("fingerprint") if isinstance(content, dict) else None
+    if found is None or fingerprint in (None, found):
+        return None
+    return f"was written by another run: expected the weights of {fingerprint}, found those of {found}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from headsweep.errors import UserError
 from headsweep.text import typed_line
 from headsweep.tracking import atomic_files
+from headsweep.tracking.run_record import other_run
 from headsweep.training.host_copy import HostCopy
 
 
@@ -30,6 +31,7 @@ class TrainingState:
     step: int = 0  # optimizer steps done
     losses: list[Tensor] = field(default_factory=list)  # of the steps since the last logged epoch, on the device
     train_seconds: float = 0.0  # over all attempts, without evaluation
+    fingerprint: str | None = None  # of the run; None: not checked
 
     @property
     def evaluated(self) -> nn.Module:
@@ -48,6 +50,7 @@ class TrainingState:
                     "losses": torch.stack(self.losses) if self.losses else None,
                     "train_seconds": self.train_seconds,
                     "threads": torch.get_num_threads(),
+                    "fingerprint": self.fingerprint,
                 }
             )
         )
@@ -58,7 +61,7 @@ class TrainingState:
         Raises:
             UserError: the file is damaged or not of this run.
         """
-        content = _read(path, device, "start the run again from the beginning")
+        content = self._read(path, device, "start the run again from the beginning")
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
@@ -75,11 +78,18 @@ class TrainingState:
         """Load the weights at `path` into the evaluated model; return the epoch after which they were written.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged or not of this run.
         """
-        content = _read(path, device, "end the run without its best weights")
+        content = self._read(path, device, "end the run without its best weights")
         self.evaluated.load_state_dict(content["state_dict"])
         return content["epoch"]
+
+    def _read(self, path: Path, device: torch.device, then: str) -> dict[str, Any]:
+        content = _read(path, device, then)
+        # Runs of other seeds, and of other settings, have weights of the same shapes.
+        if other := other_run(content, self.fingerprint):
+            raise UserError(f"{path} {other}; remove it to {then}")
+        return content
 
 
 @dataclass(frozen=True)
@@ -95,17 +105,18 @@ class Snapshot:
     def save_evaluated(self, path: Path, epoch: int) -> None:
         """Write the evaluated weights and their epoch to `path`, as `save` does."""
         content = self._copy.content()
-        _write(path, {"state_dict": content["state_dict_ema"] or content["model"], "epoch": epoch})
+        weights = content["state_dict_ema"] or content["model"]
+        _write(path, {"state_dict": weights, "epoch": epoch, "fingerprint": content["fingerprint"]})
 
 
-def write_fitted(path: Path, model: nn.Module) -> None:
+def write_fitted(path: Path, model: nn.Module, fingerprint: str) -> None:
     """Write a fitted model where a trained one has its checkpoint. Raises OSError as `write_weights`."""
-    _write(path, {"model": model.state_dict(), "state_dict_ema": None})
+    _write(path, {"model": model.state_dict(), "state_dict_ema": None, "fingerprint": fingerprint})
 
 
-def write_weights(path: Path, model: nn.Module, epoch: int) -> None:
+def write_weights(path: Path, model: nn.Module, epoch: int, fingerprint: str) -> None:
     """Write weights and the epoch after which they are. Raises OSError if the disk is full; an old file remains."""
-    _write(path, {"state_dict": model.state_dict(), "epoch": epoch})
+    _write(path, {"state_dict": model.state_dict(), "epoch": epoch, "fingerprint": fingerprint})
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

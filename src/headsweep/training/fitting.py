@@ -67,6 +67,7 @@ class Fitting:
     def __call__(self) -> RunResult:
         """Fit and evaluate. Raises Stopped if `stop` returned true."""
         self.folder.metrics_log.rewind(0)
+        fingerprint = self.folder.record().fingerprint
         started = time.perf_counter()
         self.fit(self._pairs())
         seconds = time.perf_counter() - started
@@ -76,11 +77,11 @@ class Fitting:
         if "val" in self.evaluations:  # its weights are those of the best epoch, too
             metrics |= {f"best/{name.removeprefix('test/')}": metrics[name] for name in metrics if "test/" in name}
             metrics[BEST_EPOCH] = 1.0
-            write_weights(self.folder.best, self.model, 1)
+            write_weights(self.folder.best, self.model, 1, fingerprint)
         self.folder.check_claim()
         self.folder.metrics_log.append(Entry(1, len(self.evaluations["train"]), metrics, {"time": time.time()}))
         self.folder.metrics_log.sync()
-        write_fitted(self.folder.checkpoint, self.model)
+        write_fitted(self.folder.checkpoint, self.model, fingerprint)
         return self._result(metrics, seconds)
 
     def in_steps(self) -> InSteps[RunResult]:

@@ -142,6 +142,7 @@ class Training:
                 yield
 
     def _continue(self) -> None:
+        self.state.fingerprint = self.folder.record().fingerprint
         if self.folder.checkpoint.exists():
             self.state.restore(self.folder.checkpoint, self.device)
         if self.ranks.leads:

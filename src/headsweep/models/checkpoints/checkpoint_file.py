@@ -14,12 +14,13 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from headsweep.errors import UserError
+from headsweep.tracking.run_record import other_run
 
 # Keys of the weights in a training checkpoint, averaged ones first: of headsweep, timm and SeqAttention.
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
-def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+def read_weights(path: Path, digest: str | None = None, fingerprint: str | None = None) -> dict[str, Tensor]:
     """Read the state dict in a file of headsweep, timm or a published code, on the CPU.
 
     Averaged weights are preferred. Prefixes of DDP and torch.compile are removed.
@@ -27,6 +28,7 @@ def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
     Args:
         path: a file of torch.save or of safetensors.
         digest: SHA-256 that the file must have.
+        fingerprint: of the run that must have written the file, unless the file names none.
 
     Raises:
         UserError: the file cannot be read, is another one, is damaged, holds more than data, or no state dict; the
@@ -44,7 +46,10 @@ def read_weights(path: Path, digest: str | None = None) -> dict[str, Tensor]:
             "has changed since the run was planned; give the command again to plan with the new file, or copy the one "
             f"with SHA-256 {digest} there"
         )
-    return _state_dict(_parse(content, path.suffix == ".safetensors"))
+    parsed = _parse(content, path.suffix == ".safetensors")
+    if other := other_run(parsed, fingerprint):
+        raise UserError(other)
+    return _state_dict(parsed)
 
 
 def _parse(content: bytes, safe: bool) -> Any:
