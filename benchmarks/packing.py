@@ -25,7 +25,7 @@ from headsweep.exit_codes import one_line_errors
 from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 from measuring import AA, Benchmark, Row, Samples, compose, parser, ratio
 
 DEFAULT = ["model=cct_7_3x1", "dataset.image_size=32", "augmentation=paper", "head=seqattn", "heads=4"]

@@ -54,7 +54,8 @@ from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.models import model_of
 from headsweep.models.frozen import FrozenBackbone
-from headsweep.plan.plan import Lookup, freeze, make_plan
+from headsweep.plan.lookup import Lookup
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.lock_step import in_lock_step
 from headsweep.run.stored_tokens import new_record
 from headsweep.run.token_streams import TokenStreams

@@ -14,7 +14,7 @@ from headsweep.config.command_line import spell_out
 from headsweep.config.study.expansion import read_grid
 from headsweep.config.study.grid import Grid
 from headsweep.plan.expand import Expansion, expand
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 
 OUTPUT = "paths.output="
 

@@ -32,7 +32,8 @@ from headsweep.folders import CONF, TRAIN
 if TYPE_CHECKING:
     from headsweep.launch.launcher import Launcher
     from headsweep.plan.expand import Expansion
-    from headsweep.plan.plan import Lookup, Plan
+    from headsweep.plan.lookup import Lookup
+    from headsweep.plan.plan import Plan
 
 
 def train(words: Sequence[str]) -> None:
@@ -123,7 +124,7 @@ def expand_grid(request: GridRequest, launcher_keys: DictConfig) -> ExpandedGrid
     """Compose and check the cells of a grid; see `run_grid`. Raises UserError if a cell or a key is not valid."""
     from headsweep.launch.launcher import make_launcher
     from headsweep.plan.expand import expand
-    from headsweep.plan.plan import Lookup
+    from headsweep.plan.lookup import Lookup
 
     launcher, lookup = make_launcher(launcher_keys), Lookup()
     expansion = expand(request, launcher.batch_size, lookup)
@@ -161,7 +162,7 @@ def _run_single(config: DictConfig) -> float:
         from headsweep.launch.torchrun import run_under_torchrun
 
         return run_under_torchrun(run)
-    from headsweep.plan.plan import Lookup
+    from headsweep.plan.lookup import Lookup
 
     lookup = Lookup()
     if is_measured:

@@ -24,7 +24,7 @@ from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.run_sweep import run_sweep
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 from headsweep.run import trial
 from headsweep.tracking.run_folder import RunFolder
 

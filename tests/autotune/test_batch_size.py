@@ -16,7 +16,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.launch.local import gpus
 from headsweep.launch.local.slots import Slots
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 from headsweep.run import trial
 
 SHORT = [word for word in TINY_RUN if not word.startswith("batch_size")]

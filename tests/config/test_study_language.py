@@ -15,7 +15,7 @@ from headsweep.config.study.language import declared, read_study
 from headsweep.config.study.words import spelled_for_hydra
 from headsweep.errors import ConfigError, UserError
 from headsweep.plan.expand import expand
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 
 pytestmark = pytest.mark.usefixtures("hydra_conf")
 

@@ -120,7 +120,7 @@ def test_in_each_round_the_best_train_on_and_the_same_again_trains_nothing(tmp_p
 def test_code_that_only_decides_again_is_not_recorded_in_runs_that_it_does_not_train(tmp_path, monkeypatch):
     plan, pool = grid(tmp_path, ("gap", "ga")), Pool(ga=0.9)
     screen(plan, pool, eta=2)
-    monkeypatch.setattr("headsweep.plan.plan.code_version", lambda: {"commit": "b" * 40, "dirty": False})
+    monkeypatch.setattr("headsweep.plan.code_of_runs.code_version", lambda: {"commit": "b" * 40, "dirty": False})
     screen(plan, pool, eta=2)
     gap, ga = plan.folders
     assert ga.result() and "continued" not in gap.record().code

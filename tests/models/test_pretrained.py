@@ -17,7 +17,7 @@ from headsweep.errors import ConfigError, UserError
 from headsweep.models import model_of, pretrained
 from headsweep.models.meta_device import on_meta_device
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 
 pytestmark = pytest.mark.slow
 

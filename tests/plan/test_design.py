@@ -5,7 +5,8 @@ import pytest
 from composing import expand_study
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import group
-from headsweep.plan.plan import Lookup, Plan, freeze, make_plan, plan_of
+from headsweep.plan.lookup import Lookup
+from headsweep.plan.plan import Plan, freeze, make_plan, plan_of
 from headsweep.tracking.design import Design, Margin
 from headsweep.tracking.run_record import RunResult
 from headsweep.tracking.sweep_folder import SweepFolder

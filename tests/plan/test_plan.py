@@ -12,7 +12,8 @@ from headsweep.data.datasets import load_tree, split
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
 from headsweep.plan.frozen import frozen
-from headsweep.plan.plan import Lookup, freeze, make_plan
+from headsweep.plan.lookup import Lookup
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.sweep_folder import SweepFolder
 from headsweep.tracking.typed_files import Damaged

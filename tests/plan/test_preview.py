@@ -10,9 +10,11 @@ import commands
 from commands import light, train
 from composing import compose_run
 from headsweep.errors import UserError
+from headsweep.plan.code_of_runs import code_change, current_code, record_code
 from headsweep.plan.fingerprint import group
+from headsweep.plan.lookup import refusal
 from headsweep.plan.origin import Origin
-from headsweep.plan.plan import code_change, current_code, freeze, make_plan, record_code, refusal
+from headsweep.plan.plan import freeze, make_plan
 from headsweep.plan.preview import Preview, Row, preview
 from headsweep.tracking.run_record import RunResult
 
@@ -90,7 +92,7 @@ def test_a_refusal_names_ten_cells_and_counts_the_others():
 
 
 def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
-    commit = "headsweep.plan.plan.code_version"
+    commit = "headsweep.plan.code_of_runs.code_version"
     monkeypatch.setattr(commit, lambda: {"commit": "a" * 40, "dirty": False})
     freeze(plan, {run.fingerprint: COST for run in plan.runs[1:3]})
     plan.folders[1].fail("no luck")
@@ -104,7 +106,7 @@ def test_runs_begun_with_other_code_are_said_in_one_line(plan, monkeypatch):
 
 def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkeypatch):
     """The command was stopped, and the code changed, before one run started and another one ended."""
-    commit = "headsweep.plan.plan.code_version"
+    commit = "headsweep.plan.code_of_runs.code_version"
     monkeypatch.setattr(commit, lambda: {"commit": "a" * 40, "dirty": False})
     freeze(plan, {run.fingerprint: COST for run in plan.runs[1:4]})
     plan.folders[2].fail("no luck")  # before its first checkpoint, so it starts again
@@ -118,7 +120,7 @@ def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkey
         names = [folder.record().code_name for folder in plan.folders[1:4]]
         assert names == [letter * 10, letter * 10, f"aaaaaaaaaa, then {then}"]
     monkeypatch.setattr(commit, lambda: {"commit": "d" * 40, "dirty": False})
-    monkeypatch.setattr("headsweep.plan.plan.packages_used", lambda config: {"lab-heads": "1.1 bbbb"})
+    monkeypatch.setattr("headsweep.plan.code_of_runs.packages_used", lambda config: {"lab-heads": "1.1 bbbb"})
     with plan.folders[1].lock():  # another process trains it
         record_code(current_code(plan.folders[1:4], plan.output))
     assert plan.folders[1].record().code_name == "cccccccccc"
@@ -128,7 +130,7 @@ def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkey
 def test_a_run_that_its_first_code_continues_after_another_is_not_announced(plan, monkeypatch):
     def use(digest):
         code = {"commit": None, "dirty": False, "version": "1.0", "digest": digest}
-        monkeypatch.setattr("headsweep.plan.plan.code_version", lambda: code)
+        monkeypatch.setattr("headsweep.plan.code_of_runs.code_version", lambda: code)
 
     use("aaaa")
     freeze(plan, {plan.runs[1].fingerprint: COST})
@@ -141,7 +143,7 @@ def test_a_run_that_its_first_code_continues_after_another_is_not_announced(plan
 
 
 def test_runs_begun_with_another_version_of_a_package_are_announced(plan, monkeypatch):
-    version = "headsweep.plan.plan.packages_used"
+    version = "headsweep.plan.code_of_runs.packages_used"
     monkeypatch.setattr(version, lambda config: {"lab-heads": "1.0 aaaa"})
     freeze(plan, {run.fingerprint: COST for run in plan.runs[1:3]})
     plan.folders[1].fail("no luck")

@@ -14,7 +14,7 @@ from headsweep.data import token_cache
 from headsweep.data.token_folder import Speed, TokenFolder, folders_in
 from headsweep.errors import UserError
 from headsweep.plan.fingerprint import fingerprint
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 from headsweep.plan.stored_tokens import token_folders
 from headsweep.run.train_run import train_folder
 from headsweep.text import size_of

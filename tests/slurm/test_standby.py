@@ -19,7 +19,7 @@ from headsweep.launch.slurm import association, snapshot
 from headsweep.launch.slurm.launcher import submit_again
 from headsweep.launch.slurm.settings import record
 from headsweep.launch.slurm.window import refill, submit_some
-from headsweep.plan.plan import record_code
+from headsweep.plan.code_of_runs import record_code
 from headsweep.status import queue, standby, submissions, waiting
 from headsweep.status.read import read_sweep
 from headsweep.tracking import atomic_files

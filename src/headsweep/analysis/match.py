@@ -15,7 +15,7 @@ from headsweep.config.study.grid import Cell
 from headsweep.config.study.words import spelled_for_hydra
 from headsweep.errors import ConfigError
 from headsweep.plan.expand import expand
-from headsweep.plan.plan import Lookup
+from headsweep.plan.lookup import Lookup
 from headsweep.report.table.baseline import Baseline
 from headsweep.report.table.columns import human, rounded
 from headsweep.run.train_run import preflight

@@ -22,8 +22,8 @@ from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.signals import StopRequest
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
+from headsweep.plan.lookup import checkpoint_digest
 from headsweep.plan.packages import packages_used
-from headsweep.plan.plan import checkpoint_digest
 from headsweep.plan.uncommitted import apply, patch_of
 from headsweep.processes import SAFE_PATH
 from headsweep.tracking.run_folder import RunFolder, runs_in

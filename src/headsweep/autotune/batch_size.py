@@ -25,7 +25,7 @@ from headsweep.launch.local import gpus as driver
 from headsweep.launch.local.forkserver import Processes
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.signals import StopRequest
-from headsweep.plan.plan import run_names
+from headsweep.plan.run_names import run_names
 from headsweep.tracking.measurements import Measurements
 
 MOST = 4096  # images; larger batches cost accuracy before they gain speed

@@ -58,7 +58,8 @@ def _plan(words: Sequence[str], listing: bool, as_json: bool, config_dir: Path |
     from headsweep.launch.launcher import make_launcher
     from headsweep.plan.expand import expand
     from headsweep.plan.fingerprint import fingerprint
-    from headsweep.plan.plan import Lookup, make_plan
+    from headsweep.plan.lookup import Lookup
+    from headsweep.plan.plan import make_plan
     from headsweep.plan.preview import preview, show
     from headsweep.plan.stored_tokens import token_folders
 

@@ -14,8 +14,9 @@ from headsweep.config import Duration, DurationUnit, RunConfig, spec_of
 from headsweep.data.locate import has_validation
 from headsweep.errors import ConfigError
 from headsweep.launch.progress_bars import Display
+from headsweep.plan.code_of_runs import begin_with_current_code
 from headsweep.plan.fingerprint import group
-from headsweep.plan.plan import Plan, begin_with_current_code
+from headsweep.plan.plan import Plan
 from headsweep.text import plural
 from headsweep.tracking.metric_names import VAL_TOP1
 from headsweep.tracking.metrics_log import series

@@ -14,8 +14,10 @@ from headsweep.launch.halving import Halving
 from headsweep.launch.launcher import Launcher
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.start_order import by_seed
+from headsweep.plan.code_of_runs import begin_with_current_code
 from headsweep.plan.design import Declared
-from headsweep.plan.plan import Lookup, Plan, begin_with_current_code, checked_costs, freeze, make_plan
+from headsweep.plan.lookup import Lookup
+from headsweep.plan.plan import Plan, checked_costs, freeze, make_plan
 from headsweep.text import plural
 from headsweep.tracking.active_launchers import launching
 from headsweep.tracking.run_folder import RunFolder

@@ -21,7 +21,7 @@ from headsweep.config.study.language import Study
 from headsweep.config.study.points import Point
 from headsweep.errors import UserError
 from headsweep.plan.design import Declared
-from headsweep.plan.plan import Lookup, refusal
+from headsweep.plan.lookup import Lookup, refusal
 from headsweep.plan.same_runs import check_shared, repetitions
 
 T = TypeVar("T")

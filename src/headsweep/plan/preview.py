@@ -17,9 +17,11 @@ from headsweep.config.study.points import Point
 from headsweep.errors import UserError
 from headsweep.plan.design import Declared
 from headsweep.plan.fingerprint import group
+from headsweep.plan.lookup import Lookup
 from headsweep.plan.origin import Origin, described, origin_of
 from headsweep.plan.past_costs import Records, cost_class, plain
-from headsweep.plan.plan import Lookup, PlannedRun, check_new, plan_of, run_names
+from headsweep.plan.plan import PlannedRun, check_new, plan_of
+from headsweep.plan.run_names import run_names
 from headsweep.text import UNKNOWN, aligned, one_line, span
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_record import RunState

@@ -24,9 +24,11 @@ from headsweep.launch.slurm.settings import by_settings, record
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some, waiting_line
 from headsweep.launch.start_order import by_seed
+from headsweep.plan.code_of_runs import current_code, record_code
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
-from headsweep.plan.plan import Plan, current_code, record_code, run_names
+from headsweep.plan.plan import Plan
+from headsweep.plan.run_names import run_names
 from headsweep.status import cluster, queue
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.output_folder import OutputFolder

@@ -26,7 +26,7 @@ from headsweep.launch.slurm.recovery import recover
 from headsweep.launch.slurm.sbatch_errors import SubmitLimit
 from headsweep.launch.slurm.settings import plain, waiting_with
 from headsweep.launch.slurm.submit import submit
-from headsweep.plan.plan import record_code
+from headsweep.plan.code_of_runs import record_code
 from headsweep.status import cluster, queue, waiting
 from headsweep.status import standby as standby_job
 from headsweep.text import plural
