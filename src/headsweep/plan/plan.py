@@ -197,7 +197,7 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = with_changes(code_version(), plan.output)
+    code = current_code(plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])
@@ -215,13 +215,20 @@ def begin_with_current_code(folders: Sequence[RunFolder], output: Path, say: Cal
     record_code(folders, output)
 
 
-def record_code(folders: Sequence[RunFolder], output: Path) -> None:
+def current_code(output: Path) -> dict[str, Any]:
+    """Return the current code version, whose uncommitted changes are stored in an output folder."""
+    return with_changes(code_version(), output)
+
+
+def record_code(folders: Sequence[RunFolder], output: Path, now: Mapping[str, Any] | None = None) -> None:
     """Record the current code in runs that are about to start, or that it was continued with, where they have begun.
+
+    `now` is that code, if it is known.
 
     They may have been planned by another version, as the command was stopped before they started. Runs that another
     process trains at the moment are left as they are.
     """
-    now = with_changes(code_version(), output)
+    now = dict(now or current_code(output))
     for folder in (folder for folder in folders if folder.state() is not RunState.running):
         record = folder.record()
         packages = packages_used(record.config)
