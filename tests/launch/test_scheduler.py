@@ -8,15 +8,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from factories import hand_made
+from factories import hand_made, planned
 from headsweep.errors import UserError
 from headsweep.launch.local import timeout_clock
+from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.scheduler import BUSY, UNKNOWN, Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
+from headsweep.plan.code_of_runs import code_by_run, record_code
 from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunResult
 from headsweep.training.progress import Notice
@@ -214,3 +217,14 @@ def test_a_group_that_gets_no_process_waits_together(make_group, make_run):
 
     processes = [finishes(other), UserError("no process"), both(*group[:2]), both(*group[2:])]
     assert train([other, *group], processes, slots=2) == [other, *group]
+
+
+def test_a_run_has_the_code_of_the_command_that_starts_it(tmp_path, monkeypatch):
+    """Another command with other code may have recorded its own while the run waited."""
+    folder, code = planned(tmp_path), {"commit": "a" * 40, "dirty": False}
+    processes = SimpleNamespace(start=Mock(side_effect=UserError("no process")))
+    monkeypatch.setattr("headsweep.launch.local.pool.Processes", lambda: processes)
+    record_code(code_by_run([folder], code | {"commit": "b" * 40}))
+    with Display(1, epoch_lines=False) as display, pytest.raises(UserError, match="no process"):
+        LocalPool().train([folder], Slots(1, 1, ()), display, lambda folder: None, code=code)
+    assert folder.record().code == code

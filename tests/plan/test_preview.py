@@ -10,7 +10,7 @@ import commands
 from commands import light, train
 from composing import compose_run
 from headsweep.errors import UserError
-from headsweep.plan.code_of_runs import code_change, current_code, record_code
+from headsweep.plan.code_of_runs import code_by_run, code_change, current_code, record_code
 from headsweep.plan.fingerprint import group
 from headsweep.plan.lookup import refusal
 from headsweep.plan.origin import Origin
@@ -112,17 +112,17 @@ def test_the_code_that_trains_a_run_is_recorded_whatever_planned_it(plan, monkey
     plan.folders[2].fail("no luck")  # before its first checkpoint, so it starts again
     plan.folders[3].checkpoint.touch()
     first = [folder.record() for folder in plan.folders[1:4]]
-    record_code(current_code(plan.folders[1:4], plan.output))
+    record_code(code_by_run(plan.folders[1:4], current_code(plan.output)))
     assert [folder.record() for folder in plan.folders[1:4]] == first
     for letter, then in (("b", "bbbbbbbbbb"), ("c", "bbbbbbbbbb, cccccccccc"), ("c", "bbbbbbbbbb, cccccccccc")):
         monkeypatch.setattr(commit, lambda letter=letter: {"commit": letter * 40, "dirty": False})
-        record_code(current_code(plan.folders[1:4], plan.output))
+        record_code(code_by_run(plan.folders[1:4], current_code(plan.output)))
         names = [folder.record().code_name for folder in plan.folders[1:4]]
         assert names == [letter * 10, letter * 10, f"aaaaaaaaaa, then {then}"]
     monkeypatch.setattr(commit, lambda: {"commit": "d" * 40, "dirty": False})
     monkeypatch.setattr("headsweep.plan.code_of_runs.packages_used", lambda config: {"lab-heads": "1.1 bbbb"})
     with plan.folders[1].lock():  # another process trains it
-        record_code(current_code(plan.folders[1:4], plan.output))
+        record_code(code_by_run(plan.folders[1:4], current_code(plan.output)))
     assert plan.folders[1].record().code_name == "cccccccccc"
     assert plan.folders[3].record().code_name.endswith(", cccccccccc, dddddddddd lab-heads 1.1 bbbb")
 
@@ -136,7 +136,7 @@ def test_a_run_that_its_first_code_continues_after_another_is_not_announced(plan
     freeze(plan, {plan.runs[1].fingerprint: COST})
     plan.folders[1].checkpoint.touch()
     use("bbbb")
-    record_code(current_code(plan.folders[1:2], plan.output))
+    record_code(code_by_run(plan.folders[1:2], current_code(plan.output)))
     assert "1 with code headsweep 1.0 (aaaa); they" in code_change(plan.folders[1:2])
     use("aaaa")
     assert code_change(plan.folders[1:2]) is None

@@ -16,7 +16,7 @@ from headsweep.tracking.run_folder import RunFolder
 from headsweep.tracking.run_record import RunRecord, RunState, code_name
 
 
-def current_version(output: Path) -> dict[str, Any]:
+def current_code(output: Path) -> dict[str, Any]:
     """Return the version of headsweep's code, whose uncommitted changes are stored in an output folder."""
     return with_changes(code_version(), output)
 
@@ -31,13 +31,12 @@ def begin_with_current_code(folders: Sequence[RunFolder], output: Path, say: Cal
     """Record the current code in runs that are about to start; `say` a line if some were started with other code."""
     if change := code_change(folders):
         say(change)
-    record_code(current_code(folders, output))
+    record_code(code_by_run(folders, current_code(output)))
 
 
-def current_code(folders: Sequence[RunFolder], output: Path) -> dict[RunFolder, dict[str, Any]]:
-    """Return the version of the current code for each of the runs."""
-    now = current_version(output)
-    return {folder: with_packages(now, folder.record().config) for folder in folders}
+def code_by_run(folders: Sequence[RunFolder], code: Mapping[str, Any]) -> dict[RunFolder, dict[str, Any]]:
+    """Return a version of the code with the packages that each of the runs uses."""
+    return {folder: with_packages(code, folder.record().config) for folder in folders}
 
 
 def record_code(codes: Mapping[RunFolder, Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from headsweep.config.keys import keys_with, nested, without_neutral
 from headsweep.config.traits import SUMMARY
 from headsweep.credentials import redacted
 from headsweep.errors import UserError
-from headsweep.plan.code_of_runs import current_version, with_packages
+from headsweep.plan.code_of_runs import current_code, with_packages
 from headsweep.plan.design import Declared, continued, design_of, unequal_tuning
 from headsweep.plan.fingerprint import differing, fingerprint, group, identity
 from headsweep.plan.lookup import Lookup, indented, refusal
@@ -146,7 +146,7 @@ def check_new(
 
 def freeze(plan: Plan, costs: Mapping[str, RunCost]) -> None:
     """Create the folder of every new run (those in `costs`) with its frozen configuration, the only one read later."""
-    code = current_version(plan.output)
+    code = current_code(plan.output)
     for planned in plan.runs:
         if planned.fingerprint in costs:
             record = _record(plan, planned, code, costs[planned.fingerprint])

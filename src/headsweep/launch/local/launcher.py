@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from headsweep.config import AttentionKernel, CompactConfig, RunConfig
 from headsweep.config.launcher.launchers import LocalConfig
@@ -14,6 +15,7 @@ from headsweep.launch.local.gpus import gpus_for
 from headsweep.launch.local.pool import LocalPool
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
+from headsweep.plan.code_of_runs import current_code
 from headsweep.plan.plan import Plan
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
@@ -28,6 +30,7 @@ class LocalLauncher(Launcher):
 
     def __init__(self, settings: LocalConfig) -> None:
         self.settings, self.attempts = settings, settings.attempts
+        self._code: dict[str, Any] | None = None  # known when the first runs start
 
     def prepare(self, runs: Sequence[RunConfig]) -> None:
         """Start importing what the processes of runs need."""
@@ -60,7 +63,8 @@ class LocalLauncher(Launcher):
     def start(self, missing: Sequence[RunFolder], display: Display, notify: Notify, until: int | None = None) -> None:
         """Train the runs in `missing`, to epoch `until` or to their end, as many at a time as there are slots."""
         if missing:
-            self.pool.train(missing, self.slots, display, notify, until)
+            self._code = self._code or current_code(missing[0].output.path)
+            self.pool.train(missing, self.slots, display, notify, until, self._code)
 
     def log_models(self, folders: Sequence[RunFolder], config: RunConfig) -> int:
         """As `Launcher.log_models`, in a process that has torch already."""

@@ -7,9 +7,10 @@ group continue from their last checkpoints, each in its own process.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 from headsweep.config import RunConfig
 from headsweep.errors import UserError
@@ -19,6 +20,7 @@ from headsweep.launch.local.scheduler import Schedule
 from headsweep.launch.local.slots import Slots
 from headsweep.launch.progress_bars import Display
 from headsweep.launch.signals import StopRequest
+from headsweep.plan.code_of_runs import code_by_run, record_code
 from headsweep.tracking.cost import RunCost
 from headsweep.tracking.run_folder import RunFolder
 
@@ -42,17 +44,28 @@ class LocalPool:
         return self.processes.ask("check", runs)
 
     def train(
-        self, folders: Sequence[RunFolder], slots: Slots, display: Display, notify: Notify, until: int | None = None
+        self,
+        folders: Sequence[RunFolder],
+        slots: Slots,
+        display: Display,
+        notify: Notify,
+        until: int | None = None,
+        code: Mapping[str, Any] | None = None,
     ) -> None:
         """Train the runs in `folders`, to epoch `until` or to their end. One that fails, dies or hangs does so alone.
 
-        Runs that read the same batches of stored tokens share processes.
+        Runs that read the same batches of stored tokens share processes. `code` is recorded in each run as it starts.
 
         Raises:
             Interrupted: the process was asked to stop; every run has written a checkpoint.
         """
 
         def start(group: Sequence[RunFolder], gpu: str | None) -> tuple[ForkServerProcess, Connection]:
+            if code:  # a command with other code may have recorded that since the launch
+                try:
+                    record_code(code_by_run(group, code))
+                except OSError as error:  # the disk is full; other runs may still end well
+                    raise UserError(f"{error.filename or group[0].path}: {error.strerror or error}") from error
             return self.processes.start("train", [folder.path for folder in group], slots.threads, gpu, until)
 
         Schedule(folders, slots, start, self._timeout, display, notify, self._request, self._more_memory)()

@@ -24,7 +24,7 @@ from headsweep.launch.slurm.settings import by_settings, record
 from headsweep.launch.slurm.submit import sbatch_files
 from headsweep.launch.slurm.window import active, lock, refill, submit_some, waiting_line
 from headsweep.launch.start_order import by_seed
-from headsweep.plan.code_of_runs import current_code, record_code
+from headsweep.plan.code_of_runs import code_by_run, current_code, record_code
 from headsweep.plan.frozen import check_frozen
 from headsweep.plan.past_costs import plain
 from headsweep.plan.plan import Plan
@@ -148,7 +148,7 @@ def submit_again(sweep: Path, folders: Sequence[RunFolder]) -> None:
         missing = [folder for folder in folders if folder.result() is None and folder not in busy]
         for folder in missing:
             folder.forget_failure()
-        record_code(current_code(missing, OutputFolder.containing(sweep).path))
+        record_code(code_by_run(missing, current_code(OutputFolder.containing(sweep).path)))
         batches = by_settings(sweep, missing)
         later = [run for settings, runs in batches for run in submit_some(sweep, by_seed(runs), settings, config)]
         left = f"; {len(busy)} still queued, training or ending" if busy else ""
