@@ -88,7 +88,7 @@ def test_retry_submits_what_a_stopped_command_has_planned(sbatch, settings, tmp_
     """It trains on this machine what no settings are recorded for."""
     sbatch.write("scontrol", "echo ClusterName = lion")
     run = compose_run(*TINY_RUN, f"paths.output={tmp_path / 'outputs'}")
-    monkeypatch.setattr("headsweep.launch.run_sweep.code_change", lambda missing: sys.exit(130))
+    monkeypatch.setattr("headsweep.plan.code_of_runs.code_change", lambda missing: sys.exit(130))
     with pytest.raises(SystemExit):
         run_sweep([run], SlurmLauncher(replace(settings, check=Check.job)))
     (sweep,) = OutputFolder(tmp_path / "outputs").planned_sweeps()
