@@ -116,7 +116,6 @@ def test_in_each_round_the_best_train_on_and_the_same_again_trains_nothing(tmp_p
     assert words == [early, late, early, early, early, early, None, late, early]
 
 
-@pytest.mark.slow
 def test_code_that_only_decides_again_is_not_recorded_in_runs_that_it_does_not_train(tmp_path, monkeypatch):
     plan, pool = grid(tmp_path, ("gap", "ga")), Pool(ga=0.9)
     screen(plan, pool, eta=2)
@@ -130,6 +129,7 @@ def test_code_that_only_decides_again_is_not_recorded_in_runs_that_it_does_not_t
     assert gap.record().code["continued"] == "b" * 10 and "continued" not in ga.record().code
 
 
+@pytest.mark.slow
 def test_seeds_are_judged_together_and_one_that_diverged_ranks_its_cell_last(tmp_path):
     plan, pool = grid(tmp_path, heads=("gap", "ga", "se"), seeds=(0, 1)), Pool(gap=0.1, ga=0.9, se=0.2)
     pool.diverging = {"ga"}

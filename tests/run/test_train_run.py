@@ -27,7 +27,6 @@ from headsweep.models import model_of
 from headsweep.plan.frozen import frozen
 from headsweep.plan.plan import freeze, make_plan
 from headsweep.run.load_model import trained as load_trained
-from headsweep.run.load_model import trained as trained_model
 from headsweep.run.train_run import train_folder
 from headsweep.tracking.metrics_log import series
 from headsweep.tracking.run_folder import RunFolder
@@ -403,7 +402,7 @@ def test_weights_of_another_model_are_one_line(tmp_path):
     folder = planned(tmp_path)
     torch.save({"model": {"head.weight": torch.ones(2)}}, folder.checkpoint)
     with pytest.raises(UserError, match=r"checkpoint.pt: expected the weights of this model, found others"):
-        trained_model(folder)
+        load_trained(folder)
 
 
 def test_where_a_launcher_chose_the_device_its_choice_counts(tmp_path):

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from headsweep.errors import Interrupted
+from headsweep.launch.signals import StopRequest
 from headsweep.tracking import active_launchers
 
 HOLD = """
@@ -66,3 +67,7 @@ def test_who_is_asked_to_stop_where_nothing_listens_ends_as_by_ctrl_c(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
     with pytest.raises(Interrupted), active_launchers.launching(tmp_path):  # where runs have checkpoints
         signal.raise_signal(signal.SIGINT)
+    with StopRequest() as request, active_launchers.launching(tmp_path):  # as under torchrun: all ranks stop together
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGHUP)
+    assert request.received == [signal.SIGINT, signal.SIGHUP]

@@ -20,6 +20,7 @@ from headsweep.errors import ConfigError, Interrupted, UserError
 from headsweep.folders import IS_INSTALLED, PROJECT_ROOT, code_digest
 from headsweep.launch.local.gpus import visible_gpus
 from headsweep.launch.signals import StopRequest
+from headsweep.plan.code_of_runs import with_packages
 from headsweep.plan.frozen import frozen_values
 from headsweep.plan.git_state import checked_out, code_version, git_environment, is_here
 from headsweep.plan.lookup import checkpoint_digest
@@ -60,8 +61,7 @@ def reproduce(original: RunFolder, into: Path, code: str | None, data: Path | No
     with _code(original, record, code) as root:
         changed = code == "changed"
         version = {"commit": record.code["commit"], "dirty": changed} if root != PROJECT_ROOT else code_version()
-        packages = packages_used(record.config)
-        _check(into, original, version | ({"packages": packages} if packages else {}), may_be_dirty=changed)
+        _check(into, original, with_packages(version, record.config), may_be_dirty=changed)
         _train(original, into, root, data)
     (again,) = runs_in(into)
     return compare(original, again)

@@ -13,7 +13,6 @@ HELD = "launch failed requeued held"  # reason of a job that could not be starte
 # Ordinary reasons of pending jobs, which are not shown.
 ORDINARY = frozenset({"", "Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Cleaning"})
 
-
 # Of a job that was not launched.
 NO_OUTPUT = (
     "perhaps the node could not open its output: paths.output must be on a file system that all nodes share, "

@@ -21,9 +21,11 @@ from types import FrameType
 
 from headsweep.credentials import redacted
 from headsweep.errors import Interrupted
-from headsweep.processes import not_ignored
 from headsweep.tracking.metrics_log import LATEST
 from headsweep.tracking.typed_files import Damaged, parse_json, require
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
     `command` describes it; the default is the command line.
 
     Raises:
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived where the body does not catch it.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived where neither the body nor the caller handles it.
     """
     command = command or redacted(shlex.join([sys.executable, *sys.argv]))
     here = LauncherProcess(os.getpid(), os.uname().nodename, time.time(), command)
@@ -68,9 +70,9 @@ def launching(sweep: Path, command: str | None = None) -> Iterator[None]:
         file.write(json.dumps(asdict(here)))
         file.flush()
         part.replace(path)  # the lock stays with the file, which is never visible without it
-        before = {
-            it: signal.signal(it, _interrupt) for it in not_ignored([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-        }
+        # One that is ignored, as SIGHUP under `nohup`, stays so; under torchrun a StopRequest has begun before.
+        unhandled = [it for it in _SIGNALS if signal.getsignal(it) in _DEFAULTS]
+        before = {it: signal.signal(it, _interrupt) for it in unhandled}
         try:
             yield
         finally:

@@ -168,7 +168,7 @@ def _refill_batch(sweep: Path, batch: waiting.Batch, config: Mapping[str, str], 
     """Submit runs of a sweep that wait with the same settings; return the error if that fails."""
     try:
         settings, runs = waiting_with(sweep, batch), OutputFolder.containing(sweep).runs
-        _code(sweep, batch)
+        _code(sweep, batch)  # raises before anything is recorded
         folders = [RunFolder(runs / run) for run in batch.runs]
         busy = active(folders)
         missing = [folder for folder in folders if is_missing(folder, settings.attempts) and folder not in busy]
