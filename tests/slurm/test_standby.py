@@ -86,9 +86,7 @@ def test_runs_wait_with_the_code_of_their_command(slurm: Queue, settings: SlurmC
     assert {run.record().code["commit"] for run in runs[2:4]} == {"aaaa"}
     slurm.end()
     shutil.rmtree(code)
-    with pytest.raises(
-        UserError, match=r"/code/\w+: expected the code that 2 runs wait with, found none; `headsweep re"
-    ):
+    with pytest.raises(UserError, match=r"/code/\w+: expected the code of 2 waiting runs, found none; `headsweep re"):
         refill(sweep)
     submit_some(sweep, [RunFolder(runs[0].path.with_name(run)) for run in waiting.of_this_user(sweep)], settings, {})
     assert f"{code.name}/src" not in slurm.files("given")[-1]

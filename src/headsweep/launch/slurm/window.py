@@ -192,9 +192,8 @@ def _code(sweep: Path, batch: waiting.Batch | None) -> Path | None:
     code = snapshot.copies(sweep) / batch.code
     if not code.is_dir():
         advice = f"`headsweep retry {sweep.name}` submits them with the current code"
-        raise UserError(
-            f"{code}: expected the code that {plural(len(batch.runs), 'run')} wait with, found none; {advice}"
-        )
+        waiting_runs = plural(len(batch.runs), "waiting run")
+        raise UserError(f"{code}: expected the code of {waiting_runs}, found none; {advice}")
     return code
 
 

@@ -20,7 +20,7 @@ from headsweep.report.table import (
 )
 from headsweep.report.table.baseline import name_of_baseline
 from headsweep.report.table.metrics import METRICS
-from headsweep.report.table.model import Note, Question, Row, Table
+from headsweep.report.table.model import Note, Question, Row, Table, expected_seeds
 from headsweep.report.table.notes import fairness, footnotes, tested_images, undecided
 from headsweep.report.table.pairing import Pairing, pair
 from headsweep.tracking.cost import of_model
@@ -75,17 +75,11 @@ def compare(
     paired = pair(cells, question)
     axes = paired.axes
     lost = question.missing + len(question.damages)
-    expected = {seed for cell in cells for seed in cell.seeds} if lost else set()
     mismatches = fairness.mismatches(paired.cells, paired.against, paired.others, cells, paired.nearest)
-    rows = [
-        replace(row, flags=(*map(str, found), *edges))
-        for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
-        for row in _rows(cell, axes, baseline, question, sources, expected)
-    ]
     no_claims = undecided.no_claims(bool(paired.unchosen), bool(paired.faults))
-    rows = undecided.without_claims(rows, no_claims)
     family = paired.differences + lost  # each may have been a comparison of its own
-    rows = _corrected(rows, family)
+    rows = _flagged_rows(paired, mismatches, question, sources, expected_seeds(cells, lost))
+    rows = _corrected(undecided.without_claims(rows, no_claims), family)
     if question.margin:
         rows = verdicts.with_verdicts(rows, question.margin.points, family)
     baseline = name_of_baseline(paired.cells, paired.others, question.baseline, paired.against, question.design)
@@ -116,6 +110,21 @@ def compare(
         no_claims=no_claims,
         lost=lost,
     )
+
+
+def _flagged_rows(
+    paired: Pairing,
+    mismatches: Sequence[Sequence[fairness.Mismatch]],
+    question: Question,
+    sources: Sequence[published.Source],
+    expected: Collection[int],
+) -> list[Row]:
+    """Return the rows of all cells, with what is not alike in a cell and its baseline as flags."""
+    return [
+        replace(row, flags=(*map(str, found), *edges))
+        for (cell, baseline, _), found, edges in zip(paired.groups(), mismatches, paired.edges(), strict=True)
+        for row in _rows(cell, paired.axes, baseline, question, sources, expected)
+    ]
 
 
 def _pairing_warnings(paired: Pairing, question: Question) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -143,6 +143,11 @@ class Note:
 BETTER = Note(f"better than the baseline, p < {LEVEL:g}.", explains_bold=True)
 
 
+def expected_seeds(cells: Sequence[Cell], lost: int) -> frozenset[int]:
+    """Return the seeds that every cell should have, where runs are lost; else each has those that were planned."""
+    return frozenset(seed for cell in cells for seed in cell.seeds) if lost else frozenset()
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows in the order of the plan, and what a reader must know about them."""
@@ -163,8 +168,8 @@ class Table:
 
     @cached_property
     def expected(self) -> frozenset[int]:
-        """The seeds that every cell should have, where runs are lost; else each has those that were planned."""
-        return frozenset(seed for cell in self.cells for seed in cell.seeds) if self.lost else frozenset()
+        """As `expected_seeds`."""
+        return expected_seeds(self.cells, self.lost)
 
     @property
     def by_cell(self) -> list[Row]:
